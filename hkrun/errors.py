@@ -1,0 +1,69 @@
+"""The exceptions hkrun raises, and the exit code that each one becomes.
+
+    HkrunError            1   a bug unless a subclass says otherwise
+    ├── InputError        2   the user's input: files, keys, arguments
+    ├── DataError         3   data missing or corrupt
+    ├── ResourceError     4   the machine or cluster cannot hold what was asked for
+    ├── StoreError        6   store full, unreachable, damaged or held by another driver
+    └── Interrupted      75   stopped by the user; what is finished is kept
+
+Every exception takes one message string, so that it survives the pickling between processes.
+"""
+
+EXIT_DONE = 0
+EXIT_BUG = 1
+EXIT_INPUT = 2
+EXIT_DATA = 3
+EXIT_RESOURCES = 4
+EXIT_RUNS_FAILED = 5  # the command finished, but some runs failed or diverged: no exception
+EXIT_STORE = 6
+EXIT_INTERRUPTED = 75
+
+
+class HkrunError(Exception):
+    """The root of the tree.
+
+    Args:
+        message: What was wrong, where, and what is allowed. One problem per line.
+    """
+
+    exit_code = EXIT_BUG
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+    @property
+    def problems(self) -> list[str]:
+        """The problems one by one, where the message lists several."""
+        return self.message.splitlines()
+
+
+class InputError(HkrunError):
+    """What the user wrote cannot be used: an unknown key, a wrong type, an impossible value."""
+
+    exit_code = EXIT_INPUT
+
+
+class DataError(HkrunError):
+    """A data set is missing or damaged."""
+
+    exit_code = EXIT_DATA
+
+
+class ResourceError(HkrunError):
+    """The request does not fit the machine or the cluster."""
+
+    exit_code = EXIT_RESOURCES
+
+
+class StoreError(HkrunError):
+    """The store cannot be read or written, or another driver holds it."""
+
+    exit_code = EXIT_STORE
+
+
+class Interrupted(HkrunError):
+    """The user stopped the command. Running it again goes on where it was."""
+
+    exit_code = EXIT_INTERRUPTED
