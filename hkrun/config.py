@@ -491,9 +491,11 @@ def canonical(cell: Cell, *, world_size: int = 1) -> dict[str, object]:
 
 
 def _resolved_width(cell: Cell) -> str:
-    """`auto` and an explicit width that comes to the same network are one configuration."""
-    native = parse_network(cell.teacher.network).widths == parse_network(cell.student.network).widths
-    return "native" if native and cell.attention.width == "auto" else "student" if cell.attention.width == "auto" else cell.attention.width
+    """Widths that agree need no projection on either side: all three values are one configuration then."""
+    teacher, student = parse_network(cell.teacher.network).widths, parse_network(cell.student.network).widths
+    if teacher == student:
+        return "native"
+    return "student" if cell.attention.width == "auto" else cell.attention.width
 
 
 def canonical_json(cell: Cell, *, world_size: int = 1) -> str:

@@ -1,0 +1,229 @@
+"""What both stages of training share: the schedule, the batches of an epoch, evaluation, and work in step."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import torch
+import torch.distributed
+from torch import Tensor, nn
+
+from hkrun import seeding
+from hkrun.data import Dataset
+from hkrun.data.views import ViewReader, Views, normalise
+
+# Large enough that evaluation is not bound by overhead, small enough for a GPU shared by several processes.
+EVALUATION_BATCH = 2048
+
+
+class Context(Protocol):
+    """Where a loop runs: alone, in a Tune actor, or as one of several Ray Train workers."""
+
+    @property
+    def rank(self) -> int:
+        """This worker's number, from 0."""
+
+    @property
+    def world_size(self) -> int:
+        """How many workers train this run together."""
+
+    def report(self, progress: Mapping[str, object]) -> None:
+        """Tells whoever watches how far the loop is; may be called after every epoch."""
+
+
+@dataclass(frozen=True)
+class Alone:
+    """The context of a loop in this process, watched by nobody."""
+
+    rank: int = 0
+    world_size: int = 1
+
+    def report(self, progress: Mapping[str, object]) -> None:
+        """Tells nobody."""
+
+
+class Diverged(Exception):  # noqa: N818 - a state of the run, not an error of the program
+    """The loss of a run is no longer finite.
+
+    Args:
+        message: Which loss.
+        epoch: The epoch, from 1, in which it happened.
+    """
+
+    def __init__(self, message: str, epoch: int) -> None:
+        super().__init__(message, epoch)
+        self.epoch = epoch
+
+
+def learning_rate(
+    epoch: int, *, first: float, epochs: int, drops: Sequence[float], factor: float, warmup_epochs: int
+) -> float:
+    """The learning rate of one epoch.
+
+    Args:
+        epoch: The epoch, from 0.
+        first: The rate before any drop.
+        epochs: How many epochs there are.
+        drops: Fractions of the epochs at which the rate is multiplied with `factor`.
+        factor: See `drops`.
+        warmup_epochs: Over this many epochs the rate rises linearly, from first / (warmup_epochs + 1).
+    """
+    passed = sum(epoch >= round(fraction * epochs) for fraction in drops)
+    warmth = min(1.0, (epoch + 1) / (warmup_epochs + 1))
+    return first * factor**passed * warmth
+
+
+def resolve_dtype(precision: str) -> torch.dtype:
+    """The type of parameters and images; bfloat16 keeps both in float32."""
+    return torch.float64 if precision == "float64" else torch.float32
+
+
+def autocast(precision: str, device: torch.device) -> AbstractContextManager[object]:
+    """The context of a forward pass at this precision."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bfloat16")
+
+
+class Batch(NamedTuple):
+    """One worker's part of a batch.
+
+    Attributes:
+        images: Normalised views, [B, C, H, W].
+        labels: Class of each image, [B].
+        share: B over the size of the whole batch: weights this worker's mean loss, so that the sum over the
+            workers is the mean over the whole batch.
+    """
+
+    images: Tensor
+    labels: Tensor
+    share: float
+
+
+class TrainingSet:
+    """The training images on their device, with the order and the views of each epoch.
+
+    Order and views come from generators of (seed, purpose, epoch) on the CPU: they are the same on every
+    device, whatever the number of workers, and need no state in a checkpoint.
+    """
+
+    def __init__(self, dataset: Dataset, views: Views, *, dtype: torch.dtype, device: torch.device) -> None:
+        self._views = views
+        self._labels = dataset.train.labels.to(device)
+        self._reader = ViewReader(
+            dataset.train.images, views=views, mean=dataset.mean, std=dataset.std, dtype=dtype, device=device
+        )
+        self._device = device
+
+    def batches(
+        self,
+        seed: int,
+        epoch: int,
+        *,
+        batch_size: int,
+        order: seeding.Purpose,
+        augmentation: seeding.Purpose,
+        context: Context,
+    ) -> Iterator[Batch]:
+        """The batches of one epoch, from 0; the last short batch is dropped.
+
+        Each worker gets its contiguous part of every batch, so each image is seen by exactly one of them.
+        """
+        num_images = len(self._labels)
+        generator = torch.Generator().manual_seed(seeding.derive(seed, order, epoch))
+        image_ids = torch.randperm(num_images, generator=generator).to(self._device)
+        generator.manual_seed(seeding.derive(seed, augmentation, epoch))
+        view_ids = self._views.draw(generator, num_images).to(self._device)
+        first = batch_size * context.rank // context.world_size
+        last = batch_size * (context.rank + 1) // context.world_size
+        for start in range(0, num_images - batch_size + 1, batch_size):
+            part = slice(start + first, start + last)
+            ids = image_ids[part]
+            yield Batch(self._reader(ids, view_ids[part]), self._labels[ids], (last - first) / batch_size)
+
+
+class Errors(NamedTuple):
+    """Shares of wrongly classified images, in percent; top-5 only where there are more than ten classes."""
+
+    top1_pct: float
+    top5_pct: float | None
+
+
+class EvaluationSet:
+    """Images to evaluate on, without augmentation, normalised once."""
+
+    def __init__(
+        self, images: Tensor, labels: Tensor, dataset: Dataset, *, dtype: torch.dtype, device: torch.device
+    ) -> None:
+        self._images = normalise(images.to(device), mean=dataset.mean, std=dataset.std, dtype=dtype)
+        self._labels = labels.to(device)
+        self._top5 = dataset.num_classes > 10
+
+    @torch.no_grad()
+    def evaluate(self, network: nn.Module, *, precision: str, context: Context) -> Errors:
+        """Errors of a network in eval mode; its mode is restored. The workers share the images between them."""
+        was_training = network.training
+        network.eval()
+        wrong = torch.zeros(2, dtype=torch.int64, device=self._labels.device)
+        first = len(self._labels) * context.rank // context.world_size
+        last = len(self._labels) * (context.rank + 1) // context.world_size
+        for start in range(first, last, EVALUATION_BATCH):
+            part = slice(start, min(start + EVALUATION_BATCH, last))
+            with autocast(precision, self._images.device):
+                logits = network(self._images[part]).logits
+            labels = self._labels[part]
+            wrong[0] += (logits.argmax(1) != labels).sum()
+            if self._top5:
+                wrong[1] += (logits.topk(5, dim=1).indices != labels[:, None]).all(1).sum()
+        if context.world_size > 1:
+            torch.distributed.all_reduce(wrong)
+        network.train(was_training)
+        top1, top5 = (100.0 * wrong / len(self._labels)).tolist()
+        return Errors(top1, top5 if self._top5 else None)
+
+
+def sum_over_workers(tensors: Sequence[Tensor], context: Context) -> None:
+    """Replaces each tensor by its sum over the workers, in place, in one message."""
+    if context.world_size == 1:
+        return
+    flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
+    torch.distributed.all_reduce(flat)
+    for tensor, part in zip(tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True):
+        tensor.copy_(part.view_as(tensor))
+
+
+def sum_gradients(parameters: Sequence[nn.Parameter], context: Context) -> None:
+    """Sums the gradients over the workers, so that every worker takes the same step."""
+    sum_over_workers([parameter.grad for parameter in parameters if parameter.grad is not None], context)
+
+
+class Averages:
+    """Means over the batches of an epoch, kept on the device: reading them is the epoch's only wait."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._sums: dict[str, Tensor] = {}
+        self._count = 0
+
+    def add(self, values: Mapping[str, Tensor]) -> None:
+        """Adds one batch's scalars, already weighted with the worker's share of the batch."""
+        self._count += 1
+        for name, value in values.items():
+            value = value.detach().double()
+            self._sums[name] = self._sums[name] + value if name in self._sums else value
+
+    def read(self, *, epoch: int) -> dict[str, float]:
+        """The means over batches and workers.
+
+        Raises:
+            Diverged: A mean is not finite.
+        """
+        if not self._sums:
+            return {}
+        sums = torch.stack(list(self._sums.values()))
+        sum_over_workers([sums], self._context)
+        means = dict(zip(self._sums, (sums / self._count).tolist(), strict=True))
+        for name, mean in means.items():
+            if not math.isfinite(mean):
+                raise Diverged(f"{name} is {mean} in epoch {epoch}", epoch)
+        return means
