@@ -1,0 +1,21 @@
+"""Search spaces and recipes: TOML files and overrides in, a `Sweep` of cells out.
+
+A cell is: recipe of its data set <- `[base]` <- the cell <- its axes <- overrides of the command line. Every
+mistake in all of them is reported at once, each with its line or argument.
+"""
+
+from hkrun.spaces.places import sweep_names
+from hkrun.spaces.reading import load_cell, load_sweep
+from hkrun.spaces.sweep import NamedCell, Recipe, Sweep, restore_sweep, sweep_document, with_content
+
+__all__ = [
+    "NamedCell",
+    "Recipe",
+    "Sweep",
+    "load_cell",
+    "load_sweep",
+    "restore_sweep",
+    "sweep_document",
+    "sweep_names",
+    "with_content",
+]

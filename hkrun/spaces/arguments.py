@@ -1,0 +1,109 @@
+"""What the command line changes of a search space: data set, seeds, and `key.path=value`."""
+
+import re
+import tomllib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from hkrun.config import Setting, check_setting
+from hkrun.spaces.tables import Problems
+
+_MAX_SEEDS = 100_000
+_MAX_SEED = 2**63 - 1  # the store keeps seeds as 64-bit integers
+_TOML_MARKS = re.compile(r"[\"'\[\]{}\x00-\x1f]")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """The checked arguments: None or empty where nothing was given."""
+
+    dataset: str | None
+    seeds: tuple[int, ...] | None
+    overrides: tuple[Setting, ...]
+
+
+def read_arguments(
+    problems: Problems, *, dataset: str | None, seeds: str | None, overrides: Sequence[str]
+) -> Arguments:
+    """Reads the arguments; what is wrong with them goes to `problems`."""
+    settings = [setting for text in overrides if (setting := _read_override(problems, text)) is not None]
+    given: dict[str, Setting] = {}
+    if dataset is not None:
+        given["dataset"] = Setting(key="dataset", value=dataset, where="--dataset")
+    for setting in settings:
+        if setting.key in given and given[setting.key].value != setting.value:
+            problems.found.append(f"{setting.where}: {setting.key}: given twice, with different values")
+        given[setting.key] = setting
+    problems.check(given.values())
+    chosen = given.pop("dataset", None)
+    if chosen is not None and check_setting(chosen)[1]:
+        chosen = None  # what follows from a wrong name would only hide the mistake
+    return Arguments(
+        dataset=str(chosen.value) if chosen is not None else None,
+        seeds=_read_seeds(problems, seeds) if seeds is not None else None,
+        overrides=tuple(given.values()),
+    )
+
+
+def check_seeds(value: object) -> tuple[tuple[int, ...], list[str]]:
+    """Checks seeds: a number N for 0..N-1, or a list.
+
+    Returns:
+        The seeds (none where they are wrong), and the problems.
+    """
+    if type(value) is int:
+        if 1 <= value <= _MAX_SEEDS:
+            return tuple(range(value)), []
+        return (), [f"{value} is out of range; a number of seeds from 1 to {_MAX_SEEDS}"]
+    if not isinstance(value, list):
+        return (), [f"{value!r} is neither a number of seeds such as 20 nor a list such as [0, 1, 2]"]
+    if not 1 <= len(value) <= _MAX_SEEDS:
+        return (), [f"a list of {len(value)} seeds; it must have 1 to {_MAX_SEEDS}"]
+    wrong = [seed for seed in value if type(seed) is not int or not 0 <= seed <= _MAX_SEED]
+    problems = [f"{seed!r} is no seed; seeds are integers from 0 to 2**63 - 1" for seed in wrong]
+    valid = [seed for seed in value if seed not in wrong]
+    repeated = (
+        sorted({seed for seed in valid if valid.count(seed) > 1}) if len(set(valid)) < len(valid) else []
+    )
+    problems += [f"seed {seed} is repeated" for seed in repeated]
+    return tuple(valid) if not problems else (), problems
+
+
+def _read_seeds(problems: Problems, text: str) -> tuple[int, ...] | None:
+    try:
+        # "20" is a number of seeds; "20," and "1,2" are lists.
+        value: object = [int(part) for part in text.rstrip(",").split(",")] if "," in text else int(text)
+    except ValueError:
+        problems.found.append(
+            f"--seeds: {text!r} is neither a number of seeds such as 20 nor a list such as 0,1,2"
+        )
+        return None
+    seeds, found = check_seeds(value)
+    problems.found += [f"--seeds: {problem}" for problem in found]
+    return seeds
+
+
+def _read_override(problems: Problems, text: str) -> Setting | None:
+    key, equals, value = (part.strip() for part in text.partition("="))
+    where = f"argument {text!r}"
+    if not equals or not key:
+        problems.found.append(f"{where}: overrides are written key.path=value, such as student.epochs=30")
+        return None
+    if key == "seeds":
+        problems.found.append(f"{where}: seeds are no key of a cell; use --seeds {value}")
+        return None
+    try:
+        return Setting(key=key, value=_read_value(value), where=where)
+    except tomllib.TOMLDecodeError:
+        problems.found.append(f"{where}: {key}: {value!r} is not a TOML value")
+        return None
+
+
+def _read_value(text: str) -> object:
+    """A TOML value; what is none but a plain word is a string."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"] if "\n" not in text else text
+    except tomllib.TOMLDecodeError:
+        if _TOML_MARKS.search(text):
+            raise
+        return text

@@ -1,0 +1,60 @@
+"""Where search spaces and recipes are found."""
+
+from pathlib import Path
+
+from hkrun.config import nearest
+from hkrun.errors import InputError
+
+_PACKAGE = Path(__file__).resolve().parents[1]
+
+
+def _folders() -> list[Path]:
+    """The folders of search spaces, first wins: working directory, installed package, repository."""
+    folders = [Path.cwd() / "search_spaces", _PACKAGE / "search_spaces"]
+    if (_PACKAGE.parent / "pyproject.toml").is_file():
+        folders.append(_PACKAGE.parent / "search_spaces")
+    return folders
+
+
+def sweep_names() -> list[str]:
+    """The names of all search spaces that can be run by name, sorted."""
+    return sorted({path.stem for folder in _folders() for path in folder.glob("*.toml")})
+
+
+def find_sweep(name_or_file: str) -> Path:
+    """The file of a search space, by its name or path.
+
+    Raises:
+        InputError: There is none.
+    """
+    path = Path(name_or_file)
+    if path.suffix == ".toml" or path.name != name_or_file:
+        if path.is_file():
+            return path
+        raise InputError(f"{name_or_file}: no such file")
+    for folder in _folders():
+        if (folder / f"{name_or_file}.toml").is_file():
+            return folder / f"{name_or_file}.toml"
+    names = sweep_names()
+    raise InputError(
+        f"{name_or_file}: no such search space{nearest(name_or_file, names)}; "
+        f"there are: {', '.join(names) or 'none'}; or give the path of a .toml file"
+    )
+
+
+def find_recipe(dataset: str, *, beside: Path | None) -> Path:
+    """The file of a data set's recipe.
+
+    Args:
+        dataset: Name of the data set.
+        beside: A search space given by its path: the `recipes` folder beside it comes first.
+
+    Raises:
+        InputError: There is none.
+    """
+    folders = ([beside.parent] if beside is not None else []) + _folders()
+    for folder in folders:
+        path = folder / "recipes" / f"{dataset}.toml"
+        if path.is_file():
+            return path
+    raise InputError(f"recipes/{dataset}.toml: no such recipe in {', '.join(map(str, folders))}")

@@ -1,0 +1,131 @@
+"""What a search space says once it is read: cells, seeds, and what they are compared with."""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from hkrun.config import Cell, Setting, build_cell, cell_values
+
+
+@dataclass(frozen=True, kw_only=True)
+class NamedCell:
+    """A cell and what the search space calls it. Two names may stand for one configuration."""
+
+    name: str
+    cell: Cell
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """What holds for all work on one data set.
+
+    Attributes:
+        dataset: Its name.
+        window: How many last epochs the stability S is taken over.
+        cell: The recipe's keys alone, all others at their defaults.
+        evidence: Labelled figures by name, such as `student_alone_error_pct`: tables with a "label" and,
+            unless that is "not run here", a "value".
+    """
+
+    dataset: str
+    window: int
+    cell: Cell
+    evidence: Mapping[str, Mapping[str, object]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sweep:
+    """Configurations, their seeds, and the question they answer.
+
+    Attributes:
+        name: The file's name without its ending.
+        title: A heading.
+        question: What it is run to find out; may be empty.
+        dataset: The data set of every cell.
+        seeds: The seeds of every cell, distinct.
+        reference: Name of the cell that the others are compared with, if any.
+        cells: In the order of the file, with distinct names.
+        window: How many last epochs the stability S is taken over.
+        ddof: Delta degrees of freedom of S.
+        published: Table of the paper that this is set against, if any.
+        recipe: The data set's recipe.
+        source: The file, as messages show it.
+    """
+
+    name: str
+    title: str
+    question: str
+    dataset: str
+    seeds: tuple[int, ...]
+    reference: str | None
+    cells: tuple[NamedCell, ...]
+    window: int
+    ddof: int
+    published: str | None
+    recipe: Recipe
+    source: str
+
+
+def with_content(sweep: Sweep, dataset_sha256: str) -> Sweep:
+    """The sweep with the content of its data set fixed in every cell; needed for `folder` data sets."""
+
+    def fix(cell: Cell) -> Cell:
+        return dataclasses.replace(cell, dataset_sha256=dataset_sha256)
+
+    cells = tuple(NamedCell(name=named.name, cell=fix(named.cell)) for named in sweep.cells)
+    recipe = dataclasses.replace(sweep.recipe, cell=fix(sweep.recipe.cell))
+    return dataclasses.replace(sweep, cells=cells, recipe=recipe)
+
+
+def sweep_document(sweep: Sweep) -> dict[str, object]:
+    """The sweep as JSON holds it; `restore_sweep` is the inverse."""
+    return {
+        **{spec.name: getattr(sweep, spec.name) for spec in dataclasses.fields(sweep)},
+        "seeds": list(sweep.seeds),
+        "cells": [{"name": named.name, "cell": _cell_document(named.cell)} for named in sweep.cells],
+        "recipe": {
+            "dataset": sweep.recipe.dataset,
+            "window": sweep.recipe.window,
+            "cell": _cell_document(sweep.recipe.cell),
+            "evidence": {name: dict(figure) for name, figure in sweep.recipe.evidence.items()},
+        },
+    }
+
+
+def restore_sweep(document: Mapping[str, Any], *, where: str) -> Sweep:
+    """Builds a sweep from its document.
+
+    Args:
+        document: What `sweep_document` gave.
+        where: Where the document comes from, for messages.
+
+    Raises:
+        InputError: A cell has keys or values that this version does not know.
+    """
+    recipe = document["recipe"]
+    cells = tuple(
+        NamedCell(name=cell["name"], cell=_restore_cell(cell["cell"], where)) for cell in document["cells"]
+    )
+    restored = {
+        "seeds": tuple(document["seeds"]),
+        "cells": cells,
+        "recipe": Recipe(**{**recipe, "cell": _restore_cell(recipe["cell"], where)}),
+    }
+    return Sweep(**{**document, **restored})
+
+
+def _cell_document(cell: Cell) -> dict[str, object]:
+    values = {
+        key: list(value) if isinstance(value, tuple) else value for key, value in cell_values(cell).items()
+    }
+    return {**values, "dataset_sha256": cell.dataset_sha256}
+
+
+def _restore_cell(document: Mapping[str, object], where: str) -> Cell:
+    settings = [
+        Setting(key=key, value=value, where=where)
+        for key, value in document.items()
+        if key != "dataset_sha256"
+    ]
+    return dataclasses.replace(build_cell(settings), dataset_sha256=str(document["dataset_sha256"]))

@@ -1,0 +1,126 @@
+"""Tables of a TOML document, read key by key; whatever is wrong is collected instead of raised."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import ParamSpec, TypeVar, cast
+
+from hkrun.config import Setting, check_setting, keys, nearest
+from hkrun.errors import InputError
+from hkrun.spaces.documents import Document, KeyPath
+
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
+
+
+@dataclass
+class Problems:
+    """All that is wrong so far, one line each."""
+
+    found: list[str] = field(default_factory=list)
+
+    def attempt(
+        self, function: Callable[Arguments, Result], *args: Arguments.args, **kwargs: Arguments.kwargs
+    ) -> Result | None:
+        """Calls a function; its InputError becomes problems, and None the result."""
+        try:
+            return function(*args, **kwargs)
+        except InputError as error:
+            self.found += error.problems
+            return None
+
+    def check(self, settings: Iterable[Setting]) -> None:
+        """Checks each setting against its key."""
+        for setting in settings:
+            self.found += check_setting(setting)[1]
+
+    def error(self) -> InputError:
+        """The exception that reports them, each once."""
+        return InputError("\n".join(dict.fromkeys(self.found)))
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table of a document.
+
+    Attributes:
+        document: The file.
+        path: Where the table is in it.
+        data: Its content.
+        problems: Where to put what is wrong.
+    """
+
+    document: Document
+    path: KeyPath
+    data: Mapping[str, object]
+    problems: Problems
+
+    def refuse(self, key: str, problem: str) -> None:
+        """Notes that a key of this table is wrong or missing."""
+        name = ".".join(part for part in (*self.path, key) if isinstance(part, str))
+        self.problems.found.append(f"{self.document.where(*self.path, key)}: {name}: {problem}")
+
+    def allow_only(self, *allowed: str) -> None:
+        """Refuses every key but these."""
+        for key in self.data:
+            if key not in allowed:
+                hint = nearest(key, allowed) or f"; allowed are {', '.join(allowed)}"
+                if not self.path and any(known == key or known.startswith(f"{key}.") for known in keys()):
+                    hint = "; keys of a cell belong in [base] or [[cells]]"
+                self.refuse(key, f"unknown key{hint}")
+
+    def text(self, key: str) -> str | None:
+        """A string, or None where it is missing or wrong."""
+        value = self.data.get(key)
+        if value is None:
+            return None
+        if not isinstance(value, str) or not value.strip() or not value.isprintable():
+            self.refuse(key, f"{value!r} is not a line of text")
+            return None
+        return value
+
+    def integer(self, key: str, *, minimum: int, maximum: int | None = None) -> int | None:
+        """An integer, or None where it is missing or wrong."""
+        value = self.data.get(key)
+        if value is None:
+            return None
+        bounds = f"at least {minimum}" if maximum is None else f"from {minimum} to {maximum}"
+        if type(value) is not int or value < minimum or (maximum is not None and value > maximum):
+            self.refuse(key, f"{value!r} is not an integer {bounds}")
+            return None
+        return value
+
+    def table(self, key: str) -> "Table":
+        """A table inside this one; an empty one where it is missing or wrong."""
+        value = self.data.get(key, {})
+        if not isinstance(value, dict):
+            self.refuse(key, f"must be a table, [{key}]")
+            value = {}
+        return Table(self.document, (*self.path, key), value, self.problems)
+
+    def tables(self, key: str) -> "list[Table]":
+        """The tables of an array; those that are none are refused and left out."""
+        values = self.data.get(key, [])
+        if not isinstance(values, list) or not all(isinstance(value, dict) for value in values):
+            self.refuse(key, f"must be tables, each under its own [[{key}]]")
+            return []
+        return [
+            Table(self.document, (*self.path, key, index), value, self.problems)
+            for index, value in enumerate(values)
+        ]
+
+    def settings(self, *, without: Sequence[str] = ()) -> list[Setting]:
+        """Every key of a cell that this table sets, nested or dotted, in the order of the file."""
+        return [
+            Setting(key=".".join(path), value=value, where=self.document.where(*self.path, *path))
+            for path, value in _leaves(self.data)
+            if path[0] not in without
+        ]
+
+
+def _leaves(table: Mapping[str, object]) -> Iterator[tuple[tuple[str, ...], object]]:
+    for key, value in table.items():
+        if isinstance(value, dict) and value:
+            for path, leaf in _leaves(cast("dict[str, object]", value)):
+                yield (key, *path), leaf
+        elif value != {} or not any(known.startswith(f"{key}.") for known in keys()):
+            yield (key,), value
