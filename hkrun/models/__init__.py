@@ -1,0 +1,37 @@
+"""The networks of HKSANC: backbones, attention sub-network, discriminator, and their initial weights."""
+
+from hkrun.models.attention import AttentionEstimator
+from hkrun.models.batchnorm import BatchNorm2d, synchronise
+from hkrun.models.discriminator import Discriminator, Verdict
+from hkrun.models.distilled import DistilledNetwork, Output
+from hkrun.models.initialisation import initialise
+from hkrun.models.preact import Backbone, Features
+from hkrun.networks import parse_network
+
+__all__ = [
+    "AttentionEstimator",
+    "Backbone",
+    "BatchNorm2d",
+    "Discriminator",
+    "DistilledNetwork",
+    "Features",
+    "Output",
+    "Verdict",
+    "build_network",
+    "initialise",
+    "synchronise",
+]
+
+
+def build_network(name: str, *, num_classes: int, in_channels: int) -> Backbone:
+    """Builds a backbone from its name; `initialise` then gives it its weights.
+
+    Args:
+        name: Such as preact-20; `hkrun.networks` lists the forms.
+        num_classes: Length of the logits.
+        in_channels: Channels of the images.
+
+    Raises:
+        InputError: There is no such network.
+    """
+    return Backbone(parse_network(name), num_classes=num_classes, in_channels=in_channels)

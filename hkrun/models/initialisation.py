@@ -1,0 +1,45 @@
+"""Initial weights, from one explicit generator and nothing else."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+
+def initialise(module: nn.Module, generator: torch.Generator) -> None:
+    """Gives every parameter its initial value and resets the running statistics.
+
+    Convolutions are He-normal over their outputs (He et al. 2015), linear layers uniform in +-1/sqrt(inputs),
+    weight and bias alike (torch's own default), BatchNorm is the identity.
+
+    Args:
+        module: Any of this package's networks, on any device. Values are drawn in float32 on the CPU, so that
+            a network starts from the same weights in every precision and on every device.
+        generator: A CPU generator; it is used in the order of `module.modules()`.
+
+    Raises:
+        TypeError: A layer is of no known kind: its parameters would keep what the global generator gave them.
+    """
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d) and layer.bias is None:
+            fan_out = layer.out_channels * math.prod(layer.kernel_size)
+            _assign(
+                layer.weight, _like(layer.weight).normal_(std=math.sqrt(2 / fan_out), generator=generator)
+            )
+        elif isinstance(layer, nn.Linear):
+            bound = 1 / math.sqrt(layer.in_features)
+            for parameter in layer.parameters():
+                _assign(parameter, _like(parameter).uniform_(-bound, bound, generator=generator))
+        elif isinstance(layer, nn.BatchNorm2d):
+            layer.reset_parameters()
+        elif next(layer.parameters(recurse=False), None) is not None:
+            raise TypeError(f"initialise: no rule for the parameters of {type(layer).__name__}")
+
+
+def _like(parameter: Tensor) -> Tensor:
+    return torch.empty(parameter.shape, dtype=torch.float32)
+
+
+@torch.no_grad()
+def _assign(parameter: Tensor, values: Tensor) -> None:
+    parameter.copy_(values)
