@@ -1,9 +1,9 @@
 """Names of backbone networks, and the shapes they stand for. Pure data: `hkrun.models` builds them.
 
-    preact-D               pre-activation ResNet of basic blocks, D = 6n+2 (He et al. 2016b)
-    preact-D-wW            the same with stage widths W, 2W, 4W instead of 16, 32, 64
-    preact-bottleneck-D    pre-activation ResNet of bottleneck blocks, D = 9n+2, stage outputs 64, 128, 256
-    wrn-D-K                wide ResNet, D = 6n+4, stage widths 16K, 32K, 64K (Zagoruyko and Komodakis 2016)
+preact-D               pre-activation ResNet of basic blocks, D = 6n+2 (He et al. 2016b)
+preact-D-wW            the same with stage widths W, 2W, 4W instead of 16, 32, 64
+preact-bottleneck-D    pre-activation ResNet of bottleneck blocks, D = 9n+2, stage outputs 64, 128, 256
+wrn-D-K                wide ResNet, D = 6n+4, stage widths 16K, 32K, 64K (Zagoruyko and Komodakis 2016)
 """
 
 import re
@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from hkrun.errors import InputError
 
 FORMS = "preact-D, preact-D-wW (D = 6n+2), preact-bottleneck-D (D = 9n+2), wrn-D-K (D = 6n+4)"
-_NAME = re.compile(r"(?P<family>preact-bottleneck|preact|wrn)-(?P<depth>\d{1,5})(-(?P<mark>w?)(?P<width>\d{1,4}))?")
+_NAME = re.compile(
+    r"(?P<family>preact-bottleneck|preact|wrn)-(?P<depth>\d{1,5})(-(?P<mark>w?)(?P<width>\d{1,4}))?"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,17 +45,17 @@ def parse_network(name: str) -> NetworkShape:
         raise InputError(f"{name!r} is no network; the forms are {FORMS}")
     family, depth, mark = match["family"], int(match["depth"]), match["mark"]
     width = int(match["width"]) if match["width"] else None
-    if (family == "wrn") != (width is not None and mark == "") or (family == "preact-bottleneck" and width is not None):
+    if (family == "wrn") != (width is not None and mark == "") or (
+        family == "preact-bottleneck" and width is not None
+    ):
         raise InputError(f"{name!r} is no network; the forms are {FORMS}")
     if width == 0:
         raise InputError(f"{name!r}: the width must be at least 1")
     step, rest = {"preact": (6, 2), "preact-bottleneck": (9, 2), "wrn": (6, 4)}[family]
     blocks, remainder = divmod(depth - rest, step)
     if remainder or blocks < 1:
-        nearest = step * max(1, round((depth - rest) / step)) + rest
-        raise InputError(
-            f"{name!r}: a {family} network has depth {step}n+{rest}; the nearest is {name.replace(str(depth), str(nearest), 1)!r}"
-        )
+        nearest = name.replace(match["depth"], str(step * max(1, round((depth - rest) / step)) + rest), 1)
+        raise InputError(f"{name!r}: a {family} network has depth {step}n+{rest}; the nearest is {nearest!r}")
     if family == "preact-bottleneck":
         return NetworkShape(block="bottleneck", blocks_per_stage=blocks, stem_width=16, widths=(64, 128, 256))
     if family == "wrn":

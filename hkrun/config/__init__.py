@@ -1,0 +1,58 @@
+"""Cells: the keys of a configuration, their checks, the canonical form and `cell_id`.
+
+A cell is assembled from layers (recipe of its data set, `[base]` of the search space, the cell, overrides);
+see `hkrun.spaces` for the files.
+"""
+
+from hkrun.config.cell import (
+    AttentionConfig,
+    AugmentConfig,
+    Cell,
+    DiscriminatorConfig,
+    KeyInfo,
+    KnowledgeConfig,
+    LossConfig,
+    StudentConfig,
+    TeacherConfig,
+    Value,
+    get_value,
+)
+from hkrun.config.checks import Setting, build_cell, check_setting, nearest
+from hkrun.config.identity import (
+    canonical,
+    canonical_json,
+    cell_id,
+    file_sha256,
+    teacher_canonical,
+    teacher_id,
+)
+from hkrun.config.keys import cell_from_values, cell_values, describe_range, describe_type, keys
+
+__all__ = [
+    "AttentionConfig",
+    "AugmentConfig",
+    "Cell",
+    "DiscriminatorConfig",
+    "KeyInfo",
+    "KnowledgeConfig",
+    "LossConfig",
+    "Setting",
+    "StudentConfig",
+    "TeacherConfig",
+    "Value",
+    "build_cell",
+    "canonical",
+    "canonical_json",
+    "cell_from_values",
+    "cell_id",
+    "cell_values",
+    "check_setting",
+    "describe_range",
+    "describe_type",
+    "file_sha256",
+    "get_value",
+    "keys",
+    "nearest",
+    "teacher_canonical",
+    "teacher_id",
+]

@@ -1,0 +1,343 @@
+"""The keys of a cell: one dataclass per section, and what is known of each key."""
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from hkrun.methods import METHODS
+from hkrun.networks import parse_network
+
+Value = bool | int | float | str | tuple[float, ...]
+
+PAPER = "the paper"
+METHOD = "silent in the paper; hkrun's choice"
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeyInfo:
+    """What is known of one key: the source of `hkrun keys` and of every check.
+
+    Attributes:
+        doc: One sentence.
+        source: Where the default comes from.
+        choices: The allowed values, or none for any of the type.
+        minimum: Smallest allowed number; for a tuple, of each of its numbers.
+        above: Numbers must be greater than this one.
+        maximum: Largest allowed number.
+        below: Numbers must be smaller than this one.
+        increasing: A tuple must be strictly increasing.
+        check: Further check of a value; raises InputError.
+        active: Whether the key can change the result of a cell; if not, it is left out of the canonical form.
+    """
+
+    doc: str
+    source: str
+    choices: tuple[str, ...] = ()
+    minimum: float | None = None
+    above: float | None = None
+    maximum: float | None = None
+    below: float | None = None
+    increasing: bool = False
+    check: Callable[[str], object] | None = None
+    active: Callable[["Cell"], bool] = lambda _: True
+
+
+def _key(default: Value, doc: str, source: str, **limits: Any) -> Any:
+    return field(default=default, metadata={"key": KeyInfo(doc=doc, source=source, **limits)})
+
+
+def _uses_teacher(cell: "Cell") -> bool:
+    return cell.uses_teacher
+
+
+def _trains_teacher_backbone(cell: "Cell") -> bool:
+    return cell.uses_teacher and not cell.teacher.file
+
+
+def _adversarial(cell: "Cell") -> bool:
+    return cell.weight("adversarial") > 0
+
+
+def _regularized(cell: "Cell") -> bool:
+    return _adversarial(cell) and cell.loss.regularizer and cell.loss.mu > 0
+
+
+def _knowledge(cell: "Cell") -> bool:
+    return cell.weight("knowledge") > 0
+
+
+def _mean_squares(cell: "Cell") -> bool:
+    return cell.weight("backbone") > 0 or (_knowledge(cell) and cell.loss.distance != "cross_entropy")
+
+
+def _term(name: str) -> Callable[["Cell"], bool]:
+    return lambda cell: any(term.name == name for term in METHODS[cell.method].terms)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TeacherConfig:
+    """Stage 1. Momentum 0.9, weight decay 1e-4 and drops to a tenth are the paper's and have no keys."""
+
+    network: str = _key(
+        "preact-164", "Network of the teacher.", PAPER, check=parse_network, active=_uses_teacher
+    )
+    seed: int = _key(
+        0, "Seed of the teacher; unrelated to the runs' seeds.", METHOD, minimum=0, active=_uses_teacher
+    )
+    file: str = _key(
+        "",
+        "Backbone weights to use instead of training them (a state_dict); the attention sub-network is then"
+        " trained on the frozen backbone.",
+        METHOD,
+        active=_uses_teacher,
+    )
+    backbone: str = _key(
+        "joint",
+        "joint: backbone and attention sub-network train together; shared: the backbone trains alone, then "
+        "every connection's sub-network on it, frozen.",
+        "joint in the paper",
+        choices=("joint", "shared"),
+        active=_trains_teacher_backbone,
+    )
+    epochs: int = _key(600, "Epochs of stage 1.", PAPER, minimum=1, active=_uses_teacher)
+    batch_size: int = _key(64, "Images per batch.", PAPER, minimum=2, active=_uses_teacher)
+    learning_rate: float = _key(0.1, "First learning rate.", PAPER, above=0, active=_uses_teacher)
+    drops: tuple[float, ...] = _key(
+        (0.4, 0.8),
+        "Fractions of the epochs at which the learning rate drops to a tenth.",
+        PAPER,
+        above=0,
+        below=1,
+        increasing=True,
+        active=_uses_teacher,
+    )
+    warmup_epochs: int = _key(
+        0,
+        "Epochs over which the learning rate rises linearly from a small one; very deep teachers on few "
+        "steps need 5.",
+        PAPER,
+        minimum=0,
+        active=_uses_teacher,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudentConfig:
+    """The student and its optimisation in stage 2."""
+
+    network: str = _key("preact-20", "Network of the student.", PAPER, check=parse_network)
+    epochs: int = _key(600, "Epochs of stage 2.", PAPER, minimum=1)
+    batch_size: int = _key(64, "Images per batch, over all workers.", PAPER, minimum=2)
+    learning_rate: float = _key(0.1, "First learning rate.", PAPER, above=0)
+    momentum: float = _key(0.9, "Momentum of SGD, of the discriminator's too.", PAPER, minimum=0, below=1)
+    weight_decay: float = _key(
+        1e-4, "Weight decay on all parameters, of the discriminator's too.", PAPER, minimum=0
+    )
+    drops: tuple[float, ...] = _key(
+        (0.4, 0.8),
+        "Fractions of the epochs at which both learning rates drop.",
+        PAPER,
+        above=0,
+        below=1,
+        increasing=True,
+    )
+    drop_factor: float = _key(
+        0.1, "What a drop multiplies the learning rates with.", PAPER, above=0, maximum=1
+    )
+    warmup_epochs: int = _key(
+        0, "Epochs over which the learning rates rise linearly from a small one.", PAPER, minimum=0
+    )
+    steps: int = _key(1, "Student steps per batch.", PAPER, minimum=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiscriminatorConfig:
+    """The discriminator's optimisation; its momentum, weight decay and schedule are the student's."""
+
+    learning_rate: float = _key(1e-3, "First learning rate.", PAPER, above=0, active=_adversarial)
+    steps: int = _key(1, "Discriminator steps per batch.", PAPER, minimum=1, active=_adversarial)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttentionConfig:
+    """The task-driven attention sub-network of teacher and student, eqs. (1) and (2)."""
+
+    connection: str = _key(
+        "hierarchical",
+        "What guides block i: hierarchical: the global descriptor and the squeezed vectors of all later "
+        "blocks; original: the global descriptor alone (Jetley et al. 2018).",
+        PAPER,
+        choices=("hierarchical", "original"),
+        active=_uses_teacher,
+    )
+    pool: str = _key(
+        "sum",
+        "How the attended positions are pooled: sum is the attention-weighted mean; avg divides by their "
+        "number once more, which makes L_is vanish.",
+        "avg is the paper's literal reading",
+        choices=("sum", "avg"),
+        active=_uses_teacher,
+    )
+    tap: str = _key(
+        "bn_relu",
+        "Where L_i is read: bn_relu: the stage's output after a BatchNorm of its own and ReLU; raw: the "
+        "residual sum itself.",
+        METHOD,
+        choices=("bn_relu", "raw"),
+        active=_uses_teacher,
+    )
+    width: str = _key(
+        "auto",
+        "Length of the squeezed vectors: auto: native where teacher and student agree, else student; "
+        "student: the teacher's estimator projects to the student's widths; project: a linear map on the "
+        "student's side, dropped afterwards.",
+        METHOD,
+        choices=("auto", "student", "project"),
+        active=_uses_teacher,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class KnowledgeConfig:
+    """What the intermediate loss L_is transfers."""
+
+    form: str = _key(
+        "squeezed", "Form of the transferred knowledge.", PAPER, choices=("squeezed",), active=_knowledge
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossConfig:
+    """The weights and readings of the loss terms, eqs. (3) to (9)."""
+
+    lambda_1: float = _key(
+        1.0, "Weight of the backbone loss L_b.", PAPER, minimum=0, active=_term("backbone")
+    )
+    lambda_2: float = _key(
+        1.0, "Weight of the adversarial loss L_adv.", PAPER, minimum=0, active=_term("adversarial")
+    )
+    lambda_3: float = _key(
+        1.0, "Weight of the intermediate loss L_is.", PAPER, minimum=0, active=_term("knowledge")
+    )
+    mu: float = _key(
+        1.0,
+        "Weight of the discriminator's regulariser L_reg.",
+        PAPER,
+        minimum=0,
+        active=lambda cell: _adversarial(cell) and cell.loss.regularizer,
+    )
+    reduction: str = _key(
+        "mean",
+        "Reduction of the squared differences in L_b and L_is over their elements; the batch is always "
+        "averaged.",
+        "sum is the paper's literal reading; it diverges at learning rate 0.1",
+        choices=("mean", "sum"),
+        active=_mean_squares,
+    )
+    distance: str = _key(
+        "l2",
+        "Distance of the squeezed vectors in L_is.",
+        PAPER,
+        choices=("l2", "l1", "cross_entropy"),
+        active=_knowledge,
+    )
+    gan: str = _key(
+        "non_saturating",
+        "The student's adversarial term: non_saturating: -log D; saturating: log(1 - D).",
+        "saturating is the paper's literal reading",
+        choices=("non_saturating", "saturating"),
+        active=_adversarial,
+    )
+    category: bool = _key(
+        True, "Whether the discriminator classifies too, L_adv^C of eq. (7).", PAPER, active=_adversarial
+    )
+    regularizer: bool = _key(
+        True, "Whether the discriminator is regularised, L_reg of eq. (6).", PAPER, active=_adversarial
+    )
+    reg_reduction: str = _key(
+        "mean",
+        "Reduction of the weight norms in L_reg over the discriminator's parameters.",
+        "sum is the paper's literal reading; at mu = 1 it drives the discriminator to a constant",
+        choices=("mean", "sum"),
+        active=_regularized,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class AugmentConfig:
+    """Augmentation: zero padding, a random crop of the original size, a horizontal flip."""
+
+    padding: int = _key(
+        4, "Width of the zero padding around the image before the crop.", PAPER, minimum=0, maximum=16
+    )
+    flip: bool = _key(True, "Whether half of the images are mirrored.", PAPER)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One configuration without the seed.
+
+    `dataset_sha256` is no key of the user's: it fixes the content of a data set that has no published
+    checksum (`folder`), and is empty for the others.
+    """
+
+    dataset: str = _key(
+        "digits", "Data set.", METHOD, choices=("digits", "mnist5k", "cifar10", "cifar100", "folder")
+    )
+    method: str = _key("hksanc", "Training method of the student.", PAPER, choices=tuple(METHODS))
+    precision: str = _key(
+        "float32",
+        "Arithmetic: bfloat16 computes the forward pass in bfloat16 and keeps weights in float32.",
+        METHOD,
+        choices=("float32", "bfloat16", "float64"),
+    )
+    teacher_table: str = _key(
+        "off", "off: the teacher runs live on every batch.", METHOD, choices=("off",), active=_uses_teacher
+    )
+    sync_batchnorm: bool = _key(
+        True,
+        "Whether BatchNorm takes its statistics over all workers; if not, the number of workers is part of "
+        "the cell.",
+        METHOD,
+    )
+    teacher: TeacherConfig = TeacherConfig()
+    student: StudentConfig = StudentConfig()
+    discriminator: DiscriminatorConfig = DiscriminatorConfig()
+    attention: AttentionConfig = AttentionConfig()
+    knowledge: KnowledgeConfig = KnowledgeConfig()
+    loss: LossConfig = LossConfig()
+    augment: AugmentConfig = AugmentConfig()
+    dataset_sha256: str = ""
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """The weight of each loss term that is computed, by the term's name: those above zero."""
+        weights = {term.name: self._weight(term.weight) for term in METHODS[self.method].terms}
+        return {name: weight for name, weight in weights.items() if weight > 0}
+
+    def weight(self, term: str) -> float:
+        """The weight of one loss term; 0.0 where the method does not have it."""
+        return self.weights.get(term, 0.0)
+
+    @property
+    def uses_teacher(self) -> bool:
+        """Whether any computed term compares the student with the teacher."""
+        return any(term.uses_teacher and self._weight(term.weight) > 0 for term in METHODS[self.method].terms)
+
+    def _weight(self, weight: str | float) -> float:
+        return float(get_value(self, weight)) if isinstance(weight, str) else weight  # type: ignore[arg-type]
+
+    @property
+    def squeeze_widths(self) -> tuple[int, ...]:
+        """Length of the squeezed vector of each block, as teacher and student compare them."""
+        teacher, student = (
+            parse_network(self.teacher.network).widths,
+            parse_network(self.student.network).widths,
+        )
+        return teacher if self.attention.width == "project" else student
+
+
+def get_value(cell: Cell, key: str) -> Value:
+    """The value of a dotted key."""
+    return functools.reduce(getattr, key.split("."), cell)  # type: ignore[return-value]

@@ -1,0 +1,134 @@
+"""Checks of what somebody wrote for the keys; everything wrong is reported at once."""
+
+import difflib
+import itertools
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import get_args, get_origin
+
+from hkrun.config.cell import Cell, KeyInfo, Value
+from hkrun.config.keys import cell_from_values, describe_range, describe_type, keys
+from hkrun.errors import InputError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """A value that somebody wrote for a key, and where: `file:line` or the argument."""
+
+    key: str
+    value: object
+    where: str
+
+
+def nearest(word: str, allowed: Iterable[str]) -> str:
+    """'; did you mean ...?' with the nearest of the allowed words, or nothing where none is near."""
+    match = difflib.get_close_matches(word, list(allowed), n=1, cutoff=0.6)
+    return f"; did you mean {match[0]!r}?" if match else ""
+
+
+def _coerce(kind: type, value: object) -> Value | None:
+    """The value as the key's type, or None where it is of another."""
+    if get_origin(kind) is tuple:
+        (item, _) = get_args(kind)
+        if not isinstance(value, list | tuple):
+            return None
+        items = [_coerce(item, element) for element in value]
+        return None if any(element is None for element in items) else tuple(items)  # type: ignore[arg-type]
+    if kind is float and type(value) in (int, float):
+        try:
+            return float(value) + 0.0  # type: ignore[arg-type]  # -0.0 becomes 0.0: one configuration, one id
+        except OverflowError:
+            return math.inf
+    return value if type(value) is kind else None  # type: ignore[return-value]
+
+
+def check_setting(setting: Setting) -> tuple[Value | None, list[str]]:
+    """Checks one setting against its key.
+
+    Returns:
+        The value in the key's type (None where it is wrong), and the problems found, each one line.
+    """
+    known = keys()
+    if setting.key not in known:
+        return None, [f"{setting.where}: {setting.key}: unknown key{_hint_for_key(setting.key)}"]
+    kind, _, info = known[setting.key]
+    value = _coerce(kind, setting.value)
+    if value is None:
+        return None, [
+            f"{setting.where}: {setting.key}: {setting.value!r} is not of type {describe_type(kind)}"
+        ]
+    problems = []
+    if info.choices and value not in info.choices:
+        problems.append(
+            f"{value!r} is not allowed; {describe_range(info)}{nearest(str(value), info.choices)}"
+        )
+    if info.check is not None:
+        try:
+            info.check(str(value))
+        except InputError as error:
+            problems.append(error.message)
+    numbers = value if isinstance(value, tuple) else (value,) if kind in (int, float) else ()
+    if any(not _in_range(float(number), info) for number in numbers):
+        problems.append(f"{setting.value} is out of range; {describe_range(info)}")
+    elif info.increasing and isinstance(value, tuple) and any(b <= a for a, b in itertools.pairwise(value)):
+        problems.append(f"{setting.value} must be strictly increasing")
+    return value, [f"{setting.where}: {setting.key}: {problem}" for problem in problems]
+
+
+def _hint_for_key(key: str) -> str:
+    section = [known for known in keys() if known.startswith(f"{key}.")]
+    if section:
+        return f"; it is a section, its keys are {', '.join(section)}"
+    same_name = [repr(known) for known in keys() if known.rpartition(".")[2] == key.rpartition(".")[2]]
+    if same_name:
+        return f"; did you mean {' or '.join(same_name)}?"
+    return nearest(key, keys()) or "; `hkrun keys` lists them all"
+
+
+def _in_range(number: float, info: KeyInfo) -> bool:
+    return (
+        math.isfinite(number)
+        and (info.minimum is None or number >= info.minimum)
+        and (info.above is None or number > info.above)
+        and (info.maximum is None or number <= info.maximum)
+        and (info.below is None or number < info.below)
+    )
+
+
+def build_cell(settings: Iterable[Setting]) -> Cell:
+    """Builds a cell from settings, later ones over earlier ones.
+
+    Raises:
+        InputError: Every problem of every setting, and of the combination, one per line.
+    """
+    values: dict[str, Value] = {}
+    problems: list[str] = []
+    where: dict[str, str] = {}
+    for setting in settings:
+        value, found = check_setting(setting)
+        problems += found
+        if value is not None and not found:
+            values[setting.key] = value
+            where[setting.key] = setting.where
+    if not problems:
+        cell = cell_from_values(values)
+        problems = [f"{where.get(key, 'default')}: {key}: {problem}" for key, problem in _conflicts(cell)]
+    if problems:
+        raise InputError("\n".join(dict.fromkeys(problems)))
+    return cell
+
+
+def _conflicts(cell: Cell) -> list[tuple[str, str]]:
+    """What is wrong with the values together: (key, problem)."""
+    found = []
+    if not cell.weights:
+        found.append(("loss.lambda_1", "every loss term has weight 0; at least one must be above 0"))
+    if cell.student.warmup_epochs >= cell.student.epochs > 1:
+        found.append(("student.warmup_epochs", f"must be below student.epochs = {cell.student.epochs}"))
+    if cell.uses_teacher and cell.teacher.warmup_epochs >= cell.teacher.epochs > 1:
+        found.append(("teacher.warmup_epochs", f"must be below teacher.epochs = {cell.teacher.epochs}"))
+    if cell.uses_teacher and cell.teacher.file and not Path(cell.teacher.file).is_file():
+        found.append(("teacher.file", f"{cell.teacher.file}: no such file"))
+    return found

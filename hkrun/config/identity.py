@@ -1,0 +1,95 @@
+"""The canonical form of a cell and the ids that follow from it: what makes two configurations one."""
+
+import functools
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from hkrun.config.cell import Cell, get_value
+from hkrun.config.keys import keys
+from hkrun.networks import parse_network
+
+
+@functools.lru_cache(maxsize=64)
+def _sha256(path: str, _size: int, _modified_ns: int) -> str:
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def file_sha256(path: str) -> str:
+    """SHA-256 of a file's bytes in hex; remembered while size and time of change stay the same."""
+    status = Path(path).stat()
+    return _sha256(path, status.st_size, status.st_mtime_ns)
+
+
+def canonical(cell: Cell, *, world_size: int = 1) -> dict[str, object]:
+    """The canonical form of a cell: every key that can change its result, with its value.
+
+    Left out are the keys that cannot: those of the teacher where no term uses one, those of a term of
+    weight 0. A teacher file stands as its SHA-256. Without synchronised BatchNorm the number of workers
+    enters.
+    """
+    form: dict[str, object] = {
+        key: get_value(cell, key) for key, (_, _, info) in keys().items() if info.active(cell)
+    }
+    if "teacher.file" in form:
+        form["teacher.file"] = file_sha256(cell.teacher.file) if cell.teacher.file else ""
+    if "attention.width" in form:
+        form["attention.width"] = _resolved_width(cell)
+    if cell.dataset_sha256:
+        form["dataset_sha256"] = cell.dataset_sha256
+    if not cell.sync_batchnorm:
+        form["world_size"] = world_size
+    return form
+
+
+def _resolved_width(cell: Cell) -> str:
+    """Widths that agree need no projection on either side: all three values are one configuration then."""
+    teacher, student = parse_network(cell.teacher.network).widths, parse_network(cell.student.network).widths
+    if teacher == student:
+        return "native"
+    return "student" if cell.attention.width == "auto" else cell.attention.width
+
+
+def canonical_json(cell: Cell, *, world_size: int = 1) -> str:
+    """The canonical form as JSON: sorted keys, no spaces, floats in their shortest form."""
+    return _dump(canonical(cell, world_size=world_size))
+
+
+def cell_id(cell: Cell, *, world_size: int = 1) -> str:
+    """The first 12 hex digits of the SHA-256 of the canonical JSON."""
+    return _digest(canonical_json(cell, world_size=world_size))
+
+
+def teacher_canonical(cell: Cell) -> dict[str, object]:
+    """What decides the teacher's weights: its own keys, its sub-network, the data and their augmentation.
+
+    Raises:
+        ValueError: The cell uses no teacher.
+    """
+    if not cell.uses_teacher:
+        raise ValueError("this cell uses no teacher")
+    kept = ("teacher.", "attention.", "augment.")
+    form = {
+        key: value
+        for key, value in canonical(cell).items()
+        if key.startswith(kept) or key in ("dataset", "dataset_sha256", "precision")
+    }
+    width = form.pop("attention.width")
+    # Only a projection inside the teacher's estimator changes the teacher: then its target widths do.
+    form["squeeze_widths"] = list(cell.squeeze_widths) if width == "student" else "native"
+    return form
+
+
+def teacher_id(cell: Cell) -> str:
+    """The first 12 hex digits of the SHA-256 of `teacher_canonical` as JSON."""
+    return _digest(_dump(teacher_canonical(cell)))
+
+
+def _dump(form: Mapping[str, object]) -> str:
+    return json.dumps(form, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
