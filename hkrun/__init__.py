@@ -1,1 +1,30 @@
-"""x"""
+"""hkrun: many-seed studies of adversarial knowledge distillation.
+
+A notebook needs two lines:
+
+    import hkrun
+    runs = hkrun.open_store("hkrun-store").runs().to_pandas()
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from hkrun.store import Store, open_store
+
+__version__ = "0.1.0"
+__all__ = ["Store", "__version__", "open_store"]
+
+
+def __getattr__(name: str) -> object:
+    """Loads the store when it is first used: the command line must start fast, and pyarrow is not light."""
+    if name in ("Store", "open_store"):
+        from hkrun import store
+
+        return getattr(store, name)
+    raise AttributeError(f"module 'hkrun' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

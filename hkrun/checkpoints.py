@@ -1,0 +1,100 @@
+"""A run's full state while it trains, to and from the store.
+
+The newest two checkpoints are kept, so that a damaged newest one costs the epochs since the one before, not
+the run. They are read back with `weights_only=True`: a checkpoint can hold no code.
+"""
+
+import io
+import logging
+import pickle
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from hkrun.store import DamagedError, Store
+
+KEPT = 2
+_NAME = re.compile(r"epoch-(\d+)\.pt")
+_PLAIN = (bool, int, float, str, type(None))
+
+log = logging.getLogger("hkrun")
+
+
+def save_checkpoint(store: Store, cell_id: str, seed: int, *, epoch: int, state: Mapping[str, Any]) -> None:
+    """Keeps the state of a run after an epoch, and of the earlier ones the newest.
+
+    Args:
+        store: Where to.
+        cell_id: The run's cell.
+        seed: The run's seed.
+        epoch: Epochs completed.
+        state: Tensors, numbers, strings, None, and lists, tuples and dicts of them.
+
+    Raises:
+        TypeError: Something in the state is of another type.
+        StoreError: The store cannot be written; what was saved before is still there.
+    """
+    _save(store, f"{store.run_folder(cell_id, seed)}/checkpoints", epoch, state)
+
+
+def load_checkpoint(store: Store, cell_id: str, seed: int) -> tuple[int, dict[str, Any]] | None:
+    """The newest undamaged state of a run with its epoch, tensors on the CPU; None where there is none."""
+    return _load(store, f"{store.run_folder(cell_id, seed)}/checkpoints")
+
+
+def save_teacher_checkpoint(store: Store, teacher_id: str, *, epoch: int, state: Mapping[str, Any]) -> None:
+    """Keeps the state of a teacher in training; see `save_checkpoint`."""
+    _save(store, f"{store.teacher_folder(teacher_id)}/checkpoints", epoch, state)
+
+
+def load_teacher_checkpoint(store: Store, teacher_id: str) -> tuple[int, dict[str, Any]] | None:
+    """The newest undamaged state of a teacher with its epoch; see `load_checkpoint`."""
+    return _load(store, f"{store.teacher_folder(teacher_id)}/checkpoints")
+
+
+def _save(store: Store, folder: str, epoch: int, state: Mapping[str, Any]) -> None:
+    _check(state, "state")
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    earlier = [name for known, name in _saved(store, folder) if known < epoch]
+    store.commit(folder, {f"epoch-{epoch:06d}.pt": buffer.getvalue()}, keep=earlier[: KEPT - 1])
+
+
+def _load(store: Store, folder: str) -> tuple[int, dict[str, Any]] | None:
+    for epoch, name in _saved(store, folder):
+        try:
+            state: dict[str, Any] = torch.load(
+                io.BytesIO(store.read(folder, name)), weights_only=True, map_location="cpu"
+            )
+            return epoch, state
+        except (DamagedError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
+            log.warning("%s/%s/%s is passed over: %s", store.uri, folder, name, " ".join(str(error).split()))
+    return None
+
+
+def _saved(store: Store, folder: str) -> list[tuple[int, str]]:
+    """Epoch and name of the checkpoints in a folder, newest first; none where its manifest is damaged."""
+    try:
+        names = store.names(folder)
+    except DamagedError as error:
+        log.warning("the checkpoints are passed over: %s", error.message)
+        return []
+    return sorted(((int(match[1]), name) for name in names if (match := _NAME.fullmatch(name))), reverse=True)
+
+
+def _check(value: object, where: str) -> None:
+    """Refuses when saving what could not be loaded: a NumPy number is a float by inheritance only."""
+    if isinstance(value, torch.Tensor) or type(value) in _PLAIN:
+        return
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            _check(key, f"a key of {where}")
+            _check(item, f"{where}[{key!r}]")
+    elif type(value) in (list, tuple):
+        for index, item in enumerate(value):  # type: ignore[arg-type]
+            _check(item, f"{where}[{index}]")
+    else:
+        kind = f"{type(value).__module__}.{type(value).__qualname__}"
+        raise TypeError(f"{where} is a {kind}, which a checkpoint cannot hold")

@@ -1,0 +1,15 @@
+"""The store: every record of every run, teacher and sweep, on a local path or anywhere pyarrow.fs reaches.
+
+    files.py     whole files: atomic and durable writes, on a disk or an object store
+    folders.py   folders with a manifest: what is committed, and checked against its SHA-256 when read
+    records.py   what is kept of a run and of a teacher
+    store.py     hkrun's layout of cells, seeds, teachers and sweeps
+
+No run is ever lost or half there: a folder whose manifest is missing does not exist for readers.
+"""
+
+from hkrun.store.folders import DamagedError
+from hkrun.store.records import Record, TeacherRecord
+from hkrun.store.store import Store, open_store
+
+__all__ = ["DamagedError", "Record", "Store", "TeacherRecord", "open_store"]

@@ -1,0 +1,255 @@
+"""Whole files under one root, on a local disk or wherever pyarrow.fs reaches. A write is all or nothing.
+
+Paths are relative to the root, with forward slashes. Every failure is one StoreError of one line.
+"""
+
+import contextlib
+import errno
+import fcntl
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Protocol
+
+import pyarrow as pa
+from pyarrow import fs
+
+from hkrun.errors import StoreError
+
+_REASONS = {
+    errno.ENOSPC: "the disk is full; free some space and run again, what is finished is kept",
+    errno.EDQUOT: "the disk quota is used up; free some space and run again, what is finished is kept",
+    errno.EACCES: "permission denied; choose another store or change the permissions",
+    errno.EPERM: "permission denied; choose another store or change the permissions",
+    errno.EROFS: "the file system is read-only; choose another store",
+    errno.ENOTDIR: "a file stands where a folder should be",
+    errno.EEXIST: "a file stands where a folder should be",
+    errno.EISDIR: "a folder stands where a file should be",
+}
+_OBJECT_STORES = ("s3", "gcs", "abfs")
+
+
+class Files(Protocol):
+    """What a place that holds files must do."""
+
+    parallel_reads: int
+
+    def put(self, folder: str, files: Mapping[str, bytes]) -> None:
+        """Writes files by name: each is visible only when whole, and all are durable on return."""
+
+    def get(self, path: str) -> bytes | None:
+        """The content of a file, or None where there is none."""
+
+    def sizes(self, folder: str) -> dict[str, int]:
+        """The size of every file in a folder and below it, by its path within the folder, in one listing."""
+
+    def folders(self, folder: str) -> list[str]:
+        """The names of the folders in a folder, sorted."""
+
+    def remove(self, folder: str, names: Iterable[str]) -> None:
+        """Removes files; one that is not there is no error."""
+
+    def remove_folder(self, folder: str) -> None:
+        """Removes a folder with all it holds; one that is not there is no error."""
+
+    def exclusive(self, folder: str) -> AbstractContextManager[None]:
+        """Keeps other writers out of a folder for a moment, where the place has locks."""
+
+
+@contextlib.contextmanager
+def explained(action: str, place: object) -> Iterator[None]:
+    """Turns what the system or pyarrow raises into one StoreError that says what failed, where and why.
+
+    A missing file passes through as FileNotFoundError: the caller knows what that means.
+    """
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except (OSError, pa.ArrowException) as error:
+        number = error.errno if isinstance(error, OSError) else None
+        reason = _REASONS.get(number or 0) or " ".join(str(error).split())
+        raise StoreError(f"cannot {action} {place}: {reason}") from error
+
+
+class LocalFiles:
+    """Files on a local disk: written under a temporary name, flushed to the disk, then renamed."""
+
+    parallel_reads = 1
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def put(self, folder: str, files: Mapping[str, bytes]) -> None:
+        """See `Files`. The folder is created where it is missing."""
+        place = self._root / folder
+        with explained("write", place):
+            _make_folder(place)
+            for name, content in files.items():
+                _write(place / name, content)
+            _flush_folder(place)
+
+    def get(self, path: str) -> bytes | None:
+        """See `Files`."""
+        place = self._root / path
+        with explained("read", place), contextlib.suppress(FileNotFoundError):
+            return place.read_bytes()
+        return None
+
+    def sizes(self, folder: str) -> dict[str, int]:
+        """See `Files`."""
+        found: dict[str, int] = {}
+        with explained("list", self._root / folder), contextlib.suppress(FileNotFoundError):
+            _collect_sizes(str(self._root / folder), "", found)
+        return found
+
+    def folders(self, folder: str) -> list[str]:
+        """See `Files`."""
+        place = self._root / folder
+        with explained("list", place), contextlib.suppress(FileNotFoundError), os.scandir(place) as entries:
+            return sorted(entry.name for entry in entries if entry.is_dir())
+        return []
+
+    def remove(self, folder: str, names: Iterable[str]) -> None:
+        """See `Files`. The removal is durable on return."""
+        place = self._root / folder
+        with explained("remove files in", place), contextlib.suppress(FileNotFoundError):
+            for name in names:
+                (place / name).unlink(missing_ok=True)
+            _flush_folder(place)
+
+    def remove_folder(self, folder: str) -> None:
+        """See `Files`."""
+        with explained("remove", self._root / folder), contextlib.suppress(FileNotFoundError):
+            shutil.rmtree(self._root / folder)
+
+    @contextlib.contextmanager
+    def exclusive(self, folder: str) -> Iterator[None]:
+        """See `Files`. The lock is on the folder itself. Sweeps away what killed writers left."""
+        place = self._root / folder
+        with explained("lock", place):
+            _make_folder(place)
+            descriptor = os.open(place, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            with explained("lock", place):
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+                for leftover in place.glob(".*.tmp"):
+                    leftover.unlink(missing_ok=True)
+            yield
+        finally:
+            os.close(descriptor)
+
+
+class RemoteFiles:
+    """Files wherever pyarrow.fs reaches. An object store shows an object only when its upload is complete."""
+
+    parallel_reads = 16  # a read waits for the network, not for the processor
+
+    def __init__(self, filesystem: fs.FileSystem, root: str, uri: str) -> None:
+        self._filesystem = filesystem
+        self._root = root.rstrip("/")
+        self._uri = uri.rstrip("/")
+
+    def put(self, folder: str, files: Mapping[str, bytes]) -> None:
+        """See `Files`."""
+        with explained("write", f"{self._uri}/{folder}"):
+            if self._filesystem.type_name not in _OBJECT_STORES:
+                self._filesystem.create_dir(self._path(folder), recursive=True)
+            for name, content in files.items():
+                with self._filesystem.open_output_stream(f"{self._path(folder)}/{name}") as stream:
+                    stream.write(content)
+
+    def get(self, path: str) -> bytes | None:
+        """See `Files`."""
+        try:
+            with (
+                explained("read", f"{self._uri}/{path}"),
+                self._filesystem.open_input_stream(self._path(path)) as stream,
+            ):
+                content: bytes = stream.read()
+                return content
+        except FileNotFoundError:
+            return None
+
+    def sizes(self, folder: str) -> dict[str, int]:
+        """See `Files`."""
+        path = self._path(folder)
+        return {
+            info.path[len(path) + 1 :]: info.size
+            for info in self._list(folder, recursive=True)
+            if info.type == fs.FileType.File
+        }
+
+    def folders(self, folder: str) -> list[str]:
+        """See `Files`."""
+        return sorted(
+            info.base_name
+            for info in self._list(folder, recursive=False)
+            if info.type == fs.FileType.Directory
+        )
+
+    def _list(self, folder: str, *, recursive: bool) -> list[fs.FileInfo]:
+        selector = fs.FileSelector(self._path(folder), recursive=recursive, allow_not_found=True)
+        with explained("list", f"{self._uri}/{folder}"):
+            found: list[fs.FileInfo] = self._filesystem.get_file_info(selector)
+        return found
+
+    def remove(self, folder: str, names: Iterable[str]) -> None:
+        """See `Files`."""
+        for name in names:
+            with explained("remove", f"{self._uri}/{folder}/{name}"), contextlib.suppress(FileNotFoundError):
+                self._filesystem.delete_file(f"{self._path(folder)}/{name}")
+
+    def remove_folder(self, folder: str) -> None:
+        """See `Files`."""
+        with explained("remove", f"{self._uri}/{folder}"), contextlib.suppress(FileNotFoundError):
+            self._filesystem.delete_dir(self._path(folder))
+
+    def exclusive(self, folder: str) -> AbstractContextManager[None]:  # noqa: ARG002
+        """See `Files`. An object store has no locks: one writer per folder is up to the caller."""
+        return contextlib.nullcontext()
+
+    def _path(self, path: str) -> str:
+        return f"{self._root}/{path}".strip("/") if path else self._root
+
+
+def _make_folder(place: Path) -> None:
+    """Creates a folder and its parents, each durable: its entry in its parent is flushed too."""
+    if place.is_dir():
+        return
+    _make_folder(place.parent)
+    place.mkdir(exist_ok=True)
+    _flush_folder(place.parent)
+
+
+def _write(target: Path, content: bytes) -> None:
+    """Writes a file so that its name shows the whole content or none of it; the caller flushes the folder."""
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(target)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _flush_folder(place: Path) -> None:
+    descriptor = os.open(place, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _collect_sizes(place: str, prefix: str, found: dict[str, int]) -> None:
+    with os.scandir(place) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                _collect_sizes(entry.path, f"{prefix}{entry.name}/", found)
+            else:
+                found[prefix + entry.name] = entry.stat().st_size

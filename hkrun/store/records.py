@@ -1,0 +1,122 @@
+"""What is kept of a run and of a teacher, and its JSON."""
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeVar
+
+Status = Literal["finished", "diverged", "failed"]
+STATUSES = ("finished", "diverged", "failed")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """One run: a cell with a seed, how it ended and what it ran on.
+
+    Attributes:
+        cell_id: The cell.
+        seed: The run's seed.
+        status: How it ended. A diverged run is a result; a failed one is run again.
+        epochs: Epochs completed.
+        error_last_pct: Top-1 test error after the last epoch, in percent; None if it did not get there.
+        error_best_pct: The lowest top-1 test error of any epoch, in percent.
+        error_top5_last_pct: Top-5 test error after the last epoch, in percent; None where it is not computed.
+        teacher_id: The teacher, where the cell uses one.
+        teacher_hash: SHA-256 of that teacher's weights.
+        diverged_epoch: The epoch in which a loss stopped being finite.
+        traceback: Of a failed run.
+        alarms: What looked wrong on the way, one line each.
+        device: "cpu" or the name of the accelerator.
+        threads: Threads of one process.
+        world_size: Number of processes that trained the run together.
+        pack: Seeds that trained in the same process, in order.
+        versions: Of Python and the libraries, by name.
+        started_at: Unix time in seconds.
+        resumed: How many times it went on from a checkpoint.
+        timings: Seconds by part, with their "total".
+    """
+
+    cell_id: str
+    seed: int
+    status: Status
+    epochs: int
+    device: str
+    threads: int
+    started_at: float
+    error_last_pct: float | None = None
+    error_best_pct: float | None = None
+    error_top5_last_pct: float | None = None
+    teacher_id: str | None = None
+    teacher_hash: str | None = None
+    diverged_epoch: int | None = None
+    traceback: str | None = None
+    alarms: tuple[str, ...] = ()
+    world_size: int = 1
+    pack: tuple[int, ...] = ()
+    versions: dict[str, str] = field(default_factory=dict)
+    resumed: int = 0
+    timings: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TeacherRecord:
+    """One trained teacher.
+
+    Attributes:
+        teacher_id: First 12 hex digits of the SHA-256 of its configuration.
+        teacher_hash: SHA-256 of its weights.
+        error_pct: Top-1 test error, in percent.
+        train_error_pct: Top-1 error on the training images, in percent.
+        config: What decided its weights, by key.
+        epochs: Epochs completed.
+        device: "cpu" or the name of the accelerator.
+        threads: Threads of the process.
+        started_at: Unix time in seconds.
+        versions: Of Python and the libraries, by name.
+        timings: Seconds by part, with their "total".
+    """
+
+    teacher_id: str
+    teacher_hash: str
+    error_pct: float
+    train_error_pct: float
+    config: dict[str, Any]
+    epochs: int
+    device: str
+    threads: int
+    started_at: float
+    versions: dict[str, str] = field(default_factory=dict)
+    timings: dict[str, float] = field(default_factory=dict)
+
+
+R = TypeVar("R", Record, TeacherRecord)
+
+
+def to_json(record: Record | TeacherRecord) -> bytes:
+    """A record as JSON.
+
+    Raises:
+        ValueError: A number in it is not finite.
+    """
+    return json.dumps(dataclasses.asdict(record), indent=1, allow_nan=False).encode()
+
+
+def from_json(kind: type[R], text: bytes) -> R:
+    """The inverse of `to_json`. Unknown fields are passed over, missing ones get their default.
+
+    Raises:
+        ValueError: It is no such record, or a field that every version writes is missing.
+    """
+    values = json.loads(text)
+    known = {spec.name for spec in dataclasses.fields(kind)}
+    try:
+        record = kind(**{name: _frozen(value) for name, value in values.items() if name in known})
+    except (TypeError, AttributeError) as error:
+        raise ValueError(str(error)) from error
+    if isinstance(record, Record) and record.status not in STATUSES:
+        raise ValueError(f"status {record.status!r} is none of {', '.join(STATUSES)}")
+    return record
+
+
+def _frozen(value: object) -> Any:
+    return tuple(value) if isinstance(value, list) else value

@@ -1,0 +1,354 @@
+"""hkrun's layout of cells, seeds, teachers and sweeps in committed folders."""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import logging
+import os
+import shlex
+import socket
+import sys
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pyarrow as pa
+from pyarrow import fs
+from pyarrow import parquet as pq
+
+from hkrun.errors import StoreError
+from hkrun.store.files import Files, LocalFiles, RemoteFiles, explained
+from hkrun.store.folders import MANIFEST, DamagedError, Folders, check_folder, check_name
+from hkrun.store.records import Record, TeacherRecord, from_json, to_json
+
+FORMAT = 1
+STORE_FILE, CELL_FILE, RECORD_FILE, CURVES_FILE = "store.json", "cell.json", "record.json", "curves.parquet"
+STUDENT_FILE, WEIGHTS_FILE, LOCK_FILE, CHECKPOINTS = "student.pt", "weights.pt", "driver.lock", "checkpoints"
+
+_RUNS_SCHEMA = pa.schema(
+    [
+        ("cell_id", pa.string()),
+        ("seed", pa.int64()),
+        ("status", pa.string()),
+        ("epochs", pa.int64()),
+        ("error_last_pct", pa.float64()),
+        ("error_best_pct", pa.float64()),
+        ("error_top5_last_pct", pa.float64()),
+        ("teacher_id", pa.string()),
+        ("teacher_hash", pa.string()),
+        ("diverged_epoch", pa.int64()),
+        ("traceback", pa.string()),
+        ("device", pa.string()),
+        ("threads", pa.int64()),
+        ("world_size", pa.int64()),
+        ("started_at", pa.float64()),
+        ("resumed", pa.int64()),
+        ("seconds", pa.float64()),
+    ]
+)
+
+log = logging.getLogger("hkrun")
+T = TypeVar("T")
+R = TypeVar("R", Record, TeacherRecord)
+
+
+def open_store(uri: str | Path, *, create: bool = True) -> "Store":
+    """Opens the store at a local path or a URI that pyarrow.fs understands (s3://bucket/prefix).
+
+    Args:
+        uri: Where it is. Credentials and endpoints come from the environment, as pyarrow.fs takes them.
+        create: Whether to make a new store where there is none.
+
+    Raises:
+        StoreError: There is none and none is to be made, it cannot be reached, or a newer hkrun wrote it.
+    """
+    store = _locate(str(uri))
+    store.check_format(create=create)
+    return store
+
+
+def _locate(uri: str) -> "Store":
+    if "://" not in uri:
+        path = Path(uri).expanduser().absolute()
+        return Store(LocalFiles(path), uri=str(path), local_path=path)
+    try:
+        with explained("open the store", uri):
+            filesystem, root = fs.FileSystem.from_uri(uri)
+    except (FileNotFoundError, ImportError) as error:
+        raise StoreError(f"cannot open the store {uri}: {' '.join(str(error).split())}") from error
+    if isinstance(filesystem, fs.LocalFileSystem):
+        return _locate(root)
+    return Store(RemoteFiles(filesystem, root, uri), uri=uri.rstrip("/"), local_path=None)
+
+
+class Store(Folders):
+    """Every record of every run; open one with `open_store`.
+
+    Attributes:
+        uri: The place, absolute: other processes can open it by this.
+        local_path: The folder, where the store is on a local disk.
+    """
+
+    def __init__(self, files: Files, *, uri: str, local_path: Path | None) -> None:
+        super().__init__(files, uri)
+        self.local_path = local_path
+
+    def check_format(self, *, create: bool) -> None:
+        """Reads the format version; writes it where the store is new and may be created."""
+        text = self._files.get(STORE_FILE)
+        if text is None:
+            if not create:
+                raise StoreError(
+                    f"{self.uri}: there is no store; run a sweep first, or name another with --store"
+                )
+            self._files.put("", {STORE_FILE: json.dumps({"format": FORMAT}).encode()})
+            return
+        try:
+            version = json.loads(text)["format"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise StoreError(
+                f'{self.uri}/{STORE_FILE} is damaged: it must read {{"format": {FORMAT}}}'
+            ) from error
+        if version != FORMAT:
+            raise StoreError(
+                f"{self.uri} is of store format {version}, and this hkrun knows {FORMAT}: "
+                "use the hkrun that wrote it, or another store"
+            )
+
+    # --- cells and runs -------------------------------------------------------------------------------------
+
+    def put_cell(self, cell_id: str, canonical_json: str) -> None:
+        """Keeps the canonical text of a cell, byte for byte: `sha256sum cell.json` starts with the cell's id.
+
+        Raises:
+            ValueError: The text is not the one that the id was made from.
+        """
+        content = canonical_json.encode()
+        if hashlib.sha256(content).hexdigest()[:12] != cell_id:
+            raise ValueError(f"the SHA-256 of the text does not start with {cell_id}")
+        with contextlib.suppress(StoreError):
+            if self.read(f"cells/{cell_id}", CELL_FILE) == content:
+                return
+        self.commit(f"cells/{cell_id}", {CELL_FILE: content})
+
+    def cell(self, cell_id: str) -> dict[str, Any]:
+        """The canonical configuration of a cell, by dotted key."""
+        form: dict[str, Any] = json.loads(self.read(f"cells/{check_name(cell_id)}", CELL_FILE))
+        return form
+
+    def run_folder(self, cell_id: str, seed: int) -> str:
+        """Where a run is kept."""
+        if seed < 0:
+            raise ValueError(f"seed {seed} is negative")
+        return f"cells/{check_name(cell_id)}/seeds/{int(seed)}"
+
+    def put_run(self, record: Record, *, curves: pa.Table | None, student: bytes | None) -> None:
+        """Commits a run in place of any earlier record of it, then removes its checkpoints.
+
+        Args:
+            record: How it ended.
+            curves: One row per epoch; None if it completed none. `epoch` becomes int32, the rest float64.
+            student: The student's weights.
+        """
+        folder = self.run_folder(record.cell_id, record.seed)
+        files = {RECORD_FILE: to_json(record)}
+        if curves is not None:
+            files[CURVES_FILE] = _to_parquet(curves)
+        if student is not None:
+            files[STUDENT_FILE] = student
+        self.commit(folder, files)
+        self.delete(f"{folder}/{CHECKPOINTS}")
+
+    def record(self, cell_id: str, seed: int) -> Record | None:
+        """The record of a run; None where there is none or it is damaged: it then counts as not done."""
+        folder = self.run_folder(cell_id, seed)
+        return self._run_record(cell_id, seed, self._files.sizes(folder))
+
+    def records(self, cell_id: str) -> list[Record]:
+        """The records of a cell, by seed. A damaged one counts as not done, with a log line."""
+        listed: dict[int, dict[str, int]] = {}
+        for path, size in self._files.sizes(f"cells/{check_name(cell_id)}/seeds").items():
+            seed, _, name = path.partition("/")
+            if seed.isdecimal():
+                listed.setdefault(int(seed), {})[name] = size
+        found = self._map(lambda seed: self._run_record(cell_id, seed, listed[seed]), sorted(listed))
+        return [record for record in found if record is not None]
+
+    def _run_record(self, cell_id: str, seed: int, sizes: Mapping[str, int]) -> Record | None:
+        folder = self.run_folder(cell_id, seed)
+        record = self._read_record(Record, folder, sizes)
+        if record is not None and (record.cell_id, record.seed) != (cell_id, seed):
+            log.warning("%s/%s holds the record of another run; the run counts as not done", self.uri, folder)
+            return None
+        return record
+
+    def _read_record(self, kind: type[R], folder: str, sizes: Mapping[str, int]) -> R | None:
+        """The record in a folder whose files have these sizes; None, with a log line, where it is damaged."""
+        if MANIFEST not in sizes:
+            return None
+        try:
+            for name, known in (self.manifest(folder) or {}).items():
+                if sizes.get(name) != known.size:
+                    self.read(folder, name)
+            return from_json(kind, self.read(folder, RECORD_FILE))
+        except DamagedError as error:
+            log.warning("%s; until then it counts as not done", error.message)
+        except ValueError as error:
+            log.warning(
+                "%s/%s/%s is no record (%s); it counts as not done", self.uri, folder, RECORD_FILE, error
+            )
+        return None
+
+    def curves(self, cell_id: str, seed: int) -> pa.Table:
+        """The curves of a run, one row per epoch."""
+        return _from_parquet(self.read(self.run_folder(cell_id, seed), CURVES_FILE))
+
+    def student(self, cell_id: str, seed: int) -> bytes:
+        """The weights of a run's student."""
+        return self.read(self.run_folder(cell_id, seed), STUDENT_FILE)
+
+    # --- tables over all runs -------------------------------------------------------------------------------
+
+    def runs(self) -> pa.Table:
+        """One row per record of the store, by cell and seed; `seconds` is the total of its timings."""
+        rows = [
+            {name: getattr(record, name) for name in _RUNS_SCHEMA.names if name != "seconds"}
+            | {"seconds": record.timings.get("total")}
+            for cell_id in self._files.folders("cells")
+            for record in self.records(cell_id)
+        ]
+        return pa.Table.from_pylist(rows, schema=_RUNS_SCHEMA)
+
+    def all_curves(self, cell_ids: Collection[str] | None = None) -> pa.Table:
+        """The curves of all runs below each other: cell_id, seed, then the columns of any of them.
+
+        Args:
+            cell_ids: Only of these cells, in this order.
+
+        Returns:
+            One row per run and epoch; null where a run lacks a column.
+        """
+        wanted = self._files.folders("cells") if cell_ids is None else cell_ids
+        runs = [(record.cell_id, record.seed) for cell_id in wanted for record in self.records(cell_id)]
+        tables = self._map(lambda run: self._labelled_curves(*run), runs)
+        start = pa.schema(
+            [("cell_id", pa.string()), ("seed", pa.int64()), ("epoch", pa.int32())]
+        ).empty_table()
+        return pa.concat_tables([start, *tables], promote_options="default").combine_chunks()
+
+    def _labelled_curves(self, cell_id: str, seed: int) -> pa.Table:
+        folder = self.run_folder(cell_id, seed)
+        if CURVES_FILE not in self.names(folder):
+            return pa.table({})
+        curves = _from_parquet(self.read(folder, CURVES_FILE))
+        seeds = pa.repeat(pa.scalar(seed, pa.int64()), len(curves))
+        return curves.add_column(0, "seed", seeds).add_column(0, "cell_id", pa.repeat(cell_id, len(curves)))
+
+    def _map(self, function: Any, items: Iterable[Any]) -> list[Any]:
+        if self._files.parallel_reads == 1:
+            return [function(item) for item in items]
+        with ThreadPoolExecutor(self._files.parallel_reads) as pool:
+            return list(pool.map(function, items))
+
+    # --- teachers -------------------------------------------------------------------------------------------
+
+    def teacher_folder(self, teacher_id: str) -> str:
+        """Where a teacher is kept."""
+        return f"teachers/{check_name(teacher_id)}"
+
+    def put_teacher(self, record: TeacherRecord, *, weights: bytes, curves: pa.Table) -> None:
+        """Commits a trained teacher, then removes its checkpoints."""
+        folder = self.teacher_folder(record.teacher_id)
+        self.commit(
+            folder, {RECORD_FILE: to_json(record), WEIGHTS_FILE: weights, CURVES_FILE: _to_parquet(curves)}
+        )
+        self.delete(f"{folder}/{CHECKPOINTS}")
+
+    def teacher(self, teacher_id: str) -> TeacherRecord | None:
+        """The record of a teacher; None where there is none or it is damaged: it is then trained again."""
+        folder = self.teacher_folder(teacher_id)
+        return self._read_record(TeacherRecord, folder, self._files.sizes(folder))
+
+    def teacher_weights(self, teacher_id: str) -> bytes:
+        """The weights of a teacher."""
+        return self.read(self.teacher_folder(teacher_id), WEIGHTS_FILE)
+
+    # --- sweeps ---------------------------------------------------------------------------------------------
+
+    def sweep_folder(self, name: str, dataset: str) -> str:
+        """Where a sweep's plan, reports and figures are kept."""
+        return f"sweeps/{check_name(f'{name}-{dataset}')}"
+
+    @contextlib.contextmanager
+    def hold(self, folder: str) -> Iterator[None]:
+        """Keeps other drivers out of a folder, such as a sweep's, until the block or the process ends.
+
+        Only on a local store: an object store has no locks, and one driver per sweep is up to its user.
+
+        Raises:
+            StoreError: Another driver holds it; the message says which.
+        """
+        check_folder(folder)
+        if self.local_path is None:
+            yield
+            return
+        place = self.local_path / folder
+        with explained("hold", place):
+            place.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(place / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise StoreError(
+                    f"{place} is held by {_holder(descriptor)}; wait for it or stop it, then run again"
+                ) from error
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, _own_name().encode(), 0)
+            yield
+        finally:
+            os.close(descriptor)
+
+
+def _own_name() -> str:
+    since = datetime.now().astimezone().isoformat(timespec="seconds")
+    holder = {
+        "pid": os.getpid(),
+        "host": socket.gethostname(),
+        "since": since,
+        "command": shlex.join(sys.argv),
+    }
+    return json.dumps(holder)
+
+
+def _holder(descriptor: int) -> str:
+    """Who wrote the lock file, in words."""
+    try:
+        holder = json.loads(os.pread(descriptor, 65536, 0))
+        return f"process {holder['pid']} on {holder['host']} since {holder['since']} ({holder['command']})"
+    except (ValueError, KeyError, TypeError):
+        return "another driver"  # it took the lock this very moment and has not written its name yet
+
+
+def _to_parquet(curves: pa.Table) -> bytes:
+    """Curves as Parquet with the types that every run shares.
+
+    Raises:
+        ValueError: The table has no column `epoch`.
+    """
+    if "epoch" not in curves.column_names:
+        raise ValueError("curves need a column 'epoch'")
+    schema = pa.schema(
+        [(name, pa.int32() if name == "epoch" else pa.float64()) for name in curves.column_names]
+    )
+    sink = pa.BufferOutputStream()
+    pq.write_table(curves.cast(schema), sink, compression="zstd")
+    content: bytes = sink.getvalue().to_pybytes()
+    return content
+
+
+def _from_parquet(content: bytes) -> pa.Table:
+    return pq.ParquetFile(pa.BufferReader(content)).read()
