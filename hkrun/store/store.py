@@ -282,6 +282,10 @@ class Store(Folders):
         """Where a sweep's plan, reports and figures are kept."""
         return f"sweeps/{check_name(f'{name}-{dataset}')}"
 
+    def sweep_folders(self) -> list[str]:
+        """The folders of all sweeps, by name."""
+        return [f"sweeps/{name}" for name in self._files.folders("sweeps")]
+
     @contextlib.contextmanager
     def hold(self, folder: str) -> Iterator[None]:
         """Keeps other drivers out of a folder, such as a sweep's, until the block or the process ends.
