@@ -1,0 +1,322 @@
+"""What a sweep still has to run, given what the store holds, and what that will cost."""
+
+import json
+import re
+import statistics
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from hkrun.config import Cell, cell_id, teacher_id
+from hkrun.errors import InputError, StoreError
+from hkrun.spaces import Sweep, restore_sweep, sweep_document
+from hkrun.store import Record, Store
+
+PLAN_FILE = "plan.json"
+_CHECKPOINT = re.compile(r"epoch-(\d+)\.pt")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedCell:
+    """One name of the sweep and the state of its runs.
+
+    Attributes:
+        name: The name in the search space; another name may share the configuration and its runs.
+        cell: The configuration.
+        cell_id: Its id.
+        records: The records that the store holds of the sweep's seeds, by seed.
+        to_run: The seeds without a result, in the sweep's order. A failed run is run again; a diverged one is
+            a result, for it would only diverge again.
+    """
+
+    name: str
+    cell: Cell
+    cell_id: str
+    records: Mapping[int, Record]
+    to_run: tuple[int, ...]
+
+    def seeds(self, status: str) -> list[int]:
+        """The seeds whose record has this status."""
+        return [seed for seed, record in self.records.items() if record.status == status]
+
+    @property
+    def num_done(self) -> int:
+        """How many runs have a result."""
+        return len(self.seeds("finished")) + len(self.seeds("diverged"))
+
+    @property
+    def num_runs(self) -> int:
+        """How many runs the sweep wants."""
+        return self.num_done + len(self.to_run)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pack:
+    """Runs of one cell that train together in one process.
+
+    Attributes:
+        name: What the sweep calls the cell.
+        cell: The configuration.
+        cell_id: Its id.
+        seeds: Their seeds.
+    """
+
+    name: str
+    cell: Cell
+    cell_id: str
+    seeds: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedTeacher:
+    """A teacher that must be trained first: its id, and one of the cells that use it."""
+
+    teacher_id: str
+    cell: Cell
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """How long the plan will take: seconds, or None where nothing is known; and why."""
+
+    seconds: float | None
+    basis: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What is there, what remains, in which order, and for how long.
+
+    Attributes:
+        sweep: The sweep.
+        cells: One per name, in the sweep's order.
+        packs: What remains, seed by seed across the cells, so that early results can be compared.
+        teachers: Teachers that the packs need and the store does not hold.
+        estimate: Of the time for teachers and packs.
+    """
+
+    sweep: Sweep
+    cells: tuple[PlannedCell, ...]
+    packs: tuple[Pack, ...]
+    teachers: tuple[PlannedTeacher, ...]
+    estimate: Estimate
+
+    @property
+    def distinct_cells(self) -> tuple[PlannedCell, ...]:
+        """The cells without those that only are another name."""
+        return tuple({cell.cell_id: cell for cell in reversed(self.cells)}.values())[::-1]
+
+    @property
+    def num_runs(self) -> int:
+        """Runs that the sweep wants, each configuration counted once."""
+        return sum(cell.num_runs for cell in self.distinct_cells)
+
+    @property
+    def num_done(self) -> int:
+        """Those that have a result."""
+        return sum(cell.num_done for cell in self.distinct_cells)
+
+    @property
+    def num_to_run(self) -> int:
+        """Those that have none."""
+        return sum(len(pack.seeds) for pack in self.packs)
+
+    def document(self) -> dict[str, object]:
+        """What `sweep --dry-run --json` prints."""
+        return {
+            "sweep": self.sweep.name,
+            "cells": [
+                {
+                    "cell_id": cell.cell_id,
+                    "name": cell.name,
+                    "runs": cell.num_runs,
+                    "done": cell.num_done,
+                    "to_run": len(cell.to_run),
+                }
+                for cell in self.cells
+            ],
+            "runs": self.num_runs,
+            "done": self.num_done,
+            "to_run": self.num_to_run,
+            "trials": len(self.packs),
+            "estimate": {"seconds": self.estimate.seconds, "basis": self.estimate.basis},
+        }
+
+
+def make_plan(sweep: Sweep, store: Store | None, *, workers: int = 1, slots: int = 1) -> Plan:
+    """Compares a sweep with the store.
+
+    Args:
+        sweep: What is wanted.
+        store: What is there; None where there is no store yet.
+        workers: Processes that train one run together; in the id of cells without synchronised BatchNorm.
+        slots: How many packs can run at the same time.
+
+    Raises:
+        StoreError: The store cannot be read.
+    """
+    cells = [_plan_cell(named.name, named.cell, sweep, store, workers) for named in sweep.cells]
+    distinct = {cell.cell_id: cell for cell in reversed(cells)}
+    packs = _order_packs([cell for cell in cells if distinct[cell.cell_id] is cell], sweep.seeds)
+    teachers = _missing_teachers(packs, store)
+    return Plan(
+        sweep=sweep,
+        cells=tuple(cells),
+        packs=packs,
+        teachers=teachers,
+        estimate=_estimate(sweep, cells, packs, teachers, slots),
+    )
+
+
+def _plan_cell(name: str, cell: Cell, sweep: Sweep, store: Store | None, workers: int) -> PlannedCell:
+    identity = cell_id(cell, world_size=workers)
+    held = {record.seed: record for record in store.records(identity)} if store is not None else {}
+    records = {seed: held[seed] for seed in sweep.seeds if seed in held}
+    to_run = tuple(seed for seed in sweep.seeds if seed not in records or records[seed].status == "failed")
+    return PlannedCell(name=name, cell=cell, cell_id=identity, records=records, to_run=to_run)
+
+
+def _order_packs(cells: Iterable[PlannedCell], seeds: Iterable[int]) -> tuple[Pack, ...]:
+    """Packs of one seed each; the first seed of every cell comes before the second of any."""
+    waiting = [(cell, frozenset(cell.to_run)) for cell in cells]
+    return tuple(
+        Pack(name=cell.name, cell=cell.cell, cell_id=cell.cell_id, seeds=(seed,))
+        for seed in seeds
+        for cell, to_run in waiting
+        if seed in to_run
+    )
+
+
+def _missing_teachers(packs: Iterable[Pack], store: Store | None) -> tuple[PlannedTeacher, ...]:
+    users = {pack.cell_id: pack.cell for pack in packs if pack.cell.uses_teacher}
+    needed: dict[str, Cell] = {}
+    for cell in users.values():
+        needed.setdefault(teacher_id(cell), cell)
+    return tuple(
+        PlannedTeacher(teacher_id=identity, cell=cell)
+        for identity, cell in needed.items()
+        if store is None or store.teacher(identity) is None
+    )
+
+
+# --- the estimate -------------------------------------------------------------------------------------------
+
+
+def _estimate(
+    sweep: Sweep,
+    cells: Iterable[PlannedCell],
+    packs: tuple[Pack, ...],
+    teachers: tuple[PlannedTeacher, ...],
+    slots: int,
+) -> Estimate:
+    if not packs:
+        return Estimate(seconds=0.0, basis="nothing to run")
+    num_left = {pack.cell_id: 0 for pack in packs}
+    for pack in packs:
+        num_left[pack.cell_id] += len(pack.seeds)
+    costs: dict[str, float] = {}
+    sources: set[str] = set()
+    for cell in cells:
+        if cell.cell_id not in num_left or cell.cell_id in costs:
+            continue
+        cost, source = _seconds_per_run(cell, sweep)
+        if cost is None:
+            return Estimate(seconds=None, basis=source)
+        costs[cell.cell_id] = cost
+        sources.add(source)
+    work = sum(costs[identity] * number for identity, number in num_left.items())
+    seconds = max(work / slots, *costs.values())
+    notes = [*sorted(sources), f"{slots} at a time"]
+    for teacher in teachers:
+        cost = _evidence(sweep, "seconds_per_teacher", teacher.cell, teacher.cell.teacher.epochs)
+        if cost is None:
+            notes.append(f"without training teacher {teacher.teacher_id}, which was never timed")
+        seconds += cost or 0.0
+    return Estimate(seconds=round(seconds, 1), basis="; ".join(notes))
+
+
+def _seconds_per_run(cell: PlannedCell, sweep: Sweep) -> tuple[float | None, str]:
+    """Seconds of one run and where they come from; None and the reason where they are unknown."""
+    timed = [record.timings["total"] for record in cell.records.values() if _is_timed(record)]
+    if timed:
+        return statistics.median(timed), "recorded timings of the same cell"
+    recipe = sweep.recipe
+    seconds = _evidence(sweep, "seconds_per_run", cell.cell, cell.cell.student.epochs)
+    if seconds is not None:
+        return (
+            seconds,
+            f"recipe {recipe.dataset}, {recipe.evidence['seconds_per_run']['label']}, scaled by epochs",
+        )
+    if not _has_recipe_networks(cell.cell, recipe.cell):
+        return (
+            None,
+            f"no finished run of {cell.name!r} is in the store, and its networks are not the recipe's",
+        )
+    return (
+        None,
+        f"no finished run of {cell.name!r} is in the store, and recipe {recipe.dataset} has no measurement",
+    )
+
+
+def _is_timed(record: Record) -> bool:
+    return record.status == "finished" and "total" in record.timings
+
+
+def _evidence(sweep: Sweep, name: str, cell: Cell, epochs: int) -> float | None:
+    """A measured time of the recipe, scaled to the epochs; None where there is none for these networks."""
+    value = sweep.recipe.evidence.get(name, {}).get("value")
+    own = sweep.recipe.cell
+    if not isinstance(value, int | float) or not _has_recipe_networks(cell, own):
+        return None
+    measured_epochs = own.teacher.epochs if name == "seconds_per_teacher" else own.student.epochs
+    return float(value) * epochs / measured_epochs
+
+
+def _has_recipe_networks(cell: Cell, own: Cell) -> bool:
+    return cell.student.network == own.student.network and (
+        not cell.uses_teacher or cell.teacher.network == own.teacher.network
+    )
+
+
+# --- plans in the store -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredPlan:
+    """A sweep that was started, and the number of workers that train each of its runs."""
+
+    sweep: Sweep
+    workers: int
+
+
+def save_plan(store: Store, sweep: Sweep, *, workers: int) -> None:
+    """Keeps a sweep in the store, so that it can be resumed and reported without its files."""
+    folder = store.sweep_folder(sweep.name, sweep.dataset)
+    document = {"sweep": sweep_document(sweep), "workers": workers}
+    content = json.dumps(document, indent=1, ensure_ascii=False).encode()
+    store.commit(folder, {PLAN_FILE: content}, keep=store.names(folder))
+
+
+def stored_plans(store: Store) -> list[StoredPlan]:
+    """Every sweep that was started in the store, by name and data set.
+
+    Raises:
+        StoreError: A plan is damaged or of an hkrun that knows other keys.
+    """
+    plans = []
+    for folder in store.sweep_folders():
+        if PLAN_FILE not in store.names(folder):
+            continue
+        where = f"{store.uri}/{folder}/{PLAN_FILE}"
+        document = json.loads(store.read(folder, PLAN_FILE))
+        try:
+            sweep = restore_sweep(document["sweep"], where=where)
+        except (InputError, KeyError, TypeError) as error:
+            raise StoreError(f"{where}: cannot be understood: {error}") from error
+        plans.append(StoredPlan(sweep=sweep, workers=document["workers"]))
+    return plans
+
+
+def checkpoint_epoch(store: Store, identity: str, seed: int) -> int | None:
+    """The epoch of a run's newest checkpoint, which is there until the run has a record; None without one."""
+    names = store.names(f"{store.run_folder(identity, seed)}/checkpoints")
+    return max((int(match[1]) for name in names if (match := _CHECKPOINT.fullmatch(name))), default=None)
