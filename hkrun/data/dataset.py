@@ -74,15 +74,15 @@ class Dataset:
 def channel_statistics(images: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and population standard deviation of each channel over all its pixels, with 255 counted as 1.
 
-    The spread is over the pixels of all images together. (CIFAR-10's often copied .2023 .1994 .2010 are averages
-    of the images' own deviations; over all pixels they are .2470 .2435 .2616.)
+    The spread is over the pixels of all images together. (CIFAR-10's often copied .2023 .1994 .2010 are
+    averages of the images' own deviations; over all pixels they are .2470 .2435 .2616.)
 
     Args:
         images: uint8, shape [N, C, H, W], at least one pixel.
 
     Returns:
-        Mean and standard deviation, float64, shape [C]. Both come from exact counts of the 256 values, so that
-        they need no float64 copy of the images and do not depend on the order of a summation.
+        Mean and standard deviation, float64, shape [C]. Both come from exact counts of the 256 values, so
+        that they need no float64 copy of the images and do not depend on the order of a summation.
     """
     values = torch.arange(PIXEL_VALUES, dtype=torch.float64) / (PIXEL_VALUES - 1)
     counts = torch.stack(
@@ -97,8 +97,9 @@ def channel_statistics(images: Tensor) -> tuple[Tensor, Tensor]:
 def stratified_order(labels: Sequence[int], *, name: str) -> list[int]:
     """A fixed order of a data set's images, any stretch of which holds each class in its proportion.
 
-    Within a class the images are ranked by the SHA-256 of `hkrun:<name>:<index>`, which no version of a random
-    number generator can change. Rank r of a class of n images then stands at (r + 1/2) / n of the whole order.
+    Within a class the images are ranked by the SHA-256 of `hkrun:<name>:<index>`, which no version of a
+    random number generator can change. Rank r of a class of n images then stands at (r + 1/2) / n of the
+    whole order.
 
     Args:
         labels: The label of each image.

@@ -1,10 +1,10 @@
 """`digits`: 1,797 real handwritten digits of 8x8 pixels, embedded in the package.
 
-Source: E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten Digits, UCI Machine Learning Repository,
-1998, https://doi.org/10.24432/C50P49, licensed CC BY 4.0; the part that scikit-learn's `load_digits` holds, in its
-order. `digits.npz` keeps it as two uint8 arrays: `images` [1797, 8, 8] and `labels` [1797]. A pixel counts the ink
-in a 4x4 block of the scanned bitmap and is one of 0..16; the values are kept as they are, since normalisation
-divides by the training images' own deviation.
+Source: E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten Digits, UCI Machine Learning
+Repository, 1998, https://doi.org/10.24432/C50P49, licensed CC BY 4.0; the part that scikit-learn's
+`load_digits` holds, in its order. `digits.npz` keeps it as two uint8 arrays: `images` [1797, 8, 8] and
+`labels` [1797]. A pixel counts the ink in a 4x4 block of the scanned bitmap and is one of 0..16; the values
+are kept as they are, since normalisation divides by the training images' own deviation.
 """
 
 import hashlib
@@ -33,8 +33,8 @@ def load_digits() -> Dataset:
 def split_digits(num_train: int) -> Dataset:
     """The digits with a chosen number of training images.
 
-    The test images are the same for every choice, and a smaller training set is part of every larger one. Both
-    are stratified.
+    The test images are the same for every choice, and a smaller training set is part of every larger one.
+    Both are stratified.
 
     Args:
         num_train: Number of training images, from 1 to MAX_NUM_TRAIN.

@@ -70,8 +70,8 @@ class Views:
 class ViewReader:
     """Reads views of a set of images, a batch at a time.
 
-    The padded images stay on the device as uint8. A batch is one indexing operation on a strided view in which
-    every crop of every image has its place without being stored.
+    The padded images stay on the device as uint8. A batch is one indexing operation on a strided view in
+    which every crop of every image has its place without being stored.
 
     Args:
         images: uint8, shape [N, C, H, W].
