@@ -15,9 +15,16 @@ from hkrun.data import Dataset
 from hkrun.losses.adversarial import discriminator_loss, student_adversarial_loss
 from hkrun.losses.response import backbone_loss, cross_entropy
 from hkrun.losses.squeezed import knowledge_loss
-from hkrun.models import AttentionEstimator, Discriminator, DistilledNetwork, Output, build_network, initialise
-from hkrun.models.batchnorm import synchronise
-from hkrun.networks import parse_network
+from hkrun.models import (
+    AttentionEstimator,
+    Discriminator,
+    DistilledNetwork,
+    Output,
+    Verdict,
+    build_network,
+    initialise,
+    synchronise,
+)
 from hkrun.seeding import Purpose, derive
 from hkrun.training import (
     Averages,
@@ -120,8 +127,7 @@ def start_run(cell: Cell, dataset: Dataset, seed: int, *, context: Context, devi
         student=student,
         discriminator=discriminator,
         student_optimizer=optimizer(student, cell.student.learning_rate),
-        discriminator_optimizer=discriminator
-        and optimizer(discriminator, cell.discriminator.learning_rate),
+        discriminator_optimizer=discriminator and optimizer(discriminator, cell.discriminator.learning_rate),
     )
 
 
@@ -228,8 +234,9 @@ def _step_discriminator(
     assert optimizer is not None
     size = len(batch.labels)
     # The discriminator has no BatchNorm: judging both in one pass is the same, with half the operations.
-    both = discriminator(torch.cat([target.logits, output.logits.detach()]))
-    teacher_verdict, student_verdict = both[:size], both[size:]
+    source, classes = discriminator(torch.cat([target.logits, output.logits.detach()]))
+    teacher_verdict = Verdict(source[:size], None if classes is None else classes[:size])
+    student_verdict = Verdict(source[size:], None if classes is None else classes[size:])
     parts = discriminator_loss(
         teacher_verdict,
         student_verdict,
@@ -246,13 +253,14 @@ def _step_discriminator(
     sum_gradients(optimizer.param_groups[0]["params"], context)
     optimizer.step()
     with torch.no_grad():
-        teacher_source, student_source = teacher_verdict[:, 0], student_verdict[:, 0]
-        right = (teacher_source > 0).sum() + (student_source <= 0).sum()
+        right = (source[:size] > 0).sum() + (source[size:] <= 0).sum()
+        means = source.sigmoid().view(2, size).mean(dim=1) * batch.share
         return {
             "loss_discriminator": loss,
+            **{f"loss_{name}": part * batch.share for name, part in parts.items() if name == "regularizer"},
             "discriminator_accuracy": right / (2 * size) * batch.share,
-            "discriminator_teacher_mean": teacher_source.sigmoid().mean() * batch.share,
-            "discriminator_student_mean": student_source.sigmoid().mean() * batch.share,
+            "discriminator_teacher_mean": means[0],
+            "discriminator_student_mean": means[1],
         }
 
 

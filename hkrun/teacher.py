@@ -1,7 +1,8 @@
 """Stage 1: the teacher and its attention sub-network are trained by classification, then frozen.
 
-An auxiliary classifier on the squeezed vectors, dropped afterwards, trains the sub-network. By default backbone
-and sub-network train together (`joint`); `shared` trains the backbone alone first, a teacher file replaces that.
+An auxiliary classifier on the squeezed vectors, dropped afterwards, trains the sub-network. By default
+backbone and sub-network train together (`joint`); `shared` trains the backbone alone first, and a teacher file
+replaces that.
 """
 
 import hashlib
@@ -18,8 +19,7 @@ from hkrun.config import Cell
 from hkrun.data import Dataset
 from hkrun.errors import InputError
 from hkrun.losses.response import cross_entropy
-from hkrun.models import AttentionEstimator, DistilledNetwork, build_network, initialise
-from hkrun.models.batchnorm import synchronise
+from hkrun.models import AttentionEstimator, DistilledNetwork, build_network, initialise, synchronise
 from hkrun.seeding import Purpose, derive
 from hkrun.training import (
     Averages,
@@ -59,6 +59,11 @@ def phases(cell: Cell) -> tuple[Phase, ...]:
     return (Phase(backbone=True, attention=True),)
 
 
+def num_epochs(cell: Cell) -> int:
+    """Epochs of stage 1, over all its phases."""
+    return cell.teacher.epochs * len(phases(cell))
+
+
 @dataclass(kw_only=True)
 class TeacherRun:
     """A teacher in training: everything that a checkpoint must hold.
@@ -90,7 +95,9 @@ class TeacherRun:
         self.history = list(state["history"])  # type: ignore[call-overload]
         # After the last epoch of a phase the checkpoint still has that phase's optimiser.
         self.optimizer = _optimizer(self, _phase(cell, max(self.epoch - 1, 0)))
-        for part, part_state in zip((self.network, self.classifier, self.optimizer), state["parts"], strict=True):  # type: ignore[call-overload]
+        for part, part_state in zip(
+            (self.network, self.classifier, self.optimizer), state["parts"], strict=True
+        ):  # type: ignore[call-overload]
             part.load_state_dict(part_state)
 
 
@@ -112,7 +119,9 @@ def start_teacher(cell: Cell, dataset: Dataset, *, context: Context, device: tor
         module.to(device, resolve_dtype(cell.precision))
     if context.world_size > 1:
         synchronise(network)
-    run = TeacherRun(network=network, classifier=classifier, optimizer=torch.optim.SGD(classifier.parameters()))
+    run = TeacherRun(
+        network=network, classifier=classifier, optimizer=torch.optim.SGD(classifier.parameters())
+    )
     run.optimizer = _optimizer(run, phases(cell)[0])
     return run
 
@@ -148,7 +157,7 @@ def train_teacher(
         Diverged: A loss is no longer finite.
     """
     settings = cell.teacher
-    while run.epoch < settings.epochs * len(phases(cell)):
+    while run.epoch < num_epochs(cell):
         started = time.perf_counter()
         epoch = run.epoch
         phase = _phase(cell, epoch)
@@ -227,7 +236,9 @@ def _train_batch(
     if phase.backbone:
         figures["loss_backbone"] = cross_entropy(logits.to(batch.images.dtype), batch.labels) * batch.share
     if auxiliary is not None:
-        figures["loss_auxiliary"] = cross_entropy(auxiliary.to(batch.images.dtype), batch.labels) * batch.share
+        figures["loss_auxiliary"] = (
+            cross_entropy(auxiliary.to(batch.images.dtype), batch.labels) * batch.share
+        )
     loss = torch.stack(tuple(figures.values())).sum()
     parameters = run.optimizer.param_groups[0]["params"]
     run.optimizer.zero_grad()
@@ -257,9 +268,14 @@ def _load_backbone(backbone: nn.Module, path: str) -> None:
     """
     try:
         backbone.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
-    except (RuntimeError, ValueError, TypeError, AttributeError, EOFError, OSError, pickle.UnpicklingError) as error:
-        reason = str(error).strip().splitlines()
-        raise InputError(
-            f"teacher.file: {path}: not the backbone weights of this teacher.network: {' '.join(reason)[:300]}"
-        ) from None
-
+    except (
+        RuntimeError,
+        ValueError,
+        TypeError,
+        AttributeError,
+        EOFError,
+        OSError,
+        pickle.UnpicklingError,
+    ) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise InputError(f"teacher.file: {path}: not weights of this teacher.network: {reason}") from None

@@ -161,7 +161,7 @@ class EvaluationSet:
 
     @torch.no_grad()
     def evaluate(self, network: nn.Module, *, precision: str, context: Context) -> Errors:
-        """Errors of a network in eval mode; its mode is restored. The workers share the images between them."""
+        """Errors of a network in eval mode; its mode is restored. Each worker takes a part of the images."""
         was_training = network.training
         network.eval()
         wrong = torch.zeros(2, dtype=torch.int64, device=self._labels.device)
@@ -178,7 +178,7 @@ class EvaluationSet:
         if context.world_size > 1:
             torch.distributed.all_reduce(wrong)
         network.train(was_training)
-        top1, top5 = (100.0 * wrong / len(self._labels)).tolist()
+        top1, top5 = (100.0 * count / len(self._labels) for count in wrong.tolist())
         return Errors(top1, top5 if self._top5 else None)
 
 

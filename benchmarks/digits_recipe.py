@@ -1,0 +1,148 @@
+"""The search behind the digits recipe: which split, teacher and student leave something to distil?
+
+A distillation study needs a teacher that is better than its student trained alone. This script trains
+teachers (stage 1) and students alone (`supervised`) on the digits, and prints for each setting the two errors
+and their difference with a 95 % interval. It looks at nothing else: no distilled cell is trained, and its
+seeds lie outside the 0..19 of the study.
+
+    python benchmarks/digits_recipe.py               # the search as published in benchmarks/digits_recipe.md
+    python benchmarks/digits_recipe.py --sizes 500 --teachers preact-20-w32 --seeds 3 --jobs 1
+"""
+
+import argparse
+import itertools
+import json
+import os
+import time
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
+
+FIRST_SEED = 1000
+
+
+def train(kind: str, network: str, size: int, epochs: int, seed: int) -> dict[str, object]:
+    """Trains one teacher or one student alone, with one thread, and returns its test errors in percent."""
+    import torch
+
+    from hkrun.config import cell_from_values
+    from hkrun.data.digits import split_digits
+    from hkrun.data.views import Views
+    from hkrun.distill import distill, start_run
+    from hkrun.teacher import start_teacher, train_teacher
+    from hkrun.training import Alone, EvaluationSet, TrainingSet
+
+    torch.set_num_threads(1)
+    device = torch.device("cpu")
+    values = {"augment.padding": 1, "augment.flip": False}
+    if kind == "teacher":
+        values |= {"teacher.network": network, "teacher.epochs": epochs, "teacher.seed": seed}
+    else:
+        values |= {"method": "supervised", "student.network": network, "student.epochs": epochs}
+    cell = cell_from_values(values)
+    dataset = split_digits(size)
+    where = {"context": Alone(), "device": device}
+    sets = {
+        "training_set": TrainingSet(dataset, Views(1, False), dtype=torch.float32, device=device),
+        "test_set": EvaluationSet(
+            dataset.test.images, dataset.test.labels, dataset, dtype=torch.float32, device=device
+        ),
+        "context": Alone(),
+        "on_epoch": lambda _: None,
+    }
+    started = time.perf_counter()
+    if kind == "teacher":
+        run = start_teacher(cell, dataset, **where)
+        train_teacher(run, cell, **sets)
+    else:
+        run = start_run(cell, dataset, seed, **where)
+        distill(run, cell, seed=seed, teacher=None, **sets)
+    return {
+        "kind": kind,
+        "network": network,
+        "size": size,
+        "epochs": epochs,
+        "seed": seed,
+        "error_pct": run.history[-1]["error_pct"],
+        "seconds": time.perf_counter() - started,
+    }
+
+
+def summarise(rows: list[dict[str, object]]) -> None:
+    """Prints the errors of every setting, then every teacher against every student on the same split."""
+    import numpy as np
+    from scipy import stats
+
+    groups: dict[tuple[object, ...], list[float]] = {}
+    seconds: dict[tuple[object, ...], list[float]] = {}
+    for row in rows:
+        key = (row["kind"], row["size"], row["network"], row["epochs"])
+        groups.setdefault(key, []).append(float(str(row["error_pct"])))
+        seconds.setdefault(key, []).append(float(str(row["seconds"])))
+    print("| trained | images | network | epochs | n | error % mean (sd) | s per run |")
+    print("|---|---|---|---|---|---|---|")
+    for key, errors in sorted(groups.items(), key=str):
+        kind, size, network, epochs = key
+        sd = np.std(errors, ddof=1) if len(errors) > 1 else float("nan")
+        print(
+            f"| {kind} | {size} | {network} | {epochs} | {len(errors)} | {np.mean(errors):.2f} ({sd:.2f}) "
+            f"| {np.median(seconds[key]):.0f} |"
+        )
+    print("\n| images | teacher (epochs) | student (epochs) | student - teacher, points | 95 % interval |")
+    print("|---|---|---|---|---|")
+    for (a, teacher), (b, student) in itertools.product(sorted(groups.items(), key=str), repeat=2):
+        if a[0] != "teacher" or b[0] != "student" or a[1] != b[1] or min(len(teacher), len(student)) < 2:
+            continue
+        interval = stats.ttest_ind(student, teacher, equal_var=False).confidence_interval(0.95)
+        print(
+            f"| {a[1]} | {a[2]} ({a[3]}) | {b[2]} ({b[3]}) | {np.mean(student) - np.mean(teacher):+.2f} "
+            f"| [{interval.low:.2f}, {interval.high:.2f}] |"
+        )
+
+
+def main() -> None:
+    """Runs the search; every finished training is kept in --rows and not repeated."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--sizes", type=int, nargs="*", default=[300, 500])
+    parser.add_argument("--teachers", nargs="*", default=["preact-8-w32", "preact-14-w32", "preact-20-w32"])
+    parser.add_argument("--students", nargs="*", default=["preact-8-w4", "preact-8-w8"])
+    parser.add_argument("--teacher-epochs", type=int, nargs="*", default=[60])
+    parser.add_argument("--student-epochs", type=int, nargs="*", default=[60, 120])
+    parser.add_argument("--seeds", type=int, default=6)
+    parser.add_argument("--jobs", type=int, default=os.cpu_count())
+    parser.add_argument("--rows", default="digits_recipe.jsonl", help="JSON lines, one per finished training")
+    options = parser.parse_args()
+    seeds = range(FIRST_SEED, FIRST_SEED + options.seeds)
+    wanted = [
+        (kind, network, size, epochs, seed)
+        for kind, networks, lengths in (
+            ("student", options.students, options.student_epochs),
+            ("teacher", options.teachers, options.teacher_epochs),
+        )
+        for seed, size, network, epochs in itertools.product(seeds, options.sizes, networks, lengths)
+    ]
+    rows: list[dict[str, object]] = []
+    if os.path.exists(options.rows):  # noqa: PTH110
+        with open(options.rows) as file:  # noqa: PTH123
+            rows = [json.loads(line) for line in file]
+    done = {tuple(row[name] for name in ("kind", "network", "size", "epochs", "seed")) for row in rows}
+    wanted_set = set(wanted)
+    with (
+        ProcessPoolExecutor(options.jobs, mp_context=get_context("spawn")) as pool,
+        open(options.rows, "a") as file,  # noqa: PTH123
+    ):
+        futures = [pool.submit(train, *task) for task in wanted if task not in done]
+        for count, future in enumerate(as_completed(futures), 1):
+            rows.append(future.result())
+            file.write(json.dumps(rows[-1]) + "\n")
+            file.flush()
+            print(f"\r{count}/{len(futures)}", end="", flush=True)
+    print()
+    summarise(
+        [r for r in rows if tuple(r[n] for n in ("kind", "network", "size", "epochs", "seed")) in wanted_set]
+    )
+
+
+if __name__ == "__main__":
+    main()
