@@ -70,7 +70,9 @@ def _load(store: Store, folder: str) -> tuple[int, dict[str, Any]] | None:
             )
             return epoch, state
         except (DamagedError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
-            log.warning("%s/%s/%s is passed over: %s", store.uri, folder, name, " ".join(str(error).split()))
+            log.warning(
+                "%s/%s/%s is passed over: %s", store.place, folder, name, " ".join(str(error).split())
+            )
     return None
 
 

@@ -8,8 +8,8 @@
 No run is ever lost or half there: a folder whose manifest is missing does not exist for readers.
 """
 
-from hkrun.store.folders import DamagedError
+from hkrun.store.folders import DamagedError, NotCommittedError
 from hkrun.store.records import Record, TeacherRecord
 from hkrun.store.store import Store, open_store
 
-__all__ = ["DamagedError", "Record", "Store", "TeacherRecord", "open_store"]
+__all__ = ["DamagedError", "NotCommittedError", "Record", "Store", "TeacherRecord", "open_store"]

@@ -20,6 +20,10 @@ class DamagedError(StoreError):
     """A committed file is missing, or its content is not what its manifest says."""
 
 
+class NotCommittedError(StoreError):
+    """No such file is committed, and perhaps none is anywhere in its folder."""
+
+
 class Sum(NamedTuple):
     """What a manifest knows of one file."""
 
@@ -59,12 +63,12 @@ class Folders:
 
     Args:
         files: Where the files are.
-        uri: How messages and other processes name the place.
+        place: How messages name the place.
     """
 
-    def __init__(self, files: Files, uri: str) -> None:
+    def __init__(self, files: Files, *, place: str) -> None:
         self._files = files
-        self.uri = uri
+        self.place = place
 
     def commit(self, folder: str, files: Mapping[str, bytes], *, keep: Collection[str] = ()) -> None:
         """Makes the folder hold exactly these files and those kept of the ones it has.
@@ -87,19 +91,15 @@ class Folders:
                 before = self.manifest(folder) or {}
             except DamagedError:
                 before = {}
-            kept = {name: before[name] for name in keep if name not in sums}
+            kept = {name: before[name] for name in keep if name in before and name not in sums}
             if any(before.get(name, known) != known for name, known in sums.items()):
-                self._publish(folder, kept)
-            self._files.put(folder, files)
-            self._publish(folder, kept | sums)
+                self._cut_back(folder, kept)
+            self._files.put(folder, {**files, MANIFEST: _to_json(kept | sums)})
             self._files.remove(folder, before.keys() - kept.keys() - sums.keys())
 
-    def _publish(self, folder: str, manifest: Manifest) -> None:
-        if manifest:
-            listed = {
-                name: {"sha256": known.sha256, "size": known.size} for name, known in sorted(manifest.items())
-            }
-            self._files.put(folder, {MANIFEST: json.dumps({"files": listed}, indent=1).encode()})
+    def _cut_back(self, folder: str, kept: Manifest) -> None:
+        if kept:
+            self._files.put(folder, {MANIFEST: _to_json(kept)})
         else:
             self._files.remove(folder, [MANIFEST])
 
@@ -136,7 +136,8 @@ class Folders:
 
         Raises:
             DamagedError: It is missing or not what was written.
-            StoreError: No such file is committed, or the place cannot be reached.
+            NotCommittedError: No such file is committed.
+            StoreError: The place cannot be read.
         """
         manifest = self.manifest(folder)
         while manifest is not None and name in manifest:
@@ -148,7 +149,7 @@ class Folders:
                 found = "no file" if content is None else _describe(_sum(content))
                 raise self._damaged(folder, name, _describe(manifest[name]), found)
             manifest = latest  # a writer was here between the two reads: look again
-        raise StoreError(f"{self.uri}/{folder}: no {name} is committed there")
+        raise NotCommittedError(f"{self.place}/{folder}: no {name} is committed there")
 
     def delete(self, folder: str) -> None:
         """Removes a folder with all it holds; the manifest first, so that no reader sees a part of it."""
@@ -157,9 +158,14 @@ class Folders:
 
     def _damaged(self, folder: str, name: str, expected: str, found: str) -> DamagedError:
         return DamagedError(
-            f"{self.uri}/{folder}/{name} is damaged: expected {expected}, found {found}; "
-            f"remove the folder {self.uri}/{folder} and run the same command again"
+            f"{self.place}/{folder}/{name} is damaged: expected {expected}, found {found}; "
+            f"remove the folder {self.place}/{folder} and run the same command again"
         )
+
+
+def _to_json(manifest: Manifest) -> bytes:
+    listed = {name: known._asdict() for name, known in sorted(manifest.items())}
+    return json.dumps({"files": listed}, indent=1).encode()
 
 
 def _sum(content: bytes) -> Sum:

@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import shlex
 import socket
 import sys
@@ -21,7 +22,7 @@ from pyarrow import parquet as pq
 
 from hkrun.errors import StoreError
 from hkrun.store.files import Files, LocalFiles, RemoteFiles, explained
-from hkrun.store.folders import MANIFEST, DamagedError, Folders, check_folder, check_name
+from hkrun.store.folders import MANIFEST, DamagedError, Folders, NotCommittedError, check_folder, check_name
 from hkrun.store.records import Record, TeacherRecord, from_json, to_json
 
 FORMAT = 1
@@ -73,28 +74,34 @@ def open_store(uri: str | Path, *, create: bool = True) -> "Store":
 def _locate(uri: str) -> "Store":
     if "://" not in uri:
         path = Path(uri).expanduser().absolute()
-        return Store(LocalFiles(path), uri=str(path), local_path=path)
-    try:
-        with explained("open the store", uri):
+        return Store(LocalFiles(path), uri=str(path), place=str(path), local_path=path)
+    place = re.sub(r"//[^/@]*@", "//", uri.partition("?")[0]).rstrip("/")
+    with explained("open the store", place):
+        try:
             filesystem, root = fs.FileSystem.from_uri(uri)
-    except (FileNotFoundError, ImportError) as error:
-        raise StoreError(f"cannot open the store {uri}: {' '.join(str(error).split())}") from error
+        except ImportError as error:
+            raise StoreError(f"cannot open the store {place}: {error}") from error
     if isinstance(filesystem, fs.LocalFileSystem):
         return _locate(root)
-    return Store(RemoteFiles(filesystem, root, uri), uri=uri.rstrip("/"), local_path=None)
+    return Store(RemoteFiles(filesystem, root, place=place), uri=uri, place=place, local_path=None)
 
 
 class Store(Folders):
     """Every record of every run; open one with `open_store`.
 
     Attributes:
-        uri: The place, absolute: other processes can open it by this.
+        uri: What other processes open it by: an absolute path, or the URI as it was given.
+        place: How messages name it: the URI without its password and query.
         local_path: The folder, where the store is on a local disk.
     """
 
-    def __init__(self, files: Files, *, uri: str, local_path: Path | None) -> None:
-        super().__init__(files, uri)
+    def __init__(self, files: Files, *, uri: str, place: str, local_path: Path | None) -> None:
+        super().__init__(files, place=place)
+        self.uri = uri
         self.local_path = local_path
+
+    def __repr__(self) -> str:
+        return f"Store({self.place})"
 
     def check_format(self, *, create: bool) -> None:
         """Reads the format version; writes it where the store is new and may be created."""
@@ -102,7 +109,7 @@ class Store(Folders):
         if text is None:
             if not create:
                 raise StoreError(
-                    f"{self.uri}: there is no store; run a sweep first, or name another with --store"
+                    f"{self.place}: there is no store; run a sweep first, or name another with --store"
                 )
             self._files.put("", {STORE_FILE: json.dumps({"format": FORMAT}).encode()})
             return
@@ -110,11 +117,11 @@ class Store(Folders):
             version = json.loads(text)["format"]
         except (ValueError, KeyError, TypeError) as error:
             raise StoreError(
-                f'{self.uri}/{STORE_FILE} is damaged: it must read {{"format": {FORMAT}}}'
+                f'{self.place}/{STORE_FILE} is damaged: it must read {{"format": {FORMAT}}}'
             ) from error
         if version != FORMAT:
             raise StoreError(
-                f"{self.uri} is of store format {version}, and this hkrun knows {FORMAT}: "
+                f"{self.place} is of store format {version}, and this hkrun knows {FORMAT}: "
                 "use the hkrun that wrote it, or another store"
             )
 
@@ -129,7 +136,7 @@ class Store(Folders):
         content = canonical_json.encode()
         if hashlib.sha256(content).hexdigest()[:12] != cell_id:
             raise ValueError(f"the SHA-256 of the text does not start with {cell_id}")
-        with contextlib.suppress(StoreError):
+        with contextlib.suppress(DamagedError, NotCommittedError):
             if self.read(f"cells/{cell_id}", CELL_FILE) == content:
                 return
         self.commit(f"cells/{cell_id}", {CELL_FILE: content})
@@ -181,7 +188,7 @@ class Store(Folders):
         folder = self.run_folder(cell_id, seed)
         record = self._read_record(Record, folder, sizes)
         if record is not None and (record.cell_id, record.seed) != (cell_id, seed):
-            log.warning("%s/%s holds the record of another run; the run counts as not done", self.uri, folder)
+            log.warning("counted as not done: %s/%s holds the record of another run", self.place, folder)
             return None
         return record
 
@@ -192,14 +199,14 @@ class Store(Folders):
         try:
             for name, known in (self.manifest(folder) or {}).items():
                 if sizes.get(name) != known.size:
-                    self.read(folder, name)
+                    self.read(folder, name)  # damaged, unless a writer was here since the listing
             return from_json(kind, self.read(folder, RECORD_FILE))
+        except NotCommittedError:
+            return None
         except DamagedError as error:
-            log.warning("%s; until then it counts as not done", error.message)
+            log.warning("counted as not done: %s", error.message)
         except ValueError as error:
-            log.warning(
-                "%s/%s/%s is no record (%s); it counts as not done", self.uri, folder, RECORD_FILE, error
-            )
+            log.warning("counted as not done: %s/%s/%s: %s", self.place, folder, RECORD_FILE, error)
         return None
 
     def curves(self, cell_id: str, seed: int) -> pa.Table:
