@@ -1,0 +1,144 @@
+"""Initial weights: one generator decides them all, and nothing else does."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from hkrun.models import (
+    AttentionEstimator,
+    Discriminator,
+    DistilledNetwork,
+    build_network,
+    initialise,
+)
+
+
+def build(name="preact-8-w4", *, attention=False):
+    backbone = build_network(name, num_classes=10, in_channels=1)
+    if not attention:
+        return DistilledNetwork(backbone)
+    return DistilledNetwork(
+        backbone,
+        AttentionEstimator(
+            backbone.widths,
+            descriptor_width=backbone.descriptor_width,
+            connection="hierarchical",
+            pool="sum",
+            tap="bn_relu",
+            squeeze_widths=(3, 8, 16),
+        ),
+    )
+
+
+def generator(seed):
+    return torch.Generator().manual_seed(seed)
+
+
+NETWORKS = {
+    "backbone": lambda: build("preact-8-w4"),
+    "bottleneck": lambda: build("preact-bottleneck-11"),
+    "wide": lambda: build("wrn-10-2"),
+    "attention": lambda: build(attention=True),
+    "discriminator": lambda: Discriminator(10, category=True),
+}
+
+
+@pytest.mark.parametrize("kind", NETWORKS)
+def test_the_generator_alone_decides_every_bit(kind):
+    states = []
+    for global_seed in (0, 1):
+        torch.manual_seed(global_seed)
+        network = NETWORKS[kind]()
+        # Whatever a layer held before, running statistics included, must not show.
+        for tensor in network.state_dict().values():
+            tensor.copy_(torch.randint(2, 9, tensor.shape))
+        initialise(network, generator(5))
+        states.append(network.state_dict())
+    for name, tensor in states[0].items():
+        assert torch.equal(tensor, states[1][name]), name
+
+
+@pytest.mark.parametrize("kind", NETWORKS)
+def test_another_seed_gives_every_weight_matrix_another_value(kind):
+    first, second = NETWORKS[kind](), NETWORKS[kind]()
+    initialise(first, generator(0))
+    initialise(second, generator(1))
+    drawn = [
+        (name, parameter)
+        for name, parameter in first.named_parameters()
+        if parameter.dim() > 1 or "classifier" in name or kind == "discriminator"
+    ]
+    assert drawn
+    others = dict(second.named_parameters())
+    assert all(not torch.equal(parameter, others[name]) for name, parameter in drawn)
+
+
+def test_the_global_generator_is_left_alone():
+    network = build(attention=True)
+    before = torch.get_rng_state()
+    initialise(network, generator(0))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_backbone_weights_do_not_depend_on_the_attention_sub_network():
+    plain, attended = build(), build(attention=True)
+    initialise(plain, generator(3))
+    initialise(attended, generator(3))
+    ours = attended.backbone.state_dict()
+    for name, tensor in plain.backbone.state_dict().items():
+        assert torch.equal(tensor, ours[name]), name
+
+
+def test_a_network_starts_from_the_same_weights_in_float64():
+    single, double = build(attention=True), build(attention=True).double()
+    initialise(single, generator(3))
+    initialise(double, generator(3))
+    for expected, parameter in zip(single.parameters(), double.parameters(), strict=True):
+        assert parameter.dtype == torch.float64
+        assert torch.equal(parameter, expected.double())
+
+
+def test_convolutions_are_he_normal_over_their_outputs():
+    network = build("preact-20-w32").backbone
+    initialise(network, generator(0))
+    layer = network.stages[2][0].conv1  # 64 -> 128 channels, 73,728 weights
+    assert layer.weight.shape == (128, 64, 3, 3)
+    expected = math.sqrt(2 / (128 * 9))
+    # The sd of a sample sd is expected / sqrt(2 n): four of them are 1.04 %.
+    assert float(layer.weight.detach().std()) == pytest.approx(expected, rel=0.0105)
+    assert abs(float(layer.weight.detach().mean())) < 4 * expected / math.sqrt(73_728)
+    beyond = (layer.weight.detach().abs() > 2 * expected).double().mean()
+    assert float(beyond) == pytest.approx(math.erfc(2 / math.sqrt(2)), rel=0.1)  # normal, not uniform
+
+
+def test_linear_layers_are_uniform_within_one_over_the_root_of_their_inputs():
+    network = Discriminator(100, category=True)
+    initialise(network, generator(0))
+    for layer in (network.hidden1, network.hidden2, network.output):
+        for parameter in (layer.weight, layer.bias):
+            largest = float(parameter.detach().abs().max())
+            assert 0.09 < largest <= 0.1
+        assert float(layer.weight.detach().std()) == pytest.approx(0.1 / math.sqrt(3), rel=0.02)
+
+
+def test_batchnorm_starts_as_the_identity():
+    network = build(attention=True)
+    norms = [layer for layer in network.modules() if isinstance(layer, nn.BatchNorm2d)]
+    for norm in norms:
+        for tensor in norm.state_dict().values():
+            tensor.fill_(7)
+    initialise(network, generator(0))
+    for norm in norms:
+        assert torch.equal(norm.weight, torch.ones(norm.num_features))
+        assert torch.equal(norm.bias, torch.zeros(norm.num_features))
+        assert torch.equal(norm.running_mean, torch.zeros(norm.num_features))
+        assert torch.equal(norm.running_var, torch.ones(norm.num_features))
+        assert norm.num_batches_tracked == 0
+
+
+@pytest.mark.parametrize("layer", [nn.PReLU(), nn.Conv2d(1, 1, 1, bias=True), nn.LayerNorm(3)])
+def test_a_layer_without_a_rule_is_refused(layer):
+    with pytest.raises(TypeError, match=type(layer).__name__):
+        initialise(nn.Sequential(layer), generator(0))
