@@ -1,7 +1,7 @@
 """Stage 1: the teacher and its attention sub-network are trained by classification, then frozen.
 
 An auxiliary classifier on the squeezed vectors, dropped afterwards, trains the sub-network. By default
-backbone and sub-network train together (`joint`); `shared` trains the backbone alone first, and a teacher file
+backbone and sub-network train together (`joint`); `shared` trains the backbone alone first; a teacher file
 replaces that.
 """
 

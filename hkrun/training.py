@@ -70,7 +70,8 @@ def learning_rate(
         factor: See `drops`.
         warmup_epochs: Over this many epochs the rate rises linearly, from first / (warmup_epochs + 1).
     """
-    passed = sum(epoch >= round(fraction * epochs) for fraction in drops)
+    # 0.7 * 10 is a little more than 7 in binary: the tolerance lets the drop be at epoch 7 all the same.
+    passed = sum(epoch >= fraction * epochs - 1e-9 for fraction in drops)
     warmth = min(1.0, (epoch + 1) / (warmup_epochs + 1))
     return first * factor**passed * warmth
 

@@ -1,0 +1,68 @@
+"""A small data set and small cells that both stages of training run on in a second."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from hkrun.config import Cell, cell_from_values
+from hkrun.data import Dataset, Split
+from hkrun.data.views import Views
+from hkrun.training import EvaluationSet, TrainingSet, resolve_dtype
+
+CPU = torch.device("cpu")
+TINY = {
+    "teacher.network": "preact-8-w6",
+    "teacher.epochs": 2,
+    "teacher.batch_size": 16,
+    "student.network": "preact-8-w6",
+    "student.epochs": 3,
+    "student.batch_size": 16,
+    "precision": "float64",
+    "augment.padding": 1,
+}
+
+
+def tiny_cell(**values: object) -> Cell:
+    """A cell on the tiny data; keyword arguments name keys with __ for the dot."""
+    given = {key.replace("__", "."): value for key, value in values.items()}
+    return cell_from_values({**TINY, **given})  # type: ignore[dict-item]
+
+
+def make_sets(cell: Cell, dataset: Dataset) -> dict[str, object]:
+    """The sets that both stages take."""
+    dtype = resolve_dtype(cell.precision)
+    views = Views(cell.augment.padding, cell.augment.flip)
+    return {
+        "training_set": TrainingSet(dataset, views, dtype=dtype, device=CPU),
+        "test_set": EvaluationSet(dataset.test.images, dataset.test.labels, dataset, dtype=dtype, device=CPU),
+    }
+
+
+@pytest.fixture(scope="session")
+def dataset() -> Dataset:
+    """40 training and 30 test images of three classes that differ in brightness of a corner."""
+    generator = torch.Generator().manual_seed(7)
+
+    def split(number: int) -> Split:
+        labels = torch.arange(number) % 3
+        images = torch.randint(0, 120, (number, 2, 8, 8), generator=generator)
+        images[:, :, :4, :4] += (60 * labels)[:, None, None, None]
+        return Split(images.to(torch.uint8), labels)
+
+    return Dataset(name="digits", train=split(40), test=split(30), classes=("a", "b", "c"))
+
+
+def same_state(first: object, second: object) -> bool:
+    """Whether two nested states are equal to the bit."""
+    if isinstance(first, torch.Tensor):
+        return isinstance(second, torch.Tensor) and torch.equal(first, second)
+    if isinstance(first, dict):
+        assert isinstance(second, dict)
+        return first.keys() == second.keys() and all(same_state(first[k], second[k]) for k in first)
+    if isinstance(first, list | tuple):
+        assert isinstance(second, list | tuple)
+        return len(first) == len(second) and all(map(same_state, first, second))
+    if dataclasses.is_dataclass(first):
+        return bool(first == second)
+    return first == second
