@@ -1,0 +1,262 @@
+import logging
+import math
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+
+from hkrun.curve_files import read_curves
+from hkrun.errors import InputError
+
+Row = tuple[object, ...]
+
+
+def rows_of(seeds: Iterable[int], epochs: Iterable[int]) -> list[Row]:
+    """A complete matrix; the error of seed 3 in epoch 7 is 3.07."""
+    epochs = list(epochs)
+    return [(seed, epoch, seed + epoch / 100) for seed in seeds for epoch in epochs]
+
+
+def write_csv(path: Path, rows: Iterable[Row], names: str = "seed,epoch,error_pct") -> Path:
+    path.write_text("\n".join([names, *(",".join(map(str, row)) for row in rows)]) + "\n")
+    return path
+
+
+def problems_of(path: Path, window: int = 2) -> list[str]:
+    with pytest.raises(InputError) as caught:
+        read_curves(path, window=window)
+    assert caught.value.exit_code == 2
+    problems = caught.value.problems
+    assert all(problem.startswith(f"{path}: ") for problem in problems)
+    return [problem.removeprefix(f"{path}: ") for problem in problems]
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "curves.csv"
+
+
+def test_a_csv_file_becomes_a_matrix_with_rows_by_seed_and_columns_by_epoch(file: Path) -> None:
+    rows = rows_of([7, 3, 11], range(1, 5))
+    shuffled = [rows[index] for index in np.random.default_rng(0).permutation(len(rows))]
+    curves = read_curves(write_csv(file, shuffled), window=4)["all"]
+    assert curves.seeds == (3, 7, 11)
+    assert curves.epochs == (1, 2, 3, 4)
+    assert curves.error_pct.dtype == np.float64
+    assert curves.error_pct.tolist() == [[s + e / 100 for e in range(1, 5)] for s in (3, 7, 11)]
+
+
+def test_cells_come_in_the_order_of_the_file_each_with_its_own_seeds_and_epochs(file: Path) -> None:
+    rows = [(*row, "L_b + L_is") for row in rows_of([0, 1], range(1, 4))]
+    rows += [(*row, "L_b") for row in rows_of([4, 5, 6], range(11, 13))]
+    cells = read_curves(write_csv(file, rows, "seed,epoch,error_pct,cell"), window=2)
+    assert list(cells) == ["L_b + L_is", "L_b"]
+    assert (cells["L_b"].seeds, cells["L_b"].epochs) == ((4, 5, 6), (11, 12))
+    assert cells["L_b + L_is"].error_pct.shape == (2, 3)
+
+
+def test_parquet_is_known_by_its_content_and_gives_what_the_csv_file_gives(tmp_path: Path) -> None:
+    rows = rows_of([2, 1], range(1, 6))
+    from_csv = read_curves(write_csv(tmp_path / "curves.parquet", rows), window=2)["all"]
+    seeds, epochs, errors = zip(*rows, strict=True)
+    cell = pa.array(["all"] * len(rows)).dictionary_encode()
+    table = pa.table(
+        {
+            "error_pct": errors,
+            "cell": cell,
+            "epoch": pa.array(epochs, pa.int32()),
+            "seed": seeds,
+            "note": seeds,
+        }
+    )
+    pa.parquet.write_table(table, tmp_path / "curves.csv")
+    from_parquet = read_curves(tmp_path / "curves.csv", window=2)["all"]
+    assert from_parquet.seeds == from_csv.seeds
+    assert from_parquet.epochs == from_csv.epochs
+    assert np.array_equal(from_parquet.error_pct, from_csv.error_pct)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "seed,epoch,error_pct\r\n0,1,2.5\r\n0,2,3\r\n1,1,4\r\n1,2,5\r\n",
+        "\ufeffseed, epoch, error_pct\n0, 1, 2.5\n\n0, 2, 3\n1, 1, 4\n1, 2, 5\n\n",
+        '"error_pct","loss_total","seed","epoch"\n2.5,,0.0,1.0\n3,,0.0,2.0\n4,nan,1.0,1.0\n5e0,x,1.0,2.0',
+    ],
+    ids=["windows line ends", "byte order mark, spaces, blank lines", "quotes, other columns, whole floats"],
+)
+def test_csv_may_be_written_as_spreadsheets_and_data_frames_write_it(file: Path, text: str) -> None:
+    file.write_bytes(text.encode())
+    curves = read_curves(file, window=2)["all"]
+    assert curves.error_pct.tolist() == [[2.5, 3.0], [4.0, 5.0]]
+    assert curves.seeds == (0, 1)
+
+
+def test_large_seeds_stay_apart(file: Path) -> None:
+    large = 2**62 + 1  # float64 would make both one
+    rows = [(seed, epoch, 5.0) for seed in (large, large + 1) for epoch in (1, 2)]
+    assert read_curves(write_csv(file, rows), window=2)["all"].seeds == (large, large + 1)
+
+
+def test_missing_columns_are_named_with_the_nearest(file: Path) -> None:
+    problems = problems_of(write_csv(file, [(0, 1, 5.0, 1)], "Seed,epochs,x,y"))
+    assert problems == [
+        "no column 'seed'; did you mean 'Seed'?",
+        "no column 'epoch'; did you mean 'epochs'?",
+        "no column 'error_pct'; the others are 'Seed', 'epochs', 'x', 'y'",
+    ]
+
+
+def test_a_column_given_twice_is_refused(file: Path) -> None:
+    path = write_csv(file, [(0, 1, 5.0, 5.0)], "seed,epoch,error_pct,error_pct")
+    assert problems_of(path) == ["there is more than one column 'error_pct'"]
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (b"", "the file is empty"),
+        (b"\n\n\n\n", "no column 'seed'"),
+        (b"seed,epoch,error_pct\n", "there are no rows below the column names"),
+        (
+            b"seed,epoch,error_pct\n0,1,5\n0,2\n0,3,1,1\n",
+            "lines 3-4: not as many values as there are column names, 3",
+        ),
+        (b"\xff\xfes\x00e\x00", "is neither CSV (UTF-8, with column names) nor Parquet"),
+        (b"PAR1 and then nonsense", "is neither CSV (UTF-8, with column names) nor Parquet"),
+    ],
+    ids=["empty", "blank", "names only", "ragged", "UTF-16", "damaged Parquet"],
+)
+def test_a_file_that_is_no_table_is_refused(file: Path, content: bytes, problem: str) -> None:
+    file.write_bytes(content)
+    assert problems_of(file)[0].startswith(problem)
+
+
+def test_a_file_that_cannot_be_opened_is_refused(tmp_path: Path) -> None:
+    assert problems_of(tmp_path / "absent.csv") == ["No such file or directory"]
+    assert problems_of(tmp_path) == ["Is a directory"]
+
+
+def test_seeds_and_epochs_that_are_no_whole_numbers_are_named_by_line(file: Path) -> None:
+    rows: list[Row] = [
+        (0, 1, 5),
+        ("a", 2, 5),
+        ("", 3, 5),
+        (1, 1.5, 5),
+        (1, 2, 5),
+        (2**70, "nan", 5),
+        ("inf", 2, 5),
+    ]
+    assert problems_of(write_csv(file, rows)) == [
+        "lines 3-4, 7-8: seed is no whole number, such as 'a'",
+        "lines 5, 7: epoch is no whole number, such as '1.5'",
+    ]
+
+
+def test_columns_of_another_kind_are_named_by_row(file: Path) -> None:
+    table = pa.table(
+        {"seed": [[0], [1]], "epoch": [True, False], "error_pct": [5.0, 5.0], "cell": ["a", None]}
+    )
+    pa.parquet.write_table(table, file)
+    assert problems_of(file) == [
+        "rows 1-2: seed is no whole number, such as [0]",
+        "rows 1-2: epoch is no whole number, such as True",
+        "row 2: cell is empty",
+    ]
+
+
+def test_missing_values_are_named_by_seed_and_epoch(file: Path) -> None:
+    rows = rows_of(range(4), range(1, 6))
+    values: dict[int, object] = {1: "nan", 2: "", 3: "inf", 5: "abc", 10: "-inf"}
+    rows = [(seed, epoch, values.get(index, error)) for index, (seed, epoch, error) in enumerate(rows)]
+    assert problems_of(write_csv(file, rows)) == [
+        "cell 'all': seed 0, epochs 2-4; seeds 1-2, epoch 1: error_pct is missing or no number, such as 'nan'"
+    ]
+
+
+def test_null_and_nan_are_missing_in_parquet_too(file: Path) -> None:
+    table = pa.table({"seed": [0, 0, 1, 1], "epoch": [1, 2, 1, 2], "error_pct": [5.0, None, math.nan, 5.0]})
+    pa.parquet.write_table(table, file)
+    assert problems_of(file) == [
+        "cell 'all': seed 0, epoch 2; seed 1, epoch 1: error_pct is missing or no number, such as None"
+    ]
+
+
+def test_errors_outside_0_to_100_are_refused_and_both_ends_are_allowed(file: Path) -> None:
+    rows: list[Row] = [(0, 1, 0), (0, 2, 100), (1, 1, -0.001), (1, 2, 100.001)]
+    assert problems_of(write_csv(file, rows)) == [
+        "cell 'all': seed 1, epochs 1-2: error_pct is outside 0..100, such as '-0.001'"
+    ]
+
+
+def test_rows_given_twice_are_refused_even_when_they_agree(file: Path) -> None:
+    rows = rows_of([0, 1], [1, 2, 3])
+    path = write_csv(file, [(*row, "a") for row in [*rows, rows[4]]], "seed,epoch,error_pct,cell")
+    assert problems_of(path) == ["cell 'a': seed 1, epoch 2: more than one row"]
+
+
+def test_a_misspelt_cell_column_is_suggested_where_rows_come_twice(file: Path) -> None:
+    rows = [(*row, name) for name in "ab" for row in rows_of([0, 1], [1, 2])]
+    assert problems_of(write_csv(file, rows, "seed,epoch,error_pct,cell_id")) == [
+        "cell 'all': seeds 0-1, epochs 1-2: more than one row",
+        "cell 'all': configurations need a column 'cell' to tell them apart; did you mean 'cell_id'?",
+    ]
+
+
+def test_an_incomplete_matrix_names_the_seeds_and_epochs_it_lacks(file: Path) -> None:
+    rows = [row for row in rows_of(range(6), range(1, 11)) if not (row[0] in (2, 3, 5) and row[1] > 7)]
+    assert problems_of(write_csv(file, rows)) == [
+        "cell 'all': seeds 2-3, 5, epochs 8-10: no row; complete the run or leave it out whole"
+    ]
+
+
+def test_epochs_that_no_run_has_are_a_gap_however_wide(file: Path) -> None:
+    path = write_csv(file, [(seed, epoch, 5.0) for seed in (0, 1) for epoch in (1, 2, 5, 7, 10**12)])
+    assert problems_of(path) == ["cell 'all': epochs 3-4, 6, 8-999999999999: no run has a row"]
+
+
+def test_a_long_list_of_places_is_cut_and_counted(file: Path) -> None:
+    path = write_csv(file, rows_of([0, 1], range(1, 41, 2)))
+    assert problems_of(path) == ["cell 'all': epochs 2, 4, 6, 8, 10, 12, 14, 16, 11 more: no run has a row"]
+
+
+def test_a_single_run_and_too_few_epochs_are_refused(file: Path) -> None:
+    assert problems_of(write_csv(file, rows_of([4], range(1, 20))), window=20) == [
+        "cell 'all': seed 4 is the only run; S is taken across runs and needs at least 2",
+        "cell 'all': epochs 1-19: 19 in all, fewer than the window of 20",
+    ]
+
+
+def test_as_many_epochs_as_the_window_are_enough(file: Path) -> None:
+    assert read_curves(write_csv(file, rows_of([4, 5], range(1, 21))), window=20)["all"].error_pct.shape == (
+        2,
+        20,
+    )
+
+
+def test_the_problems_of_all_cells_are_reported_at_once(file: Path) -> None:
+    rows: list[Row] = [(*row, "good") for row in rows_of([0, 1], [1, 2])]
+    rows += [(0, 1, 5, "one"), (0, 2, 5, "one")]
+    rows += [(0, 1, "x", "two"), (0, 2, 101, "two"), (1, 1, 5, "two"), (1, 1, 5, "two")]
+    problems = problems_of(write_csv(file, rows, "seed,epoch,error_pct,cell"))
+    assert [problem.split(":")[0] for problem in problems] == ["cell 'one'"] + ["cell 'two'"] * 4
+
+
+def test_fractions_are_suspected_aloud_but_read_as_percent(
+    file: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = [(seed, epoch, 0.03 * epoch) for seed in (0, 1) for epoch in (1, 2)]
+    with caplog.at_level(logging.WARNING, logger="hkrun"):
+        curves = read_curves(write_csv(file, rows), window=2)["all"]
+    assert curves.error_pct[0].tolist() == [0.03, 0.06]
+    assert "fractions" in caplog.text
+
+
+def test_small_errors_in_percent_raise_no_suspicion(file: Path, caplog: pytest.LogCaptureFixture) -> None:
+    rows = [(seed, epoch, 1.2 / epoch) for seed in (0, 1) for epoch in (1, 2)]
+    with caplog.at_level(logging.WARNING, logger="hkrun"):
+        read_curves(write_csv(file, rows), window=2)
+    assert not caplog.text
