@@ -1,0 +1,408 @@
+"""Statistics over runs: convergence stability, intervals, paired permutation tests, Holm's correction.
+
+Pure functions of numbers. Everything random takes its generator; nothing here knows of cells, files or stores.
+Runs are the independent units: they are resampled and permuted whole, never their epochs, which are correlated.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from math import comb
+
+import numpy as np
+import scipy.stats
+from numpy.typing import ArrayLike, NDArray
+
+Floats = NDArray[np.float64]
+Interval = tuple[float, float]
+
+LEVEL = 0.05
+RESAMPLES = 2_000
+PERMUTATIONS = 9_999
+
+# Percentage points: a range that varies by less does so by rounding only (30.1 - 29.3 is not 10.1 - 9.3 in binary).
+_ROUNDING_PCT = 1e-12
+# Numbers that one step of a resampling gathers: 2 MB, so that a step stays in the cache.
+_STEP = 250_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stability:
+    """Convergence stability of one configuration, with what is needed to judge it.
+
+    A constant wide range gives S = 0 as well: read S beside `mean_range` and `within_run_sd`.
+
+    Attributes:
+        s: S of eq. (10), in (percentage points) squared, with `ddof`.
+        ddof: Delta degrees of freedom of `s` and of `within_run_sd`.
+        s_ddof1: S with ddof = 1, which is s * window / (window - 1) where ddof = 0.
+        window: Number of last epochs that counted.
+        runs: Number of runs. S of different numbers of runs must not be compared: the range grows with them.
+        mean_range: Mean over the window of the range across runs, in percentage points.
+        within_run_sd: Mean over runs of the standard deviation over the window, in percentage points.
+        ci95: Approximate 95 % interval, see `analyse_stability`; None with two runs or where S = 0.
+        quantum_pct: Step of the error, 100 / number of test images, in percentage points; it inflates S.
+    """
+
+    s: float
+    ddof: int
+    s_ddof1: float
+    window: int
+    runs: int
+    mean_range: float
+    within_run_sd: float
+    ci95: Interval | None
+    quantum_pct: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class StabilityComparison:
+    """Two S of paired runs, and how often chance alone sets them as far apart.
+
+    Attributes:
+        s: S of the first configuration, in (percentage points) squared.
+        s_reference: S of the second.
+        p: Two-sided permutation p of both being equally stable.
+        runs: Number of paired runs.
+    """
+
+    s: float
+    s_reference: float
+    p: float
+    runs: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ErrorSummary:
+    """Errors of the runs of one configuration.
+
+    Attributes:
+        mean: Mean, in the unit of the values.
+        sd: Standard deviation with ddof = 1; None with one value.
+        n: Number of values.
+        ci95: 95 % t interval of the mean; None with one value.
+    """
+
+    mean: float
+    sd: float | None
+    n: int
+    ci95: Interval | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairedDifference:
+    """Differences of paired runs, value minus reference.
+
+    Attributes:
+        difference: Mean difference, in the unit of the values.
+        ci95: 95 % t interval of it; None with one pair.
+        p: Two-sided sign-flip permutation p of no difference.
+        n: Number of pairs.
+    """
+
+    difference: float
+    ci95: Interval | None
+    p: float
+    n: int
+
+
+# --- convergence stability ----------------------------------------------------------------------------------
+
+
+def stability(error_pct: ArrayLike, *, window: int = 100, ddof: int = 0) -> float:
+    """Convergence stability S of HKSANC, eq. (10): the variance over epochs of the error range across runs.
+
+    Args:
+        error_pct: Test error in percent, shape [runs, epochs], complete.
+        window: Number of last epochs that count.
+        ddof: Delta degrees of freedom of the variance, 0 or 1; the paper does not state its own.
+
+    Returns:
+        S in (percentage points) squared.
+
+    Raises:
+        ValueError: Fewer than two runs, fewer epochs than the window, a window below two, or a value missing.
+    """
+    errors = _last_epochs(error_pct, window=window, ddof=ddof)
+    return float(_stability_of(errors, np.arange(len(errors))[None], ddof)[0])
+
+
+def analyse_stability(
+    error_pct: ArrayLike,
+    *,
+    window: int = 100,
+    ddof: int = 0,
+    generator: np.random.Generator,
+    resamples: int = RESAMPLES,
+    quantum_pct: float | None = None,
+) -> Stability:
+    """S with its approximate interval and the figures it must be read with.
+
+    The interval is for the expected S of as many fresh runs. It resamples whole runs, as a delete-d jackknife: S of
+    subsets without a third of the runs (all subsets where there are at most `resamples`), whose spread times
+    sqrt((R - d) / d) is the standard error for R runs (Shao and Wu 1989, doi:10.1214/aos/1176347263); then a
+    log-normal of that relative error with t quantiles of R - 1 degrees of freedom. A bootstrap is no good here:
+    a resample repeats runs, so its ranges are those of fewer runs, and S is biased.
+
+    COVERAGE
+
+    Args:
+        error_pct: Test error in percent, shape [runs, epochs], complete.
+        window: Number of last epochs that count.
+        ddof: Delta degrees of freedom of the variances, 0 or 1.
+        generator: Draws the subsets where there are too many to take all; unused otherwise.
+        resamples: Number of subsets at most.
+        quantum_pct: Step of the error, 100 / number of test images, kept for the report.
+
+    Raises:
+        ValueError: As `stability`.
+    """
+    errors = _last_epochs(error_pct, window=window, ddof=ddof)
+    runs = len(errors)
+    s = stability(errors, window=window, ddof=ddof)
+    return Stability(
+        s=s,
+        ddof=ddof,
+        s_ddof1=stability(errors, window=window, ddof=1),
+        window=window,
+        runs=runs,
+        mean_range=float(np.ptp(errors, axis=0).mean()),
+        within_run_sd=float(errors.std(axis=1, ddof=ddof).mean()),
+        ci95=_stability_interval(errors, s=s, ddof=ddof, resamples=resamples, generator=generator),
+        quantum_pct=quantum_pct,
+    )
+
+
+def compare_stability(
+    error_pct: ArrayLike,
+    reference_pct: ArrayLike,
+    *,
+    window: int = 100,
+    ddof: int = 0,
+    permutations: int = PERMUTATIONS,
+    generator: np.random.Generator,
+) -> StabilityComparison:
+    """Tests whether two configurations are equally stable, by swapping their labels within each seed.
+
+    The statistic is |S_1 - S_2| / (S_1 + S_2), which orders as |log(S_1 / S_2)| does and has no pole. S does not see
+    a curve that all runs of a configuration share, but a permutation that mixes two levels would: so the median
+    curve of each configuration is taken off first. POWER
+
+    Args:
+        error_pct: Test error in percent, shape [runs, epochs], complete.
+        reference_pct: The same of the other configuration, row for row with the same seeds.
+        window: Number of last epochs that count.
+        ddof: Delta degrees of freedom of the variance, 0 or 1.
+        permutations: Number of random permutations m, p = (b + 1) / (m + 1) with b of them as extreme as the data;
+            where there are no more than m (2^runs), all are taken, and p is their exact share.
+        generator: Draws the permutations where they are not all taken.
+
+    Raises:
+        ValueError: As `stability`, or shapes that differ.
+    """
+    first = _last_epochs(error_pct, window=window, ddof=ddof)
+    second = _last_epochs(reference_pct, window=window, ddof=ddof)
+    if first.shape != second.shape:
+        raise ValueError(
+            f"{len(first)} and {len(second)} runs: S compares the same seeds in both configurations"
+        )
+    runs = len(first)
+    stacked = np.concatenate([first - np.median(first, axis=0), second - np.median(second, axis=0)])
+    swapped, all_taken = _swaps(runs, permutations, generator)
+    ones = _stability_of(stacked, np.arange(runs) + runs * swapped, ddof)
+    others = _stability_of(stacked, np.arange(runs) + runs * ~swapped, ddof)
+    s, s_reference = stability(first, window=window, ddof=ddof), stability(second, window=window, ddof=ddof)
+    p = _p_value(_contrast(ones, others), float(_contrast(np.float64(s), np.float64(s_reference))), all_taken)
+    return StabilityComparison(s=s, s_reference=s_reference, p=p, runs=runs)
+
+
+def ranking_obstacle(comparison: StabilityComparison, *, p: float | None = None) -> str | None:
+    """Says why two S must not be ranked, or nothing where they may be.
+
+    Overlapping intervals are not asked: two 95 % intervals may overlap where the paired test tells their S apart.
+
+    Args:
+        comparison: The two S.
+        p: The corrected p where a table compares several pairs (`holm`); the comparison's own by default.
+
+    Returns:
+        The reason as part of a sentence, or None.
+    """
+    smallest = 2.0 ** (1 - comparison.runs)
+    if smallest > LEVEL:
+        needed = 1 + int(np.ceil(-np.log2(LEVEL)))
+        return f"{comparison.runs} runs are too few: no result could be below p = {smallest:.2g}; {needed} are needed"
+    p = comparison.p if p is None else p
+    if p > LEVEL:
+        return f"{comparison.runs} runs cannot tell them apart (permutation p = {p:.2g})"
+    return None
+
+
+def _last_epochs(error_pct: ArrayLike, *, window: int, ddof: int) -> Floats:
+    """The checked matrix, cut to the window: [runs, window]."""
+    errors = np.asarray(error_pct, dtype=np.float64)
+    if errors.ndim != 2:
+        raise ValueError(f"errors have shape {errors.shape}; S needs [runs, epochs]")
+    runs, epochs = errors.shape
+    if ddof not in (0, 1):
+        raise ValueError(f"ddof is {ddof}; 0 and 1 are allowed")
+    if runs < 2:
+        raise ValueError(f"{runs} run: S is the variance of a range across runs and needs at least 2")
+    if window < 2:
+        raise ValueError(f"the window is {window}; S is a variance over epochs and needs at least 2")
+    if epochs < window:
+        raise ValueError(f"{epochs} epochs are fewer than the window of {window}")
+    missing = np.argwhere(~np.isfinite(errors))
+    if len(missing):
+        row, column = missing[0]
+        raise ValueError(
+            f"{len(missing)} values are missing or not finite, the first in row {row}, column {column}; "
+            "leave a run out whole where it is incomplete"
+        )
+    return errors[:, -window:]
+
+
+def _stability_of(errors: Floats, chosen: NDArray[np.intp], ddof: int) -> Floats:
+    """S of many choices of rows: errors [rows, window], chosen [choices, runs] -> [choices]."""
+    step = max(1, _STEP // (chosen.shape[1] * errors.shape[1]))
+    ranges = [np.ptp(errors[chosen[start : start + step]], axis=1) for start in range(0, len(chosen), step)]
+    s = np.concatenate([part.var(axis=1, ddof=ddof) for part in ranges])
+    return np.where(s < _ROUNDING_PCT**2, 0.0, s)
+
+
+def _stability_interval(
+    errors: Floats, *, s: float, ddof: int, resamples: int, generator: np.random.Generator
+) -> Interval | None:
+    """The interval that `analyse_stability` describes."""
+    runs = len(errors)
+    if runs < 3 or s == 0:
+        return None
+    left_out = runs // 3
+    of_subsets = _stability_of(errors, _subsets(runs, runs - left_out, resamples, generator), ddof)
+    standard_error = float(of_subsets.std()) * np.sqrt((runs - left_out) / left_out)
+    # The log-normal whose standard deviation is this share of its mean: for small shares the share itself.
+    log_sd = np.sqrt(np.log1p((standard_error / s) ** 2))
+    factor = float(np.exp(scipy.stats.t.ppf(1 - LEVEL / 2, runs - 1) * log_sd))
+    return s / factor, s * factor
+
+
+def _subsets(runs: int, size: int, count: int, generator: np.random.Generator) -> NDArray[np.intp]:
+    """All subsets of `size` runs where there are at most `count`, else `count` random ones: [subsets, size]."""
+    if comb(runs, size) <= count:
+        return np.array(list(combinations(range(runs), size)))
+    return generator.permuted(np.tile(np.arange(runs), (count, 1)), axis=1)[:, :size]
+
+
+def _contrast(first: Floats | np.float64, second: Floats | np.float64) -> Floats:
+    total = np.asarray(first + second)
+    return np.divide(np.abs(first - second), total, out=np.zeros_like(total), where=total > 0)
+
+
+# --- errors -------------------------------------------------------------------------------------------------
+
+
+def summarise_errors(values: ArrayLike) -> ErrorSummary:
+    """Mean, standard deviation and 95 % t interval of the errors of one configuration's runs.
+
+    Args:
+        values: One error per run, shape [runs].
+
+    Raises:
+        ValueError: No value, or one that is not finite.
+    """
+    errors = _finite_vector(values)
+    sd = float(errors.std(ddof=1)) if len(errors) > 1 else None
+    return ErrorSummary(mean=float(errors.mean()), sd=sd, n=len(errors), ci95=_t_interval(errors))
+
+
+def paired_difference(
+    values: ArrayLike,
+    reference_values: ArrayLike,
+    *,
+    permutations: int = PERMUTATIONS,
+    generator: np.random.Generator,
+) -> PairedDifference:
+    """Compares the errors of two configurations whose runs are paired by seed.
+
+    Args:
+        values: One error per run, shape [runs].
+        reference_values: The same of the reference, seed for seed.
+        permutations: Number of random sign flips m, p = (b + 1) / (m + 1) with b of them as extreme as the data;
+            where there are no more than m (2^runs), all are taken, and p is their exact share.
+        generator: Draws the flips where they are not all taken.
+
+    Raises:
+        ValueError: Lengths that differ, no value, or one that is not finite.
+    """
+    first, second = _finite_vector(values), _finite_vector(reference_values)
+    if len(first) != len(second):
+        raise ValueError(f"{len(first)} values and {len(second)} reference values are not paired")
+    differences = first - second
+    flipped, all_taken = _swaps(len(differences), permutations, generator)
+    means = np.where(flipped, -differences, differences).mean(axis=1)
+    p = _p_value(np.abs(means), abs(float(differences.mean())), all_taken)
+    return PairedDifference(
+        difference=float(differences.mean()), ci95=_t_interval(differences), p=p, n=len(differences)
+    )
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Corrects the p values of one table for their number, by Holm's step-down method (Holm 1979).
+
+    Args:
+        p_values: The p values of a family of tests, in any order.
+
+    Returns:
+        The corrected ones in the same order. Rejecting those up to 0.05 keeps the probability of any false
+        rejection in the family at 5 % or below, however the tests depend on each other.
+
+    Raises:
+        ValueError: A value outside 0..1.
+    """
+    p = np.asarray(p_values, dtype=np.float64)
+    if not np.all((p >= 0) & (p <= 1)):
+        raise ValueError(f"p values must lie in 0..1, not {list(p_values)}")
+    order = np.argsort(p, kind="stable")
+    corrected = np.empty_like(p)
+    corrected[order] = np.minimum(np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)), 1.0)
+    return [float(value) for value in corrected]
+
+
+def _finite_vector(values: ArrayLike) -> Floats:
+    vector = np.asarray(values, dtype=np.float64)
+    if vector.ndim != 1 or not len(vector):
+        raise ValueError(f"values have shape {vector.shape}; one per run is needed, at least one")
+    if not np.isfinite(vector).all():
+        raise ValueError(
+            f"values of rows {np.flatnonzero(~np.isfinite(vector)).tolist()} are missing or not finite"
+        )
+    return vector
+
+
+def _t_interval(values: Floats) -> Interval | None:
+    if len(values) < 2:
+        return None
+    mean = float(values.mean())
+    half = float(
+        scipy.stats.t.ppf(1 - LEVEL / 2, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
+    )
+    return mean - half, mean + half
+
+
+# --- permutations -------------------------------------------------------------------------------------------
+
+
+def _swaps(pairs: int, permutations: int, generator: np.random.Generator) -> tuple[NDArray[np.bool_], bool]:
+    """Which pairs each permutation swaps, [permutations, pairs], and whether these are all there are."""
+    if permutations < 1:
+        raise ValueError(f"permutations is {permutations}; at least 1 is needed")
+    if 2**pairs <= permutations:
+        return (np.arange(2**pairs)[:, None] >> np.arange(pairs) & 1).astype(np.bool_), True
+    return generator.integers(0, 2, (permutations, pairs)).astype(np.bool_), False
+
+
+def _p_value(permuted: Floats, observed: float, all_taken: bool) -> float:
+    """Share of the permutations at least as extreme as the data (Phipson and Smyth 2010 for random ones)."""
+    # Sums in another order differ in the last bits, and errors that move in steps of one image tie often.
+    extreme = int(np.count_nonzero(permuted >= observed - 1e-9 * permuted.max()))
+    return extreme / len(permuted) if all_taken else (extreme + 1) / (len(permuted) + 1)

@@ -1,0 +1,396 @@
+import itertools
+import math
+
+import numpy as np
+import pytest
+import scipy.stats
+
+from hkrun.stats import (
+    Floats,
+    StabilityComparison,
+    analyse_stability,
+    compare_stability,
+    holm,
+    paired_difference,
+    ranking_obstacle,
+    stability,
+    summarise_errors,
+)
+
+
+def generator(seed: int = 0) -> np.random.Generator:
+    return np.random.default_rng(seed)
+
+
+def curves(runs: int, epochs: int, seed: int = 0) -> Floats:
+    """Errors like a student's on CIFAR-100: a level per run and independent noise."""
+    draw = generator(seed)
+    return 31 + draw.normal(0, 0.3, (runs, 1)) + draw.normal(0, 0.06, (runs, epochs))
+
+
+def naive_stability(error_pct: Floats, window: int, ddof: int) -> float:
+    """Eq. (10) word for word, in Python's own floats."""
+    epochs = len(error_pct[0])
+    ranges = []
+    for epoch in range(epochs - window, epochs):
+        errors = [float(run[epoch]) for run in error_pct]
+        ranges.append(max(errors) - min(errors))
+    mean = math.fsum(ranges) / window
+    return math.fsum((value - mean) ** 2 for value in ranges) / (window - ddof)
+
+
+# --- S ----------------------------------------------------------------------------------------------------
+
+
+def test_s_by_hand() -> None:
+    # The ranges of the last three epochs are 1, 2 and 6: mean 3, squared deviations 4, 1, 9.
+    errors = [[90.0, 5.0, 7.0, 3.0], [0.0, 6.0, 5.0, 9.0], [50.0, 5.5, 6.0, 4.0]]
+    assert stability(errors, window=3) == pytest.approx(14 / 3, rel=1e-15)
+    assert stability(errors, window=3, ddof=1) == pytest.approx(7, rel=1e-15)
+
+
+@pytest.mark.parametrize(
+    ("runs", "epochs", "window"), [(2, 2, 2), (5, 40, 20), (20, 600, 100), (20, 600, 600)]
+)
+@pytest.mark.parametrize("ddof", [0, 1])
+def test_s_agrees_with_a_naive_implementation(runs: int, epochs: int, window: int, ddof: int) -> None:
+    errors = curves(runs, epochs)
+    expected = naive_stability(errors, window, ddof)
+    assert stability(errors, window=window, ddof=ddof) == pytest.approx(expected, rel=1e-9)
+
+
+def test_s_does_not_see_a_curve_that_all_runs_share_nor_the_order_of_the_runs() -> None:
+    errors = curves(8, 50)
+    shared = 20 * np.exp(-np.arange(50) / 10)
+    expected = pytest.approx(stability(errors, window=50), rel=1e-9)
+    assert stability(errors + 7, window=50) == expected
+    assert stability(errors + shared, window=50) == expected
+    assert stability(errors[::-1], window=50) == expected
+
+
+def test_s_of_fractions_is_ten_thousand_times_smaller() -> None:
+    errors = curves(8, 50)
+    assert stability(errors, window=50) == pytest.approx(1e4 * stability(errors / 100, window=50), rel=1e-9)
+
+
+def test_s_sees_the_window_alone() -> None:
+    errors = curves(8, 50)
+    disturbed = errors.copy()
+    disturbed[:, :-20] = 99 * generator().random((8, 30))
+    assert stability(disturbed, window=20) == stability(errors, window=20)
+    assert stability(disturbed, window=21) != stability(errors, window=21)
+
+
+def test_a_constant_wide_range_gives_exactly_zero() -> None:
+    # In binary the differences of these are not all the same.
+    lower = np.array([29.3, 9.3, 0.1, 55.7, 63.9])
+    errors = np.stack([lower, lower + 0.8])
+    assert len(set(np.ptp(errors, axis=0))) > 1
+    assert stability(errors, window=5) == 0
+    analysed = analyse_stability(np.stack([lower, lower + 0.4, lower + 0.8]), window=5, generator=generator())
+    assert (analysed.s, analysed.s_ddof1, analysed.ci95) == (0, 0, None)
+    assert analysed.mean_range == pytest.approx(0.8)
+
+
+@pytest.mark.parametrize(
+    ("errors", "options", "message"),
+    [
+        (np.ones((1, 100)), {}, r"1 run: .* at least 2"),
+        (np.ones((0, 100)), {}, r"0 run"),
+        (np.ones((2, 99)), {}, r"99 epochs are fewer than the window of 100"),
+        (np.ones((2, 99)), {"window": 1}, r"the window is 1; .* at least 2"),
+        (np.ones((2, 100)), {"ddof": 2}, r"ddof is 2; 0 and 1"),
+        (np.ones(100), {}, r"shape \(100,\)"),
+        (np.where(np.arange(200) == 103, np.nan, 1).reshape(2, 100), {}, r"1 values .* row 1, column 3"),
+        (np.where(np.arange(400) == 203, np.inf, 1).reshape(2, 200), {}, r"1 values .* row 1, column 3"),
+    ],
+    ids=["one run", "no run", "epochs", "window", "ddof", "shape", "NaN", "infinity before the window"],
+)
+def test_what_s_is_not_defined_for_is_refused(errors: Floats, options: dict[str, int], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        stability(errors, **options)
+    with pytest.raises(ValueError, match=message):
+        analyse_stability(errors, **options, generator=generator())
+    with pytest.raises(ValueError, match=message):
+        compare_stability(errors, errors, **options, generator=generator())
+
+
+def test_the_analysis_holds_s_with_both_ddof_and_the_figures_beside_it() -> None:
+    errors = [[90.0, 5.0, 7.0, 3.0], [0.0, 6.0, 5.0, 10.0], [50.0, 5.5, 6.0, 4.0]]
+    analysed = analyse_stability(errors, window=3, ddof=1, generator=generator(), quantum_pct=0.5)
+    assert (analysed.window, analysed.runs, analysed.ddof, analysed.quantum_pct) == (3, 3, 1, 0.5)
+    assert analysed.s == analysed.s_ddof1 == pytest.approx(stability(errors, window=3, ddof=1))
+    assert analysed.mean_range == pytest.approx((1 + 2 + 7) / 3)
+    sds = [np.std(run[1:], ddof=1) for run in errors]
+    assert analysed.within_run_sd == pytest.approx(np.mean(sds))
+    by_default = analyse_stability(errors, window=3, generator=generator())
+    assert by_default.s == pytest.approx(stability(errors, window=3))
+    assert by_default.s_ddof1 == pytest.approx(by_default.s * 3 / 2)
+
+
+def test_the_interval_of_few_runs_is_the_delete_d_jackknife_of_all_subsets() -> None:
+    errors = curves(7, 30)
+    analysed = analyse_stability(errors, window=30, generator=generator())
+    subsets = [naive_stability(errors[list(rows)], 30, 0) for rows in itertools.combinations(range(7), 5)]
+    share = math.sqrt(5 / 2) * np.std(subsets) / analysed.s
+    factor = math.exp(scipy.stats.t.ppf(0.975, 6) * math.sqrt(math.log(1 + share**2)))
+    assert analysed.ci95 == pytest.approx((analysed.s / factor, analysed.s * factor), rel=1e-9)
+
+
+def test_the_interval_needs_its_generator_only_where_subsets_are_drawn() -> None:
+    few, many = curves(10, 30), curves(20, 30)
+    assert analyse_stability(few, window=30, generator=generator(1)) == analyse_stability(
+        few, window=30, generator=generator(2)
+    )
+    drawn = [analyse_stability(many, window=30, generator=generator(seed)).ci95 for seed in (1, 1, 2)]
+    assert drawn[0] == drawn[1] != drawn[2]
+    assert drawn[0] == pytest.approx(drawn[2], rel=0.1)
+
+
+def test_two_runs_have_s_but_no_interval() -> None:
+    analysed = analyse_stability(curves(2, 30), window=30, generator=generator())
+    assert analysed.s > 0
+    assert analysed.ci95 is None
+
+
+# --- comparing two S --------------------------------------------------------------------------------------
+
+
+def test_p_of_two_s_is_scipys_exact_permutation_p_of_the_centred_curves() -> None:
+    first, second = curves(8, 30, seed=1), 5 + curves(8, 30, seed=2) * 1.5
+    both = np.concatenate([errors - np.median(errors, axis=0) for errors in (first, second)])
+
+    def contrast(rows: Floats, other_rows: Floats) -> float:
+        s, other = (naive_stability(both[chosen.astype(int)], 30, 0) for chosen in (rows, other_rows))
+        return abs(s - other) / (s + other)
+
+    oracle = scipy.stats.permutation_test(
+        (np.arange(8), np.arange(8) + 8),  # scipy swaps row numbers, run by run
+        contrast,
+        permutation_type="samples",
+        alternative="greater",
+        vectorized=False,
+        n_resamples=np.inf,
+    )
+    compared = compare_stability(first, second, window=30, permutations=2**8, generator=generator())
+    assert 0.01 < compared.p < 0.9
+    assert compared.p == oracle.pvalue
+    assert compared.s == stability(first, window=30)
+    assert compared.s_reference == stability(second, window=30)
+    assert compared.runs == 8
+
+
+def test_p_of_two_s_from_random_swaps_agrees_with_the_exact_one() -> None:
+    first, second = curves(12, 30, seed=3), 31 + 1.5 * (curves(12, 30, seed=4) - 31)
+    exact = compare_stability(first, second, window=30, permutations=2**12, generator=generator()).p
+    random = compare_stability(first, second, window=30, permutations=2**12 - 1, generator=generator()).p
+    assert 0.01 < exact < 0.9
+    assert random == pytest.approx(exact, abs=4 * math.sqrt(exact * (1 - exact) / 2**12))
+    assert (random * 2**12) % 1 == 0  # (b + 1) / (m + 1) with m + 1 = 2**12
+
+
+def test_p_of_two_s_does_not_see_levels_trends_or_which_comes_first() -> None:
+    first, second = curves(8, 30, seed=5), curves(8, 30, seed=6)
+    expected = compare_stability(first, second, window=30, generator=generator())
+    trend = np.linspace(3, 1, 30)
+    moved = compare_stability(first + trend, second - 2, window=30, generator=generator())
+    turned = compare_stability(second, first, window=30, generator=generator())
+    assert moved.p == turned.p == expected.p
+    assert (turned.s, turned.s_reference) == (expected.s_reference, expected.s)
+
+
+def test_equal_curves_and_s_of_zero_cannot_be_told_apart() -> None:
+    errors = curves(20, 30)
+    assert compare_stability(errors, errors, window=30, generator=generator()).p == 1
+    flat = np.repeat(np.arange(6.0)[:, None], 30, axis=1)
+    assert compare_stability(flat, flat, window=30, generator=generator()).p == 1
+
+
+def test_s_of_different_numbers_of_runs_are_not_compared() -> None:
+    with pytest.raises(ValueError, match="5 and 6 runs"):
+        compare_stability(curves(5, 30), curves(6, 30), window=30, generator=generator())
+
+
+def test_curves_of_different_length_are_compared_over_the_same_last_epochs() -> None:
+    errors = curves(6, 60)
+    assert compare_stability(errors, errors[:, 20:], window=30, generator=generator()).p == 1
+
+
+@pytest.mark.parametrize(
+    ("runs", "p", "corrected", "reason"),
+    [
+        (20, 0.31, None, "20 runs cannot tell them apart (permutation p = 0.31)"),
+        (20, 0.03, 0.09, "20 runs cannot tell them apart (permutation p = 0.09)"),
+        (5, 0.0625, None, "5 runs are too few: no result could be below p = 0.062; 6 are needed"),
+        (6, 0.03125, None, None),
+        (20, 0.05, 0.05, None),
+    ],
+)
+def test_s_is_ranked_only_where_the_runs_can_tell(
+    runs: int, p: float, corrected: float | None, reason: str | None
+) -> None:
+    comparison = StabilityComparison(s=1e-3, s_reference=2e-3, p=p, runs=runs)
+    assert ranking_obstacle(comparison, p=corrected) == reason
+
+
+def test_six_runs_are_enough_for_a_clear_case() -> None:
+    noise = generator(7).normal(0, 0.1, (6, 30)), generator(8).normal(0, 10, (6, 30))
+    compared = compare_stability(*noise, window=30, generator=generator())
+    assert compared.p == 2 / 2**6
+    assert ranking_obstacle(compared) is None
+
+
+# --- errors -----------------------------------------------------------------------------------------------
+
+
+def test_errors_are_summarised_by_hand() -> None:
+    summary = summarise_errors([3.0, 5.0, 4.0, 8.0])
+    assert (summary.mean, summary.n) == (5, 4)
+    assert summary.sd == pytest.approx(math.sqrt(14 / 3))
+    half = 3.182446305284263 * math.sqrt(14 / 3) / 2  # t(0.975, 3) from the tables
+    assert summary.ci95 == pytest.approx((5 - half, 5 + half))
+
+
+def test_the_t_interval_is_scipys() -> None:
+    values = curves(1, 20)[0]
+    expected = scipy.stats.ttest_1samp(values, 0).confidence_interval(0.95)
+    assert summarise_errors(values).ci95 == pytest.approx((expected.low, expected.high), rel=1e-12)
+
+
+def test_one_error_has_no_spread() -> None:
+    summary = summarise_errors([3.5])
+    assert (summary.mean, summary.sd, summary.n, summary.ci95) == (3.5, None, 1, None)
+
+
+@pytest.mark.parametrize("values", [[], [[1.0, 2.0]], [1.0, math.nan], [math.inf]])
+def test_errors_that_are_no_complete_vector_are_refused(values: list[float]) -> None:
+    with pytest.raises(ValueError, match=r"shape|not finite"):
+        summarise_errors(values)
+    with pytest.raises(ValueError, match=r"shape|not finite"):
+        paired_difference(values, values, generator=generator())
+
+
+# --- paired differences -----------------------------------------------------------------------------------
+
+
+def test_sign_flips_by_hand() -> None:
+    # Differences 1, 2, 3: only +++ and --- of the eight sign patterns reach |sum| = 6.
+    compared = paired_difference([11.0, 12.0, 13.0], [10.0, 10.0, 10.0], generator=generator())
+    assert (compared.difference, compared.p, compared.n) == (2, 0.25, 3)
+    half = 4.302652729911275 / math.sqrt(3)
+    assert compared.ci95 == pytest.approx((2 - half, 2 + half))
+
+
+@pytest.mark.parametrize("quantum", [None, 0.5])
+def test_exact_sign_flips_agree_with_scipy(quantum: float | None) -> None:
+    draw = generator(1)
+    values, reference = draw.normal(7.3, 0.3, 10), draw.normal(7.5, 0.3, 10)
+    if quantum:  # many ties
+        values, reference = np.round(values / quantum) * quantum, np.round(reference / quantum) * quantum
+    compared = paired_difference(values, reference, permutations=2**10, generator=generator())
+    oracle = scipy.stats.permutation_test(
+        (values, reference),
+        lambda x, y, axis: np.mean(x - y, axis=axis),
+        permutation_type="samples",
+        vectorized=True,
+        n_resamples=np.inf,
+    )
+    assert 0.01 < compared.p < 1
+    assert compared.p == pytest.approx(oracle.pvalue, rel=1e-12)
+
+
+def test_random_sign_flips_agree_with_scipy() -> None:
+    draw = generator(2)
+    values, reference = draw.normal(7.3, 0.3, 20), draw.normal(7.45, 0.3, 20)
+    compared = paired_difference(values, reference, permutations=9_999, generator=generator())
+    oracle = scipy.stats.permutation_test(
+        (values, reference),
+        lambda x, y, axis: np.mean(x - y, axis=axis),
+        permutation_type="samples",
+        vectorized=True,
+        n_resamples=99_999,
+        rng=generator(3),
+    ).pvalue
+    assert 0.005 < oracle < 0.5
+    assert compared.p == pytest.approx(oracle, abs=4 * math.sqrt(oracle / 9_999))
+
+
+def test_ties_of_coarse_errors_count_as_extreme() -> None:
+    # 0.1 + 0.2 - 0.3 is not 0 in binary: by symmetry every one of the eight sums ties with the data's.
+    compared = paired_difference([0.1, 0.2, 0.0], [0.0, 0.0, 0.3], permutations=8, generator=generator())
+    assert compared.difference == pytest.approx(0, abs=1e-15)
+    assert compared.p == 1
+
+
+def test_no_difference_has_p_1_and_an_interval_of_no_width() -> None:
+    compared = paired_difference([3.0] * 20, [2.5] * 20, generator=generator())
+    assert compared.ci95 == (0.5, 0.5)
+    assert compared.p == pytest.approx(1e-4)  # (0 + 1) / (9,999 + 1)
+    assert paired_difference([3.0] * 20, [3.0] * 20, generator=generator()).p == 1
+
+
+def test_one_pair_proves_nothing() -> None:
+    compared = paired_difference([3.0], [2.0], generator=generator())
+    assert (compared.difference, compared.ci95, compared.p, compared.n) == (1, None, 1, 1)
+
+
+def test_turning_the_pair_round_turns_the_difference_round() -> None:
+    values, reference = curves(2, 20)
+    forth = paired_difference(values, reference, generator=generator())
+    back = paired_difference(reference, values, generator=generator())
+    assert forth.ci95 is not None
+    assert back.ci95 is not None
+    assert back.difference == -forth.difference
+    assert back.ci95 == pytest.approx((-forth.ci95[1], -forth.ci95[0]))
+    assert back.p == forth.p
+
+
+def test_the_same_generator_gives_the_same_p() -> None:
+    values, reference = curves(2, 20)
+    first, again, other = (
+        paired_difference(values, reference, permutations=199, generator=generator(seed)).p
+        for seed in (1, 1, 2)
+    )
+    assert first == again != other
+
+
+def test_unpaired_lengths_and_no_permutations_are_refused() -> None:
+    with pytest.raises(ValueError, match="3 values and 2 reference values are not paired"):
+        paired_difference([1.0, 2.0, 3.0], [1.0, 2.0], generator=generator())
+    with pytest.raises(ValueError, match="permutations is 0"):
+        paired_difference([1.0, 2.0], [1.0, 2.0], permutations=0, generator=generator())
+
+
+# --- Holm -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("p_values", "corrected"),
+    [
+        ([], []),
+        ([0.04], [0.04]),
+        ([0.01, 0.04, 0.03, 0.005], [0.03, 0.06, 0.06, 0.02]),  # 4 x .005, 3 x .01, 2 x .03, then .04 held up
+        ([0.2, 0.6, 0.5], [0.6, 1.0, 1.0]),
+        ([0.02, 0.02], [0.04, 0.04]),
+    ],
+)
+def test_holm_by_hand(p_values: list[float], corrected: list[float]) -> None:
+    assert holm(p_values) == pytest.approx(corrected)
+
+
+def test_holm_rejects_what_the_step_down_rule_rejects() -> None:
+    draw = generator(4)
+    for _ in range(200):
+        p_values = draw.random(6) ** 3
+        rejected = set()
+        for step, index in enumerate(np.argsort(p_values)):
+            if p_values[index] > 0.05 / (6 - step):
+                break
+            rejected.add(int(index))
+        assert {index for index, p in enumerate(holm(list(p_values))) if p <= 0.05} == rejected
+
+
+@pytest.mark.parametrize("wrong", [-0.1, 1.1, math.nan])
+def test_holm_refuses_what_is_no_probability(wrong: float) -> None:
+    with pytest.raises(ValueError, match=r"0\.\.1"):
+        holm([0.5, wrong])
