@@ -4,6 +4,7 @@
     ├── InputError        2   the user's input: files, keys, arguments
     ├── DataError         3   data missing or corrupt
     ├── ResourceError     4   the machine or cluster cannot hold what was asked for
+    ├── TrainingError     5   nothing can go on, because what it builds on failed or diverged
     ├── StoreError        6   store full, unreachable, damaged or held by another driver
     └── Interrupted      75   stopped by the user; what is finished is kept
 
@@ -15,7 +16,7 @@ EXIT_BUG = 1
 EXIT_INPUT = 2
 EXIT_DATA = 3
 EXIT_RESOURCES = 4
-EXIT_RUNS_FAILED = 5  # the command finished, but some runs failed or diverged: no exception
+EXIT_RUNS_FAILED = 5  # also without an exception: the command finished, but some runs failed or diverged
 EXIT_STORE = 6
 EXIT_INTERRUPTED = 75
 
@@ -55,6 +56,12 @@ class ResourceError(HkrunError):
     """The request does not fit the machine or the cluster."""
 
     exit_code = EXIT_RESOURCES
+
+
+class TrainingError(HkrunError):
+    """A teacher failed or diverged, so that no run can start."""
+
+    exit_code = EXIT_RUNS_FAILED
 
 
 class StoreError(HkrunError):

@@ -1,0 +1,333 @@
+"""One sweep from plan to report: the one place that brings plan, cluster, tracking and report together."""
+
+import logging
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from hkrun.config import Cell, teacher_id
+from hkrun.errors import EXIT_DONE, EXIT_RUNS_FAILED, TrainingError
+from hkrun.plan import Plan, PlannedTeacher, make_plan, save_plan
+from hkrun.report import Summary, summarise, write_report
+from hkrun.spaces import Sweep, with_content
+from hkrun.store import Store, TeacherRecord
+
+if TYPE_CHECKING:
+    from hkrun.tracking import Links, Mirror
+    from hkrun.trial import Task
+
+logger = logging.getLogger("hkrun")
+
+# One thread per process, whatever the machine: as many runs as cores use them better than threads would, and
+# the number of threads decides the last bits of a result.
+THREADS = 1
+
+
+class Observer(Protocol):
+    """Who watches a sweep; called in the driver, one call at a time."""
+
+    def plan_made(self, plan: Plan, *, slots: int) -> None:
+        """What will run, and how many tasks at a time."""
+
+    def entered(self, stage: str) -> None:
+        """What happens from now on, in words."""
+
+    def started(self, task: "Task") -> None:
+        """A task has got its process."""
+
+    def progressed(self, task: "Task", progress: Mapping[str, object]) -> None:
+        """A task is this far: seed, epoch, epochs, error_pct."""
+
+    def ended(self, task: "Task", outcomes: Sequence[Mapping[str, object]]) -> None:
+        """A task is over; its outcomes are those of `hkrun.trial.run_task`."""
+
+    def failed(self, task: "Task", message: str) -> None:
+        """A task has no outcome, and why."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What a sweep came to.
+
+    Attributes:
+        summary: The results.
+        plan: What had to run at the beginning.
+        report: Where each file of the report is, by name.
+        links: Where MLflow shows it; None where MLflow could not be brought up to date.
+        problems: Tasks that have no outcome, a line each.
+        log_folder: Where Ray's and the tasks' output is.
+        exit_code: 0, or 5 where runs failed or diverged.
+    """
+
+    summary: Summary
+    plan: Plan
+    report: Mapping[str, str]
+    links: "Links | None"
+    problems: tuple[str, ...]
+    log_folder: Path
+    exit_code: int
+
+
+def plan_sweep(sweep: Sweep, store: Store | None, *, data_dir: Path | None, workers: int) -> Plan:
+    """Plans a sweep on this machine, or on the cluster that RAY_ADDRESS names. Nothing is written.
+
+    Raises:
+        ResourceError: Not one run fits.
+        DataError: The content of a `folder` data set cannot be read.
+        StoreError: The store cannot be read.
+    """
+    sweep = _fix_content(sweep, data_dir)
+    return make_plan(sweep, store, workers=workers, slots=_find_slots(workers, _log_folder(store)))
+
+
+def run_sweep(
+    sweep: Sweep,
+    store: Store,
+    *,
+    data_dir: Path | None,
+    workers: int,
+    fail_fast: bool,
+    observer: Observer,
+) -> Outcome:
+    """Runs what a sweep lacks, mirrors it to MLflow and writes the report.
+
+    Args:
+        sweep: What is wanted.
+        store: Where records go; what it has is not run again.
+        data_dir: Where data sets lie that are not embedded.
+        workers: Processes that train one run together.
+        fail_fast: Whether the first failed run stops the others.
+        observer: Who is told how it goes.
+
+    Raises:
+        ResourceError: Not one run fits. Nothing was started.
+        DataError: The data set is missing or damaged.
+        StoreError: The store cannot be used, or another driver runs this sweep.
+        TrainingError: No teacher could be trained.
+        Interrupted: The user stopped it.
+    """
+    from hkrun.tracking import Mirror
+
+    sweep = _fix_content(sweep, data_dir)
+    log_folder = _log_folder(store)
+    with store.hold(store.sweep_folder(sweep.name, sweep.dataset)):
+        plan = make_plan(sweep, store, workers=workers)
+        if plan.packs:
+            slots = _find_slots(workers, log_folder)
+            plan = make_plan(sweep, store, workers=workers, slots=slots)
+            observer.plan_made(plan, slots=slots)
+        save_plan(store, sweep, workers=workers)
+        mirror = Mirror(sweep, store, warn=logger.warning, world_size=workers)
+        crew = _Crew(store, data_dir=data_dir, workers=workers, fail_fast=fail_fast, observer=observer)
+        problems = crew.train(plan, mirror) if plan.packs else []
+        observer.entered("Writing the report")
+        summary = summarise(sweep, store, world_size=workers)
+        report = write_report(summary, store)
+        observer.entered("Bringing MLflow up to date")
+        links = mirror.finish(summaries=_summary_metrics(summary), files=_report_files(store, sweep, report))
+    unwell = problems or any(cell.failed or cell.diverged for cell in summary.cells)
+    return Outcome(
+        summary=summary,
+        plan=plan,
+        report=report,
+        links=links,
+        problems=tuple(problems),
+        log_folder=log_folder,
+        exit_code=EXIT_RUNS_FAILED if unwell else EXIT_DONE,
+    )
+
+
+def train_teacher(
+    sweep: Sweep, store: Store, *, data_dir: Path | None, workers: int, observer: Observer
+) -> TeacherRecord:
+    """Trains the teacher of a sweep's first cell, unless the store has it.
+
+    Raises:
+        ResourceError: It does not fit.
+        DataError: The data set is missing or damaged.
+        StoreError: The store cannot be used.
+        TrainingError: It failed or diverged.
+        Interrupted: The user stopped it.
+    """
+    cell = _fix_content(sweep, data_dir).cells[0].cell
+    identity = teacher_id(cell)
+    if store.teacher(identity) is None:
+        crew = _Crew(store, data_dir=data_dir, workers=workers, fail_fast=True, observer=observer)
+        problems = crew.train_teachers([PlannedTeacher(teacher_id=identity, cell=cell)])
+        if problems:
+            raise TrainingError("\n".join(problems))
+    record = store.teacher(identity)
+    assert record is not None, "a task that ended well leaves its record"
+    return record
+
+
+class _Crew:
+    """Sends tasks to the cluster, and tells observer and mirror what becomes of them."""
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        data_dir: Path | None,
+        workers: int,
+        fail_fast: bool,
+        observer: Observer,
+    ) -> None:
+        self._store, self._data_dir, self._workers = store, data_dir, workers
+        self._fail_fast, self._observer = fail_fast, observer
+        self._log_folder = _log_folder(store)
+
+    def train(self, plan: Plan, mirror: "Mirror") -> list[str]:
+        """Trains a plan's teachers, then its runs.
+
+        Returns:
+            What has no outcome and why, a line each.
+
+        Raises:
+            TrainingError: Every run needs a teacher that could not be trained.
+        """
+        problems = self.train_teachers(plan.teachers) if plan.teachers else []
+        packs = [
+            pack
+            for pack in plan.packs
+            if not pack.cell.uses_teacher or self._store.teacher(teacher_id(pack.cell)) is not None
+        ]
+        if not packs or (problems and self._fail_fast):
+            raise TrainingError("\n".join(problems))
+        self._check_data(plan.sweep.dataset)
+        tasks = [self._task(pack.cell, pack.cell_id, pack.seeds) for pack in packs]
+        self._observer.entered("Training")
+        return problems + self._run(tasks, mirror)
+
+    def train_teachers(self, teachers: Sequence[PlannedTeacher]) -> list[str]:
+        """Trains teachers; returns why those that could not be trained could not, a line each."""
+        self._check_data(teachers[0].cell.dataset)
+        self._observer.entered("Training the teacher" if len(teachers) == 1 else "Training the teachers")
+        return self._run([self._task(teacher.cell, teacher.teacher_id, ()) for teacher in teachers], None)
+
+    def _check_data(self, name: str) -> None:
+        """Finds, and where there is a network fetches, the data set before many processes ask for it at once."""
+        from hkrun.data import load_dataset
+
+        load_dataset(name, data_dir=self._data_dir)
+
+    def _task(self, cell: Cell, identity: str, seeds: tuple[int, ...]) -> "Task":
+        from hkrun.trial import Task
+
+        return Task(
+            cell=cell,
+            cell_id=identity,
+            seeds=seeds,
+            store=self._store.uri,
+            data_dir=None if self._data_dir is None else str(self._data_dir.absolute()),
+            threads=THREADS,
+            device=_find_device(),
+            world_size=self._workers,
+        )
+
+    def _run(self, tasks: "Sequence[Task]", mirror: "Mirror | None") -> list[str]:
+        from hkrun.cluster import run_tasks
+
+        watch = _Watch(tasks, self._observer, mirror)
+        run_tasks(
+            tasks,
+            workers=self._workers,
+            observer=watch,
+            fail_fast=self._fail_fast,
+            log_folder=self._log_folder,
+        )
+        return watch.problems
+
+
+class _Watch:
+    """Translates task numbers for the sweep's observer, and passes finished runs on to MLflow."""
+
+    def __init__(self, tasks: "Sequence[Task]", observer: Observer, mirror: "Mirror | None") -> None:
+        self._tasks, self._observer, self._mirror = tasks, observer, mirror
+        self.problems: list[str] = []
+
+    def started(self, index: int) -> None:
+        self._observer.started(self._tasks[index])
+
+    def progress(self, index: int, progress: Mapping[str, object]) -> None:
+        self._observer.progressed(self._tasks[index], progress)
+
+    def done(self, index: int, outcomes: Sequence[Mapping[str, object]]) -> None:
+        task = self._tasks[index]
+        for outcome in outcomes:
+            if outcome["seed"] is None and outcome["status"] != "finished":
+                self.problems.append(f"teacher {task.cell_id}: {outcome['message']}")
+            if self._mirror is not None:
+                self._mirror.run_done(task.cell_id, int(str(outcome["seed"])))
+        self._observer.ended(task, outcomes)
+
+    def failed(self, index: int, message: str) -> None:
+        self.problems.append(f"{self._tasks[index].name}: {message}")
+        self._observer.failed(self._tasks[index], message)
+
+
+def _fix_content(sweep: Sweep, data_dir: Path | None) -> Sweep:
+    """Makes the content of a `folder` data set part of every cell."""
+    if sweep.dataset != "folder" or sweep.recipe.cell.dataset_sha256:
+        return sweep
+    from hkrun.data import fingerprint
+
+    return with_content(sweep, fingerprint(sweep.dataset, data_dir))
+
+
+def _find_device() -> str:
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _find_slots(workers: int, log_folder: Path) -> int:
+    from hkrun.cluster import Request, find_slots
+
+    return find_slots(Request(workers=workers, threads=THREADS, device=_find_device()), log_folder=log_folder)
+
+
+def _log_folder(store: Store | None) -> Path:
+    """Logs are files of this machine: beside the records where those are too."""
+    if store is not None and store.local_path is not None:
+        return store.local_path / "logs"
+    return Path(tempfile.gettempdir()) / "hkrun-logs"
+
+
+def _summary_metrics(summary: Summary) -> dict[str, dict[str, float | None]]:
+    """What MLflow shows of a cell on its parent run."""
+    return {
+        cell.cell_id: {
+            "error_last": cell.error_last.mean if cell.error_last else None,
+            "error_best": cell.error_best.mean if cell.error_best else None,
+            "stability": cell.stability.s if cell.stability else None,
+            "mean_range": cell.stability.mean_range if cell.stability else None,
+        }
+        for cell in summary.cells
+    }
+
+
+def _report_files(store: Store, sweep: Sweep, report: Mapping[str, str]) -> dict[str, bytes]:
+    folder = store.sweep_folder(sweep.name, sweep.dataset)
+    return {name: store.read(folder, name) for name in report}
+
+
+def mirror_sweep(sweep: Sweep, store: Store, *, workers: int) -> "Links":
+    """Brings MLflow up to date with a sweep, from the store alone; doing it again adds nothing.
+
+    Raises:
+        StoreError: MLflow or the store cannot be reached.
+    """
+    from hkrun.tracking import sync
+
+    summary = summarise(sweep, store, world_size=workers)
+    report = write_report(summary, store)
+    return sync(
+        sweep,
+        store,
+        summaries=_summary_metrics(summary),
+        files=_report_files(store, sweep, report),
+        world_size=workers,
+    )
