@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 
 class Verdict(Protocol):
-    """What a discriminator says of a batch of B logits."""
+    """What a discriminator says of a batch of B logits; `hkrun.models.Verdict` is one."""
 
     @property
     def source(self) -> Tensor:

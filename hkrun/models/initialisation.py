@@ -23,9 +23,8 @@ def initialise(module: nn.Module, generator: torch.Generator) -> None:
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d) and layer.bias is None:
             fan_out = layer.out_channels * math.prod(layer.kernel_size)
-            _assign(
-                layer.weight, _like(layer.weight).normal_(std=math.sqrt(2 / fan_out), generator=generator)
-            )
+            deviation = math.sqrt(2 / fan_out)
+            _assign(layer.weight, _like(layer.weight).normal_(std=deviation, generator=generator))
         elif isinstance(layer, nn.Linear):
             bound = 1 / math.sqrt(layer.in_features)
             for parameter in layer.parameters():
