@@ -1,0 +1,5 @@
+"""`python -m hkrun` is `hkrun`."""
+
+from hkrun.cli import main
+
+main()

@@ -1,0 +1,19 @@
+"""The command line: verbs in, exit codes out.
+
+    program.py      the entry point: signals, errors, exit codes
+    verbs.py        how verbs and their help look
+    invocation.py   the options that all verbs share, and where output goes
+    running.py      sweep, run, teacher, resume
+    reading.py      report, stability, status
+    keys.py         keys
+    mirroring.py    sync, ui
+    stored.py       the sweeps of a store by name
+    doctor.py       doctor
+    display.py      the live view of a running sweep
+
+Nothing heavy is imported before a verb needs it: `hkrun --help` must answer at once.
+"""
+
+from hkrun.cli.program import main
+
+__all__ = ["main"]

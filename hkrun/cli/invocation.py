@@ -1,0 +1,153 @@
+"""One call of hkrun: the options that all verbs share, and where its output goes."""
+
+import functools
+import json
+import logging
+import os
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from hkrun.store import Store
+
+DEFAULT_STORE = "./hkrun-store"
+STORE_VARIABLE = "HKRUN_STORE"
+COMMON_OPTIONS = ("store", "data_dir", "as_json", "yes", "verbose")
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+@dataclass
+class Invocation:
+    """What the common options say.
+
+    Attributes:
+        store_uri: Path or URI of the store.
+        data_dir: Where data sets lie that are not embedded.
+        as_json: One JSON document on stdout; what people read goes to stderr.
+        yes: Whether every question is answered with yes.
+        resumable: How to go on after an interruption, once there is something to go on with.
+    """
+
+    store_uri: str = field(default_factory=lambda: os.environ.get(STORE_VARIABLE) or DEFAULT_STORE)
+    data_dir: Path | None = None
+    as_json: bool = False
+    yes: bool = False
+    resumable: str | None = None
+
+    def open_store(self, *, create: bool) -> "Store":
+        """Opens the store.
+
+        Raises:
+            StoreError: There is none and none is to be made, or it cannot be reached.
+        """
+        from hkrun.store import open_store
+
+        return open_store(self.store_uri, create=create)
+
+    def find_store(self) -> "Store | None":
+        """The store, or None where there is none yet."""
+        from hkrun.store import open_store
+
+        if "://" not in self.store_uri and not Path(self.store_uri).expanduser().exists():
+            return None
+        return open_store(self.store_uri, create=False)
+
+    @functools.cached_property
+    def messages(self) -> "Console":
+        """Where progress and messages go: stderr."""
+        from rich.console import Console
+
+        return Console(stderr=True, highlight=False, soft_wrap=True)
+
+    def results(self) -> "Console":
+        """Where what a person asked for goes: stdout, which belongs to the document with `--json`."""
+        from rich.console import Console
+
+        # Tables are laid out for 100 columns: a pipe has no width of its own.
+        width = None if (sys.stderr if self.as_json else sys.stdout).isatty() else 100
+        return Console(stderr=self.as_json, highlight=False, width=width)
+
+    def print_document(self, document: Mapping[str, object]) -> None:
+        """Prints the one JSON document."""
+        click.echo(json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False))
+
+    def confirm(self, question: str) -> bool:
+        """Asks, where somebody is there to answer; otherwise the answer is yes."""
+        if self.yes or not sys.stdin.isatty():
+            return True
+        return click.confirm(question, default=True, err=True)
+
+    def log_folder(self) -> Path | None:
+        """The store's folder of log files; None where there is no local store."""
+        store = Path(self.store_uri).expanduser()
+        is_local = "://" not in self.store_uri and (store / "store.json").is_file()
+        return store / "logs" if is_local else None
+
+
+def common_options(command: Command) -> Command:
+    """Adds the options that every verb accepts; they end up in the `Invocation`."""
+    options = [
+        click.option(
+            "--store",
+            metavar="PATH|URI",
+            expose_value=False,
+            callback=_keep("store_uri"),
+            help=f"Where records are: a folder or s3://BUCKET/PREFIX; {STORE_VARIABLE} or {DEFAULT_STORE}.",
+        ),
+        click.option(
+            "--data",
+            "data_dir",
+            metavar="DIR",
+            type=click.Path(path_type=Path),
+            expose_value=False,
+            callback=_keep("data_dir"),
+            help="Where data sets lie that are not embedded.",
+        ),
+        click.option(
+            "--json",
+            "as_json",
+            is_flag=True,
+            expose_value=False,
+            callback=_keep("as_json"),
+            help="One JSON document on stdout, also on errors.",
+        ),
+        click.option(
+            "--yes",
+            is_flag=True,
+            expose_value=False,
+            callback=_keep("yes"),
+            help="Answer every question with yes.",
+        ),
+        click.option(
+            "-v",
+            "--verbose",
+            is_flag=True,
+            expose_value=False,
+            callback=_set_verbosity,
+            help="Say more on stderr.",
+        ),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def _keep(attribute: str) -> Callable[[click.Context, click.Parameter, object], None]:
+    def callback(context: click.Context, _parameter: click.Parameter, value: object) -> None:
+        if value is not None and value is not False:
+            setattr(context.find_object(Invocation), attribute, value)
+
+    return callback
+
+
+def _set_verbosity(_context: click.Context, _parameter: click.Parameter, value: bool) -> None:
+    if value:
+        logging.getLogger("hkrun").setLevel(logging.INFO)

@@ -1,0 +1,92 @@
+"""The verb `keys`: what can be set in a cell, and what it means."""
+
+import fnmatch
+import json
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+import click
+
+from hkrun.cli.invocation import Invocation
+from hkrun.cli.verbs import verb
+from hkrun.config import Value, describe_range, describe_type, keys, nearest
+from hkrun.errors import EXIT_DONE, InputError
+from hkrun.methods import METHODS
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+@verb(
+    "keys",
+    purpose="Find your way",
+    examples=(
+        ("hkrun keys", "all keys by section"),
+        ("hkrun keys student", "those whose name contains 'student'"),
+        ("hkrun keys 'loss.lambda_*' --json", "a pattern; for a script"),
+    ),
+)
+@click.argument("pattern", required=False)
+def show_keys(invocation: Invocation, *, pattern: str | None) -> int:
+    """List the keys of a configuration: type, range, default, source.
+
+    Any of them can stand in a search space or recipe, or on the command line as KEY=VALUE.
+    """
+    names = _matching(pattern)
+    if invocation.as_json:
+        invocation.print_document({"keys": [_document(name) for name in names]})
+        return EXIT_DONE
+    console = invocation.results()
+    for section, members in groupby(names, key=lambda name: name.rpartition(".")[0]):
+        console.print(f"\n[bold]{section or 'the cell itself'}[/bold]")
+        for name in members:
+            _print_key(console, name)
+    return EXIT_DONE
+
+
+def _matching(pattern: str | None) -> list[str]:
+    """The keys that a pattern means: parts of names, or a shell pattern.
+
+    Raises:
+        InputError: It means none.
+    """
+    if pattern is None:
+        return list(keys())
+    wanted = pattern if any(mark in pattern for mark in "*?[") else f"*{pattern}*"
+    found = [name for name in keys() if fnmatch.fnmatchcase(name, wanted)]
+    if not found:
+        raise InputError(f"{pattern}: no key matches{nearest(pattern, keys())}; `hkrun keys` lists them all")
+    return found
+
+
+def _document(name: str) -> dict[str, object]:
+    kind, default, info = keys()[name]
+    return {
+        "key": name,
+        "type": describe_type(kind),
+        "range": describe_range(info),
+        "default": default,
+        "source": info.source,
+        "doc": info.doc,
+    }
+
+
+def _print_key(console: "Console", name: str) -> None:
+    from rich.padding import Padding
+    from rich.text import Text
+
+    kind, default, info = keys()[name]
+    limits = describe_range(info)
+    allowed = limits if info.choices else ", ".join(filter(None, (describe_type(kind), limits)))
+    heading = Text.assemble((f"  {name}", "cyan"), f" = {_written(default)}", (f"   {allowed}", "dim"))
+    console.print(heading)
+    console.print(Padding(Text(info.doc), (0, 0, 0, 6)))
+    if name == "method":
+        for method, what in METHODS.items():
+            console.print(Padding(Text(f"{method}: {what.summary}"), (0, 0, 0, 8)))
+    console.print(Padding(Text(f"default: {info.source}", "dim"), (0, 0, 0, 6)))
+
+
+def _written(value: Value) -> str:
+    """A value as TOML has it; a word without its quotes, as on the command line."""
+    return value if isinstance(value, str) and value else json.dumps(value)

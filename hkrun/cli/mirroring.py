@@ -1,0 +1,73 @@
+"""The verbs about MLflow: sync, ui."""
+
+from dataclasses import asdict
+
+import click
+
+from hkrun.cli.invocation import Invocation
+from hkrun.cli.stored import find_plans
+from hkrun.cli.verbs import verb
+from hkrun.errors import EXIT_DONE
+
+
+@verb(
+    "sync",
+    purpose="Look at them in MLflow",
+    examples=(
+        ("hkrun sync", "every sweep of ./hkrun-store into MLflow"),
+        (
+            "MLFLOW_TRACKING_URI=http://server:5000 hkrun sync",
+            "into that server instead of the store's database",
+        ),
+    ),
+)
+@click.argument("name", required=False)
+@click.option("--dataset", metavar="NAME", help="Only the sweep on this data set.")
+def sync(invocation: Invocation, *, name: str | None, dataset: str | None) -> int:
+    """Put what MLflow lacks of the store's sweeps there.
+
+    Sweeps do this while they run; this catches up after a server was away, or fills another one. Running it
+    again adds nothing.
+    """
+    from hkrun.sweep import mirror_sweep
+
+    store = invocation.open_store(create=False)
+    synced = []
+    for stored in find_plans(store, name, dataset):
+        links = mirror_sweep(stored.sweep, store, workers=stored.workers)
+        synced.append({"sweep": stored.sweep.name, "dataset": stored.sweep.dataset, **asdict(links)})
+        invocation.messages.print(f"{stored.sweep.name} on {stored.sweep.dataset}: {links.view}")
+    if invocation.as_json:
+        invocation.print_document({"store": store.uri, "sweeps": synced})
+    else:
+        invocation.results().print("MLflow has everything. `hkrun ui` opens it.")
+    return EXIT_DONE
+
+
+@verb(
+    "ui",
+    purpose="Look at them in MLflow",
+    examples=(
+        ("hkrun ui", "MLflow's UI for ./hkrun-store, until Ctrl-C"),
+        ("hkrun ui --port 5050 --no-browser", "on that port, links only"),
+    ),
+)
+@click.option(
+    "--port", type=click.IntRange(1, 65535), help="Port on this machine's loopback; 5000 or the next free."
+)
+@click.option("--no-browser", is_flag=True, help="Do not open a browser.")
+def ui(invocation: Invocation, *, port: int | None, no_browser: bool) -> int:
+    """Open MLflow on the store's sweeps, and print the links that matter.
+
+    It answers on this machine only. With MLFLOW_TRACKING_URI set, the links lead to that server.
+    """
+    from hkrun.tracking import ui as serve_ui
+
+    store = invocation.open_store(create=False)
+    serve_ui(
+        store,
+        port=port,
+        open_browser=not no_browser,
+        say=lambda line: click.echo(line, err=invocation.as_json),
+    )
+    return EXIT_DONE

@@ -1,0 +1,173 @@
+"""The entry point: from arguments to an exit code, whatever happens on the way."""
+
+import contextlib
+import logging
+import os
+import platform
+import select
+import shlex
+import signal
+import sys
+import tempfile
+import traceback
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+import click
+
+import hkrun
+from hkrun.cli.doctor import doctor
+from hkrun.cli.invocation import Invocation, common_options
+from hkrun.cli.keys import show_keys
+from hkrun.cli.mirroring import sync, ui
+from hkrun.cli.reading import report, stability, status
+from hkrun.cli.running import resume, run, sweep, teacher
+from hkrun.cli.verbs import CONTEXT, Program
+from hkrun.errors import EXIT_BUG, EXIT_DONE, EXIT_INPUT, EXIT_INTERRUPTED, HkrunError, Interrupted
+
+
+@click.group(
+    cls=Program,
+    context_settings=CONTEXT,
+    purposes=("Train", "Read the results", "Look at them in MLflow", "Find your way"),
+    examples=(
+        ("hkrun doctor", "is this machine ready?"),
+        ("hkrun sweep stability --dry-run", "what would run, and for how long"),
+        ("hkrun sweep stability", "table 5 of the paper, on real handwritten digits"),
+        ("hkrun run method=supervised --seeds 3", "one configuration, three seeds"),
+    ),
+)
+@click.version_option(hkrun.__version__, message="hkrun %(version)s")
+@common_options
+def program() -> None:
+    """hkrun: many-seed studies of adversarial knowledge distillation (HKSANC)."""
+
+
+for _verb in (sweep, run, teacher, resume, report, stability, status, sync, ui, doctor, show_keys):
+    program.add_command(_verb)
+
+
+def main() -> NoReturn:
+    """Runs hkrun with the arguments of the process, and exits."""
+    sys.exit(call(sys.argv[1:]))
+
+
+def call(arguments: Sequence[str]) -> int:
+    """Runs hkrun.
+
+    Args:
+        arguments: Those after the program's name.
+
+    Returns:
+        The exit code.
+    """
+    invocation = Invocation(as_json="--json" in arguments)
+    try:
+        with _warnings_shown(invocation), _terminated_like_interrupted():
+            code = _invoke(arguments, invocation)
+            sys.stdout.flush()
+            return code
+    except click.UsageError as error:
+        command = error.ctx.command_path if error.ctx is not None else "hkrun"
+        return _refuse(invocation, EXIT_INPUT, [f"{error.format_message()} ({command} --help shows how)"])
+    except click.ClickException as error:
+        return _refuse(invocation, EXIT_INPUT, [error.format_message()])
+    except (KeyboardInterrupt, click.Abort, Interrupted):
+        advice = f"; go on with: {invocation.resumable}" if invocation.resumable else ""
+        return _refuse(invocation, EXIT_INTERRUPTED, [f"interrupted, what is finished is kept{advice}"])
+    except Exception as error:
+        if isinstance(error, BrokenPipeError) and _reader_is_gone():
+            _silence()
+            return EXIT_INTERRUPTED if invocation.resumable else EXIT_DONE
+        if isinstance(error, HkrunError) and error.exit_code != EXIT_BUG:
+            logging.getLogger(__name__).info("", exc_info=True)
+            return _refuse(invocation, error.exit_code, error.problems)
+        return _refuse(invocation, EXIT_BUG, [_describe_bug(error, invocation, arguments)])
+
+
+def _invoke(arguments: Sequence[str], invocation: Invocation) -> int:
+    try:
+        with program.make_context("hkrun", list(arguments), obj=invocation) as context:
+            return program.invoke(context) or EXIT_DONE
+    except click.exceptions.Exit as ending:
+        return ending.exit_code
+
+
+def _refuse(invocation: Invocation, code: int, problems: Sequence[str]) -> int:
+    """Says what is wrong, one line each, or in the JSON document; returns the code."""
+    with contextlib.suppress(BrokenPipeError):
+        if invocation.as_json:
+            message = problems[0] if len(problems) == 1 else f"{len(problems)} problems"
+            invocation.print_document(
+                {"error": {"code": code, "message": message, "problems": list(problems)}}
+            )
+        for problem in problems:
+            click.echo(f"{click.style('hkrun:', fg='red', bold=True)} {problem}", err=True)
+    return code
+
+
+def _describe_bug(error: Exception, invocation: Invocation, arguments: Sequence[str]) -> str:
+    """Keeps the traceback in a file and says where."""
+    heading = (
+        f"hkrun {hkrun.__version__}, Python {platform.python_version()}\n$ hkrun {shlex.join(arguments)}\n\n"
+    )
+    content = heading + "".join(traceback.format_exception(error))
+    reason = f"{type(error).__name__}: {error}".splitlines()[0]
+    try:
+        folder = invocation.log_folder()
+        if folder is not None:
+            folder.mkdir(exist_ok=True)
+        descriptor, name = tempfile.mkstemp(prefix="hkrun-error-", suffix=".log", dir=folder)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(content)
+    except OSError:
+        return f"a bug in hkrun: {reason}; its traceback:\n{content}"
+    return f"a bug in hkrun: {reason}; the traceback is in {Path(name).absolute()}"
+
+
+@contextlib.contextmanager
+def _terminated_like_interrupted() -> Iterator[None]:
+    """Makes SIGTERM do what Ctrl-C does, for schedulers that stop jobs with it."""
+
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextlib.contextmanager
+def _warnings_shown(invocation: Invocation) -> Iterator[None]:
+    """Shows what hkrun logs on stderr, above a live display where there is one."""
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            invocation.messages.print(f"hkrun: {self.format(record)}", markup=False)
+
+    logger, handler = logging.getLogger("hkrun"), Handler()
+    level = logger.level
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+
+
+def _reader_is_gone() -> bool:
+    """Whether whoever read stdout or stderr, such as `head`, has closed the pipe."""
+    poll = select.poll()
+    for stream in (sys.__stdout__, sys.__stderr__):
+        if stream is not None:
+            poll.register(stream.fileno(), 0)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
+
+
+def _silence() -> None:
+    """Points stdout at nothing, so that the interpreter's last flush does not fail."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

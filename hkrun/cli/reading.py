@@ -1,0 +1,201 @@
+"""The verbs that read what is there: report, stability, status."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from hkrun.cli.invocation import Invocation
+from hkrun.cli.stored import find_plan, find_plans
+from hkrun.cli.verbs import verb
+from hkrun.errors import EXIT_DONE, EXIT_RUNS_FAILED
+
+if TYPE_CHECKING:
+    from hkrun.plan import PlannedCell, StoredPlan
+    from hkrun.store import Store
+
+# The subsets of runs behind an interval of S: fixed, so that the same file gives the same interval.
+_INTERVAL_SEED = 0
+
+
+@verb(
+    "report",
+    purpose="Read the results",
+    examples=(
+        ("hkrun report stability", "the table, and the report's files written again"),
+        ("hkrun report stability --json", "every figure for a script"),
+    ),
+)
+@click.argument("name")
+@click.option("--dataset", metavar="NAME", help="Which, where the sweep was run on several data sets.")
+def report(invocation: Invocation, *, name: str, dataset: str | None) -> int:
+    """Write a sweep's report again from the store, and print its table.
+
+    Nothing is trained: what is missing is named. Works while the sweep is running, and without its file.
+    """
+    from hkrun.report import print_summary, summarise, write_report
+
+    store = invocation.open_store(create=False)
+    stored = find_plan(store, name, dataset)
+    summary = summarise(stored.sweep, store, world_size=stored.workers)
+    paths = write_report(summary, store)
+    if invocation.as_json:
+        invocation.print_document(summary.document())
+    else:
+        print_summary(summary, invocation.results())
+        invocation.results().print(f"\nReport   {paths['report.html']}")
+    return EXIT_RUNS_FAILED if any(cell.failed or cell.diverged for cell in summary.cells) else EXIT_DONE
+
+
+@verb(
+    "stability",
+    purpose="Read the results",
+    examples=(
+        ("hkrun stability curves.csv", "S over the last 100 epochs, per cell"),
+        ("hkrun stability curves.parquet --window 20 --json", "over the last 20, for a script"),
+    ),
+)
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option(
+    "--window",
+    type=click.IntRange(min=2),
+    default=100,
+    show_default=True,
+    help="How many last epochs S is taken over.",
+)
+@click.option(
+    "--ddof", type=click.IntRange(0, 1), default=0, show_default=True, help="Delta degrees of freedom of S."
+)
+def stability(invocation: Invocation, *, file: Path, window: int, ddof: int) -> int:
+    """Compute the convergence stability S of error curves from anywhere.
+
+    FILE is CSV or Parquet with the columns seed, epoch, error_pct (in percent) and optionally cell. S is
+    eq. (10) of the HKSANC paper: the variance over the last epochs of the range of the error across runs.
+    Curves that S is not defined for are refused, with every seed and epoch that is missing or wrong.
+    """
+    import numpy as np
+
+    from hkrun.curve_files import read_curves
+    from hkrun.stats import analyse_stability
+
+    analyses = {
+        cell: analyse_stability(
+            curves.error_pct, window=window, ddof=ddof, generator=np.random.default_rng(_INTERVAL_SEED)
+        )
+        for cell, curves in read_curves(file, window=window).items()
+    }
+    if invocation.as_json:
+        names = ("s", "ddof", "s_ddof1", "window", "runs", "mean_range", "ci95")
+        cells = [
+            {"cell": cell, **{name: getattr(analysis, name) for name in names}}
+            for cell, analysis in analyses.items()
+        ]
+        invocation.print_document({"cells": cells})
+        return EXIT_DONE
+    from rich.table import Table
+
+    table = Table(title=f"Convergence stability S over the last {window} epochs, in (percentage points)²")
+    for heading in (
+        "cell",
+        f"S (ddof {ddof})",
+        "approx. 95 %",
+        "S (ddof 1)",
+        "mean range",
+        "within-run sd",
+        "runs",
+    ):
+        table.add_column(heading, justify="left" if heading == "cell" else "right")
+    for cell, analysis in analyses.items():
+        interval = "-" if analysis.ci95 is None else f"{analysis.ci95[0]:.3g} to {analysis.ci95[1]:.3g}"
+        table.add_row(
+            cell,
+            f"{analysis.s:.4g}",
+            interval,
+            f"{analysis.s_ddof1:.4g}",
+            f"{analysis.mean_range:.3g}",
+            f"{analysis.within_run_sd:.3g}",
+            str(analysis.runs),
+        )
+    invocation.results().print(table)
+    return EXIT_DONE
+
+
+@verb(
+    "status",
+    purpose="Read the results",
+    examples=(
+        ("hkrun status", "every sweep of ./hkrun-store"),
+        ("hkrun status stability", "one, with the epoch that each unfinished run has reached"),
+    ),
+)
+@click.argument("name", required=False)
+@click.option("--dataset", metavar="NAME", help="Only on this data set.")
+def status(invocation: Invocation, *, name: str | None, dataset: str | None) -> int:
+    """Show what the store holds of each sweep, and what is missing.
+
+    Reads the store only, so it can be asked from anywhere while a sweep runs.
+    """
+    store = invocation.open_store(create=False)
+    sweeps = [_sweep_status(stored, store) for stored in find_plans(store, name, dataset)]
+    if invocation.as_json:
+        invocation.print_document({"store": store.uri, "sweeps": sweeps})
+        return EXIT_DONE
+    from rich.table import Table
+
+    for found in sweeps:
+        table = Table(
+            title=f"{found['sweep']} on {found['dataset']}: {found['done']} of {found['runs']} runs done"
+        )
+        for heading in ("cell", "name", "done", "failed", "diverged", "not finished, with a checkpoint"):
+            table.add_column(
+                heading, justify="left" if heading in ("cell", "name") else "right", overflow="fold"
+            )
+        for cell in found["cells"]:
+            table.add_row(
+                cell["cell_id"],
+                cell["name"],
+                f"{cell['done']}/{cell['runs']}",
+                _listed(cell["failed"]),
+                _listed(cell["diverged"]),
+                _listed(f"{run['seed']} ({run['epoch']}/{run['epochs']})" for run in cell["running"]),
+            )
+        invocation.results().print(table)
+    return EXIT_DONE
+
+
+def _sweep_status(stored: "StoredPlan", store: "Store") -> dict[str, Any]:
+    from hkrun.plan import make_plan
+
+    plan = make_plan(stored.sweep, store, workers=stored.workers)
+    return {
+        "sweep": stored.sweep.name,
+        "dataset": stored.sweep.dataset,
+        "runs": plan.num_runs,
+        "done": plan.num_done,
+        "to_run": plan.num_to_run,
+        "cells": [_cell_status(cell, store) for cell in plan.cells],
+        "teachers_missing": [teacher.teacher_id for teacher in plan.teachers],
+    }
+
+
+def _cell_status(cell: "PlannedCell", store: "Store") -> dict[str, Any]:
+    from hkrun.plan import checkpoint_epoch
+
+    reached = {seed: checkpoint_epoch(store, cell.cell_id, seed) for seed in cell.to_run}
+    return {
+        "cell_id": cell.cell_id,
+        "name": cell.name,
+        "runs": cell.num_runs,
+        "done": cell.num_done,
+        "failed": cell.seeds("failed"),
+        "diverged": cell.seeds("diverged"),
+        "running": [
+            {"seed": seed, "epoch": epoch, "epochs": cell.cell.student.epochs}
+            for seed, epoch in reached.items()
+            if epoch is not None
+        ],
+    }
+
+
+def _listed(items: Any) -> str:
+    return ", ".join(str(item) for item in items) or "-"

@@ -1,0 +1,311 @@
+"""The verbs that train: sweep, run, teacher, resume."""
+
+import os
+import shlex
+from typing import TYPE_CHECKING
+
+import click
+
+from hkrun.cli.invocation import DEFAULT_STORE, STORE_VARIABLE, Invocation
+from hkrun.cli.stored import find_plans
+from hkrun.cli.verbs import verb
+from hkrun.errors import EXIT_DONE, EXIT_INTERRUPTED, InputError
+
+if TYPE_CHECKING:
+    from hkrun.plan import Plan
+    from hkrun.spaces import Sweep
+    from hkrun.sweep import Outcome
+
+_ASK_ABOVE_S = 3600.0  # what takes longer than a coffee deserves a question
+
+_overrides = click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+_dataset = click.option("--dataset", metavar="NAME", help="Data set; its recipe comes with it.")
+_seeds = click.option("--seeds", metavar="N|A,B,C", help="How many seeds (0..N-1), or which.")
+_epochs = click.option("--epochs", metavar="E", help="Epochs of the student; the schedule scales with them.")
+_workers = click.option(
+    "--workers",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Processes that train one run together, data-parallel.",
+)
+_fail_fast = click.option("--fail-fast", is_flag=True, help="Stop at the first run that fails.")
+
+
+@verb(
+    "sweep",
+    purpose="Train",
+    examples=(
+        ("hkrun sweep stability", "every cell with every seed, then the report"),
+        ("hkrun sweep stability --dry-run", "what would run, what is there, how long it takes"),
+        ("hkrun sweep stability --seeds 30", "ten more seeds per cell than the file's twenty"),
+        ("hkrun sweep stability --dataset cifar10 --data ~/data", "the same question elsewhere"),
+        ("hkrun sweep mine.toml loss.mu=0.5 --epochs 30", "a file of your own, two keys changed"),
+    ),
+)
+@click.argument("name", metavar="NAME|FILE")
+@_overrides
+@_dataset
+@_seeds
+@_epochs
+@_workers
+@click.option("--dry-run", is_flag=True, help="Only show the plan. Nothing is written.")
+@_fail_fast
+def sweep(
+    invocation: Invocation,
+    *,
+    name: str,
+    overrides: tuple[str, ...],
+    dataset: str | None,
+    seeds: str | None,
+    epochs: str | None,
+    workers: int,
+    dry_run: bool,
+    fail_fast: bool,
+) -> int:
+    """Run a search space: every cell with every seed.
+
+    Runs that the store has are not repeated, so the same command goes on after an interruption, and only
+    reports when all is done. It ends with the table of errors and stability, a report with figures, and all
+    runs in MLflow.
+    """
+    from hkrun.spaces import load_sweep
+
+    loaded = load_sweep(name, dataset=dataset, seeds=seeds, overrides=_with_epochs(overrides, epochs))
+    return _run(invocation, loaded, workers=workers, dry_run=dry_run, fail_fast=fail_fast)
+
+
+@verb(
+    "run",
+    purpose="Train",
+    examples=(
+        ("hkrun run", "HKSANC on digits, seed 0"),
+        ("hkrun run method=supervised --seeds 3", "the student alone, three seeds"),
+        ("hkrun run --dataset mnist5k loss.lambda_2=0", "no adversarial term, on 5,000 MNIST images"),
+    ),
+)
+@_overrides
+@_dataset
+@_seeds
+@_epochs
+@_workers
+@click.option("--dry-run", is_flag=True, help="Only show the plan. Nothing is written.")
+@_fail_fast
+def run(
+    invocation: Invocation,
+    *,
+    overrides: tuple[str, ...],
+    dataset: str | None,
+    seeds: str | None,
+    epochs: str | None,
+    workers: int,
+    dry_run: bool,
+    fail_fast: bool,
+) -> int:
+    """Train one configuration, with one seed or several.
+
+    It is the recipe of the data set with the keys that you change; `hkrun keys` lists them. The teacher is
+    trained first if the store does not have it.
+    """
+    from hkrun.spaces import load_cell
+
+    loaded = load_cell(dataset=dataset, seeds=seeds, overrides=_with_epochs(overrides, epochs))
+    return _run(invocation, loaded, workers=workers, dry_run=dry_run, fail_fast=fail_fast)
+
+
+@verb(
+    "teacher",
+    purpose="Train",
+    examples=(
+        ("hkrun teacher", "the teacher of the digits recipe"),
+        ("hkrun teacher --dataset mnist5k teacher.epochs=30", "another data set, a shorter training"),
+    ),
+)
+@_overrides
+@_dataset
+@_workers
+def teacher(invocation: Invocation, *, overrides: tuple[str, ...], dataset: str | None, workers: int) -> int:
+    """Train the teacher of a configuration, and print its error.
+
+    A sweep does this by itself. A teacher that the store has is not trained again, whichever sweep it was
+    for.
+    """
+    from hkrun.cli.display import Display
+    from hkrun.spaces import load_cell
+    from hkrun.sweep import train_teacher
+
+    loaded = load_cell(dataset=dataset, overrides=overrides)
+    if not loaded.cells[0].cell.uses_teacher:
+        raise InputError(f"{loaded.cells[0].name}: this configuration uses no teacher")
+    store = invocation.open_store(create=True)
+    invocation.resumable = "the same command"
+    with Display(invocation.messages, title=f"Teacher for {loaded.title}") as display:
+        record = train_teacher(loaded, store, data_dir=invocation.data_dir, workers=workers, observer=display)
+    invocation.resumable = None
+    if invocation.as_json:
+        invocation.print_document(
+            {
+                "teacher_id": record.teacher_id,
+                "hash": record.teacher_hash,
+                "error_pct": record.error_pct,
+                "train_error_pct": record.train_error_pct,
+                "epochs": record.epochs,
+                "store": store.uri,
+            }
+        )
+    invocation.results().print(
+        f"Teacher {record.teacher_id}: {record.error_pct:.2f} % test error, "
+        f"{record.train_error_pct:.2f} % on its training images, after {record.epochs} epochs"
+    )
+    return EXIT_DONE
+
+
+@verb(
+    "resume",
+    purpose="Train",
+    examples=(
+        ("hkrun resume", "every sweep of ./hkrun-store that is not complete"),
+        ("hkrun resume stability", "that one"),
+    ),
+)
+@click.argument("name", required=False)
+@_dataset
+@_fail_fast
+def resume(invocation: Invocation, *, name: str | None, dataset: str | None, fail_fast: bool) -> int:
+    """Go on with sweeps that were interrupted.
+
+    The store knows what they were: no file and no options are needed. Runs continue from their newest
+    checkpoints, and end exactly as if nothing had happened.
+    """
+    from hkrun.plan import make_plan
+
+    store = invocation.open_store(create=False)
+    plans = find_plans(store, name, dataset)
+    open_plans = [
+        stored for stored in plans if make_plan(stored.sweep, store, workers=stored.workers).num_to_run
+    ]
+    if not open_plans:
+        invocation.results().print("Nothing to resume: every sweep of the store is complete.")
+        if invocation.as_json:
+            invocation.print_document({"store": store.uri, "sweeps": []})
+        return EXIT_DONE
+    outcomes = [
+        _execute(invocation, stored.sweep, workers=stored.workers, fail_fast=fail_fast)
+        for stored in open_plans
+    ]
+    if invocation.as_json:
+        invocation.print_document(
+            {"store": store.uri, "sweeps": [_outcome_document(outcome) for outcome in outcomes]}
+        )
+    return max(outcome.exit_code for outcome in outcomes)
+
+
+def _with_epochs(overrides: tuple[str, ...], epochs: str | None) -> tuple[str, ...]:
+    return overrides if epochs is None else (*overrides, f"student.epochs={epochs}")
+
+
+def _run(invocation: Invocation, loaded: "Sweep", *, workers: int, dry_run: bool, fail_fast: bool) -> int:
+    from hkrun.cli.display import describe_duration
+    from hkrun.sweep import plan_sweep
+
+    plan = plan_sweep(loaded, invocation.find_store(), data_dir=invocation.data_dir, workers=workers)
+    if dry_run:
+        if invocation.as_json:
+            invocation.print_document(plan.document())
+        else:
+            _print_plan(invocation, plan)
+        return EXIT_DONE
+    seconds = plan.estimate.seconds
+    if seconds is not None and seconds > _ASK_ABOVE_S:
+        question = f"{plan.num_to_run} runs, about {describe_duration(seconds)}. Start?"
+        if not invocation.confirm(question):
+            return EXIT_INTERRUPTED
+    outcome = _execute(invocation, loaded, workers=workers, fail_fast=fail_fast)
+    if invocation.as_json:
+        invocation.print_document(_outcome_document(outcome))
+    return outcome.exit_code
+
+
+def _execute(invocation: Invocation, loaded: "Sweep", *, workers: int, fail_fast: bool) -> "Outcome":
+    """Runs a sweep to its end and shows what came out."""
+    from hkrun.cli.display import Display
+    from hkrun.report import print_summary
+    from hkrun.sweep import run_sweep
+
+    store = invocation.open_store(create=True)
+    invocation.resumable = f"hkrun resume{_store_option(invocation)}"
+    with Display(invocation.messages, title=f"{loaded.title} on {loaded.dataset}") as display:
+        outcome = run_sweep(
+            loaded,
+            store,
+            data_dir=invocation.data_dir,
+            workers=workers,
+            fail_fast=fail_fast,
+            observer=display,
+        )
+    invocation.resumable = None
+    results = invocation.results()
+    print_summary(outcome.summary, results)
+    _print_ways_on(invocation, outcome)
+    return outcome
+
+
+def _outcome_document(outcome: "Outcome") -> dict[str, object]:
+    """What `sweep --json` prints: the summary, and where MLflow has it."""
+    links = outcome.links
+    mlflow = None
+    if links is not None:
+        mlflow = {"uri": links.uri, "experiment_id": links.experiment_id, "view": links.view}
+    return {**outcome.summary.document(), "mlflow": mlflow}
+
+
+def _print_ways_on(invocation: Invocation, outcome: "Outcome") -> None:
+    """Where the report is, how to open MLflow, how to go on."""
+    store = _store_option(invocation)
+    sweep = outcome.summary.sweep
+    if outcome.plan.num_to_run and outcome.exit_code != EXIT_DONE:
+        onward = f"hkrun resume {sweep.name}{store}"
+    else:
+        more = len(sweep.seeds) + 10
+        onward = f"the same command with --seeds {more} adds ten seeds per cell and repeats nothing"
+    results = invocation.results()
+    results.print()
+    for label, line in (
+        ("Report", outcome.report["report.html"]),
+        ("MLflow", f"hkrun ui{store}"),
+        ("Go on", onward),
+    ):
+        results.print(f"{label:8} {line}", markup=False, soft_wrap=True)
+
+
+def _print_plan(invocation: Invocation, plan: "Plan") -> None:
+    """The plan for people: cells, runs, what is there, what remains, and for how long."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from hkrun.cli.display import describe_duration
+
+    results = invocation.results()
+    table = Table(title=f"{plan.sweep.title} on {plan.sweep.dataset}")
+    for heading in ("cell", "name", "runs", "done", "to run"):
+        table.add_column(heading, justify="left" if heading in ("cell", "name") else "right")
+    for cell in plan.cells:
+        table.add_row(
+            cell.cell_id, Text(cell.name), str(cell.num_runs), str(cell.num_done), str(len(cell.to_run))
+        )
+    results.print(table)
+    results.print(
+        f"{plan.num_to_run} of {plan.num_runs} runs to train, in {len(plan.packs)} trials", markup=False
+    )
+    for teacher in plan.teachers:
+        results.print(
+            f"Teacher {teacher.teacher_id} ({teacher.cell.teacher.network}) to train first", markup=False
+        )
+    seconds = plan.estimate.seconds
+    length = "unknown" if seconds is None else f"about {describe_duration(seconds)}"
+    results.print(f"Time: {length} ({plan.estimate.basis})", markup=False)
+
+
+def _store_option(invocation: Invocation) -> str:
+    default = os.environ.get(STORE_VARIABLE) or DEFAULT_STORE
+    return "" if invocation.store_uri == default else f" --store {shlex.quote(invocation.store_uri)}"

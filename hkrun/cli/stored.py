@@ -1,0 +1,52 @@
+"""The sweeps of a store, by what the user calls them."""
+
+from typing import TYPE_CHECKING
+
+from hkrun.config import nearest
+from hkrun.errors import InputError
+
+if TYPE_CHECKING:
+    from hkrun.plan import StoredPlan
+    from hkrun.store import Store
+
+
+def find_plans(store: "Store", name: str | None, dataset: str | None) -> "list[StoredPlan]":
+    """The sweeps that were started in a store.
+
+    Args:
+        store: The store.
+        name: Only those of this name.
+        dataset: Only those on this data set.
+
+    Raises:
+        InputError: There is none, or none that fits.
+    """
+    from hkrun.plan import stored_plans
+
+    plans = stored_plans(store)
+    if not plans:
+        raise InputError(f"{store.uri}: no sweep was run in this store")
+    names = sorted({stored.sweep.name for stored in plans})
+    if name is not None and name not in names:
+        raise InputError(
+            f"{name}: no such sweep in {store.uri}{nearest(name, names)}; there are: {', '.join(names)}"
+        )
+    named = [stored for stored in plans if name is None or stored.sweep.name == name]
+    found = [stored for stored in named if dataset is None or stored.sweep.dataset == dataset]
+    if not found:
+        datasets = ", ".join(sorted({stored.sweep.dataset for stored in named}))
+        raise InputError(f"--dataset: no such sweep on {dataset!r} in {store.uri}; there are: {datasets}")
+    return found
+
+
+def find_plan(store: "Store", name: str, dataset: str | None) -> "StoredPlan":
+    """The one sweep of a name.
+
+    Raises:
+        InputError: There is none, or it was run on several data sets and none is chosen.
+    """
+    found = find_plans(store, name, dataset)
+    if len(found) > 1:
+        datasets = ", ".join(stored.sweep.dataset for stored in found)
+        raise InputError(f"{name}: was run on {datasets}; choose one with --dataset")
+    return found[0]

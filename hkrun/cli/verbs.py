@@ -1,0 +1,115 @@
+"""How verbs and their help look."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import click
+
+from hkrun.cli.invocation import COMMON_OPTIONS, common_options
+from hkrun.config import nearest
+
+CONTEXT: dict[str, Any] = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+
+
+class Verb(click.Command):
+    """A verb of hkrun.
+
+    Args:
+        purpose: The group on the first screen that it belongs to.
+        examples: Command lines with what each does.
+    """
+
+    def __init__(self, *args: Any, purpose: str, examples: Sequence[tuple[str, str]], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.purpose = purpose
+        self.examples = examples
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Writes examples, the verb's own options, then those that all verbs share."""
+        with formatter.section("Examples"):
+            formatter.write_dl([(line, what) for line, what in self.examples], col_max=52)
+        own: list[tuple[str, str]] = []
+        shared: list[tuple[str, str]] = []
+        for parameter in self.get_params(ctx):
+            record = parameter.get_help_record(ctx)
+            if record is not None:
+                is_shared = parameter.name in (*COMMON_OPTIONS, "help")
+                (shared if is_shared else own).append(record)
+        for title, records in (("Options", own), ("Options of every verb", shared)):
+            if records:
+                with formatter.section(title):
+                    formatter.write_dl(records)
+
+
+def verb(
+    name: str, *, purpose: str, examples: Sequence[tuple[str, str]]
+) -> Callable[[Callable[..., int | None]], Verb]:
+    """Makes a verb of a function that takes the `Invocation` and the verb's own arguments.
+
+    Args:
+        name: The verb.
+        purpose: See `Verb`.
+        examples: See `Verb`.
+
+    Returns:
+        A decorator. The function's docstring is the help; it returns the exit code, or None for 0.
+    """
+
+    def decorate(function: Callable[..., int | None]) -> Verb:
+        takes_invocation = common_options(click.pass_obj(function))
+        return click.command(name, cls=Verb, context_settings=CONTEXT, purpose=purpose, examples=examples)(
+            takes_invocation
+        )
+
+    return decorate
+
+
+class Program(click.Group):
+    """All verbs, by purpose on the first screen."""
+
+    def __init__(
+        self, *args: Any, purposes: Sequence[str], examples: Sequence[tuple[str, str]], **kwargs: Any
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        self.purposes = purposes
+        self.examples = examples
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Finds the verb; an unknown one is refused with the nearest and all there are."""
+        if args[0] not in self.commands and not args[0].startswith("-"):
+            names = ", ".join(sorted(self.commands))
+            raise click.UsageError(
+                f"no verb {args[0]!r}{nearest(args[0], self.commands)}; the verbs are {names}", ctx
+            )
+        return super().resolve_command(ctx, args)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Shows the first screen where nothing is asked for."""
+        if not args:
+            click.echo(ctx.get_help())
+            ctx.exit()
+        return super().parse_args(ctx, args)
+
+    def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Writes the first screen."""
+        formatter.write(f"{self.help}\n\n")
+        formatter.write(f"Usage: {ctx.command_path} VERB [ARGUMENTS] [OPTIONS]\n")
+        verbs = [command for command in self.commands.values() if isinstance(command, Verb)]
+        width = max(len(verb.name or "") for verb in verbs)
+        for purpose in self.purposes:
+            with formatter.section(purpose):
+                formatter.write_dl(
+                    [
+                        ((verb.name or "").ljust(width), verb.get_short_help_str(limit=100))
+                        for verb in verbs
+                        if verb.purpose == purpose
+                    ]
+                )
+        with formatter.section("Start here"):
+            formatter.write_dl(list(self.examples), col_max=52)
+        formatter.write_paragraph()
+        formatter.write_text(
+            f"{ctx.command_path} VERB --help explains a verb, its options and its exit codes."
+        )
