@@ -148,12 +148,20 @@ class RemoteFiles:
 
     def put(self, folder: str, files: Mapping[str, bytes]) -> None:
         """See `Files`."""
-        with explained("write", f"{self._place}/{folder}"):
-            if self._filesystem.type_name not in _OBJECT_STORES:
-                self._filesystem.create_dir(self._path(folder), recursive=True)
+        with explained("write", f"{self._place}/{folder}".rstrip("/")):
+            if self._filesystem.type_name in _OBJECT_STORES:
+                for name, content in files.items():
+                    self._upload(f"{self._path(folder)}/{name}", content)
+                return
+            self._filesystem.create_dir(self._path(folder), recursive=True)
             for name, content in files.items():
-                with self._filesystem.open_output_stream(f"{self._path(folder)}/{name}") as stream:
-                    stream.write(content)
+                temporary = f"{self._path(folder)}/.{name}.{secrets.token_hex(4)}.tmp"
+                self._upload(temporary, content)
+                self._filesystem.move(temporary, f"{self._path(folder)}/{name}")
+
+    def _upload(self, path: str, content: bytes) -> None:
+        with self._filesystem.open_output_stream(path) as stream:
+            stream.write(content)
 
     def get(self, path: str) -> bytes | None:
         """See `Files`."""

@@ -81,6 +81,8 @@ def _locate(uri: str) -> "Store":
             filesystem, root = fs.FileSystem.from_uri(uri)
         except ImportError as error:
             raise StoreError(f"cannot open the store {place}: {error}") from error
+    if not root:
+        raise StoreError(f"cannot open the store {uri}: it names no bucket; write it as s3://BUCKET/PREFIX")
     if isinstance(filesystem, fs.LocalFileSystem):
         return _locate(root)
     return Store(RemoteFiles(filesystem, root, place=place), uri=uri, place=place, local_path=None)
@@ -290,7 +292,7 @@ class Store(Folders):
         return f"sweeps/{check_name(f'{name}-{dataset}')}"
 
     def sweep_folders(self) -> list[str]:
-        """The folders of all sweeps, by name."""
+        """The folders of all sweeps, sorted."""
         return [f"sweeps/{name}" for name in self._files.folders("sweeps")]
 
     @contextlib.contextmanager
