@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
 
 import torch
 
@@ -112,6 +113,8 @@ def _fetch(source: Any, name: str, directory: Path, *, download: bool) -> None:
                 download_url(source.url, partial, source.filename, source.tgz_md5)
         # RuntimeError is torchvision's word for a wrong checksum.
         except (OSError, HTTPException, RuntimeError) as error:
+            if isinstance(error, HTTPError):
+                error.close()  # it is the server's answer too, and would keep the connection
             raise DataError(f"{name}: download failed ({_reason(error)}); {wanted}") from error
         (Path(partial) / source.filename).replace(directory / source.filename)
 

@@ -1,0 +1,221 @@
+import shutil
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from hkrun.data import fingerprint, load_dataset
+from hkrun.errors import DataError
+
+GREY, COLOUR = (6, 5), (6, 5, 3)
+
+
+def save(path: Path, *, shape: tuple[int, ...] = COLOUR, seed: int = 0) -> np.ndarray:
+    """Writes an image and returns its pixels as a reader must see them, [C, H, W]."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(256, size=shape, dtype=np.uint8)
+    Image.fromarray(pixels).save(path)
+    with Image.open(path) as image:  # a JPEG's pixels are not those that went in
+        return np.array(image).reshape(*shape[:2], -1).transpose(2, 0, 1)
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """Two classes, each with two training images and a test image."""
+    for seed, name in enumerate(("cat/1.png", "cat/2.png", "ant/1.png", "ant/2.png")):
+        save(tmp_path / "train" / name, seed=seed)
+    save(tmp_path / "test/cat/1.png", seed=10)
+    save(tmp_path / "test/ant/1.png", seed=11)
+    return tmp_path
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".JPEG"])
+@pytest.mark.parametrize("shape", [GREY, COLOUR])
+def test_images_come_in_the_order_of_sorted_classes_and_files(
+    tmp_path: Path, suffix: str, shape: tuple[int, ...]
+) -> None:
+    names = ["cat/10", "cat/2", "ant/b", "ant/a"]
+    pixels = {
+        name: save(tmp_path / f"train/{name}{suffix}", shape=shape, seed=i) for i, name in enumerate(names)
+    }
+    test = [
+        save(tmp_path / f"test/{name}/x{suffix}", shape=shape, seed=i)
+        for i, name in enumerate(("ant", "cat"))
+    ]
+
+    dataset = load_dataset("folder", data_dir=tmp_path)
+
+    assert dataset.classes == ("ant", "cat")
+    expected = np.stack([pixels[name] for name in ("ant/a", "ant/b", "cat/10", "cat/2")])
+    np.testing.assert_array_equal(dataset.train.images.numpy(), expected)
+    assert dataset.train.labels.tolist() == [0, 0, 1, 1]
+    np.testing.assert_array_equal(dataset.test.images.numpy(), np.stack(test))
+    assert dataset.test.labels.tolist() == [0, 1]
+
+
+def test_palette_images_are_read_in_their_colours(tree: Path) -> None:
+    pixels = np.zeros(COLOUR, dtype=np.uint8)
+    pixels[2, 3] = (10, 200, 30)
+    Image.fromarray(pixels).quantize(4).save(tree / "train/ant/1.png")
+
+    dataset = load_dataset("folder", data_dir=tree)
+
+    assert dataset.train.images[0, :, 2, 3].tolist() == [10, 200, 30]
+    assert dataset.train.images[0].sum() == 240
+
+
+def test_other_files_and_hidden_names_are_passed_over(tree: Path) -> None:
+    (tree / "train/.cache").mkdir()
+    (tree / "train/ant/.1.png").write_bytes(b"")
+    (tree / "train/ant/notes.txt").write_text("no image")
+    (tree / "train/README.txt").write_text("no class")
+
+    assert len(load_dataset("folder", data_dir=tree).train) == 4
+
+
+def remove(path: Path) -> None:
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def cut_short(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-30])
+
+
+BROKEN: list[tuple[str, Callable[[Path], object], str]] = [
+    (
+        "no test images",
+        lambda tree: remove(tree / "test"),
+        r"test: cannot be listed: No such file.*wanted are",
+    ),
+    ("no directory", remove, r"train: cannot be listed: No such file.*wanted are train/<class>/"),
+    (
+        "a class of one part",
+        lambda tree: remove(tree / "test/cat"),
+        r"train/cat: there is no class 'cat' in .*test",
+    ),
+    (
+        "a test class alone",
+        lambda tree: remove(tree / "train/cat"),
+        r"test/cat: there is no class 'cat' in .*train",
+    ),
+    (
+        "one class",
+        lambda tree: [remove(tree / part / "cat") for part in ("train", "test")],
+        r"train: at least 2 class",
+    ),
+    ("an empty class", lambda tree: remove(tree / "test/ant/1.png"), r"test/ant: no \.png or \.jpg file"),
+]
+
+UNUSABLE: list[tuple[str, Callable[[Path], object], str]] = [
+    (
+        "other size",
+        lambda path: save(path, shape=(5, 5, 3)),
+        r"2\.png: 5x5 RGB, but .*train/ant/1\.png is 5x6 RGB",
+    ),
+    ("other colours", lambda path: save(path, shape=GREY), r"2\.png: 5x6 grey, but .*ant/1\.png is 5x6 RGB"),
+    ("transparent", lambda path: save(path, shape=(6, 5, 4)), r"2\.png: its mode is RGBA; allowed are"),
+    ("16-bit", lambda path: Image.new("I;16", (5, 6)).save(path), r"2\.png: its mode is I;16; allowed are"),
+    ("no image", lambda path: path.write_text("hello"), r"2\.png: cannot be read as an image"),
+    ("cut short", cut_short, r"2\.png: cannot be read as an image"),
+    (
+        "another format",
+        lambda path: Image.new("RGB", (5, 6)).save(path, "BMP"),
+        r"2\.png: cannot be read as an image",
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"), [case[1:] for case in BROKEN], ids=[case[0] for case in BROKEN]
+)
+def test_a_wrong_layout_is_one_line_that_names_the_place(
+    tree: Path, damage: Callable[[Path], object], message: str
+) -> None:
+    damage(tree)
+
+    for use in (lambda: load_dataset("folder", data_dir=tree), lambda: fingerprint("folder", tree)):
+        with pytest.raises(DataError, match=message) as caught:
+            use()
+        assert len(caught.value.problems) == 1
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"), [case[1:] for case in UNUSABLE], ids=[case[0] for case in UNUSABLE]
+)
+def test_an_unusable_image_is_one_line_that_names_it(
+    tree: Path, damage: Callable[[Path], object], message: str
+) -> None:
+    damage(tree / "train/cat/2.png")
+
+    with pytest.raises(DataError, match=message) as caught:
+        load_dataset("folder", data_dir=tree)
+    assert len(caught.value.problems) == 1
+
+
+def test_a_constant_channel_cannot_be_normalised(tree: Path) -> None:
+    for path in (tree / "train").rglob("*.png"):
+        with Image.open(path) as image:
+            pixels = np.array(image)
+        pixels[:, :, 2] = 7
+        Image.fromarray(pixels).save(path)
+
+    with pytest.raises(
+        DataError, match="train: a colour channel has one value in every pixel of every image"
+    ):
+        load_dataset("folder", data_dir=tree)
+
+
+def test_without_a_directory_the_message_says_what_is_wanted() -> None:
+    for use in (lambda: load_dataset("folder"), lambda: fingerprint("folder", None)):
+        with pytest.raises(
+            DataError, match=r"folder: name the directory .* with --data DIR; wanted are train/<class>/"
+        ):
+            use()
+
+
+def test_pillow_s_warnings_do_not_escape(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 20)  # 6 x 5 is more, but not twice as much
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert len(load_dataset("folder", data_dir=tree).train) == 4
+
+
+def test_an_image_too_large_for_pillow_is_named(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
+
+    with pytest.raises(DataError, match=r"train/ant/1\.png: cannot be read as an image"):
+        load_dataset("folder", data_dir=tree)
+
+
+def test_the_fingerprint_follows_paths_and_content_and_nothing_else(
+    tree: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    original = fingerprint("folder", tree)
+    assert len(original) == 64
+
+    copy = tmp_path_factory.mktemp("elsewhere") / "images"
+    shutil.copytree(tree, copy, copy_function=shutil.copy)  # other directory, other times
+    (copy / "train/ant/notes.txt").write_text("not an image")
+    assert fingerprint("folder", copy) == original
+
+    (copy / "train/ant/1.png").rename(copy / "train/ant/0.png")
+    renamed = fingerprint("folder", copy)
+    save(copy / "train/ant/0.png", seed=99)
+    changed = fingerprint("folder", copy)
+    save(copy / "train/ant/3.png", seed=98)
+    longer = fingerprint("folder", copy)
+    assert len({original, renamed, changed, longer}) == 4
+
+
+def test_the_fingerprint_sees_two_images_swap(tree: Path) -> None:
+    original = fingerprint("folder", tree)
+    first, second, aside = tree / "train/ant/1.png", tree / "train/cat/1.png", tree / "aside"
+    first.rename(aside)
+    second.rename(first)
+    aside.rename(second)
+
+    assert fingerprint("folder", tree) != original
