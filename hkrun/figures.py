@@ -23,15 +23,18 @@ from numpy.typing import NDArray
 Curve = NDArray[np.float64]
 
 INK, MUTED, GRID = "#222222", "#666666", "#e4e4e4"
-# Four by four, of rising lightness (L* about 14, 38, 55, 70 in the first group): grey prints tell them apart.
+# Four by four, of rising lightness (L* about 14, 38, 54, 65 in the first group): grey prints tell them apart.
 COLORS = (
-    *("#222222", "#005a9c", "#d55e00", "#e0a100"),
+    *("#222222", "#005a9c", "#d55e00", "#c99700"),
     *("#4b2e83", "#00796b", "#cc6699", "#56b4e9"),
     *("#5c2e0d", "#6b6b00", "#8c8c8c", "#9cbf3b"),
 )
 DASHES: tuple[Any, ...] = ("-", (0, (5, 1.6)), (0, (6, 1.6, 1.2, 1.6)), (0, (1.4, 1.2)))
 MARKERS = ("", "o", "s", "^")
 MOST_BANDS = 6
+
+# The losses' names in a cell's name: L_is, L_adv^C.
+SYMBOL = re.compile(r"\b([A-Z])_([A-Za-z]+)(?:\^([A-Za-z]))?(?![\w^])")
 
 # The style is complete: a user's matplotlibrc changes nothing.
 STYLE: dict[Any, Any] = {
@@ -78,10 +81,10 @@ class CellCurves:
 
 @dataclass(frozen=True, kw_only=True)
 class PairedDifferences:
-    """The error of one cell minus the reference's in percentage points, by seed: shape [seeds]."""
+    """The error of one cell minus the reference's in percentage points, by seed."""
 
     name: str
-    by_seed: Curve
+    by_seed: Sequence[float]
     mean: float
     ci95: tuple[float, float] | None
 
@@ -106,7 +109,7 @@ def encode(figure: Figure, kind: Literal["png", "svg"]) -> bytes:
 def typeset(name: str) -> str:
     """A cell's name for Matplotlib: L_is and L_adv^C with real sub- and superscripts, all else literal."""
     escaped = name.replace("\\", "/").replace("$", r"\$")
-    return re.sub(r"\b([A-Z])_([A-Za-z]+)(?:\^([A-Za-z]))?(?![\w^])", _symbol, escaped)
+    return SYMBOL.sub(_symbol, escaped)
 
 
 def _symbol(match: re.Match[str]) -> str:
@@ -319,7 +322,7 @@ def _plot_range(axes: Axes, cell: CellCurves, *, window: int, ddof: int, color: 
 
 
 def draw_differences(differences: Sequence[PairedDifferences], *, reference: str) -> Figure:
-    """Last epoch's error minus the reference's: each seed a dot, the mean a diamond with its 95 % interval."""
+    """Last epoch's error minus the reference's: each seed a dot, the mean a diamond in its 95 % interval."""
     with _style():
         figure = Figure(figsize=(7.6, 0.95 + 0.46 * len(differences)), layout="constrained")
         FigureCanvasAgg(figure)

@@ -1,0 +1,103 @@
+"""What the HKSANC paper published: its figures, and its claims as comparisons that a report can judge."""
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class PublishedRow:
+    """One row of a published table.
+
+    Attributes:
+        name: The row's name, the same as the cell's in the sweep that reproduces it.
+        figures: One per column of the table; None where the paper gives none.
+        source: "own", or "cited" where the authors most likely copied it from an earlier paper.
+    """
+
+    name: str
+    figures: tuple[float | None, ...]
+    source: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class PublishedTable:
+    """One table of the paper.
+
+    Attributes:
+        title: Its heading.
+        measure: "error" in percent, or "stability" in (percentage points) squared.
+        columns: Which data the figures are on.
+        rows: In the paper's order.
+    """
+
+    title: str
+    measure: str
+    columns: tuple[str, ...]
+    rows: tuple[PublishedRow, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """A statement of the paper.
+
+    Attributes:
+        id: A name for scripts.
+        table: The table it is about.
+        kind: "error", "stability", or one that no comparison of two cells judges.
+        statement: The statement in words.
+        pairs: Names of rows, (better, worse): the statement says that the better one's figure is lower.
+    """
+
+    id: str
+    table: str
+    kind: str
+    statement: str
+    pairs: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Published:
+    """All that the paper published, by table."""
+
+    tables: Mapping[str, PublishedTable]
+    claims: tuple[Claim, ...]
+
+
+def load_published() -> Published:
+    """Reads the figures and claims that hkrun ships."""
+    document = tomllib.loads(resources.files("hkrun").joinpath("published.toml").read_text(encoding="utf-8"))
+    claims = document.pop("claims")
+    tables = {name: _read_table(table) for name, table in document.items() if "rows" in table}
+    return Published(tables=tables, claims=tuple(_read_claim(claim) for claim in claims))
+
+
+def _read_table(table: Mapping[str, Any]) -> PublishedTable:
+    rows = [
+        PublishedRow(
+            name=row["name"],
+            figures=tuple(None if figure == "-" else float(figure) for figure in row[table["measure"]]),
+            source=row["source"],
+        )
+        for row in table["rows"]
+    ]
+    return PublishedTable(
+        title=table["title"], measure=table["measure"], columns=tuple(table["columns"]), rows=tuple(rows)
+    )
+
+
+def _read_claim(claim: Mapping[str, Any]) -> Claim:
+    better, worse = claim.get("better", []), claim.get("worse", [])
+    if isinstance(better, list) and isinstance(worse, list):
+        pairs = tuple(zip(better, worse, strict=True))  # each with its own counterpart
+    else:
+        pairs = tuple((one, other) for one in _listed(better) for other in _listed(worse))
+    return Claim(
+        id=claim["id"], table=claim["table"], kind=claim["kind"], statement=claim["statement"], pairs=pairs
+    )
+
+
+def _listed(names: str | list[str]) -> list[str]:
+    return [names] if isinstance(names, str) else names

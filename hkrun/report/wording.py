@@ -1,0 +1,209 @@
+"""Numbers as people read them, and what a summary says in sentences: warnings and findings."""
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+
+from hkrun.report.summary import CellSummary, Comparison, Summary, Teacher
+
+# Above this error on its own training images, a teacher is taken not to have converged.
+UNCONVERGED_PCT = 10.0
+RANKING = (
+    "Simulated at the magnitudes of the paper's table 5, S of twenty runs varies by 20-25 % from one "
+    "repetition to the next, so differences of 10-20 % cannot be told apart"
+)
+
+
+def digits(value: float) -> str:
+    """S or another positive figure with two significant digits: 0.041, 0.0025, 1.3, 12."""
+    if value == 0:
+        return "0"
+    text = f"{value:.1e}"
+    exponent = int(text.partition("e")[2])
+    return f"{value:.{max(0, 1 - exponent)}f}" if exponent >= -5 else text
+
+
+def interval(ends: tuple[float, float] | None) -> str:
+    """An interval of S; empty where there is none."""
+    return f"[{digits(ends[0])}, {digits(ends[1])}]" if ends else ""
+
+
+def p_value(p: float) -> str:
+    """A p value: 0.032, or <0.001."""
+    return "<0.001" if p < 0.001 else f"{p:.3f}" if p < 0.0995 else f"{p:.2f}"
+
+
+def equals(p: float) -> str:
+    """A p value after the letter: = 0.032, or < 0.001."""
+    return "< 0.001" if p < 0.001 else f"= {p_value(p)}"
+
+
+def plus_minus(mean: float, ends: tuple[float, float] | None, *, signed: bool = False) -> str:
+    """A mean with the half-width of its interval, in percentage points."""
+    number = f"{mean:+.2f}" if signed else f"{mean:.2f}"
+    return number if ends is None else f"{number} ± {(ends[1] - ends[0]) / 2:.2f}"
+
+
+def seeds(numbers: Iterable[int]) -> str:
+    """Seeds in short: 0-3, 7."""
+    spans: list[list[int]] = []
+    for number in sorted(numbers):
+        if spans and number == spans[-1][1] + 1:
+            spans[-1][1] = number
+        else:
+            spans.append([number, number])
+    return ", ".join(str(a) if a == b else f"{a}-{b}" if b > a + 1 else f"{a}, {b}" for a, b in spans)
+
+
+def count(number: int, noun: str) -> str:
+    """A number with its noun: 1 run, 20 runs."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as 42 s, 9.5 min, 3.2 h or 1.5 d."""
+    for limit, unit, name in ((120, 1, "s"), (7200, 60, "min"), (172_800, 3600, "h")):
+        if seconds < limit:
+            return f"{seconds / unit:.0f} {name}" if name == "s" else f"{seconds / unit:.1f} {name}"
+    return f"{seconds / 86_400:.1f} d"
+
+
+def first_line(traceback: str | None) -> str:
+    """What went wrong: the first line of a traceback that is not about where."""
+    lines = (traceback or "").strip().splitlines()
+    telling = [
+        line for line in lines if line[:1].strip() and not line.startswith("Traceback (most recent call")
+    ]
+    return telling[0] if telling else "no traceback was kept"
+
+
+def join(names: Sequence[str]) -> str:
+    """Names in a sentence."""
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def describe_teacher(teacher: Teacher) -> str:
+    """A teacher, how good it is, and how good its student is alone."""
+    name = f"Teacher {teacher.teacher_id}"
+    if teacher.record is None:
+        text = f"{name} is not in the store."
+    else:
+        record = teacher.record
+        text = (
+            f"{name} ({record.config.get('teacher.network', 'network unknown')}): {record.error_pct:.2f} % "
+            f"test error, {record.train_error_pct:.2f} % on its training images."
+        )
+    if teacher.alone_pct is not None:
+        text += f" Its student trained alone: {teacher.alone_pct:.2f} % ({teacher.alone_source})."
+    return text
+
+
+# --- warnings -----------------------------------------------------------------------------------------------
+
+
+def write_warnings(summary: Summary) -> Iterator[str]:
+    """What a reader must know before believing the numbers."""
+    for cell in summary.cells:
+        yield from _warn_of_runs(cell, len(summary.sweep.seeds))
+    for teacher in summary.teachers:
+        yield from _warn_of_teacher(teacher, several=len(summary.teachers) > 1)
+    if len(summary.teachers) > 1:
+        yield (
+            f"The cells were distilled from {len(summary.teachers)} teachers of different configurations: "
+            "the differences between cells hold the teachers' too."
+        )
+    yield from _warn_of_stability(summary)
+
+
+def _warn_of_runs(cell: CellSummary, num_seeds: int) -> Iterator[str]:
+    parts = [
+        f"{count(len(numbers), 'run')} {what} (seed{'' if len(numbers) == 1 else 's'} {seeds(numbers)})"
+        for what, numbers in (("failed", cell.failed), ("diverged", cell.diverged), ("missing", cell.missing))
+        if numbers
+    ]
+    if parts:
+        yield (
+            f"{cell.name}: {', '.join(parts)}; its figures are those of the {len(cell.seeds)} of {num_seeds} "
+            "runs that finished."
+        )
+    alarms: dict[str, list[tuple[int, str]]] = {}
+    for record in cell.records:
+        for alarm in record.alarms:
+            alarms.setdefault(re.sub(r"\d+(\.\d+)?", "#", alarm), []).append((record.seed, alarm))
+    for found in alarms.values():
+        more = "" if len(found) == 1 else f" (seed {found[0][0]})"
+        which = f"seed{'s' if more else ''} {seeds(seed for seed, _ in found)}"
+        yield f"{cell.name}, {which}: {found[0][1]}{more}."
+
+
+def _warn_of_teacher(teacher: Teacher, *, several: bool) -> Iterator[str]:
+    name = f"The teacher {teacher.teacher_id}" if several else "The teacher"
+    if teacher.record is None:
+        if teacher.hash is not None:
+            yield f"{name} of these runs is no longer in the store: its error is unknown."
+        return
+    error_pct, train_pct = teacher.record.error_pct, teacher.record.train_error_pct
+    if train_pct > UNCONVERGED_PCT:
+        yield (
+            f"{name} did not converge: {train_pct:.1f} % error on its own training images. A lower "
+            "teacher.learning_rate, more teacher.epochs or teacher.warmup_epochs = 5 may help."
+        )
+    if teacher.alone_pct is not None and error_pct >= teacher.alone_pct:
+        yield (
+            f"{name} ({error_pct:.2f} % test error) is not better than the student trained alone "
+            f"({teacher.alone_pct:.2f} %, {teacher.alone_source}): there is nothing to distil, and the "
+            "cells cannot show what distillation does."
+        )
+
+
+def _warn_of_stability(summary: Summary) -> Iterator[str]:
+    for reason in dict.fromkeys(cell.undefined for cell in summary.cells if cell.undefined):
+        names = [cell.name for cell in summary.cells if cell.undefined == reason]
+        yield f"S is undefined for {join(names)}: {reason}."
+    ranked = [cell for cell in summary.cells if cell.stability]
+    if len({cell.seeds for cell in ranked}) > 1:
+        numbers = ", ".join(f"{len(cell.seeds)} for {cell.name}" for cell in ranked)
+        yield (
+            f"Do not compare the S of the table with each other: their runs differ ({numbers}), and the "
+            "range grows with the number of runs. The tests compare S on the seeds that both cells finished."
+        )
+    obstacles = [
+        f"{comparison.cell}: {comparison.obstacle}"
+        for comparison in summary.stability_comparisons
+        if comparison.obstacle
+    ]
+    if obstacles:
+        reference = summary.sweep.reference
+        yield f"S cannot be ranked against that of {reference}. {'; '.join(obstacles)}. {RANKING}."
+
+
+# --- findings -----------------------------------------------------------------------------------------------
+
+
+def write_findings(summary: Summary) -> Iterator[str]:
+    """The answer in a few sentences: what the tests decide, and what they leave open."""
+    if not any(cell.seeds for cell in summary.cells):
+        yield "No run has finished yet."
+        return
+    yield from _conclude(summary.comparisons, "test error", ("a lower test error", "a higher test error"))
+    yield from _conclude(
+        summary.stability_comparisons, "stability", ("a steadier convergence", "a less steady convergence")
+    )
+
+
+def _conclude(comparisons: Sequence[Comparison], subject: str, directions: tuple[str, str]) -> Iterator[str]:
+    for comparison in comparisons:
+        if comparison.significant:
+            direction = directions[0] if comparison.difference < 0 else directions[1]
+            change = (
+                f"by {abs(comparison.difference):.2f} pp"
+                if comparison.measure == "error"
+                else f"S {digits(comparison.value)} against {digits(comparison.reference_value)}"
+            )
+            yield (
+                f"{join([comparison.cell])} has {direction} than {join([comparison.reference])} "
+                f"({change}, p {equals(comparison.p_holm)}, {count(comparison.n, 'seed')})."
+            )
+    undecided = [comparison for comparison in comparisons if not comparison.significant]
+    if undecided:
+        names = join([comparison.cell for comparison in undecided])
+        yield f"In {subject}, no difference from {join([undecided[0].reference])} is shown for {names}."
