@@ -10,6 +10,7 @@
     stored.py       the sweeps of a store by name
     doctor.py       doctor
     display.py      the live view of a running sweep
+    console.py      what it and all other output is printed to
 
 Nothing heavy is imported before a verb needs it: `hkrun --help` must answer at once.
 """

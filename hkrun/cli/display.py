@@ -193,7 +193,7 @@ class Display:
         return f"{name}, seed {', '.join(map(str, task.seeds))}"
 
     def _say(self, line: str) -> None:
-        self._console.print(line, markup=False)
+        self._console.print(line)
 
     def _say_now_and_then(self) -> None:
         now = self._clock()

@@ -50,7 +50,7 @@ class Check:
     ),
 )
 def doctor(invocation: Invocation) -> int:
-    """Check that this machine is ready, and say what to do where it is not.
+    """Check this machine, and say what to do where it is not ready.
 
     Looks at Python, PyTorch and its devices, cores and memory, Ray, MLflow, the store and the data sets.
     Exits with 0 when nothing failed, else with the exit code of the worst failure.
@@ -61,13 +61,14 @@ def doctor(invocation: Invocation) -> int:
         invocation.print_document({"checks": [asdict(check) for check in checks], "exit_code": code})
         return code
     from rich.table import Table
+    from rich.text import Text
 
     colours = {"ok": "green", "warn": "yellow", "fail": "red"}
     table = Table(box=None, show_header=False, pad_edge=False)
     for check in checks:
-        found = f"{check.detail}\n[bold]{check.advice}[/bold]" if check.advice else check.detail
-        table.add_row(f"[{colours[check.state]}]{check.state:4}[/]", check.name, found)
-    invocation.results().print(table)
+        found = Text.assemble(check.detail, (f"\n{check.advice}" if check.advice else "", "bold"))
+        table.add_row(Text(check.state, colours[check.state]), check.name, found)
+    invocation.results.print(table)
     return code
 
 

@@ -63,17 +63,18 @@ class Invocation:
     @functools.cached_property
     def messages(self) -> "Console":
         """Where progress and messages go: stderr."""
-        from rich.console import Console
+        from hkrun.cli.console import PlainConsole
 
-        return Console(stderr=True, highlight=False, soft_wrap=True)
+        return PlainConsole(stderr=True, soft_wrap=True)
 
+    @functools.cached_property
     def results(self) -> "Console":
         """Where what a person asked for goes: stdout, which belongs to the document with `--json`."""
-        from rich.console import Console
+        from hkrun.cli.console import PlainConsole
 
-        # Tables are laid out for 100 columns: a pipe has no width of its own.
-        width = None if (sys.stderr if self.as_json else sys.stdout).isatty() else 100
-        return Console(stderr=self.as_json, highlight=False, width=width)
+        # Tables are laid out for 100 columns where there is no terminal with a width of its own.
+        is_terminal = (sys.stderr if self.as_json else sys.stdout).isatty()
+        return PlainConsole(stderr=self.as_json, width=None if is_terminal else 100)
 
     def print_document(self, document: Mapping[str, object]) -> None:
         """Prints the one JSON document."""

@@ -36,9 +36,9 @@ def show_keys(invocation: Invocation, *, pattern: str | None) -> int:
     if invocation.as_json:
         invocation.print_document({"keys": [_document(name) for name in names]})
         return EXIT_DONE
-    console = invocation.results()
+    console = invocation.results
     for section, members in groupby(names, key=lambda name: name.rpartition(".")[0]):
-        console.print(f"\n[bold]{section or 'the cell itself'}[/bold]")
+        console.print(f"\n{section or 'top level'}", style="bold")
         for name in members:
             _print_key(console, name)
     return EXIT_DONE
@@ -80,11 +80,11 @@ def _print_key(console: "Console", name: str) -> None:
     allowed = limits if info.choices else ", ".join(filter(None, (describe_type(kind), limits)))
     heading = Text.assemble((f"  {name}", "cyan"), f" = {_written(default)}", (f"   {allowed}", "dim"))
     console.print(heading)
-    console.print(Padding(Text(info.doc), (0, 0, 0, 6)))
+    console.print(Padding(Text(info.doc), (0, 0, 0, 6), expand=False))
     if name == "method":
         for method, what in METHODS.items():
-            console.print(Padding(Text(f"{method}: {what.summary}"), (0, 0, 0, 8)))
-    console.print(Padding(Text(f"default: {info.source}", "dim"), (0, 0, 0, 6)))
+            console.print(Padding(Text(f"{method}: {what.summary}"), (0, 0, 0, 8), expand=False))
+    console.print(Padding(Text(f"default: {info.source}", "dim"), (0, 0, 0, 6), expand=False))
 
 
 def _written(value: Value) -> str:

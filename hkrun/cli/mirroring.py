@@ -40,7 +40,7 @@ def sync(invocation: Invocation, *, name: str | None, dataset: str | None) -> in
     if invocation.as_json:
         invocation.print_document({"store": store.uri, "sweeps": synced})
     else:
-        invocation.results().print("MLflow has everything. `hkrun ui` opens it.")
+        invocation.results.print("MLflow has everything. `hkrun ui` opens it.")
     return EXIT_DONE
 
 
@@ -57,7 +57,7 @@ def sync(invocation: Invocation, *, name: str | None, dataset: str | None) -> in
 )
 @click.option("--no-browser", is_flag=True, help="Do not open a browser.")
 def ui(invocation: Invocation, *, port: int | None, no_browser: bool) -> int:
-    """Open MLflow on the store's sweeps, and print the links that matter.
+    """Open MLflow on the store's sweeps, with the links that matter.
 
     It answers on this machine only. With MLFLOW_TRACKING_URI set, the links lead to that server.
     """

@@ -35,7 +35,7 @@ from hkrun.errors import EXIT_BUG, EXIT_DONE, EXIT_INPUT, EXIT_INTERRUPTED, Hkru
     examples=(
         ("hkrun doctor", "is this machine ready?"),
         ("hkrun sweep stability --dry-run", "what would run, and for how long"),
-        ("hkrun sweep stability", "table 5 of the paper, on real handwritten digits"),
+        ("hkrun sweep stability", "table 5 of the paper, on real digits"),
         ("hkrun run method=supervised --seeds 3", "one configuration, three seeds"),
     ),
 )
@@ -71,7 +71,7 @@ def call(arguments: Sequence[str]) -> int:
             return code
     except click.UsageError as error:
         command = error.ctx.command_path if error.ctx is not None else "hkrun"
-        return _refuse(invocation, EXIT_INPUT, [f"{error.format_message()} ({command} --help shows how)"])
+        return _refuse(invocation, EXIT_INPUT, [f"{error.format_message()} (see: {command} --help)"])
     except click.ClickException as error:
         return _refuse(invocation, EXIT_INPUT, [error.format_message()])
     except (KeyboardInterrupt, click.Abort, Interrupted):
@@ -147,7 +147,7 @@ def _warnings_shown(invocation: Invocation) -> Iterator[None]:
 
     class Handler(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            invocation.messages.print(f"hkrun: {self.format(record)}", markup=False)
+            invocation.messages.print(f"hkrun: {self.format(record)}")
 
     logger, handler = logging.getLogger("hkrun"), Handler()
     level = logger.level

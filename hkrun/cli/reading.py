@@ -42,8 +42,8 @@ def report(invocation: Invocation, *, name: str, dataset: str | None) -> int:
     if invocation.as_json:
         invocation.print_document(summary.document())
     else:
-        print_summary(summary, invocation.results())
-        invocation.results().print(f"\nReport   {paths['report.html']}")
+        print_summary(summary, invocation.results)
+        invocation.results.print(f"\nReport   {paths['report.html']}")
     return EXIT_RUNS_FAILED if any(cell.failed or cell.diverged for cell in summary.cells) else EXIT_DONE
 
 
@@ -67,7 +67,7 @@ def report(invocation: Invocation, *, name: str, dataset: str | None) -> int:
     "--ddof", type=click.IntRange(0, 1), default=0, show_default=True, help="Delta degrees of freedom of S."
 )
 def stability(invocation: Invocation, *, file: Path, window: int, ddof: int) -> int:
-    """Compute the convergence stability S of error curves from anywhere.
+    """Compute the stability S of error curves from anywhere.
 
     FILE is CSV or Parquet with the columns seed, epoch, error_pct (in percent) and optionally cell. S is
     eq. (10) of the HKSANC paper: the variance over the last epochs of the range of the error across runs.
@@ -92,9 +92,14 @@ def stability(invocation: Invocation, *, file: Path, window: int, ddof: int) -> 
         ]
         invocation.print_document({"cells": cells})
         return EXIT_DONE
+    from rich import box
     from rich.table import Table
 
-    table = Table(title=f"Convergence stability S over the last {window} epochs, in (percentage points)²")
+    table = Table(
+        box=box.SIMPLE,
+        title_justify="left",
+        title=f"Convergence stability S over the last {window} epochs, in (percentage points)²",
+    )
     for heading in (
         "cell",
         f"S (ddof {ddof})",
@@ -116,7 +121,7 @@ def stability(invocation: Invocation, *, file: Path, window: int, ddof: int) -> 
             f"{analysis.within_run_sd:.3g}",
             str(analysis.runs),
         )
-    invocation.results().print(table)
+    invocation.results.print(table)
     return EXIT_DONE
 
 
@@ -140,11 +145,16 @@ def status(invocation: Invocation, *, name: str | None, dataset: str | None) -> 
     if invocation.as_json:
         invocation.print_document({"store": store.uri, "sweeps": sweeps})
         return EXIT_DONE
+    from rich import box
     from rich.table import Table
 
+    if not sweeps:
+        invocation.results.print(f"{store.uri} holds no sweep yet.")
     for found in sweeps:
         table = Table(
-            title=f"{found['sweep']} on {found['dataset']}: {found['done']} of {found['runs']} runs done"
+            box=box.SIMPLE,
+            title_justify="left",
+            title=f"{found['sweep']} on {found['dataset']}: {found['done']} of {found['runs']} runs done",
         )
         for heading in ("cell", "name", "done", "failed", "diverged", "not finished, with a checkpoint"):
             table.add_column(
@@ -159,7 +169,7 @@ def status(invocation: Invocation, *, name: str | None, dataset: str | None) -> 
                 _listed(cell["diverged"]),
                 _listed(f"{run['seed']} ({run['epoch']}/{run['epochs']})" for run in cell["running"]),
             )
-        invocation.results().print(table)
+        invocation.results.print(table)
     return EXIT_DONE
 
 

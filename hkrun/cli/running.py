@@ -24,6 +24,7 @@ _seeds = click.option("--seeds", metavar="N|A,B,C", help="How many seeds (0..N-1
 _epochs = click.option("--epochs", metavar="E", help="Epochs of the student; the schedule scales with them.")
 _workers = click.option(
     "--workers",
+    metavar="N",
     type=click.IntRange(min=1),
     default=1,
     show_default=True,
@@ -153,7 +154,7 @@ def teacher(invocation: Invocation, *, overrides: tuple[str, ...], dataset: str 
                 "store": store.uri,
             }
         )
-    invocation.results().print(
+    invocation.results.print(
         f"Teacher {record.teacher_id}: {record.error_pct:.2f} % test error, "
         f"{record.train_error_pct:.2f} % on its training images, after {record.epochs} epochs"
     )
@@ -185,7 +186,7 @@ def resume(invocation: Invocation, *, name: str | None, dataset: str | None, fai
         stored for stored in plans if make_plan(stored.sweep, store, workers=stored.workers).num_to_run
     ]
     if not open_plans:
-        invocation.results().print("Nothing to resume: every sweep of the store is complete.")
+        invocation.results.print("Nothing to resume: every sweep of the store is complete.")
         if invocation.as_json:
             invocation.print_document({"store": store.uri, "sweeps": []})
         return EXIT_DONE
@@ -244,7 +245,7 @@ def _execute(invocation: Invocation, loaded: "Sweep", *, workers: int, fail_fast
             observer=display,
         )
     invocation.resumable = None
-    results = invocation.results()
+    results = invocation.results
     print_summary(outcome.summary, results)
     _print_ways_on(invocation, outcome)
     return outcome
@@ -268,25 +269,26 @@ def _print_ways_on(invocation: Invocation, outcome: "Outcome") -> None:
     else:
         more = len(sweep.seeds) + 10
         onward = f"the same command with --seeds {more} adds ten seeds per cell and repeats nothing"
-    results = invocation.results()
+    results = invocation.results
     results.print()
     for label, line in (
         ("Report", outcome.report["report.html"]),
         ("MLflow", f"hkrun ui{store}"),
         ("Go on", onward),
     ):
-        results.print(f"{label:8} {line}", markup=False, soft_wrap=True)
+        results.print(f"{label:8} {line}", soft_wrap=True)
 
 
 def _print_plan(invocation: Invocation, plan: "Plan") -> None:
     """The plan for people: cells, runs, what is there, what remains, and for how long."""
+    from rich import box
     from rich.table import Table
     from rich.text import Text
 
     from hkrun.cli.display import describe_duration
 
-    results = invocation.results()
-    table = Table(title=f"{plan.sweep.title} on {plan.sweep.dataset}")
+    results = invocation.results
+    table = Table(box=box.SIMPLE, title_justify="left", title=f"{plan.sweep.title} on {plan.sweep.dataset}")
     for heading in ("cell", "name", "runs", "done", "to run"):
         table.add_column(heading, justify="left" if heading in ("cell", "name") else "right")
     for cell in plan.cells:
@@ -294,16 +296,12 @@ def _print_plan(invocation: Invocation, plan: "Plan") -> None:
             cell.cell_id, Text(cell.name), str(cell.num_runs), str(cell.num_done), str(len(cell.to_run))
         )
     results.print(table)
-    results.print(
-        f"{plan.num_to_run} of {plan.num_runs} runs to train, in {len(plan.packs)} trials", markup=False
-    )
+    results.print(f"{plan.num_to_run} of {plan.num_runs} runs to train, in {len(plan.packs)} trials")
     for teacher in plan.teachers:
-        results.print(
-            f"Teacher {teacher.teacher_id} ({teacher.cell.teacher.network}) to train first", markup=False
-        )
+        results.print(f"Teacher {teacher.teacher_id} ({teacher.cell.teacher.network}) to train first")
     seconds = plan.estimate.seconds
     length = "unknown" if seconds is None else f"about {describe_duration(seconds)}"
-    results.print(f"Time: {length} ({plan.estimate.basis})", markup=False)
+    results.print(f"Time: {length} ({plan.estimate.basis})")
 
 
 def _store_option(invocation: Invocation) -> str:

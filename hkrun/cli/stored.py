@@ -19,22 +19,19 @@ def find_plans(store: "Store", name: str | None, dataset: str | None) -> "list[S
         dataset: Only those on this data set.
 
     Raises:
-        InputError: There is none, or none that fits.
+        InputError: There is none of that name or on that data set.
     """
     from hkrun.plan import stored_plans
 
     plans = stored_plans(store)
-    if not plans:
-        raise InputError(f"{store.uri}: no sweep was run in this store")
     names = sorted({stored.sweep.name for stored in plans})
     if name is not None and name not in names:
-        raise InputError(
-            f"{name}: no such sweep in {store.uri}{nearest(name, names)}; there are: {', '.join(names)}"
-        )
+        there = ", ".join(names) or "none"
+        raise InputError(f"{name}: no such sweep in {store.uri}; there are: {there}{nearest(name, names)}")
     named = [stored for stored in plans if name is None or stored.sweep.name == name]
     found = [stored for stored in named if dataset is None or stored.sweep.dataset == dataset]
-    if not found:
-        datasets = ", ".join(sorted({stored.sweep.dataset for stored in named}))
+    if dataset is not None and not found:
+        datasets = ", ".join(sorted({stored.sweep.dataset for stored in named})) or "none"
         raise InputError(f"--dataset: no such sweep on {dataset!r} in {store.uri}; there are: {datasets}")
     return found
 

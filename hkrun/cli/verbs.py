@@ -9,6 +9,10 @@ from hkrun.cli.invocation import COMMON_OPTIONS, common_options
 from hkrun.config import nearest
 
 CONTEXT: dict[str, Any] = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+EXIT_CODES = (
+    "Exit codes: 0 done, 1 a bug in hkrun, 2 your input, 3 data missing or damaged, 4 resources do not fit, "
+    "5 finished but some runs failed or diverged, 6 store, 75 interrupted and resumable."
+)
 
 
 class Verb(click.Command):
@@ -27,12 +31,13 @@ class Verb(click.Command):
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Writes examples, the verb's own options, then those that all verbs share."""
         with formatter.section("Examples"):
-            formatter.write_dl([(line, what) for line, what in self.examples], col_max=52)
+            for line, what in self.examples:
+                formatter.write(f"  {line}\n      {what}\n")
         own: list[tuple[str, str]] = []
         shared: list[tuple[str, str]] = []
         for parameter in self.get_params(ctx):
             record = parameter.get_help_record(ctx)
-            if record is not None:
+            if record is not None and isinstance(parameter, click.Option):
                 is_shared = parameter.name in (*COMMON_OPTIONS, "help")
                 (shared if is_shared else own).append(record)
         for title, records in (("Options", own), ("Options of every verb", shared)):
@@ -81,7 +86,7 @@ class Program(click.Group):
         if args[0] not in self.commands and not args[0].startswith("-"):
             names = ", ".join(sorted(self.commands))
             raise click.UsageError(
-                f"no verb {args[0]!r}{nearest(args[0], self.commands)}; the verbs are {names}", ctx
+                f"no verb {args[0]!r}; the verbs are {names}{nearest(args[0], self.commands)}", ctx
             )
         return super().resolve_command(ctx, args)
 
@@ -110,6 +115,5 @@ class Program(click.Group):
         with formatter.section("Start here"):
             formatter.write_dl(list(self.examples), col_max=52)
         formatter.write_paragraph()
-        formatter.write_text(
-            f"{ctx.command_path} VERB --help explains a verb, its options and its exit codes."
-        )
+        formatter.write_text(EXIT_CODES)
+        formatter.write_text(f"`{ctx.command_path} VERB --help` explains a verb, with examples.")

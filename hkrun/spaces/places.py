@@ -37,8 +37,8 @@ def find_sweep(name_or_file: str) -> Path:
             return folder / f"{name_or_file}.toml"
     names = sweep_names()
     raise InputError(
-        f"{name_or_file}: no such search space{nearest(name_or_file, names)}; "
-        f"there are: {', '.join(names) or 'none'}; or give the path of a .toml file"
+        f"{name_or_file}: no such search space; give the path of a .toml file or one of: "
+        f"{', '.join(names) or 'none'}{nearest(name_or_file, names)}"
     )
 
 

@@ -236,7 +236,7 @@ def _read_space(table: Table, arguments: Arguments) -> _Space:
     if space.reference is not None and space.reference not in names:
         shown = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
         table.refuse(
-            "reference", f"{space.reference!r} is no cell{nearest(space.reference, names)}; cells: {shown}"
+            "reference", f"{space.reference!r} is no cell; cells: {shown}{nearest(space.reference, names)}"
         )
     return space
 

@@ -1,0 +1,54 @@
+# What a person and CI run. `make stability` is the main job, `make test` the tests; both prepare .venv first.
+
+PYTHON ?= python3
+UV_VERSION := 0.13.9
+BIN := .venv/bin
+STAMP := .venv/.synced
+CODE := hkrun tests benchmarks
+LOCK := $(BIN)/uv pip compile -q pyproject.toml --group dev --extra mnist5k --universal --python-version 3.11 \
+        --generate-hashes --no-emit-index-url --no-header
+
+.PHONY: setup stability test test-all check lock bench
+
+setup: $(STAMP)
+
+stability: setup
+	$(BIN)/hkrun sweep stability
+
+test: setup
+	$(BIN)/pytest -m "not slow"
+
+test-all: setup
+	$(BIN)/pytest
+
+# Lint, format, types, layers, and whether the lock still follows pyproject.toml.
+check: setup
+	$(BIN)/ruff check $(CODE)
+	$(BIN)/ruff format --check $(CODE)
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	cp requirements.lock .venv/requirements.lock
+	$(LOCK) -o .venv/requirements.lock
+	diff -u requirements.lock .venv/requirements.lock || { echo "requirements.lock: run make lock"; exit 1; }
+
+# Keeps the versions that are there; newer ones with `make lock OPTIONS=--upgrade`.
+lock: $(BIN)/uv
+	$(LOCK) $(OPTIONS) -o requirements.lock
+
+bench: setup
+	set -e; for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python "$$script"; done
+
+# The stamp is written last: an interrupted set-up is done again.
+$(STAMP): requirements.lock pyproject.toml $(BIN)/uv
+	$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements.lock
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
+	touch $@
+
+$(BIN)/uv:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "hkrun needs Python 3.11 or newer, and $(PYTHON) is `$(PYTHON) --version 2>&1 || true`."; \
+	  echo "Install one and name it: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	  echo "$(PYTHON) cannot make virtual environments; on Debian and Ubuntu: apt-get install python3-venv"; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
