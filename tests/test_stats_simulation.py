@@ -1,0 +1,219 @@
+"""The promises of `hkrun.stats`, kept on simulated error curves: coverage, size of tests, power.
+
+A run is a level of its own plus noise that is correlated from epoch to epoch (AR(1)), rounded to whole test
+images. The seeds are fixed, so a test fails for a reason or not at all; bounds allow three standard errors of
+the simulation.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pytest
+import scipy.signal
+
+from hkrun.stats import (
+    Floats,
+    analyse_stability,
+    compare_stability,
+    holm,
+    paired_difference,
+    summarise_errors,
+)
+
+pytestmark = pytest.mark.slow
+
+
+@dataclass(frozen=True)
+class Model:
+    """How error curves come about, in percentage points.
+
+    Attributes:
+        level_sd: Standard deviation of the runs' levels.
+        noise_sd: Standard deviation of the noise within a run.
+        correlation: Of the noise of neighbouring epochs.
+        uneven: Standard deviation of the logarithm of the runs' own noise_sd.
+        quantum: Step of the error.
+    """
+
+    level_sd: float
+    noise_sd: float
+    correlation: float
+    uneven: float = 0.0
+    quantum: float = 0.01
+
+    def draw(self, shape: tuple[int, int, int], generator: np.random.Generator) -> Floats:
+        """Errors [studies, runs, epochs]."""
+        studies, runs, _ = shape
+        shocks = generator.standard_normal(shape)
+        shocks[..., 1:] *= np.sqrt(1 - self.correlation**2)
+        noise = scipy.signal.lfilter([1.0], [1.0, -self.correlation], shocks, axis=-1)
+        own_sd = self.noise_sd * np.exp(self.uneven * generator.standard_normal((studies, runs, 1)))
+        errors = 30 + self.level_sd * generator.standard_normal((studies, runs, 1)) + own_sd * noise
+        return np.round(errors / self.quantum) * self.quantum
+
+
+MODELS = {
+    "CIFAR-10 of table 5": Model(0.25, 0.035, 0.3),
+    "CIFAR-100 of table 5": Model(0.30, 0.06, 0.5),
+    "levels and noise alike": Model(0.12, 0.06, 0.3),
+    "noise alone": Model(0.0, 0.09, 0.3),
+    "slow noise": Model(0.15, 0.08, 0.9),
+    "1,200 test images": Model(0.30, 0.10, 0.5, quantum=1 / 12),
+    "uneven noise": Model(0.30, 0.055, 0.5, uneven=0.3),
+}
+
+
+def stabilities(errors: Floats) -> Floats:
+    """S of each study, over all its epochs: [studies, runs, epochs] -> [studies]."""
+    return np.ptp(errors, axis=1).var(axis=1)
+
+
+def share_up_to_5_percent(p_values: list[float]) -> float:
+    return float(np.mean(np.array(p_values) <= 0.05))
+
+
+def three_standard_errors(share: float, studies: int) -> float:
+    return 3 * float(np.sqrt(share * (1 - share) / studies))
+
+
+# --- what method.md says of S -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("runs", "expected"), [(5, 2.3), (10, 3.1), (20, 3.7)])
+def test_the_expected_range_grows_with_the_runs(runs: int, expected: float) -> None:
+    ranges = np.ptp(np.random.default_rng(1).standard_normal((100_000, runs)), axis=1)
+    assert ranges.mean() == pytest.approx(expected, abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("name", "published"), [("CIFAR-10 of table 5", 2.46e-3), ("CIFAR-100 of table 5", 5.12e-3)]
+)
+def test_s_of_twenty_runs_varies_by_20_to_25_percent_at_the_magnitudes_of_table_5(
+    name: str, published: float
+) -> None:
+    errors = MODELS[name].draw((3_000, 20, 100), np.random.default_rng(2))
+    s = stabilities(errors)
+    assert s.mean() == pytest.approx(published, rel=0.25)
+    assert 0.5 < np.ptp(errors, axis=1).mean() < 1.3
+    assert 0.19 < s.std() / s.mean() < 0.26
+
+
+# --- intervals --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("runs", [3, 5, 10, 20, 30])
+@pytest.mark.parametrize("name", MODELS)
+def test_the_interval_of_s_covers_the_expected_s(name: str, runs: int) -> None:
+    studies = 400
+    generator = np.random.default_rng(3)
+    expected = stabilities(MODELS[name].draw((10_000, runs, 50), generator)).mean()
+    covered = 0
+    for errors in MODELS[name].draw((studies, runs, 50), generator):
+        interval = analyse_stability(errors, window=50, generator=generator, resamples=500).ci95
+        assert interval is not None
+        covered += interval[0] <= expected <= interval[1]
+    assert covered / studies > 0.93 - three_standard_errors(0.93, studies)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_interval_of_s_is_about_as_wide_as_s_varies(name: str) -> None:
+    generator = np.random.default_rng(10)
+    s = stabilities(MODELS[name].draw((5_000, 20, 50), generator))
+    intervals = [
+        analyse_stability(errors, window=50, generator=generator, resamples=500).ci95
+        for errors in MODELS[name].draw((200, 20, 50), generator)
+    ]
+    half_width = np.median([np.log(interval[1] / interval[0]) / 2 for interval in intervals if interval])
+    assert 0.75 < half_width / (1.96 * s.std() / s.mean()) < 1.3
+
+
+@pytest.mark.parametrize("runs", [2, 5, 20])
+def test_the_t_interval_covers_the_mean_in_95_of_100_studies(runs: int) -> None:
+    studies = 5_000
+    errors = np.round(np.random.default_rng(4).normal(7.3, 0.2, (studies, runs)), 2)
+    intervals = np.array([summarise_errors(values).ci95 for values in errors])
+    covered = np.mean((intervals[:, 0] <= 7.3) & (intervals[:, 1] >= 7.3))
+    assert covered == pytest.approx(0.95, abs=three_standard_errors(0.95, studies))
+
+
+# --- tests under the null hypothesis ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("runs", "permutations"), [(6, 64), (10, 1024), (20, 199)])
+@pytest.mark.parametrize("quantum", [0.01, 0.25])
+def test_the_sign_flip_test_rejects_equal_methods_in_5_of_100_studies_at_most(
+    runs: int, permutations: int, quantum: float
+) -> None:
+    studies = 2_000
+    generator = np.random.default_rng(5)
+    shared = generator.normal(7.3, 0.2, (studies, 1, runs))
+    pairs = np.round((shared + generator.laplace(0, 0.2, (studies, 2, runs))) / quantum) * quantum
+    rejected = share_up_to_5_percent(
+        [paired_difference(*pair, permutations=permutations, generator=generator).p for pair in pairs]
+    )
+    assert rejected < 0.05 + three_standard_errors(0.05, studies)
+    if quantum == 0.01:  # ties make a test of coarse values cautious
+        assert rejected > 0.03 - three_standard_errors(0.03, studies)
+
+
+@pytest.mark.parametrize("runs", [6, 10, 20])
+@pytest.mark.parametrize("name", ["CIFAR-10 of table 5", "noise alone", "slow noise", "uneven noise"])
+def test_the_test_of_two_s_rejects_equal_s_in_5_of_100_studies_at_most_whatever_the_levels(
+    name: str, runs: int
+) -> None:
+    studies = 400
+    generator = np.random.default_rng(6)
+    lower_and_still_falling = np.linspace(-0.4, -0.9, 50)
+    first = MODELS[name].draw((studies, runs, 50), generator)
+    second = MODELS[name].draw((studies, runs, 50), generator) + lower_and_still_falling
+    rejected = share_up_to_5_percent(p_values_of_s(first, second, generator))
+    assert rejected < 0.05 + three_standard_errors(0.05, studies)
+
+
+def p_values_of_s(first: Floats, second: Floats, generator: np.random.Generator) -> list[float]:
+    return [
+        compare_stability(*pair, window=50, permutations=199, generator=generator).p
+        for pair in zip(first, second, strict=True)
+    ]
+
+
+def test_holm_keeps_the_family_wise_error_of_comparisons_with_one_reference() -> None:
+    studies = 1_500
+    generator = np.random.default_rng(7)
+    errors = generator.normal(7.3, 0.2, (studies, 6, 20))
+    families = [
+        [paired_difference(cell, study[0], permutations=999, generator=generator).p for cell in study[1:]]
+        for study in errors
+    ]
+    assert share_up_to_5_percent([min(family) for family in families]) > 0.12
+    corrected = share_up_to_5_percent([min(holm(family)) for family in families])
+    assert 0.02 < corrected < 0.05 + three_standard_errors(0.05, studies)
+
+
+# --- power ------------------------------------------------------------------------------------------------
+
+
+def test_twenty_pairs_find_a_difference_of_one_standard_deviation() -> None:
+    generator = np.random.default_rng(8)
+    pairs = generator.normal(7.3, 0.2, (300, 2, 20)) + np.array([0, 0.2 * np.sqrt(2)])[:, None]
+    p_values = [paired_difference(*pair, permutations=999, generator=generator).p for pair in pairs]
+    assert share_up_to_5_percent(p_values) > 0.97
+
+
+@pytest.mark.parametrize(
+    ("name", "ratio", "low", "high"),
+    [
+        ("CIFAR-10 of table 5", 1.2, 0.0, 0.12),
+        ("noise alone", 1.2, 0.0, 0.2),
+        ("CIFAR-10 of table 5", 4.0, 0.4, 1.0),
+        ("noise alone", 4.0, 0.95, 1.0),
+    ],
+)
+def test_twenty_runs_tell_apart_what_differs_much_and_not_what_differs_by_a_fifth(
+    name: str, ratio: float, low: float, high: float
+) -> None:
+    generator = np.random.default_rng(9)
+    model = MODELS[name]
+    noisier = replace(model, noise_sd=model.noise_sd * np.sqrt(ratio))
+    first, second = (each.draw((300, 20, 50), generator) for each in (model, noisier))
+    assert low <= share_up_to_5_percent(p_values_of_s(first, second, generator)) <= high
