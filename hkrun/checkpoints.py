@@ -59,20 +59,23 @@ def _save(store: Store, folder: str, epoch: int, state: Mapping[str, Any]) -> No
     buffer = io.BytesIO()
     torch.save(state, buffer)
     earlier = [name for known, name in _saved(store, folder) if known < epoch]
-    store.commit(folder, {f"epoch-{epoch:06d}.pt": buffer.getvalue()}, keep=earlier[: KEPT - 1])
+    name = f"epoch-{epoch:06d}.pt"
+    store.commit(folder, {name: buffer.getvalue()}, keep=earlier[: KEPT - 1], tidy=True)
 
 
 def _load(store: Store, folder: str) -> tuple[int, dict[str, Any]] | None:
-    for epoch, name in _saved(store, folder):
+    saved = _saved(store, folder)
+    for epoch, name in saved:
         try:
-            state: dict[str, Any] = torch.load(
-                io.BytesIO(store.read(folder, name)), weights_only=True, map_location="cpu"
-            )
-            return epoch, state
+            content = io.BytesIO(store.read(folder, name))
+            state: dict[str, Any] = torch.load(content, weights_only=True, map_location="cpu")
         except (DamagedError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
-            log.warning(
-                "%s/%s/%s is passed over: %s", store.place, folder, name, " ".join(str(error).split())
-            )
+            reason = " ".join(str(error).split())
+            log.warning("%s/%s/%s is passed over: %s", store.place, folder, name, reason)
+        else:
+            return epoch, state
+    if saved:
+        log.warning("%s/%s holds no checkpoint that can be read: the run starts anew", store.place, folder)
     return None
 
 
@@ -81,9 +84,10 @@ def _saved(store: Store, folder: str) -> list[tuple[int, str]]:
     try:
         names = store.names(folder)
     except DamagedError as error:
-        log.warning("the checkpoints are passed over: %s", error.message)
+        log.warning("all checkpoints are passed over: %s", error.message)
         return []
-    return sorted(((int(match[1]), name) for name in names if (match := _NAME.fullmatch(name))), reverse=True)
+    numbered = ((int(match[1]), name) for name in names if (match := _NAME.fullmatch(name)))
+    return sorted(numbered, reverse=True)
 
 
 def _check(value: object, where: str) -> None:

@@ -446,10 +446,22 @@ def test_a_commit_keeps_only_what_it_is_told_to(store: Store) -> None:
     assert visible(store) == {"plan": b"1", "figure": b"3"}
 
 
-def test_a_commit_leaves_the_folders_below_it(store: Store) -> None:
+@pytest.mark.parametrize("tidy", [False, True])
+def test_a_commit_leaves_the_folders_below_it(store: Store, tidy: bool) -> None:
     store.commit("sweeps/x/figures", {"a": b"1"})
-    store.commit("sweeps/x", {"plan": b"2"})
+    store.commit("sweeps/x", {"plan": b"2"}, tidy=tidy)
     assert store.read("sweeps/x/figures", "a") == b"1"
+
+
+@pytest.mark.parametrize("tidy", [False, True])
+def test_a_commit_removes_strange_files_only_where_it_is_told_to(local: Store, tidy: bool) -> None:
+    assert local.local_path is not None
+    local.commit("sweeps/x", {"plan": b"1"})
+    notes = local.local_path / "sweeps/x/notes.md"
+    notes.write_text("a user's own")
+    local.commit("sweeps/x", {"plan": b"2"}, tidy=tidy)
+    assert notes.exists() is not tidy
+    assert visible(local) == {"plan": b"2"}
 
 
 def test_what_a_killed_writer_left_is_swept_away_by_the_next(local: Store) -> None:

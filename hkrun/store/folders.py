@@ -70,13 +70,17 @@ class Folders:
         self._files = files
         self.place = place
 
-    def commit(self, folder: str, files: Mapping[str, bytes], *, keep: Collection[str] = ()) -> None:
-        """Makes the folder hold exactly these files and those kept of the ones it has.
+    def commit(
+        self, folder: str, files: Mapping[str, bytes], *, keep: Collection[str] = (), tidy: bool = False
+    ) -> None:
+        """Makes these files, and those kept of the ones it has, the whole committed content of a folder.
 
         Args:
             folder: Path within the store; created where it is missing. Folders within it are left alone.
             files: Content by name.
             keep: Names already committed that stay as they are; the others' files are removed.
+            tidy: Whether to remove first what is there uncommitted, left by writers that were killed.
+                Only for folders in which nobody else has files.
 
         Raises:
             StoreError: The place is full, unreachable or closed to us. What was committed is then as it
@@ -91,6 +95,9 @@ class Folders:
                 before = self.manifest(folder) or {}
             except DamagedError:
                 before = {}
+            if tidy:
+                there = {name for name in self._files.sizes(folder) if "/" not in name}
+                self._files.remove(folder, there - {*before, MANIFEST})
             kept = {name: before[name] for name in keep if name in before and name not in sums}
             if any(before.get(name, known) != known for name, known in sums.items()):
                 self._cut_back(folder, kept)
