@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from hkrun.errors import InputError
 
 FORMS = "preact-D, preact-D-wW (D = 6n+2), preact-bottleneck-D (D = 9n+2), wrn-D-K (D = 6n+4)"
+# Without leading zeros: one network has one name, and so one cell_id.
 _NAME = re.compile(
-    r"(?P<family>preact-bottleneck|preact|wrn)-(?P<depth>\d{1,5})(-(?P<mark>w?)(?P<width>\d{1,4}))?"
+    r"(?P<family>preact-bottleneck|preact|wrn)-(?P<depth>[1-9]\d{0,4})(-(?P<mark>w?)(?P<width>0|[1-9]\d{0,3}))?",
+    re.ASCII,
 )
 
 

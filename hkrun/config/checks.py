@@ -57,7 +57,7 @@ def check_setting(setting: Setting) -> tuple[Value | None, list[str]]:
     value = _coerce(kind, setting.value)
     if value is None:
         return None, [
-            f"{setting.where}: {setting.key}: {setting.value!r} is not of type {describe_type(kind)}"
+            f"{setting.where}: {setting.key}: {_show(setting.value)} is not of type {describe_type(kind)}"
         ]
     problems = []
     if info.choices and value not in info.choices:
@@ -75,6 +75,11 @@ def check_setting(setting: Setting) -> tuple[Value | None, list[str]]:
     elif info.increasing and isinstance(value, tuple) and any(b <= a for a, b in itertools.pairwise(value)):
         problems.append(f"{setting.value} must be strictly increasing")
     return value, [f"{setting.where}: {setting.key}: {problem}" for problem in problems]
+
+
+def _show(value: object) -> str:
+    """A value as TOML has it, where that differs from Python."""
+    return str(value).lower() if isinstance(value, bool) else repr(value)
 
 
 def _hint_for_key(key: str) -> str:
