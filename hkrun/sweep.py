@@ -155,6 +155,7 @@ def train_teacher(
     identity = teacher_id(cell)
     if store.teacher(identity) is None:
         crew = _Crew(store, data_dir=data_dir, workers=workers, fail_fast=True, observer=observer)
+        crew.check_data(cell.dataset)
         problems = crew.train_teachers([PlannedTeacher(teacher_id=identity, cell=cell)])
         if problems:
             raise TrainingError("\n".join(problems))
@@ -188,6 +189,7 @@ class _Crew:
         Raises:
             TrainingError: Every run needs a teacher that could not be trained.
         """
+        self.check_data(plan.sweep.dataset)
         problems = self.train_teachers(plan.teachers) if plan.teachers else []
         packs = [
             pack
@@ -196,19 +198,17 @@ class _Crew:
         ]
         if not packs or (problems and self._fail_fast):
             raise TrainingError("\n".join(problems))
-        self._check_data(plan.sweep.dataset)
         tasks = [self._task(pack.cell, pack.cell_id, pack.seeds) for pack in packs]
         self._observer.entered("Training")
         return problems + self._run(tasks, mirror)
 
     def train_teachers(self, teachers: Sequence[PlannedTeacher]) -> list[str]:
         """Trains teachers; returns why those that could not be trained could not, a line each."""
-        self._check_data(teachers[0].cell.dataset)
         self._observer.entered("Training the teacher" if len(teachers) == 1 else "Training the teachers")
         return self._run([self._task(teacher.cell, teacher.teacher_id, ()) for teacher in teachers], None)
 
-    def _check_data(self, name: str) -> None:
-        """Finds, and where there is a network fetches, the data set before many processes ask for it at once."""
+    def check_data(self, name: str) -> None:
+        """Finds or fetches the data set here, before many processes ask for it at once."""
         from hkrun.data import load_dataset
 
         load_dataset(name, data_dir=self._data_dir)

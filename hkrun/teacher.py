@@ -111,12 +111,12 @@ def start_teacher(cell: Cell, dataset: Dataset, *, context: Context, device: tor
     initialise(network.backbone, generator(Purpose.TEACHER))
     assert network.attention is not None
     initialise(network.attention, generator(Purpose.TEACHER_ATTENTION))
-    if cell.teacher.file:
-        _load_backbone(network.backbone, cell.teacher.file)
     classifier = nn.Linear(sum(network.attention.squeeze_widths), dataset.num_classes)
     initialise(classifier, generator(Purpose.TEACHER_CLASSIFIER))
     for module in (network, classifier):
         module.to(device, resolve_dtype(cell.precision))
+    if cell.teacher.file:
+        _load_backbone(network.backbone, cell.teacher.file)
     if context.world_size > 1:
         synchronise(network)
     run = TeacherRun(

@@ -35,7 +35,7 @@ class Sgd:
 
 def crop(image: Tensor, view: int, padding: int, flip: bool) -> Tensor:
     """One view of a uint8 image [C, H, W], by loops over pixels."""
-    channels, height, width = image.shape
+    height, width = image.shape[1:]
     places = 2 * padding + 1
     mirrored, corner = divmod(view, places * places)
     top, left = divmod(corner, places)

@@ -205,7 +205,7 @@ def test_runs_repeat_to_the_bit_and_differ_by_seed(dataset: Dataset) -> None:
 def stop_after(cell: object, dataset: Dataset, epochs: int) -> dict[str, object]:
     """The state of a run after some epochs, through the bytes of a file."""
 
-    class Stop(Exception):
+    class StopError(Exception):
         pass
 
     run = start_run(cell, dataset, 0, context=Alone(), device=CPU)  # type: ignore[arg-type]
@@ -214,9 +214,9 @@ def stop_after(cell: object, dataset: Dataset, epochs: int) -> dict[str, object]
     def stop(run: Run) -> None:
         if run.epoch == epochs:
             torch.save(run.state_dict(), saved)
-            raise Stop
+            raise StopError
 
-    with pytest.raises(Stop):
+    with pytest.raises(StopError):
         distill(
             run,
             cell,  # type: ignore[arg-type]

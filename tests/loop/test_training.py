@@ -42,8 +42,8 @@ def test_warmup_rises_linearly_to_the_full_rate() -> None:
 
 
 def read_epoch(
-    dataset: Dataset, *, seed: int = 0, epoch: int = 0, context: Alone = Alone()
-) -> list[torch.Tensor]:  # noqa: B008
+    dataset: Dataset, *, seed: int = 0, epoch: int = 0, context: Alone | None = None
+) -> list[torch.Tensor]:
     """The images of an epoch's batches, unaugmented."""
     training_set = TrainingSet(dataset, Views(0, False), dtype=torch.float64, device=CPU)
     batches = training_set.batches(
@@ -52,7 +52,7 @@ def read_epoch(
         batch_size=16,
         order=Purpose.ORDER,
         augmentation=Purpose.AUGMENTATION,
-        context=context,
+        context=context or Alone(),
     )
     return [batch.images for batch in batches]
 
@@ -134,6 +134,6 @@ def test_averages_are_means_over_batches() -> None:
 def test_a_loss_that_is_not_finite_names_itself_and_the_epoch(value: float) -> None:
     averages = Averages(Alone())
     averages.add({"loss_backbone": torch.tensor(value)})
-    with pytest.raises(Diverged, match="loss_backbone is .* in epoch 7") as caught:
+    with pytest.raises(Diverged, match=r"loss_backbone is .* in epoch 7") as caught:
         averages.read(epoch=7)
     assert caught.value.epoch == 7

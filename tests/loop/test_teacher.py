@@ -1,0 +1,99 @@
+"""Stage 1: what trains when, and what a teacher file may be."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from hkrun.data import Dataset
+from hkrun.errors import InputError
+from hkrun.teacher import TeacherRun, num_epochs, start_teacher, train_teacher
+from hkrun.training import Alone
+from tests.loop.conftest import CPU, make_sets, same_state, tiny_cell
+
+
+def train(cell: object, dataset: Dataset, seen: list[dict[str, torch.Tensor]] | None = None) -> TeacherRun:
+    run = start_teacher(cell, dataset, context=Alone(), device=CPU)  # type: ignore[arg-type]
+
+    def keep(run: TeacherRun) -> None:
+        if seen is not None:
+            seen.append({name: value.clone() for name, value in run.network.state_dict().items()})
+
+    train_teacher(run, cell, context=Alone(), on_epoch=keep, **make_sets(cell, dataset))  # type: ignore[arg-type]
+    return run
+
+
+def part(state: dict[str, torch.Tensor], name: str) -> dict[str, torch.Tensor]:
+    return {key: value for key, value in state.items() if key.startswith(name)}
+
+
+def test_joint_trains_backbone_and_attention_together(dataset: Dataset) -> None:
+    seen: list[dict[str, torch.Tensor]] = []
+    run = train(tiny_cell(), dataset, seen)
+    assert set(run.history[0]) >= {"loss_backbone", "loss_auxiliary"}
+    for name in ("backbone", "attention"):
+        assert not same_state(part(seen[0], name), part(seen[1], name))
+
+
+def test_both_classifiers_learn(dataset: Dataset) -> None:
+    history = train(tiny_cell(teacher__epochs=12), dataset).history
+    for name in ("loss_backbone", "loss_auxiliary"):
+        assert history[-1][name] < 0.7 * history[0][name]  # type: ignore[operator]
+
+
+def test_shared_freezes_the_backbone_for_the_second_phase(dataset: Dataset) -> None:
+    seen: list[dict[str, torch.Tensor]] = []
+    cell = tiny_cell(teacher__backbone="shared")
+    run = train(cell, dataset, seen)
+    assert run.epoch == num_epochs(cell) == 4
+    first, last = seen[1], seen[3]
+    assert same_state(part(first, "backbone"), part(last, "backbone"))  # BatchNorm statistics too
+    assert not same_state(part(first, "attention"), part(last, "attention"))
+    assert same_state(part(seen[0], "attention"), part(seen[1], "attention"))
+    assert "loss_auxiliary" not in run.history[0]
+    assert "loss_backbone" not in run.history[2]
+
+
+def test_shared_gives_every_connection_the_same_backbone(dataset: Dataset) -> None:
+    states = [
+        train(tiny_cell(teacher__backbone="shared", attention__connection=connection), dataset).network
+        for connection in ("hierarchical", "original")
+    ]
+    assert same_state(states[0].backbone.state_dict(), states[1].backbone.state_dict())
+
+
+def test_a_teacher_file_is_used_as_it_is(dataset: Dataset, tmp_path: Path) -> None:
+    source = train(tiny_cell(), dataset).network.backbone
+    torch.save(source.state_dict(), tmp_path / "backbone.pt")
+    run = train(tiny_cell(teacher__file=str(tmp_path / "backbone.pt")), dataset)
+    assert same_state(run.network.backbone.state_dict(), source.state_dict())
+    assert run.epoch == 2
+
+
+@pytest.mark.parametrize("content", [b"", b"not weights", None], ids=["empty", "text", "another network"])
+def test_a_file_of_something_else_is_refused_in_one_line(
+    dataset: Dataset, tmp_path: Path, content: bytes | None
+) -> None:
+    path = tmp_path / "backbone.pt"
+    if content is None:
+        torch.save({"fc.weight": torch.zeros(2)}, path)
+    else:
+        path.write_bytes(content)
+    with pytest.raises(InputError, match=r"teacher\.file: .*backbone\.pt: not weights of this") as caught:
+        start_teacher(tiny_cell(teacher__file=str(path)), dataset, context=Alone(), device=CPU)
+    assert len(caught.value.problems) == 1
+
+
+def test_the_optimizer_begins_anew_with_each_phase(dataset: Dataset) -> None:
+    run = train(tiny_cell(teacher__backbone="shared"), dataset)
+    trained = {id(parameter) for parameter in run.optimizer.param_groups[0]["params"]}
+    assert trained.isdisjoint(id(parameter) for parameter in run.network.backbone.parameters())
+
+
+def test_teacher_repeats_to_the_bit_and_ignores_the_global_generator(dataset: Dataset) -> None:
+    first = train(tiny_cell(precision="float32"), dataset)
+    torch.manual_seed(99)
+    second = train(tiny_cell(precision="float32"), dataset)
+    assert same_state(first.network.state_dict(), second.network.state_dict())
+    third = train(tiny_cell(precision="float32", teacher__seed=1), dataset)
+    assert not same_state(first.network.state_dict(), third.network.state_dict())

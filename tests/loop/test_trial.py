@@ -1,0 +1,340 @@
+"""A task from its start, or its checkpoint, to its records: what is kept, and what a failure costs."""
+
+import contextlib
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from hkrun import trial
+from hkrun.config import Cell, canonical_json, cell_from_values, cell_id, teacher_canonical, teacher_id
+from hkrun.errors import StoreError
+from hkrun.store import Store, open_store
+from hkrun.training import Alone
+from hkrun.trial import Task, run_task
+
+VALUES = {
+    "dataset": "digits",
+    "teacher.network": "preact-8-w4",
+    "teacher.epochs": 2,
+    "student.network": "preact-8-w4",
+    "student.epochs": 3,
+    "augment.padding": 1,
+    "augment.flip": False,
+}
+
+
+@pytest.fixture(autouse=True)
+def forget_teachers() -> Iterator[None]:
+    """A process keeps teachers by store and cell; tests change stores behind its back."""
+    trial._load_teacher.cache_clear()
+    yield
+    trial._load_teacher.cache_clear()
+
+
+def make_cell(**values: object) -> Cell:
+    return cell_from_values({**VALUES, **{k.replace("__", "."): v for k, v in values.items()}})  # type: ignore[dict-item]
+
+
+def make_task(store: Store, cell: Cell, *seeds: int) -> Task:
+    """The task of some runs, or of the teacher."""
+    identity = cell_id(cell) if seeds else teacher_id(cell)
+    return Task(
+        cell=cell, cell_id=identity, seeds=seeds, store=store.uri, data_dir=None, threads=1, device="cpu"
+    )
+
+
+def curves(store: Store, cell: Cell, seed: int) -> dict[str, list[float]]:
+    """The curves of a run without the clock."""
+    return store.curves(cell_id(cell), seed).drop(["seconds"]).to_pydict()  # type: ignore[no-any-return]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return open_store(tmp_path / "store")
+
+
+@pytest.fixture
+def taught(store: Store) -> Store:
+    """A store with the teacher."""
+    (outcome,) = run_task(make_task(store, make_cell()), Alone())
+    assert outcome["status"] == "finished"
+    return store
+
+
+def test_teacher_leaves_its_weights_with_their_hash(taught: Store) -> None:
+    cell = make_cell()
+    record = taught.teacher(teacher_id(cell))
+    assert record is not None
+    assert record.config == teacher_canonical(cell)
+    assert record.epochs == 2
+    assert 0 <= record.train_error_pct <= 100
+    network, digest = trial._load_teacher(taught.uri, cell, "cpu", None)
+    assert digest == record.teacher_hash
+    assert not network.training
+    assert not any(parameter.requires_grad for parameter in network.parameters())
+
+
+def test_teacher_is_trained_once(taught: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trial, "train_teacher", None)  # calling it would raise
+    (outcome,) = run_task(make_task(taught, make_cell()), Alone())
+    assert outcome["status"] == "finished"
+
+
+def test_run_leaves_record_curves_and_student(taught: Store) -> None:
+    cell = make_cell()
+    outcomes = run_task(make_task(taught, cell, 0, 4), Alone())
+    assert [(o["seed"], o["status"], o["epochs"]) for o in outcomes] == [
+        (0, "finished", 3),
+        (4, "finished", 3),
+    ]
+    for outcome in outcomes:
+        seed = int(str(outcome["seed"]))
+        record = taught.record(cell_id(cell), seed)
+        assert record is not None
+        errors = curves(taught, cell, seed)["error_pct"]
+        assert (record.error_last_pct, record.error_best_pct) == (errors[-1], min(errors))
+        assert outcome["error_last_pct"] == record.error_last_pct
+        assert record.pack == (0, 4)
+        assert record.threads == 1
+        assert record.versions["torch"] == torch.__version__.split("+")[0] or record.versions["torch"]
+        teacher = taught.teacher(teacher_id(cell))
+        assert teacher is not None
+        assert record.teacher_hash == teacher.teacher_hash
+    stored = Path(str(taught.local_path)) / "cells" / cell_id(cell) / "cell.json"
+    assert stored.read_text() == canonical_json(cell)
+
+
+def test_a_students_weights_are_those_that_were_evaluated(taught: Store) -> None:
+    import io
+
+    from hkrun.data import load_dataset
+    from hkrun.data.views import normalise
+    from hkrun.models import build_network
+
+    cell = make_cell()
+    run_task(make_task(taught, cell, 0), Alone())
+    data = load_dataset("digits")
+    backbone = build_network(cell.student.network, num_classes=10, in_channels=1).eval()
+    backbone.load_state_dict(torch.load(io.BytesIO(taught.student(cell_id(cell), 0)), weights_only=True))
+    with torch.no_grad():
+        images = normalise(data.test.images, mean=data.mean, std=data.std, dtype=torch.float32)
+        wrong = (backbone(images).logits.argmax(1) != data.test.labels).sum()
+    record = taught.record(cell_id(cell), 0)
+    assert record is not None
+    assert record.error_last_pct == pytest.approx(100 * int(wrong) / len(data.test.labels), abs=1e-9)
+
+
+def test_a_run_with_a_result_is_not_repeated(taught: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    task = make_task(taught, make_cell(), 0)
+    first = run_task(task, Alone())
+    monkeypatch.setattr(trial, "distill", None)
+    assert run_task(task, Alone()) == [{**first[0], "message": ""}]
+
+
+def test_a_failing_run_keeps_its_traceback_and_leaves_the_others_alone(
+    taught: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cell = make_cell()
+    original = trial.distill
+
+    def fail_for_seed_1(*args: object, seed: int, **kwargs: object) -> None:
+        if seed == 1:
+            raise ZeroDivisionError("a planted fault")
+        original(*args, seed=seed, **kwargs)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(trial, "distill", fail_for_seed_1)
+    outcomes = run_task(make_task(taught, cell, 0, 1, 2), Alone())
+    assert [o["status"] for o in outcomes] == ["finished", "failed", "finished"]
+    assert outcomes[1]["message"] == "ZeroDivisionError: a planted fault"
+    record = taught.record(cell_id(cell), 1)
+    assert record is not None
+    assert "fail_for_seed_1" in str(record.traceback)
+    assert record.error_last_pct is None
+
+
+def test_a_failed_run_is_tried_again(taught: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    task = make_task(taught, make_cell(), 0)
+    with monkeypatch.context() as patch:
+        patch.setattr(trial, "distill", None)
+        assert run_task(task, Alone())[0]["status"] == "failed"
+    assert run_task(task, Alone())[0]["status"] == "finished"
+
+
+def test_a_diverged_run_is_recorded_with_its_epoch_and_never_has_an_error(taught: Store) -> None:
+    cell = make_cell(student__learning_rate=1e30)
+    (outcome,) = run_task(make_task(taught, cell, 0), Alone())
+    record = taught.record(cell_id(cell), 0)
+    assert record is not None
+    assert outcome["status"] == record.status == "diverged"
+    assert record.diverged_epoch == record.epochs + 1
+    assert record.error_last_pct is None
+    assert record.error_best_pct is None
+    assert f"in epoch {record.diverged_epoch}" in str(outcome["message"])
+
+
+def test_a_diverged_teacher_leaves_no_teacher(store: Store) -> None:
+    cell = make_cell(teacher__learning_rate=1e30)
+    (outcome,) = run_task(make_task(store, cell), Alone())
+    assert outcome["status"] == "diverged"
+    assert store.teacher(teacher_id(cell)) is None
+
+
+def test_a_run_without_its_teacher_says_which(store: Store) -> None:
+    cell = make_cell()
+    with pytest.raises(StoreError, match=f"teachers/{teacher_id(cell)}: no such teacher"):
+        run_task(make_task(store, cell, 0), Alone())
+
+
+def test_a_teacher_with_other_weights_than_its_record_says_is_refused(taught: Store) -> None:
+    cell = make_cell()
+    record = taught.teacher(teacher_id(cell))
+    assert record is not None
+    forged = dataclasses.replace(record, teacher_hash="0" * 64)
+    weights = taught.teacher_weights(record.teacher_id)
+    table = trial._table([{"epoch": 1, "error_pct": 1.0}])
+    taught.put_teacher(forged, weights=weights, curves=table)
+    with pytest.raises(StoreError, match="the weights are not those of its record"):
+        run_task(make_task(taught, cell, 0), Alone())
+
+
+def test_settings_of_the_process_are_restored(taught: Store) -> None:
+    before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    torch.set_num_threads(2)
+    try:
+        run_task(make_task(taught, make_cell(), 0), Alone())
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before[0])
+    assert torch.are_deterministic_algorithms_enabled() == before[1]
+
+
+@pytest.mark.parametrize(
+    ("teacher", "student", "accuracy", "alarm"),
+    [
+        (0.5, 0.505, 0.6, "constant"),
+        (0.999, 0.001, 1.0, "wins outright"),
+        (0.6, 0.4, 0.7, None),
+    ],
+)
+def test_alarms_name_a_discriminator_that_teaches_nothing(
+    teacher: float, student: float, accuracy: float, alarm: str | None
+) -> None:
+    row = {
+        "discriminator_teacher_mean": teacher,
+        "discriminator_student_mean": student,
+        "discriminator_accuracy": accuracy,
+    }
+    alarms = trial._discriminator_alarms([row] * 20)
+    assert [alarm in text for text in alarms] == ([True] if alarm else [])  # type: ignore[operator]
+
+
+# --- kills ------------------------------------------------------------------------------------------------
+
+WORKER = """
+import pickle, sys
+from hkrun import trial
+from hkrun.training import Alone
+trial.CHECKPOINT_EVERY_S = 0.0
+task = pickle.loads(bytes.fromhex(sys.argv[1]))
+class Loud(Alone):
+    def report(self, progress):
+        print(progress["epoch"], flush=True)
+trial.REPORT_EVERY_S = 0.0
+trial.run_task(task, Loud())
+"""
+
+
+def start_process(task: Task) -> "subprocess.Popen[str]":
+    import pickle
+
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", WORKER, pickle.dumps(task).hex()]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+
+
+def kill_after(task: Task, epochs: int, delay_s: float) -> None:
+    """Runs a task in a process of its own and kills it some time after some epochs."""
+    process = start_process(task)
+    assert process.stdout is not None
+    for line in process.stdout:
+        if int(line) >= epochs:
+            break
+    time.sleep(delay_s)
+    with contextlib.suppress(ProcessLookupError):
+        process.send_signal(signal.SIGKILL)
+    process.wait()
+    process.stdout.close()
+
+
+def finish(task: Task) -> None:
+    process = start_process(task)
+    assert process.communicate()[0] is not None
+    assert process.returncode == 0
+
+
+@pytest.mark.parametrize(
+    "kills", [1, pytest.param(4, marks=pytest.mark.slow)], ids=["once", "again and again"]
+)
+def test_a_killed_run_ends_as_if_undisturbed(tmp_path: Path, kills: int) -> None:
+    cell = make_cell(student__epochs=12)
+    undisturbed, killed = open_store(tmp_path / "undisturbed"), open_store(tmp_path / "killed")
+    for store in (undisturbed, killed):
+        run_task(make_task(store, cell), Alone())
+    finish(make_task(undisturbed, cell, 3))
+    random = np.random.default_rng(11)
+    for _ in range(kills):
+        kill_after(make_task(killed, cell, 3), 1, float(random.uniform(0, 0.3)))
+    assert killed.record(cell_id(cell), 3) is None, "the kill came too late to show anything"
+    finish(make_task(killed, cell, 3))
+    record = killed.record(cell_id(cell), 3)
+    assert record is not None
+    assert record.resumed == kills
+    assert curves(killed, cell, 3) == curves(undisturbed, cell, 3)
+    assert killed.student(cell_id(cell), 3) == undisturbed.student(cell_id(cell), 3)
+
+
+def test_a_killed_teacher_ends_as_if_undisturbed(tmp_path: Path) -> None:
+    cell = make_cell(teacher__epochs=8, teacher__backbone="shared")
+    undisturbed, killed = open_store(tmp_path / "undisturbed"), open_store(tmp_path / "killed")
+    finish(make_task(undisturbed, cell))
+    kill_after(make_task(killed, cell), 2, 0.0)
+    kill_after(make_task(killed, cell), 1, 0.1)
+    finish(make_task(killed, cell))
+    hashes = [store.teacher(teacher_id(cell)) for store in (undisturbed, killed)]
+    assert hashes[0] is not None
+    assert hashes[1] is not None
+    assert hashes[0].teacher_hash == hashes[1].teacher_hash
+
+
+def test_a_checkpoint_of_another_teacher_is_not_gone_on_with(
+    taught: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    cell = make_cell(student__epochs=12)
+    task = make_task(taught, cell, 0)
+    kill_after(task, 2, 0.0)
+    record = taught.teacher(teacher_id(cell))
+    assert record is not None
+    Path(str(taught.local_path), "teachers", record.teacher_id, "manifest.json").unlink()
+    other = make_cell(student__epochs=12, teacher__seed=9)
+    run_task(make_task(taught, other), Alone())
+    foreign = taught.teacher(teacher_id(other))
+    assert foreign is not None
+    taught.put_teacher(
+        dataclasses.replace(foreign, teacher_id=record.teacher_id),
+        weights=taught.teacher_weights(foreign.teacher_id),
+        curves=trial._table([{"epoch": 1, "error_pct": 1.0}]),
+    )
+    run_task(task, Alone())
+    assert "begins anew" in caplog.text
+    finished = taught.record(cell_id(cell), 0)
+    assert finished is not None
+    assert (finished.resumed, finished.teacher_hash) == (0, foreign.teacher_hash)
