@@ -714,6 +714,27 @@ def test_an_empty_store_has_empty_tables_of_the_same_columns(store: Store) -> No
     assert store.runs().column_names == names
 
 
+def test_a_listing_beside_a_run_in_training_misses_no_record(local: Store) -> None:
+    for seed in range(5):
+        local.put_run(make_record(seed), curves=None, student=None)
+    done = threading.Event()
+
+    def train() -> None:
+        for epoch in range(1, 80):
+            local.commit(f"cells/{CELL}/seeds/2/checkpoints", {f"epoch-{epoch}": b"state"}, tidy=True)
+            if epoch % 3 == 0:
+                local.delete(f"cells/{CELL}/seeds/2/checkpoints")
+        done.set()
+
+    training = threading.Thread(target=train)
+    training.start()
+    seen = []
+    while not done.is_set() or not seen:
+        seen.append([record.seed for record in local.records(CELL)])
+    training.join()
+    assert all(seeds == [0, 1, 2, 3, 4] for seeds in seen)
+
+
 def test_listing_costs_one_look_per_cell(local: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     for seed in range(12):
         local.put_run(make_record(seed), curves=make_curves(), student=None)

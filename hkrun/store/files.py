@@ -96,7 +96,7 @@ class LocalFiles:
     def sizes(self, folder: str) -> dict[str, int]:
         """See `Files`."""
         found: dict[str, int] = {}
-        with explained("list", self._root / folder), contextlib.suppress(FileNotFoundError):
+        with explained("list", self._root / folder):
             _collect_sizes(str(self._root / folder), "", found)
         return found
 
@@ -257,9 +257,14 @@ def _flush(path: Path) -> None:
 
 
 def _collect_sizes(place: str, prefix: str, found: dict[str, int]) -> None:
-    with os.scandir(place) as entries:
-        for entry in entries:
-            if entry.is_dir(follow_symlinks=False):
-                _collect_sizes(entry.path, f"{prefix}{entry.name}/", found)
-            else:
+    """Adds every file below a place; what a writer removes meanwhile is passed over, and nothing else."""
+    try:
+        entries = list(os.scandir(place))
+    except FileNotFoundError:
+        return
+    for entry in entries:
+        if entry.is_dir(follow_symlinks=False):
+            _collect_sizes(entry.path, f"{prefix}{entry.name}/", found)
+        else:
+            with contextlib.suppress(FileNotFoundError):
                 found[prefix + entry.name] = entry.stat().st_size

@@ -146,7 +146,10 @@ class Folders:
             NotCommittedError: No such file is committed.
             StoreError: The place cannot be read.
         """
-        manifest = self.manifest(folder)
+        return self._read(folder, name, self.manifest(folder))
+
+    def _read(self, folder: str, name: str, manifest: Manifest | None) -> bytes:
+        """`read`, where the folder's manifest was looked at a moment ago."""
         while manifest is not None and name in manifest:
             content = self._files.get(f"{folder}/{name}")
             if content is not None and _sum(content) == manifest[name]:

@@ -10,7 +10,7 @@ import re
 import shlex
 import socket
 import sys
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
@@ -52,6 +52,7 @@ _RUNS_SCHEMA = pa.schema(
 )
 
 log = logging.getLogger("hkrun")
+S = TypeVar("S")
 T = TypeVar("T")
 R = TypeVar("R", Record, TeacherRecord)
 
@@ -199,10 +200,11 @@ class Store(Folders):
         if MANIFEST not in sizes:
             return None
         try:
-            for name, known in (self.manifest(folder) or {}).items():
+            manifest = self.manifest(folder) or {}
+            for name, known in manifest.items():
                 if sizes.get(name) != known.size:
-                    self.read(folder, name)  # damaged, unless a writer was here since the listing
-            return from_json(kind, self.read(folder, RECORD_FILE))
+                    self._read(folder, name, manifest)  # damaged, unless a writer was here since the listing
+            return from_json(kind, self._read(folder, RECORD_FILE, manifest))
         except NotCommittedError:
             return None
         except DamagedError as error:
@@ -250,13 +252,14 @@ class Store(Folders):
 
     def _labelled_curves(self, cell_id: str, seed: int) -> pa.Table:
         folder = self.run_folder(cell_id, seed)
-        if CURVES_FILE not in self.names(folder):
+        manifest = self.manifest(folder) or {}
+        if CURVES_FILE not in manifest:
             return pa.table({})
-        curves = _from_parquet(self.read(folder, CURVES_FILE))
+        curves = _from_parquet(self._read(folder, CURVES_FILE, manifest))
         seeds = pa.repeat(pa.scalar(seed, pa.int64()), len(curves))
         return curves.add_column(0, "seed", seeds).add_column(0, "cell_id", pa.repeat(cell_id, len(curves)))
 
-    def _map(self, function: Any, items: Iterable[Any]) -> list[Any]:
+    def _map(self, function: Callable[[S], T], items: Iterable[S]) -> list[T]:
         if self._files.parallel_reads == 1:
             return [function(item) for item in items]
         with ThreadPoolExecutor(self._files.parallel_reads) as pool:
@@ -358,10 +361,11 @@ def _to_parquet(curves: pa.Table) -> bytes:
         [(name, pa.int32() if name == "epoch" else pa.float64()) for name in curves.column_names]
     )
     sink = pa.BufferOutputStream()
-    pq.write_table(curves.cast(schema), sink, compression="zstd")
+    pq.write_table(curves.cast(schema), sink, compression="snappy", use_dictionary=False)
     content: bytes = sink.getvalue().to_pybytes()
     return content
 
 
 def _from_parquet(content: bytes) -> pa.Table:
-    return pq.ParquetFile(pa.BufferReader(content)).read()
+    # Curves are small: starting threads, or a decompressor such as zstd's, takes longer than reading them.
+    return pq.ParquetFile(pa.BufferReader(content)).read(use_threads=False)
