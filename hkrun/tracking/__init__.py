@@ -1,0 +1,20 @@
+"""MLflow: a mirror of what the store holds, written by the driver alone.
+
+    connection.py  where MLflow is, a quiet client for it, a database that is whole or absent
+    runs.py        the MLflow runs of one sweep's experiment: found by tags, made once, replaced when outdated
+    mirror.py      a sweep's cells, seeds, summaries and report into its experiment, each thing once
+    background.py  the same while the sweep runs, in a thread that never holds training up
+    view.py        the saved comparison view and the links to it
+    server.py      MLflow's own UI on loopback
+
+The store is the truth: what MLflow lacks, because it was away or never asked, `sync` puts there later.
+MLflow takes seconds to import, so only the functions that talk to it do.
+"""
+
+from hkrun.tracking.background import Mirror
+from hkrun.tracking.connection import redact, resolve_uri
+from hkrun.tracking.mirror import sync
+from hkrun.tracking.server import serve, ui
+from hkrun.tracking.view import Links
+
+__all__ = ["Links", "Mirror", "redact", "resolve_uri", "serve", "sync", "ui"]

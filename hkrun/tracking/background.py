@@ -1,0 +1,112 @@
+"""The mirror while a sweep runs: a thread of the driver, so that training never waits for MLflow."""
+
+import contextlib
+import os
+import queue
+import threading
+from collections.abc import Callable, Mapping
+
+from hkrun.errors import HkrunError
+from hkrun.spaces import Sweep
+from hkrun.store import Store
+from hkrun.tracking.connection import URI_VARIABLE, is_server, load
+from hkrun.tracking.mirror import Experiment, Summaries
+from hkrun.tracking.view import Links
+
+# How long the end of a sweep waits for an MLflow without progress. A database may be slow, but not away.
+SERVER_STALL_S, DATABASE_STALL_S = 8.0, 60.0
+_LATER = "nothing is lost: the store has it all, and `hkrun sync` brings MLflow up to date later"
+
+
+class Mirror:
+    """Mirrors runs as they end. MLflow's failures cost one warning line, never a run.
+
+    The thread gets names, not data: it reads records and curves from the store, so its memory stays flat. It
+    stops at the first failure; `finish` tries once more from the beginning, in case MLflow came back.
+
+    Args:
+        sweep: Which cells and seeds.
+        store: Where their records are.
+        warn: Takes the one line that says what went wrong.
+        world_size: Number of processes that train one run, where it is part of the cell.
+    """
+
+    def __init__(
+        self, sweep: Sweep, store: Store, *, warn: Callable[[str], None], world_size: int = 1
+    ) -> None:
+        self._sweep = sweep
+        self._store = store
+        self._warn = warn
+        self._world_size = world_size
+        self._jobs: queue.SimpleQueue[tuple[str, int] | None] = queue.SimpleQueue()
+        self._ending: tuple[Summaries, Mapping[str, bytes]] | None = None
+        self._loaded = threading.Event()
+        self._progress = threading.Event()
+        self._links: Links | None = None
+        self._warned = False
+        self._thread = threading.Thread(target=self._work, name="hkrun-mlflow", daemon=True)
+        self._thread.start()
+
+    def run_done(self, cell_id: str, seed: int) -> None:
+        """Says that the store has the record of a run. Returns at once."""
+        self._jobs.put((cell_id, seed))
+
+    def finish(self, *, summaries: Summaries, files: Mapping[str, bytes]) -> Links | None:
+        """Mirrors what is left, the summaries, the report and the comparison view.
+
+        Waits as long as MLflow makes progress, and a few seconds where it makes none.
+
+        Args:
+            summaries: Metrics of the parents by cell_id.
+            files: The report, content by name.
+
+        Returns:
+            The links, or None where MLflow is not up to date; the warning has been given then.
+        """
+        self._ending = (summaries, files)
+        self._jobs.put(None)
+        self._loaded.wait()
+        patience = SERVER_STALL_S if is_server(os.environ.get(URI_VARIABLE, "")) else DATABASE_STALL_S
+        while self._thread.is_alive():
+            self._progress.clear()
+            self._thread.join(0.05)
+            if self._thread.is_alive() and not self._progress.wait(patience):
+                break
+        if self._links is None:
+            self._complain(f"MLflow did not answer within {patience:.0f} s")
+        return self._links
+
+    def _work(self) -> None:
+        try:
+            load()
+        finally:
+            self._loaded.set()
+        try:
+            experiment = self._open()
+            while (job := self._jobs.get()) is not None:
+                experiment.add(*job)
+            self._end(experiment)
+        except HkrunError as error:
+            self._complain(error.message)
+            self._retry()
+        self._progress.set()
+
+    def _retry(self) -> None:
+        """Waits for the end of the sweep and mirrors all of it."""
+        while self._ending is None:
+            self._jobs.get()
+        with contextlib.suppress(HkrunError):
+            self._end(self._open())
+
+    def _complain(self, problem: str) -> None:
+        if not self._warned:
+            self._warned = True
+            self._warn(f"{problem}; {_LATER}")
+
+    def _open(self) -> Experiment:
+        return Experiment(self._sweep, self._store, world_size=self._world_size, progress=self._progress.set)
+
+    def _end(self, experiment: Experiment) -> None:
+        assert self._ending is not None
+        summaries, files = self._ending
+        self._links = experiment.complete(summaries=summaries, files=files)

@@ -1,0 +1,328 @@
+"""A sweep's records into its MLflow experiment. Doing it again adds nothing.
+
+Every metric carries the time the record stores for it, never the time of writing: MLflow takes the same point
+at the same time for one.
+"""
+
+import dataclasses
+import hashlib
+import math
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeGuard
+
+import pyarrow as pa
+
+from hkrun.config import canonical, cell_id
+from hkrun.spaces import Sweep
+from hkrun.store import Record, Store
+from hkrun.tracking.connection import connect, explained, resolve_uri
+from hkrun.tracking.runs import PARENT_TAG, CellRuns, MirroredRun, digest, open_experiment
+from hkrun.tracking.view import CELL_PARAMETER, ERROR_METRIC, RUNS_PER_PAGE, SHOWN_TAG, Links, save_view
+
+if TYPE_CHECKING:
+    from mlflow.entities import Metric
+
+FORMAT = 1  # part of every digest: a change in what is mirrored renews what an older hkrun wrote
+
+Summaries = Mapping[str, Mapping[str, float | None]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MirroredCell:
+    """A configuration of the sweep; two names of the same one are one cell."""
+
+    cell_id: str
+    name: str
+    parameters: Mapping[str, object]
+
+
+def cells_of(sweep: Sweep, *, world_size: int) -> list[MirroredCell]:
+    """The distinct configurations of a sweep, in its order."""
+    found: dict[str, MirroredCell] = {}
+    for named in sweep.cells:
+        identity = cell_id(named.cell, world_size=world_size)
+        name = f"{found[identity].name} = {named.name}" if identity in found else named.name
+        parameters = {CELL_PARAMETER: name, **canonical(named.cell, world_size=world_size)}
+        found[identity] = MirroredCell(cell_id=identity, name=name, parameters=parameters)
+    return list(found.values())
+
+
+def sync(
+    sweep: Sweep,
+    store: Store,
+    *,
+    summaries: Summaries,
+    files: Mapping[str, bytes],
+    world_size: int = 1,
+) -> Links:
+    """Puts everything that MLflow lacks of a sweep there; run twice, the second time adds nothing.
+
+    Args:
+        sweep: Which cells and seeds.
+        store: Where their records are.
+        summaries: Metrics of the parents by cell_id: error_last, error_best, stability, mean_range; None or
+            what is not finite is left out.
+        files: The report, content by name; every parent carries it.
+        world_size: Number of processes that train one run, where it is part of the cell.
+
+    Raises:
+        StoreError: MLflow cannot be reached, or the store cannot be read.
+        InputError: MLFLOW_TRACKING_URI cannot be used.
+    """
+    experiment = Experiment(sweep, store, world_size=world_size)
+    return experiment.complete(summaries=summaries, files=files)
+
+
+class Experiment:
+    """The experiment of one sweep, open for writing by this process alone.
+
+    Args:
+        sweep: Which cells and seeds.
+        store: Where their records are.
+        world_size: Number of processes that train one run, where it is part of the cell.
+        progress: Called after each run, to show that MLflow answers.
+
+    Raises:
+        StoreError: MLflow cannot be reached.
+        InputError: MLFLOW_TRACKING_URI cannot be used.
+    """
+
+    def __init__(
+        self,
+        sweep: Sweep,
+        store: Store,
+        *,
+        world_size: int = 1,
+        progress: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._sweep = sweep
+        self._store = store
+        self._progress = progress
+        self._uri = resolve_uri(store)
+        self._client = connect(self._uri)
+        with explained(self._uri):
+            self._experiment_id = open_experiment(self._client, store, sweep, uri=self._uri)
+        self._cells = {cell.cell_id: cell for cell in cells_of(sweep, world_size=world_size)}
+        self._runs: dict[str, CellRuns] = {}
+
+    def add(self, cell_id: str, seed: int) -> None:
+        """Mirrors one run of the store, if it has a record."""
+        record = self._store.record(cell_id, seed)
+        if record is not None:
+            with explained(self._uri):
+                self._add(self._cells[cell_id], record)
+
+    def complete(self, *, summaries: Summaries, files: Mapping[str, bytes]) -> Links:
+        """Mirrors what is still missing, then summaries, report and the comparison view; see `sync`."""
+        parents: list[MirroredRun] = []
+        finished: list[tuple[Record, MirroredRun]] = []
+        for cell in self._cells.values():
+            found = self._store.records(cell.cell_id)
+            records = [record for record in found if record.seed in self._sweep.seeds]
+            if not records:
+                continue
+            with explained(self._uri):
+                children = [self._add(cell, record) for record in records]
+                parents.append(self._summarise(cell, records, summaries.get(cell.cell_id, {})))
+                self._adopt(cell, parents[-1])
+                self._attach(parents[-1], files)
+            finished += [pair for pair in zip(records, children, strict=True) if pair[0].status == "finished"]
+        with explained(self._uri):
+            return save_view(
+                self._client,
+                self._experiment_id,
+                uri=self._uri,
+                title=f"Test error, {self._sweep.name} ({self._sweep.dataset})",
+                window=self._sweep.window,
+                parents=[parent.run_id for parent in parents],
+                finished=[(record, run.run_id) for record, run in finished],
+            )
+
+    # --- one run ------------------------------------------------------------------------------------------
+
+    def _runs_of(self, cell: MirroredCell) -> CellRuns:
+        if cell.cell_id not in self._runs:
+            self._runs[cell.cell_id] = CellRuns(self._client, self._experiment_id, cell.cell_id)
+        return self._runs[cell.cell_id]
+
+    def _add(self, cell: MirroredCell, record: Record) -> MirroredRun:
+        runs = self._runs_of(cell)
+        content = _run_digest(cell, record)
+        run = runs.settle(record.seed, content)
+        if run is not None and run.closed:
+            return run
+        metrics, left_out = self._curve_metrics(record)
+        if run is None:
+            parent = runs.settle(None, None) or runs.create(
+                None, name=cell.name, started_at=record.started_at, tags={}
+            )
+            tags = _run_tags(record) | {PARENT_TAG: parent.run_id, "hkrun.digest": content}
+            tags["hkrun.not_finite"] = ", ".join(left_out)
+            if record.status == "finished" and len(self._cells) * len(self._sweep.seeds) <= RUNS_PER_PAGE:
+                tags[SHOWN_TAG] = "yes"  # what the view will ask for anyway, without a call of its own
+            name = f"{cell.name} seed {record.seed}"
+            run = runs.create(record.seed, name=name, started_at=record.started_at, tags=tags)
+        runs.write(
+            run,
+            parameters={**cell.parameters, "seed": record.seed},
+            metrics=metrics,
+            finished=record.status == "finished",
+            ended_at=_ended_at(record),
+        )
+        self._progress()
+        return run
+
+    def _curves(self, record: Record) -> pa.Table | None:
+        folder = self._store.run_folder(record.cell_id, record.seed)
+        if "curves.parquet" not in self._store.names(folder):
+            return None
+        return self._store.curves(record.cell_id, record.seed)
+
+    def _curve_metrics(self, record: Record) -> tuple[list["Metric"], list[str]]:
+        """Every finite point of every curve, with its stored time; and in words, which points were left out.
+
+        MLflow would keep an infinity as the largest number there is, and a NaN as a zero with a mark.
+        """
+        from mlflow.entities import Metric
+
+        metrics: list[Metric] = []
+        left_out: list[str] = []
+        curves = self._curves(record)
+        if curves is not None:
+            epochs = curves["epoch"].to_pylist()
+            times = _end_times(record, curves)
+            for name in curves.column_names:
+                if name == "epoch":
+                    continue
+                points = list(zip(epochs, times, curves[name].to_pylist(), strict=True))
+                metrics += [
+                    Metric(name, value, time, epoch) for epoch, time, value in points if _finite(value)
+                ]
+                odd = [epoch for epoch, _, value in points if value is not None and not _finite(value)]
+                if odd:
+                    left_out.append(f"{name}: {len(odd)} from epoch {odd[0]}")
+        ended = round(_ended_at(record) * 1000)
+        single = {"error_last": record.error_last_pct, "error_best": record.error_best_pct}
+        metrics += [Metric(name, value, ended, 0) for name, value in single.items() if _finite(value)]
+        return metrics, left_out
+
+    # --- one cell -----------------------------------------------------------------------------------------
+
+    def _summarise(
+        self, cell: MirroredCell, records: Sequence[Record], summary: Mapping[str, float | None]
+    ) -> MirroredRun:
+        """The cell's parent with its summary and the mean curve of its finished runs."""
+        runs = self._runs_of(cell)
+        numbers = {name: float(value) for name, value in sorted(summary.items()) if _finite(value)}
+        content = digest([_run_digest(cell, record) for record in records] + [numbers])
+        parent = runs.settle(None, content)
+        if parent is not None and parent.closed:
+            return parent
+        started, ended = min(r.started_at for r in records), max(_ended_at(r) for r in records)
+        if parent is None:
+            tags = {"hkrun.digest": content}
+            parent = runs.create(None, name=cell.name, started_at=started, tags=tags)
+        counts = {
+            f"hkrun.{status}": " ".join(str(r.seed) for r in records if r.status == status)
+            for status in ("finished", "diverged", "failed")
+        }
+        for key, value in {"hkrun.digest": content, **counts}.items():
+            self._client.set_tag(parent.run_id, key, value)
+        runs.write(
+            parent,
+            parameters=cell.parameters,
+            metrics=self._mean_curve(records) + _single_metrics(numbers, ended),
+            finished=any(record.status == "finished" for record in records),
+            ended_at=ended,
+        )
+        self._progress()
+        return parent
+
+    def _mean_curve(self, records: Sequence[Record]) -> list["Metric"]:
+        """Test error per epoch, the mean over finished runs: one line per cell for any number of seeds."""
+        from mlflow.entities import Metric
+
+        sums: dict[int, float] = {}
+        latest: dict[int, int] = {}
+        finished = [record for record in records if record.status == "finished"]
+        for record in finished:
+            curves = self._curves(record)
+            if curves is None or ERROR_METRIC not in curves.column_names:
+                return []
+            times = _end_times(record, curves)
+            errors = curves[ERROR_METRIC].to_pylist()
+            for epoch, time, error in zip(curves["epoch"].to_pylist(), times, errors, strict=True):
+                sums[epoch] = sums.get(epoch, 0.0) + (math.nan if error is None else error)
+                latest[epoch] = max(latest.get(epoch, 0), time)
+        means = {epoch: total / len(finished) for epoch, total in sums.items()}
+        return [
+            Metric(ERROR_METRIC, mean, latest[epoch], epoch) for epoch, mean in means.items() if _finite(mean)
+        ]
+
+    def _adopt(self, cell: MirroredCell, parent: MirroredRun) -> None:
+        """Puts every child under the parent, which may be a new one."""
+        for child in self._runs_of(cell).children():
+            if child.parent_id != parent.run_id:
+                self._client.set_tag(child.run_id, PARENT_TAG, parent.run_id)
+                child.parent_id = parent.run_id
+
+    def _attach(self, parent: MirroredRun, files: Mapping[str, bytes]) -> None:
+        """Uploads the report where it differs from what the parent carries."""
+        content = digest({name: hashlib.sha256(data).hexdigest() for name, data in files.items()})
+        if not files or parent.report == content:
+            return
+        with tempfile.TemporaryDirectory(prefix="hkrun-") as folder:
+            for name, data in files.items():
+                (Path(folder) / name).write_bytes(data)
+            self._client.log_artifacts(parent.run_id, folder, "report")
+        self._client.set_tag(parent.run_id, "hkrun.report", content)
+        parent.report = content
+
+
+def _run_digest(cell: MirroredCell, record: Record) -> str:
+    return digest([FORMAT, cell.name, dataclasses.asdict(record)])
+
+
+def _run_tags(record: Record) -> dict[str, str]:
+    """What a child tells besides its curves; the rest is in the store's record."""
+    tags = {
+        "hkrun.status": record.status,
+        "hkrun.epochs": str(record.epochs),
+        "hkrun.device": record.device,
+        "hkrun.world_size": str(record.world_size),
+        "hkrun.teacher_hash": record.teacher_hash or "",
+        "hkrun.alarms": "\n".join(record.alarms),
+    }
+    if record.diverged_epoch is not None:
+        tags["hkrun.diverged_epoch"] = str(record.diverged_epoch)
+    if record.traceback:
+        lines = record.traceback.strip()
+        tags["hkrun.error"] = lines.splitlines()[-1]
+        tags["mlflow.note.content"] = f"```\n{lines[-4000:]}\n```"
+    return tags
+
+
+def _single_metrics(numbers: Mapping[str, float], time: float) -> list["Metric"]:
+    from mlflow.entities import Metric
+
+    return [Metric(name, value, round(time * 1000), 0) for name, value in numbers.items()]
+
+
+def _end_times(record: Record, curves: pa.Table) -> list[int]:
+    """When each epoch ended by the record, Unix time in milliseconds, shape [epochs]."""
+    times, elapsed = [], 0.0
+    for seconds in curves["seconds"].to_pylist() if "seconds" in curves.column_names else [0.0] * len(curves):
+        elapsed += seconds if _finite(seconds) else 0.0
+        times.append(round((record.started_at + elapsed) * 1000))
+    return times
+
+
+def _ended_at(record: Record) -> float:
+    return record.started_at + record.timings.get("total", 0.0)
+
+
+def _finite(value: float | None) -> TypeGuard[float]:
+    return value is not None and math.isfinite(value)

@@ -1,0 +1,218 @@
+"""The MLflow runs of one sweep's experiment: found by their tags, made once, replaced when outdated.
+
+MLflow can add metrics to a run but not take any away. So a run whose content has changed (a failed run that
+was repeated, a cell that got more seeds) is deleted, restorably, and made anew; one whose content is the same
+is left alone, or finished where an earlier attempt broke off.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from hkrun.spaces import Sweep
+from hkrun.store import Store
+from hkrun.tracking.connection import artifact_root, store_identity
+
+if TYPE_CHECKING:
+    from mlflow.entities import Metric, Run
+    from mlflow.tracking import MlflowClient
+
+PARENT_TAG = "mlflow.parentRunId"
+ENTITIES_PER_BATCH = 1000  # metrics, parameters and tags together
+PARAMETERS_PER_BATCH = 100
+PARAMETER_LENGTH = 6000
+TAG_LENGTH = 5000
+
+
+@dataclass
+class MirroredRun:
+    """An MLflow run of ours.
+
+    Attributes:
+        run_id: MLflow's name for it.
+        seed: The seed of a child; None for the cell's parent.
+        digest: Digest of what it holds or is about to hold; None where that is still open.
+        closed: Whether everything of that digest has been written.
+        parent_id: The run it is shown under.
+        report: Digest of the report files it carries.
+    """
+
+    run_id: str
+    seed: int | None
+    digest: str | None
+    closed: bool
+    parent_id: str | None = None
+    report: str | None = None
+
+
+def digest(content: object) -> str:
+    """16 hex digits that stand for plain data."""
+    text = json.dumps(content, sort_keys=True, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def find_experiments(client: "MlflowClient", store: Store, *, deleted: bool = False) -> dict[str, str]:
+    """The experiments of this store's sweeps: the sweep's key -> experiment id, newest first."""
+    from mlflow.entities import ViewType
+
+    view = ViewType.DELETED_ONLY if deleted else ViewType.ACTIVE_ONLY
+    found: dict[str, str] = {}
+    token = None
+    while True:
+        page = client.search_experiments(
+            view_type=view, filter_string=f"tags.`hkrun.store` = '{store_identity(store)}'", page_token=token
+        )
+        for experiment in page:
+            found.setdefault(experiment.tags["hkrun.sweep"], experiment.experiment_id)
+        token = page.token
+        if not token:
+            return found
+
+
+def open_experiment(client: "MlflowClient", store: Store, sweep: Sweep, *, uri: str) -> str:
+    """The id of the sweep's experiment, made where there is none, restored where it was deleted."""
+    key = f"{sweep.name}-{sweep.dataset}"
+    existing = find_experiments(client, store).get(key)
+    if existing is not None:
+        return existing
+    deleted = find_experiments(client, store, deleted=True).get(key)
+    if deleted is not None:
+        client.restore_experiment(deleted)
+        return deleted
+    identity = store_identity(store)
+    name = f"{sweep.name} ({sweep.dataset})"
+    if client.get_experiment_by_name(name) is not None:
+        name = f"{name} [{identity}]"  # the sweep of another store on the same server
+    note = f"{sweep.title}. {sweep.question}".strip()
+    tags = {
+        "hkrun.sweep": key,
+        "hkrun.store": identity,
+        "mlflow.note.content": note,
+        "mlflow.experimentKind": "custom_model_development",
+    }
+    root = artifact_root(store, uri)
+    location = f"{root}/{key}" if root else None
+    experiment_id: str = client.create_experiment(name, artifact_location=location, tags=tags)
+    return experiment_id
+
+
+def search_runs(client: "MlflowClient", experiment_id: str, query: str) -> Iterator["Run"]:
+    """All active runs of an experiment that match, in a fixed order."""
+    token = None
+    while True:
+        page = client.search_runs(
+            [experiment_id], query, order_by=["attributes.start_time ASC"], page_token=token
+        )
+        yield from page
+        token = page.token
+        if not token:
+            return
+
+
+class CellRuns:
+    """The runs of one cell in one experiment: the parent, and a child per seed.
+
+    Args:
+        client: MLflow.
+        experiment_id: The sweep's experiment.
+        cell_id: The cell.
+    """
+
+    def __init__(self, client: "MlflowClient", experiment_id: str, cell_id: str) -> None:
+        self._client = client
+        self._experiment_id = experiment_id
+        self._cell_id = cell_id
+        self._found: dict[int | None, list[MirroredRun]] = {}
+        for run in search_runs(client, experiment_id, f"tags.`hkrun.cell_id` = '{cell_id}'"):
+            tags = run.data.tags
+            known = MirroredRun(
+                run_id=run.info.run_id,
+                seed=int(tags["hkrun.seed"]) if "hkrun.seed" in tags else None,
+                digest=tags.get("hkrun.digest"),
+                closed=run.info.status in ("FINISHED", "FAILED"),
+                parent_id=tags.get(PARENT_TAG),
+                report=tags.get("hkrun.report"),
+            )
+            self._found.setdefault(known.seed, []).append(known)
+
+    def children(self) -> list[MirroredRun]:
+        """The runs of seeds, by seed."""
+        return [run for seed, runs in self._found.items() if seed is not None for run in runs]
+
+    def settle(self, seed: int | None, wanted: str | None) -> MirroredRun | None:
+        """The one run to go on with; every other one that stands for the same is deleted.
+
+        Args:
+            seed: Which child, or None for the parent.
+            wanted: Digest of what it is to hold; None to take the parent as it is.
+
+        Returns:
+            A run with that digest, a parent whose content is still open, or None where one must be made.
+        """
+        runs = self._found.pop(seed, [])
+        fitting = [run for run in runs if wanted is None or run.digest in (wanted, None)]
+        kept = min(fitting, key=lambda run: (not run.closed, run.run_id), default=None)
+        for run in runs:
+            if run is not kept:
+                self._client.delete_run(run.run_id)
+        if kept is not None:
+            self._found[seed] = [kept]
+        return kept
+
+    def create(
+        self, seed: int | None, *, name: str, started_at: float, tags: Mapping[str, str]
+    ) -> MirroredRun:
+        """Makes a run, still open.
+
+        Args:
+            seed: Which child, or None for the parent.
+            name: What the UI calls it.
+            started_at: Unix time in seconds.
+            tags: Further tags; `hkrun.digest` and the parent's among them, where known.
+        """
+        own = {"hkrun.cell_id": self._cell_id, "hkrun.kind": "cell" if seed is None else "run"}
+        if seed is not None:
+            own["hkrun.seed"] = str(seed)
+        shortened = {key: value[:TAG_LENGTH] for key, value in {**tags, **own}.items() if value}
+        run = self._client.create_run(
+            self._experiment_id, start_time=round(started_at * 1000), tags=shortened, run_name=name
+        )
+        made = MirroredRun(
+            run_id=run.info.run_id,
+            seed=seed,
+            digest=tags.get("hkrun.digest"),
+            closed=False,
+            parent_id=tags.get(PARENT_TAG),
+        )
+        self._found[seed] = [made]
+        return made
+
+    def write(
+        self,
+        run: MirroredRun,
+        *,
+        parameters: Mapping[str, object],
+        metrics: Sequence["Metric"],
+        finished: bool,
+        ended_at: float,
+    ) -> None:
+        """Writes the whole content of a run and closes it; what MLflow has of it is not written twice."""
+        from mlflow.entities import Param
+
+        listed = [Param(key, text) for key, value in parameters.items() if (text := _parameter(value))]
+        assert len(listed) <= PARAMETERS_PER_BATCH
+        first = ENTITIES_PER_BATCH - len(listed)
+        self._client.log_batch(run.run_id, params=listed, metrics=metrics[:first], synchronous=True)
+        for start in range(first, len(metrics), ENTITIES_PER_BATCH):
+            batch = metrics[start : start + ENTITIES_PER_BATCH]
+            self._client.log_batch(run.run_id, metrics=batch, synchronous=True)
+        status = "FINISHED" if finished else "FAILED"
+        self._client.set_terminated(run.run_id, status=status, end_time=round(ended_at * 1000))
+        run.closed = True
+
+
+def _parameter(value: object) -> str:
+    text = value if isinstance(value, str) else json.dumps(value)
+    return text[:PARAMETER_LENGTH]

@@ -1,0 +1,214 @@
+"""MLflow's own UI on loopback, for as long as it is looked at."""
+
+import contextlib
+import http.client
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import webbrowser
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from hkrun.errors import InputError, StoreError
+from hkrun.store import Store
+from hkrun.tracking.connection import artifact_root, connect, explained, is_server, redact, resolve_uri
+from hkrun.tracking.runs import find_experiments
+from hkrun.tracking.view import DEFAULT_PORT, find_links
+
+HOST = "127.0.0.1"
+_PORTS_TRIED = 50
+_START_S, _STOP_S = 180.0, 10.0  # it imports a lot: seconds on an idle machine, more on a busy one
+
+
+def ui(store: Store, *, port: int | None, open_browser: bool, say: Callable[[str], None]) -> None:
+    """Serves MLflow's UI until it is interrupted, and says where to look.
+
+    Where MLFLOW_TRACKING_URI names a server there is nothing to start: only the links are given.
+
+    Args:
+        store: Whose sweeps the links are for.
+        port: Port on loopback; None takes 5000 or the next free one.
+        open_browser: Whether to open the comparison view in the user's browser.
+        say: Takes each line.
+
+    Raises:
+        InputError: The port is taken.
+        StoreError: The server does not start, or the one that MLFLOW_TRACKING_URI names does not answer.
+    """
+    uri = resolve_uri(store)
+    if is_server(uri):
+        _announce(store, uri, redact(uri).rstrip("/"), open_browser=open_browser, say=say)
+        return
+    with contextlib.suppress(KeyboardInterrupt), _terminable(), serve(store, port=port) as server:
+        _announce(store, uri, server.address, open_browser=open_browser, say=say)
+        say("Ctrl-C stops it.")
+        server.wait()
+
+
+def _announce(
+    store: Store, uri: str, address: str, *, open_browser: bool, say: Callable[[str], None]
+) -> None:
+    say(f"MLflow: {address}")
+    client = connect(uri)
+    with explained(uri):
+        experiments = find_experiments(client, store)
+        links = {key: find_links(client, uri, found, address=address) for key, found in experiments.items()}
+    for key, found in links.items():
+        say(f"\n{key}")
+        say(f"  test error over epochs  {found.view}")
+        say(f"  cells side by side      {found.comparison}")
+        say(f"  all runs                {found.experiment}")
+    if not links:
+        say("It holds no sweep of this store yet: `hkrun sync NAME` puts one there.")
+    if open_browser:
+        webbrowser.open(next((found.view for found in links.values()), address))
+
+
+class Server:
+    """A running `mlflow server`.
+
+    Attributes:
+        address: Where it answers, without a slash at the end.
+    """
+
+    def __init__(self, process: subprocess.Popen[bytes], address: str, log: Path) -> None:
+        self._process = process
+        self.address = address
+        self._log = log
+
+    def wait_ready(self) -> None:
+        """Waits until it answers.
+
+        Raises:
+            StoreError: It ended, or gave no answer in three minutes.
+        """
+        deadline = time.monotonic() + _START_S
+        while time.monotonic() < deadline and self._process.poll() is None:
+            if self._is_healthy():
+                return
+            time.sleep(0.1)
+        raise StoreError(
+            f"the MLflow server did not start; its last words: {self._last_words()} (all in {self._log})"
+        )
+
+    def _is_healthy(self) -> bool:
+        connection = http.client.HTTPConnection(self.address.removeprefix("http://"), timeout=2)
+        try:
+            connection.request("GET", "/health")
+            return connection.getresponse().status == http.HTTPStatus.OK
+        except (OSError, http.client.HTTPException):
+            return False
+        finally:
+            connection.close()
+
+    def wait(self) -> None:
+        """Waits until it ends by itself.
+
+        Raises:
+            StoreError: It ended in an error.
+        """
+        if self._process.wait() != 0:
+            raise StoreError(f"the MLflow server ended: {self._last_words()} (all in {self._log})")
+
+    def stop(self) -> None:
+        """Ends it with all its processes."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGTERM)
+        try:
+            self._process.wait(_STOP_S)
+        except subprocess.TimeoutExpired:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+
+    def _last_words(self) -> str:
+        lines = self._log.read_text(errors="replace").split("\n")
+        return next((line.strip() for line in reversed(lines) if line.strip()), "none")
+
+
+@contextlib.contextmanager
+def serve(store: Store, *, port: int | None = None) -> Iterator[Server]:
+    """Runs `mlflow server` on the store's database, on loopback, while the block lasts.
+
+    Raises:
+        InputError: The port is taken.
+        StoreError: It does not start.
+    """
+    uri = resolve_uri(store)
+    connect(uri)  # makes the database; the server's own processes would race for it
+    chosen = _choose_port(port)
+    log = (store.local_path or Path(tempfile.gettempdir()) / "hkrun") / "logs" / "mlflow-ui.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    command = [
+        sys.executable,
+        "-m",
+        "mlflow",
+        "server",
+        "--host",
+        HOST,
+        "--port",
+        str(chosen),
+        "--workers",
+        "1",
+    ]
+    command += ["--allowed-hosts", f"{HOST}:{chosen},localhost:{chosen}"]
+    # The URI may hold a password: the environment is this user's alone, arguments are shown to everyone.
+    settings = {
+        "MLFLOW_BACKEND_STORE_URI": uri,
+        "MLFLOW_DEFAULT_ARTIFACT_ROOT": artifact_root(store, uri) or "",
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+    }
+    with log.open("wb") as sink:
+        process = subprocess.Popen(
+            command,
+            env=os.environ | settings,
+            stdin=subprocess.DEVNULL,
+            stdout=sink,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    server = Server(process, f"http://{HOST}:{chosen}", log)
+    try:
+        server.wait_ready()
+        yield server
+    finally:
+        server.stop()
+
+
+def _choose_port(port: int | None) -> int:
+    if port is not None:
+        if not _is_free(port):
+            raise InputError(
+                f"--port: {port} on {HOST} is taken; give another, or none to take the next free one"
+            )
+        return port
+    for candidate in range(DEFAULT_PORT, DEFAULT_PORT + _PORTS_TRIED):
+        if _is_free(candidate):
+            return candidate
+    raise InputError(
+        f"ports {DEFAULT_PORT} to {candidate} on {HOST} are all taken; give a free one with --port"
+    )
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError:
+            return False
+    return True
+
+
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """Lets SIGTERM end the block like Ctrl-C, so that the server never outlives us."""
+    previous = signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
