@@ -139,7 +139,7 @@ def test_a_cell_and_its_values_are_the_same_thing():
         ("student.drops", [0.4, 0.4], "[0.4, 0.4] must be strictly increasing"),
         ("augment.padding", 17, "17 is out of range; at least 0 and at most 16"),
         ("augment.flip", 1, "1 is not of type true or false"),
-        ("loss.gan", "saturated", "not allowed; one of non_saturating, saturating; did you mean 'saturating'?"),
+        ("loss.gan", "saturated", "one of non_saturating, saturating; did you mean 'saturating'?"),
         ("student.network", "preact-21", "a preact network has depth 6n+2; the nearest is 'preact-20'"),
     ],
 )  # fmt: skip

@@ -110,6 +110,8 @@ class _Locator:
         keys = self._dotted_key()
         self.position += brackets
         path = self._within_arrays(keys[:-1]) + keys[-1:]
+        for length in range(1, len(path)):
+            self._mark(path[:length], start)
         if brackets == 2:
             self._mark(path, start)
             index = self.array_lengths.get(path, 0)

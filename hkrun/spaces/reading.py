@@ -305,6 +305,10 @@ def _read_axes(table: Table, arguments: Arguments) -> list[_Axis]:
             values = []
         if key is None:
             continue
+        if key not in keys():
+            setting = Setting(key=key, value=None, where=axis.document.where(*axis.path, "key"))
+            table.problems.check([setting])
+            continue
         if key == "dataset":
             axis.refuse("key", "a data set is no axis: its recipe changes with it; use --dataset")
         if key in (other.key for other in axes):

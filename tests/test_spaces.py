@@ -1,0 +1,724 @@
+import json
+import shutil
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from hkrun.config import cell_id, teacher_id
+from hkrun.errors import InputError
+from hkrun.spaces import load_cell, load_sweep, restore_sweep, sweep_document, sweep_names, with_content
+from hkrun.spaces.documents import locate, read_document
+
+REPOSITORY = Path(__file__).parents[1]
+
+SPACE = """\
+title = "A title"
+question = "A question?"
+dataset = "tiny"
+seeds = 3
+reference = "plain"
+
+[base]
+method = "hksanc"
+
+[[cells]]
+name = "plain"
+loss.lambda_2 = 0.0
+
+[[cells]]
+name = "with adversary"
+loss.mu = 0.5
+"""
+RECIPE = """\
+teacher.epochs = 7
+
+[student]
+network = "preact-8-w8"
+epochs = 10
+drops = [0.5]
+
+[analysis]
+window = 4
+
+[evidence]
+seconds_per_run = { value = 2.0, label = "measured (2025-01-01, a laptop)" }
+teacher_error_pct = { label = "not run here" }
+"""
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A working directory with the search space `space` on digits, whose recipe is RECIPE."""
+    monkeypatch.chdir(tmp_path)
+    write("search_spaces/recipes/digits.toml", RECIPE)
+    write("search_spaces/space.toml", SPACE.replace("tiny", "digits"))
+    return tmp_path
+
+
+def write(path, text):
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(textwrap.dedent(text), encoding="utf-8")
+    return path
+
+
+def problems(name="space", **arguments):
+    with pytest.raises(InputError) as caught:
+        load_sweep(name, **arguments)
+    return caught.value.problems
+
+
+def space_with(old, new):
+    """The search space of the fixture, changed."""
+    text = SPACE.replace("tiny", "digits")
+    assert old in text
+    return write("search_spaces/space.toml", text.replace(old, new))
+
+
+# --- what a cell is made of ---------------------------------------------------------------------------------
+
+
+def test_a_sweep_holds_what_the_file_says(folder):
+    sweep = load_sweep("space")
+    assert (sweep.name, sweep.title, sweep.question) == ("space", "A title", "A question?")
+    assert (sweep.dataset, sweep.seeds, sweep.reference) == ("digits", (0, 1, 2), "plain")
+    assert (sweep.window, sweep.ddof, sweep.published) == (4, 0, None)
+    assert sweep.source == "search_spaces/space.toml"
+    assert [named.name for named in sweep.cells] == ["plain", "with adversary"]
+    assert sweep.recipe.evidence["seconds_per_run"]["value"] == 2.0
+    assert sweep.recipe.cell.student.epochs == 10
+
+
+def test_layers_are_recipe_then_base_then_cell_then_arguments(folder):
+    write(
+        "search_spaces/recipes/digits.toml", RECIPE + "\n[loss]\nmu = 0.1\nlambda_3 = 0.1\nlambda_2 = 0.1\n"
+    )
+    space_with('method = "hksanc"', "loss.mu = 0.2\nloss.lambda_3 = 0.2\nloss.reduction = 'sum'")
+    plain, adversary = (
+        named.cell.loss for named in load_sweep("space", overrides=["loss.lambda_3=0.4"]).cells
+    )
+    assert (plain.mu, adversary.mu) == (0.2, 0.5)
+    assert (plain.lambda_2, adversary.lambda_2) == (0.0, 0.1)
+    assert plain.lambda_3 == adversary.lambda_3 == 0.4
+    assert plain.reduction == "sum"
+    assert plain.lambda_1 == 1.0
+
+
+def test_nested_tables_and_dotted_keys_mean_the_same(folder):
+    dotted = load_sweep("space").cells[1].cell
+    space_with("loss.mu = 0.5\n", "[cells.loss]\nmu = 0.5\n")
+    assert load_sweep("space").cells[1].cell == dotted
+    space_with("loss.mu = 0.5\n", "loss = { mu = 0.5 }\n")
+    assert load_sweep("space").cells[1].cell == dotted
+
+
+def test_the_window_of_the_space_comes_before_the_recipes(folder):
+    space_with("[base]", "[analysis]\nwindow = 9\nddof = 1\n\n[published]\ntable = 'table5'\n\n[base]")
+    sweep = load_sweep("space")
+    assert (sweep.window, sweep.ddof, sweep.published) == (9, 1, "table5")
+    assert sweep.recipe.window == 4
+
+
+def test_title_question_and_reference_may_be_missing(folder):
+    write("search_spaces/space.toml", 'dataset = "digits"\nseeds = 1\n[[cells]]\nname = "one"\n')
+    sweep = load_sweep("space")
+    assert (sweep.title, sweep.question, sweep.reference) == ("space", "", None)
+
+
+def test_two_names_may_stand_for_one_configuration(folder):
+    space_with("loss.mu = 0.5", "loss.lambda_2 = 0")
+    first, second = load_sweep("space").cells
+    assert first.name != second.name
+    assert cell_id(first.cell) == cell_id(second.cell)
+
+
+# --- axes ---------------------------------------------------------------------------------------------------
+
+
+def test_axes_are_crossed_with_the_cells(folder):
+    axes = """
+        [[axes]]
+        key = "loss.lambda_3"
+        values = [0.1, 1]
+
+        [[axes]]
+        key = "student.drops"
+        values = [[0.4, 0.8], []]
+        """
+    space_with("reference", "# reference")
+    text = Path("search_spaces/space.toml").read_text()
+    write("search_spaces/space.toml", text + textwrap.dedent(axes))
+    sweep = load_sweep("space")
+    assert [named.name for named in sweep.cells[:4]] == [
+        "plain [loss.lambda_3=0.1, student.drops=[0.4, 0.8]]",
+        "plain [loss.lambda_3=0.1, student.drops=[]]",
+        "plain [loss.lambda_3=1, student.drops=[0.4, 0.8]]",
+        "plain [loss.lambda_3=1, student.drops=[]]",
+    ]
+    assert len(sweep.cells) == 8
+    assert sweep.cells[1].cell.student.drops == ()
+    assert sweep.cells[1].cell.loss.lambda_2 == 0.0
+    assert sweep.cells[2].cell.loss.lambda_3 == 1.0
+
+
+def test_axes_alone_make_cells_named_after_their_values(folder):
+    write(
+        "search_spaces/space.toml",
+        """\
+        dataset = "digits"
+        seeds = 1
+        reference = "loss.gan=saturating"
+        [[axes]]
+        key = "loss.gan"
+        values = ["saturating", "non_saturating"]
+        """,
+    )
+    assert [named.name for named in load_sweep("space").cells] == [
+        "loss.gan=saturating",
+        "loss.gan=non_saturating",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("axis", "problem"),
+    [
+        (
+            'key = "loss.lamda_3"\nvalues = [1]',
+            "18: loss.lamda_3: unknown key; did you mean 'loss.lambda_3'?",
+        ),
+        ('key = "loss.mu"\nvalues = []', "19: axes.values: must be a list of at least one value"),
+        ('key = "loss.mu"', "17: axes.values: must be a list of at least one value"),
+        ("values = [1]", "17: axes.key: missing; the key of a cell that the axis varies"),
+        ('key = "loss.mu"\nvalues = [1, -1]', "19: loss.mu: -1 is out of range; at least 0"),
+        ('key = "loss.mu"\nvalues = [1,\n2,\n1.0]', "21: loss.mu: 1.0 is repeated"),
+        (
+            'key = "dataset"\nvalues = ["digits"]',
+            "18: axes.key: a data set is no axis: its recipe changes with it",
+        ),
+        ('key = "loss.mu"\nvalues = [1]\nvalue = 2', "20: axes.value: unknown key; did you mean 'values'?"),
+    ],
+)
+def test_a_wrong_axis_is_refused_with_its_line(folder, axis, problem):
+    space_with('reference = "plain"\n', "")
+    text = Path("search_spaces/space.toml").read_text()
+    write("search_spaces/space.toml", f"{text}\n[[axes]]\n{axis}\n")
+    assert any(line.startswith(f"search_spaces/space.toml:{problem}") for line in problems()), problems()
+
+
+def test_an_axis_cannot_be_set_from_the_command_line(folder):
+    text = SPACE.replace("tiny", "digits").replace('reference = "plain"\n', "")
+    write("search_spaces/space.toml", text + '\n[[axes]]\nkey = "loss.lambda_3"\nvalues = [1.0]\n')
+    (line,) = problems(overrides=["loss.lambda_3=2"])
+    assert (
+        line
+        == "argument 'loss.lambda_3=2': loss.lambda_3: is an axis of this search space, so it cannot be set"
+    )
+
+
+# --- arguments ----------------------------------------------------------------------------------------------
+
+
+def test_dataset_moves_the_question_to_another_recipe(folder):
+    write("search_spaces/recipes/mnist5k.toml", "[analysis]\nwindow = 6\n[student]\nepochs = 20\n")
+    for arguments in ({"dataset": "mnist5k"}, {"overrides": ["dataset=mnist5k"]}):
+        sweep = load_sweep("space", **arguments)
+        assert (sweep.dataset, sweep.window) == ("mnist5k", 6)
+        assert {named.cell.dataset for named in sweep.cells} == {"mnist5k"}
+        assert {named.cell.student.epochs for named in sweep.cells} == {20}
+    assert load_sweep("space", dataset="mnist5k", overrides=["dataset=mnist5k"]).dataset == "mnist5k"
+    (line,) = problems(dataset="digits", overrides=["dataset=mnist5k"])
+    assert line == "argument 'dataset=mnist5k': dataset: given twice, with different values"
+
+
+@pytest.mark.parametrize(
+    ("text", "seeds"),
+    [
+        ("2", (0, 1)),
+        ("7,3,11", (7, 3, 11)),
+        ("5,", (5,)),
+        (" 2 ", (0, 1)),
+        ("9223372036854775807,", (2**63 - 1,)),
+    ],
+)
+def test_seeds_are_a_number_or_a_list(folder, text, seeds):
+    assert load_sweep("space", seeds=text).seeds == seeds
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("many", "'many' is neither a number of seeds such as 20 nor a list such as 0,1,2"),
+        ("", "'' is neither a number of seeds such as 20 nor a list such as 0,1,2"),
+        ("1,,2", "'1,,2' is neither a number of seeds such as 20 nor a list such as 0,1,2"),
+        (",", "',' is neither a number of seeds such as 20 nor a list such as 0,1,2"),
+        ("1.5", "'1.5' is neither a number of seeds such as 20 nor a list such as 0,1,2"),
+        ("0", "0 is out of range; a number of seeds from 1 to 100000"),
+        ("-3", "-3 is out of range; a number of seeds from 1 to 100000"),
+        ("100001", "100001 is out of range; a number of seeds from 1 to 100000"),
+        ("1,2,1", "seed 1 is repeated"),
+        ("1,-2", "-2 is no seed; seeds are integers from 0 to 2**63 - 1"),
+        ("9223372036854775808,", "9223372036854775808 is no seed; seeds are integers from 0 to 2**63 - 1"),
+    ],
+)
+def test_wrong_seeds_are_refused(folder, text, problem):
+    assert problems(seeds=text) == [f"--seeds: {problem}"]
+
+
+@pytest.mark.parametrize(
+    ("value", "problem"),
+    [
+        ("true", "True is neither a number of seeds such as 20 nor a list such as [0, 1, 2]"),
+        ("0", "0 is out of range; a number of seeds from 1 to 100000"),
+        ("2.0", "2.0 is neither a number of seeds such as 20 nor a list such as [0, 1, 2]"),
+        ('"3"', "'3' is neither a number of seeds such as 20 nor a list such as [0, 1, 2]"),
+        ("[]", "a list of 0 seeds; it must have 1 to 100000"),
+        ("[1, 1]", "seed 1 is repeated"),
+        ("[-1]", "-1 is no seed; seeds are integers from 0 to 2**63 - 1"),
+        ("[0, true]", "True is no seed; seeds are integers from 0 to 2**63 - 1"),
+        ("[1.0]", "1.0 is no seed; seeds are integers from 0 to 2**63 - 1"),
+    ],
+)
+def test_wrong_seeds_in_a_file_are_refused_with_their_line(folder, value, problem):
+    space_with("seeds = 3", f"seeds = {value}")
+    assert problems() == [f"search_spaces/space.toml:4: seeds: {problem}"]
+
+
+@pytest.mark.parametrize(
+    ("argument", "key", "value"),
+    [
+        ("student.epochs=30", "student.epochs", 30),
+        ("student.epochs = 30", "student.epochs", 30),
+        ("loss.mu=1", "loss.mu", 1.0),
+        ("loss.mu=1e-1", "loss.mu", 0.1),
+        ("student.drops=[0.3, 0.6]", "student.drops", (0.3, 0.6)),
+        ("augment.flip=false", "augment.flip", False),
+        ("loss.gan=saturating", "loss.gan", "saturating"),
+        ('loss.gan="saturating"', "loss.gan", "saturating"),
+        ("teacher.file=", "teacher.file", ""),
+        ("student.network=preact-14-w4", "student.network", "preact-14-w4"),
+    ],
+)
+def test_an_override_is_a_toml_value_or_a_bare_word(folder, argument, key, value):
+    section, name = key.split(".")
+    for named in load_sweep("space", overrides=[argument]).cells:
+        assert getattr(getattr(named.cell, section), name) == value
+
+
+@pytest.mark.parametrize(
+    ("argument", "problem"),
+    [
+        ("student.epochs", "overrides are written key.path=value, such as student.epochs=30"),
+        ("=3", "overrides are written key.path=value, such as student.epochs=30"),
+        ("--sead=3", "--sead: unknown key; `hkrun keys` lists them all"),
+        ("seeds=3", "seeds are no key of a cell; use --seeds 3"),
+        ("student.drops=[0.4", "student.drops: '[0.4' is not a TOML value"),
+        ("student.epochs=30 20", "student.epochs: '30 20' is not of type integer"),
+        ("augment.flip=True", "augment.flip: 'True' is not of type true or false"),
+        ("loss.mu=1\nx=2", "loss.mu: '1\\nx=2' is not of type number"),
+    ],
+)
+def test_a_wrong_override_is_refused(folder, argument, problem):
+    assert problems(overrides=[argument]) == [f"argument {argument!r}: {problem}"]
+
+
+def test_an_override_given_twice_must_say_the_same(folder):
+    assert load_sweep("space", overrides=["loss.mu=2", "loss.mu=2"]).cells[0].cell.loss.mu == 2.0
+    (line,) = problems(overrides=["loss.mu=2", "loss.mu=3"])
+    assert line == "argument 'loss.mu=3': loss.mu: given twice, with different values"
+
+
+# --- mistakes -----------------------------------------------------------------------------------------------
+
+
+def test_every_mistake_of_both_files_and_all_arguments_is_reported_at_once(folder):
+    write(
+        "search_spaces/recipes/digits.toml", RECIPE.replace("epochs = 10", "epoch = 10").replace("= 4", "= 1")
+    )
+    write(
+        "search_spaces/space.toml",
+        """\
+        titel = "x"
+        dataset = "digits"
+        seeds = [1, 1]
+        student.epochs = 5
+
+        [base]
+        method = "hksank"
+        loss.mu = [
+            1,
+        ]
+
+        [[cells]]
+        name = "a"
+        loss.lambda_2 = -1
+
+        [[cells]]
+        name = "a"
+
+        [[cells]]
+        loss.lambda_2 = "x"
+        """,
+    )
+    assert problems(seeds="x", overrides=["loss.nu=3", "student.epochs=0"]) == [
+        "argument 'loss.nu=3': loss.nu: unknown key; did you mean 'loss.mu'?",
+        "argument 'student.epochs=0': student.epochs: 0 is out of range; at least 1",
+        "--seeds: 'x' is neither a number of seeds such as 20 nor a list such as 0,1,2",
+        "search_spaces/space.toml:1: titel: unknown key; did you mean 'title'?",
+        "search_spaces/space.toml:4: student: unknown key; keys of a cell belong in [base] or [[cells]]",
+        "search_spaces/space.toml:3: seeds: seed 1 is repeated",
+        (
+            "search_spaces/space.toml:7: method: 'hksank' is not allowed; "
+            "one of hksanc, supervised; did you mean 'hksanc'?"
+        ),
+        "search_spaces/space.toml:8: loss.mu: [1] is not of type number",
+        "search_spaces/space.toml:14: loss.lambda_2: -1 is out of range; at least 0",
+        "search_spaces/space.toml:17: cells.name: 'a' is the name of another cell too",
+        "search_spaces/space.toml:20: loss.lambda_2: 'x' is not of type number",
+        "search_spaces/space.toml:19: cells.name: missing",
+        "search_spaces/recipes/digits.toml:9: analysis.window: 1 is not an integer at least 2",
+        "search_spaces/recipes/digits.toml:5: student.epoch: unknown key; did you mean 'student.epochs'?",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "problem"),
+    [
+        ('dataset = "digits"\n', "", "space.toml: dataset: missing; name it here or give --dataset"),
+        ("seeds = 3\n", "", "space.toml: seeds: missing; a number such as 20 here, or --seeds"),
+        ('"digits"', '"digit"', "space.toml:3: dataset: 'digit' is not allowed; one of digits, mnist5k,"),
+        ('"digits"', "3", "space.toml:3: dataset: 3 is not of type string"),
+        (
+            '= "plain"\n\n[base]',
+            '= "plan"\n\n[base]',
+            "space.toml:5: reference: 'plan' is no cell; cells: plain, with",
+        ),
+        (
+            "[base]",
+            "[analysis]\nwindow = 1\n[base]",
+            "space.toml:8: analysis.window: 1 is not an integer at least 2",
+        ),
+        (
+            "[base]",
+            "[analysis]\nddof = 2\n[base]",
+            "space.toml:8: analysis.ddof: 2 is not an integer from 0 to 1",
+        ),
+        (
+            "[base]",
+            "[analysis]\nddof = true\n[base]",
+            "space.toml:8: analysis.ddof: True is not an integer from 0",
+        ),
+        (
+            "[base]",
+            "[analysis]\nwindw = 3\n[base]",
+            "space.toml:8: analysis.windw: unknown key; did you mean 'window'",
+        ),
+        (
+            "[base]",
+            "[published]\ntable = 5\n[base]",
+            "space.toml:8: published.table: 5 is not a line of text",
+        ),
+        (
+            "[base]",
+            "[base.student]\nepoch = 3\n[base]",
+            "space.toml:8: student.epoch: unknown key; did you mean",
+        ),
+        ("[base]", "[base.studnt]\n[base]", "space.toml:7: studnt: unknown key; did you mean"),
+        (
+            "[base]",
+            '[base]\ndataset = "digits"',
+            "space.toml:8: base.dataset: all cells of a search space share one",
+        ),
+        ('[base]\nmethod = "hksanc"', "base = 3", "space.toml:7: base: must be a table, [base]"),
+        ('"A title"', '"two\\nlines"', "space.toml:1: title: 'two\\nlines' is not a line of text"),
+        ('name = "plain"', 'name = " "', "space.toml:11: cells.name: ' ' is not a line of text"),
+    ],
+)
+def test_a_mistake_in_a_space_is_named_with_its_line(folder, old, new, problem):
+    space_with(old, new)
+    assert any(problem in line for line in problems()), problems()
+
+
+def test_a_space_without_cells_is_refused(folder):
+    write("search_spaces/space.toml", 'dataset = "digits"\nseeds = 1\n')
+    assert problems() == [
+        "search_spaces/space.toml: cells: missing; each configuration stands under its own [[cells]]"
+    ]
+    write("search_spaces/space.toml", 'dataset = "digits"\nseeds = 1\n[cells]\nname = "a"\n')
+    assert problems() == ["search_spaces/space.toml:3: cells: must be tables, each under its own [[cells]]"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "problem"),
+    [
+        ("[analysis]\nwindow = 4\n", "", "analysis.window: missing; how many last epochs"),
+        (
+            "[student]",
+            'dataset = "digits"\n[student]',
+            "3: dataset: a recipe is for the data set that its file",
+        ),
+        (
+            'label = "not run here"',
+            "",
+            "13: evidence.teacher_error_pct.label: must be measured (date, machine),",
+        ),
+        (
+            '"not run here"',
+            '"measured"',
+            "13: evidence.teacher_error_pct.label: must be measured (date, machine),",
+        ),
+        (
+            'label = "not',
+            'value = 3, label = "not',
+            "13: evidence.teacher_error_pct.value: belongs to every figure",
+        ),
+        ("value = 2.0, ", "", "12: evidence.seconds_per_run.value: belongs to every figure"),
+        (
+            "epochs = 10",
+            "epochs = 10\nwarmup_epochs = 10",
+            "6: student.warmup_epochs: must be below student.epochs",
+        ),
+    ],
+)
+def test_a_mistake_in_a_recipe_is_named_with_its_line(folder, old, new, problem):
+    assert old in RECIPE
+    write("search_spaces/recipes/digits.toml", RECIPE.replace(old, new))
+    assert any(problem in line and "recipes/digits.toml" in line for line in problems()), problems()
+
+
+def test_values_that_do_not_go_together_are_named_where_they_were_written(folder):
+    space_with("loss.mu = 0.5", "loss.lambda_1 = 0\nloss.lambda_2 = 0\nloss.lambda_3 = 0")
+    assert problems() == [
+        "search_spaces/space.toml:16: loss.lambda_1: "
+        "every loss term has weight 0; at least one must be above 0"
+    ]
+    (line,) = problems(overrides=["loss.lambda_1=0", "loss.lambda_2=0", "loss.lambda_3=0"])
+    assert line.startswith("argument 'loss.lambda_1=0': loss.lambda_1: every loss term has weight 0")
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ('title = "x"\nseeds = = 3\n', ":2: not valid TOML: Invalid value (column 9)"),
+        ('title = "x"\nseeds = [1,\n', ":2: not valid TOML: "),
+        ("[base]\nx = 1\nx = 2\n", ":3: not valid TOML: Cannot overwrite a value (column 6)"),
+    ],
+)
+def test_a_syntax_error_is_named_with_its_line_beside_the_mistakes_in_arguments(folder, text, problem):
+    write("search_spaces/space.toml", text)
+    first, second = problems(overrides=["loss.nu=1"])
+    assert "loss.nu" in first
+    assert second.startswith(f"search_spaces/space.toml{problem}")
+
+
+def test_a_file_that_is_no_text_is_refused(folder):
+    Path("search_spaces/space.toml").write_bytes(b"title = '\xff'")
+    assert problems() == ["search_spaces/space.toml: not a text file in UTF-8"]
+
+
+# --- where files are found ----------------------------------------------------------------------------------
+
+
+def test_an_unknown_name_lists_what_there_is_and_the_nearest(folder):
+    (line,) = problems("spac")
+    assert line.startswith("spac: no such search space; give the path of a .toml file or one of: ")
+    assert "space, stability" in line
+    assert line.endswith("did you mean 'space'?")
+    assert problems("no/such.toml") == ["no/such.toml: no such file"]
+    assert problems("no.toml") == ["no.toml: no such file"]
+
+
+def test_the_working_directory_comes_before_the_package(folder):
+    assert load_sweep("stability").title == "Convergence stability"
+    shutil.copy("search_spaces/space.toml", "search_spaces/stability.toml")
+    assert load_sweep("stability").title == "A title"
+    assert sweep_names() == sorted({"space", *sweep_names()})
+
+
+def test_a_file_may_lie_anywhere_and_bring_its_recipes(folder, tmp_path):
+    path = write(tmp_path / "elsewhere" / "mine.toml", SPACE.replace("tiny", "digits"))
+    assert load_sweep(str(path)).recipe.window == 4
+    write(tmp_path / "elsewhere" / "recipes" / "digits.toml", RECIPE.replace("window = 4", "window = 8"))
+    assert load_sweep(str(path)).recipe.window == 8
+    assert load_sweep(str(path)).name == "mine"
+
+
+def test_a_files_name_must_be_fit_for_a_folder_of_the_store(folder):
+    path = write("odd name.toml", SPACE.replace("tiny", "digits"))
+    assert problems(str(path)) == ["odd name.toml: the name must be of letters, digits, '.', '_' and '-'"]
+
+
+# --- one cell -----------------------------------------------------------------------------------------------
+
+
+def test_a_single_cell_is_the_recipe_with_overrides(folder):
+    sweep = load_cell(overrides=["method=supervised", "student.epochs=5"], seeds="2")
+    (named,) = sweep.cells
+    assert named.name == "digits [method=supervised, student.epochs=5]"
+    assert (named.cell.method, named.cell.student.epochs, named.cell.student.network) == (
+        "supervised",
+        5,
+        "preact-8-w8",
+    )
+    assert sweep.seeds == (0, 1)
+    assert sweep.name == f"run-{cell_id(named.cell)}"
+    assert load_cell().cells[0].name == "digits"
+    assert load_cell().seeds == (0,)
+
+
+def test_all_mistakes_of_a_single_cell_are_reported(folder):
+    with pytest.raises(InputError) as caught:
+        load_cell(dataset="digit", seeds="x", overrides=["loss.nu=1"])
+    assert [line.partition(":")[0] for line in caught.value.problems] == [
+        "--dataset",
+        "argument 'loss.nu=1'",
+        "--seeds",
+    ]
+
+
+# --- documents ----------------------------------------------------------------------------------------------
+
+
+def test_a_sweep_survives_the_store(folder):
+    sweep = with_content(load_sweep("space", overrides=["student.drops=[0.3, 0.6]"]), "ab" * 32)
+    text = json.dumps(sweep_document(sweep))
+    assert restore_sweep(json.loads(text), where="plan.json") == sweep
+    assert {named.cell.dataset_sha256 for named in sweep.cells} == {"ab" * 32}
+
+
+def test_a_document_of_another_version_is_refused_with_what_is_unknown(folder):
+    document = sweep_document(load_sweep("space"))
+    document["cells"][0]["cell"]["loss.eta"] = 1.0
+    with pytest.raises(InputError, match=r"^plan.json: loss.eta: unknown key"):
+        restore_sweep(document, where="plan.json")
+
+
+# --- line numbers -------------------------------------------------------------------------------------------
+
+
+def test_lines_are_found_in_every_form_that_toml_has():
+    text = textwrap.dedent(
+        '''\
+        # comment with [brackets] = and "quotes
+        plain = 1  # [not.a.table]
+        "quoted key".'b c' = """
+        [not.a.table]
+        x = 1 \\""" still
+        """""
+        literal = \'\'\'
+        y = 'quoted'
+        \'\'\'
+        array = [  # comment ]
+          1, [2,
+              3], { a = "]", b.c = 4 },
+        ]
+
+        [table . "dotted" ]
+        date = 1979-05-27 07:32:00
+        inline = { first = [1, 2], second = { third = "}" } }
+
+        [[tables]]
+        name = "one"
+        [tables.inner]
+        x = 1
+        [[tables.deep]]
+        y = 1
+        [[tables.deep]]
+        y = 2
+
+        [[tables]]
+        inner.x = 2
+        inner.z = "#"
+        '''
+    )
+    lines = locate(text)
+    expected = {
+        ("plain",): 2,
+        ("quoted key", "b c"): 3,
+        ("literal",): 7,
+        ("array",): 10,
+        ("array", 0): 11,
+        ("array", 1): 11,
+        ("array", 1, 1): 12,
+        ("array", 2): 12,
+        ("array", 2, "b", "c"): 12,
+        ("table", "dotted"): 15,
+        ("table", "dotted", "date"): 16,
+        ("table", "dotted", "inline", "second", "third"): 17,
+        ("tables",): 19,
+        ("tables", 0): 19,
+        ("tables", 0, "name"): 20,
+        ("tables", 0, "inner"): 21,
+        ("tables", 0, "inner", "x"): 22,
+        ("tables", 0, "deep", 0, "y"): 24,
+        ("tables", 0, "deep", 1): 25,
+        ("tables", 0, "deep", 1, "y"): 26,
+        ("tables", 1): 28,
+        ("tables", 1, "inner"): 29,
+        ("tables", 1, "inner", "z"): 30,
+    }
+    assert {path: lines.get(path) for path in expected} == expected
+
+
+def every_path(value, path=()):
+    """The path of every key and array element of a document."""
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, item in items:
+        yield (*path, key)
+        yield from every_path(item, (*path, key))
+
+
+@pytest.mark.parametrize(
+    "path",
+    [*sorted((REPOSITORY / "search_spaces").rglob("*.toml")), REPOSITORY / "pyproject.toml"],
+    ids=lambda path: path.name,
+)
+def test_every_key_of_real_files_has_a_line_that_shows_it(path):
+    document = read_document(path)
+    lines = path.read_text().splitlines()
+    for key in every_path(document.data):
+        where = document.lines[key]
+        if isinstance(key[-1], str):
+            assert key[-1] in lines[where - 1], key
+
+
+# --- what hkrun ships ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dataset", ["digits", "mnist5k", "cifar10", "cifar100", "folder"])
+def test_stability_moves_to_every_data_set(dataset, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    sweep = load_sweep("stability", dataset=dataset)
+    assert [named.name for named in sweep.cells] == ["L_b", "L_b + L_is", "L_b + L_adv", "L_b + L_adv + L_is"]
+    terms = [set(named.cell.weights) for named in sweep.cells]
+    assert terms == [
+        {"backbone"},
+        {"backbone", "knowledge"},
+        {"backbone", "adversarial"},
+        {"backbone", "adversarial", "knowledge"},
+    ]
+    assert sweep.reference == "L_b"
+    assert sweep.seeds == tuple(range(20))
+    assert sweep.published == "table5"
+    assert len({teacher_id(named.cell) for named in sweep.cells}) == 1
+
+
+@pytest.mark.parametrize("dataset", ["cifar10", "cifar100"])
+def test_the_cifar_recipes_are_the_papers(dataset):
+    sweep = load_sweep("stability", dataset=dataset)
+    cell = sweep.cells[-1].cell
+    assert (cell.teacher.network, cell.student.network, sweep.window) == ("preact-164", "preact-20", 100)
+    assert (cell.student.epochs, cell.student.batch_size, cell.student.drops) == (600, 64, (0.4, 0.8))
+    assert (cell.student.learning_rate, cell.discriminator.learning_rate) == (0.1, 1e-3)
+    assert (cell.augment.padding, cell.augment.flip) == (4, True)
+
+
+@pytest.mark.parametrize("path", sorted((REPOSITORY / "search_spaces").glob("*.toml")), ids=lambda p: p.stem)
+def test_every_search_space_opens_with_question_command_cost_and_expected_result(path):
+    header = []
+    for line in path.read_text().splitlines():
+        if not line.startswith("#"):
+            break
+        header.append(line)
+    for word in ("Question", "Command", "Cost", "Expected"):
+        assert any(line.startswith(f"# {word}") for line in header), word
