@@ -488,10 +488,8 @@ def test_a_mistake_in_a_recipe_is_named_with_its_line(folder, old, new, problem)
 
 def test_values_that_do_not_go_together_are_named_where_they_were_written(folder):
     space_with("loss.mu = 0.5", "loss.lambda_1 = 0\nloss.lambda_2 = 0\nloss.lambda_3 = 0")
-    assert problems() == [
-        "search_spaces/space.toml:16: loss.lambda_1: "
-        "every loss term has weight 0; at least one must be above 0"
-    ]
+    problem = "loss.lambda_1: every loss term has weight 0; at least one must be above 0"
+    assert problems() == [f"search_spaces/space.toml:16: {problem}"]
     (line,) = problems(overrides=["loss.lambda_1=0", "loss.lambda_2=0", "loss.lambda_3=0"])
     assert line.startswith("argument 'loss.lambda_1=0': loss.lambda_1: every loss term has weight 0")
 

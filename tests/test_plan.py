@@ -1,0 +1,281 @@
+import dataclasses
+import json
+
+import pytest
+
+from hkrun.config import Cell, canonical_json, cell_from_values, cell_id, teacher_id
+from hkrun.errors import StoreError
+from hkrun.plan import PLAN_FILE, checkpoint_epoch, make_plan, save_plan, stored_plans
+from hkrun.spaces import NamedCell, Recipe, Sweep
+from hkrun.store import Record, TeacherRecord, open_store
+
+MEASURED = "measured (2025-01-01, a laptop)"
+L_B = cell_from_values({"loss.lambda_2": 0.0, "loss.lambda_3": 0.0, "student.epochs": 10})
+L_IS = cell_from_values({"loss.lambda_2": 0.0, "student.epochs": 10})
+ALONE = cell_from_values({"method": "supervised", "student.epochs": 10})
+
+
+def make_sweep(cells=(("L_b", L_B), ("L_is", L_IS)), *, seeds=(0, 1, 2), evidence=None, name="study"):
+    recipe_cell = cell_from_values({"student.epochs": 5, "teacher.epochs": 300})
+    return Sweep(
+        name=name,
+        title="Study",
+        question="",
+        dataset="digits",
+        seeds=tuple(seeds),
+        reference=None,
+        cells=tuple(NamedCell(name=name, cell=cell) for name, cell in cells),
+        window=2,
+        ddof=0,
+        published=None,
+        recipe=Recipe(dataset="digits", window=2, cell=recipe_cell, evidence=evidence or {}),
+        source="study.toml",
+    )
+
+
+@pytest.fixture
+def store(tmp_path):
+    return open_store(tmp_path / "store")
+
+
+def put(store, cell, seed, status="finished", seconds=None, **fields):
+    identity = cell_id(cell)
+    store.put_cell(identity, canonical_json(cell))
+    record = Record(
+        cell_id=identity,
+        seed=seed,
+        status=status,
+        epochs=10,
+        device="cpu",
+        threads=1,
+        started_at=0.0,
+        timings={} if seconds is None else {"total": seconds},
+        **fields,
+    )
+    store.put_run(record, curves=None, student=None)
+
+
+def put_teacher(store, cell):
+    import pyarrow as pa
+
+    record = TeacherRecord(
+        teacher_id=teacher_id(cell),
+        teacher_hash="0" * 64,
+        error_pct=1.0,
+        train_error_pct=0.0,
+        config={},
+        epochs=1,
+        versions={},
+        device="cpu",
+        threads=1,
+        started_at=0.0,
+        timings={},
+    )
+    store.put_teacher(record, weights=b"", curves=pa.table({"epoch": [1]}))
+
+
+def runs_of(plan):
+    return [(pack.name, *pack.seeds) for pack in plan.packs]
+
+
+# --- what remains -------------------------------------------------------------------------------------------
+
+
+def test_without_a_store_everything_is_to_run_seed_by_seed_across_the_cells():
+    plan = make_plan(make_sweep(seeds=(5, 3)), None)
+    assert runs_of(plan) == [("L_b", 5), ("L_is", 5), ("L_b", 3), ("L_is", 3)]
+    assert (plan.num_runs, plan.num_done, plan.num_to_run) == (4, 0, 4)
+
+
+def test_a_run_with_a_result_is_not_repeated_and_a_failed_one_is(store):
+    put(store, L_B, 0)
+    put(store, L_B, 1, "diverged")
+    put(store, L_B, 2, "failed")
+    plan = make_plan(make_sweep([("L_b", L_B)]), store)
+    assert runs_of(plan) == [("L_b", 2)]
+    (cell,) = plan.cells
+    assert (cell.seeds("finished"), cell.seeds("diverged"), cell.seeds("failed")) == ([0], [1], [2])
+    assert (cell.num_runs, cell.num_done, cell.to_run) == (3, 2, (2,))
+
+
+def test_more_seeds_add_runs_and_fewer_ask_for_less(store):
+    for seed in range(3):
+        put(store, L_B, seed)
+    assert runs_of(make_plan(make_sweep([("L_b", L_B)], seeds=range(5)), store)) == [("L_b", 3), ("L_b", 4)]
+    plan = make_plan(make_sweep([("L_b", L_B)], seeds=(1,)), store)
+    assert (plan.num_runs, plan.num_done, plan.packs) == (1, 1, ())
+
+
+def test_results_are_shared_by_every_sweep_that_has_the_configuration(store):
+    put(store, L_B, 0)
+    plan = make_plan(make_sweep([("another name", L_B)], seeds=(0, 1), name="other"), store)
+    assert runs_of(plan) == [("another name", 1)]
+
+
+def test_two_names_of_one_configuration_run_once(store):
+    put(store, L_B, 0)
+    plan = make_plan(make_sweep([("first", L_B), ("second", L_B), ("third", L_IS)], seeds=(0, 1)), store)
+    assert runs_of(plan) == [("third", 0), ("first", 1), ("third", 1)]
+    assert [(cell.name, cell.num_done, cell.to_run) for cell in plan.cells] == [
+        ("first", 1, (1,)),
+        ("second", 1, (1,)),
+        ("third", 0, (0, 1)),
+    ]
+    assert (plan.num_runs, plan.num_done, plan.num_to_run) == (4, 1, 3)
+
+
+def test_without_synchronised_batchnorm_other_workers_are_another_cell(store):
+    apart = dataclasses.replace(L_B, sync_batchnorm=False)
+    put(store, apart, 0)
+    sweep = make_sweep([("apart", apart)], seeds=(0,))
+    assert make_plan(sweep, store, workers=1).num_to_run == 0
+    assert make_plan(sweep, store, workers=2).num_to_run == 1
+
+
+# --- teachers -----------------------------------------------------------------------------------------------
+
+
+def test_a_teacher_is_needed_once_for_all_cells_that_share_it(store):
+    plan = make_plan(make_sweep([("L_b", L_B), ("L_is", L_IS), ("alone", ALONE)]), store)
+    assert [teacher.teacher_id for teacher in plan.teachers] == [teacher_id(L_B)]
+    put_teacher(store, L_B)
+    assert make_plan(make_sweep(), store).teachers == ()
+
+
+def test_a_teacher_that_no_remaining_run_uses_is_not_needed(store):
+    put(store, L_B, 0)
+    plan = make_plan(make_sweep([("L_b", L_B), ("alone", ALONE)], seeds=(0,)), store)
+    assert runs_of(plan) == [("alone", 0)]
+    assert plan.teachers == ()
+
+
+# --- estimate -----------------------------------------------------------------------------------------------
+
+
+def test_recorded_timings_of_the_same_cell_come_first(store):
+    put_teacher(store, L_B)
+    put(store, L_B, 0, seconds=8.0)
+    put(store, L_B, 1, seconds=10.0)
+    put(store, L_B, 2, seconds=90.0)
+    put(store, L_B, 3, "failed", seconds=1.0)
+    evidence = {"seconds_per_run": {"value": 1000.0, "label": MEASURED}}
+    sweep = make_sweep([("L_b", L_B)], seeds=range(9), evidence=evidence)
+    estimate = make_plan(sweep, store, slots=2).estimate
+    assert estimate.seconds == 6 * 10.0 / 2
+    assert estimate.basis == "recorded timings of the same cell; 2 at a time"
+
+
+def test_the_recipes_measurement_is_scaled_by_the_epochs(store):
+    put_teacher(store, L_B)
+    evidence = {"seconds_per_run": {"value": 3.0, "label": MEASURED}}
+    estimate = make_plan(make_sweep(evidence=evidence), store, slots=3).estimate
+    assert estimate.seconds == 6 * (3.0 * 10 / 5) / 3
+    assert estimate.basis == f"recipe digits, {MEASURED}, scaled by epochs; 3 at a time"
+
+
+def test_more_slots_than_runs_do_not_shorten_one_run(store):
+    put_teacher(store, L_B)
+    evidence = {"seconds_per_run": {"value": 3.0, "label": MEASURED}}
+    assert make_plan(make_sweep(evidence=evidence), store, slots=100).estimate.seconds == 6.0
+
+
+def test_a_missing_teacher_counts_where_it_was_ever_timed():
+    evidence = {"seconds_per_run": {"value": 3.0, "label": MEASURED}}
+    estimate = make_plan(make_sweep(evidence=evidence), None).estimate
+    assert estimate.seconds == 36.0
+    assert estimate.basis.endswith(f"without training teacher {teacher_id(L_B)}, which was never timed")
+    evidence["seconds_per_teacher"] = {"value": 50.0, "label": MEASURED}
+    assert make_plan(make_sweep(evidence=evidence), None).estimate.seconds == 36.0 + 50.0 * 600 / 300
+
+
+def test_without_any_measurement_there_is_no_estimate_but_a_reason(store):
+    estimate = make_plan(make_sweep(), store).estimate
+    assert estimate.seconds is None
+    assert estimate.basis == "no finished run of 'L_b' is in the store, and recipe digits has no measurement"
+
+
+def test_the_recipes_measurement_does_not_hold_for_other_networks():
+    evidence = {"seconds_per_run": {"value": 3.0, "label": MEASURED}}
+    wider = cell_from_values({"method": "supervised", "student.network": "wrn-16-2"})
+    estimate = make_plan(make_sweep([("wide", wider)], evidence=evidence), None).estimate
+    assert estimate.seconds is None
+    assert "its networks are not the recipe's" in estimate.basis
+    other_teacher = cell_from_values({"method": "supervised", "teacher.network": "wrn-16-2"})
+    assert make_plan(make_sweep([("a", other_teacher)], evidence=evidence), None).estimate.seconds is not None
+
+
+def test_nothing_to_run_takes_no_time(store):
+    put(store, L_B, 0)
+    plan = make_plan(make_sweep([("L_b", L_B)], seeds=(0,)), store)
+    assert (plan.estimate.seconds, plan.estimate.basis) == (0.0, "nothing to run")
+
+
+# --- the document -------------------------------------------------------------------------------------------
+
+
+def test_the_document_is_the_contracts(store):
+    put(store, L_B, 0, seconds=4.0)
+    put_teacher(store, L_B)
+    document = make_plan(make_sweep([("L_b", L_B)], seeds=(0, 1, 2)), store).document()
+    assert json.loads(json.dumps(document)) == {
+        "sweep": "study",
+        "cells": [{"cell_id": cell_id(L_B), "name": "L_b", "runs": 3, "done": 1, "to_run": 2}],
+        "runs": 3,
+        "done": 1,
+        "to_run": 2,
+        "trials": 2,
+        "estimate": {"seconds": 8.0, "basis": "recorded timings of the same cell; 1 at a time"},
+    }
+
+
+# --- plans in the store -------------------------------------------------------------------------------------
+
+
+def test_a_started_sweep_is_found_again_without_its_file(store):
+    first, second = make_sweep(), make_sweep([("alone", ALONE)], name="another")
+    save_plan(store, first, workers=2)
+    save_plan(store, second, workers=1)
+    assert [(plan.sweep, plan.workers) for plan in stored_plans(store)] == [(second, 1), (first, 2)]
+
+
+def test_the_newest_plan_of_a_sweep_stands_and_its_report_stays(store):
+    save_plan(store, make_sweep(), workers=1)
+    folder = store.sweep_folder("study", "digits")
+    store.commit(folder, {"report.md": b"text"}, keep=[PLAN_FILE])
+    save_plan(store, make_sweep(seeds=range(9)), workers=1)
+    (plan,) = stored_plans(store)
+    assert len(plan.sweep.seeds) == 9
+    assert store.read(folder, "report.md") == b"text"
+
+
+def test_a_plan_of_another_version_is_refused_with_its_place(store):
+    save_plan(store, make_sweep(), workers=1)
+    folder = store.sweep_folder("study", "digits")
+    document = json.loads(store.read(folder, PLAN_FILE))
+    document["sweep"]["cells"][0]["cell"]["loss.eta"] = 1
+    store.commit(folder, {PLAN_FILE: json.dumps(document).encode()})
+    with pytest.raises(StoreError, match=r"plan\.json: cannot be understood: .*loss.eta: unknown key"):
+        stored_plans(store)
+
+
+def test_the_newest_checkpoint_tells_how_far_a_run_is(store):
+    identity = cell_id(Cell())
+    assert checkpoint_epoch(store, identity, 3) is None
+    folder = f"{store.run_folder(identity, 3)}/checkpoints"
+    store.commit(folder, {"epoch-000007.pt": b"", "epoch-000012.pt": b""})
+    assert checkpoint_epoch(store, identity, 3) == 12
+
+
+# --- size ---------------------------------------------------------------------------------------------------
+
+
+def test_ten_thousand_runs_are_planned_without_a_look_at_each(store, monkeypatch):
+    """Per run a dictionary look-up, per cell one listing: the store is asked once per configuration."""
+    asked = []
+    records = store.records
+    monkeypatch.setattr(store, "records", lambda identity: asked.append(identity) or records(identity))
+    cells = [(f"mu {index}", cell_from_values({"loss.mu": 0.1 * (index + 1)})) for index in range(100)]
+    plan = make_plan(make_sweep(cells, seeds=range(100)), store)
+    assert len(plan.packs) == 10_000
+    assert len(asked) == 100
+    assert [pack.seeds for pack in plan.packs[:101]] == [(0,)] * 100 + [(1,)]
