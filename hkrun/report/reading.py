@@ -17,6 +17,8 @@ from hkrun.report.wording import write_warnings
 from hkrun.spaces import NamedCell, Sweep
 from hkrun.store import Record, Store
 
+MOST_IMAGES = 100_000  # no test set is larger
+
 
 def summarise(sweep: Sweep, store: Store, *, world_size: int = 1) -> Summary:
     """Reads what the store holds of a sweep, and computes what it says. The same runs give the same numbers.
@@ -126,9 +128,15 @@ def _undefined(runs: int, epochs: int, window: int) -> str | None:
 
 
 def _quantum(errors_pct: Iterable[float | None]) -> float | None:
-    """What one test image is worth, from the errors alone: all are multiples of it, as exact shares k / n."""
-    shares = [Fraction(error / 100).limit_denominator(100_000) for error in errors_pct if error is not None]
-    return 100 / math.lcm(*(share.denominator for share in shares)) if shares else None
+    """What one test image is worth, from the errors alone: they are shares k / n of the n test images.
+
+    None where there are no errors, or where they are no shares of any plausible number of images.
+    """
+    found = [error / 100 for error in errors_pct if error is not None]
+    shares = [Fraction(error).limit_denominator(MOST_IMAGES) for error in found]
+    images = math.lcm(*(share.denominator for share in shares))
+    exact = all(abs(float(share) - error) < 1e-12 for share, error in zip(shares, found, strict=True))
+    return 100 / images if found and exact and images <= MOST_IMAGES else None
 
 
 def _generator(*words: str) -> np.random.Generator:

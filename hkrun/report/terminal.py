@@ -13,18 +13,19 @@ WIDTH = 100
 
 
 def print_summary(summary: Summary, console: Console) -> None:
-    """Prints what a sweep says.
-
-    Where the console is no terminal the table is 100 columns wide and plain.
-    """
-    width = min(WIDTH, console.width) if console.is_terminal else WIDTH
-    console.print(_build_table(summary), width=width)
-    for line in _notes(summary):
-        console.print(Padding(Text(line, style="dim"), (0, 0, 0, 1)), width=width)
-    for warning in summary.warnings:
-        grid = Table.grid(padding=(0, 1))
-        grid.add_row(Text(" !", style="yellow"), Text(warning))
-        console.print(grid, width=width)
+    """Prints what a sweep says in at most 100 columns, in as many where the console is no terminal."""
+    found = console.width
+    console.width = min(WIDTH, found) if console.is_terminal else WIDTH
+    try:
+        console.print(_build_table(summary))
+        for line in _notes(summary):
+            console.print(Padding(Text(line, style="dim"), (0, 0, 0, 1)))
+        for warning in summary.warnings:
+            grid = Table.grid(padding=(0, 1))
+            grid.add_row(Text(" !", style="yellow"), Text(warning))
+            console.print(grid)
+    finally:
+        console.width = found
 
 
 def _build_table(summary: Summary) -> Table:

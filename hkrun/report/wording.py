@@ -160,11 +160,12 @@ def _warn_of_stability(summary: Summary) -> Iterator[str]:
         names = [cell.name for cell in summary.cells if cell.undefined == reason]
         yield f"S is undefined for {join(names)}: {reason}."
     ranked = [cell for cell in summary.cells if cell.stability]
-    if len({cell.seeds for cell in ranked}) > 1:
+    if len({len(cell.seeds) for cell in ranked}) > 1:
         numbers = ", ".join(f"{len(cell.seeds)} for {cell.name}" for cell in ranked)
         yield (
-            f"Do not compare the S of the table with each other: their runs differ ({numbers}), and the "
-            "range grows with the number of runs. The tests compare S on the seeds that both cells finished."
+            "Do not compare the S of the table with each other: they are of different numbers of runs "
+            f"({numbers}), and the range grows with that number. The tests compare S on the seeds that both "
+            "cells finished."
         )
     obstacles = [
         f"{comparison.cell}: {comparison.obstacle}"

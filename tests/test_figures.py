@@ -1,0 +1,253 @@
+import subprocess
+import sys
+from itertools import pairwise
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgb
+
+from hkrun import figures
+from hkrun.figures import CellCurves, PairedDifferences
+
+NAMES = [
+    *("supervised learning", "L_b", "L_b + L_is [hierarchical]", "L_b + L_is [original]"),
+    *("L_b + L_adv", "L_b + L_is + L_adv^o + L_adv^C", "L_b + L_is + L_adv^o + L_reg", "L_b + L_is [AT]"),
+    *("L_b + L_is [VID]", "L_b + L_is [FSP]", "cost $5 & 20 %", "loss.lambda_3 = 10.0"),
+]
+
+
+def make_cells(number: int, *, runs: int = 5, epochs: int = 40) -> list[CellCurves]:
+    epoch = np.arange(1, epochs + 1)
+    return [
+        CellCurves(
+            name=NAMES[index],
+            error_pct=3
+            + 0.02 * index
+            + 80 * np.exp(-epoch / 4)
+            + np.random.default_rng(index).normal(0, 0.1, (runs, epochs)),
+        )
+        for index in range(number)
+    ]
+
+
+def draw(figure):
+    """The figure's renderer after drawing, to measure texts with."""
+    canvas = figure.canvas
+    assert isinstance(canvas, FigureCanvasAgg)
+    canvas.draw()
+    return canvas.get_renderer()
+
+
+@pytest.mark.parametrize("kind", ["png", "svg"])
+def test_the_same_data_give_the_same_bytes(kind):
+    first, second = (figures.encode(figures.draw_errors(make_cells(3), window=10), kind) for _ in range(2))
+    assert first == second
+
+
+def test_svg_holds_no_date_and_needs_nothing_from_elsewhere():
+    text = figures.encode(figures.draw_errors(make_cells(2), window=10), "svg").decode()
+    assert "<dc:date>" not in text
+    assert "<image" not in text
+    assert "font-family" not in text
+
+
+def test_the_users_matplotlib_settings_change_nothing_and_stay_as_they_are():
+    plain = figures.encode(figures.draw_errors(make_cells(2), window=10), "png")
+    with mpl.rc_context({"lines.linewidth": 9, "font.size": 30, "axes.facecolor": "red"}):
+        styled = figures.encode(figures.draw_errors(make_cells(2), window=10), "png")
+        assert mpl.rcParams["font.size"] == 30
+    assert styled == plain
+
+
+def test_importing_loads_no_pyplot():
+    code = "import sys, hkrun.figures; sys.exit('matplotlib.pyplot' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("number", [1, 4, 6, 7, 12])
+def test_labels_lie_within_the_figure_and_overlap_neither_each_other_nor_the_panels(number):
+    figure = figures.draw_errors(make_cells(number), window=10)
+    renderer = draw(figure)
+    late = figure.axes[-1]
+    boxes = [text.get_window_extent(renderer) for text in late.texts]
+    assert len(boxes) == number
+    panel = late.get_window_extent(renderer)
+    for box in boxes:
+        assert box.x0 > panel.x1
+        assert box.x1 <= figure.bbox.x1
+        assert figure.bbox.y0 <= box.y0
+        assert box.y1 <= figure.bbox.y1
+    boxes.sort(key=lambda box: box.y0)
+    assert all(below.y1 <= above.y0 for below, above in pairwise(boxes))
+
+
+def test_labels_are_ordered_as_the_curves_end():
+    cells = [
+        CellCurves(name=name, error_pct=np.full((2, 8), level))
+        for name, level in (("low", 1.0), ("high", 3.0), ("middle", 2.0))
+    ]
+    texts = figures.draw_errors(cells, window=4).axes[-1].texts
+    assert [text.get_text() for text in sorted(texts, key=lambda text: text.get_position()[1])] == [
+        "low",
+        "middle",
+        "high",
+    ]
+
+
+def test_lines_are_means_and_bands_one_standard_deviation_over_seeds():
+    (cell,) = make_cells(1, runs=6)
+    whole, late = figures.draw_errors([cell], window=10).axes
+    mean, sd = cell.error_pct.mean(axis=0), cell.error_pct.std(axis=0, ddof=1)
+    np.testing.assert_allclose(whole.lines[0].get_xydata(), np.column_stack([np.arange(1, 41), mean]))
+    np.testing.assert_allclose(late.lines[0].get_xydata(), np.column_stack([np.arange(31, 41), mean[30:]]))
+    vertices = late.collections[0].get_paths()[0].vertices
+    for epoch in (31, 35, 40):
+        at_epoch = vertices[vertices[:, 0] == epoch, 1]
+        assert at_epoch.min() == pytest.approx(mean[epoch - 1] - sd[epoch - 1])
+        assert at_epoch.max() == pytest.approx(mean[epoch - 1] + sd[epoch - 1])
+    assert late.get_xlim() == (31, 40)
+
+
+def test_bands_are_left_out_where_they_would_hide_each_other():
+    assert len(figures.draw_errors(make_cells(6), window=10).axes[-1].collections) == 6
+    crowded = figures.draw_errors(make_cells(7), window=10).axes
+    assert not crowded[-1].collections
+    assert crowded[0].get_title(loc="left") == "Test error: mean over seeds"
+
+
+def test_one_seed_has_no_band_and_says_so():
+    (panel,) = figures.draw_errors(make_cells(1, runs=1, epochs=3), window=20).axes
+    assert not panel.collections
+    assert panel.get_title(loc="left") == "Test error: one seed"
+
+
+def test_the_window_is_not_enlarged_where_it_is_all_there_is():
+    assert len(figures.draw_errors(make_cells(2, epochs=10), window=10).axes) == 1
+    assert len(figures.draw_errors(make_cells(2, epochs=11), window=10).axes) == 2
+
+
+def test_a_diverged_run_is_drawn_but_not_averaged():
+    (cell,) = make_cells(1)
+    curve = np.array([80.0, 60.0, 90.0, np.nan])
+    with_run = CellCurves(name=cell.name, error_pct=cell.error_pct, diverged=(curve,))
+    whole = figures.draw_errors([with_run], window=10).axes[0]
+    np.testing.assert_allclose(whole.lines[0].get_ydata(), cell.error_pct.mean(axis=0))
+    thin, cross = whole.lines[1:]
+    np.testing.assert_allclose(thin.get_xydata(), [[1, 80], [2, 60], [3, 90]])
+    np.testing.assert_allclose(cross.get_xydata(), [[3, 90]])
+    assert cross.get_marker() == "x"
+
+
+def test_a_cell_without_a_finished_run_is_named_where_something_is_drawn_of_it():
+    lost = CellCurves(name="lost", error_pct=np.empty((0, 40)), diverged=(np.array([90.0]),))
+    never = CellCurves(name="never", error_pct=np.empty((0, 40)))
+    texts = [
+        text.get_text()
+        for text in figures.draw_errors([*make_cells(1), lost, never], window=10).axes[-1].texts
+    ]
+    assert texts == ["supervised learning", "lost (no run finished)"]
+
+
+@pytest.mark.parametrize("cells", [[], [CellCurves(name="never", error_pct=np.empty((0, 5)))]])
+def test_a_sweep_without_runs_can_be_drawn(cells):
+    assert figures.encode(figures.draw_errors(cells, window=20), "png").startswith(b"\x89PNG")
+
+
+def test_the_axis_is_logarithmic_only_where_errors_span_much_and_none_is_zero():
+    def scale(*levels: float) -> str:
+        cell = CellCurves(name="x", error_pct=np.array([levels, levels]))
+        return str(figures.draw_errors([cell], window=20).axes[0].get_yscale())
+
+    assert scale(90, 20, 3) == "log"
+    assert scale(5, 4, 3) == "linear"
+    assert scale(90, 20, 0) == "linear"
+
+
+def test_twelve_cells_differ_without_colour():
+    strokes = [figures._stroke(index) for index in range(12)]
+    assert len({(str(stroke["linestyle"]), stroke["marker"]) for stroke in strokes}) == 12
+
+
+def test_the_first_four_cells_rise_in_lightness():
+    def lightness(color: str) -> float:
+        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in to_rgb(color)]
+        return 116 * float(np.cbrt(np.dot(linear, (0.2126, 0.7152, 0.0722)))) - 16
+
+    steps = np.diff([lightness(color) for color in figures.COLORS[:4]])
+    assert steps.min() > 9
+    assert lightness(figures.COLORS[3]) < 70  # and still stands out from white
+
+
+@pytest.mark.parametrize(
+    ("name", "drawn"),
+    [
+        ("L_b", r"$L_{\mathrm{b}}$"),
+        ("L_b + L_adv^C", r"$L_{\mathrm{b}}$ + $L_{\mathrm{adv}}^{C}$"),
+        ("loss.lambda_3 = 0.1", "loss.lambda_3 = 0.1"),
+        ("$5", r"\$5"),
+        ("L_b^2", "L_b^2"),
+        ("SQL_b", "SQL_b"),
+    ],
+)
+def test_only_losses_are_typeset(name, drawn):
+    assert figures.typeset(name) == drawn
+
+
+@pytest.mark.parametrize(
+    "name", ["a$b$c_{", "\\frac{1", "{}^_%&#~", "L_b $ L_is", "$", "a\nb", "é", "x" * 200]
+)
+def test_any_name_can_be_drawn(name):
+    cells = [CellCurves(name=name, error_pct=np.array([[5.0, 4.0, 3.0], [5.0, 4.5, 3.0]]))]
+    for figure in (figures.draw_errors(cells, window=2), figures.draw_ranges(cells, window=2, ddof=0)):
+        draw(figure)
+
+
+@pytest.mark.parametrize(
+    ("centres", "places"),
+    [
+        ([0.2, 0.8], [0.2, 0.8]),
+        ([0.8, 0.2], [0.8, 0.2]),
+        ([0.5, 0.5], [0.45, 0.55]),
+        ([0.0, 0.0, 1.0], [0.05, 0.15, 0.95]),
+        ([0.5, 0.52, 0.7, 0.69], [0.4525, 0.5525, 0.7525, 0.6525]),
+    ],
+)
+def test_labels_move_apart_as_little_as_possible(centres, places):
+    assert figures._spread(centres, [0.1] * len(centres)) == pytest.approx(places)
+
+
+def test_ranges_are_the_largest_minus_the_smallest_error_of_the_window():
+    errors = np.array([[9.0, 3.0, 2.0, 4.0], [9.0, 1.0, 2.5, 3.0], [9.0, 2.0, 2.0, 1.0]])
+    (panel,) = figures.draw_ranges([CellCurves(name="x", error_pct=errors)], window=3, ddof=0).axes
+    mean_line, ranges = panel.lines
+    np.testing.assert_allclose(ranges.get_xydata(), [[2, 2.0], [3, 0.5], [4, 3.0]])
+    assert mean_line.get_ydata()[0] == pytest.approx(5.5 / 3)
+    assert f"S = {np.var([2.0, 0.5, 3.0]):.2g} pp²" in panel.get_title(loc="left")
+
+
+def test_ranges_share_their_scale_and_start_at_zero():
+    axes = figures.draw_ranges(make_cells(5), window=10, ddof=1).axes
+    shown = [panel for panel in axes if panel.get_visible()]
+    assert len(shown) == 5
+    assert len({panel.get_ylim() for panel in shown}) == 1
+    assert shown[0].get_ylim()[0] == 0
+
+
+@pytest.mark.parametrize(("runs", "window"), [(1, 3), (2, 9)])
+def test_ranges_refuse_what_they_are_not_defined_for(runs, window):
+    with pytest.raises(ValueError, match="two runs and the whole window"):
+        figures.draw_ranges(make_cells(1, runs=runs, epochs=8), window=window, ddof=0)
+
+
+def test_differences_show_every_seed_the_mean_and_its_interval():
+    item = PairedDifferences(name="L_b + L_is", by_seed=(-1.0, -0.5, 0.0), mean=-0.5, ci95=(-1.7, 0.7))
+    lone = PairedDifferences(name="L_b + L_adv", by_seed=(0.3,), mean=0.3, ci95=None)
+    (axes,) = figures.draw_differences([item, lone], reference="L_b").axes
+    zero, dots, interval, mean, lone_dot, lone_mean = axes.lines
+    assert set(zero.get_xdata()) == {0}
+    assert list(dots.get_xdata()) == [-1.0, -0.5, 0.0]
+    assert list(interval.get_xdata()) == [-1.7, 0.7]
+    assert mean.get_xdata()[0] == -0.5
+    assert lone_dot.get_xdata()[0] == lone_mean.get_xdata()[0] == 0.3

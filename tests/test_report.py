@@ -1,0 +1,795 @@
+import dataclasses
+import html.parser
+import io
+import itertools
+import json
+import re
+import statistics
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import scipy.stats
+from rich.console import Console
+
+from hkrun import stats
+from hkrun.config import canonical_json, cell_from_values, cell_id, teacher_id
+from hkrun.errors import StoreError
+from hkrun.report import load_published, print_summary, render_report, summarise, wording, write_report
+from hkrun.spaces import NamedCell, Recipe, Sweep
+from hkrun.store import Record, TeacherRecord, open_store
+
+TEST_IMAGES = 1197
+EPOCHS, WINDOW = 8, 5
+HASH = "ab" * 32
+WEIGHTS = {
+    "L_b": (0.0, 0.0),
+    "L_b + L_is": (0.0, 1.0),
+    "L_b + L_adv": (1.0, 0.0),
+    "L_b + L_adv + L_is": (1.0, 1.0),
+}
+
+
+@pytest.fixture
+def store(tmp_path):
+    return open_store(tmp_path / "store")
+
+
+def make_cell(lambda_2, lambda_3, **values):
+    return cell_from_values(
+        {"student.epochs": EPOCHS, "loss.lambda_2": lambda_2, "loss.lambda_3": lambda_3, **values}
+    )
+
+
+def make_sweep(names=tuple(WEIGHTS), *, num_seeds=6, **changes):
+    cells = tuple(NamedCell(name=name, cell=make_cell(*WEIGHTS[name])) for name in names)
+    recipe = Recipe(dataset="digits", window=WINDOW, cell=cells[0].cell, evidence={})
+    values = {
+        "name": "stability",
+        "title": "Convergence stability",
+        "question": "Does it help?",
+        "dataset": "digits",
+        "seeds": tuple(range(num_seeds)),
+        "reference": names[0],
+        "cells": cells,
+        "window": WINDOW,
+        "ddof": 0,
+        "published": "table5",
+        "recipe": recipe,
+        "source": "search_spaces/stability.toml",
+    }
+    return Sweep(**{**values, **changes})
+
+
+def make_errors(name, seed, *, epochs=EPOCHS, level=40, jitter=6):
+    """Wrong images of TEST_IMAGES, in percent: better with more terms in the loss, by 4 images each."""
+    generator = np.random.default_rng([seed, len(name)])
+    terms = name.count("+")
+    wrong = (
+        200 // np.arange(1, epochs + 1) + level - 4 * terms + generator.integers(0, jitter, epochs) + seed % 3
+    )
+    return [100.0 * int(count) / TEST_IMAGES for count in wrong]
+
+
+def put_run(store, named, seed, errors=None, **changes):
+    """Puts a run; a status other than finished has no error of its last epoch."""
+    errors = make_errors(named.name, seed, epochs=named.cell.student.epochs) if errors is None else errors
+    finished = changes.get("status", "finished") == "finished"
+    identity = cell_id(named.cell)
+    store.put_cell(identity, canonical_json(named.cell))
+    taught = named.cell.uses_teacher
+    values = {
+        "cell_id": identity,
+        "seed": seed,
+        "status": "finished",
+        "epochs": len(errors),
+        "error_last_pct": errors[-1] if finished else None,
+        "error_best_pct": min(errors) if finished else None,
+        "teacher_id": teacher_id(named.cell) if taught else None,
+        "teacher_hash": HASH if taught else None,
+        "device": "cpu x86_64",
+        "threads": 1,
+        "started_at": 1_760_000_000.0 + 60 * seed,
+        "pack": (seed,),
+        "versions": {"hkrun": "0.1.0", "torch": "2.15.0"},
+        "timings": {"total": 10.0, "epochs": 9.0},
+    }
+    curves = pa.table({"epoch": range(1, len(errors) + 1), "error_pct": errors}) if errors else None
+    store.put_run(Record(**{**values, **changes}), curves=curves, student=None)
+
+
+def put_teacher(store, cell, **changes):
+    values = {
+        "teacher_id": teacher_id(cell),
+        "teacher_hash": HASH,
+        "error_pct": 2.1,
+        "train_error_pct": 0.0,
+        "config": {"teacher.network": "preact-20-w32"},
+        "epochs": 60,
+        "device": "cpu x86_64",
+        "threads": 1,
+        "started_at": 1_760_000_000.0,
+        "timings": {"total": 30.0},
+    }
+    store.put_teacher(
+        TeacherRecord(**{**values, **changes}), weights=b"weights", curves=pa.table({"epoch": [1]})
+    )
+
+
+def fill(store, sweep, *, without=()):
+    for named in sweep.cells:
+        for seed in sweep.seeds:
+            if (named.name, seed) not in without:
+                put_run(store, named, seed)
+
+
+def print_plainly(summary, *, terminal=False, width=100):
+    stream = io.StringIO()
+    colors = "standard" if terminal else None
+    console = Console(file=stream, force_terminal=terminal, width=width, color_system=colors)
+    print_summary(summary, console)
+    assert console.width == width
+    return stream.getvalue()
+
+
+def warnings_about(summary, words):
+    return [warning for warning in summary.warnings if words in warning]
+
+
+# --- numbers ------------------------------------------------------------------------------------------------
+
+
+def test_the_document_has_the_shape_of_the_contract(store):
+    sweep = make_sweep()
+    fill(store, sweep)
+    put_teacher(store, sweep.cells[0].cell)
+    document = json.loads(json.dumps(summarise(sweep, store).document(), allow_nan=False))
+    extra = {"stability_comparisons", "claims", "warnings"}
+    assert document.keys() == {"sweep", "store", "dataset", "teacher", "cells", "comparisons"} | extra
+    assert (document["sweep"], document["store"], document["dataset"]) == ("stability", store.uri, "digits")
+    assert document["teacher"] == {"hash": HASH, "error_pct": 2.1}
+    assert [cell["name"] for cell in document["cells"]] == list(WEIGHTS)
+    for cell in document["cells"]:
+        assert cell.keys() == {
+            *("cell_id", "name", "seeds", "failed", "diverged", "missing"),
+            *("error_last", "error_best", "stability"),
+        }
+        assert cell["seeds"] == [0, 1, 2, 3, 4, 5]
+        for errors in (cell["error_last"], cell["error_best"]):
+            assert errors.keys() == {"mean", "sd", "n", "ci95"}
+        assert cell["stability"].keys() == {
+            *("s", "ddof", "s_ddof1", "window", "runs", "mean_range", "within_run_sd", "ci95", "quantum_pct")
+        }
+    for comparison in document["comparisons"] + document["stability_comparisons"]:
+        assert comparison.keys() == {"cell", "reference", "difference", "ci95", "p", "p_holm", "n"}
+    assert [comparison["cell"] for comparison in document["comparisons"]] == list(WEIGHTS)[1:]
+
+
+def test_errors_and_stability_agree_with_an_independent_computation(store):
+    sweep = make_sweep()
+    fill(store, sweep)
+    for cell in summarise(sweep, store).document()["cells"]:
+        curves = [make_errors(cell["name"], seed) for seed in sweep.seeds]
+        for key, errors in (
+            ("error_last", [curve[-1] for curve in curves]),
+            ("error_best", [min(curve) for curve in curves]),
+        ):
+            interval = scipy.stats.ttest_1samp(errors, 0).confidence_interval()
+            assert cell[key]["mean"] == pytest.approx(statistics.fmean(errors), abs=1e-12)
+            assert cell[key]["sd"] == pytest.approx(statistics.stdev(errors), abs=1e-12)
+            assert cell[key]["ci95"] == pytest.approx([interval.low, interval.high], abs=1e-12)
+            assert cell[key]["n"] == 6
+        ranges = [max(at) - min(at) for at in zip(*curves, strict=True)][-WINDOW:]
+        found = cell["stability"]
+        assert found["s"] == pytest.approx(statistics.pvariance(ranges), abs=1e-9)
+        assert found["s_ddof1"] == pytest.approx(statistics.variance(ranges), abs=1e-9)
+        assert found["mean_range"] == pytest.approx(statistics.fmean(ranges), abs=1e-9)
+        assert found["within_run_sd"] == pytest.approx(
+            statistics.fmean(statistics.pstdev(curve[-WINDOW:]) for curve in curves), abs=1e-9
+        )
+        assert (found["ddof"], found["window"], found["runs"]) == (0, WINDOW, 6)
+        assert found["quantum_pct"] == pytest.approx(100 / TEST_IMAGES, abs=1e-12)
+
+
+def test_differences_are_paired_on_common_seeds_and_corrected_over_the_table(store):
+    sweep = make_sweep()
+    fill(store, sweep, without={("L_b", 4), ("L_b + L_is", 1)})
+    comparisons = summarise(sweep, store).document()["comparisons"]
+    raw = []
+    for comparison in comparisons:
+        seeds = [seed for seed in range(6) if seed != 4 and (comparison["cell"], seed) != ("L_b + L_is", 1)]
+        pairs = [make_errors(comparison["cell"], seed)[-1] - make_errors("L_b", seed)[-1] for seed in seeds]
+        flips = [
+            abs(statistics.fmean(sign * pair for sign, pair in zip(signs, pairs, strict=True)))
+            for signs in itertools.product((1, -1), repeat=len(pairs))
+        ]
+        raw.append(sum(flip >= abs(statistics.fmean(pairs)) - 1e-9 for flip in flips) / len(flips))
+        interval = scipy.stats.ttest_1samp(pairs, 0).confidence_interval()
+        assert comparison["n"] == len(seeds)
+        assert comparison["difference"] == pytest.approx(statistics.fmean(pairs), abs=1e-12)
+        assert comparison["ci95"] == pytest.approx([interval.low, interval.high], abs=1e-12)
+        assert comparison["p"] == raw[-1]
+    low, middle, high = sorted(range(3), key=lambda index: raw[index])
+    corrected = {low: 3 * raw[low]}
+    corrected[middle] = max(corrected[low], 2 * raw[middle])
+    corrected[high] = max(corrected[middle], raw[high])
+    assert [comparison["p_holm"] for comparison in comparisons] == pytest.approx(
+        [min(1.0, corrected[index]) for index in range(3)]
+    )
+
+
+def test_only_finished_runs_are_data_and_the_others_are_listed_by_seed(store):
+    sweep = make_sweep(["L_b", "L_b + L_is"])
+    fill(store, sweep, without={("L_b + L_is", seed) for seed in (1, 2, 3, 5)})
+    other = sweep.cells[1]
+    put_run(store, other, 1, errors=[90.0, 91.0], status="diverged", diverged_epoch=3)
+    put_run(store, other, 2, errors=[], status="diverged", diverged_epoch=1)
+    put_run(store, other, 3, errors=[80.0], status="failed", traceback="ValueError: no")
+    cell = summarise(sweep, store).document()["cells"][1]
+    assert cell["seeds"] == [0, 4]
+    assert (cell["failed"], cell["diverged"], cell["missing"]) == ([3], [1, 2], [5])
+    assert cell["error_last"]["n"] == 2
+    assert cell["error_last"]["mean"] == pytest.approx(
+        statistics.fmean(make_errors(other.name, seed)[-1] for seed in (0, 4))
+    )
+    assert cell["stability"]["runs"] == 2
+
+
+def test_runs_with_other_seeds_in_the_store_are_not_the_sweeps(store):
+    fill(store, make_sweep(num_seeds=6))
+    cell = summarise(make_sweep(num_seeds=3), store).document()["cells"][0]
+    assert cell["seeds"] == [0, 1, 2]
+    assert cell["missing"] == []
+
+
+@pytest.mark.parametrize(
+    ("num_seeds", "window", "reason"),
+    [
+        (0, 5, "S is the variance of a range over runs: it needs two finished runs, not 0"),
+        (1, 5, "S is the variance of a range over runs: it needs two finished runs, not 1"),
+        (3, 9, "S is taken over the last 9 epochs, and the runs have 8"),
+    ],
+)
+def test_an_undefined_s_is_null_with_its_reason(store, num_seeds, window, reason):
+    fill(store, make_sweep(num_seeds=num_seeds))
+    summary = summarise(make_sweep(num_seeds=3, window=window), store)
+    document = summary.document()
+    for cell in document["cells"]:
+        found = cell["stability"]
+        assert (found["s"], found["s_ddof1"], found["mean_range"], found["ci95"]) == (None,) * 4
+        assert found["reason"] == reason
+    assert document["stability_comparisons"] == []
+    assert warnings_about(summary, reason)
+    assert "undefined" in print_plainly(summary)
+    assert "ranges.svg" not in render_report(summary)
+
+
+def test_errors_without_runs_are_null_and_not_zero(store):
+    summary = summarise(make_sweep(), store)
+    nothing = {"mean": None, "sd": None, "n": 0, "ci95": None}
+    assert summary.document()["cells"][0]["error_last"] == nothing
+    assert summary.document()["comparisons"] == []
+    assert summary.quantum_pct is None
+    assert "No run has finished yet" in render_report(summary)["report.md"].decode()
+
+
+def test_s_is_compared_on_the_seeds_that_both_cells_finished_only(store):
+    sweep = make_sweep(["L_b", "L_b + L_is"], num_seeds=8)
+    fill(store, sweep, without={("L_b", 7), ("L_b + L_is", 2), ("L_b + L_is", 3)})
+    summary = summarise(sweep, store)
+    (comparison,) = summary.stability_comparisons
+    seeds = [0, 1, 4, 5, 6]
+    expected = [
+        stats.stability([make_errors(name, seed) for seed in seeds], window=WINDOW)
+        for name in ("L_b + L_is", "L_b")
+    ]
+    assert [comparison.value, comparison.reference_value] == pytest.approx(expected, abs=1e-12)
+    assert comparison.n == 5
+    assert warnings_about(summary, "Do not compare the S of the table")
+    # Beside the paper, S of seven runs and of six stand without their ratio.
+    row = re.search(r"\| L_b \+ L_is \| ([^|]*) \| 0.0022 \(", render_report(summary)["report.md"].decode())
+    assert row is not None
+    assert "%" not in row[1]
+
+
+def test_two_names_of_one_configuration_are_not_compared_with_each_other(store):
+    sweep = make_sweep(["L_b", "L_b + L_is"])
+    twin = NamedCell(name="L2-Ba", cell=sweep.cells[0].cell)
+    sweep = dataclasses.replace(sweep, cells=(*sweep.cells, twin))
+    fill(store, sweep)
+    summary = summarise(sweep, store)
+    assert [comparison.cell for comparison in summary.comparisons] == ["L_b + L_is"]
+    assert len(summary.records) == 12
+
+
+def test_the_same_runs_give_the_same_report(store):
+    sweep = make_sweep(num_seeds=16)
+    fill(store, sweep)
+    first, second = summarise(sweep, store), summarise(sweep, store)
+    assert first.document() == second.document()
+    assert render_report(first) == render_report(second)
+
+
+def test_a_comparison_does_not_depend_on_the_other_cells(store):
+    whole, part = make_sweep(num_seeds=16), make_sweep(["L_b", "L_b + L_adv"], num_seeds=16)
+    fill(store, whole)
+    for measure in ("error", "stability"):
+        ours, theirs = (
+            summarise(sweep, store).find_comparison("L_b + L_adv", measure=measure) for sweep in (whole, part)
+        )
+        assert ours.p == theirs.p
+
+
+@pytest.mark.parametrize("errors", [[3.3333, 2.7182818], [0.1 + 1e-9, 5.0]])
+def test_a_quantum_that_the_errors_do_not_show_is_unknown(store, errors):
+    sweep = make_sweep(["L_b"], num_seeds=2)
+    for seed, error in enumerate(errors):
+        put_run(store, sweep.cells[0], seed, errors=[error * np.pi] * EPOCHS)
+    assert summarise(sweep, store).quantum_pct is None
+
+
+def test_a_finished_run_with_incomplete_curves_is_refused(store):
+    sweep = make_sweep(["L_b"])
+    put_run(store, sweep.cells[0], 2, errors=[5.0, 4.0])
+    with pytest.raises(StoreError, match="seeds/2: the run is finished, but its curves do not have 8 epochs"):
+        summarise(sweep, store)
+
+
+# --- teachers -----------------------------------------------------------------------------------------------
+
+
+def test_runs_of_teachers_with_different_weights_are_refused(store):
+    sweep = make_sweep(["L_b", "L_b + L_is"])
+    fill(store, sweep)
+    put_run(store, sweep.cells[1], 3, teacher_hash="cd" * 32)
+    with pytest.raises(StoreError, match="teachers of different weights") as caught:
+        summarise(sweep, store)
+    (line,) = caught.value.problems
+    assert "11 with abababababab" in line
+    assert f"1 with cdcdcdcdcdcd (such as cells/{cell_id(sweep.cells[1].cell)}/seeds/3)" in line
+
+
+def test_cells_with_teachers_of_their_own_are_compared_with_a_warning(store):
+    original = NamedCell(name="L_b + L_is", cell=make_cell(0.0, 1.0, **{"attention.connection": "original"}))
+    sweep = make_sweep(["L_b"])
+    sweep = dataclasses.replace(sweep, cells=(*sweep.cells, original))
+    for seed in sweep.seeds:
+        put_run(store, sweep.cells[0], seed)
+        put_run(store, original, seed, teacher_hash="cd" * 32)
+    summary = summarise(sweep, store)
+    assert [teacher.hash for teacher in summary.teachers] == [HASH, "cd" * 32]
+    assert warnings_about(summary, "2 teachers of different configurations")
+
+
+def test_a_teacher_no_better_than_the_student_alone_is_warned_of(store):
+    sweep = make_sweep()
+    alone = NamedCell(name="alone", cell=dataclasses.replace(sweep.cells[0].cell, method="supervised"))
+    for seed, error in ((100, 2.0), (101, 2.2)):
+        put_run(store, alone, seed, errors=[error] * EPOCHS)
+    put_run(store, alone, 102, errors=[90.0], status="diverged")
+    put_teacher(store, sweep.cells[0].cell, error_pct=2.1)
+    (warning,) = warnings_about(summarise(sweep, store), "not better than the student trained alone")
+    assert "(2.10 % test error)" in warning
+    assert "(2.10 %, mean of 2 supervised runs in the store)" in warning
+    put_teacher(store, sweep.cells[0].cell, error_pct=2.09)
+    assert not warnings_about(summarise(sweep, store), "trained alone")
+
+
+def test_the_student_alone_is_known_from_the_recipe_where_it_is_the_recipes_student(store):
+    sweep = make_sweep()
+    evidence = {"student_alone_error_pct": {"value": 1.9, "label": "measured (2026-01-02, this machine)"}}
+    known = dataclasses.replace(sweep, recipe=dataclasses.replace(sweep.recipe, evidence=evidence))
+    put_teacher(store, sweep.cells[0].cell)
+    (warning,) = warnings_about(summarise(known, store), "trained alone")
+    assert "(1.90 %, measured (2026-01-02, this machine), recipe of digits)" in warning
+    longer = make_cell(0.0, 0.0, **{"student.epochs": 9})
+    other = dataclasses.replace(known, recipe=dataclasses.replace(known.recipe, cell=longer))
+    assert not warnings_about(summarise(other, store), "trained alone")
+    not_run = {"student_alone_error_pct": {"label": "not run here"}}
+    unknown = dataclasses.replace(sweep, recipe=dataclasses.replace(sweep.recipe, evidence=not_run))
+    assert not warnings_about(summarise(unknown, store), "trained alone")
+
+
+@pytest.mark.parametrize(("train_error_pct", "warned"), [(10.0, False), (35.0, True)])
+def test_a_teacher_that_did_not_converge_is_warned_of(store, train_error_pct, warned):
+    sweep = make_sweep()
+    put_teacher(store, sweep.cells[0].cell, train_error_pct=train_error_pct)
+    assert bool(warnings_about(summarise(sweep, store), "did not converge: 35.0 %")) == warned
+
+
+def test_the_error_of_another_teacher_is_not_shown_as_the_runs_own(store):
+    sweep = make_sweep()
+    fill(store, sweep)
+    put_teacher(store, sweep.cells[0].cell, teacher_hash="cd" * 32)
+    summary = summarise(sweep, store)
+    assert summary.document()["teacher"] == {"hash": HASH, "error_pct": None}
+    assert warnings_about(summary, "no longer in the store")
+
+
+def test_a_sweep_without_a_teacher_has_none(store):
+    alone = NamedCell(name="alone", cell=dataclasses.replace(make_cell(0, 0), method="supervised"))
+    sweep = make_sweep(cells=(alone,), reference=None, published=None)
+    fill(store, sweep)
+    assert summarise(sweep, store).document()["teacher"] is None
+
+
+# --- warnings -----------------------------------------------------------------------------------------------
+
+
+def test_too_few_runs_to_rank_s_are_warned_of(store):
+    sweep = make_sweep(["L_b", "L_b + L_is"], num_seeds=4)
+    fill(store, sweep)
+    (warning,) = warnings_about(summarise(sweep, store), "S cannot be ranked against that of L_b")
+    assert "4 runs are too few" in warning
+    assert "differences of 10-20 % cannot be told apart" in warning
+
+
+def test_s_that_the_test_cannot_tell_apart_is_warned_of_and_s_that_it_can_is_not(store):
+    sweep = make_sweep(["L_b", "L_b + L_is", "L_b + L_adv"], num_seeds=16)
+    restless, steady, alike = sweep.cells
+    for seed in sweep.seeds:
+        errors = make_errors("L_b", seed, jitter=60)
+        put_run(store, restless, seed, errors=errors)
+        put_run(store, steady, seed, errors=[100 * (40 + seed % 2) / TEST_IMAGES] * EPOCHS)
+        put_run(store, alike, seed, errors=errors)
+    summary = summarise(sweep, store)
+    (warning,) = warnings_about(summary, "S cannot be ranked against that of L_b")
+    assert "L_b + L_adv: 16 runs cannot tell them apart (permutation p = 1)" in warning
+    assert "L_b + L_is" not in warning
+    assert summary.find_comparison("L_b + L_is", measure="stability").significant
+
+
+def test_failed_diverged_and_missing_runs_are_warned_of_by_seed(store):
+    sweep = make_sweep(["L_b"])
+    fill(store, sweep, without={("L_b", seed) for seed in (1, 2, 3, 5)})
+    put_run(store, sweep.cells[0], 1, errors=[90.0], status="diverged", diverged_epoch=2)
+    put_run(store, sweep.cells[0], 2, errors=[90.0], status="diverged", diverged_epoch=2)
+    put_run(store, sweep.cells[0], 3, errors=[], status="failed", traceback="OSError: gone")
+    (warning,) = warnings_about(summarise(sweep, store), "that finished")
+    assert warning == (
+        "L_b: 1 run failed (seed 3), 2 runs diverged (seeds 1, 2), 1 run missing (seed 5); its figures are "
+        "those of the 2 of 6 runs that finished."
+    )
+
+
+def test_alarms_of_the_same_kind_are_one_warning(store):
+    sweep = make_sweep(["L_b + L_adv"])
+    fill(store, sweep)
+    for seed in (0, 1, 2):
+        alarm = f"the discriminator is constant: 0.50{seed} for the teacher, 0.5 for the student"
+        put_run(store, sweep.cells[0], seed, alarms=(alarm,))
+    put_run(store, sweep.cells[0], 4, alarms=("the discriminator wins outright",))
+    constant, outright = warnings_about(summarise(sweep, store), "discriminator")
+    assert constant.startswith("L_b + L_adv, seeds 0-2: the discriminator is constant: 0.500 for the teacher")
+    assert outright == "L_b + L_adv, seed 4: the discriminator wins outright."
+
+
+# --- the paper ----------------------------------------------------------------------------------------------
+
+
+def put_levels(store, sweep, levels):
+    """Runs whose error is a constant number of wrong images, plus the seed's own."""
+    for named in sweep.cells:
+        for seed in sweep.seeds:
+            error = 100 * (levels[named.name] + seed % 4) / TEST_IMAGES
+            put_run(store, named, seed, errors=[error] * EPOCHS)
+
+
+def test_claims_are_supported_contradicted_or_left_open(store):
+    names = ["L_b", "L_b + L_is", "L_b + L_adv", "L_b + L_adv + L_is"]
+    sweep = make_sweep(names, num_seeds=12, published="table4")
+    put_levels(store, sweep, dict(zip(names, (60, 50, 40, 40), strict=True)))
+    verdicts = {verdict.claim.id: verdict.outcome for verdict in summarise(sweep, store).verdicts}
+    assert verdicts == {
+        "backbone-beats-supervised": "not judged",  # the sweep has no supervised cell
+        "is-beats-adv": "contradicted",  # L_b + L_adv is better by 10 images in every seed
+        "all-terms-best": "undecided",  # better than two of the three, the same as L_b + L_adv
+    }
+    put_levels(store, sweep, dict(zip(names, (60, 40, 50, 30), strict=True)))
+    verdicts = {verdict.claim.id: verdict.outcome for verdict in summarise(sweep, store).verdicts}
+    assert verdicts["is-beats-adv"] == verdicts["all-terms-best"] == "supported"
+
+
+def test_the_published_figures_bear_out_the_published_claims():
+    published = load_published()
+    open_pairs = []
+    for claim in published.claims:
+        if claim.kind not in ("error", "stability") or claim.table not in published.tables:
+            continue
+        figures = {row.name: row.figures for row in published.tables[claim.table].rows}
+        for better, worse in claim.pairs:
+            for ours, theirs in zip(figures[better], figures[worse], strict=True):
+                if ours is not None and theirs is not None and not ours < theirs:
+                    open_pairs.append((claim.id, better, ours))
+    # The paper's own contradiction: its RN-50 beats the teacher in top-1 only.
+    assert open_pairs == [("rn50-beats-teacher", "HKSANC (RN-50)", 7.97)]
+
+
+def test_published_tables_are_complete():
+    tables = load_published().tables
+    assert [len(tables[f"table{number}"].rows) for number in range(1, 8)] == [2, 6, 4, 5, 4, 11, 13]
+    assert tables["table5"].measure == "stability"
+    assert tables["table5"].rows[0].figures == (2.46e-3, 5.12e-3)
+    quantization = next(row for row in tables["table6"].rows if row.name == "Quantization")
+    assert (quantization.figures, quantization.source) == ((8.87, None), "cited")
+    assert tables["table7"].columns == ("ImageNet, top-1", "ImageNet, top-5")
+
+
+def test_published_figures_stand_in_columns_of_their_own_data(store):
+    names = ["L_b", "L_b + L_is"]
+    sweep = make_sweep(names, published="table4")
+    put_levels(store, sweep, {"L_b": 60, "L_b + L_is": 48})
+    text = render_report(summarise(sweep, store))["report.md"].decode()
+    rows = [[field.strip() for field in line.split("|")[1:-1]] for line in text.splitlines() if "|" in line]
+    data = ("digits, measured here", "CIFAR-10, published", "CIFAR-100, published")
+    assert ["Row", *(f"{column} (error, %)" for column in data)] in rows
+    minus = "\N{MINUS SIGN}"
+    assert ["L_b + L_is", f"4.11 ({minus}1.00)", f"7.51 ({minus}0.68)", f"31.86 ({minus}0.74)"] in rows
+    assert ["supervised learning (cited there)", "not run here", "8.58 (+0.39)", "33.36 (+0.76)"] in rows
+
+
+# --- the terminal -------------------------------------------------------------------------------------------
+
+
+TABLE = """
+Convergence stability, digits, 12 seeds
+
+                          error %    best                    S, pp²   mean   error minus       p
+ cell              n   last epoch  epoch*            [95 % approx.]  range           L_b    Holm
+ ───────────────────────────────────────────────────────────────────────────────────────────────
+ L_b              12  5.69 ± 0.10    5.69   0.0028 [0.00025, 0.031]   0.50     reference
+ L_b + L_is    11/12  5.37 ± 0.12    5.35  0.0028 [0.000089, 0.087]   0.50  -0.31 ± 0.10   0.002
+ L_b + L_adv      12  5.37 ± 0.12    5.37  0.0017 [0.000049, 0.057]   0.45  -0.32 ± 0.11  <0.001
+"""
+
+
+def test_the_table_reads_so(store):
+    sweep = make_sweep(["L_b", "L_b + L_is", "L_b + L_adv"], num_seeds=12)
+    fill(store, sweep, without={("L_b + L_is", 7)})
+    lines = print_plainly(summarise(sweep, store)).splitlines()
+    assert "\n".join(line.rstrip() for line in lines[:8]) == TABLE.strip("\n")
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+@pytest.mark.parametrize("num_seeds", [3, 20])
+def test_nothing_is_wider_than_100_columns(store, terminal, num_seeds):
+    sweep = make_sweep(num_seeds=num_seeds, reference="L_b + L_adv + L_is")
+    long = NamedCell(name="a cell with a name of many words that says all it does", cell=make_cell(0.5, 0.5))
+    sweep = dataclasses.replace(sweep, cells=(*sweep.cells, long))
+    fill(store, sweep, without={("L_b", 1)})
+    text = re.sub(r"\x1b\[[0-9;]*m", "", print_plainly(summarise(sweep, store), terminal=terminal, width=140))
+    assert max(map(len, text.splitlines())) <= 100
+    assert "…" not in text
+
+
+def test_a_narrow_terminal_is_not_overrun(store):
+    sweep = make_sweep(["L_b", "L_b + L_is"])
+    fill(store, sweep)
+    text = re.sub(r"\x1b\[[0-9;]*m", "", print_plainly(summarise(sweep, store), terminal=True, width=80))
+    assert max(map(len, text.splitlines())) <= 80
+
+
+def test_away_from_a_terminal_the_text_is_plain_and_100_columns_wide(store):
+    sweep = make_sweep(["L_b", "L_b + L_is"])
+    fill(store, sweep)
+    text = print_plainly(summarise(sweep, store), width=40)
+    assert "\x1b" not in text
+    assert max(map(len, text.splitlines())) == 100
+    assert "* The best epoch is selected on the test set." in text
+
+
+@pytest.mark.parametrize(("gap", "bold"), [(10, True), (0, False)])
+def test_only_significant_differences_are_bold_anywhere(store, gap, bold):
+    sweep = make_sweep(["L_b", "L_b + L_is"], num_seeds=12, published="table4")
+    put_levels(store, sweep, {"L_b": 50, "L_b + L_is": 50 - gap})
+    put_run(store, sweep.cells[1], 0)  # so that the differences are not all the same
+    summary = summarise(sweep, store)
+    files = {
+        name: text.decode() for name, text in render_report(summary).items() if name.startswith("report")
+    }
+    terminal = print_plainly(summary, terminal=True)
+    difference = f"{summary.comparisons[0].difference:+.2f}"
+    assert summary.comparisons[0].significant == bold
+    assert (f"\x1b[1m{difference}" in terminal) == bold
+    assert ("\x1b[1m" in terminal) == bold
+    assert ("<strong>" in files["report.html"]) == bold
+    assert ("**" in files["report.md"]) == bold
+
+
+# --- files --------------------------------------------------------------------------------------------------
+
+
+class Page(html.parser.HTMLParser):
+    """Collects a page's elements, and checks that they nest."""
+
+    VOID = ("meta", "img", "br")
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.elements, self.text = [], [], []
+        self.feed(text)
+        assert self.open == []
+
+    def handle_starttag(self, tag, attributes):
+        self.elements.append((tag, dict(attributes)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+def test_the_page_needs_nothing_beside_it(store):
+    sweep = make_sweep()
+    fill(store, sweep)
+    text = render_report(summarise(sweep, store))["report.html"].decode()
+    page = Page(text)
+    addresses = [
+        value
+        for _, attributes in page.elements
+        for name, value in attributes.items()
+        if name in ("src", "href")
+    ]
+    assert len(addresses) == 3
+    assert all(address.startswith("data:image/svg+xml;base64,") for address in addresses)
+    assert not {"script", "link", "iframe", "object"} & {tag for tag, _ in page.elements}
+    assert "url(" not in text
+    assert "@import" not in text
+    assert all(attributes["alt"] for tag, attributes in page.elements if tag == "img")
+
+
+def test_what_users_wrote_is_text_and_never_markup(store):
+    evil = "<script>alert('x')</script> | **b** [a](b) `c`"
+    named = NamedCell(name=evil, cell=make_cell(0.0, 0.5))
+    sweep = make_sweep(["L_b"], title=evil, question=evil)
+    sweep = dataclasses.replace(sweep, cells=(*sweep.cells, named), reference=evil)
+    fill(store, sweep)
+    put_run(store, named, 1, errors=[], status="failed", traceback=f"ValueError: {evil}")
+    put_run(store, named, 2, alarms=(evil,))
+    files = render_report(summarise(sweep, store))
+    page = Page(files["report.html"].decode())
+    assert "script" not in {tag for tag, _ in page.elements}
+    assert "".join(page.text).count(evil) >= 8
+    markdown = files["report.md"].decode()
+    assert "<script" not in markdown.replace("\\<script", "")
+    assert "**b**" not in markdown
+    assert "[a](b)" not in markdown
+
+
+def test_losses_have_real_subscripts_on_the_page(store):
+    sweep = make_sweep()
+    fill(store, sweep)
+    text = render_report(summarise(sweep, store))["report.html"].decode()
+    assert "<td><i>L</i><sub>b</sub> + <i>L</i><sub>adv</sub> + <i>L</i><sub>is</sub></td>" in text
+
+
+def test_markdown_tables_have_as_many_fields_as_columns_and_its_figures_exist(store):
+    sweep = make_sweep()
+    fill(store, sweep, without={("L_b", 2)})
+    put_run(store, sweep.cells[0], 2, errors=[], status="failed", traceback="a | b")
+    files = render_report(summarise(sweep, store))
+    text = files["report.md"].decode()
+    rows = [line for line in text.splitlines() if line.startswith("|")]
+    blocks = [
+        list(block)
+        for inside, block in itertools.groupby(text.splitlines(), lambda line: line[:1] == "|")
+        if inside
+    ]
+    assert len(blocks) == 10
+    for block in blocks:
+        assert len({len(re.findall(r"(?<!\\)\|", row)) for row in block}) == 1
+        assert re.fullmatch(r"\|( -+:? \|)+", block[1])
+        assert len(block) >= 3
+    assert sum(map(len, blocks)) == len(rows)
+    images = re.findall(r"!\[.*\]\((.*)\)", text)
+    assert images == ["error-curves.png", "differences.png", "ranges.png"]
+    assert set(images) <= files.keys()
+
+
+def test_a_failed_run_stands_in_the_report_with_its_first_telling_line(store):
+    sweep = make_sweep(["L_b"])
+    fill(store, sweep)
+    trace = (
+        'Traceback (most recent call last):\n  File "a.py", line 1, in f\n    g()\nOSError: disk gone\nmore\n'
+    )
+    put_run(store, sweep.cells[0], 4, errors=[50.0, 40.0], status="failed", traceback=trace)
+    text = render_report(summarise(sweep, store))["report.md"].decode()
+    assert "| L_b | 4 | failed after 2 epochs | OSError: disk gone |" in text
+
+
+def test_the_report_is_written_beside_what_else_the_folder_holds(store):
+    sweep = make_sweep()
+    fill(store, sweep)
+    folder = store.sweep_folder("stability", "digits")
+    store.commit(folder, {"plan.json": b"{}", "report.md": b"an older one"})
+    summary = summarise(sweep, store)
+    paths = write_report(summary, store)
+    assert store.read(folder, "plan.json") == b"{}"
+    assert paths["report.html"] == str(store.local_path / folder / "report.html")
+    assert {name: store.read(folder, name) for name in paths} == render_report(summary)
+    assert set(store.names(folder)) == {"plan.json", *paths}
+
+
+def test_a_sweep_of_one_cell_without_reference_can_be_reported(store):
+    sweep = make_sweep(["L_b"], num_seeds=1, reference=None, published=None, question="")
+    fill(store, sweep)
+    summary = summarise(sweep, store)
+    files = render_report(summary)
+    assert "differences.svg" not in files
+    assert "Beside the paper" not in files["report.md"].decode()
+    assert "L_b" in print_plainly(summary)
+
+
+def test_the_report_says_how_to_run_it_again(store):
+    text = render_report(summarise(make_sweep(), store))["report.md"].decode()
+    assert "    hkrun sweep stability --dataset digits --seeds 6\n" in text
+    text = render_report(summarise(make_sweep(seeds=(3, 7)), store))["report.md"].decode()
+    assert "    hkrun sweep stability --dataset digits --seeds 3,7\n" in text
+
+
+def test_the_report_states_the_conditions(store):
+    sweep = make_sweep(["L_b"], num_seeds=2)
+    put_run(store, sweep.cells[0], 0)
+    put_run(store, sweep.cells[0], 1, versions={"torch": "2.11.0"}, device="NVIDIA H100", resumed=2)
+    put_teacher(store, sweep.cells[0].cell)
+    text = render_report(summarise(sweep, store))["report.md"].decode()
+    for row in (
+        "| Version of torch | 2.11.0, 2.15.0 |",
+        "| Device | NVIDIA H100, cpu x86_64 |",
+        "| Resumed runs | 1 |",
+        "| Started (UTC) | 2025-10-09 08:53 to 2025-10-09 08:54 |",
+        "| 2 runs of students | 20 s | 40 % |",
+        "| of these, epochs | 18 s | 90 % |",
+        "| 1 teacher | 30 s | 60 % |",
+        "| student.epochs | 8 |  |",
+    ):
+        assert row in text
+
+
+# --- wording ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0, "0"),
+        (0.0409, "0.041"),
+        (2.46e-3, "0.0025"),
+        (1.26, "1.3"),
+        (12.3, "12"),
+        (0.1, "0.10"),
+        (1.2e-9, "1.2e-09"),
+    ],
+)
+def test_s_has_two_significant_digits(value, text):
+    assert wording.digits(value) == text
+
+
+@pytest.mark.parametrize(
+    ("p", "text"), [(0.0009, "<0.001"), (0.001, "0.001"), (0.0312, "0.031"), (0.0996, "0.10"), (1.0, "1.00")]
+)
+def test_p_values_are_rounded_so(p, text):
+    assert wording.p_value(p) == text
+
+
+@pytest.mark.parametrize(
+    ("numbers", "text"),
+    [([], ""), ([3], "3"), ([1, 0], "0, 1"), ([4, 0, 1, 2], "0-2, 4"), ([7, 9, 8, 1], "1, 7-9")],
+)
+def test_seeds_are_written_in_spans(numbers, text):
+    assert wording.seeds(numbers) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.4, "0 s"), (119, "119 s"), (120, "2.0 min"), (7200, "2.0 h"), (200_000, "2.3 d")]
+)
+def test_durations_are_written_in_a_fitting_unit(seconds, text):
+    assert wording.duration(seconds) == text
+
+
+@pytest.mark.parametrize("trace", [None, "", "Traceback (most recent call last):\n  File x\n"])
+def test_a_missing_traceback_is_said_to_be_missing(trace):
+    assert wording.first_line(trace) == "no traceback was kept"
