@@ -145,7 +145,8 @@ class Display:
         if self._live is not None:
             self._live.stop()
         if self._progress.num_runs:
-            self._say(self._line())
+            elapsed = describe_duration(self._clock() - self._started_at)
+            self._say(f"{self._counts()}, after {elapsed}")
 
     def plan_made(self, plan: "Plan", *, slots: int) -> None:
         """What will run, and how many tasks at a time."""
@@ -199,15 +200,13 @@ class Display:
         now = self._clock()
         if self._live is None and now - self._last_line_at >= _LINE_EVERY_S:
             self._last_line_at = now
-            self._say(self._line())
-
-    def _line(self) -> str:
-        return f"{self._counts()}; {describe_duration(self._clock() - self._started_at)} so far"
+            self._say(self._counts())
 
     def _counts(self) -> str:
         state, now = self._progress, self._clock()
         parts = [f"{state.num_done}/{state.num_runs} runs done"] if state.num_runs else []
-        parts.append(f"{len(state.running)} running")
+        if state.running:
+            parts.append(f"{len(state.running)} running")
         if state.num_runs:
             parts.append(f"{state.num_failed} failed")
         if state.num_diverged:

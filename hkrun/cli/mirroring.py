@@ -1,6 +1,6 @@
 """The verbs about MLflow: sync, ui."""
 
-from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 import click
 
@@ -8,6 +8,9 @@ from hkrun.cli.invocation import Invocation
 from hkrun.cli.stored import find_plans
 from hkrun.cli.verbs import verb
 from hkrun.errors import EXIT_DONE
+
+if TYPE_CHECKING:
+    from hkrun.tracking import Links
 
 
 @verb(
@@ -35,7 +38,7 @@ def sync(invocation: Invocation, *, name: str | None, dataset: str | None) -> in
     synced = []
     for stored in find_plans(store, name, dataset):
         links = mirror_sweep(stored.sweep, store, workers=stored.workers)
-        synced.append({"sweep": stored.sweep.name, "dataset": stored.sweep.dataset, **asdict(links)})
+        synced.append({"sweep": stored.sweep.name, "dataset": stored.sweep.dataset, **links_document(links)})
         invocation.messages.print(f"{stored.sweep.name} on {stored.sweep.dataset}: {links.view}")
     if invocation.as_json:
         invocation.print_document({"store": store.uri, "sweeps": synced})
@@ -71,3 +74,8 @@ def ui(invocation: Invocation, *, port: int | None, no_browser: bool) -> int:
         say=lambda line: click.echo(line, err=invocation.as_json),
     )
     return EXIT_DONE
+
+
+def links_document(links: "Links") -> dict[str, object]:
+    """Where MLflow has a sweep, as JSON documents hold it."""
+    return {"uri": links.uri, "experiment_id": links.experiment_id, "view": links.view}

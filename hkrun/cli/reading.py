@@ -1,18 +1,23 @@
 """The verbs that read what is there: report, stability, status."""
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from hkrun.cli.invocation import Invocation
+from hkrun.cli.mirroring import links_document
 from hkrun.cli.stored import find_plan, find_plans
 from hkrun.cli.verbs import verb
-from hkrun.errors import EXIT_DONE, EXIT_RUNS_FAILED
+from hkrun.errors import EXIT_DONE, EXIT_RUNS_FAILED, StoreError
 
 if TYPE_CHECKING:
     from hkrun.plan import PlannedCell, StoredPlan
+    from hkrun.spaces import Sweep
     from hkrun.store import Store
+
+logger = logging.getLogger(__name__)
 
 # The subsets of runs behind an interval of S: fixed, so that the same file gives the same interval.
 _INTERVAL_SEED = 0
@@ -40,11 +45,23 @@ def report(invocation: Invocation, *, name: str, dataset: str | None) -> int:
     summary = summarise(stored.sweep, store, world_size=stored.workers)
     paths = write_report(summary, store)
     if invocation.as_json:
-        invocation.print_document(summary.document())
+        invocation.print_document({**summary.document(), "mlflow": _find_in_mlflow(stored.sweep, store)})
     else:
         print_summary(summary, invocation.results)
         invocation.results.print(f"\nReport   {paths['report.html']}")
     return EXIT_RUNS_FAILED if any(cell.failed or cell.diverged for cell in summary.cells) else EXIT_DONE
+
+
+def _find_in_mlflow(sweep: "Sweep", store: "Store") -> dict[str, object] | None:
+    """Where MLflow has a sweep; None where it has not or cannot say."""
+    from hkrun.tracking import find_mirror
+
+    try:
+        links = find_mirror(sweep, store)
+    except StoreError as error:
+        logger.warning("%s", error.message)
+        return None
+    return links_document(links) if links is not None else None
 
 
 @verb(

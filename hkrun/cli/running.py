@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from hkrun.cli.invocation import DEFAULT_STORE, STORE_VARIABLE, Invocation
+from hkrun.cli.mirroring import links_document
 from hkrun.cli.stored import find_plans
 from hkrun.cli.verbs import verb
 from hkrun.errors import EXIT_DONE, EXIT_INTERRUPTED, InputError
@@ -253,10 +254,7 @@ def _execute(invocation: Invocation, loaded: "Sweep", *, workers: int, fail_fast
 
 def _outcome_document(outcome: "Outcome") -> dict[str, object]:
     """What `sweep --json` prints: the summary, and where MLflow has it."""
-    links = outcome.links
-    mlflow = None
-    if links is not None:
-        mlflow = {"uri": links.uri, "experiment_id": links.experiment_id, "view": links.view}
+    mlflow = links_document(outcome.links) if outcome.links is not None else None
     return {**outcome.summary.document(), "mlflow": mlflow}
 
 

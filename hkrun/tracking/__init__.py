@@ -5,6 +5,7 @@
     mirror.py      a sweep's cells, seeds, summaries and report into its experiment, each thing once
     background.py  the same while the sweep runs, in a thread that never holds training up
     view.py        the saved comparison view and the links to it
+    lookup.py      what MLflow already has of a sweep
     server.py      MLflow's own UI on loopback
 
 The store is the truth: what MLflow lacks, because it was away or never asked, `sync` puts there later.
@@ -13,8 +14,9 @@ MLflow takes seconds to import, so only the functions that talk to it do.
 
 from hkrun.tracking.background import Mirror
 from hkrun.tracking.connection import redact, resolve_uri
+from hkrun.tracking.lookup import find_mirror
 from hkrun.tracking.mirror import sync
 from hkrun.tracking.server import serve, ui
 from hkrun.tracking.view import Links
 
-__all__ = ["Links", "Mirror", "redact", "resolve_uri", "serve", "sync", "ui"]
+__all__ = ["Links", "Mirror", "find_mirror", "redact", "resolve_uri", "serve", "sync", "ui"]
