@@ -292,14 +292,19 @@ def test_s_is_compared_on_the_seeds_that_both_cells_finished_only(store):
     assert "%" not in row[1]
 
 
-def test_two_names_of_one_configuration_are_not_compared_with_each_other(store):
-    sweep = make_sweep(["L_b", "L_b + L_is"])
-    twin = NamedCell(name="L2-Ba", cell=sweep.cells[0].cell)
-    sweep = dataclasses.replace(sweep, cells=(*sweep.cells, twin))
+def test_two_names_of_one_configuration_are_one_test(store):
+    sweep = make_sweep()
+    twins = (("L2-Ba", 0), ("again", 1))
+    named = [NamedCell(name=name, cell=sweep.cells[index].cell) for name, index in twins]
     fill(store, sweep)
-    summary = summarise(sweep, store)
-    assert [comparison.cell for comparison in summary.comparisons] == ["L_b + L_is"]
-    assert len(summary.records) == 12
+    alone, doubled = (
+        summarise(dataclasses.replace(sweep, cells=(*sweep.cells, *more)), store) for more in ([], named)
+    )
+    assert [comparison.cell for comparison in doubled.comparisons] == [*list(WEIGHTS)[1:], "again"]
+    assert doubled.find_comparison("again").p_holm == doubled.find_comparison("L_b + L_is").p_holm
+    assert doubled.comparisons[:3] == alone.comparisons
+    assert len(doubled.records) == len(alone.records) == 24
+    assert "same cell" in print_plainly(doubled)
 
 
 def test_the_same_runs_give_the_same_report(store):
@@ -437,6 +442,16 @@ def test_s_that_the_test_cannot_tell_apart_is_warned_of_and_s_that_it_can_is_not
     assert "L_b + L_adv: 16 runs cannot tell them apart (permutation p = 1)" in warning
     assert "L_b + L_is" not in warning
     assert summary.find_comparison("L_b + L_is", measure="stability").significant
+
+
+def test_many_cells_are_counted_in_a_warning_and_not_listed(store):
+    cells = tuple(
+        NamedCell(name=f"mu {mu}", cell=make_cell(1.0, 1.0, **{"loss.mu": mu / 10})) for mu in range(1, 8)
+    )
+    sweep = make_sweep(cells=cells, reference="mu 1", num_seeds=4)
+    fill(store, sweep)
+    (warning,) = warnings_about(summarise(sweep, store), "S cannot be ranked")
+    assert "6 cells: 4 runs are too few" in warning
 
 
 def test_failed_diverged_and_missing_runs_are_warned_of_by_seed(store):

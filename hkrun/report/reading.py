@@ -153,11 +153,15 @@ def _compare(
 ) -> tuple[Comparison, ...]:
     """Compares pairs of cells as one family of tests; a pair without common data is left out."""
     compare = _compare_errors if measure == "error" else _compare_stability
-    found = [comparison for cell, other in pairs if (comparison := compare(cell, other, sweep)) is not None]
-    corrected = stats.holm([comparison.p for comparison in found])
-    return tuple(
-        replace(comparison, p_holm=p_holm) for comparison, p_holm in zip(found, corrected, strict=True)
-    )
+    found = {
+        (cell.name, other.name): (comparison, (cell.cell_id, other.cell_id))
+        for cell, other in pairs
+        if (comparison := compare(cell, other, sweep)) is not None
+    }
+    # Names that stand for one configuration share one test, which counts once.
+    tests = {ids: comparison.p for comparison, ids in found.values()}
+    corrected = dict(zip(tests, stats.holm(list(tests.values())), strict=True))
+    return tuple(replace(comparison, p_holm=corrected[ids]) for comparison, ids in found.values())
 
 
 def _compare_errors(cell: CellSummary, other: CellSummary, _: Sweep) -> Comparison | None:

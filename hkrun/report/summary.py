@@ -178,6 +178,13 @@ class Summary:
         comparisons = self.comparisons if measure == "error" else self.stability_comparisons
         return next((comparison for comparison in comparisons if comparison.cell == cell), None)
 
+    def describe_uncompared(self, cell: CellSummary) -> str:
+        """What stands in place of a cell's comparison with the reference where there is none."""
+        reference = next((other for other in self.cells if other.name == self.sweep.reference), None)
+        if reference is cell:
+            return "reference"
+        return "same cell" if reference and reference.cell_id == cell.cell_id else "-"
+
     def document(self) -> dict[str, object]:
         """The JSON document of `sweep --json` and `report --json`, without its "mlflow" part."""
         teacher = self.teachers[0] if self.teachers else None

@@ -77,7 +77,7 @@ def _share(cell: CellSummary, summary: Summary) -> str:
 def _difference(cell: CellSummary, summary: Summary) -> list[str | Entry]:
     comparison = summary.find_comparison(cell.name)
     if comparison is None:
-        return ["reference" if cell.name == summary.sweep.reference else NONE, "", ""]
+        return [summary.describe_uncompared(cell), "", ""]
     text = plus_minus(comparison.difference, comparison.ci95, signed=True).replace("-", MINUS)
     return [
         Entry(text=text, strong=comparison.significant),
@@ -111,7 +111,7 @@ def tabulate_stability(summary: Summary) -> Table:
         if summary.stability_comparisons:
             comparison = summary.find_comparison(cell.name, measure="stability")
             if comparison is None:
-                row += ["reference" if cell.name == summary.sweep.reference else "not compared", "", ""]
+                row += [summary.describe_uncompared(cell), "", ""]
             else:
                 row += [
                     p_value(comparison.p),

@@ -73,7 +73,7 @@ def _row(cell: CellSummary, summary: Summary) -> list[Text]:
         return texts
     comparison = summary.find_comparison(cell.name)
     if comparison is None:
-        return [*texts, Text("reference" if cell.name == summary.sweep.reference else "-"), Text("")]
+        return [*texts, Text(summary.describe_uncompared(cell)), Text("")]
     style = "bold" if comparison.significant else ""
     difference = plus_minus(comparison.difference, comparison.ci95, signed=True)
     return [*texts, Text(difference, style=style), Text(p_value(comparison.p_holm), style=style)]

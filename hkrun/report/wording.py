@@ -7,6 +7,7 @@ from hkrun.report.summary import CellSummary, Comparison, Summary, Teacher
 
 # Above this error on its own training images, a teacher is taken not to have converged.
 UNCONVERGED_PCT = 10.0
+MOST_NAMES = 4  # in a sentence
 RANKING = (
     "Simulated at the magnitudes of the paper's table 5, S of twenty runs varies by 20-25 % from one "
     "repetition to the next, so differences of 10-20 % cannot be told apart"
@@ -77,7 +78,9 @@ def first_line(traceback: str | None) -> str:
 
 
 def join(names: Sequence[str]) -> str:
-    """Names in a sentence."""
+    """Names in a sentence, or how many where they are too many to read."""
+    if len(names) > MOST_NAMES:
+        return f"{len(names)} cells"
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
@@ -167,14 +170,15 @@ def _warn_of_stability(summary: Summary) -> Iterator[str]:
             f"({numbers}), and the range grows with that number. The tests compare S on the seeds that both "
             "cells finished."
         )
-    obstacles = [
-        f"{comparison.cell}: {comparison.obstacle}"
-        for comparison in summary.stability_comparisons
-        if comparison.obstacle
-    ]
+    obstacles: dict[str, list[str]] = {}
+    for comparison in summary.stability_comparisons:
+        if comparison.obstacle:
+            obstacles.setdefault(comparison.obstacle, []).append(comparison.cell)
     if obstacles:
-        reference = summary.sweep.reference
-        yield f"S cannot be ranked against that of {reference}. {'; '.join(obstacles)}. {RANKING}."
+        reasons = [f"{join(names)}: {obstacle}" for obstacle, names in obstacles.items()]
+        if len(reasons) > MOST_NAMES:
+            reasons = [f"{sum(map(len, obstacles.values()))} cells: these runs cannot tell them apart"]
+        yield f"S cannot be ranked against that of {summary.sweep.reference}. {'; '.join(reasons)}. {RANKING}."
 
 
 # --- findings -----------------------------------------------------------------------------------------------
