@@ -178,7 +178,8 @@ def _warn_of_stability(summary: Summary) -> Iterator[str]:
         reasons = [f"{join(names)}: {obstacle}" for obstacle, names in obstacles.items()]
         if len(reasons) > MOST_NAMES:
             reasons = [f"{sum(map(len, obstacles.values()))} cells: these runs cannot tell them apart"]
-        yield f"S cannot be ranked against that of {summary.sweep.reference}. {'; '.join(reasons)}. {RANKING}."
+        reference = summary.sweep.reference
+        yield f"S cannot be ranked against that of {reference}. {'; '.join(reasons)}. {RANKING}."
 
 
 # --- findings -----------------------------------------------------------------------------------------------
