@@ -1,4 +1,4 @@
-"""A finished sweep in a store, in the real format: made from closed forms and a fixed generator, not trained."""
+"""A finished sweep in a store, in the real format: made from closed forms and a generator, not trained."""
 
 import dataclasses
 from collections.abc import Mapping

@@ -5,6 +5,7 @@ import fcntl
 import logging
 import os
 import uuid
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -73,6 +74,8 @@ def load() -> None:
     """Imports MLflow, which takes seconds, and keeps it and what it stands on out of the terminal."""
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+    # Deprecations of one of MLflow's dependencies by another are not for our users.
+    warnings.filterwarnings("ignore", module=r"mlflow|alembic|sqlalchemy")
     import mlflow.tracking  # noqa: F401
 
     for name in ("mlflow", "alembic", "sqlalchemy", "urllib3.connectionpool"):

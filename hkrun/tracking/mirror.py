@@ -137,6 +137,7 @@ class Experiment:
                 uri=self._uri,
                 title=f"Test error, {self._sweep.name} ({self._sweep.dataset})",
                 window=self._sweep.window,
+                names=[cell.name for cell in self._cells.values()],
                 parents=[parent.run_id for parent in parents],
                 finished=[(record, run.run_id) for record, run in finished],
             )

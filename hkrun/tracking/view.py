@@ -85,6 +85,7 @@ def save_view(
     uri: str,
     title: str,
     window: int,
+    names: Sequence[str],
     parents: Sequence[str],
     finished: Sequence[tuple[Record, str]],
 ) -> Links:
@@ -99,12 +100,13 @@ def save_view(
         uri: The tracking URI.
         title: What the list of saved views calls it.
         window: How many last epochs the second chart zooms in on.
+        names: Names of the cells.
         parents: Run ids of the cells.
         finished: The finished runs, each with its run id.
     """
     by_seed = 0 < len(finished) <= RUNS_PER_PAGE
     _mark_shown(client, experiment_id, {run_id for _, run_id in finished} if by_seed else set(parents))
-    state = _state([record for record, _ in finished], window=window, by_seed=by_seed)
+    state = _state([record for record, _ in finished], window=window, names=names if by_seed else ())
     packed = base64.b64encode(zlib.compress(json.dumps(state, separators=(",", ":")).encode())).decode()
     created = round(1000 * min((record.started_at for record, _ in finished), default=0.0))
     value = json.dumps({"name": title, "createdAt": created, "state": f"deflate;{packed}"})
@@ -123,15 +125,20 @@ def _mark_shown(client: "MlflowClient", experiment_id: str, wanted: set[str]) ->
         client.set_tag(run_id, SHOWN_TAG, "yes")
 
 
-def _state(finished: Sequence[Record], *, window: int, by_seed: bool) -> dict[str, Any]:
-    """The state of the UI's experiment page: search, grouping, charts."""
+def _state(finished: Sequence[Record], *, window: int, names: Sequence[str]) -> dict[str, Any]:
+    """The state of the UI's experiment page: search, groups by cell (without names: none), charts."""
     epochs = max((record.epochs for record in finished), default=0)
     charts = [_chart()]
     if window < epochs:
         low = min(record.error_best_pct or 0.0 for record in finished)
         high = max(record.error_last_pct or 0.0 for record in finished)
-        margin = 0.05 * (high - low) or 1.0
-        zoom = {"xMin": epochs - window + 1, "xMax": epochs, "yMin": low - margin, "yMax": high + margin}
+        margin = 0.25 * (high - low) or 1.0  # the records hold no higher error than the last
+        zoom = {
+            "xMin": epochs - window + 1,
+            "xMax": epochs,
+            "yMin": max(0.0, low - margin),
+            "yMax": high + margin,
+        }
         charts.append(_chart(zoom))
     group = {
         "aggregateFunction": "average",
@@ -154,8 +161,8 @@ def _state(finished: Sequence[Record], *, window: int, by_seed: bool) -> dict[st
         "viewMaximized": False,
         "runListHidden": False,
         "isAccordionReordered": True,
-        "groupBy": group if by_seed else None,
-        "groupsExpanded": {},
+        "groupBy": group if names else None,
+        "groupsExpanded": {f"param.{CELL_PARAMETER}.{name}": False for name in names},
         "useGroupedValuesInCharts": True,
         "hideEmptyCharts": True,
         "autoRefreshEnabled": False,
@@ -168,6 +175,8 @@ def _state(finished: Sequence[Record], *, window: int, by_seed: bool) -> dict[st
                 "isReordered": True,
                 "deleted": False,
                 "isGenerated": False,
+                "columns": 2,
+                "cardHeight": 420,
             }
         ],
         "compareRunCharts": charts,

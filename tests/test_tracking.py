@@ -1,0 +1,614 @@
+"""What is mirrored is counted in MLflow's own database, not through the code that wrote it."""
+
+import base64
+import contextlib
+import dataclasses
+import json
+import math
+import shutil
+import socket
+import sqlite3
+import subprocess
+import sys
+import threading
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from sweep_example import (
+    SECONDS_PER_EPOCH,
+    STARTED_AT,
+    fill_store,
+    make_curves,
+    make_summaries,
+    make_sweep,
+    put_run,
+)
+
+from hkrun.config import canonical, cell_id
+from hkrun.errors import InputError, StoreError
+from hkrun.spaces import Sweep
+from hkrun.store import Store, open_store
+from hkrun.tracking import Links, Mirror, background, redact, resolve_uri, serve, server, sync, ui
+from hkrun.tracking.connection import connect
+
+REPORT = {"report.md": b"# Report\n", "figure.svg": b"<svg/>"}
+
+
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database with MLflow's schema: making one takes seconds."""
+    path = tmp_path_factory.mktemp("schema") / "mlflow.db"
+    connect(f"sqlite:///{path}")
+    return path
+
+
+@pytest.fixture
+def store(tmp_path: Path, empty_database: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    made = open_store(tmp_path / "store")
+    shutil.copy(empty_database, tmp_path / "store" / "mlflow.db")
+    return made
+
+
+def mirror_all(sweep: Sweep, store: Store) -> Links:
+    return sync(sweep, store, summaries=make_summaries(store, sweep), files=REPORT)
+
+
+def query(store: Store, sql: str) -> list[tuple[Any, ...]]:
+    assert store.local_path is not None
+    with contextlib.closing(sqlite3.connect(store.local_path / "mlflow.db")) as database:
+        return database.execute(sql).fetchall()
+
+
+def tags_of_runs(store: Store) -> dict[str, dict[str, str]]:
+    """Tags by run id, of the runs that are not deleted."""
+    rows = query(
+        store,
+        "select run_uuid, key, value from runs join tags using (run_uuid) where lifecycle_stage = 'active'",
+    )
+    found: dict[str, dict[str, str]] = {}
+    for run_id, key, value in rows:
+        found.setdefault(run_id, {})[key] = value
+    return found
+
+
+def points(store: Store) -> Counter[tuple[Any, ...]]:
+    """Every metric row of an active run as (cell_id, seed or None, key, step, value, timestamp), counted."""
+    tags = tags_of_runs(store)
+    rows = query(store, "select run_uuid, key, step, value, timestamp from metrics")
+    return Counter(
+        (tags[run_id]["hkrun.cell_id"], tags[run_id].get("hkrun.seed"), *rest)
+        for run_id, *rest in rows
+        if run_id in tags
+    )
+
+
+def run_names(store: Store) -> list[str]:
+    return sorted(name for (name,) in query(store, "select name from runs where lifecycle_stage = 'active'"))
+
+
+def whole_database(store: Store) -> str:
+    """Everything in the database, as text."""
+    assert store.local_path is not None
+    with contextlib.closing(sqlite3.connect(store.local_path / "mlflow.db")) as database:
+        return "\n".join(database.iterdump())
+
+
+def view_state(store: Store) -> dict[str, Any]:
+    ((value,),) = query(store, "select value from experiment_tags where key like 'mlflow.sharedViewState.%'")
+    packed = json.loads(value)["state"].removeprefix("deflate;")
+    state: dict[str, Any] = json.loads(zlib.decompress(base64.b64decode(packed)))
+    return state
+
+
+# --- where MLflow is ----------------------------------------------------------------------------------------
+
+
+def test_the_default_is_a_database_in_a_local_store(store: Store) -> None:
+    assert store.local_path is not None
+    assert resolve_uri(store) == f"sqlite:///{store.local_path}/mlflow.db"
+
+
+def test_the_environment_wins_over_the_default(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow.example:5000")
+    assert resolve_uri(store) == "http://mlflow.example:5000"
+
+
+@pytest.mark.parametrize("uri", ["file:///runs", "./mlruns", "htp://host"])
+def test_a_place_that_mlflow_cannot_write_to_is_refused(
+    store: Store, monkeypatch: pytest.MonkeyPatch, uri: str
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    with pytest.raises(InputError, match=r"MLFLOW_TRACKING_URI: .*sqlite:////PATH/mlflow.db"):
+        resolve_uri(store)
+
+
+def test_passwords_are_left_out_of_uris() -> None:
+    assert redact("postgresql://me:secret@host:5432/db") == "postgresql://host:5432/db"
+    assert redact("sqlite:////a/mlflow.db") == "sqlite:////a/mlflow.db"
+
+
+def test_importing_tracking_does_not_import_mlflow() -> None:
+    code = "import sys, hkrun.tracking; assert not {'mlflow', 'torch', 'ray'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.slow
+def test_processes_that_open_a_fresh_database_at_once_all_succeed(tmp_path: Path) -> None:
+    code = f"from hkrun.tracking.connection import connect; connect('sqlite:///{tmp_path}/mlflow.db')"
+    started = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(3)]
+    assert [process.wait() for process in started] == [0, 0, 0]
+    assert [path.name for path in tmp_path.iterdir() if path.suffix == ".new"] == []
+
+
+# --- what is mirrored ---------------------------------------------------------------------------------------
+
+
+def test_every_point_of_every_run_is_there_once_with_its_stored_time(store: Store) -> None:
+    sweep = make_sweep(num_cells=2, num_seeds=2, epochs=5)
+    fill_store(store, sweep)
+    mirror_all(sweep, store)
+    expected: Counter[tuple[Any, ...]] = Counter()
+    for cell in sweep.cells:
+        for seed in sweep.seeds:
+            curves = make_curves(cell.name, seed, epochs=5)
+            for name in set(curves.column_names) - {"epoch"}:
+                for epoch, value in zip(curves["epoch"].to_pylist(), curves[name].to_pylist(), strict=True):
+                    time = round(1000 * (STARTED_AT + 100 * seed + SECONDS_PER_EPOCH * epoch))
+                    expected[(cell_id(cell.cell), str(seed), name, epoch, value, time)] += 1
+    written = points(store)
+    assert {key: count for key, count in written.items() if key[1] is not None and key[3] > 0} == expected
+    assert set(written.values()) == {1}
+
+
+def test_the_parent_carries_the_mean_curve_and_the_summary(store: Store) -> None:
+    sweep = make_sweep(num_cells=1, num_seeds=3, epochs=4)
+    fill_store(store, sweep)
+    summaries = make_summaries(store, sweep)
+    sync(sweep, store, summaries=summaries, files={})
+    name, identity = sweep.cells[0].name, cell_id(sweep.cells[0].cell)
+    curves = [make_curves(name, seed, epochs=4)["error_pct"].to_pylist() for seed in sweep.seeds]
+    parent = {(key, step): value for (_, seed, key, step, value, _) in points(store) if seed is None}
+    means = {("error_pct", epoch + 1): math.fsum(run[epoch] for run in curves) / 3 for epoch in range(4)}
+    numbers = {(key, 0): value for key, value in summaries[identity].items() if value is not None}
+    assert parent == pytest.approx(means | numbers, rel=1e-14)
+
+
+def test_children_lie_under_their_cell_with_seed_status_and_every_key(store: Store) -> None:
+    sweep = make_sweep(num_cells=2, num_seeds=2, epochs=3)
+    fill_store(store, sweep)
+    links = mirror_all(sweep, store)
+    tags = tags_of_runs(store)
+    parents = {run: t["hkrun.cell_id"] for run, t in tags.items() if t["hkrun.kind"] == "cell"}
+    children = {run: t for run, t in tags.items() if t["hkrun.kind"] == "run"}
+    assert sorted(parents.values()) == sorted(cell_id(cell.cell) for cell in sweep.cells)
+    assert len(children) == 4
+    assert all(parents[t["mlflow.parentRunId"]] == t["hkrun.cell_id"] for t in children.values())
+    for cell in sweep.cells:
+        run = next(
+            r
+            for r, t in children.items()
+            if (t["hkrun.cell_id"], t["hkrun.seed"]) == (cell_id(cell.cell), "1")
+        )
+        written = dict(query(store, f"select key, value from params where run_uuid = '{run}'"))
+        form = {k: v if isinstance(v, str) else json.dumps(v) for k, v in canonical(cell.cell).items()}
+        assert written == {k: v for k, v in form.items() if v} | {"seed": "1", "cell.name": cell.name}
+    assert query(store, f"select name from experiments where experiment_id = {links.experiment_id}") == [
+        ("stability (digits)",)
+    ]
+
+
+def test_failed_and_diverged_runs_are_marked_and_do_not_enter_the_mean(store: Store) -> None:
+    sweep = make_sweep(num_cells=1, num_seeds=3, epochs=4)
+    cell = sweep.cells[0]
+    put_run(store, cell, 0)
+    put_run(store, cell, 1, status="diverged", diverged_epoch=4, error_last_pct=None)
+    put_run(
+        store,
+        cell,
+        2,
+        status="failed",
+        traceback="Traceback:\nValueError: no",
+        error_last_pct=None,
+        curves=None,
+    )
+    sync(sweep, store, summaries={}, files={})
+    ends = dict(query(store, "select name, status from runs"))
+    assert ends == {
+        "L_b": "FINISHED",
+        "L_b seed 0": "FINISHED",
+        "L_b seed 1": "FAILED",
+        "L_b seed 2": "FAILED",
+    }
+    by_seed = {tags.get("hkrun.seed"): tags for tags in tags_of_runs(store).values()}
+    assert [by_seed[seed].get("hkrun.status") for seed in "012"] == ["finished", "diverged", "failed"]
+    assert by_seed["2"]["hkrun.error"] == "ValueError: no"
+    assert by_seed[None]["hkrun.diverged"] == "1"
+    assert by_seed[None]["hkrun.failed"] == "2"
+    assert [seed for seed, tags in by_seed.items() if "hkrun.shown" in tags] == ["0"]
+    own = make_curves(cell.name, 0, epochs=4)["error_pct"].to_pylist()
+    mean = sorted(
+        (step, value)
+        for (_, seed, key, step, value, _) in points(store)
+        if seed is None and key == "error_pct"
+    )
+    assert mean == list(enumerate(own, start=1))
+
+
+def test_values_that_are_not_finite_are_left_out_and_named(store: Store) -> None:
+    sweep = make_sweep(num_cells=1, num_seeds=1, epochs=4)
+    curves = make_curves("L_b", 0, epochs=4)
+    column = curves.column_names.index("loss_total")
+    curves = curves.set_column(column, "loss_total", pa.array([1.0, 2.0, math.inf, math.nan]))
+    put_run(store, sweep.cells[0], 0, curves=curves, status="diverged", diverged_epoch=3)
+    sync(sweep, store, summaries={cell_id(sweep.cells[0].cell): {"stability": math.inf}}, files={})
+    assert query(store, "select step, value from metrics where key = 'loss_total' order by step") == [
+        (1, 1.0),
+        (2, 2.0),
+    ]
+    assert query(store, "select value from tags where key = 'hkrun.not_finite'") == [
+        ("loss_total: 2 from epoch 3",)
+    ]
+    assert query(store, "select * from metrics where is_nan or abs(value) > 1e300 or key = 'stability'") == []
+
+
+def test_the_report_lies_with_every_parent(store: Store) -> None:
+    sweep = make_sweep(num_cells=2, num_seeds=1, epochs=2)
+    fill_store(store, sweep)
+    mirror_all(sweep, store)
+    assert store.local_path is not None
+    found = sorted(path.read_bytes() for path in (store.local_path / "mlartifacts").rglob("report/*"))
+    assert found == sorted(list(REPORT.values()) * 2)
+
+
+def test_no_batch_is_larger_than_mlflow_takes(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    from mlflow.tracking import MlflowClient
+
+    sizes: list[int] = []
+    original = MlflowClient.log_batch
+
+    def counting(self: Any, run_id: str, metrics: Any = (), params: Any = (), **rest: Any) -> Any:
+        sizes.append(len(metrics) + len(params))
+        return original(self, run_id, metrics=metrics, params=params, **rest)
+
+    monkeypatch.setattr(MlflowClient, "log_batch", counting)
+    sweep = make_sweep(num_cells=1, num_seeds=1, epochs=600)
+    fill_store(store, sweep)
+    sync(sweep, store, summaries={}, files={})
+    assert max(sizes) == 1000
+    assert len(points(store)) == 600 * 5 + 2 + 600  # the child's curves, its two errors, the parent's mean
+
+
+def test_nothing_reaches_the_terminal(store: Store, capfd: pytest.CaptureFixture[str]) -> None:
+    sweep = make_sweep(num_cells=1, num_seeds=1, epochs=2)
+    fill_store(store, sweep)
+    mirror_all(sweep, store)
+    assert capfd.readouterr() == ("", "")
+
+
+# --- once and only once -------------------------------------------------------------------------------------
+
+
+def test_a_second_time_adds_nothing(store: Store) -> None:
+    sweep = make_sweep(num_cells=2, num_seeds=2, epochs=3)
+    fill_store(store, sweep)
+    first = mirror_all(sweep, store)
+    before = whole_database(store)
+    assert mirror_all(sweep, store) == first
+    assert whole_database(store) == before
+
+
+@pytest.mark.parametrize(
+    ("method", "survived"),
+    [
+        *(
+            (method, n)
+            for method in ("create_run", "log_batch", "set_terminated", "set_tag")
+            for n in range(4)
+        ),
+        ("create_experiment", 0),
+        ("log_artifacts", 0),
+        ("log_artifacts", 1),
+        ("set_experiment_tag", 0),
+    ],
+)
+def test_a_kill_in_the_middle_is_made_good(
+    store: Store, monkeypatch: pytest.MonkeyPatch, method: str, survived: int
+) -> None:
+    from mlflow.tracking import MlflowClient
+
+    sweep = make_sweep(num_cells=2, num_seeds=1, epochs=3)
+    fill_store(store, sweep)
+    calls = 0
+
+    def dying(original: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **named: Any) -> Any:
+            nonlocal calls
+            calls += 1
+            result = original(*arguments, **named)
+            if calls > survived:
+                raise KeyboardInterrupt
+            return result
+
+        return call
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, method, dying(getattr(MlflowClient, method)))
+        with pytest.raises(KeyboardInterrupt):
+            mirror_all(sweep, store)
+    mirror_all(sweep, store)
+    assert run_names(store) == ["L_b", "L_b + L_is", "L_b + L_is seed 0", "L_b seed 0"]
+    written = points(store)
+    assert set(written.values()) == {1}
+    per_run = Counter(key[:2] for key in written)
+    both, adversarial = (cell_id(cell.cell) for cell in sweep.cells)
+    assert per_run == {
+        (both, None): 3 + 3, (both, "0"): 3 * 5 + 2, (adversarial, None): 3 + 3, (adversarial, "0"): 3 * 6 + 2
+    }  # fmt: skip
+    assert query(
+        store, "select count(*) from runs where status = 'RUNNING' and lifecycle_stage = 'active'"
+    ) == [(0,)]
+
+
+def test_a_batch_that_arrived_in_part_is_completed(store: Store) -> None:
+    sweep = make_sweep(num_cells=1, num_seeds=1, epochs=6)
+    fill_store(store, sweep)
+    mirror_all(sweep, store)
+    expected = points(store)
+    assert store.local_path is not None
+    with contextlib.closing(sqlite3.connect(store.local_path / "mlflow.db")) as database:
+        database.execute("delete from metrics where step > 3")
+        database.execute("update runs set status = 'RUNNING', end_time = null")
+        database.commit()
+    mirror_all(sweep, store)
+    assert points(store) == expected
+
+
+def test_runs_that_stand_for_the_same_are_reduced_to_one(store: Store) -> None:
+    sweep = make_sweep(num_cells=1, num_seeds=2, epochs=3)
+    fill_store(store, sweep)
+    links = mirror_all(sweep, store)
+    expected = points(store)
+    client = connect(resolve_uri(store))
+    for tags in list(tags_of_runs(store).values()):
+        copied = {key: value for key, value in tags.items() if key.startswith(("hkrun.", "mlflow.parent"))}
+        client.create_run(links.experiment_id, tags=copied, run_name="twin")
+    mirror_all(sweep, store)
+    assert run_names(store) == ["L_b", "L_b seed 0", "L_b seed 1"]
+    assert points(store) == expected
+
+
+def test_a_repeated_run_replaces_the_failed_one(store: Store) -> None:
+    sweep = make_sweep(num_cells=1, num_seeds=1, epochs=3)
+    put_run(store, sweep.cells[0], 0, status="failed", started_at=1.0, traceback="ValueError: no")
+    sync(sweep, store, summaries={}, files={})
+    put_run(store, sweep.cells[0], 0)
+    mirror_all(sweep, store)
+    assert query(store, "select name, status from runs where lifecycle_stage = 'active' order by name") == [
+        ("L_b", "FINISHED"),
+        ("L_b seed 0", "FINISHED"),
+    ]
+    curve = [step for (_, seed, key, step, _, _) in points(store) if seed == "0" and key == "error_pct"]
+    assert sorted(curve) == [1, 2, 3]
+
+
+def test_more_seeds_renew_the_parent_and_keep_the_children(store: Store) -> None:
+    small = make_sweep(num_cells=1, num_seeds=2, epochs=3)
+    fill_store(store, small)
+    mirror_all(small, store)
+    kept = {run for run, tags in tags_of_runs(store).items() if tags["hkrun.kind"] == "run"}
+    large = dataclasses.replace(small, seeds=(0, 1, 2))
+    fill_store(store, large)
+    mirror_all(large, store)
+    tags = tags_of_runs(store)
+    (parent,) = (run for run, own in tags.items() if own["hkrun.kind"] == "cell")
+    children = {run: own for run, own in tags.items() if own["hkrun.kind"] == "run"}
+    assert kept < children.keys()
+    assert {own["mlflow.parentRunId"] for own in children.values()} == {parent}
+    steps = [step for (_, seed, key, step, _, _) in points(store) if seed is None and key == "error_pct"]
+    assert sorted(steps) == [1, 2, 3]
+
+
+def test_a_deleted_experiment_comes_back(store: Store) -> None:
+    sweep = make_sweep(num_cells=1, num_seeds=1, epochs=2)
+    fill_store(store, sweep)
+    links = mirror_all(sweep, store)
+    connect(resolve_uri(store)).delete_experiment(links.experiment_id)
+    assert mirror_all(sweep, store).experiment_id == links.experiment_id
+    assert run_names(store) == ["L_b", "L_b seed 0"]
+
+
+def test_stores_that_share_a_server_stay_apart(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", resolve_uri(store))
+    sweep = make_sweep(num_cells=1, num_seeds=1, epochs=2)
+    fill_store(store, sweep)
+    other = open_store(tmp_path / "other")
+    put_run(other, sweep.cells[0], 0, started_at=5.0)
+    first, second = mirror_all(sweep, store), mirror_all(sweep, other)
+    assert first.experiment_id != second.experiment_id
+    assert mirror_all(sweep, store) == first
+    assert run_names(store) == ["L_b", "L_b", "L_b seed 0", "L_b seed 0"]
+
+
+def test_two_names_of_one_configuration_are_one_cell(store: Store) -> None:
+    sweep = make_sweep(num_cells=1, num_seeds=1, epochs=2)
+    twin = dataclasses.replace(sweep.cells[0], name="HKSANC without all")
+    fill_store(store, sweep)
+    mirror_all(dataclasses.replace(sweep, cells=(*sweep.cells, twin)), store)
+    assert run_names(store) == ["L_b = HKSANC without all", "L_b = HKSANC without all seed 0"]
+
+
+# --- the comparison view ------------------------------------------------------------------------------------
+
+
+def test_the_view_groups_the_seeds_by_cell(store: Store) -> None:
+    sweep = make_sweep(num_cells=2, num_seeds=2, epochs=8)
+    fill_store(store, sweep)
+    links = mirror_all(sweep, store)
+    state = view_state(store)
+    assert state["groupBy"]["groupByKeys"] == [{"mode": "param", "groupByData": "cell.name"}]
+    assert [chart["metricKey"] for chart in state["compareRunCharts"]] == ["error_pct", "error_pct"]
+    assert state["compareRunCharts"][1]["range"]["xMin"] == 7
+    shown = [tags["hkrun.kind"] for tags in tags_of_runs(store).values() if tags.get("hkrun.shown") == "yes"]
+    assert shown == ["run"] * 4
+    assert "viewStateShareKey=hkrun-comparison" in links.view
+
+
+def test_the_view_shows_the_parents_where_the_ui_would_not_load_all_seeds(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep = make_sweep(num_cells=2, num_seeds=2, epochs=2)
+    fill_store(store, sweep)
+    mirror_all(sweep, store)
+    monkeypatch.setattr("hkrun.tracking.view.RUNS_PER_PAGE", 3)
+    mirror_all(sweep, store)
+    assert view_state(store)["groupBy"] is None
+    shown = [tags["hkrun.kind"] for tags in tags_of_runs(store).values() if "hkrun.shown" in tags]
+    assert shown == ["cell"] * 2
+
+
+def test_cells_of_earlier_settings_leave_the_view(store: Store) -> None:
+    before, now = (make_sweep(num_cells=1, num_seeds=2, epochs=epochs) for epochs in (2, 3))
+    for sweep in (before, now):
+        fill_store(store, sweep)
+        mirror_all(sweep, store)
+    shown = {tags["hkrun.cell_id"] for tags in tags_of_runs(store).values() if "hkrun.shown" in tags}
+    assert shown == {cell_id(now.cells[0].cell)}
+
+
+# --- in the background --------------------------------------------------------------------------------------
+
+
+def test_the_background_mirror_writes_what_sync_writes(store: Store) -> None:
+    sweep = make_sweep(num_cells=2, num_seeds=2, epochs=3)
+    warnings: list[str] = []
+    mirror = Mirror(sweep, store, warn=warnings.append)
+    for cell in sweep.cells:
+        for seed in sweep.seeds:
+            put_run(store, cell, seed)
+            mirror.run_done(cell_id(cell.cell), seed)
+    links = mirror.finish(summaries=make_summaries(store, sweep), files=REPORT)
+    assert links is not None
+    assert warnings == []
+    before = whole_database(store)
+    assert mirror_all(sweep, store) == links
+    assert whole_database(store) == before
+
+
+@pytest.fixture
+def closed_port() -> Iterator[int]:
+    """A port on which nobody listens, kept from others."""
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        yield holder.getsockname()[1]
+
+
+def test_a_server_that_is_away_costs_one_line_without_the_password(
+    store: Store, monkeypatch: pytest.MonkeyPatch, closed_port: int, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://me:secret@127.0.0.1:{closed_port}")
+    sweep = make_sweep(num_cells=1, num_seeds=1, epochs=2)
+    fill_store(store, sweep)
+    warnings: list[str] = []
+    mirror = Mirror(sweep, store, warn=warnings.append)
+    mirror.run_done(cell_id(sweep.cells[0].cell), 0)
+    assert mirror.finish(summaries={}, files=REPORT) is None
+    (warning,) = warnings
+    assert warning.startswith(f"MLflow at http://127.0.0.1:{closed_port}: ")
+    assert warning.endswith("`hkrun sync` brings MLflow up to date later")
+    assert "\n" not in warning
+    assert "secret" not in warning
+    assert capfd.readouterr() == ("", "")
+    with pytest.raises(StoreError, match=r"MLflow at http://127\.0\.0\.1"):
+        mirror_all(sweep, store)
+
+
+def test_a_server_that_takes_connections_and_says_nothing_does_not_hold_the_end_up(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(background, "SERVER_STALL_S", 0.3)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "5")
+    warnings: list[str] = []
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        mirror = Mirror(make_sweep(), store, warn=warnings.append)
+        assert mirror.finish(summaries={}, files={}) is None
+        assert len(warnings) == 1
+    for thread in threading.enumerate():
+        if thread.name == "hkrun-mlflow":
+            thread.join()
+    assert len(warnings) == 1
+
+
+@pytest.mark.slow
+def test_a_server_killed_in_the_middle_is_caught_up_with_later(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep = make_sweep(num_cells=2, num_seeds=2, epochs=3)
+    warnings: list[str] = []
+    away = open_store(tmp_path / "away")
+    with serve(store) as running, monkeypatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", running.address)
+        mirror = Mirror(sweep, away, warn=warnings.append)
+        put_run(away, sweep.cells[0], 0)
+        mirror.run_done(cell_id(sweep.cells[0].cell), 0)
+        while not [name for name in run_names(store) if name.endswith("seed 0")]:
+            threading.Event().wait(0.1)
+        running.stop()
+        fill_store(away, sweep)
+        mirror.run_done(cell_id(sweep.cells[1].cell), 1)
+        assert mirror.finish(summaries=make_summaries(away, sweep), files=REPORT) is None
+    assert len(warnings) == 1
+    with serve(store) as running, monkeypatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", running.address)
+        assert mirror_all(sweep, away).experiment.startswith(running.address)
+        mirror_all(sweep, away)
+    assert len(run_names(store)) == 2 + 4
+    assert set(points(store).values()) == {1}
+    assert len(points(store)) == 2 * (3 * 5 + 2) + 2 * (3 * 6 + 2) + 2 * (3 + 3)
+
+
+# --- the UI -------------------------------------------------------------------------------------------------
+
+
+def test_a_port_that_is_taken_is_refused_or_passed_over(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with (
+            pytest.raises(InputError, match=f"--port: {port} on 127.0.0.1 is taken"),
+            serve(store, port=port),
+        ):
+            pass
+        monkeypatch.setattr(server, "DEFAULT_PORT", port)
+        assert server._choose_port(None) > port
+
+
+def test_a_server_that_does_not_start_says_why(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", resolve_uri(store))
+    monkeypatch.setenv("MLFLOW_UVICORN_OPTS", "--no-such-option")
+    with pytest.raises(StoreError, match=r"did not start; its last words: .*no-such-option"), serve(store):
+        pass
+
+
+def test_with_a_server_elsewhere_only_links_are_given(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    sweep = make_sweep(num_cells=1, num_seeds=1, epochs=2)
+    fill_store(store, sweep)
+    mirror_all(sweep, store)
+    database = connect(resolve_uri(store))
+    monkeypatch.setattr(server, "connect", lambda uri: database)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://me:secret@mlflow.example/")
+    lines: list[str] = []
+    ui(store, port=None, open_browser=False, say=lines.append)
+    text = "\n".join(lines)
+    assert "https://mlflow.example/#/experiments/1/runs" in text
+    assert "https://mlflow.example/#/compare-runs?runs=" in text
+    assert "secret" not in text
