@@ -446,6 +446,43 @@ def test_a_commit_keeps_only_what_it_is_told_to(store: Store) -> None:
     assert visible(store) == {"plan": b"1", "figure": b"3"}
 
 
+def test_content_is_flushed_before_it_is_named_and_names_before_anything_is_removed(
+    local: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The order on which a loss of power depends, which no test can cause."""
+    local.commit("sweeps/x", {"old": b"1"})
+    steps: list[tuple[str, object]] = []
+    fsync, replace, unlink = os.fsync, Path.replace, Path.unlink
+
+    def spy_fsync(descriptor: int) -> None:
+        steps.append(("flush", os.fstat(descriptor).st_ino))
+        fsync(descriptor)
+
+    def spy_replace(self: Path, target: Path) -> Path:
+        steps.append(("name", target.name))
+        return replace(self, target)
+
+    def spy_unlink(self: Path, missing_ok: bool = False) -> None:
+        steps.append(("remove", self.name))
+        unlink(self, missing_ok)
+
+    monkeypatch.setattr(os, "fsync", spy_fsync)
+    monkeypatch.setattr(Path, "replace", spy_replace)
+    monkeypatch.setattr(Path, "unlink", spy_unlink)
+    local.commit("sweeps/x", {"new": b"2"})
+    assert local.local_path is not None
+    folder = local.local_path / "sweeps/x"
+    number = {name: (folder / name).stat().st_ino for name in ("", "new", "manifest.json")}
+    assert steps == [
+        ("flush", number["new"]),
+        ("flush", number["manifest.json"]),
+        ("name", "new"),
+        ("name", "manifest.json"),
+        ("flush", number[""]),
+        ("remove", "old"),
+    ]
+
+
 @pytest.mark.parametrize("tidy", [False, True])
 def test_a_commit_leaves_the_folders_below_it(store: Store, tidy: bool) -> None:
     store.commit("sweeps/x/figures", {"a": b"1"})
@@ -564,6 +601,22 @@ def test_an_unreachable_store_is_one_line_without_its_password(monkeypatch: pyte
     message = only_line(caught.value.message)
     assert message.startswith("cannot read s3://bucket/x/store.json: ")
     assert "password" not in message
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "s3://key:pass word@bucket/x",
+        "s3://key:password@bucket/x?password=password",
+        "s3://key:pass/word@bucket/x",
+    ],
+)
+def test_a_uri_that_cannot_be_understood_shows_no_password(uri: str) -> None:
+    with pytest.raises(StoreError, match=r"cannot open the store s3://bucket/x: ") as caught:
+        open_store(uri)
+    message = only_line(caught.value.message).replace("Unexpected query parameter in S3 URI: 'password'", "")
+    assert "word" not in message
+    assert caught.value.__cause__ is None
 
 
 def test_a_store_that_is_not_there_is_not_made_where_it_is_only_read(tmp_path: Path) -> None:

@@ -76,17 +76,24 @@ def _locate(uri: str) -> "Store":
     if "://" not in uri:
         path = Path(uri).expanduser().absolute()
         return Store(LocalFiles(path), uri=str(path), place=str(path), local_path=path)
-    place = re.sub(r"//[^/@]*@", "//", uri.partition("?")[0]).rstrip("/")
-    with explained("open the store", place):
-        try:
-            filesystem, root = fs.FileSystem.from_uri(uri)
-        except ImportError as error:
-            raise StoreError(f"cannot open the store {place}: {error}") from error
+    place = _without_credentials(uri)
+    try:
+        filesystem, root = fs.FileSystem.from_uri(uri)
+    except (OSError, pa.ArrowException, ImportError) as error:
+        reason = " ".join(str(error).replace(uri, place).split())
+        raise StoreError(
+            f"cannot open the store {place}: {reason}"
+        ) from None  # `error` may hold the password
     if not root:
-        raise StoreError(f"cannot open the store {uri}: it names no bucket; write it as s3://BUCKET/PREFIX")
+        raise StoreError(f"cannot open the store {place}: it names no bucket; write it as s3://BUCKET/PREFIX")
     if isinstance(filesystem, fs.LocalFileSystem):
         return _locate(root)
     return Store(RemoteFiles(filesystem, root, place=place), uri=uri, place=place, local_path=None)
+
+
+def _without_credentials(uri: str) -> str:
+    scheme, _, rest = uri.partition("://")
+    return f"{scheme}://{re.sub(r'^[^@]*:[^@]*@', '', rest).partition('?')[0].rstrip('/')}"
 
 
 class Store(Folders):
