@@ -76,6 +76,10 @@ class Invocation:
         is_terminal = (sys.stderr if self.as_json else sys.stdout).isatty()
         return PlainConsole(stderr=self.as_json, width=None if is_terminal else 100)
 
+    def say(self, line: str) -> None:
+        """Prints a line of what a person asked for, whole: a path that is cut in two cannot be copied."""
+        self.results.print(line, soft_wrap=True)
+
     def print_document(self, document: Mapping[str, object]) -> None:
         """Prints the one JSON document."""
         click.echo(json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False))

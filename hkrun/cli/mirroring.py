@@ -43,7 +43,7 @@ def sync(invocation: Invocation, *, name: str | None, dataset: str | None) -> in
     if invocation.as_json:
         invocation.print_document({"store": store.uri, "sweeps": synced})
     else:
-        invocation.results.print("MLflow has everything. `hkrun ui` opens it.")
+        invocation.say("MLflow has everything. `hkrun ui` opens it.")
     return EXIT_DONE
 
 

@@ -48,7 +48,7 @@ def report(invocation: Invocation, *, name: str, dataset: str | None) -> int:
         invocation.print_document({**summary.document(), "mlflow": _find_in_mlflow(stored.sweep, store)})
     else:
         print_summary(summary, invocation.results)
-        invocation.results.print(f"\nReport   {paths['report.html']}")
+        invocation.say(f"\nReport   {paths['report.html']}")
     return EXIT_RUNS_FAILED if any(cell.failed or cell.diverged for cell in summary.cells) else EXIT_DONE
 
 
@@ -166,7 +166,7 @@ def status(invocation: Invocation, *, name: str | None, dataset: str | None) -> 
     from rich.table import Table
 
     if not sweeps:
-        invocation.results.print(f"{store.uri} holds no sweep yet.")
+        invocation.say(f"{store.uri} holds no sweep yet.")
     for found in sweeps:
         table = Table(
             box=box.SIMPLE,

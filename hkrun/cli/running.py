@@ -155,7 +155,7 @@ def teacher(invocation: Invocation, *, overrides: tuple[str, ...], dataset: str 
                 "store": store.uri,
             }
         )
-    invocation.results.print(
+    invocation.say(
         f"Teacher {record.teacher_id}: {record.error_pct:.2f} % test error, "
         f"{record.train_error_pct:.2f} % on its training images, after {record.epochs} epochs"
     )
@@ -187,7 +187,7 @@ def resume(invocation: Invocation, *, name: str | None, dataset: str | None, fai
         stored for stored in plans if make_plan(stored.sweep, store, workers=stored.workers).num_to_run
     ]
     if not open_plans:
-        invocation.results.print("Nothing to resume: every sweep of the store is complete.")
+        invocation.say("Nothing to resume: every sweep of the store is complete.")
         if invocation.as_json:
             invocation.print_document({"store": store.uri, "sweeps": []})
         return EXIT_DONE
@@ -246,8 +246,7 @@ def _execute(invocation: Invocation, loaded: "Sweep", *, workers: int, fail_fast
             observer=display,
         )
     invocation.resumable = None
-    results = invocation.results
-    print_summary(outcome.summary, results)
+    print_summary(outcome.summary, invocation.results)
     _print_ways_on(invocation, outcome)
     return outcome
 
@@ -262,19 +261,20 @@ def _print_ways_on(invocation: Invocation, outcome: "Outcome") -> None:
     """Where the report is, how to open MLflow, how to go on."""
     store = _store_option(invocation)
     sweep = outcome.summary.sweep
-    if outcome.plan.num_to_run and outcome.exit_code != EXIT_DONE:
-        onward = f"hkrun resume {sweep.name}{store}"
-    else:
+    if outcome.problems or any(cell.failed for cell in outcome.summary.cells):
+        onward = f"hkrun resume {sweep.name}{store}   runs again what failed"
+    elif sweep.seeds == tuple(range(len(sweep.seeds))):
         more = len(sweep.seeds) + 10
         onward = f"the same command with --seeds {more} adds ten seeds per cell and repeats nothing"
-    results = invocation.results
-    results.print()
+    else:
+        onward = "the same command with more seeds adds them and repeats nothing"
+    invocation.say("")
     for label, line in (
         ("Report", outcome.report["report.html"]),
         ("MLflow", f"hkrun ui{store}"),
         ("Go on", onward),
     ):
-        results.print(f"{label:8} {line}", soft_wrap=True)
+        invocation.say(f"{label:8} {line}")
 
 
 def _print_plan(invocation: Invocation, plan: "Plan") -> None:
@@ -285,7 +285,6 @@ def _print_plan(invocation: Invocation, plan: "Plan") -> None:
 
     from hkrun.cli.display import describe_duration
 
-    results = invocation.results
     table = Table(box=box.SIMPLE, title_justify="left", title=f"{plan.sweep.title} on {plan.sweep.dataset}")
     for heading in ("cell", "name", "runs", "done", "to run"):
         table.add_column(heading, justify="left" if heading in ("cell", "name") else "right")
@@ -293,13 +292,13 @@ def _print_plan(invocation: Invocation, plan: "Plan") -> None:
         table.add_row(
             cell.cell_id, Text(cell.name), str(cell.num_runs), str(cell.num_done), str(len(cell.to_run))
         )
-    results.print(table)
-    results.print(f"{plan.num_to_run} of {plan.num_runs} runs to train, in {len(plan.packs)} trials")
+    invocation.results.print(table)
+    invocation.say(f"{plan.num_to_run} of {plan.num_runs} runs to train, in {len(plan.packs)} trials")
     for teacher in plan.teachers:
-        results.print(f"Teacher {teacher.teacher_id} ({teacher.cell.teacher.network}) to train first")
+        invocation.say(f"Teacher {teacher.teacher_id} ({teacher.cell.teacher.network}) to train first")
     seconds = plan.estimate.seconds
     length = "unknown" if seconds is None else f"about {describe_duration(seconds)}"
-    results.print(f"Time: {length} ({plan.estimate.basis})")
+    invocation.say(f"Time: {length} ({plan.estimate.basis})")
 
 
 def _store_option(invocation: Invocation) -> str:

@@ -1,0 +1,87 @@
+import pytest
+
+import hkrun.data
+from hkrun.cli.program import call
+from hkrun.config import keys
+from hkrun.errors import DataError
+
+
+def test_keys_lists_every_key_with_type_range_default_source_and_meaning(folder, document, capsys):
+    code, told = document("keys")
+    assert code == 0
+    assert [key["key"] for key in told["keys"]] == list(keys())
+    assert all(set(key) == {"key", "type", "range", "default", "source", "doc"} for key in told["keys"])
+    assert call(["keys"]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    for name, (_, _, info) in keys().items():
+        assert f" {name} = " in text
+        assert info.doc in text
+        assert info.source in text
+
+
+@pytest.mark.parametrize(
+    ("pattern", "found"),
+    [
+        ("lambda", ["loss.lambda_1", "loss.lambda_2", "loss.lambda_3"]),
+        ("*.steps", ["student.steps", "discriminator.steps"]),
+    ],
+)
+def test_keys_can_be_searched(folder, document, pattern, found):
+    assert [key["key"] for key in document("keys", pattern)[1]["keys"]] == found
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Data sets that are missing at once, for checks of something else."""
+
+    def missing(name, **_):
+        raise DataError(f"{name}: not found; put it there")
+
+    monkeypatch.setattr(hkrun.data, "load_dataset", missing)
+
+
+def checks_of(told):
+    return {check["name"]: check for check in told["checks"]}
+
+
+def test_doctor_looks_at_all_that_a_sweep_needs(folder, document, capsys):
+    code, told = document("doctor")
+    checks = checks_of(told)
+    assert code == told["exit_code"] == 0
+    assert list(checks) == [
+        *("Python", "PyTorch", "Devices", "CPU cores", "Memory", "Ray", "MLflow", "Ray token", "Store"),
+        *("Data digits", "Data mnist5k", "Data cifar10", "Data cifar100", "Data folder"),
+    ]
+    assert checks["Data digits"]["state"] == "ok"
+    assert checks["Data cifar10"]["state"] == "warn"
+    assert "cifar-10-python.tar.gz" in checks["Data cifar10"]["advice"]
+    assert call(["doctor"]) == 0
+    assert "cifar-10-python.tar.gz" in capsys.readouterr().out
+    assert list(folder.glob("hkrun-store")) == []
+
+
+def test_doctor_says_how_to_close_a_token_that_others_can_read(folder, quick, document):
+    token = folder / ".ray" / "auth_token"
+    token.parent.mkdir()
+    token.write_text("secret")
+    token.chmod(0o644)
+    check = checks_of(document("doctor")[1])["Ray token"]
+    assert (check["state"], check["advice"]) == ("warn", f"chmod 600 {token}")
+    token.chmod(0o600)
+    assert checks_of(document("doctor")[1])["Ray token"]["state"] == "ok"
+
+
+def test_doctor_exits_with_6_where_the_store_is_not_usable(folder, quick, document):
+    (folder / "hkrun-store").mkdir()
+    (folder / "hkrun-store" / "store.json").write_text('{"format": 99}')
+    code, told = document("doctor")
+    assert code == 6
+    assert checks_of(told)["Store"]["state"] == "fail"
+
+
+def test_doctor_exits_with_3_where_the_embedded_digits_cannot_be_read(folder, quick, document):
+    code, told = document("doctor")
+    assert code == told["exit_code"] == 3
+    check = checks_of(told)["Data digits"]
+    assert (check["state"], check["detail"], check["advice"]) == ("fail", "digits: not found", "put it there")
+    assert checks_of(told)["Data mnist5k"]["state"] == "warn"

@@ -1,0 +1,173 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+import hkrun.sweep
+from hkrun.cli.program import call, program
+from hkrun.errors import DataError, HkrunError, InputError, ResourceError, StoreError, TrainingError
+
+VERBS = ["sweep", "run", "teacher", "resume", "report", "stability", "status", "sync", "ui", "doctor", "keys"]
+
+
+def test_the_verbs_are_those_that_the_first_screen_shows(capsys):
+    assert sorted(program.commands) == sorted(VERBS)
+    assert call([]) == 0
+    bare = capsys.readouterr().out
+    assert call(["--help"]) == 0
+    assert capsys.readouterr().out == bare
+    for verb in VERBS:
+        assert f"\n  {verb} " in bare
+    assert max(map(len, bare.splitlines())) <= 80
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_explains_itself_with_examples_that_begin_with_it(verb, capsys):
+    assert call([verb, "--help"]) == 0
+    text = capsys.readouterr().out
+    examples = text.partition("Examples:\n")[2].partition("\n\n")[0].splitlines()[::2]
+    assert examples
+    assert all(f"hkrun {verb}" in line for line in examples)
+    for option in ("--store", "--data", "--json", "--yes", "--verbose"):
+        assert option in text
+    assert call([verb, "-h"]) == 0
+
+
+def test_version(capsys):
+    assert call(["--version"]) == 0
+    assert capsys.readouterr().out == f"hkrun {hkrun.__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (["swep"], "no verb 'swep'; the verbs are doctor, keys"),
+        (["swep"], "did you mean 'sweep'?"),
+        (["sweep"], "Missing argument 'NAME|FILE'"),
+        (["sweep", "stability", "--sed", "3"], "--seeds"),
+        (["sweep", "stability", "--workers", "0"], "'--workers'"),
+        (["stability", "x.csv", "--ddof", "2"], "'--ddof'"),
+        (["sweep", "stabilty"], "did you mean 'stability'?"),
+        (["sweep", "stability", "los.mu=1"], "did you mean 'loss.mu'?"),
+        (["run", "--epochs", "x"], "argument 'student.epochs=x': student.epochs: 'x' is not of type integer"),
+        (["keys", "lrate"], "lrate: no key matches"),
+        (["stability", "missing.csv"], "missing.csv"),
+    ],
+)
+def test_a_wrong_word_exits_with_2_and_says_what_is_allowed(folder, arguments, problem, capsys, document):
+    assert call(arguments) == 2
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert problem in output.err
+    code, told = document(*arguments)
+    assert (code, told["error"]["code"]) == (2, 2)
+    assert any(problem in line for line in told["error"]["problems"])
+    assert told["error"]["message"]
+
+
+def test_all_mistakes_are_in_the_document_one_by_one(folder, document):
+    code, told = document("sweep", "stability", "--seeds", "x", "los.mu=1", "student.epochs=0")
+    assert code == 2
+    assert told["error"]["message"] == "3 problems"
+    assert len(told["error"]["problems"]) == 3
+
+
+def test_a_missing_store_is_named_and_none_is_made(folder, capsys):
+    for verb in ("status", "resume", "sync"):
+        assert call([verb]) == 6
+        assert "there is no store" in capsys.readouterr().err
+    assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [(InputError, 2), (DataError, 3), (ResourceError, 4), (TrainingError, 5), (StoreError, 6)],
+)
+def test_every_kind_of_failure_has_its_exit_code(folder, started, monkeypatch, capsys, document, error, code):
+    def fail(*_, **__):
+        raise error("first line\nsecond line")
+
+    monkeypatch.setattr(hkrun.sweep, "run_sweep", fail)
+    assert call(["sweep", "stability"]) == code
+    assert "hkrun: first line\nhkrun: second line\n" in capsys.readouterr().err
+    told = {"code": code, "message": "2 problems", "problems": ["first line", "second line"]}
+    assert document("sweep", "stability") == (code, {"error": told})
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError("boom"), HkrunError("boom")])
+def test_a_bug_leaves_its_traceback_in_the_stores_logs(folder, started, monkeypatch, document, error):
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr(hkrun.sweep, "run_sweep", fail)
+    code, told = document("sweep", "stability", "--seeds", "3")
+    assert (code, told["error"]["code"]) == (1, 1)
+    (log,) = (folder / "hkrun-store" / "logs").iterdir()
+    assert told["error"]["message"].endswith(str(log))
+    content = log.read_text()
+    assert "$ hkrun sweep stability --seeds 3 --json\n" in content
+    assert content.rstrip().endswith("boom")
+    assert "Traceback" in content
+
+
+def test_a_bug_without_a_store_leaves_its_traceback_in_a_temporary_file(folder, monkeypatch, document):
+    def fail(*_, **__):
+        raise RuntimeError("boom")
+
+    monkeypatch.setattr("tempfile.tempdir", str(folder))
+    monkeypatch.setattr("hkrun.cli.keys.describe_type", fail)
+    code, told = document("keys")
+    assert code == 1
+    (log,) = folder.iterdir()
+    assert told["error"]["message"].endswith(str(log))
+    assert "RuntimeError: boom" in log.read_text()
+
+
+def test_ctrl_c_exits_with_75_and_says_how_to_go_on(folder, started, monkeypatch, capsys):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(hkrun.sweep, "run_sweep", interrupt)
+    assert call(["sweep", "stability", "--store", "a store"]) == 75
+    assert "go on with: hkrun resume --store 'a store'" in capsys.readouterr().err
+    assert call(["sweep", "stability"]) == 75
+    assert capsys.readouterr().err.endswith("go on with: hkrun resume\n")
+
+
+def hkrun_process(statements, *arguments, **options):
+    """A fresh process that runs statements, then hkrun."""
+    code = f"import sys\n{textwrap.dedent(statements)}\nfrom hkrun.cli.program import call\n"
+    code += f"sys.exit(call({list(arguments)!r}))"
+    return subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True, **options)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signals_interrupt(folder, number):
+    statements = """
+        import time
+        import hkrun.cli.keys
+        def wait(name):
+            print("waiting", flush=True)
+            time.sleep(60)
+        hkrun.cli.keys._document = wait
+    """
+    with hkrun_process(statements, "keys", "--json", stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline() == "waiting\n"
+        process.send_signal(number)
+        out, err = process.communicate()
+    assert process.returncode == 75
+    assert json.loads(out)["error"]["code"] == 75
+    assert "Traceback" not in err
+
+
+def test_a_reader_that_goes_away_is_no_error(folder):
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    with hkrun_process("", "keys", stdout=write_end) as process:
+        os.close(write_end)
+        assert process.communicate()[1] == ""
+    assert process.returncode == 0

@@ -1,0 +1,120 @@
+import csv
+import dataclasses
+
+import numpy as np
+import pytest
+from sweep_example import make_sweep, put_run
+
+from hkrun.cli.program import call
+from hkrun.config import cell_id
+from hkrun.plan import save_plan
+from hkrun.store import open_store
+
+
+def test_a_report_is_written_from_the_store_alone(store, document, capsys):
+    code, told = document("report", "stability")
+    assert code == 0
+    assert [cell["name"] for cell in told["cells"]] == [named.name for named in make_sweep().cells]
+    assert told["mlflow"] is None
+    html = store.local_path / "sweeps" / "stability-digits" / "report.html"
+    html.unlink()
+    assert call(["report", "stability"]) == 0
+    assert str(html) in capsys.readouterr().out
+    assert html.is_file()
+
+
+def test_a_report_of_a_sweep_with_failed_runs_exits_with_5(store):
+    put_run(store, make_sweep().cells[0], 0, status="failed", error_last_pct=None, traceback="Boom")
+    assert call(["report", "stability"]) == 5
+
+
+def test_a_sweep_on_two_data_sets_must_be_chosen(store, capsys):
+    save_plan(store, dataclasses.replace(make_sweep(), dataset="mnist5k"), workers=1)
+    assert call(["report", "stability"]) == 2
+    assert "was run on digits, mnist5k; choose one with --dataset" in capsys.readouterr().err
+    assert call(["report", "stability", "--dataset", "digits"]) == 0
+
+
+def test_status_tells_of_each_cell_what_is_done_failed_diverged_and_under_way(store, document, capsys):
+    sweep = make_sweep(num_seeds=5)
+    save_plan(store, sweep, workers=1)
+    first = sweep.cells[0]
+    put_run(store, first, 0, status="failed", error_last_pct=None, traceback="Boom")
+    put_run(store, first, 1, status="diverged", error_last_pct=None, diverged_epoch=3)
+    identity = cell_id(first.cell)
+    store.commit(f"{store.run_folder(identity, 3)}/checkpoints", {"epoch-000004.pt": b""})
+    code, told = document("status")
+    assert code == 0
+    (found,) = told["sweeps"]
+    assert (found["sweep"], found["dataset"], found["runs"], found["done"]) == ("stability", "digits", 20, 11)
+    assert found["cells"][0] == {
+        "cell_id": identity,
+        "name": "L_b",
+        "runs": 5,
+        "done": 2,
+        "failed": [0],
+        "diverged": [1],
+        "running": [{"seed": 3, "epoch": 4, "epochs": 12}],
+    }
+    assert call(["status", "stability"]) == 0
+    assert "3 (4/12)" in capsys.readouterr().out
+
+
+def test_status_of_an_empty_store_says_so(folder, document, capsys):
+    store = open_store(folder / "hkrun-store")
+    assert document("status") == (0, {"store": store.uri, "sweeps": []})
+    assert call(["status"]) == 0
+    assert "holds no sweep yet" in capsys.readouterr().out
+
+
+def test_the_store_comes_from_option_then_environment(store, folder, monkeypatch, document):
+    monkeypatch.chdir("/")
+    monkeypatch.setenv("HKRUN_STORE", str(folder / "hkrun-store"))
+    assert document("status")[0] == 0
+    assert document("status", "--store", str(folder / "none"))[0] == 6
+    assert document("--store", str(folder / "none"), "status")[0] == 6
+
+
+@pytest.fixture
+def curves(folder):
+    """A file with the curves of two cells, and their matrices of errors [runs, epochs]."""
+    generator = np.random.default_rng(0)
+    matrices = {"a": 5 + generator.random((4, 30)), "b": 5 + 2 * generator.random((6, 30))}
+    with (folder / "curves.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["cell", "seed", "epoch", "error_pct"])
+        rows = [
+            (cell, 10 * seed, epoch + 1, repr(float(errors[seed, epoch])))
+            for cell, errors in matrices.items()
+            for seed in range(errors.shape[0])
+            for epoch in range(errors.shape[1])
+        ]
+        generator.shuffle(rows)
+        writer.writerows(rows)
+    return matrices
+
+
+def test_stability_is_the_variance_of_the_range_over_the_last_epochs(curves, document, capsys):
+    code, told = document("stability", "curves.csv", "--window", "12", "--ddof", "1")
+    assert code == 0
+    assert sorted(cell["cell"] for cell in told["cells"]) == ["a", "b"]
+    for cell in told["cells"]:
+        late = curves[cell["cell"]][:, -12:]
+        ranges = late.max(axis=0) - late.min(axis=0)
+        assert set(cell) == {"cell", "s", "ddof", "s_ddof1", "window", "runs", "mean_range", "ci95"}
+        assert (cell["ddof"], cell["window"], cell["runs"]) == (1, 12, len(late))
+        assert cell["s"] == pytest.approx(ranges.var(ddof=1), rel=1e-12)
+        assert cell["s_ddof1"] == cell["s"]
+        assert cell["mean_range"] == pytest.approx(ranges.mean(), rel=1e-12)
+        low, high = cell["ci95"]
+        assert low < cell["s"] < high
+    assert document("stability", "curves.csv", "--window", "12", "--ddof", "1") == (0, told)
+    assert call(["stability", "curves.csv", "--window", "12"]) == 0
+    s = np.ptp(curves["a"][:, -12:], axis=0).var()
+    assert f" {s:.4g} " in capsys.readouterr().out
+
+
+def test_curves_that_s_is_not_defined_for_are_refused(curves, document):
+    code, told = document("stability", "curves.csv")
+    assert code == 2
+    assert all("window of 100" in line for line in told["error"]["problems"])

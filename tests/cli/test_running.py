@@ -1,0 +1,118 @@
+from types import SimpleNamespace
+
+from sweep_example import make_sweep
+
+import hkrun.sweep
+from hkrun.cli.program import call
+from hkrun.plan import make_plan, save_plan
+from hkrun.spaces import load_sweep
+
+
+def test_a_sweep_gets_what_the_command_line_says(folder, started):
+    arguments = ["student.momentum=0.5", "--seeds", "1,5", "--epochs", "7", "--workers", "2", "--fail-fast"]
+    assert (
+        call(["sweep", "stability", *arguments, "--dataset", "mnist5k", "--data", "d", "--store", "s"]) == 0
+    )
+    ((sweep, store, given),) = started
+    assert (sweep.name, sweep.dataset, sweep.seeds) == ("stability", "mnist5k", (1, 5))
+    assert {named.cell.student.epochs for named in sweep.cells} == {7}
+    assert {named.cell.student.momentum for named in sweep.cells} == {0.5}
+    assert store.local_path == folder / "s"
+    assert (str(given["data_dir"]), given["workers"], given["fail_fast"]) == ("d", 2, True)
+
+
+def test_a_sweep_ends_with_its_table_and_where_to_go_from_here(folder, started, capsys):
+    assert call(["sweep", "stability", "--seeds", "2"]) == 0
+    out = capsys.readouterr().out
+    assert "L_b + L_adv + L_is" in out
+    assert [line.split()[0] for line in out.splitlines()[-3:]] == ["Report", "MLflow", "Go"]
+    assert "/somewhere/report.html" in out
+    assert "--seeds 12" in out
+
+
+def test_a_sweeps_document_is_the_summary_and_where_mlflow_has_it(folder, started, document):
+    code, told = document("sweep", "stability", "--seeds", "2")
+    assert code == 0
+    assert (told["sweep"], told["dataset"]) == ("stability", "digits")
+    assert {"store", "teacher", "cells", "comparisons"} <= set(told)
+    assert told["mlflow"] == {"uri": "sqlite:///x", "experiment_id": "1", "view": "http://view"}
+
+
+def test_the_exit_code_of_a_sweep_is_its_outcomes(folder, started, monkeypatch):
+    run_sweep = hkrun.sweep.run_sweep
+
+    def with_failures(*arguments, **named):
+        outcome = run_sweep(*arguments, **named)
+        outcome.exit_code = 5
+        return outcome
+
+    monkeypatch.setattr(hkrun.sweep, "run_sweep", with_failures)
+    assert call(["sweep", "stability", "--seeds", "2"]) == 5
+
+
+def test_a_dry_run_prints_the_plan_and_writes_nothing(folder, started, document, capsys):
+    code, told = document("sweep", "stability", "--dry-run", "--seeds", "3")
+    assert code == 0
+    assert told == make_plan(load_sweep("stability", seeds="3"), None, slots=2).document()
+    assert call(["sweep", "stability", "--dry-run", "--seeds", "3"]) == 0
+    assert "12 of 12 runs to train, in 12 trials" in capsys.readouterr().out
+    assert started == []
+    assert list(folder.iterdir()) == []
+
+
+def test_a_single_configuration_is_a_sweep_of_one_cell(folder, started):
+    assert call(["run", "method=supervised", "--seeds", "2"]) == 0
+    ((sweep, _, _),) = started
+    assert [named.name for named in sweep.cells] == ["digits [method=supervised]"]
+    assert sweep.seeds == (0, 1)
+
+
+def test_a_teachers_error_is_printed(folder, monkeypatch, document, capsys):
+    record = SimpleNamespace(
+        teacher_id="abc", teacher_hash="0f", error_pct=2.125, train_error_pct=0.5, epochs=60
+    )
+    monkeypatch.setattr(hkrun.sweep, "train_teacher", lambda *_, **__: record)
+    code, told = document("teacher")
+    assert (code, told["teacher_id"], told["hash"], told["error_pct"]) == (0, "abc", "0f", 2.125)
+    assert call(["teacher"]) == 0
+    assert "Teacher abc: 2.12 % test error, 0.50 % on its training images" in capsys.readouterr().out
+    assert call(["teacher", "method=supervised"]) == 2
+    assert "uses no teacher" in capsys.readouterr().err
+
+
+def test_resume_runs_the_sweeps_that_lack_runs_with_what_they_began_with(store, started, document):
+    assert document("resume") == (0, {"store": store.uri, "sweeps": []})
+    assert started == []
+    longer = make_sweep(num_seeds=5, name="longer")
+    save_plan(store, longer, workers=2)
+    code, told = document("resume")
+    assert (code, [found["sweep"] for found in told["sweeps"]]) == (0, ["longer"])
+    ((sweep, _, given),) = started
+    assert (sweep, given["workers"]) == (longer, 2)
+
+
+def test_resume_of_an_unknown_sweep_lists_those_there_are(store, capsys):
+    assert call(["resume", "stabilty"]) == 2
+    assert "there are: stability; did you mean 'stability'?" in capsys.readouterr().err
+    assert call(["resume", "stability", "--dataset", "cifar10"]) == 2
+    assert "there are: digits" in capsys.readouterr().err
+
+
+def test_long_work_is_asked_about_where_somebody_can_answer(folder, started, monkeypatch):
+    plan_sweep = hkrun.sweep.plan_sweep
+
+    def long_plan(*arguments, **named):
+        plan = plan_sweep(*arguments, **named)
+        object.__setattr__(plan, "estimate", SimpleNamespace(seconds=7300.0, basis="x"))
+        return plan
+
+    monkeypatch.setattr(hkrun.sweep, "plan_sweep", long_plan)
+    asked = []
+    monkeypatch.setattr("click.confirm", lambda question, **_: asked.append(question) and False)
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(isatty=lambda: True))
+    assert call(["sweep", "stability"]) == 75
+    assert asked == ["80 runs, about 2:01 h. Start?"]
+    assert call(["sweep", "stability", "--yes"]) == 0
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(isatty=lambda: False))
+    assert call(["sweep", "stability"]) == 0
+    assert len(asked) == 1

@@ -1,0 +1,46 @@
+import json
+import subprocess
+import sys
+
+HEAVY = {
+    "torch",
+    "torchvision",
+    "ray",
+    "mlflow",
+    "matplotlib",
+    "pyarrow",
+    "numpy",
+    "scipy",
+    "pandas",
+    "rich",
+    "jinja2",
+}
+
+
+def loaded_by(statement):
+    """The top-level packages that a fresh interpreter has loaded after a statement."""
+    code = (
+        f"{statement}\nimport json, sys\nprint(json.dumps([name.partition('.')[0] for name in sys.modules]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return set(json.loads(done.stdout.splitlines()[-1]))
+
+
+def test_the_command_line_loads_nothing_heavy():
+    assert not loaded_by("import hkrun.cli") & HEAVY
+
+
+def test_help_and_mistakes_load_nothing_heavy():
+    for arguments in (["--help"], ["sweep", "--help"], ["swep"], ["sweep", "--no-such-option"]):
+        statement = f"from hkrun.cli.program import call\ncall({arguments!r})"
+        assert not loaded_by(statement) & HEAVY, arguments
+
+
+def test_the_package_offers_the_store_without_loading_it_first():
+    loaded = loaded_by("import hkrun")
+    assert "pyarrow" not in loaded
+    assert "pyarrow" in loaded_by("import hkrun\nhkrun.open_store")
+
+
+def test_reading_search_spaces_needs_no_torch_and_no_arrow():
+    assert not loaded_by("import hkrun.spaces") & HEAVY
