@@ -1,0 +1,75 @@
+import json
+import os
+import re
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[1]
+
+
+def test_the_lock_holds_exact_versions_with_hashes_and_no_addresses():
+    text = (REPOSITORY / "requirements.lock").read_text()
+    assert "://" not in text
+    assert "index" not in "".join(line for line in text.splitlines() if line.startswith("-"))
+    blocks = [block for block in re.split(r"\n(?=\S)", text) if not block.startswith("#")]
+    assert len(blocks) > 100
+    for block in blocks:
+        assert re.match(r"[a-z0-9._-]+(\[[a-z0-9,_-]+\])?==[^ ]+( ; .+)? \\\n", block), block
+        assert "--hash=sha256:" in block
+
+
+def test_every_direct_dependency_is_locked():
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
+    wanted = project["project"]["dependencies"] + project["dependency-groups"]["dev"]
+    wanted += project["project"]["optional-dependencies"]["mnist5k"]
+    locked = set(
+        re.findall(r"^([a-z0-9._-]+)==", (REPOSITORY / "requirements.lock").read_text(), re.MULTILINE)
+    )
+    for requirement in wanted:
+        assert re.match(r"[A-Za-z0-9._-]+", requirement)[0] in locked
+
+
+@pytest.mark.slow
+def test_the_wheel_carries_search_spaces_and_data_and_runs_outside_the_repository(tmp_path):
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "--no-deps",
+        "--wheel-dir",
+        str(tmp_path),
+        str(REPOSITORY),
+    ]
+    built = subprocess.run(command, capture_output=True, text=True, check=False)
+    if "No matching distribution found for hatchling" in built.stderr:
+        pytest.skip("the build backend cannot be fetched here")
+    assert built.returncode == 0, built.stderr
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+        archive.extractall(tmp_path / "unpacked")
+    recipes = {
+        f"hkrun/search_spaces/recipes/{path.name}" for path in REPOSITORY.glob("search_spaces/recipes/*")
+    }
+    assert {"hkrun/search_spaces/stability.toml", *recipes} <= names
+    kept = ("*.npz", "*.toml", "*.html", "*.md", "py.typed")
+    data = [path for pattern in kept for path in (REPOSITORY / "hkrun").rglob(pattern)]
+    assert {str(path.relative_to(REPOSITORY)) for path in data} <= names
+    assert not [name for name in names if name.startswith(("tests/", "benchmarks/"))]
+
+    def run(*arguments):
+        environment = {**os.environ, "PYTHONPATH": str(tmp_path / "unpacked")}
+        arguments = [sys.executable, "-P", *arguments]
+        return subprocess.run(
+            arguments, env=environment, cwd=tmp_path, capture_output=True, text=True, check=True
+        ).stdout
+
+    assert run("-c", "import hkrun; print(hkrun.__file__)").startswith(str(tmp_path))
+    plan = json.loads(run("-m", "hkrun", "sweep", "stability", "--dry-run", "--json"))
+    assert (plan["sweep"], plan["runs"]) == ("stability", 80)
