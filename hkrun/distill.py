@@ -254,13 +254,15 @@ def _step_discriminator(
     optimizer.step()
     with torch.no_grad():
         right = (source[:size] > 0).sum() + (source[size:] <= 0).sum()
-        means = source.sigmoid().view(2, size).mean(dim=1) * batch.share
+        belief = source.sigmoid().view(2, size)
+        means = belief.mean(dim=1) * batch.share
         return {
             "loss_discriminator": loss,
             **{f"loss_{name}": part * batch.share for name, part in parts.items() if name == "regularizer"},
             "discriminator_accuracy": right / (2 * size) * batch.share,
             "discriminator_teacher_mean": means[0],
             "discriminator_student_mean": means[1],
+            "discriminator_spread": belief.std() * batch.share,
         }
 
 

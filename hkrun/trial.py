@@ -46,8 +46,9 @@ logger = logging.getLogger("hkrun")
 CHECKPOINT_EVERY_S = 5.0
 REPORT_EVERY_S = 1.0
 
-# A discriminator whose figures stay like this over the last tenth of the epochs gives the student nothing.
-CONSTANT_GAP = 0.01
+# A discriminator that is like this over the last tenth of the epochs gives the student nothing to learn from:
+# it says the same whatever it sees (standard deviation of its probabilities), or it is never wrong.
+CONSTANT_SPREAD = 1e-3
 WINNING_ACCURACY = 0.99
 
 Outcome = dict[str, object]
@@ -328,13 +329,10 @@ def _discriminator_alarms(history: Sequence[Mapping[str, float | None]]) -> list
     def mean(name: str) -> float:
         return sum(float(str(row[name])) for row in tail) / len(tail)
 
-    teacher, student = mean("discriminator_teacher_mean"), mean("discriminator_student_mean")
-    accuracy = mean("discriminator_accuracy")
+    belief, accuracy = mean("discriminator_student_mean"), mean("discriminator_accuracy")
     alarms = []
-    if abs(teacher - student) < CONSTANT_GAP:
-        alarms.append(
-            f"the discriminator is constant: {teacher:.3f} for the teacher, {student:.3f} for the student"
-        )
+    if mean("discriminator_spread") < CONSTANT_SPREAD:
+        alarms.append(f"the discriminator is constant: it says {belief:.3f} to whatever it sees")
     if accuracy > WINNING_ACCURACY:
         alarms.append(f"the discriminator wins outright: it tells {100 * accuracy:.1f} % apart")
     return alarms

@@ -174,7 +174,7 @@ def test_a_term_of_weight_zero_is_not_computed(dataset: Dataset) -> None:
     adversarial = {
         name for name in columns["L_b + L_adv"] if "adversarial" in name or "discriminator" in name
     }
-    assert len(adversarial) == 5
+    assert len(adversarial) == 6
     assert "loss_knowledge" in columns["L_b + L_is"]
     assert not columns["L_b"] & (adversarial | {"loss_knowledge", "loss_regularizer"})
     assert not columns["supervised"] & {"loss_backbone", "loss_knowledge", "loss_adversarial"}

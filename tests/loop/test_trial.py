@@ -218,23 +218,28 @@ def test_settings_of_the_process_are_restored(taught: Store) -> None:
 
 
 @pytest.mark.parametrize(
-    ("teacher", "student", "accuracy", "alarm"),
-    [
-        (0.5, 0.505, 0.6, "constant"),
-        (0.999, 0.001, 1.0, "wins outright"),
-        (0.6, 0.4, 0.7, None),
-    ],
+    ("spread", "accuracy", "alarm"), [(1e-5, 0.5, "constant"), (0.4, 1.0, "wins outright"), (0.05, 0.6, None)]
 )
 def test_alarms_name_a_discriminator_that_teaches_nothing(
-    teacher: float, student: float, accuracy: float, alarm: str | None
+    spread: float, accuracy: float, alarm: str | None
 ) -> None:
     row = {
-        "discriminator_teacher_mean": teacher,
-        "discriminator_student_mean": student,
+        "discriminator_student_mean": 0.5,
+        "discriminator_spread": spread,
         "discriminator_accuracy": accuracy,
     }
     alarms = trial._discriminator_alarms([row] * 20)
     assert [alarm in text for text in alarms] == ([True] if alarm else [])  # type: ignore[operator]
+
+
+def test_summed_weight_norms_make_a_constant_discriminator_and_the_run_says_so(taught: Store) -> None:
+    cell = make_cell(
+        loss__reg_reduction="sum", discriminator__learning_rate=0.1, student__epochs=8, student__drops=()
+    )
+    run_task(make_task(taught, cell, 0), Alone())
+    record = taught.record(cell_id(cell), 0)
+    assert record is not None
+    assert any("constant" in alarm for alarm in record.alarms)
 
 
 # --- kills ------------------------------------------------------------------------------------------------
