@@ -64,15 +64,13 @@ def ui(invocation: Invocation, *, port: int | None, no_browser: bool) -> int:
 
     It answers on this machine only. With MLFLOW_TRACKING_URI set, the links lead to that server.
     """
+    from hkrun.tracking import redact, resolve_uri
     from hkrun.tracking import ui as serve_ui
 
     store = invocation.open_store(create=False)
-    serve_ui(
-        store,
-        port=port,
-        open_browser=not no_browser,
-        say=lambda line: click.echo(line, err=invocation.as_json),
-    )
+    serve_ui(store, port=port, open_browser=not no_browser, say=invocation.say)
+    if invocation.as_json:
+        invocation.print_document({"store": store.uri, "uri": redact(resolve_uri(store))})
     return EXIT_DONE
 
 

@@ -75,8 +75,11 @@ def call(arguments: Sequence[str]) -> int:
     except click.ClickException as error:
         return _refuse(invocation, EXIT_INPUT, [error.format_message()])
     except (KeyboardInterrupt, click.Abort, Interrupted):
-        advice = f"; go on with: {invocation.resumable}" if invocation.resumable else ""
-        return _refuse(invocation, EXIT_INTERRUPTED, [f"interrupted, what is finished is kept{advice}"])
+        return _say_interrupted(invocation)
+    except SystemExit as ending:
+        if ending.code == signal.SIGTERM:  # while Ray starts, SIGTERM is Ray's, which exits with its number
+            return _say_interrupted(invocation)
+        raise
     except Exception as error:
         if isinstance(error, BrokenPipeError) and _reader_is_gone():
             _silence()
@@ -93,6 +96,11 @@ def _invoke(arguments: Sequence[str], invocation: Invocation) -> int:
             return program.invoke(context) or EXIT_DONE
     except click.exceptions.Exit as ending:
         return ending.exit_code
+
+
+def _say_interrupted(invocation: Invocation) -> int:
+    advice = f"; go on with: {invocation.resumable}" if invocation.resumable else ""
+    return _refuse(invocation, EXIT_INTERRUPTED, [f"interrupted, what is finished is kept{advice}"])
 
 
 def _refuse(invocation: Invocation, code: int, problems: Sequence[str]) -> int:

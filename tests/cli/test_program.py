@@ -138,6 +138,14 @@ def test_ctrl_c_exits_with_75_and_says_how_to_go_on(folder, started, monkeypatch
     assert capsys.readouterr().err.endswith("go on with: hkrun resume\n")
 
 
+def test_a_sigterm_that_ray_took_for_itself_exits_with_75_too(folder, started, monkeypatch):
+    def end_as_rays_handler_does(*_, **__):
+        sys.exit(signal.SIGTERM)
+
+    monkeypatch.setattr(hkrun.sweep, "run_sweep", end_as_rays_handler_does)
+    assert call(["sweep", "stability"]) == 75
+
+
 def hkrun_process(statements, *arguments, **options):
     """A fresh process that runs statements, then hkrun."""
     code = f"import sys\n{textwrap.dedent(statements)}\nfrom hkrun.cli.program import call\n"
