@@ -1,0 +1,85 @@
+"""The links of a sweep, opened in a real browser on MLflow's real UI."""
+
+import math
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from browsing import CHROMIUM, WAIT_MS, links_to, open_page, open_view
+from playwright.sync_api import Page, expect
+from sweep_example import fill_store, make_curves, make_summaries, make_sweep
+
+from hkrun.store import open_store
+from hkrun.tracking import Links, serve, sync
+
+expect.set_options(timeout=WAIT_MS)
+REQUIRED = os.environ.get("HKRUN_REQUIRE_BROWSER") == "1"
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.timeout(600),
+    pytest.mark.skipif(not CHROMIUM.exists() and not REQUIRED, reason=f"there is no browser at {CHROMIUM}"),
+]
+SWEEP = make_sweep(num_cells=3, num_seeds=4, epochs=20)
+NAMES = [cell.name for cell in SWEEP.cells]
+TRACES = """() => Array.from(document.querySelectorAll('.js-plotly-plot')).slice(0, 2).map(plot => ({
+    range: plot.layout.xaxis.range,
+    lines: plot.data.filter(trace => trace.uuid).map(trace => ({name: trace.uuid, x: trace.x, y: trace.y})),
+    bands: plot.data.filter(trace => trace.fill === 'tozeroy').length,
+    drawn: Array.from(plot.querySelectorAll('path.js-line')).map(path => path.getBoundingClientRect().width),
+}))"""
+
+
+@pytest.fixture(scope="module")
+def links(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Links]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        store = open_store(tmp_path_factory.mktemp("ui") / "store")
+        fill_store(store, SWEEP)
+        sync(SWEEP, store, summaries=make_summaries(store, SWEEP), files={"report.md": b"# The report\n"})
+        with serve(store) as server:
+            yield links_to(store, "stability-digits", address=server.address)
+
+
+@pytest.fixture(scope="module")
+def page() -> Iterator[Page]:
+    with open_page() as opened:
+        yield opened
+
+
+def test_the_experiment_shows_the_cells(page: Page, links: Links) -> None:
+    page.goto(links.experiment)
+    for name in NAMES:
+        expect(page.get_by_role("link", name=name, exact=True)).to_be_visible()
+
+
+def test_the_view_shows_a_mean_line_per_cell_over_its_seeds(page: Page, links: Links, tmp_path: Path) -> None:
+    open_view(page, links, num_cells=3)
+    whole, late = page.evaluate(TRACES)
+    for chart in (whole, late):
+        lines: dict[str, Any] = {line["name"]: line for line in chart["lines"]}
+        assert len(lines) == len(NAMES)
+        for name in NAMES:
+            curves = [make_curves(name, seed, epochs=20)["error_pct"].to_pylist() for seed in SWEEP.seeds]
+            means = [math.fsum(run[epoch] for run in curves) / 4 for epoch in range(20)]
+            line = lines[f"param.cell.name.{name}"]
+            first = 1 if chart is whole else line["x"][0]  # the second chart asks for the late epochs only
+            assert line["x"] == list(range(first, 21))
+            assert line["y"] == pytest.approx(means[-len(line["y"]) :], rel=1e-9)
+        assert chart["bands"] == 3
+        assert sum(width > 100 for width in chart["drawn"]) >= 3
+    assert late["range"] == [16, 20]
+    assert late["lines"][0]["x"][0] <= 16
+    for name in NAMES:
+        expect(page.get_by_text(f"Group: {name}", exact=True)).to_be_visible()
+    assert page.get_by_text("12 matching runs").is_visible()
+    page.screenshot(path=tmp_path / "view.png")
+
+
+def test_the_comparison_shows_the_cells_side_by_side(page: Page, links: Links) -> None:
+    page.goto(links.comparison)
+    expect(page.get_by_role("heading", name="Comparing 3 Runs from 1 Experiment")).to_be_visible()
+    for name in NAMES:
+        expect(page.get_by_role("cell", name=name, exact=True).first).to_be_visible()
+    expect(page.locator(".js-plotly-plot").first).to_be_visible()
