@@ -70,7 +70,7 @@ class StoreError(HkrunError):
     exit_code = EXIT_STORE
 
 
-class Interrupted(HkrunError):
+class Interrupted(HkrunError):  # noqa: N818 - what the user did, not an error
     """The user stopped the command. Running it again goes on where it was."""
 
     exit_code = EXIT_INTERRUPTED

@@ -1,8 +1,8 @@
 """Seeds: (seed, purpose, index) -> an independent 64-bit number.
 
 A run's seed never feeds a generator directly. Each purpose draws from its own stream, so that switching one
-part off (the discriminator, say) leaves every other stream as it was, and seed k means the same initialisation,
-data order and augmentation in every cell: comparisons between cells are paired.
+part off (the discriminator, say) leaves every other stream as it was, and seed k means the same
+initialisation, data order and augmentation in every cell: comparisons between cells are paired.
 """
 
 import hashlib
