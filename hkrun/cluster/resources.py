@@ -1,0 +1,169 @@
+"""What a machine or a Ray cluster has, and how many tasks fit on it at once.
+
+A request that does not fit hangs in Ray without a word, so the decision is made here, before anything starts.
+"""
+
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hkrun.errors import ResourceError
+
+# One process of a task: Python, torch and Ray take 0.4 GiB (docs/ray.md), data and activations the rest.
+BYTES_PER_PROCESS = 1 << 30
+
+CGROUPS = Path("/sys/fs/cgroup")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Node:
+    """What one machine offers.
+
+    Attributes:
+        cpus: CPUs that processes may use.
+        gpus: GPUs that processes may use.
+        memory_bytes: Memory that processes may use.
+    """
+
+    cpus: int
+    gpus: int
+    memory_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What one task asks for.
+
+    Attributes:
+        workers: Processes that train the task together.
+        threads: CPUs of each process.
+        device: "cpu", or "cuda" for one GPU per process.
+    """
+
+    workers: int
+    threads: int
+    device: str
+
+
+def check_fit(request: Request, nodes: Sequence[Node], *, place: str) -> int:
+    """Decides how many tasks run at once.
+
+    Args:
+        request: What each task asks for.
+        nodes: What there is. A process lies on one node; the processes of a task may lie on several.
+        place: What the nodes are called in the message, such as "this machine".
+
+    Returns:
+        The number of tasks that run at once, at least 1.
+
+    Raises:
+        ResourceError: Not one task fits. Says what was asked for, what there is, and what would fit.
+    """
+    room = sum(_room(request, node) for node in nodes)
+    if room >= request.workers:
+        return room // request.workers
+    raise ResourceError(
+        f"{_describe_request(request)}, but {place} has {_describe_nodes(nodes)}; "
+        f"{_suggest(request, nodes, room)}"
+    )
+
+
+def _room(request: Request, node: Node) -> int:
+    """How many processes fit on a node."""
+    limits = [node.cpus // request.threads, node.memory_bytes // BYTES_PER_PROCESS]
+    if request.device == "cuda":
+        limits.append(node.gpus)
+    return min(limits)
+
+
+def _describe_request(request: Request) -> str:
+    parts = [_count(request.threads, "CPU")]
+    if request.device == "cuda":
+        parts.append("1 GPU")
+    each = f"{', '.join(parts)} and {_gib(BYTES_PER_PROCESS)} of memory each"
+    return f"--workers {request.workers} asks for {_count(request.workers, 'process', 'processes')} of {each}"
+
+
+def _describe_nodes(nodes: Sequence[Node]) -> str:
+    cpus = _count(sum(node.cpus for node in nodes), "CPU")
+    gpus = _count(sum(node.gpus for node in nodes), "GPU") if any(node.gpus for node in nodes) else "no GPU"
+    memory = _gib(sum(node.memory_bytes for node in nodes))
+    spread = f" on {len(nodes)} nodes" if len(nodes) > 1 else ""
+    return f"{cpus}, {gpus} and {memory} of memory{spread}"
+
+
+def _suggest(request: Request, nodes: Sequence[Node], room: int) -> str:
+    if room:
+        return f"--workers {room} would fit"
+    if request.device == "cuda" and not any(node.gpus for node in nodes):
+        return "device cpu would fit" if _fits_on_cpu(request, nodes) else "no device fits"
+    threads = max((node.cpus for node in nodes if node.memory_bytes >= BYTES_PER_PROCESS), default=0)
+    if 0 < threads < request.threads:
+        return f"{_count(threads, 'thread')} per process would fit"
+    return "not even one process fits"
+
+
+def _fits_on_cpu(request: Request, nodes: Sequence[Node]) -> bool:
+    on_cpu = Request(workers=request.workers, threads=request.threads, device="cpu")
+    return sum(_room(on_cpu, node) for node in nodes) >= request.workers
+
+
+def _count(number: int, one: str, many: str | None = None) -> str:
+    return f"{number} {one if number == 1 else many or one + 's'}"
+
+
+def _gib(num_bytes: int) -> str:
+    return f"{num_bytes / (1 << 30):.3g} GiB"
+
+
+def local_node(*, gpus: bool) -> Node:
+    """What this process may use of its machine: its CPU affinity and its control groups count.
+
+    Args:
+        gpus: Whether to look for GPUs, which takes the import of torch.
+    """
+    memory: float = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    quota = math.inf
+    for folder in _control_groups():
+        quota = min(quota, parse_cpu_max(_read(folder / "cpu.max")))
+        memory = min(memory, parse_memory_max(_read(folder / "memory.max")))
+    return Node(
+        cpus=max(1, int(min(len(os.sched_getaffinity(0)), quota))),
+        gpus=_count_gpus() if gpus else 0,
+        memory_bytes=int(memory),
+    )
+
+
+def parse_cpu_max(text: str) -> float:
+    """CPUs that a control group's `cpu.max` grants, such as "150000 100000"; infinity without a limit."""
+    quota, _, period = text.strip().partition(" ")
+    return int(quota) / int(period) if quota.isdigit() and period.isdigit() else math.inf
+
+
+def parse_memory_max(text: str) -> float:
+    """Bytes that a control group's `memory.max` grants; infinity without a limit."""
+    return int(text) if text.strip().isdigit() else math.inf
+
+
+def _control_groups() -> list[Path]:
+    """The folders of this process's control group and of all above it (version 2)."""
+    for line in _read(Path("/proc/self/cgroup")).splitlines():
+        if line.startswith("0::"):
+            own = CGROUPS / line[3:].strip("/")
+            return [own, *(parent for parent in own.parents if parent.is_relative_to(CGROUPS))]
+    return [CGROUPS]
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError:
+        return ""
+
+
+def _count_gpus() -> int:
+    import torch
+
+    return torch.cuda.device_count()

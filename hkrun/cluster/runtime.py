@@ -1,0 +1,288 @@
+"""Ray's life around one list of tasks: started or joined, silent, and gone without a trace."""
+
+import logging
+import os
+import secrets
+import shutil
+import signal
+import socket
+import tempfile
+import threading
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from hkrun.cluster.output import output_to
+from hkrun.cluster.resources import Node, Request, check_fit, local_node
+from hkrun.errors import HkrunError, ResourceError
+
+# Tasks exchange a few kilobytes; Ray's default is a third of the memory.
+OBJECT_STORE_BYTES = 128 << 20
+
+# Ray puts Unix sockets under its folder, whose paths may have 107 bytes; it adds up to 75 of them.
+LONGEST_TEMPORARY_FOLDER = 28
+
+# Ray reads these in this process, in its own and in the trials'. A value that the user has set stays.
+SETTINGS = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # else a FutureWarning in every process without a GPU
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",  # relative paths of the user mean what they meant on the command line
+    "RAY_AIR_NEW_OUTPUT": "0",  # the older reporter is silent at verbosity 0, the newer is not
+    "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",  # prints of workers go where their stdout goes
+    "RAY_TRAIN_ENABLE_WORKER_STRUCTURED_LOGGING": "0",
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",  # a worker group's end is seen after half a second, not two
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # CSV, JSON and TensorBoard files that nobody reads
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C is ours
+    "TUNE_GLOBAL_CHECKPOINT_S": "86400",  # snapshots for a Tuner.restore that is never called
+    "TUNE_MAX_PENDING_TRIALS_PG": "1000",  # the schedule limits how many there are
+    "TUNE_WARN_INSUFFICENT_RESOURCE_THRESHOLD_S": "86400",  # the fit was checked before (the typo is Ray's)
+}
+
+# Ray sets the format of its logger's handlers, which are then ours.
+_LOGGING: dict[str, Any] = {
+    "log_to_driver": False,
+    "logging_level": "INFO",
+    "logging_format": "%(asctime)s %(levelname)s %(name)s: %(message)s",
+}
+
+
+def find_slots(request: Request, *, log_folder: Path) -> int:
+    """How many tasks run at once here, or on the cluster that RAY_ADDRESS names.
+
+    Raises:
+        ResourceError: Not one fits, or the cluster cannot be reached.
+    """
+    if not os.environ.get("RAY_ADDRESS"):
+        return check_fit(request, [local_node(gpus=request.device == "cuda")], place="this machine")
+    with ray_running(request, log_folder=log_folder) as slots:
+        return slots
+
+
+@contextmanager
+def ray_running(request: Request, *, log_folder: Path) -> Iterator[int]:
+    """Joins the cluster that RAY_ADDRESS names, or starts one of this machine alone, while the block runs.
+
+    Nothing of Ray reaches the terminal: what it logs here goes to `ray.log` in the log folder, and where the
+    block raises, the logs of its own processes are kept in `ray/` beside it. SIGINT and SIGTERM raise
+    KeyboardInterrupt in the block. Nothing starts if the request does not fit.
+
+    Yields:
+        How many tasks run at once.
+
+    Raises:
+        ResourceError: Not one task fits, or the cluster cannot be reached.
+    """
+    address = os.environ.get("RAY_ADDRESS")
+    if not address:
+        here = local_node(gpus=request.device == "cuda")
+        slots = check_fit(request, [here], place="this machine")
+    log_folder.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        stack.enter_context(_environment({"OMP_NUM_THREADS": str(request.threads)}, SETTINGS))
+        stack.enter_context(_quiet(log_folder / "ray.log"))
+        interrupts = stack.enter_context(_Interrupts())
+        if not address:
+            stack.enter_context(_own_cluster(here, log_folder=log_folder, dashboard=request.workers > 1))
+        else:
+            stack.enter_context(_joined_cluster(address))
+            slots = check_fit(request, _cluster_nodes(), place=f"the Ray cluster at {address}")
+        interrupts.install()  # again: ray.init takes SIGTERM for itself
+        try:
+            yield slots
+        finally:
+            interrupts.ignore()  # an impatient second Ctrl-C must not leave processes behind
+
+
+@contextmanager
+def _own_cluster(node: Node, *, log_folder: Path, dashboard: bool) -> Iterator[None]:
+    """A cluster of this machine alone.
+
+    Ray's processes die with this one, however it dies: the kernel kills those that it started (PDEATHSIG),
+    and the others end when those are gone.
+
+    Args:
+        node: What it may use.
+        log_folder: Where its logs are kept if the block raises.
+        dashboard: Whether to run Ray's dashboard; Ray Train cannot clean up after a killed trial without it.
+    """
+    import ray
+
+    _ensure_token()
+    folder = _make_folder()
+    try:
+        ray.init(
+            address="local",
+            num_cpus=node.cpus,
+            num_gpus=node.gpus,
+            object_store_memory=OBJECT_STORE_BYTES,
+            include_dashboard=dashboard,
+            **_LOGGING,
+            _temp_dir=str(folder),
+        )
+        yield
+    except Exception:
+        with suppress(OSError, shutil.Error):
+            shutil.copytree(folder / "session_latest" / "logs", log_folder / "ray", dirs_exist_ok=True)
+        raise
+    finally:
+        # Ray's C++ side writes to stderr when a signal to the process group ends its processes before us.
+        with output_to(log_folder / "ray.log"):
+            ray.shutdown()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _joined_cluster(address: str) -> Iterator[None]:
+    """The cluster at an address; its processes get the settings through the runtime environment."""
+    import ray
+
+    names = ["OMP_NUM_THREADS", *SETTINGS, *(name for name in os.environ if name.startswith("HKRUN_"))]
+    try:
+        _knock(address)
+        ray.init(
+            address=address,
+            runtime_env={"env_vars": {name: os.environ[name] for name in names}},
+            **_LOGGING,
+        )
+    except (OSError, ValueError, RuntimeError, ray.exceptions.AuthenticationError) as error:
+        raise ResourceError(f"RAY_ADDRESS={address}: cannot join this Ray cluster: {error}") from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _knock(address: str) -> None:
+    """Checks that somebody listens at an address, where Ray would try for minutes.
+
+    Raises:
+        ValueError: No address of a cluster's head.
+        OSError: Nobody listens.
+    """
+    if address == "auto":
+        return
+    host, _, port = address.rpartition(":")
+    if "/" in host or not port.isdigit():
+        raise ValueError("expected host:port of its head, or auto")
+    socket.create_connection((host, int(port)), timeout=10).close()
+
+
+def _cluster_nodes() -> list[Node]:
+    import ray
+
+    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    alive = [node["Resources"] for node in nodes if node["Alive"]]
+    return [
+        Node(
+            cpus=int(resources.get("CPU", 0)),
+            gpus=int(resources.get("GPU", 0)),
+            memory_bytes=int(resources.get("memory", 0)),
+        )
+        for resources in alive
+    ]
+
+
+def _make_folder() -> Path:
+    """A new folder for Ray's sockets and logs, with a path short enough for a socket."""
+    base = tempfile.gettempdir()
+    short = len(base) <= LONGEST_TEMPORARY_FOLDER
+    return Path(tempfile.mkdtemp(prefix="hkrun-", dir=base if short else "/tmp"))  # noqa: S108
+
+
+def _ensure_token() -> None:
+    """Makes sure that there is a token that only the user can read; Ray would write one that all can."""
+    if os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH"):
+        return
+    path = Path.home() / ".ray" / "auth_token"
+    try:
+        path.parent.mkdir(mode=0o700, exist_ok=True)
+        if not path.exists():
+            descriptor, written = tempfile.mkstemp(dir=path.parent)  # 0600
+            with os.fdopen(descriptor, "w") as file:
+                file.write(secrets.token_hex(32))
+            with suppress(FileExistsError):
+                os.link(written, path)  # never over one that another process has just made
+            Path(written).unlink()
+        path.chmod(0o600)
+    except OSError as error:
+        raise HkrunError(
+            f"{path}: cannot write Ray's token ({error}); RAY_AUTH_TOKEN may hold one instead"
+        ) from error
+
+
+@contextmanager
+def _environment(values: Mapping[str, str], defaults: Mapping[str, str]) -> Iterator[None]:
+    """Sets environment variables, defaults only where the user has set none, and puts all back as it was."""
+    before = dict(os.environ)
+    os.environ.update(values)
+    for name, value in defaults.items():
+        os.environ.setdefault(name, value)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+@contextmanager
+def _quiet(log_file: Path) -> Iterator[None]:
+    """Sends Ray's log records, and this package's, to a file, and hides the warnings of Ray's modules."""
+    import ray  # noqa: F401  (its import sets up the logger that is changed here)
+
+    handler = logging.FileHandler(log_file)
+    loggers = [logging.getLogger(name) for name in ("ray", "hkrun.cluster")]
+    before = [(logger.handlers[:], logger.level, logger.propagate) for logger in loggers]
+    for logger in loggers:
+        logger.handlers[:] = [handler]
+        logger.propagate = False
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module=r"ray(\.|$)")
+            yield
+    finally:
+        for logger, (handlers, level, propagate) in zip(loggers, before, strict=True):
+            logger.handlers[:] = handlers
+            logger.setLevel(level)
+            logger.propagate = propagate
+        handler.close()
+
+
+class _Interrupts:
+    """SIGINT and SIGTERM while Ray runs. Only the main thread can take them; elsewhere this does nothing."""
+
+    SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+    def __enter__(self) -> "_Interrupts":
+        self._usable = threading.current_thread() is threading.main_thread()
+        self._before = [(number, signal.getsignal(number)) for number in self.SIGNALS]
+        self.install()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._usable:
+            for number, handler in self._before:
+                signal.signal(number, handler)
+
+    def install(self) -> None:
+        """From now on both raise KeyboardInterrupt."""
+        self._set(_raise_interrupt)
+
+    def ignore(self) -> None:
+        """From now on both do nothing."""
+        self._set(_do_nothing)
+
+    def _set(self, handler: Callable[[int, FrameType | None], None]) -> None:
+        if self._usable:
+            for number in self.SIGNALS:
+                signal.signal(number, handler)
+
+
+def _raise_interrupt(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+    raise KeyboardInterrupt
+
+
+def _do_nothing(number: int, frame: FrameType | None) -> None:
+    pass

@@ -1,0 +1,126 @@
+"""Which task runs next, which is tried again, and when all is over. Pure decisions; Ray carries them out."""
+
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+# A task whose process died is tried again twice, after 2 and 8 seconds: enough for a lost node to leave Ray's
+# books, little enough not to be felt.
+MAX_RETRIES = 2
+FIRST_WAIT_S = 2.0
+WAIT_FACTOR = 4.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskResult:
+    """How a task ended.
+
+    Attributes:
+        outcomes: What its function returned; None if it did not return.
+        error: Why it did not return, in one line; None if it did, or if it was stopped.
+        retries: How often it was started again after its process had died.
+    """
+
+    outcomes: list[dict[str, object]] | None = None
+    error: str | None = None
+    retries: int = 0
+
+    @property
+    def failed(self) -> bool:
+        """Whether it could not return, or one of its runs failed. Divergence is a result."""
+        return self.error is not None or any(run["status"] == "failed" for run in self.outcomes or ())
+
+
+class Schedule:
+    """The state of a list of tasks, each known by its index.
+
+    Args:
+        num_tasks: How many there are.
+        slots: How many run at once.
+        fail_fast: Whether the first failed result ends everything.
+        clock: Seconds that only grow.
+    """
+
+    def __init__(
+        self, num_tasks: int, *, slots: int, fail_fast: bool, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._num_tasks = num_tasks
+        self._slots = slots
+        self._fail_fast = fail_fast
+        self._clock = clock
+        self._fresh = deque(range(num_tasks))
+        self._resting: dict[int, float] = {}  # tasks to be tried again, and when
+        self._running: set[int] = set()
+        self._retries: dict[int, int] = {}
+        self._results: dict[int, TaskResult] = {}
+        self._failed_fast = False
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing is left to start or to wait for."""
+        return self._failed_fast or len(self._results) == self._num_tasks
+
+    def take(self) -> int | None:
+        """Takes the task that starts now, or None: those that are tried again first, as they have begun."""
+        if self.finished or len(self._running) >= self._slots:
+            return None
+        now = self._clock()
+        index = next((index for index, start in self._resting.items() if start <= now), None)
+        if index is not None:
+            del self._resting[index]
+        elif self._fresh:
+            index = self._fresh.popleft()
+        else:
+            return None
+        self._running.add(index)
+        return index
+
+    def retries(self, index: int) -> int:
+        """How often a task has been tried again so far."""
+        return self._retries.get(index, 0)
+
+    def has_result(self, index: int) -> bool:
+        """Whether a task has ended for good."""
+        return index in self._results
+
+    def returned(self, index: int, outcomes: Sequence[Mapping[str, object]]) -> TaskResult:
+        """Notes that a task's function has returned."""
+        return self._end(index, TaskResult(outcomes=list(map(dict, outcomes)), retries=self.retries(index)))
+
+    def raised(self, index: int, error: str) -> TaskResult:
+        """Notes that a task's function has raised: the code is at fault, so it is not tried again."""
+        return self._end(index, TaskResult(error=error, retries=self.retries(index)))
+
+    def stopped(self, index: int) -> TaskResult:
+        """Notes that a task was stopped on purpose."""
+        return self._end(index, TaskResult(retries=self.retries(index)))
+
+    def died(self, index: int, reason: str) -> TaskResult | None:
+        """Notes that a task's process has died.
+
+        Returns:
+            None if the task will be tried again, its result if it has died too often.
+        """
+        retries = self.retries(index)
+        if retries == MAX_RETRIES:
+            return self._end(
+                index, TaskResult(error=f"{reason} (tried {retries + 1} times)", retries=retries)
+            )
+        self._retries[index] = retries + 1
+        self._resting[index] = self._clock() + FIRST_WAIT_S * WAIT_FACTOR**retries
+        return None
+
+    def release(self, index: int) -> None:
+        """Notes that a task's slot is free, whether or not the task has ended for good."""
+        self._running.discard(index)
+
+    def results(self) -> list[TaskResult]:
+        """The results in the order of the tasks; an empty one for a task that did not get so far."""
+        empty = TaskResult()
+        return [self._results.get(index, empty) for index in range(self._num_tasks)]
+
+    def _end(self, index: int, result: TaskResult) -> TaskResult:
+        self._results[index] = result
+        self._failed_fast |= self._fail_fast and result.failed
+        return result

@@ -1,0 +1,148 @@
+"""Ray Train: one task trained by several workers together."""
+
+import logging
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ray import train
+from ray.exceptions import RayActorError
+from ray.train.torch import TorchConfig
+from ray.train.v2.api.config import FailureConfig, RunConfig, ScalingConfig
+from ray.train.v2.api.exceptions import TrainingFailedError, WorkerGroupError
+from ray.train.v2.torch.torch_trainer import TorchTrainer
+from ray.util.queue import Queue
+
+from hkrun.cluster.output import output_to
+from hkrun.training import Context
+from hkrun.trial import Outcome, Task
+
+logger = logging.getLogger(__name__)
+
+# A worker group that cannot start is given up after three timeouts of a minute; Ray's default is never.
+MAX_FAILED_STARTS = 2
+
+
+class WorkerDiedError(Exception):
+    """A process of the worker group died, or the group could not be started; the task is not at fault."""
+
+
+class WorkerFailedError(Exception):
+    """The task's function raised on a worker."""
+
+
+@dataclass(frozen=True)
+class TrainContext:
+    """A worker of Ray Train's group, in which torch.distributed is initialised.
+
+    Progress goes straight from rank 0 to the driver function. `ray.train.report` is a barrier of all workers
+    that waits for the controller's next poll: it would slow short epochs, and hang if one worker skips it.
+    """
+
+    rank: int
+    world_size: int
+    queue: Queue
+
+    def report(self, progress: Mapping[str, object]) -> None:
+        """Passes rank 0's progress on, without waiting."""
+        if self.rank == 0:
+            put: Any = self.queue.actor.put_nowait
+            put.remote(dict(progress))
+
+
+def train_task(
+    task: Task,
+    *,
+    workers: int,
+    function: Callable[[Task, Context], list[Outcome]],
+    log_file: Path,
+    storage: Path,
+    report: Callable[[Mapping[str, object]], None],
+) -> list[Outcome]:
+    """Runs a task's function on every worker of a new group, and waits for it.
+
+    Args:
+        task: What to do.
+        workers: Number of workers; each has the task's threads as CPUs, and a GPU where its device is "cuda".
+        function: What every worker calls.
+        log_file: Where the workers' output goes.
+        storage: A folder for Ray Train's own state. Nothing in it outlives the sweep.
+        report: Called with rank 0's progress.
+
+    Returns:
+        What the function returned on rank 0.
+
+    Raises:
+        WorkerDiedError: A worker died; another try may succeed.
+        WorkerFailedError: The function raised.
+    """
+    on_gpu = task.device == "cuda"
+    queue = Queue(actor_options={"num_cpus": 0})
+    trainer = TorchTrainer(
+        _work,
+        train_loop_config={"task": task, "function": function, "queue": queue, "log_file": log_file},
+        torch_config=TorchConfig(backend="nccl" if on_gpu else "gloo"),
+        scaling_config=ScalingConfig(
+            num_workers=workers,
+            use_gpu=on_gpu,
+            resources_per_worker={"CPU": task.threads} | ({"GPU": 1} if on_gpu else {}),
+        ),
+        run_config=RunConfig(
+            name=task.name,
+            storage_path=str(storage),
+            # One place decides about further tries: the schedule.
+            failure_config=FailureConfig(max_failures=0, controller_failure_limit=MAX_FAILED_STARTS),
+        ),
+    )
+    try:
+        with _forwarding(queue, report):
+            result: Any = trainer.fit()
+            return list(result.return_value)
+    except TrainingFailedError as error:
+        raise classify(error) from error
+
+
+def _work(config: dict[str, Any]) -> Any:
+    """What runs on each worker."""
+    here = train.get_context()
+    context = TrainContext(here.get_world_rank(), here.get_world_size(), config["queue"])
+    log_file: Path = config["log_file"]
+    with output_to(log_file.with_suffix(f".{context.rank}.log")):
+        try:
+            return config["function"](config["task"], context)
+        except Exception:
+            logger.exception("rank %d", context.rank)
+            raise
+
+
+def classify(error: TrainingFailedError) -> Exception:
+    """Tells a death from a mistake. A worker that loses its peer raises too, so one death explains all."""
+    if not isinstance(error, WorkerGroupError):
+        return WorkerDiedError(f"Ray Train: {error}")
+    failures = error.worker_failures
+    for rank, failure in sorted(failures.items()):
+        if isinstance(failure, RayActorError):
+            return WorkerDiedError(f"worker {rank} of the group died")
+    rank = min(failures)
+    return WorkerFailedError(f"{type(failures[rank]).__name__}: {failures[rank]} (on worker {rank})")
+
+
+@contextmanager
+def _forwarding(queue: Queue, report: Callable[[Mapping[str, object]], None]) -> Iterator[None]:
+    """Calls `report` with what comes through the queue for as long as the block runs."""
+
+    def forward() -> None:
+        while (progress := queue.get()) is not None:
+            report(progress)
+
+    thread = threading.Thread(target=forward, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        queue.put(None)
+        thread.join()
+        queue.shutdown()

@@ -1,0 +1,123 @@
+"""Tasks that need no training, in a module that Ray's processes can import."""
+
+import os
+import signal
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class FakeTask:
+    """What `run_tasks` knows of a task, and where this one leaves its traces.
+
+    Attributes:
+        does: The name of a function of this module.
+        folder: Where its attempts are counted.
+    """
+
+    name: str
+    does: str = "finish"
+    folder: str = ""
+    threads: int = 1
+    device: str = "cpu"
+
+
+def run(task, context):
+    return globals()[task.does](task, context)
+
+
+def outcome(**values):
+    return [{"seed": 0, "status": "finished", "pid": os.getpid(), **values}]
+
+
+def attempt(task, context) -> int:
+    """How often this worker of the task has been started, this time included."""
+    marks = Path(task.folder) / f"{task.name}.{context.rank}"
+    with marks.open("a") as file:
+        file.write(f"{os.getpid()}\n")
+    return len(marks.read_text().split())
+
+
+def finish(task, context):
+    return outcome(name=task.name)
+
+
+def tell(task, context):
+    print(f"{task.name} prints", flush=True)  # noqa: T201
+    os.system(f"echo {task.name} has children")
+    for epoch in (1, 2, 3):
+        context.report({"epoch": epoch})
+    return outcome(threads=os.environ["OMP_NUM_THREADS"], cwd=str(Path.cwd()))
+
+
+def fail(task, context):
+    raise ValueError(f"{task.name} is wrong")
+
+
+def leave(task, context):
+    raise SystemExit(3)
+
+
+def sleep(task, context):
+    attempt(task, context)
+    for epoch in range(3000):
+        context.report({"epoch": epoch})
+        time.sleep(0.1)
+
+
+def die_once(task, context):
+    """Dies at its second epoch, and goes on from there."""
+    if attempt(task, context) == 1:
+        context.report({"epoch": 1})
+        os.kill(os.getpid(), signal.SIGKILL)
+    context.report({"epoch": 2})
+    return outcome(attempts=attempt(task, context) - 1)
+
+
+def die(task, context):
+    attempt(task, context)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def all_reduce(task, context):
+    import torch
+
+    total = torch.tensor([float(context.rank + 1)])
+    torch.distributed.all_reduce(total)
+    context.report({"epoch": 1, "rank": context.rank})
+    return outcome(total=float(total), world_size=context.world_size, backend=torch.distributed.get_backend())
+
+
+def fail_on_rank_1(task, context):
+    if context.rank == 1:
+        raise ValueError("rank 1 is wrong")
+    return all_reduce(task, context)  # waits for rank 1 for ever
+
+
+def die_once_on_rank_1(task, context):
+    if context.rank == 1 and attempt(task, context) == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return all_reduce(task, context)
+
+
+def kill_driver_once(task, context):
+    """Kills the process in which the task's Ray Train trainer waits, and waits for its own end."""
+    if attempt(task, context) == 1:
+        if context.rank == 0:
+            os.kill(trial_actor(), signal.SIGKILL)
+        time.sleep(600)
+    return all_reduce(task, context)
+
+
+def trial_actor() -> int:
+    """The id of the process of the one trial that runs beside this one under the same raylet."""
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            title = (process / "cmdline").read_bytes()
+            parent = int((process / "stat").read_text().rpartition(")")[2].split()[1])
+        except OSError:
+            continue
+        if title.startswith(b"ray::ImplicitFunc") and parent == os.getppid():
+            return int(process.name)
+    raise LookupError("no trial's actor")

@@ -1,0 +1,129 @@
+import pytest
+
+from hkrun.cluster.schedule import MAX_RETRIES, Schedule, TaskResult
+
+FINISHED = [{"seed": 0, "status": "finished"}]
+DIVERGED = [{"seed": 0, "status": "diverged"}]
+FAILED = [{"seed": 0, "status": "finished"}, {"seed": 1, "status": "failed"}]
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_tasks_start_in_order_and_no_more_at_once_than_there_are_slots():
+    schedule = Schedule(3, slots=2, fail_fast=False)
+    assert [schedule.take(), schedule.take(), schedule.take()] == [0, 1, None]
+    schedule.returned(0, FINISHED)
+    assert schedule.take() is None  # its process is still there
+    schedule.release(0)
+    assert schedule.take() == 2
+
+
+def test_results_stand_in_the_order_of_the_tasks_not_of_their_ends():
+    schedule = Schedule(2, slots=2, fail_fast=False)
+    schedule.take(), schedule.take()
+    schedule.raised(1, "boom")
+    assert not schedule.finished
+    schedule.returned(0, FINISHED)
+    assert schedule.finished
+    assert schedule.results() == [TaskResult(outcomes=FINISHED), TaskResult(error="boom")]
+
+
+def test_a_task_whose_process_died_rests_and_is_then_tried_before_fresh_ones():
+    clock = Clock()
+    schedule = Schedule(3, slots=1, fail_fast=False, clock=clock)
+    assert schedule.take() == 0
+    assert schedule.died(0, "killed") is None
+    schedule.release(0)
+    assert schedule.take() == 1  # nobody waits for a resting task
+    schedule.release(1)
+    clock.now += 1.9
+    assert schedule.take() == 2
+    schedule.release(2)
+    clock.now += 0.2
+    assert schedule.take() == 0
+    assert schedule.retries(0) == 1
+
+
+def test_the_rest_before_a_retry_grows():
+    clock = Clock()
+    schedule = Schedule(1, slots=1, fail_fast=False, clock=clock)
+    for wait_s in (2.0, 8.0):
+        assert schedule.take() == 0
+        schedule.died(0, "killed")
+        schedule.release(0)
+        clock.now += wait_s - 0.1
+        assert schedule.take() is None
+        clock.now += 0.2
+
+
+def test_a_task_whose_process_always_dies_fails_and_says_how_often_it_was_tried():
+    clock = Clock()
+    schedule = Schedule(1, slots=1, fail_fast=False, clock=clock)
+    for _ in range(MAX_RETRIES):
+        schedule.take()
+        assert schedule.died(0, "killed") is None
+        schedule.release(0)
+        clock.now += 60
+        assert not schedule.finished
+    schedule.take()
+    result = schedule.died(0, "killed")
+    assert result == TaskResult(error="killed (tried 3 times)", retries=2)
+    assert schedule.finished
+
+
+def test_a_result_after_a_retry_tells_of_the_retry():
+    clock = Clock()
+    schedule = Schedule(1, slots=1, fail_fast=False, clock=clock)
+    schedule.take()
+    schedule.died(0, "killed")
+    schedule.release(0)
+    clock.now += 60
+    schedule.take()
+    assert schedule.returned(0, FINISHED) == TaskResult(outcomes=FINISHED, retries=1)
+
+
+@pytest.mark.parametrize("end", ["raised", "a run failed", "died"])
+def test_fail_fast_ends_everything_at_the_first_failure(end):
+    clock = Clock()
+    schedule = Schedule(3, slots=1, fail_fast=True, clock=clock)
+    for _ in range(MAX_RETRIES if end == "died" else 0):
+        schedule.take()
+        schedule.died(0, "killed")
+        assert not schedule.finished  # a death that is mended is no failure
+        schedule.release(0)
+        clock.now += 60
+    assert schedule.take() == 0
+    if end == "raised":
+        schedule.raised(0, "boom")
+    elif end == "died":
+        schedule.died(0, "killed")
+    else:
+        schedule.returned(0, FAILED)
+    schedule.release(0)
+    assert schedule.finished
+    assert schedule.take() is None
+    assert schedule.results()[1:] == [TaskResult(), TaskResult()]
+
+
+def test_fail_fast_goes_on_after_a_diverged_run_and_a_stopped_task():
+    schedule = Schedule(3, slots=3, fail_fast=True)
+    for _ in range(3):
+        schedule.take()
+    schedule.returned(0, DIVERGED)
+    schedule.stopped(1)
+    assert not schedule.finished
+
+
+def test_without_fail_fast_a_failure_ends_nothing():
+    schedule = Schedule(2, slots=1, fail_fast=False)
+    schedule.take()
+    schedule.raised(0, "boom")
+    schedule.release(0)
+    assert schedule.take() == 1
+    assert not schedule.finished

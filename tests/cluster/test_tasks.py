@@ -1,0 +1,140 @@
+"""Lists of tasks on a cluster, one process per task."""
+
+import os
+from pathlib import Path
+
+import pytest
+from fake_tasks import FakeTask, run
+from ray.tune.schedulers import FIFOScheduler
+
+from hkrun.cluster import run_tasks
+from hkrun.errors import ResourceError
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
+
+
+def run_fakes(tasks, observer, folder, *, workers=1, fail_fast=False):
+    return run_tasks(
+        tasks,
+        workers=workers,
+        observer=observer,
+        fail_fast=fail_fast,
+        log_folder=folder / "logs",
+        function=run,
+    )
+
+
+def test_no_tasks_start_no_ray(observer, tmp_path):
+    assert run_fakes([], observer, tmp_path) == []
+    assert not (tmp_path / "logs").exists()
+
+
+def test_a_raising_task_disturbs_no_other_and_results_keep_their_order(joined, observer, tmp_path):
+    does = ["finish", "fail", "tell", "leave", "finish"]
+    tasks = [FakeTask(name=f"t{index}", does=what) for index, what in enumerate(does)]
+    before = dict(os.environ)
+    results = run_fakes(tasks, observer, tmp_path)
+
+    assert [result.outcomes is not None for result in results] == [True, False, True, False, True]
+    assert [results[index].outcomes[0]["name"] for index in (0, 4)] == ["t0", "t4"]
+    assert results[1].error == "ValueError: t1 is wrong"
+    assert [result.retries for result in results] == [0] * 5  # wrong code is not tried again
+    assert observer.of(0) == ["started", "done"]
+    assert observer.of(2) == ["started", "progress", "progress", "progress", "done"]
+    assert [event[2]["epoch"] for event in observer.events if event[0] == "progress"] == [1, 2, 3]
+
+    assert results[2].outcomes[0]["threads"] == "1"
+    assert results[2].outcomes[0]["cwd"] == str(Path.cwd())  # relative paths mean what they meant
+    assert (tmp_path / "logs" / "t2.log").read_text() == "t2 prints\nt2 has children\n"
+    log_file = tmp_path / "logs" / "t1.log"
+    assert observer.message(1) == f"ValueError: t1 is wrong; see {log_file}"
+    assert "Traceback" in log_file.read_text()
+    assert os.environ == before
+
+
+def test_fewer_processes_than_tasks_do_them_all(joined, observer, tmp_path):
+    results = run_fakes([FakeTask(name=f"t{index}") for index in range(12)], observer, tmp_path)
+    processes = {result.outcomes[0]["pid"] for result in results}
+    assert len(processes) <= 2
+
+
+def test_fail_fast_stops_what_runs_and_starts_nothing_more(joined, observer, tmp_path):
+    tasks = [FakeTask(name="long", does="sleep", folder=str(tmp_path)), FakeTask(name="bad", does="fail")]
+    tasks += [FakeTask(name=f"late{index}") for index in range(3)]
+    results = run_fakes(tasks, observer, tmp_path, fail_fast=True)
+    assert [result.error for result in results] == [None, "ValueError: bad is wrong", None, None, None]
+    assert all(result.outcomes is None for result in results)
+    assert {event[1] for event in observer.events} <= {0, 1}
+    # The cluster has its CPUs back.
+    again = run_fakes([FakeTask(name="after")], observer, tmp_path)
+    assert again[0].outcomes is not None
+
+
+def test_a_killed_process_is_replaced_and_its_task_goes_on(joined, observer, tmp_path):
+    tasks = [
+        FakeTask(name="t0", does="die_once", folder=str(tmp_path)),
+        FakeTask(name="t1"),
+        FakeTask(name="t2"),
+    ]
+    results = run_fakes(tasks, observer, tmp_path)
+    assert [result.retries for result in results] == [1, 0, 0]
+    assert results[0].outcomes[0]["attempts"] == 2
+    assert observer.of(0) == ["started", "progress", "progress", "done"]  # started once for the observer
+    assert observer.of(2)[-1] == "done"
+
+
+@pytest.mark.slow
+def test_a_task_that_kills_every_process_fails_at_last(joined, observer, tmp_path):
+    tasks = [FakeTask(name="t0", does="die", folder=str(tmp_path)), FakeTask(name="t1")]
+    results = run_fakes(tasks, observer, tmp_path)
+    assert len((tmp_path / "t0.0").read_text().split()) == 3
+    assert "(tried 3 times)" in results[0].error
+    assert "\n" not in results[0].error
+    assert observer.of(0) == ["started", "failed"]
+    assert results[1].outcomes is not None
+
+
+def test_a_stopped_trial_never_starves_the_next(joined, observer, tmp_path, monkeypatch):
+    def stop_sleepers(self, controller, trial, result):
+        return FIFOScheduler.STOP if "progress/epoch" in result else FIFOScheduler.CONTINUE
+
+    # What a trial scheduler does: it ends trials in the middle of a function that knows nothing of it.
+    monkeypatch.setattr(FIFOScheduler, "on_trial_result", stop_sleepers)
+    stopped = [FakeTask(name=f"long{index}", does="sleep", folder=str(tmp_path)) for index in range(3)]
+    tasks = [*stopped, *(FakeTask(name=f"t{index}") for index in range(3))]
+    results = run_fakes(tasks, observer, tmp_path)
+    assert [result.outcomes is not None for result in results] == [False] * 3 + [True] * 3
+    assert all(result.error is None for result in results)
+
+
+def test_an_observer_that_raises_stops_nothing(joined, tmp_path):
+    class Broken:
+        def __getattr__(self, name):
+            raise RuntimeError(f"{name} is broken")
+
+    results = run_fakes([FakeTask(name="t0"), FakeTask(name="t1", does="fail")], Broken(), tmp_path)
+    assert results[0].outcomes is not None
+    assert results[1].error == "ValueError: t1 is wrong"
+    assert "done is broken" in (tmp_path / "logs" / "ray.log").read_text()
+
+
+def test_what_does_not_fit_the_cluster_is_refused(joined, observer, tmp_path):
+    with pytest.raises(
+        ResourceError, match=rf"the Ray cluster at {joined} has 2 CPUs.*--workers 2 would fit"
+    ):
+        run_fakes([FakeTask(name="t0")], observer, tmp_path, workers=3)
+    assert observer.events == []
+
+
+@pytest.mark.parametrize(
+    ("address", "why"),
+    [
+        ("127.0.0.1:1", "Connection refused"),
+        ("ray://127.0.0.1:1", "expected host:port of its head"),
+        ("somewhere", "expected host:port of its head"),
+    ],
+)
+def test_a_cluster_that_is_not_there_is_refused_at_once(observer, tmp_path, monkeypatch, address, why):
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    with pytest.raises(ResourceError, match=f"RAY_ADDRESS={address}: cannot join this Ray cluster: .*{why}"):
+        run_fakes([FakeTask(name="t0")], observer, tmp_path)

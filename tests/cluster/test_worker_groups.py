@@ -1,0 +1,66 @@
+"""Tasks that several processes do together: Ray Train inside Ray Tune."""
+
+import pytest
+from fake_tasks import FakeTask, run
+from ray.exceptions import ActorDiedError
+from ray.train.v2.api.exceptions import ControllerError, WorkerGroupError
+from ray.tune.schedulers import FIFOScheduler
+
+from hkrun.cluster import run_tasks
+from hkrun.cluster.train import WorkerDiedError, WorkerFailedError, classify
+
+pytestmark = pytest.mark.cluster
+
+
+def run_fakes(tasks, observer, folder):
+    return run_tasks(
+        tasks, workers=2, observer=observer, fail_fast=False, log_folder=folder / "logs", function=run
+    )
+
+
+@pytest.mark.timeout(600)
+def test_two_workers_reduce_over_gloo_and_rank_0_reports(joined, observer, tmp_path):
+    results = run_fakes([FakeTask(name="t0", does="all_reduce")], observer, tmp_path)
+    (outcome,) = results[0].outcomes
+    assert (outcome["total"], outcome["world_size"], outcome["backend"]) == (3.0, 2, "gloo")
+    assert [event for event in observer.events if event[0] == "progress"] == [
+        ("progress", 0, {"epoch": 1, "rank": 0})
+    ]
+    assert observer.of(0) == ["started", "progress", "done"]
+    assert sorted(path.name for path in tmp_path.glob("logs/t0*")) == ["t0.0.log", "t0.1.log", "t0.log"]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_no_kind_of_end_starves_the_next_task(joined, observer, tmp_path, monkeypatch):
+    def stop_sleepers(self, controller, trial, result):
+        return FIFOScheduler.STOP if result.get("progress/epoch", 0) > 2 else FIFOScheduler.CONTINUE
+
+    monkeypatch.setattr(FIFOScheduler, "on_trial_result", stop_sleepers)
+    does = [
+        "sleep",  # stopped in the middle
+        "fail_on_rank_1",  # while rank 0 waits for it
+        "die_once_on_rank_1",
+        "kill_driver_once",
+        "all_reduce",
+    ]
+    tasks = [FakeTask(name=what, does=what, folder=str(tmp_path)) for what in does]
+    results = run_fakes(tasks, observer, tmp_path)
+
+    stopped, failed, killed_worker, killed_driver, undisturbed = results
+    assert stopped.outcomes is None
+    assert stopped.error is None
+    assert failed.error.startswith("WorkerFailedError: ValueError: rank 1 is wrong")
+    assert failed.retries == 0
+    assert "Traceback" in (tmp_path / "logs" / "fail_on_rank_1.1.log").read_text()
+    for result in (killed_worker, killed_driver):
+        assert result.retries >= 1
+        assert result.outcomes[0]["total"] == 3.0
+    assert undisturbed.outcomes[0]["total"] == 3.0
+
+
+def test_one_death_explains_the_errors_of_the_others():
+    lost = RuntimeError("connection closed by peer")
+    assert isinstance(classify(WorkerGroupError("", {0: lost, 1: ActorDiedError()})), WorkerDiedError)
+    assert isinstance(classify(WorkerGroupError("", {0: lost})), WorkerFailedError)
+    assert isinstance(classify(ControllerError(TimeoutError("no start"))), WorkerDiedError)
