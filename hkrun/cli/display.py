@@ -54,10 +54,10 @@ class Progress:
     _epochs_per_run: int | None = None
     _history: deque[tuple[float, int]] = field(default_factory=deque)  # time in seconds, epochs until then
 
-    def begin(self, *, now: float) -> None:
-        """Starts to measure the speed: teachers are slower than students."""
+    def begin(self) -> None:
+        """Forgets the speed: a teacher's is not its students'."""
         self._epochs, self._epochs_per_run = 0, None
-        self._history = deque([(now, 0)])
+        self._history.clear()
 
     def advance(self, name: str, report: Mapping[str, object], *, now: float) -> None:
         """Notes what a task reported: "epoch", "epochs" and "error_pct"."""
@@ -89,7 +89,10 @@ class Progress:
         self.num_failed += num_runs
 
     def epochs_per_s(self, now: float) -> float | None:
-        """Epochs per second over the last minute; None before the first report."""
+        """Epochs per second over the last minute; None before the second report.
+
+        The first one only starts the clock: before it processes were starting, or a run was resumed.
+        """
         while len(self._history) > 2 and self._history[0][0] < now - _RATE_OVER_S:
             self._history.popleft()
         if len(self._history) < 2 or now <= self._history[0][0]:
@@ -144,6 +147,7 @@ class Display:
     def __exit__(self, *_: object) -> None:
         if self._live is not None:
             self._live.stop()
+        self._progress.running.clear()
         if self._progress.num_runs:
             elapsed = describe_duration(self._clock() - self._started_at)
             self._say(f"{self._counts()}, after {elapsed}")
@@ -160,7 +164,7 @@ class Display:
     def entered(self, stage: str) -> None:
         """What happens from now on, in words."""
         self._stage = stage
-        self._progress.begin(now=self._clock())
+        self._progress.begin()
         if self._live is None:
             self._say(f"{stage} ...")
 

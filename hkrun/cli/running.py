@@ -10,7 +10,7 @@ from hkrun.cli.invocation import DEFAULT_STORE, STORE_VARIABLE, Invocation
 from hkrun.cli.mirroring import links_document
 from hkrun.cli.stored import find_plans
 from hkrun.cli.verbs import verb
-from hkrun.errors import EXIT_DONE, EXIT_INTERRUPTED, InputError
+from hkrun.errors import EXIT_DONE, InputError, Interrupted
 
 if TYPE_CHECKING:
     from hkrun.plan import Plan
@@ -221,7 +221,7 @@ def _run(invocation: Invocation, loaded: "Sweep", *, workers: int, dry_run: bool
     if seconds is not None and seconds > _ASK_ABOVE_S:
         question = f"{plan.num_to_run} runs, about {describe_duration(seconds)}. Start?"
         if not invocation.confirm(question):
-            return EXIT_INTERRUPTED
+            raise Interrupted("not started")
     outcome = _execute(invocation, loaded, workers=workers, fail_fast=fail_fast)
     if invocation.as_json:
         invocation.print_document(_outcome_document(outcome))

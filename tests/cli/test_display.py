@@ -12,7 +12,7 @@ from hkrun.plan import make_plan
 
 def begun(**fields):
     progress = Progress(num_runs=10, **fields)
-    progress.begin(now=100.0)
+    progress.begin()
     return progress
 
 
@@ -28,19 +28,19 @@ def outcome(status="finished", *, seed=0, epochs=20, message=""):
 # --- bookkeeping --------------------------------------------------------------------------------------------
 
 
-def test_speed_and_remaining_time_follow_from_the_epochs():
+def test_speed_and_remaining_time_follow_from_the_epochs_after_the_first_report():
     progress = begun(num_done=2)
-    assert progress.epochs_per_s(100.0) is None
-    assert progress.remaining_s(100.0) is None
     start(progress, "a", "b")
     progress.advance("a", {"epoch": 6, "epochs": 20, "error_pct": 4.5}, now=102.0)
-    progress.advance("b", {"epoch": 4, "epochs": 20}, now=105.0)
-    assert progress.epochs_per_s(105.0) == 10 / 5
-    assert progress.remaining_s(105.0) == (8 * 20 - 10) / 2
+    assert progress.epochs_per_s(102.0) is None
+    assert progress.remaining_s(102.0) is None
+    progress.advance("b", {"epoch": 4, "epochs": 20}, now=104.0)
+    assert progress.epochs_per_s(104.0) == 4 / 2
+    assert progress.remaining_s(104.0) == (8 * 20 - 10) / 2
     assert progress.running["a"].error_pct == 4.5
-    progress.end("a", [outcome(epochs=20)], now=110.0)
-    assert progress.epochs_per_s(110.0) == 24 / 10
-    assert progress.remaining_s(110.0) == pytest.approx((7 * 20 - 4) / 2.4)
+    progress.end("a", [outcome(epochs=20)], now=107.0)
+    assert progress.epochs_per_s(107.0) == 18 / 5
+    assert progress.remaining_s(107.0) == pytest.approx((7 * 20 - 4) / 3.6)
 
 
 def test_the_speed_is_that_of_the_last_minute():
