@@ -18,9 +18,10 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 
 FIRST_SEED = 1000
+IDENTITY = ("kind", "network", "size", "batch_size", "epochs", "seed")
 
 
-def train(kind: str, network: str, size: int, epochs: int, seed: int) -> dict[str, object]:
+def train(kind: str, network: str, size: int, batch_size: int, epochs: int, seed: int) -> dict[str, object]:
     """Trains one teacher or one student alone, with one thread, and returns its test errors in percent."""
     import torch
 
@@ -33,11 +34,15 @@ def train(kind: str, network: str, size: int, epochs: int, seed: int) -> dict[st
 
     torch.set_num_threads(1)
     device = torch.device("cpu")
-    values = {"augment.padding": 1, "augment.flip": False}
-    if kind == "teacher":
-        values |= {"teacher.network": network, "teacher.epochs": epochs, "teacher.seed": seed}
-    else:
-        values |= {"method": "supervised", "student.network": network, "student.epochs": epochs}
+    stage = "teacher" if kind == "teacher" else "student"
+    values = {
+        "augment.padding": 1,
+        "augment.flip": False,
+        f"{stage}.network": network,
+        f"{stage}.epochs": epochs,
+        f"{stage}.batch_size": batch_size,
+    }
+    values |= {"teacher.seed": seed} if kind == "teacher" else {"method": "supervised"}
     cell = cell_from_values(values)
     dataset = split_digits(size)
     where = {"context": Alone(), "device": device}
@@ -60,6 +65,7 @@ def train(kind: str, network: str, size: int, epochs: int, seed: int) -> dict[st
         "kind": kind,
         "network": network,
         "size": size,
+        "batch_size": batch_size,
         "epochs": epochs,
         "seed": seed,
         "error_pct": run.history[-1]["error_pct"],
@@ -75,26 +81,28 @@ def summarise(rows: list[dict[str, object]]) -> None:
     groups: dict[tuple[object, ...], list[float]] = {}
     seconds: dict[tuple[object, ...], list[float]] = {}
     for row in rows:
-        key = (row["kind"], row["size"], row["network"], row["epochs"])
+        key = (row["kind"], row["size"], row["network"], row["batch_size"], row["epochs"])
         groups.setdefault(key, []).append(float(str(row["error_pct"])))
         seconds.setdefault(key, []).append(float(str(row["seconds"])))
-    print("| trained | images | network | epochs | n | error % mean (sd) | s per run |")
-    print("|---|---|---|---|---|---|---|")
+    print("| trained | images | network | batch | epochs | n | error % mean (sd) | s per run |")
+    print("|---|---|---|---|---|---|---|---|")
     for key, errors in sorted(groups.items(), key=str):
-        kind, size, network, epochs = key
+        kind, size, network, batch_size, epochs = key
         sd = np.std(errors, ddof=1) if len(errors) > 1 else float("nan")
         print(
-            f"| {kind} | {size} | {network} | {epochs} | {len(errors)} | {np.mean(errors):.2f} ({sd:.2f}) "
+            f"| {kind} | {size} | {network} | {batch_size} | {epochs} | {len(errors)} | {np.mean(errors):.2f} ({sd:.2f}) "
             f"| {np.median(seconds[key]):.0f} |"
         )
-    print("\n| images | teacher (epochs) | student (epochs) | student - teacher, points | 95 % interval |")
+    print(
+        "\n| images | teacher (batch, epochs) | student (batch, epochs) | student - teacher, points | 95 % interval |"
+    )
     print("|---|---|---|---|---|")
     for (a, teacher), (b, student) in itertools.product(sorted(groups.items(), key=str), repeat=2):
         if a[0] != "teacher" or b[0] != "student" or a[1] != b[1] or min(len(teacher), len(student)) < 2:
             continue
         interval = stats.ttest_ind(student, teacher, equal_var=False).confidence_interval(0.95)
         print(
-            f"| {a[1]} | {a[2]} ({a[3]}) | {b[2]} ({b[3]}) | {np.mean(student) - np.mean(teacher):+.2f} "
+            f"| {a[1]} | {a[2]} ({a[3]}, {a[4]}) | {b[2]} ({b[3]}, {b[4]}) | {np.mean(student) - np.mean(teacher):+.2f} "
             f"| [{interval.low:.2f}, {interval.high:.2f}] |"
         )
 
@@ -109,24 +117,28 @@ def main() -> None:
     parser.add_argument("--students", nargs="*", default=["preact-8-w4", "preact-8-w8"])
     parser.add_argument("--teacher-epochs", type=int, nargs="*", default=[60])
     parser.add_argument("--student-epochs", type=int, nargs="*", default=[60, 120])
+    parser.add_argument("--teacher-batch", type=int, nargs="*", default=[64])
+    parser.add_argument("--student-batch", type=int, nargs="*", default=[16, 64])
     parser.add_argument("--seeds", type=int, default=6)
     parser.add_argument("--jobs", type=int, default=os.cpu_count())
     parser.add_argument("--rows", default="digits_recipe.jsonl", help="JSON lines, one per finished training")
     options = parser.parse_args()
     seeds = range(FIRST_SEED, FIRST_SEED + options.seeds)
     wanted = [
-        (kind, network, size, epochs, seed)
-        for kind, networks, lengths in (
-            ("student", options.students, options.student_epochs),
-            ("teacher", options.teachers, options.teacher_epochs),
+        (kind, network, size, batch_size, epochs, seed)
+        for kind, networks, batches, lengths in (
+            ("student", options.students, options.student_batch, options.student_epochs),
+            ("teacher", options.teachers, options.teacher_batch, options.teacher_epochs),
         )
-        for seed, size, network, epochs in itertools.product(seeds, options.sizes, networks, lengths)
+        for seed, size, network, batch_size, epochs in itertools.product(
+            seeds, options.sizes, networks, batches, lengths
+        )
     ]
     rows: list[dict[str, object]] = []
     if os.path.exists(options.rows):  # noqa: PTH110
         with open(options.rows) as file:  # noqa: PTH123
             rows = [json.loads(line) for line in file]
-    done = {tuple(row[name] for name in ("kind", "network", "size", "epochs", "seed")) for row in rows}
+    done = {tuple(row[name] for name in IDENTITY) for row in rows}
     wanted_set = set(wanted)
     with (
         ProcessPoolExecutor(options.jobs, mp_context=get_context("spawn")) as pool,
@@ -139,9 +151,7 @@ def main() -> None:
             file.flush()
             print(f"\r{count}/{len(futures)}", end="", flush=True)
     print()
-    summarise(
-        [r for r in rows if tuple(r[n] for n in ("kind", "network", "size", "epochs", "seed")) in wanted_set]
-    )
+    summarise([r for r in rows if tuple(r[n] for n in IDENTITY) in wanted_set])
 
 
 if __name__ == "__main__":
