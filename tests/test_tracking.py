@@ -303,6 +303,24 @@ def test_a_second_time_adds_nothing(store: Store) -> None:
     assert whole_database(store) == before
 
 
+def test_what_is_complete_is_not_even_written_again(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    from mlflow.tracking import MlflowClient
+
+    sweep = make_sweep(num_cells=1, num_seeds=2, epochs=2)
+    fill_store(store, sweep)
+    mirror_all(sweep, store)
+    for method in (
+        "create_run",
+        "log_batch",
+        "set_terminated",
+        "set_tag",
+        "log_artifacts",
+        "set_experiment_tag",
+    ):
+        monkeypatch.delattr(MlflowClient, method)
+    mirror_all(sweep, store)
+
+
 @pytest.mark.parametrize(
     ("method", "survived"),
     [
