@@ -6,15 +6,19 @@ import secrets
 import shutil
 import signal
 import socket
+import subprocess
+import sys
 import tempfile
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from hkrun.cluster import caretaker
 from hkrun.cluster.output import output_to
 from hkrun.cluster.resources import Node, Request, check_fit, local_node
 from hkrun.errors import HkrunError, ResourceError
@@ -57,20 +61,30 @@ def find_slots(request: Request, *, log_folder: Path) -> int:
     """
     if not os.environ.get("RAY_ADDRESS"):
         return check_fit(request, [local_node(gpus=request.device == "cuda")], place="this machine")
-    with ray_running(request, log_folder=log_folder) as slots:
-        return slots
+    with ray_running(request, log_folder=log_folder) as running:
+        return running.slots
+
+
+@dataclass(frozen=True, kw_only=True)
+class Running:
+    """A cluster that is there.
+
+    Attributes:
+        slots: How many tasks run at once.
+        folder: A folder that is removed with it.
+    """
+
+    slots: int
+    folder: Path
 
 
 @contextmanager
-def ray_running(request: Request, *, log_folder: Path) -> Iterator[int]:
+def ray_running(request: Request, *, log_folder: Path) -> Iterator[Running]:
     """Joins the cluster that RAY_ADDRESS names, or starts one of this machine alone, while the block runs.
 
     Nothing of Ray reaches the terminal: what it logs here goes to `ray.log` in the log folder, and where the
     block raises, the logs of its own processes are kept in `ray/` beside it. SIGINT and SIGTERM raise
     KeyboardInterrupt in the block. Nothing starts if the request does not fit.
-
-    Yields:
-        How many tasks run at once.
 
     Raises:
         ResourceError: Not one task fits, or the cluster cannot be reached.
@@ -85,23 +99,21 @@ def ray_running(request: Request, *, log_folder: Path) -> Iterator[int]:
         stack.enter_context(_quiet(log_folder / "ray.log"))
         interrupts = stack.enter_context(_Interrupts())
         if not address:
-            stack.enter_context(_own_cluster(here, log_folder=log_folder, dashboard=request.workers > 1))
+            own = _own_cluster(here, log_folder=log_folder, dashboard=request.workers > 1)
+            folder = stack.enter_context(own)
         else:
-            stack.enter_context(_joined_cluster(address))
+            folder = stack.enter_context(_joined_cluster(address))
             slots = check_fit(request, _cluster_nodes(), place=f"the Ray cluster at {address}")
         interrupts.install()  # again: ray.init takes SIGTERM for itself
         try:
-            yield slots
+            yield Running(slots=slots, folder=folder)
         finally:
             interrupts.ignore()  # an impatient second Ctrl-C must not leave processes behind
 
 
 @contextmanager
-def _own_cluster(node: Node, *, log_folder: Path, dashboard: bool) -> Iterator[None]:
-    """A cluster of this machine alone.
-
-    Ray's processes die with this one, however it dies: the kernel kills those that it started (PDEATHSIG),
-    and the others end when those are gone.
+def _own_cluster(node: Node, *, log_folder: Path, dashboard: bool) -> Iterator[Path]:
+    """A cluster of this machine alone, which is gone after the block, or when this process dies.
 
     Args:
         node: What it may use.
@@ -112,30 +124,44 @@ def _own_cluster(node: Node, *, log_folder: Path, dashboard: bool) -> Iterator[N
 
     _ensure_token()
     folder = _make_folder()
-    try:
-        ray.init(
-            address="local",
-            num_cpus=node.cpus,
-            num_gpus=node.gpus,
-            object_store_memory=OBJECT_STORE_BYTES,
-            include_dashboard=dashboard,
-            **_LOGGING,
-            _temp_dir=str(folder),
-        )
-        yield
-    except Exception:
-        with suppress(OSError, shutil.Error):
-            shutil.copytree(folder / "session_latest" / "logs", log_folder / "ray", dirs_exist_ok=True)
-        raise
-    finally:
-        # Ray's C++ side writes to stderr when a signal to the process group ends its processes before us.
-        with output_to(log_folder / "ray.log"):
-            ray.shutdown()
-        shutil.rmtree(folder, ignore_errors=True)
+    with _caretaker(folder), _environment({caretaker.VARIABLE: folder.name}, {}):
+        try:
+            ray.init(
+                address="local",
+                num_cpus=node.cpus,
+                num_gpus=node.gpus,
+                object_store_memory=OBJECT_STORE_BYTES,
+                include_dashboard=dashboard,
+                _temp_dir=str(folder),
+                **_LOGGING,
+            )
+            yield folder
+        except Exception:
+            with suppress(OSError, shutil.Error):
+                shutil.copytree(folder / "session_latest" / "logs", log_folder / "ray", dirs_exist_ok=True)
+            raise
+        finally:
+            # Ray's C++ side writes to stderr when a signal to the process group ends its processes before us.
+            with output_to(log_folder / "ray.log"):
+                ray.shutdown()
 
 
 @contextmanager
-def _joined_cluster(address: str) -> Iterator[None]:
+def _caretaker(folder: Path) -> Iterator[None]:
+    """Clears away what belongs to the cluster of a folder when the block ends or this process dies."""
+    process = subprocess.Popen(  # -I -S: it needs the standard library alone, and starts in 20 ms
+        [sys.executable, "-I", "-S", caretaker.__file__, folder.name, str(folder)],
+        stdin=subprocess.PIPE,
+        start_new_session=True,  # a signal to our group is not for it
+    )
+    try:
+        yield
+    finally:
+        process.communicate()
+
+
+@contextmanager
+def _joined_cluster(address: str) -> Iterator[Path]:
     """The cluster at an address; its processes get the settings through the runtime environment."""
     import ray
 
@@ -149,10 +175,11 @@ def _joined_cluster(address: str) -> Iterator[None]:
         )
     except (OSError, ValueError, RuntimeError, ray.exceptions.AuthenticationError) as error:
         raise ResourceError(f"RAY_ADDRESS={address}: cannot join this Ray cluster: {error}") from error
-    try:
-        yield
-    finally:
-        ray.shutdown()
+    with tempfile.TemporaryDirectory(prefix="hkrun-", ignore_cleanup_errors=True) as folder:
+        try:
+            yield Path(folder)
+        finally:
+            ray.shutdown()
 
 
 def _knock(address: str) -> None:
@@ -230,7 +257,10 @@ def _environment(values: Mapping[str, str], defaults: Mapping[str, str]) -> Iter
 @contextmanager
 def _quiet(log_file: Path) -> Iterator[None]:
     """Sends Ray's log records, and this package's, to a file, and hides the warnings of Ray's modules."""
-    import ray  # noqa: F401  (its import sets up the logger that is changed here)
+    from ray._private import worker  # its import also sets up the logger that is changed here
+
+    def log_lines(data: Mapping[str, Any], ignore_prefix: bool) -> None:  # noqa: ARG001
+        logging.getLogger("ray").warning("%s: %s", data["pid"], "\n".join(data["lines"]))
 
     handler = logging.FileHandler(log_file)
     loggers = [logging.getLogger(name) for name in ("ray", "hkrun.cluster")]
@@ -238,11 +268,14 @@ def _quiet(log_file: Path) -> Iterator[None]:
     for logger in loggers:
         logger.handlers[:] = [handler]
         logger.propagate = False
+    # What the raylet has to say of dead workers is printed even with log_to_driver=False.
+    print_lines, worker.print_to_stdstream = worker.print_to_stdstream, log_lines
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", module=r"ray(\.|$)")
             yield
     finally:
+        worker.print_to_stdstream = print_lines
         for logger, (handlers, level, propagate) in zip(loggers, before, strict=True):
             logger.handlers[:] = handlers
             logger.setLevel(level)

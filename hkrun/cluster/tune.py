@@ -4,7 +4,6 @@
 
 import functools
 import logging
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,18 +90,15 @@ def run_tasks(
     request = Request(workers=workers, threads=tasks[0].threads, device=tasks[0].device)
     log_folder = log_folder.absolute()
     try:
-        with (
-            tempfile.TemporaryDirectory(prefix="hkrun-tune-", ignore_cleanup_errors=True) as storage,
-            ray_running(request, log_folder=log_folder) as slots,
-        ):
-            schedule = Schedule(len(tasks), slots=slots, fail_fast=fail_fast)
+        with ray_running(request, log_folder=log_folder) as running:
+            schedule = Schedule(len(tasks), slots=running.slots, fail_fast=fail_fast)
             trainable = tune.with_parameters(
                 _run_trial,
                 tasks=tasks,
                 function=function,
                 workers=workers,
                 log_folder=log_folder,
-                storage=Path(storage) / "train",
+                storage=running.folder / "train",
             )
             tune.Tuner(
                 tune.with_resources(trainable, _resources(request)),
@@ -113,7 +109,7 @@ def run_tasks(
                 ),
                 run_config=tune.RunConfig(
                     name="tasks",
-                    storage_path=str(Path(storage) / "tune"),
+                    storage_path=str(running.folder / "tune"),
                     callbacks=[_Watch(schedule, observer, log_folder=log_folder, tasks=tasks)],
                     failure_config=tune.FailureConfig(max_failures=0),
                     verbose=0,
@@ -248,7 +244,7 @@ class _Watch(tune.Callback):
         self._live: set[Trial] = set()
 
     def __getstate__(self) -> dict[str, object]:
-        """Nothing: Tune pickles its callbacks for a restore that never comes; observers may hold terminals."""
+        """Nothing: Tune pickles its callbacks for a restore that never comes; observers hold terminals."""
         return {}
 
     @_guarded

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import tempfile
 import time
 import uuid
 from collections.abc import Iterator
@@ -68,13 +69,14 @@ def joined(cluster, monkeypatch) -> str:
 class Driver:
     """A Python process that runs tasks on a cluster of its own, and everything that it starts."""
 
-    def __init__(self, folder: Path, code: str) -> None:
+    def __init__(self, folder: Path, *does: str) -> None:
         self.folder = folder
         self.mark = uuid.uuid4().hex
         env = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-        env |= {"HKRUN_TEST_MARK": self.mark, "PYTHONPATH": str(Path(__file__).parent)}
+        self.temporary = Path(tempfile.mkdtemp(dir="/tmp"))  # short enough for Ray's sockets
+        env |= {"HKRUN_TEST_MARK": self.mark, "TMPDIR": str(self.temporary)}
         self.process = subprocess.Popen(
-            [sys.executable, "-c", code, str(folder)],
+            [sys.executable, Path(__file__).with_name("fake_driver.py"), folder, *does],
             env=env,
             cwd=folder,
             stdout=subprocess.PIPE,
@@ -103,8 +105,10 @@ class Driver:
             time.sleep(0.2)
 
     def left_behind(self, *, patience_s: float) -> list[str]:
-        """What still lives after some seconds of patience."""
+        """The processes and temporary files that are still there after some seconds of patience."""
         deadline = time.monotonic() + patience_s
-        while (family := self.family()) and time.monotonic() < deadline:
+        while (
+            left := self.family() + list(map(str, self.temporary.iterdir()))
+        ) and time.monotonic() < deadline:
             time.sleep(0.2)
-        return family
+        return left

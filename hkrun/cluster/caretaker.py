@@ -1,0 +1,52 @@
+"""Clears away a cluster of Ray's when its driver is gone, however it went. A program of its own.
+
+    python caretaker.py NAME FOLDER
+
+waits for the end of its stdin, which the kernel closes with the driver. Then it kills every process that has
+HKRUN_CLUSTER=NAME in its environment and removes the folder. Most of Ray's processes end with their driver,
+but without a caretaker its agents outlive a killed one by a minute, and its sockets and logs stay for ever.
+"""
+
+import os
+import shutil
+import signal
+import sys
+import time
+from pathlib import Path
+
+VARIABLE = "HKRUN_CLUSTER"
+ROUNDS = 20
+PAUSE_S = 0.1
+
+
+def find_processes(name: str) -> list[int]:
+    """The ids of the processes that belong to a cluster."""
+    entry = f"{VARIABLE}={name}".encode()
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if entry in (process / "environ").read_bytes().split(b"\0"):
+                found.append(int(process.name))
+        except OSError:
+            continue
+    return found
+
+
+def clear_away(name: str, folder: Path) -> None:
+    """Kills what belongs to a cluster until nothing is left, and removes its folder."""
+    for _ in range(ROUNDS):
+        processes = find_processes(name)
+        if not processes:
+            break
+        for process in processes:
+            try:
+                os.kill(process, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+        time.sleep(PAUSE_S)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    sys.stdin.buffer.read()
+    clear_away(sys.argv[1], Path(sys.argv[2]))

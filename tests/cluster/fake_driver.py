@@ -1,0 +1,44 @@
+"""A driver for tests to interrupt: python fake_driver.py FOLDER WHAT..."""
+
+import sys
+from pathlib import Path
+
+from fake_tasks import FakeTask, run
+
+from hkrun.cluster import run_tasks
+from hkrun.errors import Interrupted
+
+
+class Silent:
+    def started(self, index):
+        pass
+
+    def progress(self, index, progress):
+        pass
+
+    def done(self, index, outcomes):
+        pass
+
+    def failed(self, index, message):
+        pass
+
+
+def main(folder: str, *does: str) -> int:
+    tasks = [FakeTask(name=f"{what}{index}", does=what, folder=folder) for index, what in enumerate(does)]
+    try:
+        results = run_tasks(
+            tasks,
+            workers=1,
+            observer=Silent(),
+            fail_fast=False,
+            log_folder=Path(folder) / "logs",
+            function=run,
+        )
+    except Interrupted as interrupt:
+        return interrupt.exit_code
+    sys.stdout.write(f"{[result.outcomes is not None for result in results]}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))
