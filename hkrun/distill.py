@@ -96,7 +96,7 @@ def start_run(cell: Cell, dataset: Dataset, seed: int, *, context: Context, devi
             lr=first_rate,
             momentum=cell.student.momentum,
             weight_decay=cell.student.weight_decay,
-            foreach=True,
+            fused=True,
         )
 
     backbone = build_network(
@@ -127,7 +127,9 @@ def start_run(cell: Cell, dataset: Dataset, seed: int, *, context: Context, devi
         student=student,
         discriminator=discriminator,
         student_optimizer=optimizer(student, cell.student.learning_rate),
-        discriminator_optimizer=discriminator and optimizer(discriminator, cell.discriminator.learning_rate),
+        discriminator_optimizer=(
+            None if discriminator is None else optimizer(discriminator, cell.discriminator.learning_rate)
+        ),
     )
 
 
@@ -157,6 +159,8 @@ def distill(
     Raises:
         Diverged: A loss is no longer finite; the state is that of the failing epoch.
     """
+    if teacher is not None and cell.weight("knowledge") == 0:
+        teacher = DistilledNetwork(teacher.backbone)  # vectors that no term compares are not computed
     optimizers = {run.student_optimizer: cell.student.learning_rate}
     if run.discriminator_optimizer is not None:
         optimizers[run.discriminator_optimizer] = cell.discriminator.learning_rate
@@ -249,7 +253,7 @@ def _step_discriminator(
     )
     loss = torch.stack(tuple(parts.values())).sum() * batch.share
     optimizer.zero_grad()
-    loss.backward()
+    loss.backward()  # type: ignore[no-untyped-call]
     sum_gradients(optimizer.param_groups[0]["params"], context)
     optimizer.step()
     with torch.no_grad():
@@ -279,7 +283,7 @@ def _step_student(
     optimizer = run.student_optimizer
     parameters = optimizer.param_groups[0]["params"]
     optimizer.zero_grad()
-    loss.backward(inputs=parameters)
+    loss.backward(inputs=parameters)  # type: ignore[no-untyped-call]
     sum_gradients(parameters, context)
     optimizer.step()
     return {"loss_total": loss, **figures}

@@ -242,7 +242,7 @@ def _train_batch(
     loss = torch.stack(tuple(figures.values())).sum()
     parameters = run.optimizer.param_groups[0]["params"]
     run.optimizer.zero_grad()
-    loss.backward(inputs=parameters)
+    loss.backward(inputs=parameters)  # type: ignore[no-untyped-call]
     sum_gradients(parameters, context)
     run.optimizer.step()
     return {"loss_total": loss, **figures}
@@ -257,7 +257,7 @@ def _optimizer(run: TeacherRun, phase: Phase) -> torch.optim.SGD:
     trained: list[nn.Module] = [run.network.backbone] if phase.backbone else []
     trained += [run.network.attention, run.classifier] if phase.attention else []
     parameters = [parameter for module in trained for parameter in module.parameters()]
-    return torch.optim.SGD(parameters, lr=1.0, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY, foreach=True)
+    return torch.optim.SGD(parameters, lr=1.0, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY, fused=True)
 
 
 def _load_backbone(backbone: nn.Module, path: str) -> None:
