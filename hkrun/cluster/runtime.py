@@ -26,6 +26,8 @@ from hkrun.errors import HkrunError, ResourceError
 # Tasks exchange a few kilobytes; Ray's default is a third of the memory.
 OBJECT_STORE_BYTES = 128 << 20
 
+START_TRIES = 2
+
 # Ray puts Unix sockets under its folder, whose paths may have 107 bytes; it adds up to 75 of them.
 LONGEST_TEMPORARY_FOLDER = 28
 
@@ -126,15 +128,7 @@ def _own_cluster(node: Node, *, log_folder: Path, dashboard: bool) -> Iterator[P
     folder = _make_folder()
     with _caretaker(folder), _environment({caretaker.VARIABLE: folder.name}, {}):
         try:
-            ray.init(
-                address="local",
-                num_cpus=node.cpus,
-                num_gpus=node.gpus,
-                object_store_memory=OBJECT_STORE_BYTES,
-                include_dashboard=dashboard,
-                _temp_dir=str(folder),
-                **_LOGGING,
-            )
+            _start(node, folder, log_folder=log_folder, dashboard=dashboard)
             yield folder
         except Exception:
             with suppress(OSError, shutil.Error):
@@ -144,6 +138,36 @@ def _own_cluster(node: Node, *, log_folder: Path, dashboard: bool) -> Iterator[P
             # Ray's C++ side writes to stderr when a signal to the process group ends its processes before us.
             with output_to(log_folder / "ray.log"):
                 ray.shutdown()
+
+
+def _start(node: Node, folder: Path, *, log_folder: Path, dashboard: bool) -> None:
+    """Starts Ray's processes, in a second try if need be: a busy machine may exceed the 30 s that Ray gives them.
+
+    Raises:
+        ResourceError: They did not start the second time either.
+    """
+    import ray
+
+    for tries_left in reversed(range(START_TRIES)):
+        try:
+            ray.init(
+                address="local",
+                num_cpus=node.cpus,
+                num_gpus=node.gpus,
+                object_store_memory=OBJECT_STORE_BYTES,
+                include_dashboard=dashboard,
+                _temp_dir=str(folder),
+                **_LOGGING,
+            )
+            return
+        except Exception as error:  # Ray raises nothing more special
+            ray.shutdown()
+            if not tries_left:
+                reason = str(error).splitlines()[0]
+                raise ResourceError(
+                    f"Ray did not start in {START_TRIES} tries; is this machine too busy? "
+                    f"Its logs are in {log_folder / 'ray'}; it says: {reason}"
+                ) from error
 
 
 @contextmanager

@@ -12,6 +12,10 @@ FIRST_WAIT_S = 2.0
 WAIT_FACTOR = 4.0
 
 
+class WorkerDiedError(Exception):
+    """A process of a task died, or could not be started; the task is not at fault."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class TaskResult:
     """How a task ended.
@@ -110,6 +114,10 @@ class Schedule:
         self._retries[index] = retries + 1
         self._resting[index] = self._clock() + FIRST_WAIT_S * WAIT_FACTOR**retries
         return None
+
+    def put_back(self, index: int) -> None:
+        """Notes that a task was not even begun: it is next again, and has lost no try."""
+        self._fresh.appendleft(index)
 
     def release(self, index: int) -> None:
         """Notes that a task's slot is free, whether or not the task has ended for good."""

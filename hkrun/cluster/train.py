@@ -17,6 +17,7 @@ from ray.train.v2.torch.torch_trainer import TorchTrainer
 from ray.util.queue import Queue
 
 from hkrun.cluster.output import output_to
+from hkrun.cluster.schedule import WorkerDiedError
 from hkrun.training import Context
 from hkrun.trial import Outcome, Task
 
@@ -24,14 +25,6 @@ logger = logging.getLogger(__name__)
 
 # A worker group that cannot start is given up after three timeouts of a minute; Ray's default is never.
 MAX_FAILED_STARTS = 2
-
-
-class WorkerDiedError(Exception):
-    """A process of the worker group died, or the group could not be started; the task is not at fault."""
-
-
-class WorkerFailedError(Exception):
-    """The task's function raised on a worker."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +70,7 @@ def train_task(
 
     Raises:
         WorkerDiedError: A worker died; another try may succeed.
-        WorkerFailedError: The function raised.
+        Exception: What the function raised on a worker.
     """
     on_gpu = task.device == "cuda"
     queue = Queue(actor_options={"num_cpus": 0})
@@ -119,15 +112,17 @@ def _work(config: dict[str, Any]) -> Any:
 
 
 def classify(error: TrainingFailedError) -> Exception:
-    """Tells a death from a mistake. A worker that loses its peer raises too, so one death explains all."""
+    """Tells a death from a mistake of the function's own, which is returned as it was raised.
+
+    A worker that loses its peer raises too, so one death explains all.
+    """
     if not isinstance(error, WorkerGroupError):
         return WorkerDiedError(f"Ray Train: {error}")
     failures = error.worker_failures
     for rank, failure in sorted(failures.items()):
         if isinstance(failure, RayActorError):
             return WorkerDiedError(f"worker {rank} of the group died")
-    rank = min(failures)
-    return WorkerFailedError(f"{type(failures[rank]).__name__}: {failures[rank]} (on worker {rank})")
+    return failures[min(failures)]
 
 
 @contextmanager

@@ -18,8 +18,7 @@ from ray.tune.search import Searcher
 from hkrun.cluster.output import output_to
 from hkrun.cluster.resources import Request
 from hkrun.cluster.runtime import ray_running
-from hkrun.cluster.schedule import Schedule, TaskResult
-from hkrun.cluster.train import WorkerDiedError, train_task
+from hkrun.cluster.schedule import Schedule, TaskResult, WorkerDiedError
 from hkrun.errors import HkrunError, Interrupted
 from hkrun.training import Context
 from hkrun.trial import Outcome, Task, run_task
@@ -32,6 +31,9 @@ P = ParamSpec("P")
 # The driver function of a task with several workers only waits. It asks for a sliver of memory, so that
 # all CPUs are left to the workers: with 0.001 CPU of its own, two workers would not fit on two cores.
 WAITING_BYTES = 64 << 20
+
+# What Tune says when it hands a trial the actor of one that was stopped, and whose function still runs.
+ACTOR_STILL_BUSY = "Trainable runner reuse requires reset_config()"
 
 
 class Observer(Protocol):
@@ -167,6 +169,10 @@ def _run_trial(
             if workers == 1:
                 outcomes = function(task, context)
             else:
+                from hkrun.cluster.train import (
+                    train_task,  # a second of imports that one process can do without
+                )
+
                 outcomes = train_task(
                     task,
                     workers=workers,
@@ -278,10 +284,12 @@ class _Watch(tune.Callback):
             self._schedule.release(index)
             if self._schedule.has_result(index):
                 continue
-            if trial.status == Trial.ERROR:
-                self._tell(index, self._schedule.died(index, _reason(trial)))
-            else:
+            if trial.status == Trial.TERMINATED:
                 self._schedule.stopped(index)
+            elif ACTOR_STILL_BUSY in (told := _read_error(trial)):
+                self._schedule.put_back(index)
+            else:
+                self._tell(index, self._schedule.died(index, _reason(told)))
 
     def _tell(self, index: int, result: TaskResult | None) -> None:
         """Passes on how a task has ended, unless it will be tried again."""
@@ -294,11 +302,15 @@ class _Watch(tune.Callback):
             self._observer.failed(index, f"{result.error}; see {log_file}")
 
 
-def _reason(trial: Trial) -> str:
-    """Why a trial's process died, in one line; all that Ray knows goes to the log."""
+def _read_error(trial: Trial) -> str:
+    """What Tune knows of a trial's death: its heading, then the text of an exception."""
     told = Path(trial.error_file).read_text() if trial.error_file else ""
     logger.warning("%s died: %s", trial, told)
-    # Tune's heading, then the exception: a traceback, whose last line is the message, or the message itself.
-    lines = [line for line in told.splitlines()[1:] if line.strip()] or ["unknown"]
+    return told
+
+
+def _reason(told: str) -> str:
+    """The one line that matters of it: the last of a traceback, else the first of the exception."""
+    lines = [line.strip() for line in told.splitlines()[1:] if line.strip()] or ["unknown"]
     reason = lines[-1] if lines[0].startswith("ray::") else lines[0]
-    return f"its process died: {reason.strip()}"
+    return reason.removeprefix(f"{WorkerDiedError.__module__}.{WorkerDiedError.__qualname__}: ")

@@ -129,3 +129,37 @@ def test_output_is_put_back_after_an_exception(tmp_path, capfd):
         raise ValueError("boom")
     os.write(1, b"after\n")
     assert capfd.readouterr() == ("after\n", "")
+
+
+class FakeRay:
+    """Ray whose processes do not start the first few times."""
+
+    def __init__(self, failures):
+        self.failures, self.starts, self.ends = failures, 0, 0
+
+    def init(self, **_):
+        self.starts += 1
+        if self.starts <= self.failures:
+            raise Exception("The current node timed out during startup.\nMore words.")  # as Ray does
+
+    def shutdown(self):
+        self.ends += 1
+
+
+def start_with(monkeypatch, tmp_path, failures):
+    fake = FakeRay(failures)
+    monkeypatch.setitem(sys.modules, "ray", fake)
+    node = Node(cpus=2, gpus=0, memory_bytes=1 << 34)
+    runtime._start(node, tmp_path, log_folder=tmp_path / "logs", dashboard=False)
+    return fake
+
+
+def test_a_slow_start_of_ray_is_tried_again(monkeypatch, tmp_path):
+    fake = start_with(monkeypatch, tmp_path, failures=1)
+    assert (fake.starts, fake.ends) == (2, 1)
+
+
+def test_a_ray_that_never_starts_is_one_line_with_its_logs(monkeypatch, tmp_path):
+    with pytest.raises(ResourceError, match=r"2 tries.*logs/ray.*timed out during startup\.$") as caught:
+        start_with(monkeypatch, tmp_path, failures=9)
+    assert len(caught.value.problems) == 1

@@ -88,6 +88,16 @@ def test_a_result_after_a_retry_tells_of_the_retry():
     assert schedule.returned(0, FINISHED) == TaskResult(outcomes=FINISHED, retries=1)
 
 
+def test_a_task_that_was_not_begun_is_next_and_has_lost_no_try():
+    schedule = Schedule(2, slots=1, fail_fast=False)
+    for _ in range(5):
+        assert schedule.take() == 0
+        schedule.put_back(0)
+        schedule.release(0)
+    assert schedule.take() == 0
+    assert schedule.retries(0) == 0
+
+
 @pytest.mark.parametrize("end", ["raised", "a run failed", "died"])
 def test_fail_fast_ends_everything_at_the_first_failure(end):
     clock = Clock()

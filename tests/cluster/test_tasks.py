@@ -104,7 +104,7 @@ def test_a_stopped_trial_never_starves_the_next(joined, observer, tmp_path, monk
     tasks = [*stopped, *(FakeTask(name=f"t{index}") for index in range(3))]
     results = run_fakes(tasks, observer, tmp_path)
     assert [result.outcomes is not None for result in results] == [False] * 3 + [True] * 3
-    assert all(result.error is None for result in results)
+    assert all((result.error, result.retries) == (None, 0) for result in results)
 
 
 def test_an_observer_that_raises_stops_nothing(joined, tmp_path):
