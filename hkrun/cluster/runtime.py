@@ -141,7 +141,7 @@ def _own_cluster(node: Node, *, log_folder: Path, dashboard: bool) -> Iterator[P
 
 
 def _start(node: Node, folder: Path, *, log_folder: Path, dashboard: bool) -> None:
-    """Starts Ray's processes, in a second try if need be: a busy machine may exceed the 30 s that Ray gives them.
+    """Starts Ray's processes, trying twice: a busy machine may exceed the 30 s that Ray gives them.
 
     Raises:
         ResourceError: They did not start the second time either.

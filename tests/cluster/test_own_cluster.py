@@ -4,6 +4,7 @@ import os
 import signal
 import stat
 import subprocess
+import sys
 import tempfile
 
 import pytest
@@ -11,7 +12,8 @@ from conftest import Driver
 
 from hkrun.cluster import runtime
 from hkrun.cluster.output import output_to
-from hkrun.errors import HkrunError
+from hkrun.cluster.resources import Node
+from hkrun.errors import HkrunError, ResourceError
 
 
 @pytest.fixture
