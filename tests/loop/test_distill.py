@@ -11,8 +11,8 @@ from hkrun.distill import Run, distill, start_run
 from hkrun.models import DistilledNetwork
 from hkrun.teacher import build_teacher, freeze, hash_weights, start_teacher
 from hkrun.training import Alone, Diverged
-from tests.loop import reference
-from tests.loop.conftest import CPU, make_sets, same_state, tiny_cell
+from loop import reference
+from loop.conftest import CPU, make_sets, same_state, tiny_cell
 
 
 def make_teacher(cell: object, dataset: Dataset) -> DistilledNetwork:

@@ -9,7 +9,7 @@ from hkrun.data import Dataset
 from hkrun.errors import InputError
 from hkrun.teacher import TeacherRun, num_epochs, start_teacher, train_teacher
 from hkrun.training import Alone
-from tests.loop.conftest import CPU, make_sets, same_state, tiny_cell
+from loop.conftest import CPU, make_sets, same_state, tiny_cell
 
 
 def train(cell: object, dataset: Dataset, seen: list[dict[str, torch.Tensor]] | None = None) -> TeacherRun:

@@ -8,7 +8,7 @@ from hkrun.data.views import Views
 from hkrun.models import build_network, initialise
 from hkrun.seeding import Purpose
 from hkrun.training import Alone, Averages, Diverged, EvaluationSet, TrainingSet, learning_rate
-from tests.loop.conftest import CPU
+from loop.conftest import CPU
 
 PAPER = {"first": 0.1, "epochs": 600, "drops": (0.4, 0.8), "factor": 0.1, "warmup_epochs": 0}
 

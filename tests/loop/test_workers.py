@@ -21,7 +21,7 @@ from hkrun.data import Dataset
 from hkrun.distill import Run, distill, start_run
 from hkrun.teacher import TeacherRun, freeze, start_teacher, train_teacher
 from hkrun.training import Alone
-from tests.loop.conftest import CPU, make_sets, tiny_cell
+from loop.conftest import CPU, make_sets, tiny_cell
 
 TOLERANCE = 1e-9
 
