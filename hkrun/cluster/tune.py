@@ -185,7 +185,7 @@ def _run_trial(
             raise
         except (Exception, SystemExit) as error:
             logger.exception("%s", task.name)
-            return {"error": f"{type(error).__name__}: {error}"}
+            return {"error": f"{type(error).__name__}: {error}".splitlines()[0]}
     return {"outcomes": outcomes}
 
 

@@ -1,6 +1,7 @@
 """What the tests of Ray share: a cluster to join, an observer that remembers, and a driver to kill."""
 
 import os
+import socket
 import subprocess
 import sys
 import tempfile
@@ -43,6 +44,12 @@ def observer() -> Recorder:
     return Recorder()
 
 
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[str]:
     """The address of a cluster of two CPUs, on which each list of tasks meets what the one before left."""
@@ -52,10 +59,13 @@ def cluster() -> Iterator[str]:
         environment.setenv(
             "PYTHONPATH", str(Path(__file__).parent)
         )  # where its processes find the fake tasks
-        started = Cluster(
-            initialize_head=True,
-            head_node_args={"num_cpus": 2, "include_dashboard": True, "object_store_memory": 100 << 20},
-        )
+        head = {
+            "num_cpus": 2,
+            "object_store_memory": 100 << 20,
+            "include_dashboard": True,
+            "dashboard_port": free_port(),  # its default may be taken, and it would not look further
+        }
+        started = Cluster(initialize_head=True, head_node_args=head)
     yield started.address
     started.shutdown()
 

@@ -52,7 +52,7 @@ def tell(task, context):
 
 
 def fail(task, context):
-    raise ValueError(f"{task.name} is wrong")
+    raise ValueError(f"{task.name} is wrong\nand says so at length")
 
 
 def leave(task, context):
