@@ -36,6 +36,7 @@ from hkrun.training import (
     learning_rate,
     resolve_dtype,
     sum_gradients,
+    sum_over_workers,
 )
 
 Epoch = dict[str, float | None]
@@ -258,15 +259,19 @@ def _step_discriminator(
     optimizer.step()
     with torch.no_grad():
         right = (source[:size] > 0).sum() + (source[size:] <= 0).sum()
-        belief = source.sigmoid().view(2, size)
+        belief = source.double().sigmoid().view(2, size)  # the spread is a difference of squares
         means = belief.mean(dim=1) * batch.share
+        # The deviation over the whole batch: a mean of the workers' own would depend on how they share it.
+        moments = torch.stack([means.mean(), belief.square().mean() * batch.share])
+        sum_over_workers([moments], context)
+        spread = (moments[1] - moments[0].square()).clamp(min=0).sqrt()
         return {
             "loss_discriminator": loss,
             **{f"loss_{name}": part * batch.share for name, part in parts.items() if name == "regularizer"},
-            "discriminator_accuracy": right / (2 * size) * batch.share,
+            "discriminator_accuracy": right.double() / (2 * size) * batch.share,
             "discriminator_teacher_mean": means[0],
             "discriminator_student_mean": means[1],
-            "discriminator_spread": belief.std() * batch.share,
+            "discriminator_spread": spread * batch.share,
         }
 
 
