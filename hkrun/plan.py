@@ -306,7 +306,7 @@ def stored_plans(store: Store) -> list[StoredPlan]:
     for folder in store.sweep_folders():
         if PLAN_FILE not in store.names(folder):
             continue
-        where = f"{store.uri}/{folder}/{PLAN_FILE}"
+        where = f"{store.place}/{folder}/{PLAN_FILE}"
         document = json.loads(store.read(folder, PLAN_FILE))
         try:
             sweep = restore_sweep(document["sweep"], where=where)
@@ -317,6 +317,6 @@ def stored_plans(store: Store) -> list[StoredPlan]:
 
 
 def checkpoint_epoch(store: Store, identity: str, seed: int) -> int | None:
-    """The epoch of a run's newest checkpoint, which is there until the run has a record; None without one."""
+    """The epoch of a run's newest checkpoint, which is there until the run has a result; None without one."""
     names = store.names(f"{store.run_folder(identity, seed)}/checkpoints")
     return max((int(match[1]) for name in names if (match := _CHECKPOINT.fullmatch(name))), default=None)

@@ -216,6 +216,7 @@ class _Trial:
         if record is not None and record.status != "failed":
             return _outcome(self.seed, record.status, record.error_last_pct, record.epochs)
         student = None
+        torch.set_num_threads(self.task.threads)  # the pack's run before may have gone on with others
         try:
             student = self._train()
             status, message, trace = "finished", "", None
@@ -226,6 +227,12 @@ class _Trial:
         except Exception as error:  # the trial's border: one failing run must not take the sweep down
             status, trace = "failed", traceback.format_exc()
             message = f"{type(error).__name__}: {error}".strip()
+            if self.context.world_size > 1:
+                # The other workers would wait for this one for half an hour; raising ends the group. Theirs
+                # then only echo the first, whose record stands. After a death the run is tried again.
+                if self.store.record(self.task.cell_id, self.seed) == record:
+                    self._record(status, student, trace)
+                raise
         if self.context.rank == 0:
             self._record(status, student, trace)
         errors = self._errors()
@@ -262,6 +269,7 @@ class _Trial:
             "seconds": self.clock.total(),
             "teacher_hash": self.teacher_hash,
             "surroundings": self.surroundings,
+            "alarms": self.alarms,
         }
         save_checkpoint(self.store, self.task.cell_id, self.seed, epoch=run.epoch, state=state)
 
@@ -276,6 +284,7 @@ class _Trial:
             return
         run.load_state_dict(state["run"])
         self.started_at, self.resumed = state["started_at"], state["resumed"] + 1
+        self.alarms = state["alarms"]
         self.clock = _Clock(spent=state["seconds"])
         began = state["surroundings"]
         torch.set_num_threads(began["threads"])

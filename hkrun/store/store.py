@@ -165,6 +165,9 @@ class Store(Folders):
     def put_run(self, record: Record, *, curves: pa.Table | None, student: bytes | None) -> None:
         """Commits a run in place of any earlier record of it, then removes its checkpoints.
 
+        Those of a failed run stay, for the next try to go on from; unless it completed no epoch, as one does
+        that fails on its own checkpoint.
+
         Args:
             record: How it ended.
             curves: One row per epoch; None if it completed none. `epoch` becomes int32, the rest float64.
@@ -177,7 +180,8 @@ class Store(Folders):
         if student is not None:
             files[STUDENT_FILE] = student
         self.commit(folder, files)
-        self.delete(f"{folder}/{CHECKPOINTS}")
+        if record.status != "failed" or not record.epochs:
+            self.delete(f"{folder}/{CHECKPOINTS}")
 
     def record(self, cell_id: str, seed: int) -> Record | None:
         """The record of a run; None where there is none or it is damaged: it then counts as not done."""

@@ -169,6 +169,79 @@ def test_a_failed_run_is_tried_again(taught: Store, monkeypatch: pytest.MonkeyPa
     assert run_task(task, Alone())[0]["status"] == "finished"
 
 
+def test_a_failed_run_goes_on_from_its_checkpoint(
+    taught: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trial, "CHECKPOINT_EVERY_S", 0.0)
+    cell, original = make_cell(), trial._Watch.epoch_done
+    task = make_task(taught, cell, 0)
+
+    def fail_after_two(watch: object, history: list[object]) -> None:
+        original(watch, history)  # type: ignore[arg-type]
+        if len(history) == 2:
+            raise MemoryError("a planted fault")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trial._Watch, "epoch_done", fail_after_two)
+        assert run_task(task, Alone())[0]["status"] == "failed"
+    assert run_task(task, Alone())[0]["status"] == "finished"
+    record = taught.record(task.cell_id, 0)
+    assert record is not None
+    assert record.resumed == 1
+    undisturbed = open_store(tmp_path / "undisturbed")
+    for seeds in ((), (0,)):
+        run_task(make_task(undisturbed, cell, *seeds), Alone())
+    assert curves(taught, cell, 0) == curves(undisturbed, cell, 0)
+
+
+def test_a_failing_worker_ends_its_group_and_the_first_traceback_stands(
+    taught: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = make_task(taught, make_cell(), 0)
+    second = trial._Trial(task, 0, Alone(1, 2))
+    first = trial._Trial(task, 0, Alone(0, 2))
+
+    def fail() -> bytes:
+        monkeypatch.setattr(second, "_train", lambda: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            second.run()
+        raise RuntimeError("connection closed by peer")
+
+    monkeypatch.setattr(first, "_train", fail)
+    with pytest.raises(RuntimeError, match="closed by peer"):
+        first.run()
+    record = taught.record(task.cell_id, 0)
+    assert record is not None
+    assert record.status == "failed"
+    assert "ZeroDivisionError" in str(record.traceback)
+
+
+def test_an_alarm_outlives_a_second_resumption(taught: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trial, "CHECKPOINT_EVERY_S", 0.0)
+    task, original = make_task(taught, make_cell(student__epochs=6), 0), trial._Watch.epoch_done
+
+    def stop_after(epochs: int) -> None:
+        def epoch_done(watch: object, history: list[object]) -> None:
+            original(watch, history)  # type: ignore[arg-type]
+            if len(history) == epochs:
+                raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr(trial._Watch, "epoch_done", epoch_done)
+            with pytest.raises(KeyboardInterrupt):
+                run_task(task, Alone())
+
+    stop_after(2)
+    genuine = trial._surroundings
+    monkeypatch.setattr(trial, "_surroundings", lambda task: genuine(task) | {"device": "another"})
+    stop_after(4)
+    run_task(task, Alone())
+    record = taught.record(task.cell_id, 0)
+    assert record is not None
+    assert record.resumed == 2
+    assert [("after epoch 2" in alarm, "device" in alarm) for alarm in record.alarms[:1]] == [(True, True)]
+
+
 def test_a_diverged_run_is_recorded_with_its_epoch_and_never_has_an_error(taught: Store) -> None:
     cell = make_cell(student__learning_rate=1e30)
     (outcome,) = run_task(make_task(taught, cell, 0), Alone())
