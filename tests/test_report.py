@@ -16,7 +16,7 @@ from hkrun import stats
 from hkrun.config import canonical_json, cell_from_values, cell_id, teacher_id
 from hkrun.errors import StoreError
 from hkrun.report import load_published, print_summary, render_report, summarise, wording, write_report
-from hkrun.spaces import NamedCell, Recipe, Sweep
+from hkrun.spaces import NamedCell, Recipe, Sweep, load_cell
 from hkrun.store import Record, TeacherRecord, open_store
 
 TEST_IMAGES = 1197
@@ -395,6 +395,20 @@ def test_the_student_alone_is_known_from_the_recipe_where_it_is_the_recipes_stud
     assert not warnings_about(summarise(unknown, store), "trained alone")
 
 
+def test_cells_worse_than_the_student_alone_are_warned_of(store):
+    sweep = make_sweep(["L_b", "L_b + L_is"], num_seeds=3)
+    evidence = {"student_alone_error_pct": {"value": 4.0, "label": "published"}}
+    sweep = dataclasses.replace(sweep, recipe=dataclasses.replace(sweep.recipe, evidence=evidence))
+    put_teacher(store, sweep.cells[0].cell, error_pct=1.0)
+    for seed in range(3):
+        put_run(store, sweep.cells[0], seed, errors=[5.0 + 0.1 * seed] * EPOCHS)  # 5.1 +- 0.25
+        put_run(store, sweep.cells[1], seed, errors=[4.1 + 0.1 * seed] * EPOCHS)  # 4.2 +- 0.25
+    (warning,) = warnings_about(summarise(sweep, store), "trained alone")
+    assert warning.startswith(
+        "The error of L_b is above that of the student trained alone (4.00 %, published"
+    )
+
+
 @pytest.mark.parametrize(("train_error_pct", "warned"), [(10.0, False), (35.0, True)])
 def test_a_teacher_that_did_not_converge_is_warned_of(store, train_error_pct, warned):
     sweep = make_sweep()
@@ -743,6 +757,12 @@ def test_the_report_says_how_to_run_it_again(store):
     assert "    hkrun sweep stability --dataset digits --seeds 6\n" in text
     text = render_report(summarise(make_sweep(seeds=(3, 7)), store))["report.md"].decode()
     assert "    hkrun sweep stability --dataset digits --seeds 3,7\n" in text
+
+
+def test_the_report_of_a_single_run_repeats_its_changes(store):
+    sweep = load_cell(overrides=["method=supervised", "student.drops=[0.5]"], seeds="2")
+    text = render_report(summarise(sweep, store))["report.md"].decode()
+    assert "    hkrun run method=supervised 'student.drops=[0.5]' --dataset digits --seeds 2\n" in text
 
 
 def test_the_report_states_the_conditions(store):

@@ -1,15 +1,18 @@
 """The report as files: HTML that needs nothing beside it, Markdown, and the figures."""
 
 import base64
+import json
 import re
+import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import jinja2
 import matplotlib.figure
 from markupsafe import Markup, escape
 
 from hkrun import figures, stats
+from hkrun.config import Value, cell_id, cell_values
 from hkrun.report import tables
 from hkrun.report.summary import Summary
 from hkrun.report.wording import count, describe_teacher, digits, duration, write_findings
@@ -42,7 +45,7 @@ def write_report(summary: Summary, store: Store) -> dict[str, str]:
     files = render_report(summary)
     folder = store.sweep_folder(summary.sweep.name, summary.sweep.dataset)
     store.commit(folder, files, keep=[name for name in store.names(folder) if name not in files])
-    place = str(store.local_path / folder) if store.local_path else f"{store.uri}/{folder}"
+    place = str(store.local_path / folder) if store.local_path else f"{store.place}/{folder}"
     return {name: f"{place}/{name}" for name in files}
 
 
@@ -148,7 +151,7 @@ def _gather(summary: Summary) -> dict[str, object]:
             count(len(sweep.cells), "cell"),
             count(len(sweep.seeds), "seed"),
             f"{finished} of {count(len(sweep.cells) * len(sweep.seeds), 'run')} finished",
-            f"{duration(spent)} of training",
+            f"{duration(spent)} of training, summed over runs",
         ],
         "findings": list(write_findings(summary)),
         "warnings": summary.warnings,
@@ -187,6 +190,17 @@ def _shared_facts(summary: Summary) -> list[str]:
 
 def _command(summary: Summary) -> str:
     sweep = summary.sweep
+    cell, own = sweep.cells[0].cell, sweep.recipe.cell
+    if sweep.name == f"run-{cell_id(replace(cell, dataset_sha256=''))}":  # of `hkrun run`, not of a file
+        values, standard = cell_values(cell), cell_values(own)
+        changed = [f"{key}={_toml(value)}" for key, value in values.items() if value != standard[key]]
+        call = shlex.join(["hkrun", "run", *changed])
+    else:
+        call = shlex.join(["hkrun", "sweep", sweep.name])
     count_only = sweep.seeds == tuple(range(len(sweep.seeds)))
     chosen = str(len(sweep.seeds)) if count_only else ",".join(map(str, sweep.seeds))
-    return f"hkrun sweep {sweep.name} --dataset {sweep.dataset} --seeds {chosen}"
+    return f"{call} --dataset {sweep.dataset} --seeds {chosen}"
+
+
+def _toml(value: Value) -> str:
+    return value if isinstance(value, str) and value else json.dumps(value)

@@ -48,7 +48,7 @@ def summarise(sweep: Sweep, store: Store, *, world_size: int = 1) -> Summary:
     published = load_published()
     summary = Summary(
         sweep=sweep,
-        store=store.uri,
+        store=store.place,
         cells=cells,
         comparisons=_compare("error", pairs, sweep),
         stability_comparisons=_compare("stability", pairs, sweep),
@@ -81,8 +81,8 @@ def _summarise_cell(
         curve = _read_errors(store, record)
         if len(curve) != epochs or not np.isfinite(curve).all():
             raise StoreError(
-                f"{store.uri}/{store.run_folder(cell_id, record.seed)}: the run is finished, but its curves "
-                f"do not have {epochs} epochs of errors; remove the folder and run the sweep again"
+                f"{store.place}/{store.run_folder(cell_id, record.seed)}: the run is finished, but its "
+                f"curves do not have {epochs} epochs of errors; remove the folder and run the sweep again"
             )
         errors[row] = curve
     diverged = [record for record in records if record.status == "diverged"]
@@ -284,7 +284,7 @@ def _read_teacher(
             f"{len(folders)} with {found[:12]} (such as {folders[0]})" for found, folders in runs.items()
         ]
         raise StoreError(
-            f"{store.uri}: the runs of {sweep.name!r} had teachers of different weights and cannot be "
+            f"{store.place}: the runs of {sweep.name!r} had teachers of different weights and cannot be "
             f"compared: {', '.join(parts)}; remove the runs of all but one, then run the sweep again"
         )
     used = next(iter(runs), None)

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
+from hkrun.config import teacher_id
 from hkrun.report.summary import CellSummary, Comparison, Summary, Teacher
 
 # Above this error on its own training images, a teacher is taken not to have converged.
@@ -109,6 +110,7 @@ def write_warnings(summary: Summary) -> Iterator[str]:
         yield from _warn_of_runs(cell, len(summary.sweep.seeds))
     for teacher in summary.teachers:
         yield from _warn_of_teacher(teacher, several=len(summary.teachers) > 1)
+        yield from _warn_of_students(teacher, summary.cells)
     if len(summary.teachers) > 1:
         yield (
             f"The cells were distilled from {len(summary.teachers)} teachers of different configurations: "
@@ -155,6 +157,27 @@ def _warn_of_teacher(teacher: Teacher, *, several: bool) -> Iterator[str]:
             f"{name} ({error_pct:.2f} % test error) is not better than the student trained alone "
             f"({teacher.alone_pct:.2f} %, {teacher.alone_source}): there is nothing to distil, and the "
             "cells cannot show what distillation does."
+        )
+
+
+def _warn_of_students(teacher: Teacher, cells: Iterable[CellSummary]) -> Iterator[str]:
+    """Names the cells that are worse than no distillation at all, their whole interval above it."""
+    if teacher.alone_pct is None:
+        return
+    worse = [
+        cell.name
+        for cell in cells
+        if cell.cell.uses_teacher
+        and teacher_id(cell.cell) == teacher.teacher_id
+        and cell.error_last is not None
+        and cell.error_last.ci95 is not None
+        and cell.error_last.ci95[0] > teacher.alone_pct
+    ]
+    if worse:
+        yield (
+            f"The error of {join(worse)} is above that of the student trained alone "
+            f"({teacher.alone_pct:.2f} %, {teacher.alone_source}), and so is its 95 % interval: this sweep "
+            "compares its cells with each other, and does not show that distillation helps."
         )
 
 
