@@ -219,6 +219,19 @@ def test_an_axis_cannot_be_set_from_the_command_line(folder):
 # --- arguments ----------------------------------------------------------------------------------------------
 
 
+def test_epochs_are_the_students_and_mistakes_name_the_option(folder):
+    assert {named.cell.student.epochs for named in load_sweep("space", epochs="7").cells} == {7}
+    assert load_cell(epochs="7").cells[0].cell.student.epochs == 7
+    (line,) = problems(epochs="many")
+    assert line == "--epochs: student.epochs: 'many' is not of type integer"
+    (line,) = problems(epochs="7", overrides=["student.epochs=8"])
+    assert line == "--epochs: student.epochs: given twice, with different values"
+
+
+def test_a_folder_is_no_search_space(folder):
+    assert problems(str(folder)) == [f"{folder}: is a folder; give the path of a .toml file"]
+
+
 def test_dataset_moves_the_question_to_another_recipe(folder):
     write("search_spaces/recipes/mnist5k.toml", "[analysis]\nwindow = 6\n[student]\nepochs = 20\n")
     for arguments in ({"dataset": "mnist5k"}, {"overrides": ["dataset=mnist5k"]}):

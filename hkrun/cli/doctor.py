@@ -177,7 +177,7 @@ def _check_store(invocation: Invocation) -> Check:
         advice = "name another with --store or HKRUN_STORE"
         return Check(name=name, state="fail", detail=error.message, advice=advice, exit_code=EXIT_STORE)
     if store is not None and store.local_path is None:
-        return Check(name=name, state="ok", detail=f"{store.uri}, reachable")
+        return Check(name=name, state="ok", detail=f"{store.place}, reachable")
     place = Path(invocation.store_uri).expanduser().absolute()
     existing = next(folder for folder in (place, *place.parents) if folder.exists())
     what = str(place) if store is not None else f"{place}, which the first sweep makes"

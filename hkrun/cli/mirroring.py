@@ -41,7 +41,7 @@ def sync(invocation: Invocation, *, name: str | None, dataset: str | None) -> in
         synced.append({"sweep": stored.sweep.name, "dataset": stored.sweep.dataset, **links_document(links)})
         invocation.messages.print(f"{stored.sweep.name} on {stored.sweep.dataset}: {links.view}")
     if invocation.as_json:
-        invocation.print_document({"store": store.uri, "sweeps": synced})
+        invocation.print_document({"store": store.place, "sweeps": synced})
     else:
         invocation.say("MLflow has everything. `hkrun ui` opens it.")
     return EXIT_DONE
@@ -70,7 +70,7 @@ def ui(invocation: Invocation, *, port: int | None, no_browser: bool) -> int:
     store = invocation.open_store(create=False)
     serve_ui(store, port=port, open_browser=not no_browser, say=invocation.say)
     if invocation.as_json:
-        invocation.print_document({"store": store.uri, "uri": redact(resolve_uri(store))})
+        invocation.print_document({"store": store.place, "uri": redact(resolve_uri(store))})
     return EXIT_DONE
 
 

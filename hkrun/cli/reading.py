@@ -1,6 +1,8 @@
 """The verbs that read what is there: report, stability, status."""
 
 import logging
+from collections.abc import Iterator, Mapping
+from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,14 +15,16 @@ from hkrun.cli.verbs import verb
 from hkrun.errors import EXIT_DONE, EXIT_RUNS_FAILED, StoreError
 
 if TYPE_CHECKING:
+    from hkrun.curve_files import Curves
     from hkrun.plan import PlannedCell, StoredPlan
     from hkrun.spaces import Sweep
     from hkrun.store import Store
 
 logger = logging.getLogger(__name__)
 
-# The subsets of runs behind an interval of S: fixed, so that the same file gives the same interval.
-_INTERVAL_SEED = 0
+# The subsets and permutations of runs behind intervals and tests of S: the same file gives the same ones.
+_SEED = 0
+_MOST_PAIRS = 6  # of cells that one warning names; the rest is counted
 
 
 @verb(
@@ -88,19 +92,22 @@ def stability(invocation: Invocation, *, file: Path, window: int, ddof: int) -> 
 
     FILE is CSV or Parquet with the columns seed, epoch, error_pct (in percent) and optionally cell. S is
     eq. (10) of the HKSANC paper: the variance over the last epochs of the range of the error across runs.
-    Curves that S is not defined for are refused, with every seed and epoch that is missing or wrong.
+    Curves that S is not defined for are refused, with every seed and epoch that is missing or wrong. Cells
+    whose S cannot be ranked are named.
     """
     import numpy as np
 
     from hkrun.curve_files import read_curves
     from hkrun.stats import analyse_stability
 
+    curves = read_curves(file, window=window)
     analyses = {
         cell: analyse_stability(
-            curves.error_pct, window=window, ddof=ddof, generator=np.random.default_rng(_INTERVAL_SEED)
+            found.error_pct, window=window, ddof=ddof, generator=np.random.default_rng(_SEED)
         )
-        for cell, curves in read_curves(file, window=window).items()
+        for cell, found in curves.items()
     }
+    warnings = list(_warn_of_ranking(curves, window=window, ddof=ddof))
     if invocation.as_json:
         names = ("s", "ddof", "s_ddof1", "window", "runs", "mean_range", "ci95")
         cells = [
@@ -108,9 +115,12 @@ def stability(invocation: Invocation, *, file: Path, window: int, ddof: int) -> 
             for cell, analysis in analyses.items()
         ]
         invocation.print_document({"cells": cells})
+        for warning in warnings:
+            logger.warning("%s", warning)
         return EXIT_DONE
     from rich import box
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(
         box=box.SIMPLE,
@@ -139,7 +149,50 @@ def stability(invocation: Invocation, *, file: Path, window: int, ddof: int) -> 
             str(analysis.runs),
         )
     invocation.results.print(table)
+    for warning in warnings:
+        grid = Table.grid(padding=(0, 1))
+        grid.add_row(Text(" !", style="yellow"), warning)
+        invocation.results.print(grid)
     return EXIT_DONE
+
+
+def _warn_of_ranking(curves: "Mapping[str, Curves]", *, window: int, ddof: int) -> Iterator[str]:
+    """Which cells S cannot rank, and why: every pair is tested where the seeds of both are the same."""
+    import numpy as np
+
+    from hkrun.stats import compare_stability, holm, ranking_obstacle
+
+    if len({len(found.seeds) for found in curves.values()}) > 1:
+        numbers = ", ".join(f"{len(found.seeds)} of {cell}" for cell, found in curves.items())
+        yield f"S of different numbers of runs is not comparable, for the range grows with them: {numbers}"
+    pairs = list(combinations(curves, 2))
+    paired = [(one, other) for one, other in pairs if curves[one].seeds == curves[other].seeds]
+    comparisons = [
+        compare_stability(
+            curves[one].error_pct,
+            curves[other].error_pct,
+            window=window,
+            ddof=ddof,
+            generator=np.random.default_rng(_SEED),
+        )
+        for one, other in paired
+    ]
+    corrected = holm([comparison.p for comparison in comparisons])
+    reasons: dict[str, list[str]] = {}
+    for (one, other), comparison, p in zip(paired, comparisons, corrected, strict=True):
+        obstacle = ranking_obstacle(comparison, p=p)
+        if obstacle is not None:
+            reasons.setdefault(obstacle, []).append(f"{one} and {other}")
+    untested = [
+        f"{one} and {other}"
+        for one, other in pairs
+        if len(curves[one].seeds) == len(curves[other].seeds) and (one, other) not in paired
+    ]
+    if untested:
+        reasons["their seeds differ, so no test compares them"] = untested
+    for reason, names in reasons.items():
+        more = f" and {len(names) - _MOST_PAIRS} more pairs" if len(names) > _MOST_PAIRS else ""
+        yield f"S cannot rank {'; '.join(names[:_MOST_PAIRS])}{more}: {reason}"
 
 
 @verb(
@@ -160,13 +213,13 @@ def status(invocation: Invocation, *, name: str | None, dataset: str | None) -> 
     store = invocation.open_store(create=False)
     sweeps = [_sweep_status(stored, store) for stored in find_plans(store, name, dataset)]
     if invocation.as_json:
-        invocation.print_document({"store": store.uri, "sweeps": sweeps})
+        invocation.print_document({"store": store.place, "sweeps": sweeps})
         return EXIT_DONE
     from rich import box
     from rich.table import Table
 
     if not sweeps:
-        invocation.say(f"{store.uri} holds no sweep yet.")
+        invocation.say(f"{store.place} holds no sweep yet.")
     for found in sweeps:
         table = Table(
             box=box.SIMPLE,

@@ -15,6 +15,7 @@ from hkrun.errors import EXIT_DONE, InputError, Interrupted
 if TYPE_CHECKING:
     from hkrun.plan import Plan
     from hkrun.spaces import Sweep
+    from hkrun.store import Store
     from hkrun.sweep import Outcome
 
 _ASK_ABOVE_S = 3600.0  # what takes longer than a coffee deserves a question
@@ -73,7 +74,7 @@ def sweep(
     """
     from hkrun.spaces import load_sweep
 
-    loaded = load_sweep(name, dataset=dataset, seeds=seeds, overrides=_with_epochs(overrides, epochs))
+    loaded = load_sweep(name, dataset=dataset, seeds=seeds, epochs=epochs, overrides=overrides)
     return _run(invocation, loaded, workers=workers, dry_run=dry_run, fail_fast=fail_fast)
 
 
@@ -111,7 +112,7 @@ def run(
     """
     from hkrun.spaces import load_cell
 
-    loaded = load_cell(dataset=dataset, seeds=seeds, overrides=_with_epochs(overrides, epochs))
+    loaded = load_cell(dataset=dataset, seeds=seeds, epochs=epochs, overrides=overrides)
     return _run(invocation, loaded, workers=workers, dry_run=dry_run, fail_fast=fail_fast)
 
 
@@ -152,7 +153,7 @@ def teacher(invocation: Invocation, *, overrides: tuple[str, ...], dataset: str 
                 "error_pct": record.error_pct,
                 "train_error_pct": record.train_error_pct,
                 "epochs": record.epochs,
-                "store": store.uri,
+                "store": store.place,
             }
         )
     invocation.say(
@@ -189,7 +190,7 @@ def resume(invocation: Invocation, *, name: str | None, dataset: str | None, fai
     if not open_plans:
         invocation.say("Nothing to resume: every sweep of the store is complete.")
         if invocation.as_json:
-            invocation.print_document({"store": store.uri, "sweeps": []})
+            invocation.print_document({"store": store.place, "sweeps": []})
         return EXIT_DONE
     outcomes = [
         _execute(invocation, stored.sweep, workers=stored.workers, fail_fast=fail_fast)
@@ -197,13 +198,9 @@ def resume(invocation: Invocation, *, name: str | None, dataset: str | None, fai
     ]
     if invocation.as_json:
         invocation.print_document(
-            {"store": store.uri, "sweeps": [_outcome_document(outcome) for outcome in outcomes]}
+            {"store": store.place, "sweeps": [_outcome_document(outcome) for outcome in outcomes]}
         )
     return max(outcome.exit_code for outcome in outcomes)
-
-
-def _with_epochs(overrides: tuple[str, ...], epochs: str | None) -> tuple[str, ...]:
-    return overrides if epochs is None else (*overrides, f"student.epochs={epochs}")
 
 
 def _run(invocation: Invocation, loaded: "Sweep", *, workers: int, dry_run: bool, fail_fast: bool) -> int:
@@ -235,7 +232,7 @@ def _execute(invocation: Invocation, loaded: "Sweep", *, workers: int, fail_fast
     from hkrun.sweep import run_sweep
 
     store = invocation.open_store(create=True)
-    invocation.resumable = f"hkrun resume{_store_option(invocation)}"
+    invocation.resumable = f"hkrun resume{_store_option(invocation, store)}"
     with Display(invocation.messages, title=f"{loaded.title} on {loaded.dataset}") as display:
         outcome = run_sweep(
             loaded,
@@ -247,7 +244,7 @@ def _execute(invocation: Invocation, loaded: "Sweep", *, workers: int, fail_fast
         )
     invocation.resumable = None
     print_summary(outcome.summary, invocation.results)
-    _print_ways_on(invocation, outcome)
+    _print_ways_on(invocation, outcome, _store_option(invocation, store))
     return outcome
 
 
@@ -257,9 +254,8 @@ def _outcome_document(outcome: "Outcome") -> dict[str, object]:
     return {**outcome.summary.document(), "mlflow": mlflow}
 
 
-def _print_ways_on(invocation: Invocation, outcome: "Outcome") -> None:
-    """Where the report is, how to open MLflow, how to go on."""
-    store = _store_option(invocation)
+def _print_ways_on(invocation: Invocation, outcome: "Outcome", store: str) -> None:
+    """Where the report is, how to open MLflow, how to go on; `store` is the option that names it."""
     sweep = outcome.summary.sweep
     if outcome.problems or any(cell.failed for cell in outcome.summary.cells):
         onward = f"hkrun resume {sweep.name}{store}   runs again what failed"
@@ -301,6 +297,8 @@ def _print_plan(invocation: Invocation, plan: "Plan") -> None:
     invocation.say(f"Time: {length} ({plan.estimate.basis})")
 
 
-def _store_option(invocation: Invocation) -> str:
+def _store_option(invocation: Invocation, store: "Store") -> str:
+    """The option that names the store again, where one is needed; never with a password."""
     default = os.environ.get(STORE_VARIABLE) or DEFAULT_STORE
-    return "" if invocation.store_uri == default else f" --store {shlex.quote(invocation.store_uri)}"
+    name = invocation.store_uri if store.local_path is not None else store.place
+    return "" if invocation.store_uri == default else f" --store {shlex.quote(name)}"

@@ -27,12 +27,12 @@ def find_plans(store: "Store", name: str | None, dataset: str | None) -> "list[S
     names = sorted({stored.sweep.name for stored in plans})
     if name is not None and name not in names:
         there = ", ".join(names) or "none"
-        raise InputError(f"{name}: no such sweep in {store.uri}; there are: {there}{nearest(name, names)}")
+        raise InputError(f"{name}: no such sweep in {store.place}; there are: {there}{nearest(name, names)}")
     named = [stored for stored in plans if name is None or stored.sweep.name == name]
     found = [stored for stored in named if dataset is None or stored.sweep.dataset == dataset]
     if dataset is not None and not found:
         datasets = ", ".join(sorted({stored.sweep.dataset for stored in named})) or "none"
-        raise InputError(f"--dataset: no such sweep on {dataset!r} in {store.uri}; there are: {datasets}")
+        raise InputError(f"--dataset: no such sweep on {dataset!r} in {store.place}; there are: {datasets}")
     return found
 
 

@@ -23,10 +23,18 @@ class Arguments:
 
 
 def read_arguments(
-    problems: Problems, *, dataset: str | None, seeds: str | None, overrides: Sequence[str]
+    problems: Problems,
+    *,
+    dataset: str | None,
+    seeds: str | None,
+    epochs: str | None,
+    overrides: Sequence[str],
 ) -> Arguments:
     """Reads the arguments; what is wrong with them goes to `problems`."""
-    settings = [setting for text in overrides if (setting := _read_override(problems, text)) is not None]
+    found = [_read_override(problems, text, where=f"argument {text!r}") for text in overrides]
+    if epochs is not None:
+        found.append(_read_override(problems, f"student.epochs={epochs}", where="--epochs"))
+    settings = [setting for setting in found if setting is not None]
     given: dict[str, Setting] = {}
     if dataset is not None:
         given["dataset"] = Setting(key="dataset", value=dataset, where="--dataset")
@@ -83,9 +91,8 @@ def _read_seeds(problems: Problems, text: str) -> tuple[int, ...] | None:
     return seeds
 
 
-def _read_override(problems: Problems, text: str) -> Setting | None:
+def _read_override(problems: Problems, text: str, *, where: str) -> Setting | None:
     key, equals, value = (part.strip() for part in text.partition("="))
-    where = f"argument {text!r}"
     if not equals or not key:
         problems.found.append(f"{where}: overrides are written key.path=value, such as student.epochs=30")
         return None

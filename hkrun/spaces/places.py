@@ -31,7 +31,8 @@ def find_sweep(name_or_file: str) -> Path:
     if path.suffix == ".toml" or path.name != name_or_file:
         if path.is_file():
             return path
-        raise InputError(f"{name_or_file}: no such file")
+        problem = "is a folder; give the path of a .toml file" if path.is_dir() else "no such file"
+        raise InputError(f"{name_or_file}: {problem}")
     for folder in _folders():
         if (folder / f"{name_or_file}.toml").is_file():
             return folder / f"{name_or_file}.toml"

@@ -20,7 +20,12 @@ _FOLDER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 def load_sweep(
-    name_or_file: str, *, dataset: str | None = None, seeds: str | None = None, overrides: Sequence[str] = ()
+    name_or_file: str,
+    *,
+    dataset: str | None = None,
+    seeds: str | None = None,
+    epochs: str | None = None,
+    overrides: Sequence[str] = (),
 ) -> Sweep:
     """Reads a search space, the recipe of its data set, and what the command line changes.
 
@@ -28,13 +33,14 @@ def load_sweep(
         name_or_file: Name of a search space, or path of a .toml file.
         dataset: Replaces the file's data set.
         seeds: Replaces the file's seeds: a number of seeds, or seeds separated by commas.
+        epochs: The same as an override of `student.epochs`.
         overrides: `key.path=value` each; values are TOML, a bare word is a string.
 
     Raises:
         InputError: All problems of the files and the arguments, one per line.
     """
     problems = Problems()
-    arguments = read_arguments(problems, dataset=dataset, seeds=seeds, overrides=overrides)
+    arguments = read_arguments(problems, dataset=dataset, seeds=seeds, epochs=epochs, overrides=overrides)
     path = problems.attempt(find_sweep, name_or_file)
     document = problems.attempt(read_document, path) if path is not None else None
     if path is None or document is None:
@@ -66,20 +72,25 @@ def load_sweep(
 
 
 def load_cell(
-    *, dataset: str | None = None, seeds: str | None = None, overrides: Sequence[str] = ()
+    *,
+    dataset: str | None = None,
+    seeds: str | None = None,
+    epochs: str | None = None,
+    overrides: Sequence[str] = (),
 ) -> Sweep:
     """A sweep of one cell: a recipe and what the command line changes.
 
     Args:
         dataset: The data set; digits without it.
         seeds: A number of seeds, or seeds separated by commas; seed 0 without it.
+        epochs: The same as an override of `student.epochs`.
         overrides: `key.path=value` each.
 
     Raises:
         InputError: All problems of the recipe and the arguments, one per line.
     """
     problems = Problems()
-    arguments = read_arguments(problems, dataset=dataset, seeds=seeds, overrides=overrides)
+    arguments = read_arguments(problems, dataset=dataset, seeds=seeds, epochs=epochs, overrides=overrides)
     chosen = arguments.dataset or str(keys()["dataset"][1])
     recipe = _read_recipe(chosen, problems, beside=None)
     if recipe is None or problems.found:

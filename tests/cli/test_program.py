@@ -53,7 +53,7 @@ def test_version(capsys):
         (["stability", "x.csv", "--ddof", "2"], "'--ddof'"),
         (["sweep", "stabilty"], "did you mean 'stability'?"),
         (["sweep", "stability", "los.mu=1"], "did you mean 'loss.mu'?"),
-        (["run", "--epochs", "x"], "argument 'student.epochs=x': student.epochs: 'x' is not of type integer"),
+        (["run", "--epochs", "x"], "--epochs: student.epochs: 'x' is not of type integer"),
         (["keys", "lrate"], "lrate: no key matches"),
         (["stability", "missing.csv"], "missing.csv"),
     ],

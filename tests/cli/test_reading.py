@@ -1,13 +1,16 @@
 import csv
 import dataclasses
+import json
 
 import numpy as np
 import pytest
 from sweep_example import make_sweep, put_run
 
+from hkrun.cli.invocation import Invocation
 from hkrun.cli.program import call
 from hkrun.config import cell_id
 from hkrun.plan import save_plan
+from hkrun.stats import compare_stability
 from hkrun.store import open_store
 
 
@@ -112,6 +115,59 @@ def test_stability_is_the_variance_of_the_range_over_the_last_epochs(curves, doc
     assert call(["stability", "curves.csv", "--window", "12"]) == 0
     s = np.ptp(curves["a"][:, -12:], axis=0).var()
     assert f" {s:.4g} " in capsys.readouterr().out
+
+
+def write_curves(path, matrices, *, seeds=None):
+    """Writes errors [runs, epochs] by cell; `seeds` by cell where they are not 0, 1, 2, ..."""
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["cell", "seed", "epoch", "error_pct"])
+        for cell, errors in matrices.items():
+            for (run, epoch), error in np.ndenumerate(errors):
+                writer.writerow([cell, (seeds or {}).get(cell, range(len(errors)))[run], epoch, float(error)])
+
+
+@pytest.mark.parametrize("scale", [1.0, 10.0])
+def test_cells_whose_s_cannot_be_ranked_are_named_and_others_are_not(folder, document, capsys, scale):
+    generator = np.random.default_rng(1)
+    noise = generator.random((2, 20, 30))
+    write_curves(folder / "curves.csv", {"a": 5 + noise[0], "b": 5 + scale * noise[1]})
+    comparison = compare_stability(
+        5 + noise[0], 5 + scale * noise[1], window=20, generator=np.random.default_rng(0)
+    )
+    assert (comparison.p > 0.05) == (scale == 1.0)
+    assert call(["stability", "curves.csv", "--window", "20"]) == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert ("S cannot rank a and b: 20 runs cannot tell them apart" in told) == (scale == 1.0)
+    assert call(["stability", "curves.csv", "--window", "20", "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert set(json.loads(out)) == {"cells"}
+    assert ("S cannot rank a and b" in err) == (scale == 1.0)
+
+
+def test_s_of_runs_that_are_not_paired_is_not_ranked(folder, capsys):
+    noise = np.random.default_rng(2).random((3, 6, 10))
+    matrices = {"a": 5 + noise[0], "b": 5 + noise[1], "c": 5 + noise[2, :4]}
+    write_curves(folder / "curves.csv", matrices, seeds={"b": range(1, 7)})
+    assert call(["stability", "curves.csv", "--window", "5"]) == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert "S of different numbers of runs is not comparable" in told
+    assert "6 of a, 6 of b, 4 of c" in told
+    assert "S cannot rank a and b: their seeds differ" in told
+    assert "a and c" not in told
+
+
+def test_a_password_in_the_stores_address_is_shown_nowhere(store, capsys, monkeypatch):
+    monkeypatch.setattr(store, "uri", "s3://key:hunter2@bucket/study")
+    monkeypatch.setattr(Invocation, "open_store", lambda *_, **__: store)
+    for arguments in (
+        ["status", "--json"],
+        ["status", "x"],
+        ["report", "stability", "--json"],
+        ["resume", "--json"],
+    ):
+        call(arguments)
+        assert "hunter2" not in "".join(capsys.readouterr())
 
 
 def test_curves_that_s_is_not_defined_for_are_refused(curves, document):
