@@ -33,6 +33,7 @@ from hkrun.training import (
     EvaluationSet,
     TrainingSet,
     autocast,
+    evaluate_epoch,
     learning_rate,
     resolve_dtype,
     sum_gradients,
@@ -189,7 +190,9 @@ def distill(
         for batch in batches:
             averages.add(_train_batch(run, cell, batch, teacher, context))
         figures = averages.read(epoch=epoch + 1)
-        errors = test_set.evaluate(run.student.backbone, precision=cell.precision, context=context)
+        errors = evaluate_epoch(
+            test_set, run.student.backbone, epoch=epoch + 1, precision=cell.precision, context=context
+        )
         run.history.append(
             {
                 "epoch": epoch + 1,

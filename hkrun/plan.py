@@ -307,12 +307,13 @@ def stored_plans(store: Store) -> list[StoredPlan]:
         if PLAN_FILE not in store.names(folder):
             continue
         where = f"{store.place}/{folder}/{PLAN_FILE}"
-        document = json.loads(store.read(folder, PLAN_FILE))
+        content = store.read(folder, PLAN_FILE)
         try:
+            document = json.loads(content)
             sweep = restore_sweep(document["sweep"], where=where)
-        except (InputError, KeyError, TypeError) as error:
+            plans.append(StoredPlan(sweep=sweep, workers=int(document["workers"])))
+        except (InputError, KeyError, TypeError, ValueError) as error:
             raise StoreError(f"{where}: cannot be understood: {error}") from error
-        plans.append(StoredPlan(sweep=sweep, workers=document["workers"]))
     return plans
 
 

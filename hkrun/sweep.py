@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from hkrun.config import Cell, teacher_id
-from hkrun.errors import EXIT_DONE, EXIT_RUNS_FAILED, TrainingError
+from hkrun.errors import EXIT_DONE, EXIT_RUNS_FAILED, InputError, TrainingError
 from hkrun.plan import Plan, PlannedTeacher, make_plan, save_plan
 from hkrun.report import Summary, summarise, write_report
 from hkrun.spaces import Sweep, with_content
@@ -104,6 +104,7 @@ def run_sweep(
     Raises:
         ResourceError: Not one run fits. Nothing was started.
         DataError: The data set is missing or damaged.
+        InputError: A batch is larger than the data set, or smaller than the number of workers.
         StoreError: The store cannot be used, or another driver runs this sweep.
         TrainingError: No teacher could be trained.
         Interrupted: The user stopped it.
@@ -155,7 +156,7 @@ def train_teacher(
     identity = teacher_id(cell)
     if store.teacher(identity) is None:
         crew = _Crew(store, data_dir=data_dir, workers=workers, fail_fast=True, observer=observer)
-        crew.check_data(cell.dataset)
+        crew.check_data([cell])
         problems = crew.train_teachers([PlannedTeacher(teacher_id=identity, cell=cell)])
         if problems:
             raise TrainingError("\n".join(problems))
@@ -189,7 +190,7 @@ class _Crew:
         Raises:
             TrainingError: Every run needs a teacher that could not be trained.
         """
-        self.check_data(plan.sweep.dataset)
+        self.check_data([pack.cell for pack in plan.packs])
         problems = self.train_teachers(plan.teachers) if plan.teachers else []
         packs = [
             pack
@@ -207,11 +208,26 @@ class _Crew:
         self._observer.entered("Training the teacher" if len(teachers) == 1 else "Training the teachers")
         return self._run([self._task(teacher.cell, teacher.teacher_id, ()) for teacher in teachers], None)
 
-    def check_data(self, name: str) -> None:
-        """Finds or fetches the data set here, before many processes ask for it at once."""
+    def check_data(self, cells: Sequence[Cell]) -> None:
+        """Finds or fetches the data set here, before many processes ask for it at once.
+
+        Raises:
+            DataError: It is missing or damaged.
+            InputError: A batch is larger than it, or has no image for some worker.
+        """
         from hkrun.data import load_dataset
 
-        load_dataset(name, data_dir=self._data_dir)
+        num_images = len(load_dataset(cells[0].dataset, data_dir=self._data_dir).train)
+        sizes = {("student.batch_size", cell.student.batch_size) for cell in cells}
+        sizes |= {("teacher.batch_size", cell.teacher.batch_size) for cell in cells if cell.uses_teacher}
+        problems = [
+            f"{key}: {size} does not fit: allowed are {self._workers} (one image per worker) "
+            f"to {num_images} (the training images of {cells[0].dataset})"
+            for key, size in sorted(sizes)
+            if not self._workers <= size <= num_images
+        ]
+        if problems:
+            raise InputError("\n".join(problems))
 
     def _task(self, cell: Cell, identity: str, seeds: tuple[int, ...]) -> "Task":
         from hkrun.trial import Task

@@ -28,6 +28,7 @@ from hkrun.training import (
     EvaluationSet,
     TrainingSet,
     autocast,
+    evaluate_epoch,
     learning_rate,
     resolve_dtype,
     sum_gradients,
@@ -187,7 +188,9 @@ def train_teacher(
         for batch in batches:
             averages.add(_train_batch(run, cell, batch, phase, context))
         figures = averages.read(epoch=epoch + 1)
-        errors = test_set.evaluate(run.network.backbone, precision=cell.precision, context=context)
+        errors = evaluate_epoch(
+            test_set, run.network.backbone, epoch=epoch + 1, precision=cell.precision, context=context
+        )
         run.history.append(
             {
                 "epoch": epoch + 1,

@@ -45,6 +45,10 @@ class Alone:
         """Tells nobody."""
 
 
+class NotFiniteError(ArithmeticError):
+    """A network's logits are no longer numbers."""
+
+
 class Diverged(Exception):  # noqa: N818 - a state of the run, not an error of the program
     """The loss of a run is no longer finite.
 
@@ -163,10 +167,14 @@ class EvaluationSet:
 
     @torch.no_grad()
     def evaluate(self, network: nn.Module, *, precision: str, context: Context) -> Errors:
-        """Errors of a network in eval mode; its mode is restored. Each worker takes a part of the images."""
+        """Errors of a network in eval mode; its mode is restored. Each worker takes a part of the images.
+
+        Raises:
+            NotFiniteError: A logit is NaN: there is no class to take for the answer.
+        """
         was_training = network.training
         network.eval()
-        wrong = torch.zeros(2, dtype=torch.int64, device=self._labels.device)
+        wrong = torch.zeros(3, dtype=torch.int64, device=self._labels.device)  # top-1, top-5, not a number
         first = len(self._labels) * context.rank // context.world_size
         last = len(self._labels) * (context.rank + 1) // context.world_size
         size = EVALUATION_BATCH[self._images.device.type]
@@ -176,13 +184,30 @@ class EvaluationSet:
                 logits = network(self._images[part]).logits
             labels = self._labels[part]
             wrong[0] += (logits.argmax(1) != labels).sum()
+            wrong[2] += logits.isnan().any(1).sum()
             if self._top5:
                 wrong[1] += (logits.topk(5, dim=1).indices != labels[:, None]).all(1).sum()
         if context.world_size > 1:
             torch.distributed.all_reduce(wrong)
         network.train(was_training)
-        top1, top5 = (100.0 * count / len(self._labels) for count in wrong.tolist())
+        top1, top5, undefined = (100.0 * count / len(self._labels) for count in wrong.tolist())
+        if undefined:
+            raise NotFiniteError(f"the logits of {undefined:.2f} % of the images are not numbers")
         return Errors(top1, top5 if self._top5 else None)
+
+
+def evaluate_epoch(
+    images: EvaluationSet, network: nn.Module, *, epoch: int, precision: str, context: Context
+) -> Errors:
+    """The errors after an epoch, counted from 1.
+
+    Raises:
+        Diverged: The network answers with NaN. Its last step made it so: the losses were taken before that.
+    """
+    try:
+        return images.evaluate(network, precision=precision, context=context)
+    except NotFiniteError as error:
+        raise Diverged(f"{error} after epoch {epoch}", epoch) from error
 
 
 def sum_over_workers(tensors: Sequence[Tensor], context: Context) -> None:

@@ -3,12 +3,13 @@
 import functools
 import importlib.metadata
 import logging
+import os
 import platform
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -171,26 +172,36 @@ def _train_teacher(task: Task, context: Context) -> Outcome:
     return _outcome(None, "finished", error_pct, run.epoch)
 
 
+@dataclass(frozen=True)
+class _TeacherPlace:
+    """Which teacher, and what it takes to build it; equal wherever the teacher is the same."""
+
+    store: str
+    teacher_id: str
+    device: str
+    cell: Cell = field(compare=False)
+    data_dir: str | None = field(compare=False)
+
+
 @functools.lru_cache(maxsize=2)
-def _load_teacher(
-    store_uri: str, cell: Cell, device: str, data_dir: str | None
-) -> tuple[DistilledNetwork, str]:
-    """The frozen teacher of a cell and the hash of its weights; kept between the trials of a process.
+def _load_teacher(place: _TeacherPlace) -> tuple[DistilledNetwork, str]:
+    """The frozen teacher and the hash of its weights; kept between the trials of a process.
 
     Raises:
         StoreError: The teacher is not in the store, or is damaged.
     """
-    store, identity = open_store(store_uri), teacher_id(cell)
-    record = store.teacher(identity)
+    store, cell = open_store(place.store), place.cell
+    where = f"{store.place}: teachers/{place.teacher_id}"
+    record = store.teacher(place.teacher_id)
     if record is None:
-        raise StoreError(f"{store_uri}: teachers/{identity}: no such teacher; `hkrun teacher` trains it")
-    network = build_teacher(cell, _load_dataset(cell.dataset, data_dir))
+        raise StoreError(f"{where}: no such teacher; `hkrun teacher` trains it")
+    network = build_teacher(cell, _load_dataset(cell.dataset, place.data_dir))
     network.to(resolve_dtype(cell.precision))
-    weights = store.teacher_weights(identity)
+    weights = store.teacher_weights(place.teacher_id)
     network.load_state_dict(torch.load(BytesIO(weights), map_location="cpu", weights_only=True))
     if hash_weights(network) != record.teacher_hash:
-        raise StoreError(f"{store_uri}: teachers/{identity}: the weights are not those of its record")
-    return freeze(network.to(device)), record.teacher_hash
+        raise StoreError(f"{where}: the weights are not those of its record")
+    return freeze(network.to(place.device)), record.teacher_hash
 
 
 # --- a run ------------------------------------------------------------------------------------------------
@@ -244,7 +255,8 @@ class _Trial:
         dataset, training_set, test_set = _load_sets(cell, task)
         teacher = None
         if cell.uses_teacher:
-            teacher, self.teacher_hash = _load_teacher(task.store, cell, task.device, task.data_dir)
+            place = _TeacherPlace(task.store, teacher_id(cell), task.device, cell, task.data_dir)
+            teacher, self.teacher_hash = _load_teacher(place)
         run = start_run(cell, dataset, self.seed, context=self.context, device=device)
         self._resume(run)
         self.history = run.history
@@ -421,6 +433,9 @@ def _reproducible(threads: int) -> Iterator[None]:
         (cudnn.deterministic, cudnn.benchmark, cudnn.allow_tf32),
         filling.fill_uninitialized_memory,  # type: ignore[attr-defined]
     )
+    os.environ.setdefault(
+        "CUBLAS_WORKSPACE_CONFIG", ":4096:8"
+    )  # without it, CUDA refuses to be deterministic
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(True)
     cudnn.deterministic, cudnn.benchmark = True, False

@@ -2,6 +2,8 @@
 
 import contextlib
 import dataclasses
+import importlib.metadata
+import json
 import os
 import signal
 import subprocess
@@ -74,10 +76,11 @@ def test_teacher_leaves_its_weights_with_their_hash(taught: Store) -> None:
     cell = make_cell()
     record = taught.teacher(teacher_id(cell))
     assert record is not None
-    assert record.config == teacher_canonical(cell)
+    assert record.config == json.loads(json.dumps(teacher_canonical(cell)))
     assert record.epochs == 2
     assert 0 <= record.train_error_pct <= 100
-    network, digest = trial._load_teacher(taught.uri, cell, "cpu", None)
+    place = trial._TeacherPlace(taught.uri, record.teacher_id, "cpu", cell, None)
+    network, digest = trial._load_teacher(place)
     assert digest == record.teacher_hash
     assert not network.training
     assert not any(parameter.requires_grad for parameter in network.parameters())
@@ -105,7 +108,7 @@ def test_run_leaves_record_curves_and_student(taught: Store) -> None:
         assert outcome["error_last_pct"] == record.error_last_pct
         assert record.pack == (0, 4)
         assert record.threads == 1
-        assert record.versions["torch"] == torch.__version__.split("+")[0] or record.versions["torch"]
+        assert record.versions["torch"] == importlib.metadata.version("torch")
         teacher = taught.teacher(teacher_id(cell))
         assert teacher is not None
         assert record.teacher_hash == teacher.teacher_hash
@@ -252,6 +255,32 @@ def test_a_diverged_run_is_recorded_with_its_epoch_and_never_has_an_error(taught
     assert record.error_last_pct is None
     assert record.error_best_pct is None
     assert f"in epoch {record.diverged_epoch}" in str(outcome["message"])
+
+
+def test_a_run_whose_very_last_step_breaks_it_has_diverged(
+    taught: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cell = make_cell()
+    original = torch.optim.SGD.step
+    steps = []
+
+    def step(optimizer: torch.optim.SGD, *args: object) -> None:
+        original(optimizer, *args)  # type: ignore[arg-type]
+        steps.append(optimizer)
+        if len(steps) == 2 * 3 * 4:  # both optimisers, three epochs, four batches: the student steps last
+            with torch.no_grad():
+                optimizer.param_groups[0]["params"][0].fill_(float("nan"))
+
+    monkeypatch.setattr(torch.optim.SGD, "step", step)
+    (outcome,) = run_task(make_task(taught, cell, 0), Alone())
+    assert outcome["status"] == "diverged"
+    assert "not numbers after epoch 3" in str(outcome["message"])
+
+
+def test_cells_with_one_teacher_share_it(taught: Store) -> None:
+    for values in ({}, {"loss__lambda_2": 0.0}, {"loss__lambda_3": 0.0}):
+        run_task(make_task(taught, make_cell(**values), 0), Alone())
+    assert trial._load_teacher.cache_info().misses == 1
 
 
 def test_a_diverged_teacher_leaves_no_teacher(store: Store) -> None:
