@@ -395,6 +395,18 @@ def test_the_student_alone_is_known_from_the_recipe_where_it_is_the_recipes_stud
     assert not warnings_about(summarise(unknown, store), "trained alone")
 
 
+def test_the_teacher_must_beat_its_student_at_the_plateau(store):
+    sweep = make_sweep()
+    figures = {"student_alone_error_pct": 5.0, "student_plateau_error_pct": 3.0}
+    evidence = {name: {"value": value, "label": "published"} for name, value in figures.items()}
+    sweep = dataclasses.replace(sweep, recipe=dataclasses.replace(sweep.recipe, evidence=evidence))
+    put_teacher(store, sweep.cells[0].cell, error_pct=4.0)
+    (warning,) = warnings_about(summarise(sweep, store), "trained alone")
+    assert "not better than the student trained alone (3.00 %, at its plateau)" in warning
+    put_teacher(store, sweep.cells[0].cell, error_pct=2.9)
+    assert not warnings_about(summarise(sweep, store), "trained alone")
+
+
 def test_cells_worse_than_the_student_alone_are_warned_of(store):
     sweep = make_sweep(["L_b", "L_b + L_is"], num_seeds=3)
     evidence = {"student_alone_error_pct": {"value": 4.0, "label": "published"}}

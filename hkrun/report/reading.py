@@ -292,12 +292,14 @@ def _read_teacher(
     if trained is not None and used not in (None, trained.teacher_hash):
         trained = None
     alone_pct, alone_source = _student_alone(cells[0].cell, sweep, store, world_size=world_size)
+    plateau_pct, _ = _recipe_figure(cells[0].cell, sweep, "student_plateau_error_pct")
     return Teacher(
         teacher_id=teacher_id,
         hash=used or (trained.teacher_hash if trained else None),
         record=trained,
         alone_pct=alone_pct,
         alone_source=alone_source,
+        plateau_pct=plateau_pct,
     )
 
 
@@ -311,8 +313,13 @@ def _student_alone(cell: Cell, sweep: Sweep, store: Store, *, world_size: int) -
     ]
     if errors:
         return float(np.mean(errors)), f"mean of {len(errors)} supervised runs in the store"
+    return _recipe_figure(cell, sweep, "student_alone_error_pct")
+
+
+def _recipe_figure(cell: Cell, sweep: Sweep, name: str) -> tuple[float | None, str]:
+    """A figure of the recipe's evidence and its label, where the cell's student is the recipe's."""
     recipe = sweep.recipe
-    evidence = recipe.evidence.get("student_alone_error_pct", {})
+    evidence = recipe.evidence.get(name, {})
     value = evidence.get("value")
     if isinstance(value, int | float) and (cell.student, cell.augment) == (
         recipe.cell.student,

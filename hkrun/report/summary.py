@@ -129,6 +129,7 @@ class Teacher:
         record: How it was trained; None where the store does not hold these weights.
         alone_pct: Test error of its cells' student trained alone, where that is known.
         alone_source: Where that is known from.
+        plateau_pct: The same after so many epochs that more no longer help, where the recipe tells it.
     """
 
     teacher_id: str
@@ -136,6 +137,20 @@ class Teacher:
     record: TeacherRecord | None
     alone_pct: float | None
     alone_source: str
+    plateau_pct: float | None = None
+
+    @property
+    def to_beat(self) -> tuple[float, str] | None:
+        """The lowest error its student is known to reach alone, and how; None where none is known."""
+        known = [
+            (error_pct, source)
+            for error_pct, source in (
+                (self.alone_pct, self.alone_source),
+                (self.plateau_pct, "at its plateau"),
+            )
+            if error_pct is not None
+        ]
+        return min(known, default=None)
 
 
 @dataclass(frozen=True, kw_only=True)

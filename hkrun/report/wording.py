@@ -97,7 +97,10 @@ def describe_teacher(teacher: Teacher) -> str:
             f"test error, {record.train_error_pct:.2f} % on its training images."
         )
     if teacher.alone_pct is not None:
-        text += f" Its student trained alone: {teacher.alone_pct:.2f} % ({teacher.alone_source})."
+        text += f" Its student trained alone: {teacher.alone_pct:.2f} % ({teacher.alone_source})"
+        if teacher.plateau_pct is not None:
+            text += f"; with epochs until more no longer help: {teacher.plateau_pct:.2f} %"
+        text += "."
     return text
 
 
@@ -152,11 +155,12 @@ def _warn_of_teacher(teacher: Teacher, *, several: bool) -> Iterator[str]:
             f"{name} did not converge: {train_pct:.1f} % error on its own training images. A lower "
             "teacher.learning_rate, more teacher.epochs or teacher.warmup_epochs = 5 may help."
         )
-    if teacher.alone_pct is not None and error_pct >= teacher.alone_pct:
+    if teacher.to_beat is not None and error_pct >= teacher.to_beat[0]:
+        alone_pct, source = teacher.to_beat
         yield (
             f"{name} ({error_pct:.2f} % test error) is not better than the student trained alone "
-            f"({teacher.alone_pct:.2f} %, {teacher.alone_source}): there is nothing to distil, and the "
-            "cells cannot show what distillation does."
+            f"({alone_pct:.2f} %, {source}): there is nothing to distil, and the cells cannot show what "
+            "distillation does."
         )
 
 

@@ -1,11 +1,11 @@
 """Data-parallel training: two workers are one worker whose batches are split.
 
 In exact arithmetic the two are equal: BatchNorm takes its statistics over both halves, each worker's mean
-loss is weighted with its share, and the gradients are summed. What differs is the order of the sums. One step of
-this network changes its result by a few hundred roundings, eps = 1.1e-16 relative each; a few steps at a rate
-of 0.1 amplify a difference by less than 1e4 (a test below disturbs the start and checks that). So 1e-9 holds
-with room to spare, and a worker that used its own statistics, or counted a gradient twice, would be off by
-1e-3 or more (a test below).
+loss is weighted with its share, and the gradients are summed. What differs is the order of the sums. One
+step of this network changes its result by a few hundred roundings, eps = 1.1e-16 relative each; a few steps
+at a rate of 0.1 amplify a difference by less than 1e4 (a test below disturbs the start and checks that). So
+1e-9 holds with room to spare, and a worker that used its own statistics, or counted a gradient twice, would
+be off by 1e-3 or more (a test below).
 """
 
 import os
