@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from ray import train
-from ray.exceptions import RayActorError
+from ray.exceptions import RayError
 from ray.train.torch import TorchConfig
+from ray.train.v2._internal.exceptions import RayTrainError
 from ray.train.v2.api.config import FailureConfig, RunConfig, ScalingConfig
 from ray.train.v2.api.exceptions import TrainingFailedError, WorkerGroupError
 from ray.train.v2.torch.torch_trainer import TorchTrainer
@@ -50,6 +51,7 @@ def train_task(
     task: Task,
     *,
     workers: int,
+    mark: int,
     function: Callable[[Task, Context], list[Outcome]],
     log_file: Path,
     storage: Path,
@@ -60,6 +62,7 @@ def train_task(
     Args:
         task: What to do.
         workers: Number of workers; each has the task's threads as CPUs, and a GPU where its device is "cuda".
+        mark: Bytes of memory that each worker asks for, by which its placement group is known.
         function: What every worker calls.
         log_file: Where the workers' output goes.
         storage: A folder for Ray Train's own state. Nothing in it outlives the sweep.
@@ -81,7 +84,7 @@ def train_task(
         scaling_config=ScalingConfig(
             num_workers=workers,
             use_gpu=on_gpu,
-            resources_per_worker={"CPU": task.threads} | ({"GPU": 1} if on_gpu else {}),
+            resources_per_worker={"CPU": task.threads, "memory": mark} | ({"GPU": 1} if on_gpu else {}),
         ),
         run_config=RunConfig(
             name=task.name,
@@ -120,7 +123,7 @@ def classify(error: TrainingFailedError) -> Exception:
         return WorkerDiedError(f"Ray Train: {error}")
     failures = error.worker_failures
     for rank, failure in sorted(failures.items()):
-        if isinstance(failure, RayActorError):
+        if isinstance(failure, RayError | RayTrainError):
             return WorkerDiedError(f"worker {rank} of the group died")
     return failures[min(failures)]
 

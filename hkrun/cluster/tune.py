@@ -4,6 +4,7 @@
 
 import functools
 import logging
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from ray.tune.error import TuneError
 from ray.tune.experiment import Trial
 from ray.tune.search import Searcher
 
+from hkrun.cluster.groups import draw_marks, remove_leftovers
 from hkrun.cluster.output import output_to
 from hkrun.cluster.resources import Request
 from hkrun.cluster.runtime import ray_running
@@ -30,7 +32,9 @@ P = ParamSpec("P")
 
 # The driver function of a task with several workers only waits. It asks for a sliver of memory, so that
 # all CPUs are left to the workers: with 0.001 CPU of its own, two workers would not fit on two cores.
-WAITING_BYTES = 64 << 20
+WAITING_BYTES = 128 << 20
+
+RECLAIM_EVERY_S = 1.0
 
 # What Tune says when it hands a trial the actor of one that was stopped, and whose function still runs.
 ACTOR_STILL_BUSY = "Trainable runner reuse requires reset_config()"
@@ -94,6 +98,9 @@ def run_tasks(
     try:
         with ray_running(request, log_folder=log_folder) as running:
             schedule = Schedule(len(tasks), slots=running.slots, fail_fast=fail_fast)
+            callbacks: list[tune.Callback] = [_Watch(schedule, observer, log_folder=log_folder, tasks=tasks)]
+            if workers > 1:
+                callbacks.append(_Reclaim())
             trainable = tune.with_parameters(
                 _run_trial,
                 tasks=tasks,
@@ -112,7 +119,7 @@ def run_tasks(
                 run_config=tune.RunConfig(
                     name="tasks",
                     storage_path=str(running.folder / "tune"),
-                    callbacks=[_Watch(schedule, observer, log_folder=log_folder, tasks=tasks)],
+                    callbacks=callbacks,
                     failure_config=tune.FailureConfig(max_failures=0),
                     verbose=0,
                 ),
@@ -176,6 +183,7 @@ def _run_trial(
                 outcomes = train_task(
                     task,
                     workers=workers,
+                    mark=config["mark"],
                     function=function,
                     log_file=log_file,
                     storage=storage,
@@ -203,13 +211,14 @@ class _TaskSearch(Searcher):
     def __init__(self, schedule: Schedule) -> None:
         super().__init__()
         self._schedule = schedule
+        self._marks = draw_marks()
 
     def suggest(self, trial_id: str) -> dict[str, int] | None:
         """The next task, or nothing for now. Tune asks at every step."""
         if self._schedule.finished:
             raise _Over
         index = self._schedule.take()
-        return None if index is None else {"index": index}
+        return None if index is None else {"index": index, "mark": next(self._marks)}
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
@@ -278,7 +287,7 @@ class _Watch(tune.Callback):
         """Looks which trials have ended: Tune has ways to end one that call nothing else, see docs/ray.md."""
         self._live.update(trials[self._num_seen :])
         self._num_seen = len(trials)
-        for trial in [trial for trial in self._live if trial.status in (Trial.ERROR, Trial.TERMINATED)]:
+        for trial in [trial for trial in self._live if _has_ended(trial)]:
             self._live.remove(trial)
             index = trial.config["index"]
             self._schedule.release(index)
@@ -300,6 +309,24 @@ class _Watch(tune.Callback):
         else:
             log_file = _log_file(self._log_folder, self._tasks[index])
             self._observer.failed(index, f"{result.error}; see {log_file}")
+
+
+class _Reclaim(tune.Callback):
+    """Takes back the CPUs that Ray Train's worker groups leave reserved; see `groups`."""
+
+    def __init__(self) -> None:
+        self._next_look_s = 0.0
+
+    @_guarded
+    def on_step_end(self, iteration: int, trials: list[Trial], **info: object) -> None:
+        """Looks once a second: a group may still be coming when its trial ends."""
+        if time.monotonic() >= self._next_look_s:
+            self._next_look_s = time.monotonic() + RECLAIM_EVERY_S
+            remove_leftovers({trial.config["mark"] for trial in trials if _has_ended(trial)})
+
+
+def _has_ended(trial: Trial) -> bool:
+    return trial.status in (Trial.ERROR, Trial.TERMINATED)
 
 
 def _read_error(trial: Trial) -> str:

@@ -95,10 +95,15 @@ def fail_on_rank_1(task, context):
     return all_reduce(task, context)  # waits for rank 1 for ever
 
 
-def die_once_on_rank_1(task, context):
+def die_at_once_on_rank_1(task, context):
     if context.rank == 1 and attempt(task, context) == 1:
         os.kill(os.getpid(), signal.SIGKILL)
     return all_reduce(task, context)
+
+
+def die_later_on_rank_1(task, context):
+    time.sleep(2)
+    return die_at_once_on_rank_1(task, context)
 
 
 def kill_driver_once(task, context):

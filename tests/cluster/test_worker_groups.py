@@ -1,12 +1,15 @@
 """Tasks that several processes do together: Ray Train inside Ray Tune."""
 
 import pytest
+import ray
 from fake_tasks import FakeTask, run
 from ray.exceptions import ActorDiedError
+from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
 from ray.train.v2.api.exceptions import ControllerError, WorkerGroupError
 from ray.tune.schedulers import FIFOScheduler
 
 from hkrun.cluster import run_tasks
+from hkrun.cluster.groups import remove_leftovers
 from hkrun.cluster.schedule import WorkerDiedError
 from hkrun.cluster.train import classify
 
@@ -31,6 +34,22 @@ def test_two_workers_reduce_over_gloo_and_rank_0_reports(joined, observer, tmp_p
     assert sorted(path.name for path in tmp_path.glob("logs/t0*")) == ["t0.0.log", "t0.1.log", "t0.log"]
 
 
+@pytest.mark.timeout(120)
+def test_a_group_that_ray_train_forgot_gives_its_cpus_back(joined):
+    ray.init(log_to_driver=False, configure_logging=False)
+    try:
+        # What is left when a worker dies just before its function starts: a group that nobody removes.
+        forgotten = ray.util.placement_group([{"CPU": 1, "memory": 12345}] * 2)
+        other = ray.util.placement_group([{"memory": 54321}])
+        assert forgotten.wait(30)
+        assert other.wait(30)
+        remove_leftovers({12345})
+        assert ray.util.placement_group_table(forgotten)["state"] == "REMOVED"
+        assert ray.util.placement_group_table(other)["state"] == "CREATED"
+    finally:
+        ray.shutdown()
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_no_kind_of_end_starves_the_next_task(joined, observer, tmp_path, monkeypatch):
@@ -41,20 +60,21 @@ def test_no_kind_of_end_starves_the_next_task(joined, observer, tmp_path, monkey
     does = [
         "sleep",  # stopped in the middle
         "fail_on_rank_1",  # while rank 0 waits for it
-        "die_once_on_rank_1",
+        "die_at_once_on_rank_1",  # while the group still starts
+        "die_later_on_rank_1",
         "kill_driver_once",
         "all_reduce",
     ]
     tasks = [FakeTask(name=what, does=what, folder=str(tmp_path)) for what in does]
     results = run_fakes(tasks, observer, tmp_path)
 
-    stopped, failed, killed_worker, killed_driver, undisturbed = results
+    stopped, failed, *killed, undisturbed = results
     assert stopped.outcomes is None
     assert stopped.error is None
     assert "ValueError: rank 1 is wrong" in failed.error
     assert failed.retries == 0
     assert "Traceback" in (tmp_path / "logs" / "fail_on_rank_1.1.log").read_text()
-    for result in (killed_worker, killed_driver):
+    for result in killed:
         assert result.retries >= 1
         assert result.outcomes[0]["total"] == 3.0
     assert undisturbed.outcomes[0]["total"] == 3.0
@@ -62,6 +82,7 @@ def test_no_kind_of_end_starves_the_next_task(joined, observer, tmp_path, monkey
 
 def test_one_death_explains_the_errors_of_the_others():
     lost = RuntimeError("connection closed by peer")
-    assert isinstance(classify(WorkerGroupError("", {0: lost, 1: ActorDiedError()})), WorkerDiedError)
+    for death in (ActorDiedError(), WorkerHealthCheckFailedError("unhealthy", failure=ActorDiedError())):
+        assert isinstance(classify(WorkerGroupError("", {0: lost, 1: death})), WorkerDiedError)
     assert classify(WorkerGroupError("", {0: lost})) is lost
     assert isinstance(classify(ControllerError(TimeoutError("no start"))), WorkerDiedError)

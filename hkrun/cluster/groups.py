@@ -1,0 +1,48 @@
+"""The CPUs of Ray Train's worker groups come back, however a task ends.
+
+Ray Train reserves the resources of a group in a placement group, and removes it when the group ends well. It
+forgets it if a worker dies between the start of the group and that of its function, when nobody who could shut
+the group down knows it yet, and if the trial is killed while the group starts. Ray itself removes it only with
+the whole job, so until then those CPUs are lost to all tasks that follow.
+
+A placement group has no name or owner to know it by. So the workers of each trial ask for an amount of memory
+of their own, and what has that mark after the trial's end is left over.
+"""
+
+import itertools
+import secrets
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
+
+import ray
+from ray.util.placement_group import PlacementGroup
+
+# Bytes; little enough to be no demand, enough that two sweeps on one cluster hardly ever draw the same.
+SMALLEST_MARK = 16 << 20
+LARGEST_MARK = 64 << 20
+
+
+def draw_marks() -> Iterator[int]:
+    """Marks that differ, for the trials of one sweep."""
+    return itertools.count(SMALLEST_MARK + secrets.randbelow(LARGEST_MARK - SMALLEST_MARK))
+
+
+def find_leftovers(table: Mapping[str, Mapping[str, Any]], marks: Collection[int]) -> list[str]:
+    """The ids of the placement groups that have one of some marks and are not removed.
+
+    Args:
+        table: Ray's table of placement groups by id.
+        marks: The marks of trials that have ended.
+    """
+    return [
+        identity
+        for identity, group in table.items()
+        if group["state"] != "REMOVED"
+        and any(bundle.get("memory") in marks for bundle in group["bundles"].values())
+    ]
+
+
+def remove_leftovers(marks: Collection[int]) -> None:
+    """Removes the placement groups of trials that have ended; workers that still live in them are killed."""
+    for identity in find_leftovers(ray.util.placement_group_table(), marks):
+        ray.util.remove_placement_group(PlacementGroup(ray.PlacementGroupID.from_hex(identity)))
