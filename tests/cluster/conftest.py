@@ -65,7 +65,11 @@ def cluster() -> Iterator[str]:
             "include_dashboard": True,
             "dashboard_port": free_port(),  # its default may be taken, and it would not look further
         }
-        started = Cluster(initialize_head=True, head_node_args=head)
+        try:
+            started = Cluster(initialize_head=True, head_node_args=head)
+        except Exception:  # Ray gives its processes 30 s, which a busy machine may exceed
+            head["dashboard_port"] = free_port()
+            started = Cluster(initialize_head=True, head_node_args=head)
     yield started.address
     started.shutdown()
 
