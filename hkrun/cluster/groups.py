@@ -2,8 +2,8 @@
 
 Ray Train reserves the resources of a group in a placement group, and removes it when the group ends well. It
 forgets it if a worker dies between the start of the group and that of its function, when nobody who could
-shut the group down knows it yet, and if the trial is killed while the group starts. Ray itself removes it only
-with the whole job, so until then those CPUs are lost to all tasks that follow.
+shut the group down knows it yet, and if the trial is killed while the group starts. Ray itself removes it
+only with the whole job, so until then those CPUs are lost to all tasks that follow.
 
 A placement group has no name or owner to know it by. So the workers of each trial ask for an amount of memory
 of their own, and what has that mark after the trial's end is left over.

@@ -338,7 +338,7 @@ class _Interrupts:
 
 
 def _raise_interrupt(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
-    raise KeyboardInterrupt
+    raise KeyboardInterrupt(signal.Signals(number).name)
 
 
 def _do_nothing(number: int, frame: FrameType | None) -> None:

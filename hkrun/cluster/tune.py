@@ -128,7 +128,7 @@ def run_tasks(
         pass
     except KeyboardInterrupt as interrupt:
         raise Interrupted(
-            "stopped; what is finished is kept, and the same command goes on from there"
+            f"stopped by {interrupt}; what is finished is kept, and the same command goes on from there"
         ) from interrupt
     except (RayError, TuneError) as error:
         raise HkrunError(f"Ray broke down: {error}\nits logs are in {log_folder}") from error
