@@ -23,6 +23,7 @@ def run_fakes(tasks, observer, folder):
 
 
 @pytest.mark.timeout(600)
+@pytest.mark.slow
 def test_two_workers_reduce_over_gloo_and_rank_0_reports(joined, observer, tmp_path):
     results = run_fakes([FakeTask(name="t0", does="all_reduce")], observer, tmp_path)
     (outcome,) = results[0].outcomes
@@ -34,7 +35,8 @@ def test_two_workers_reduce_over_gloo_and_rank_0_reports(joined, observer, tmp_p
     assert sorted(path.name for path in tmp_path.glob("logs/t0*")) == ["t0.0.log", "t0.1.log", "t0.log"]
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(600)
+@pytest.mark.slow
 def test_a_group_that_ray_train_forgot_gives_its_cpus_back(joined):
     ray.init(log_to_driver=False, configure_logging=False)
     try:
