@@ -22,11 +22,13 @@ class Features(NamedTuple):
         logits: Shape [B, classes], in the dtype of the weights also under autocast.
         stages: Raw output of each stage, the residual sums L_1..L_N, shapes [B, C_i, H_i, W_i].
         descriptor: The global descriptor g_b, shape [B, C_N]: the last stage after BN-ReLU and pooling.
+        stem: The stem's output, which is the first stage's input, shape [B, C_0, H_1, W_1].
     """
 
     logits: Tensor
     stages: tuple[Tensor, ...]
     descriptor: Tensor
+    stem: Tensor
 
 
 class BasicBlock(nn.Module):
@@ -125,14 +127,15 @@ class Backbone(nn.Module):
 
     def forward(self, images: Tensor) -> Features:
         """Runs normalised images, shape [B, channels, H, W]."""
-        hidden = self.stem(images)
+        stem = self.stem(images)
+        hidden = stem
         stages = []
         for stage in self.stages:
             hidden = stage(hidden)
             stages.append(hidden)
         descriptor = _norm_relu(self.norm, hidden).mean(dim=(2, 3))
         logits = self.classifier(descriptor).to(self.classifier.weight.dtype)
-        return Features(logits=logits, stages=tuple(stages), descriptor=descriptor)
+        return Features(logits=logits, stages=tuple(stages), descriptor=descriptor, stem=stem)
 
 
 def _norm_relu(norm: BatchNorm2d, inputs: Tensor) -> Tensor:

@@ -210,6 +210,7 @@ def test_features_are_the_raw_stage_outputs_and_the_pooled_descriptor():
     images = normal(2, 3, 16, 16)
     features = network(images)
     hidden = network.stem(images)
+    assert torch.equal(features.stem, hidden)
     for stage, output in zip(network.stages, features.stages, strict=True):
         hidden = stage(hidden)
         assert torch.equal(output, hidden)
