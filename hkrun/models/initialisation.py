@@ -1,20 +1,30 @@
 """Initial weights, from one explicit generator and nothing else."""
 
 import math
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
+
+
+@runtime_checkable
+class StartsConstant(Protocol):
+    """A layer whose own parameters start from constants."""
+
+    def reset_constants(self) -> None:
+        """Sets them to these constants."""
 
 
 def initialise(module: nn.Module, generator: torch.Generator) -> None:
     """Gives every parameter its initial value and resets the running statistics.
 
     Convolutions are He-normal over their outputs (He et al. 2015), linear layers uniform in +-1/sqrt(inputs),
-    weight and bias alike (torch's own default), BatchNorm is the identity.
+    weight and bias alike (torch's own default), BatchNorm is the identity, and a layer that `StartsConstant`
+    sets its own.
 
     Args:
-        module: Any of this package's networks, on any device. Values are drawn in float32 on the CPU, so that
-            a network starts from the same weights in every precision and on every device.
+        module: Any of this package's networks, or a loss that learns, on any device. Values are drawn in
+            float32 on the CPU: it starts from the same weights in every precision and on every device.
         generator: A CPU generator; it is used in the order of `module.modules()`.
 
     Raises:
@@ -31,6 +41,8 @@ def initialise(module: nn.Module, generator: torch.Generator) -> None:
                 _assign(parameter, _like(parameter).uniform_(-bound, bound, generator=generator))
         elif isinstance(layer, nn.BatchNorm2d):
             layer.reset_parameters()
+        elif isinstance(layer, StartsConstant):
+            layer.reset_constants()
         elif next(layer.parameters(recurse=False), None) is not None:
             raise TypeError(f"initialise: no rule for the parameters of {type(layer).__name__}")
 
