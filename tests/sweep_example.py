@@ -48,7 +48,7 @@ def make_sweep(*, num_cells: int = 4, num_seeds: int = 3, epochs: int = 12, name
         cells=cells,
         window=max(2, epochs // 4),
         ddof=0,
-        published="table5",
+        published=("table5",),
         recipe=recipe,
         source="search_spaces/stability.toml",
     )

@@ -27,7 +27,7 @@ def make_sweep(cells=(("L_b", L_B), ("L_is", L_IS)), *, seeds=(0, 1, 2), evidenc
         cells=tuple(NamedCell(name=name, cell=cell) for name, cell in cells),
         window=2,
         ddof=0,
-        published=None,
+        published=(),
         recipe=Recipe(dataset="digits", window=2, cell=recipe_cell, evidence=evidence or {}),
         source="study.toml",
     )

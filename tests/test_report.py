@@ -439,7 +439,7 @@ def test_the_error_of_another_teacher_is_not_shown_as_the_runs_own(store):
 
 def test_a_sweep_without_a_teacher_has_none(store):
     alone = NamedCell(name="alone", cell=dataclasses.replace(make_cell(0, 0), method="supervised"))
-    sweep = make_sweep(cells=(alone,), reference=None, published=None)
+    sweep = make_sweep(cells=(alone,), reference=None, published=())
     fill(store, sweep)
     assert summarise(sweep, store).document()["teacher"] is None
 
@@ -518,7 +518,7 @@ def put_levels(store, sweep, levels):
 
 def test_claims_are_supported_contradicted_or_left_open(store):
     names = ["L_b", "L_b + L_is", "L_b + L_adv", "L_b + L_adv + L_is"]
-    sweep = make_sweep(names, num_seeds=12, published="table4")
+    sweep = make_sweep(names, num_seeds=12, published=("table4",))
     put_levels(store, sweep, dict(zip(names, (60, 50, 40, 40), strict=True)))
     verdicts = {verdict.claim.id: verdict.outcome for verdict in summarise(sweep, store).verdicts}
     assert verdicts == {
@@ -558,7 +558,7 @@ def test_published_tables_are_complete():
 
 def test_published_figures_stand_in_columns_of_their_own_data(store):
     names = ["L_b", "L_b + L_is"]
-    sweep = make_sweep(names, published="table4")
+    sweep = make_sweep(names, published=("table4",))
     put_levels(store, sweep, {"L_b": 60, "L_b + L_is": 48})
     text = render_report(summarise(sweep, store))["report.md"].decode()
     rows = [[field.strip() for field in line.split("|")[1:-1]] for line in text.splitlines() if "|" in line]
@@ -621,7 +621,7 @@ def test_away_from_a_terminal_the_text_is_plain_and_100_columns_wide(store):
 
 @pytest.mark.parametrize(("gap", "bold"), [(10, True), (0, False)])
 def test_only_significant_differences_are_bold_anywhere(store, gap, bold):
-    sweep = make_sweep(["L_b", "L_b + L_is"], num_seeds=12, published="table4")
+    sweep = make_sweep(["L_b", "L_b + L_is"], num_seeds=12, published=("table4",))
     put_levels(store, sweep, {"L_b": 50, "L_b + L_is": 50 - gap})
     put_run(store, sweep.cells[1], 0)  # so that the differences are not all the same
     summary = summarise(sweep, store)
@@ -755,7 +755,7 @@ def test_the_report_is_written_beside_what_else_the_folder_holds(store):
 
 
 def test_a_sweep_of_one_cell_without_reference_can_be_reported(store):
-    sweep = make_sweep(["L_b"], num_seeds=1, reference=None, published=None, question="")
+    sweep = make_sweep(["L_b"], num_seeds=1, reference=None, published=(), question="")
     fill(store, sweep)
     summary = summarise(sweep, store)
     files = render_report(summary)

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from hkrun.config import cell_id, teacher_id
+from hkrun.config import cell_id, get_value, teacher_id
 from hkrun.errors import InputError
+from hkrun.methods import METHODS
 from hkrun.spaces import load_cell, load_sweep, restore_sweep, sweep_document, sweep_names, with_content
 from hkrun.spaces.documents import locate, read_document
 
@@ -83,7 +84,7 @@ def test_a_sweep_holds_what_the_file_says(folder):
     sweep = load_sweep("space")
     assert (sweep.name, sweep.title, sweep.question) == ("space", "A title", "A question?")
     assert (sweep.dataset, sweep.seeds, sweep.reference) == ("digits", (0, 1, 2), "plain")
-    assert (sweep.window, sweep.ddof, sweep.published) == (4, 0, None)
+    assert (sweep.window, sweep.ddof, sweep.published) == (4, 0, ())
     assert sweep.source == "search_spaces/space.toml"
     assert [named.name for named in sweep.cells] == ["plain", "with adversary"]
     assert sweep.recipe.evidence["seconds_per_run"]["value"] == 2.0
@@ -116,7 +117,7 @@ def test_nested_tables_and_dotted_keys_mean_the_same(folder):
 def test_the_window_of_the_space_comes_before_the_recipes(folder):
     space_with("[base]", "[analysis]\nwindow = 9\nddof = 1\n\n[published]\ntable = 'table5'\n\n[base]")
     sweep = load_sweep("space")
-    assert (sweep.window, sweep.ddof, sweep.published) == (9, 1, "table5")
+    assert (sweep.window, sweep.ddof, sweep.published) == (9, 1, ("table5",))
     assert sweep.recipe.window == 4
 
 
@@ -180,9 +181,155 @@ def test_axes_alone_make_cells_named_after_their_values(folder):
     ]
 
 
+def test_an_axis_may_vary_some_cells_only(folder):
+    write(
+        "search_spaces/space.toml",
+        """\
+        dataset = "digits"
+        seeds = 1
+        reference = "center"
+        [[cells]]
+        name = "center"
+        [[cells]]
+        name = "first"
+        [[cells]]
+        name = "grid"
+        [[axes]]
+        key = "loss.mu"
+        values = [0.1, 1]
+        cells = ["first", "grid"]
+        [[axes]]
+        key = "loss.lambda_2"
+        values = [2, 3]
+        cells = "grid"
+        """,
+    )
+    cells = load_sweep("space").cells
+    assert [(named.name, named.group, dict(named.point)) for named in cells] == [
+        ("center", "center", {}),
+        ("first [loss.mu=0.1]", "first", {"loss.mu": 0.1}),
+        ("first [loss.mu=1]", "first", {"loss.mu": 1.0}),
+        ("grid [loss.mu=0.1, loss.lambda_2=2]", "grid", {"loss.mu": 0.1, "loss.lambda_2": 2.0}),
+        ("grid [loss.mu=0.1, loss.lambda_2=3]", "grid", {"loss.mu": 0.1, "loss.lambda_2": 3.0}),
+        ("grid [loss.mu=1, loss.lambda_2=2]", "grid", {"loss.mu": 1.0, "loss.lambda_2": 2.0}),
+        ("grid [loss.mu=1, loss.lambda_2=3]", "grid", {"loss.mu": 1.0, "loss.lambda_2": 3.0}),
+    ]
+    for named in cells:
+        assert {key: get_value(named.cell, key) for key in named.point} == named.point
+
+
+def test_one_key_may_be_several_axes_of_different_cells(folder):
+    axes = """
+        [[axes]]
+        key = "loss.lambda_3"
+        values = [0.1]
+        cells = ["plain"]
+        [[axes]]
+        key = "loss.lambda_3"
+        values = [0.2, 0.3]
+        cells = ["with adversary"]
+        """
+    path = space_with('reference = "plain"\n', "")
+    write(path, path.read_text() + textwrap.dedent(axes))
+    assert [named.cell.loss.lambda_3 for named in load_sweep("space").cells] == [0.1, 0.2, 0.3]
+    write(path, path.read_text().replace('["plain"]', '["plain", "with adversary"]'))
+    assert problems() == [
+        "search_spaces/space.toml:22: axes.key: loss.lambda_3 is an axis of the same cells already"
+    ]
+
+
+def test_an_axis_over_what_the_cell_sets_is_refused_where_the_cell_sets_it(folder):
+    path = space_with('reference = "plain"\n', "")
+    write(path, path.read_text() + '\n[[axes]]\nkey = "loss.mu"\nvalues = [1.0, 2.0]\n')
+    assert problems() == [
+        (
+            "search_spaces/space.toml:15: loss.mu: an axis varies it in this cell, so the cell cannot set it; "
+            "`cells = [...]` in the axis names those that it varies"
+        )
+    ]
+
+
+def test_a_product_too_large_to_mean_is_refused_before_it_is_made(folder):
+    path = space_with('reference = "plain"\n', "")
+    values = [round(0.01 * number, 2) for number in range(1, 102)]
+    for key in ("lambda_1", "lambda_3", "temperature"):
+        write(path, path.read_text() + f'\n[[axes]]\nkey = "loss.{key}"\nvalues = {values}\n')
+    assert problems()[0] == (
+        "search_spaces/space.toml:17: axes: 101 x 101 x 101 = 1030301 points of 'plain'; at most 10000"
+    )
+
+
+# --- several names, and keys of one data set ----------------------------------------------------------------
+
+
+def test_a_list_of_names_gives_one_configuration_several_names(folder):
+    space_with('name = "plain"', 'name = ["plain", "L_b + L_is"]')
+    cells = load_sweep("space").cells
+    assert [named.name for named in cells] == ["plain", "L_b + L_is", "with adversary"]
+    assert cells[0].cell == cells[1].cell
+    space_with('name = "plain"', 'name = ["plain", "with adversary", "plain"]')
+    assert problems() == [
+        "search_spaces/space.toml:11: cells.name: 'plain' is repeated",
+        "search_spaces/space.toml:11: cells.name: 'plain' is the name of another cell too",
+        "search_spaces/space.toml:15: cells.name: 'with adversary' is the name of another cell too",
+    ]
+
+
+def test_keys_of_one_data_set_come_last_in_their_table_and_hold_there_alone(folder):
+    write("search_spaces/recipes/mnist5k.toml", "[analysis]\nwindow = 6\n[student]\nepochs = 20\n")
+    space_with(
+        'method = "hksanc"',
+        "on.digits = { loss.mu = 3.0, loss.lambda_1 = 3.0 }\nloss.mu = 2.0\nloss.lambda_1 = 2.0\n"
+        'on.mnist5k.student.network = "preact-14"',
+    )
+    plain, adversary = (named.cell for named in load_sweep("space").cells)
+    assert (plain.loss.mu, plain.loss.lambda_1, plain.student.network) == (3.0, 3.0, "preact-8-w8")
+    assert (adversary.loss.mu, adversary.loss.lambda_1) == (0.5, 3.0)
+    plain, adversary = (named.cell for named in load_sweep("space", dataset="mnist5k").cells)
+    assert (plain.loss.mu, plain.loss.lambda_1, plain.student.network) == (2.0, 2.0, "preact-14")
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ("on.digit.loss.mu = 1", "8: dataset: 'digit' is not allowed; one of digits, "),
+        ("on.cifar10.loss.nu = 1", "8: loss.nu: unknown key; did you mean 'loss.mu'?"),
+        ("on.digits = 3", "8: base.on.digits: must be a table, [base.on.digits]"),
+        ("on = 3", "8: base.on: must be a table, [base.on]"),
+        ('on.cifar10.dataset = "digits"', "8: base.on.cifar10.dataset: all cells of a search space share"),
+    ],
+)
+def test_a_mistake_in_the_keys_of_one_data_set_is_named_whichever_is_used(folder, line, problem):
+    space_with('method = "hksanc"', line)
+    (found,) = problems()
+    assert found.startswith(f"search_spaces/space.toml:{problem}")
+
+
+@pytest.mark.parametrize(
+    ("written", "tables"),
+    [('table = "table5"', ("table5",)), ('tables = ["table1", "table2"]', ("table1", "table2"))],
+)
+def test_a_space_is_set_against_one_table_or_several(folder, written, tables):
+    space_with("[base]", f"[published]\n{written}\n[base]")
+    sweep = load_sweep("space")
+    assert sweep.published == tables
+    assert restore_sweep(json.loads(json.dumps(sweep_document(sweep))), where="plan.json") == sweep
+    space_with("[base]", "[published]\ntable = 'table1'\ntables = ['table2']\n[base]")
+    assert problems() == ["search_spaces/space.toml:9: published.tables: give either table or tables"]
+
+
+# --- mistakes in axes ---------------------------------------------------------------------------------------
+
+
 @pytest.mark.parametrize(
     ("axis", "problem"),
     [
+        (
+            'key = "loss.lambda_3"\nvalues = [1]\ncells = ["plan"]',
+            "20: axes.cells: 'plan' is no cell; cells: plain, with adversary; did you mean 'plain'?",
+        ),
+        ('key = "loss.lambda_3"\nvalues = [1]\ncells = []', "20: axes.cells: must have at least one item"),
+        ('key = "loss.lambda_3"\nvalues = [1]\ncells = [1]', "20: axes.cells: 1 is not a line of text"),
         (
             'key = "loss.lamda_3"\nvalues = [1]',
             "18: loss.lamda_3: unknown key; did you mean 'loss.lambda_3'?",
@@ -382,7 +529,7 @@ def test_every_mistake_of_both_files_and_all_arguments_is_reported_at_once(folde
         "search_spaces/space.toml:3: seeds: seed 1 is repeated",
         (
             "search_spaces/space.toml:7: method: 'hksank' is not allowed; "
-            "one of hksanc, supervised; did you mean 'hksanc'?"
+            f"one of {', '.join(METHODS)}; did you mean 'hksanc'?"
         ),
         "search_spaces/space.toml:8: loss.mu: [1] is not of type number",
         "search_spaces/space.toml:14: loss.lambda_2: -1 is out of range; at least 0",
@@ -701,7 +848,7 @@ def test_stability_moves_to_every_data_set(dataset, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     sweep = load_sweep("stability", dataset=dataset)
     assert [named.name for named in sweep.cells] == ["L_b", "L_b + L_is", "L_b + L_adv", "L_b + L_adv + L_is"]
-    terms = [set(named.cell.weights) for named in sweep.cells]
+    terms = [set(named.cell.stage_weights[0]) for named in sweep.cells]
     assert terms == [
         {"backbone"},
         {"backbone", "knowledge"},
@@ -710,7 +857,7 @@ def test_stability_moves_to_every_data_set(dataset, tmp_path, monkeypatch):
     ]
     assert sweep.reference == "L_b"
     assert sweep.seeds == tuple(range(20))
-    assert sweep.published == "table5"
+    assert sweep.published == ("table5",)
     assert len({teacher_id(named.cell) for named in sweep.cells}) == 1
 
 

@@ -53,9 +53,9 @@ def summarise(sweep: Sweep, store: Store, *, world_size: int = 1) -> Summary:
         comparisons=_compare("error", pairs, sweep),
         stability_comparisons=_compare("stability", pairs, sweep),
         teachers=_read_teachers(sweep, cells, store, world_size=world_size),
-        published=published.tables.get(sweep.published or ""),
+        published=published.tables.get(sweep.published[0] if sweep.published else ""),
         verdicts=_judge(
-            [claim for claim in published.claims if claim.table == sweep.published], by_name, sweep
+            [claim for claim in published.claims if claim.table in sweep.published], by_name, sweep
         ),
         quantum_pct=quantum,
     )

@@ -1,21 +1,18 @@
 """Reads search spaces and recipes, and reports everything that is wrong in all of them at once."""
 
-import itertools
-import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from hkrun.config import Setting, build_cell, cell_id, check_setting, keys, nearest
 from hkrun.spaces.arguments import Arguments, check_seeds, read_arguments
+from hkrun.spaces.axes import Axis, Variant, WrittenCell, expand, read_axes, show
 from hkrun.spaces.documents import read_document
-from hkrun.spaces.places import find_recipe, find_sweep
-from hkrun.spaces.sweep import NamedCell, Recipe, Sweep
+from hkrun.spaces.places import find_sweep
+from hkrun.spaces.recipes import MIN_WINDOW, read_recipe
+from hkrun.spaces.sweep import MARGIN, NamedCell, Sweep
 from hkrun.spaces.tables import Problems, Table
 
-_MIN_WINDOW = 2  # the variance of one epoch is 0 whatever happened
-_LABEL = re.compile(r"measured \(.+\)|estimated \(.+\)|published|not run here")
 _FOLDER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -48,10 +45,10 @@ def load_sweep(
     space = _read_space(Table(document, (), document.data, problems), arguments)
     if _FOLDER_NAME.fullmatch(path.stem) is None:
         problems.found.append(f"{document.name}: the name must be of letters, digits, '.', '_' and '-'")
-    recipe = _read_recipe(space.dataset, problems, beside=path) if space.dataset is not None else None
+    recipe = read_recipe(space.dataset, problems, beside=path) if space.dataset is not None else None
     if recipe is None or problems.found:
         raise problems.error()
-    variants = [(name, [*recipe.settings, *settings]) for name, settings in space.variants()]
+    variants = [(variant, [*recipe.settings, *settings]) for variant, settings in space.variants()]
     cells = _build_cells(variants, arguments, problems)
     if problems.found:
         raise problems.error()
@@ -68,6 +65,9 @@ def load_sweep(
         published=space.published,
         recipe=recipe.freeze(),
         source=document.name,
+        claims=space.claims,
+        margin=space.margin,
+        command=("hkrun", "sweep", name_or_file, *_write_overrides(arguments)),
     )
 
 
@@ -92,12 +92,13 @@ def load_cell(
     problems = Problems()
     arguments = read_arguments(problems, dataset=dataset, seeds=seeds, epochs=epochs, overrides=overrides)
     chosen = arguments.dataset or str(keys()["dataset"][1])
-    recipe = _read_recipe(chosen, problems, beside=None)
+    recipe = read_recipe(chosen, problems, beside=None)
     if recipe is None or problems.found:
         raise problems.error()
-    changes = ", ".join(f"{setting.key}={_show(setting.value)}" for setting in arguments.overrides)
+    changes = ", ".join(_write_overrides(arguments))
     name = f"{chosen} [{changes}]" if changes else chosen
-    cells = _build_cells([(name, recipe.settings)], arguments, problems)
+    alone = Variant(name=name, group=name, point=())
+    cells = _build_cells([(alone, recipe.settings)], arguments, problems)
     if problems.found:
         raise problems.error()
     return Sweep(
@@ -110,81 +111,18 @@ def load_cell(
         cells=cells,
         window=recipe.window,
         ddof=0,
-        published=None,
+        published=(),
         recipe=recipe.freeze(),
         source=recipe.source,
+        command=("hkrun", "run", *_write_overrides(arguments)),
     )
 
 
-# --- recipes ------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, kw_only=True)
-class _RecipeFile:
-    dataset: str
-    settings: list[Setting]
-    window: int
-    evidence: Mapping[str, Mapping[str, object]]
-    source: str
-
-    def freeze(self) -> Recipe:
-        return Recipe(
-            dataset=self.dataset, window=self.window, cell=build_cell(self.settings), evidence=self.evidence
-        )
-
-
-def _read_recipe(dataset: str, problems: Problems, *, beside: Path | None) -> _RecipeFile | None:
-    """Reads a recipe; None where that is impossible, with the reason in `problems`."""
-    before = len(problems.found)
-    path = problems.attempt(find_recipe, dataset, beside=beside)
-    document = problems.attempt(read_document, path) if path is not None else None
-    if document is None:
-        return None
-    table = Table(document, (), document.data, problems)
-    analysis = table.table("analysis")
-    analysis.allow_only("window")
-    window = analysis.integer("window", minimum=_MIN_WINDOW)
-    if "window" not in analysis.data:
-        analysis.refuse("window", "missing; how many last epochs the stability S is taken over")
-    if "dataset" in table.data:
-        table.refuse("dataset", "a recipe is for the data set that its file is named after")
-    evidence = _read_evidence(table.table("evidence"))
-    settings = [
-        Setting(key="dataset", value=dataset, where=document.name),
-        *table.settings(without=("analysis", "evidence", "dataset")),
-    ]
-    problems.check(settings)
-    if len(problems.found) > before or window is None:
-        return None
-    if problems.attempt(build_cell, settings) is None:
-        return None
-    return _RecipeFile(
-        dataset=dataset, settings=settings, window=window, evidence=evidence, source=document.name
-    )
-
-
-def _read_evidence(table: Table) -> dict[str, dict[str, object]]:
-    figures: dict[str, dict[str, object]] = {}
-    for name in table.data:
-        figure = table.table(name)
-        label = figure.text("label") or ""
-        if _LABEL.fullmatch(label) is None:
-            figure.refuse(
-                "label", "must be measured (date, machine), estimated (formula), published, or not run here"
-            )
-        if (label == "not run here") == ("value" in figure.data):
-            figure.refuse("value", "belongs to every figure but those not run here")
-        figures[name] = dict(figure.data)
-    return figures
+def _write_overrides(arguments: Arguments) -> list[str]:
+    return [f"{setting.key}={show(setting.value)}" for setting in arguments.overrides]
 
 
 # --- search spaces ------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Axis:
-    key: str
-    values: list[Setting]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -199,25 +137,17 @@ class _Space:
     window: int | None
     ddof: int
     base: list[Setting]
-    cells: list[tuple[str, list[Setting]]]
-    axes: list[_Axis]
-    published: str | None
+    cells: list[WrittenCell]
+    axes: list[Axis]
+    margin: float
+    published: tuple[str, ...]
+    claims: tuple[str, ...]
 
-    def variants(self) -> Iterator[tuple[str, list[Setting]]]:
-        """Each cell at each point of the axes: its name, and its settings over the recipe's."""
-        for name, settings in self.cells or [("", [])]:
-            for point in itertools.product(*(axis.values for axis in self.axes)):
-                yield _variant_name(name, point), [*self.base, *settings, *point]
-
-
-def _variant_name(cell: str, point: Sequence[Setting]) -> str:
-    """`L_b [loss.lambda_3=0.1]`; without a cell or a point just the other."""
-    values = ", ".join(f"{setting.key}={_show(setting.value)}" for setting in point)
-    return f"{cell} [{values}]" if cell and values else cell or values
-
-
-def _show(value: object) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
+    def variants(self) -> Iterator[tuple[Variant, list[Setting]]]:
+        """Each cell at each point of its axes, and its settings over the recipe's."""
+        for cell in self.cells or [WrittenCell(name="", settings=[])]:
+            for variant in expand(cell, self.axes):
+                yield variant, [*self.base, *cell.settings, *variant.point]
 
 
 def _read_space(table: Table, arguments: Arguments) -> _Space:
@@ -225,31 +155,50 @@ def _read_space(table: Table, arguments: Arguments) -> _Space:
         "title", "question", "dataset", "seeds", "reference", "analysis", "base", "cells", "axes", "published"
     )  # fmt: skip
     analysis = table.table("analysis")
-    analysis.allow_only("window", "ddof")
+    analysis.allow_only("window", "ddof", "margin")
     published = table.table("published")
-    published.allow_only("table")
+    published.allow_only("table", "tables", "claims")
+    dataset = _read_dataset(table, arguments)
+    seeds = _read_seeds(table, arguments)
+    base = _read_settings(table.table("base"), dataset)
+    cells = _read_cells(table, dataset)
+    problems_before = len(table.problems.found)
     space = _Space(
         title=table.text("title"),
         question=table.text("question") or "",
-        dataset=_read_dataset(table, arguments),
-        seeds=_read_seeds(table, arguments),
+        dataset=dataset,
+        seeds=seeds,
         reference=table.text("reference"),
-        window=analysis.integer("window", minimum=_MIN_WINDOW),
+        window=analysis.integer("window", minimum=MIN_WINDOW),
         ddof=analysis.integer("ddof", minimum=0, maximum=1) or 0,
-        base=_read_settings(table.table("base")),
-        cells=_read_cells(table),
-        axes=_read_axes(table, arguments),
-        published=published.text("table"),
+        base=base,
+        cells=cells,
+        axes=read_axes(table, cells, arguments),
+        margin=analysis.number("margin", above=0.0) or MARGIN,
+        published=_read_published(published),
+        claims=published.texts("claims") or (),
     )
     if not space.cells and not space.axes and not (table.data.get("cells") or table.data.get("axes")):
         table.refuse("cells", "missing; each configuration stands under its own [[cells]]")
-    names = [name for name, _ in space.variants()]
+    if len(table.problems.found) == problems_before:
+        _check_reference(space, table)
+    return space
+
+
+def _check_reference(space: _Space, table: Table) -> None:
+    names = [variant.name for variant, _ in space.variants()]
     if space.reference is not None and space.reference not in names:
         shown = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
         table.refuse(
             "reference", f"{space.reference!r} is no cell; cells: {shown}{nearest(space.reference, names)}"
         )
-    return space
+
+
+def _read_published(table: Table) -> tuple[str, ...]:
+    """The tables of the paper that a search space is set against."""
+    if "table" in table.data and "tables" in table.data:
+        table.refuse("tables", "give either table or tables")
+    return table.texts("tables") or table.texts("table") or ()
 
 
 def _read_dataset(table: Table, arguments: Arguments) -> str | None:
@@ -259,7 +208,7 @@ def _read_dataset(table: Table, arguments: Arguments) -> str | None:
             table.refuse("dataset", "missing; name it here or give --dataset")
         written = None
     else:
-        setting = Setting(key="dataset", value=table.data["dataset"], where=table.document.where("dataset"))
+        setting = Setting(key="dataset", value=table.data["dataset"], where=table.where("dataset"))
         _, found = check_setting(setting)
         table.problems.found += found
         written = str(setting.value) if not found else None
@@ -278,8 +227,20 @@ def _read_seeds(table: Table, arguments: Arguments) -> tuple[int, ...]:
     return arguments.seeds or written
 
 
-def _read_settings(table: Table, *, without: Sequence[str] = ()) -> list[Setting]:
-    """The keys of a cell that a table sets; the data set is none of them."""
+def _read_settings(table: Table, dataset: str | None, *, without: Sequence[str] = ()) -> list[Setting]:
+    """The keys of a cell that a table sets, those of `on.<data set>` last; the data set is none of them."""
+    settings = _check_settings(table, without=(*without, "on"))
+    special = table.table("on")
+    for name in special.data:
+        _, found = check_setting(Setting(key="dataset", value=name, where=special.where(name)))
+        table.problems.found += found
+        here = _check_settings(special.table(name))
+        if name == dataset:
+            settings += here
+    return settings
+
+
+def _check_settings(table: Table, *, without: Sequence[str] = ()) -> list[Setting]:
     if "dataset" in table.data:
         table.refuse(
             "dataset", "all cells of a search space share one data set; it stands at the top of the file"
@@ -289,66 +250,26 @@ def _read_settings(table: Table, *, without: Sequence[str] = ()) -> list[Setting
     return settings
 
 
-def _read_cells(table: Table) -> list[tuple[str, list[Setting]]]:
-    cells: dict[str, list[Setting]] = {}
+def _read_cells(table: Table, dataset: str | None) -> list[WrittenCell]:
+    cells: dict[str, WrittenCell] = {}
     for cell in table.tables("cells"):
-        settings = _read_settings(cell, without=("name",))
-        name = cell.text("name")
+        settings = _read_settings(cell, dataset, without=("name",))
         if "name" not in cell.data:
             cell.refuse("name", "missing")
-        if name in cells:
-            cell.refuse("name", f"{name!r} is the name of another cell too")
-        if name is not None:
-            cells[name] = settings
-    return list(cells.items())
-
-
-def _read_axes(table: Table, arguments: Arguments) -> list[_Axis]:
-    overridden = {setting.key: setting for setting in arguments.overrides}
-    axes: list[_Axis] = []
-    for axis in table.tables("axes"):
-        axis.allow_only("key", "values")
-        key, values = axis.text("key"), axis.data.get("values")
-        if "key" not in axis.data:
-            axis.refuse("key", "missing; the key of a cell that the axis varies")
-        if not isinstance(values, list) or not values:
-            axis.refuse("values", "must be a list of at least one value")
-            values = []
-        if key is None:
-            continue
-        if key not in keys():
-            setting = Setting(key=key, value=None, where=axis.document.where(*axis.path, "key"))
-            table.problems.check([setting])
-            continue
-        if key == "dataset":
-            axis.refuse("key", "a data set is no axis: its recipe changes with it; use --dataset")
-        if key in (other.key for other in axes):
-            axis.refuse("key", f"{key} is an axis already")
-        if key in overridden:
-            where = overridden[key].where
-            table.problems.found.append(
-                f"{where}: {key}: is an axis of this search space, so it cannot be set"
-            )
-        settings = [
-            Setting(key=key, value=value, where=axis.document.where(*axis.path, "values", index))
-            for index, value in enumerate(values)
-        ]
-        table.problems.check(settings)
-        checked = [check_setting(setting)[0] for setting in settings]
-        for index, value in enumerate(checked):
-            if value is not None and value in checked[:index]:
-                table.problems.found.append(f"{settings[index].where}: {key}: {value!r} is repeated")
-        axes.append(_Axis(key=key, values=settings))
-    return axes
+        for name in cell.texts("name") or ():
+            if name in cells:
+                cell.refuse("name", f"{name!r} is the name of another cell too")
+            cells[name] = WrittenCell(name=name, settings=settings)
+    return list(cells.values())
 
 
 def _build_cells(
-    variants: Sequence[tuple[str, list[Setting]]], arguments: Arguments, problems: Problems
+    variants: Sequence[tuple[Variant, list[Setting]]], arguments: Arguments, problems: Problems
 ) -> tuple[NamedCell, ...]:
     """Builds the cells; what is wrong with values together goes to `problems`."""
     cells = []
-    for name, settings in variants:
+    for variant, settings in variants:
         cell = problems.attempt(build_cell, [*settings, *arguments.overrides])
         if cell is not None:
-            cells.append(NamedCell(name=name, cell=cell))
+            cells.append(NamedCell(name=variant.name, cell=cell, group=variant.group, point=variant.values))
     return tuple(cells)

@@ -2,18 +2,32 @@
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from hkrun.config import Cell, Setting, build_cell, cell_values
+from hkrun.config import Cell, Setting, Value, build_cell, cell_values, get_value
+
+# Percentage points. The paper calls results insensitive without a margin; this is about the largest gain that
+# it reports of a term of the loss.
+MARGIN = 0.5
+_TUPLES = ("seeds", "published", "claims", "command")  # fields that JSON holds as lists
 
 
 @dataclass(frozen=True, kw_only=True)
 class NamedCell:
-    """A cell and what the search space calls it. Two names may stand for one configuration."""
+    """A cell and what the search space calls it. Two names may stand for one configuration.
+
+    Attributes:
+        name: Distinct within the sweep.
+        cell: The configuration.
+        group: The name of the cell in the file, which all points of its axes share.
+        point: The values of the axes that vary it, by key; empty where none does.
+    """
 
     name: str
     cell: Cell
+    group: str = ""
+    point: Mapping[str, Value] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,9 +62,13 @@ class Sweep:
         cells: In the order of the file, with distinct names.
         window: How many last epochs the stability S is taken over.
         ddof: Delta degrees of freedom of S.
-        published: Table of the paper that this is set against, if any.
+        published: Tables of the paper that this is set against; their rows are the cells of the same names.
         recipe: The data set's recipe.
         source: The file, as messages show it.
+        claims: Ids of claims of the paper that belong to no table and that this sweep judges.
+        margin: How far apart two errors may lie, in percentage points, to count as equivalent.
+        command: What gets this sweep again but for data set and seeds: "hkrun", the verb, what was named (a
+            search space as it was typed), and the overrides.
     """
 
     name: str
@@ -62,9 +80,12 @@ class Sweep:
     cells: tuple[NamedCell, ...]
     window: int
     ddof: int
-    published: str | None
+    published: tuple[str, ...]
     recipe: Recipe
     source: str
+    claims: tuple[str, ...] = ()
+    margin: float = MARGIN
+    command: tuple[str, ...] = ()
 
 
 def with_content(sweep: Sweep, dataset_sha256: str) -> Sweep:
@@ -73,7 +94,7 @@ def with_content(sweep: Sweep, dataset_sha256: str) -> Sweep:
     def fix(cell: Cell) -> Cell:
         return dataclasses.replace(cell, dataset_sha256=dataset_sha256)
 
-    cells = tuple(NamedCell(name=named.name, cell=fix(named.cell)) for named in sweep.cells)
+    cells = tuple(dataclasses.replace(named, cell=fix(named.cell)) for named in sweep.cells)
     recipe = dataclasses.replace(sweep.recipe, cell=fix(sweep.recipe.cell))
     return dataclasses.replace(sweep, cells=cells, recipe=recipe)
 
@@ -82,8 +103,16 @@ def sweep_document(sweep: Sweep) -> dict[str, object]:
     """The sweep as JSON holds it; `restore_sweep` is the inverse."""
     return {
         **{spec.name: getattr(sweep, spec.name) for spec in dataclasses.fields(sweep)},
-        "seeds": list(sweep.seeds),
-        "cells": [{"name": named.name, "cell": _cell_document(named.cell)} for named in sweep.cells],
+        **{name: list(getattr(sweep, name)) for name in _TUPLES},
+        "cells": [
+            {
+                "name": named.name,
+                "cell": _cell_document(named.cell),
+                "group": named.group,
+                "point": {key: _plain(value) for key, value in named.point.items()},
+            }
+            for named in sweep.cells
+        ],
         "recipe": {
             "dataset": sweep.recipe.dataset,
             "window": sweep.recipe.window,
@@ -105,10 +134,12 @@ def restore_sweep(document: Mapping[str, Any], *, where: str) -> Sweep:
     """
     recipe = document["recipe"]
     cells = tuple(
-        NamedCell(name=cell["name"], cell=_restore_cell(cell["cell"], where)) for cell in document["cells"]
+        NamedCell(**{**named, "cell": cell, "point": {key: get_value(cell, key) for key in named["point"]}})
+        for named in document["cells"]
+        for cell in [_restore_cell(named["cell"], where)]
     )
     restored = {
-        "seeds": tuple(document["seeds"]),
+        **{name: tuple(document[name]) for name in _TUPLES},
         "cells": cells,
         "recipe": Recipe(**{**recipe, "cell": _restore_cell(recipe["cell"], where)}),
     }
@@ -116,10 +147,12 @@ def restore_sweep(document: Mapping[str, Any], *, where: str) -> Sweep:
 
 
 def _cell_document(cell: Cell) -> dict[str, object]:
-    values = {
-        key: list(value) if isinstance(value, tuple) else value for key, value in cell_values(cell).items()
-    }
+    values = {key: _plain(value) for key, value in cell_values(cell).items()}
     return {**values, "dataset_sha256": cell.dataset_sha256}
+
+
+def _plain(value: Value) -> object:
+    return list(value) if isinstance(value, tuple) else value
 
 
 def _restore_cell(document: Mapping[str, object], where: str) -> Cell:

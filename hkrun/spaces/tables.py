@@ -1,5 +1,6 @@
 """Tables of a TOML document, read key by key; whatever is wrong is collected instead of raised."""
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ParamSpec, TypeVar, cast
@@ -54,10 +55,14 @@ class Table:
     data: Mapping[str, object]
     problems: Problems
 
+    def where(self, *keys: str | int) -> str:
+        """`file:line` of something in this table."""
+        return self.document.where(*self.path, *keys)
+
     def refuse(self, key: str, problem: str) -> None:
         """Notes that a key of this table is wrong or missing."""
         name = ".".join(part for part in (*self.path, key) if isinstance(part, str))
-        self.problems.found.append(f"{self.document.where(*self.path, key)}: {name}: {problem}")
+        self.problems.found.append(f"{self.where(key)}: {name}: {problem}")
 
     def allow_only(self, *allowed: str) -> None:
         """Refuses every key but these."""
@@ -73,10 +78,28 @@ class Table:
         value = self.data.get(key)
         if value is None:
             return None
-        if not isinstance(value, str) or not value.strip() or not value.isprintable():
+        if not isinstance(value, str) or not _is_line(value):
             self.refuse(key, f"{value!r} is not a line of text")
             return None
         return value
+
+    def texts(self, key: str) -> tuple[str, ...] | None:
+        """Strings: a list of them or a single one; None where they are missing or wrong."""
+        value = self.data.get(key)
+        if value is None:
+            return None
+        if not isinstance(value, list):
+            single = self.text(key)
+            return None if single is None else (single,)
+        wrong = [item for item in value if not isinstance(item, str) or not _is_line(item)]
+        if wrong or not value:
+            self.refuse(
+                key, f"{wrong[0]!r} is not a line of text" if wrong else "must have at least one item"
+            )
+            return None
+        for item in sorted({item for item in value if value.count(item) > 1}):
+            self.refuse(key, f"{item!r} is repeated")
+        return tuple(value)
 
     def integer(self, key: str, *, minimum: int, maximum: int | None = None) -> int | None:
         """An integer, or None where it is missing or wrong."""
@@ -89,11 +112,22 @@ class Table:
             return None
         return value
 
+    def number(self, key: str, *, above: float) -> float | None:
+        """A finite number, or None where it is missing or wrong."""
+        value = self.data.get(key)
+        if value is None:
+            return None
+        if type(value) not in (int, float) or not above < cast("float", value) < math.inf:
+            self.refuse(key, f"{value!r} is not a number above {above:g}")
+            return None
+        return float(cast("float", value))
+
     def table(self, key: str) -> "Table":
         """A table inside this one; an empty one where it is missing or wrong."""
         value = self.data.get(key, {})
         if not isinstance(value, dict):
-            self.refuse(key, f"must be a table, [{key}]")
+            names = ".".join(part for part in (*self.path, key) if isinstance(part, str))
+            self.refuse(key, f"must be a table, [{names}]")
             value = {}
         return Table(self.document, (*self.path, key), value, self.problems)
 
@@ -111,10 +145,14 @@ class Table:
     def settings(self, *, without: Sequence[str] = ()) -> list[Setting]:
         """Every key of a cell that this table sets, nested or dotted, in the order of the file."""
         return [
-            Setting(key=".".join(path), value=value, where=self.document.where(*self.path, *path))
+            Setting(key=".".join(path), value=value, where=self.where(*path))
             for path, value in _leaves(self.data)
             if path[0] not in without
         ]
+
+
+def _is_line(text: str) -> bool:
+    return bool(text.strip()) and text.isprintable()
 
 
 def _leaves(table: Mapping[str, object]) -> Iterator[tuple[tuple[str, ...], object]]:

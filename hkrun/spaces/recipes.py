@@ -1,0 +1,83 @@
+"""Reads recipes: what holds for all work on one data set."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from hkrun.config import Setting, build_cell
+from hkrun.spaces.documents import read_document
+from hkrun.spaces.places import find_recipe
+from hkrun.spaces.sweep import Recipe
+from hkrun.spaces.tables import Problems, Table
+
+MIN_WINDOW = 2  # the variance of one epoch is 0 whatever happened
+_LABEL = re.compile(r"measured \(.+\)|estimated \(.+\)|published|not run here")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecipeFile:
+    """A recipe's file, of which each key knows its line."""
+
+    dataset: str
+    settings: list[Setting]
+    window: int
+    evidence: Mapping[str, Mapping[str, object]]
+    source: str
+
+    def freeze(self) -> Recipe:
+        """What of it stays in a sweep."""
+        return Recipe(
+            dataset=self.dataset, window=self.window, cell=build_cell(self.settings), evidence=self.evidence
+        )
+
+
+def read_recipe(dataset: str, problems: Problems, *, beside: Path | None) -> RecipeFile | None:
+    """Reads a recipe; None where that is impossible, with the reason in `problems`.
+
+    Args:
+        dataset: Name of the data set.
+        problems: Where to put what is wrong.
+        beside: A search space given by its path: the `recipes` folder beside it comes first.
+    """
+    before = len(problems.found)
+    path = problems.attempt(find_recipe, dataset, beside=beside)
+    document = problems.attempt(read_document, path) if path is not None else None
+    if document is None:
+        return None
+    table = Table(document, (), document.data, problems)
+    analysis = table.table("analysis")
+    analysis.allow_only("window")
+    window = analysis.integer("window", minimum=MIN_WINDOW)
+    if "window" not in analysis.data:
+        analysis.refuse("window", "missing; how many last epochs the stability S is taken over")
+    if "dataset" in table.data:
+        table.refuse("dataset", "a recipe is for the data set that its file is named after")
+    evidence = _read_evidence(table.table("evidence"))
+    settings = [
+        Setting(key="dataset", value=dataset, where=document.name),
+        *table.settings(without=("analysis", "evidence", "dataset")),
+    ]
+    problems.check(settings)
+    if len(problems.found) > before or window is None:
+        return None
+    if problems.attempt(build_cell, settings) is None:
+        return None
+    return RecipeFile(
+        dataset=dataset, settings=settings, window=window, evidence=evidence, source=document.name
+    )
+
+
+def _read_evidence(table: Table) -> dict[str, dict[str, object]]:
+    figures: dict[str, dict[str, object]] = {}
+    for name in table.data:
+        figure = table.table(name)
+        label = figure.text("label") or ""
+        if _LABEL.fullmatch(label) is None:
+            figure.refuse(
+                "label", "must be measured (date, machine), estimated (formula), published, or not run here"
+            )
+        if (label == "not run here") == ("value" in figure.data):
+            figure.refuse("value", "belongs to every figure but those not run here")
+        figures[name] = dict(figure.data)
+    return figures
