@@ -4,14 +4,20 @@ preact-D               pre-activation ResNet of basic blocks, D = 6n+2 (He et al
 preact-D-wW            the same with stage widths W, 2W, 4W instead of 16, 32, 64
 preact-bottleneck-D    pre-activation ResNet of bottleneck blocks, D = 9n+2, stage outputs 64, 128, 256
 wrn-D-K                wide ResNet, D = 6n+4, stage widths 16K, 32K, 64K (Zagoruyko and Komodakis 2016)
+resnet-18, -50, -152   the ResNets of ImageNet (He et al. 2016a) with four stages, as torchvision builds them
 """
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from hkrun.errors import InputError
 
-FORMS = "preact-D, preact-D-wW (D = 6n+2), preact-bottleneck-D (D = 9n+2), wrn-D-K (D = 6n+4)"
+FORMS = (
+    "preact-D, preact-D-wW (D = 6n+2), preact-bottleneck-D (D = 9n+2), wrn-D-K (D = 6n+4), "
+    "resnet-18, resnet-50, resnet-152"
+)
 # Without leading zeros: one network has one name, and so one cell_id.
 _NAME = re.compile(
     r"(?P<family>preact-bottleneck|preact|wrn)-(?P<depth>[1-9]\d{0,4})(-(?P<mark>w?)(?P<width>0|[1-9]\d{0,3}))?",
@@ -24,16 +30,42 @@ class NetworkShape:
     """What a network's name stands for.
 
     Attributes:
-        block: "basic", "bottleneck" or "wide".
-        blocks_per_stage: n of the depth formula.
+        block: "basic", "bottleneck" or "wide", or one of ImageNet's: "resnet-basic" or "resnet-bottleneck".
+        blocks: Number of blocks of each stage, first to last.
         stem_width: Channels after the first convolution.
         widths: Output channels of each stage, first to last.
     """
 
     block: str
-    blocks_per_stage: int
+    blocks: tuple[int, ...]
     stem_width: int
     widths: tuple[int, ...]
+
+
+IMAGENET_NETWORKS: Mapping[str, NetworkShape] = MappingProxyType(
+    {
+        "resnet-18": NetworkShape(
+            block="resnet-basic", blocks=(2, 2, 2, 2), stem_width=64, widths=(64, 128, 256, 512)
+        ),
+        "resnet-50": NetworkShape(
+            block="resnet-bottleneck", blocks=(3, 4, 6, 3), stem_width=64, widths=(256, 512, 1024, 2048)
+        ),
+        "resnet-152": NetworkShape(
+            block="resnet-bottleneck", blocks=(3, 8, 36, 3), stem_width=64, widths=(256, 512, 1024, 2048)
+        ),
+    }
+)
+
+# What teacher.file = "torchvision" stands for: its IMAGENET1K_V1 weights, those of the paper's time. The name
+# of each file holds the first eight hex digits of its SHA-256.
+FROM_TORCHVISION = "torchvision"
+PRETRAINED_FILES: Mapping[str, str] = MappingProxyType(
+    {
+        "resnet-18": "resnet18-f37072fd.pth",
+        "resnet-50": "resnet50-0676ba61.pth",
+        "resnet-152": "resnet152-394f9c45.pth",
+    }
+)
 
 
 def parse_network(name: str) -> NetworkShape:
@@ -42,6 +74,8 @@ def parse_network(name: str) -> NetworkShape:
     Raises:
         InputError: The name has none of the known forms, or a depth that its form cannot have.
     """
+    if name in IMAGENET_NETWORKS:
+        return IMAGENET_NETWORKS[name]
     match = _NAME.fullmatch(name)
     if match is None:
         raise InputError(f"{name!r} is no network; the forms are {FORMS}")
@@ -59,12 +93,12 @@ def parse_network(name: str) -> NetworkShape:
         nearest = name.replace(match["depth"], str(step * max(1, round((depth - rest) / step)) + rest), 1)
         raise InputError(f"{name!r}: a {family} network has depth {step}n+{rest}; the nearest is {nearest!r}")
     if family == "preact-bottleneck":
-        return NetworkShape(block="bottleneck", blocks_per_stage=blocks, stem_width=16, widths=(64, 128, 256))
+        return NetworkShape(block="bottleneck", blocks=(blocks,) * 3, stem_width=16, widths=(64, 128, 256))
     if family == "wrn":
         assert width is not None
         stage = tuple(16 * width * scale for scale in (1, 2, 4))
-        return NetworkShape(block="wide", blocks_per_stage=blocks, stem_width=16, widths=stage)
+        return NetworkShape(block="wide", blocks=(blocks,) * 3, stem_width=16, widths=stage)
     base = width or 16
     return NetworkShape(
-        block="basic", blocks_per_stage=blocks, stem_width=base, widths=(base, 2 * base, 4 * base)
+        block="basic", blocks=(blocks,) * 3, stem_width=base, widths=(base, 2 * base, 4 * base)
     )

@@ -5,24 +5,25 @@ from hkrun.networks import NetworkShape, parse_network
 
 
 @pytest.mark.parametrize(
-    ("name", "block", "blocks_per_stage", "stem_width", "widths"),
+    ("name", "block", "blocks", "stem_width", "widths"),
     [
-        ("preact-20", "basic", 3, 16, (16, 32, 64)),
-        ("preact-164", "basic", 27, 16, (16, 32, 64)),
-        ("preact-8", "basic", 1, 16, (16, 32, 64)),
-        ("preact-8-w8", "basic", 1, 8, (8, 16, 32)),
-        ("preact-20-w32", "basic", 3, 32, (32, 64, 128)),
-        ("preact-bottleneck-164", "bottleneck", 18, 16, (64, 128, 256)),
-        ("preact-bottleneck-11", "bottleneck", 1, 16, (64, 128, 256)),
-        ("wrn-16-2", "wide", 2, 16, (32, 64, 128)),
-        ("wrn-28-10", "wide", 4, 16, (160, 320, 640)),
-        ("wrn-40-2", "wide", 6, 16, (32, 64, 128)),
+        ("preact-20", "basic", (3,) * 3, 16, (16, 32, 64)),
+        ("preact-164", "basic", (27,) * 3, 16, (16, 32, 64)),
+        ("preact-8", "basic", (1,) * 3, 16, (16, 32, 64)),
+        ("preact-8-w8", "basic", (1,) * 3, 8, (8, 16, 32)),
+        ("preact-20-w32", "basic", (3,) * 3, 32, (32, 64, 128)),
+        ("preact-bottleneck-164", "bottleneck", (18,) * 3, 16, (64, 128, 256)),
+        ("preact-bottleneck-11", "bottleneck", (1,) * 3, 16, (64, 128, 256)),
+        ("wrn-16-2", "wide", (2,) * 3, 16, (32, 64, 128)),
+        ("wrn-28-10", "wide", (4,) * 3, 16, (160, 320, 640)),
+        ("wrn-40-2", "wide", (6,) * 3, 16, (32, 64, 128)),
+        ("resnet-18", "resnet-basic", (2, 2, 2, 2), 64, (64, 128, 256, 512)),
+        ("resnet-50", "resnet-bottleneck", (3, 4, 6, 3), 64, (256, 512, 1024, 2048)),
+        ("resnet-152", "resnet-bottleneck", (3, 8, 36, 3), 64, (256, 512, 1024, 2048)),
     ],
 )
-def test_a_name_stands_for_a_shape(name, block, blocks_per_stage, stem_width, widths):
-    expected = NetworkShape(
-        block=block, blocks_per_stage=blocks_per_stage, stem_width=stem_width, widths=widths
-    )
+def test_a_name_stands_for_a_shape(name, block, blocks, stem_width, widths):
+    expected = NetworkShape(block=block, blocks=blocks, stem_width=stem_width, widths=widths)
     assert parse_network(name) == expected
 
 

@@ -6,7 +6,7 @@ from hkrun.models.discriminator import Discriminator, Verdict
 from hkrun.models.distilled import DistilledNetwork, Output
 from hkrun.models.initialisation import initialise
 from hkrun.models.preact import Backbone, Features
-from hkrun.networks import parse_network
+from hkrun.networks import IMAGENET_NETWORKS, parse_network
 
 __all__ = [
     "AttentionEstimator",
@@ -34,4 +34,10 @@ def build_network(name: str, *, num_classes: int, in_channels: int) -> Backbone:
     Raises:
         InputError: There is no such network.
     """
-    return Backbone(parse_network(name), num_classes=num_classes, in_channels=in_channels)
+    shape = parse_network(name)
+    if name in IMAGENET_NETWORKS:
+        # torchvision takes seconds to import, and the other networks do without.
+        from hkrun.models.imagenet import ResNet
+
+        return ResNet(shape, num_classes=num_classes, in_channels=in_channels)
+    return Backbone(shape, num_classes=num_classes, in_channels=in_channels)

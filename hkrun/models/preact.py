@@ -9,7 +9,6 @@ first BN-ReLU feeds a 1x1 projection as the shortcut.
 from typing import NamedTuple
 
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from hkrun.models.batchnorm import BatchNorm2d
 from hkrun.networks import NetworkShape
@@ -42,6 +41,7 @@ class BasicBlock(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, *, stride: int) -> None:
         super().__init__()
+        self.activation: nn.Module = _relu()
         self.norm1 = BatchNorm2d(in_channels)
         self.conv1 = _conv3x3(in_channels, out_channels, stride=stride)
         self.norm2 = BatchNorm2d(out_channels)
@@ -50,9 +50,9 @@ class BasicBlock(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Maps [B, in_channels, H, W] to [B, out_channels, H/stride, W/stride]."""
-        active = _norm_relu(self.norm1, inputs)
+        active = self.activation(self.norm1(inputs))
         shortcut = inputs if self.projection is None else self.projection(active)
-        residual: Tensor = self.conv2(_norm_relu(self.norm2, self.conv1(active)))
+        residual: Tensor = self.conv2(self.activation(self.norm2(self.conv1(active))))
         return residual + shortcut
 
 
@@ -70,6 +70,7 @@ class BottleneckBlock(nn.Module):
     def __init__(self, in_channels: int, out_channels: int, *, stride: int) -> None:
         super().__init__()
         width = out_channels // 4
+        self.activation: nn.Module = _relu()
         self.norm1 = BatchNorm2d(in_channels)
         self.conv1 = nn.Conv2d(in_channels, width, kernel_size=1, bias=False)
         self.norm2 = BatchNorm2d(width)
@@ -80,10 +81,10 @@ class BottleneckBlock(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Maps [B, in_channels, H, W] to [B, out_channels, H/stride, W/stride]."""
-        active = _norm_relu(self.norm1, inputs)
+        active = self.activation(self.norm1(inputs))
         shortcut = inputs if self.projection is None else self.projection(active)
-        hidden = _norm_relu(self.norm2, self.conv1(active))
-        hidden = _norm_relu(self.norm3, self.conv2(hidden))
+        hidden = self.activation(self.norm2(self.conv1(active)))
+        hidden = self.activation(self.norm3(self.conv2(hidden)))
         residual: Tensor = self.conv3(hidden)
         return residual + shortcut
 
@@ -115,14 +116,15 @@ class Backbone(nn.Module):
         self.stem = _conv3x3(in_channels, shape.stem_width)
         self.stages = nn.ModuleList()
         channels = shape.stem_width
-        for index, width in enumerate(shape.widths):
+        for index, (width, num_blocks) in enumerate(zip(shape.widths, shape.blocks, strict=True)):
             blocks: list[nn.Module] = []
-            for position in range(shape.blocks_per_stage):
+            for position in range(num_blocks):
                 stride = 2 if index > 0 and position == 0 else 1
                 blocks.append(BLOCKS[shape.block](channels, width, stride=stride))
                 channels = width
             self.stages.append(nn.Sequential(*blocks))
         self.norm = BatchNorm2d(channels)
+        self.activation = _relu()
         self.classifier = nn.Linear(channels, num_classes)
 
     def forward(self, images: Tensor) -> Features:
@@ -133,14 +135,14 @@ class Backbone(nn.Module):
         for stage in self.stages:
             hidden = stage(hidden)
             stages.append(hidden)
-        descriptor = _norm_relu(self.norm, hidden).mean(dim=(2, 3))
+        descriptor = self.activation(self.norm(hidden)).mean(dim=(2, 3))
         logits = self.classifier(descriptor).to(self.classifier.weight.dtype)
         return Features(logits=logits, stages=tuple(stages), descriptor=descriptor, stem=stem)
 
 
-def _norm_relu(norm: BatchNorm2d, inputs: Tensor) -> Tensor:
+def _relu() -> nn.ReLU:
     # In place: BatchNorm keeps its input for the backward pass, never its output.
-    return F.relu(norm(inputs), inplace=True)
+    return nn.ReLU(inplace=True)
 
 
 def _conv3x3(in_channels: int, out_channels: int, *, stride: int = 1) -> nn.Conv2d:
