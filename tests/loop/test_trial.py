@@ -16,12 +16,14 @@ import numpy as np
 import pytest
 import torch
 
-from hkrun import trial
 from hkrun.config import Cell, canonical_json, cell_from_values, cell_id, teacher_canonical, teacher_id
 from hkrun.errors import StoreError
 from hkrun.store import Store, open_store
 from hkrun.training import Alone
-from hkrun.trial import Task, run_task
+from hkrun.trial import Task, inputs, progress, run_task, teaching
+from hkrun.trial import run as running
+from hkrun.trial.alarms import find_discriminator_alarms
+from hkrun.trial.curves import tabulate
 
 VALUES = {
     "dataset": "digits",
@@ -37,9 +39,9 @@ VALUES = {
 @pytest.fixture(autouse=True)
 def forget_teachers() -> Iterator[None]:
     """A process keeps teachers by store and cell; tests change stores behind its back."""
-    trial._load_teacher.cache_clear()
+    inputs.load_teacher.cache_clear()
     yield
-    trial._load_teacher.cache_clear()
+    inputs.load_teacher.cache_clear()
 
 
 def make_cell(**values: object) -> Cell:
@@ -79,15 +81,15 @@ def test_teacher_leaves_its_weights_with_their_hash(taught: Store) -> None:
     assert record.config == json.loads(json.dumps(teacher_canonical(cell)))
     assert record.epochs == 2
     assert 0 <= record.train_error_pct <= 100
-    place = trial._TeacherPlace(taught.uri, record.teacher_id, "cpu", cell, None)
-    network, digest = trial._load_teacher(place)
+    place = inputs.TeacherPlace(taught.uri, record.teacher_id, "cpu", cell, None)
+    network, digest = inputs.load_teacher(place)
     assert digest == record.teacher_hash
     assert not network.training
     assert not any(parameter.requires_grad for parameter in network.parameters())
 
 
 def test_teacher_is_trained_once(taught: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trial, "train_teacher", None)  # calling it would raise
+    monkeypatch.setattr(teaching, "train_teacher", None)  # calling it would raise
     (outcome,) = run_task(make_task(taught, make_cell()), Alone())
     assert outcome["status"] == "finished"
 
@@ -139,7 +141,7 @@ def test_a_students_weights_are_those_that_were_evaluated(taught: Store) -> None
 def test_a_run_with_a_result_is_not_repeated(taught: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     task = make_task(taught, make_cell(), 0)
     first = run_task(task, Alone())
-    monkeypatch.setattr(trial, "distill", None)
+    monkeypatch.setattr(running, "distill", None)
     assert run_task(task, Alone()) == [{**first[0], "message": ""}]
 
 
@@ -147,14 +149,14 @@ def test_a_failing_run_keeps_its_traceback_and_leaves_the_others_alone(
     taught: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cell = make_cell()
-    original = trial.distill
+    original = running.distill
 
     def fail_for_seed_1(*args: object, seed: int, **kwargs: object) -> None:
         if seed == 1:
             raise ZeroDivisionError("a planted fault")
         original(*args, seed=seed, **kwargs)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(trial, "distill", fail_for_seed_1)
+    monkeypatch.setattr(running, "distill", fail_for_seed_1)
     outcomes = run_task(make_task(taught, cell, 0, 1, 2), Alone())
     assert [o["status"] for o in outcomes] == ["finished", "failed", "finished"]
     assert outcomes[1]["message"] == "ZeroDivisionError: a planted fault"
@@ -167,7 +169,7 @@ def test_a_failing_run_keeps_its_traceback_and_leaves_the_others_alone(
 def test_a_failed_run_is_tried_again(taught: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     task = make_task(taught, make_cell(), 0)
     with monkeypatch.context() as patch:
-        patch.setattr(trial, "distill", None)
+        patch.setattr(running, "distill", None)
         assert run_task(task, Alone())[0]["status"] == "failed"
     assert run_task(task, Alone())[0]["status"] == "finished"
 
@@ -175,8 +177,8 @@ def test_a_failed_run_is_tried_again(taught: Store, monkeypatch: pytest.MonkeyPa
 def test_a_failed_run_goes_on_from_its_checkpoint(
     taught: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(trial, "CHECKPOINT_EVERY_S", 0.0)
-    cell, original = make_cell(), trial._Watch.epoch_done
+    monkeypatch.setattr(progress, "CHECKPOINT_EVERY_S", 0.0)
+    cell, original = make_cell(), progress.Watch.epoch_done
     task = make_task(taught, cell, 0)
 
     def fail_after_two(watch: object, history: list[object]) -> None:
@@ -185,7 +187,7 @@ def test_a_failed_run_goes_on_from_its_checkpoint(
             raise MemoryError("a planted fault")
 
     with monkeypatch.context() as patch:
-        patch.setattr(trial._Watch, "epoch_done", fail_after_two)
+        patch.setattr(progress.Watch, "epoch_done", fail_after_two)
         assert run_task(task, Alone())[0]["status"] == "failed"
     assert run_task(task, Alone())[0]["status"] == "finished"
     record = taught.record(task.cell_id, 0)
@@ -201,8 +203,8 @@ def test_a_failing_worker_ends_its_group_and_the_first_traceback_stands(
     taught: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     task = make_task(taught, make_cell(), 0)
-    second = trial._Trial(task, 0, Alone(1, 2))
-    first = trial._Trial(task, 0, Alone(0, 2))
+    second = running.Trial(task, 0, Alone(1, 2))
+    first = running.Trial(task, 0, Alone(0, 2))
 
     def fail() -> bytes:
         monkeypatch.setattr(second, "_train", lambda: 1 / 0)
@@ -220,8 +222,8 @@ def test_a_failing_worker_ends_its_group_and_the_first_traceback_stands(
 
 
 def test_an_alarm_outlives_a_second_resumption(taught: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trial, "CHECKPOINT_EVERY_S", 0.0)
-    task, original = make_task(taught, make_cell(student__epochs=6), 0), trial._Watch.epoch_done
+    monkeypatch.setattr(progress, "CHECKPOINT_EVERY_S", 0.0)
+    task, original = make_task(taught, make_cell(student__epochs=6), 0), progress.Watch.epoch_done
 
     def stop_after(epochs: int) -> None:
         def epoch_done(watch: object, history: list[object]) -> None:
@@ -230,13 +232,13 @@ def test_an_alarm_outlives_a_second_resumption(taught: Store, monkeypatch: pytes
                 raise KeyboardInterrupt
 
         with monkeypatch.context() as patch:
-            patch.setattr(trial._Watch, "epoch_done", epoch_done)
+            patch.setattr(progress.Watch, "epoch_done", epoch_done)
             with pytest.raises(KeyboardInterrupt):
                 run_task(task, Alone())
 
     stop_after(2)
-    genuine = trial._surroundings
-    monkeypatch.setattr(trial, "_surroundings", lambda task: genuine(task) | {"device": "another"})
+    genuine = running.describe_surroundings
+    monkeypatch.setattr(running, "describe_surroundings", lambda task: genuine(task) | {"device": "another"})
     stop_after(4)
     run_task(task, Alone())
     record = taught.record(task.cell_id, 0)
@@ -280,7 +282,7 @@ def test_a_run_whose_very_last_step_breaks_it_has_diverged(
 def test_cells_with_one_teacher_share_it(taught: Store) -> None:
     for values in ({}, {"loss__lambda_2": 0.0}, {"loss__lambda_3": 0.0}):
         run_task(make_task(taught, make_cell(**values), 0), Alone())
-    assert trial._load_teacher.cache_info().misses == 1
+    assert inputs.load_teacher.cache_info().misses == 1
 
 
 def test_a_diverged_teacher_leaves_no_teacher(store: Store) -> None:
@@ -302,7 +304,7 @@ def test_a_teacher_with_other_weights_than_its_record_says_is_refused(taught: St
     assert record is not None
     forged = dataclasses.replace(record, teacher_hash="0" * 64)
     weights = taught.teacher_weights(record.teacher_id)
-    table = trial._table([{"epoch": 1, "error_pct": 1.0}])
+    table = tabulate([{"epoch": 1, "error_pct": 1.0}])
     taught.put_teacher(forged, weights=weights, curves=table)
     with pytest.raises(StoreError, match="the weights are not those of its record"):
         run_task(make_task(taught, cell, 0), Alone())
@@ -330,7 +332,7 @@ def test_alarms_name_a_discriminator_that_teaches_nothing(
         "discriminator_spread": spread,
         "discriminator_accuracy": accuracy,
     }
-    alarms = trial._discriminator_alarms([row] * 20)
+    alarms = find_discriminator_alarms([row] * 20)
     assert [alarm in text for text in alarms] == ([True] if alarm else [])  # type: ignore[operator]
 
 
@@ -348,15 +350,15 @@ def test_summed_weight_norms_make_a_constant_discriminator_and_the_run_says_so(t
 
 WORKER = """
 import pickle, sys
-from hkrun import trial
+from hkrun.trial import progress, run_task
 from hkrun.training import Alone
-trial.CHECKPOINT_EVERY_S = 0.0
+progress.CHECKPOINT_EVERY_S = 0.0
 task = pickle.loads(bytes.fromhex(sys.argv[1]))
 class Loud(Alone):
     def report(self, progress):
         print(progress["epoch"], flush=True)
-trial.REPORT_EVERY_S = 0.0
-trial.run_task(task, Loud())
+progress.REPORT_EVERY_S = 0.0
+run_task(task, Loud())
 """
 
 
@@ -438,7 +440,7 @@ def test_a_checkpoint_of_another_teacher_is_not_gone_on_with(
     taught.put_teacher(
         dataclasses.replace(foreign, teacher_id=record.teacher_id),
         weights=taught.teacher_weights(foreign.teacher_id),
-        curves=trial._table([{"epoch": 1, "error_pct": 1.0}]),
+        curves=tabulate([{"epoch": 1, "error_pct": 1.0}]),
     )
     run_task(task, Alone())
     assert "begins anew" in caplog.text

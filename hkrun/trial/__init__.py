@@ -1,0 +1,38 @@
+"""One task from its start, or its newest checkpoint, to its records in the store.
+
+    task.py          what a task is, and how its end is told
+    run.py           a run of a student
+    teaching.py      a teacher
+    inputs.py        images and teachers, kept between the trials of a process
+    curves.py        a history as a table
+    progress.py      when checkpoints are saved and progress is told
+    surroundings.py  torch's settings, and what else decides the bits of a result
+    alarms.py        what looked wrong in a run that went through
+
+A run that fails or diverges is a record, not an exception: only missing data and a broken store end a task.
+"""
+
+from hkrun.training import Context
+from hkrun.trial.run import Trial
+from hkrun.trial.surroundings import reproducible
+from hkrun.trial.task import Outcome, Task
+from hkrun.trial.teaching import teach
+
+__all__ = ["Outcome", "Task", "run_task"]
+
+
+def run_task(task: Task, context: Context) -> list[Outcome]:
+    """Does a task, and leaves its records in the store.
+
+    Returns:
+        One outcome per seed, or one for the teacher: "seed" (None for a teacher), "status" ("finished",
+        "diverged" or "failed"), "error_last_pct", "epochs", and a "message" where it did not finish.
+
+    Raises:
+        DataError: The data set is missing or damaged: no run of the sweep can go on.
+        StoreError: The store cannot be read or written.
+    """
+    with reproducible(task.threads):
+        if not task.seeds:
+            return [teach(task, context)]
+        return [Trial(task, seed, context).run() for seed in task.seeds]

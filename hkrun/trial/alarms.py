@@ -1,0 +1,26 @@
+"""What looked wrong in a run that went through all the same."""
+
+from collections.abc import Mapping, Sequence
+
+# A discriminator that is like this over the last tenth of the epochs gives the student nothing to learn from:
+# it says the same whatever it sees (standard deviation of its probabilities), or it is never wrong.
+CONSTANT_SPREAD = 1e-3
+WINNING_ACCURACY = 0.99
+
+
+def find_discriminator_alarms(history: Sequence[Mapping[str, float | None]]) -> list[str]:
+    """Says when the discriminator ended in a state that gives the student no gradient."""
+    tail = history[-max(1, len(history) // 10) :]
+    if not tail or "discriminator_accuracy" not in tail[-1]:
+        return []
+
+    def mean(name: str) -> float:
+        return sum(float(str(row[name])) for row in tail) / len(tail)
+
+    belief, accuracy = mean("discriminator_student_mean"), mean("discriminator_accuracy")
+    alarms = []
+    if mean("discriminator_spread") < CONSTANT_SPREAD:
+        alarms.append(f"the discriminator is constant: it says {belief:.3f} to whatever it sees")
+    if accuracy > WINNING_ACCURACY:
+        alarms.append(f"the discriminator wins outright: it tells {100 * accuracy:.1f} % apart")
+    return alarms

@@ -1,0 +1,55 @@
+"""What the bits of a result depend on besides cell, seed and pack: torch's settings and where it runs."""
+
+import importlib.metadata
+import os
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from hkrun.trial.task import Task
+
+
+@contextmanager
+def reproducible(threads: int) -> Iterator[None]:
+    """Settings of torch under which the same task gives the same bits; undone afterwards."""
+    cudnn, filling = torch.backends.cudnn, torch.utils.deterministic
+    before = (
+        torch.get_num_threads(),
+        torch.are_deterministic_algorithms_enabled(),
+        (cudnn.deterministic, cudnn.benchmark, cudnn.allow_tf32),
+        filling.fill_uninitialized_memory,  # type: ignore[attr-defined]
+    )
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # else CUDA refuses to be deterministic
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(True)
+    cudnn.deterministic, cudnn.benchmark = True, False
+    cudnn.allow_tf32 = False  # float32 means float32
+    # Nothing here reads what it has not written, and filling costs 5 % of a step.
+    filling.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before[0])
+        torch.use_deterministic_algorithms(before[1])
+        cudnn.deterministic, cudnn.benchmark, cudnn.allow_tf32 = before[2]
+        filling.fill_uninitialized_memory = before[3]  # type: ignore[attr-defined]
+
+
+def describe_surroundings(task: Task) -> dict[str, Any]:
+    """Versions, device, threads and number of workers, by their names in the records."""
+    versions = {"python": platform.python_version()}
+    for name in ("hkrun", "torch", "torchvision", "numpy", "ray"):
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    device = torch.cuda.get_device_name() if task.device == "cuda" else f"cpu {platform.machine()}"
+    return {
+        "versions": versions,
+        "device": device,
+        "threads": task.threads,
+        "world_size": task.world_size,
+    }
