@@ -17,9 +17,11 @@ from torch import nn
 
 from hkrun.config import Cell
 from hkrun.data import Dataset
+from hkrun.data.pretrained import fetch_weights
 from hkrun.errors import InputError
 from hkrun.losses.response import cross_entropy
 from hkrun.models import AttentionEstimator, DistilledNetwork, build_network, initialise, synchronise
+from hkrun.networks import FROM_TORCHVISION
 from hkrun.seeding import Purpose, derive
 from hkrun.training import (
     Averages,
@@ -117,7 +119,7 @@ def start_teacher(cell: Cell, dataset: Dataset, *, context: Context, device: tor
     for module in (network, classifier):
         module.to(device, resolve_dtype(cell.precision))
     if cell.teacher.file:
-        _load_backbone(network.backbone, cell.teacher.file)
+        _load_backbone(network.backbone, cell)
     if context.world_size > 1:
         synchronise(network)
     run = TeacherRun(
@@ -183,8 +185,8 @@ def train_teacher(
             context=context,
         )
         run.network.train()
-        if not phase.backbone:
-            run.network.backbone.eval()  # its BatchNorm statistics are part of what is frozen
+        # BatchNorm's statistics are frozen with the weights. Without gradients no activations are kept.
+        run.network.backbone.train(phase.backbone).requires_grad_(phase.backbone)
         for batch in batches:
             averages.add(_train_batch(run, cell, batch, phase, context))
         figures = averages.read(epoch=epoch + 1)
@@ -231,8 +233,8 @@ def _train_batch(
     """One step on CE(backbone) + CE(auxiliary classifier), each where its part trains."""
     with autocast(cell.precision, batch.images.device):
         if phase.attention:
-            logits, knowledge = run.network(batch.images)
-            auxiliary = run.classifier(knowledge)
+            output = run.network(batch.images)
+            logits, auxiliary = output.logits, run.classifier(output.knowledge)
         else:
             logits, auxiliary = run.network.backbone(batch.images).logits, None
     figures = {}
@@ -263,14 +265,19 @@ def _optimizer(run: TeacherRun, phase: Phase) -> torch.optim.SGD:
     return torch.optim.SGD(parameters, lr=1.0, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY, fused=True)
 
 
-def _load_backbone(backbone: nn.Module, path: str) -> None:
+def _load_backbone(backbone: nn.Module, cell: Cell) -> None:
     """Loads `teacher.file`.
 
     Raises:
         InputError: The file is no state_dict, or one of another network.
+        DataError: torchvision's weights are wanted and cannot be had.
     """
+    path = cell.teacher.file
     try:
-        backbone.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+        if path == FROM_TORCHVISION:
+            backbone.load_state_dict(fetch_weights(cell.teacher.network))
+        else:
+            backbone.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
     except (
         RuntimeError,
         ValueError,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from hkrun.config.cell import Cell, get_value
 from hkrun.config.keys import keys
-from hkrun.networks import parse_network
+from hkrun.networks import FROM_TORCHVISION, PRETRAINED_FILES, parse_network
 
 
 @functools.lru_cache(maxsize=64)
@@ -34,7 +34,7 @@ def canonical(cell: Cell, *, world_size: int = 1) -> dict[str, object]:
         key: get_value(cell, key) for key, (_, _, info) in keys().items() if info.active(cell)
     }
     if "teacher.file" in form:
-        form["teacher.file"] = file_sha256(cell.teacher.file) if cell.teacher.file else ""
+        form["teacher.file"] = _identify_file(cell)
     if "attention.width" in form:
         form["attention.width"] = _resolved_width(cell)
     if cell.dataset_sha256:
@@ -42,6 +42,13 @@ def canonical(cell: Cell, *, world_size: int = 1) -> dict[str, object]:
     if not cell.sync_batchnorm:
         form["world_size"] = world_size
     return form
+
+
+def _identify_file(cell: Cell) -> str:
+    """What a teacher file holds: its SHA-256, or the name of torchvision's file, with the start of it."""
+    if cell.teacher.file == FROM_TORCHVISION:
+        return PRETRAINED_FILES[cell.teacher.network]
+    return file_sha256(cell.teacher.file) if cell.teacher.file else ""
 
 
 def _resolved_width(cell: Cell) -> str:

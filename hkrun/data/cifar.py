@@ -6,15 +6,9 @@ never read. New files are written beside their final names and renamed when whol
 start on one directory at once.
 """
 
-import contextlib
-import io
-import os
-import socket
-import sys
 import tarfile
 import tempfile
 import warnings
-from collections.abc import Iterator
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
@@ -23,15 +17,8 @@ from urllib.error import HTTPError
 import torch
 
 from hkrun.data.dataset import Dataset, Split
+from hkrun.data.fetching import default_directory, patient_sockets, quiet_unless_terminal, reason
 from hkrun.errors import DataError
-
-_TIMEOUT_S = 60.0  # for the server to send anything at all
-
-
-def default_directory() -> Path:
-    """Where downloads go when the user names no directory: the user's cache."""
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(cache) / "hkrun"
 
 
 def load_cifar(name: str, *, data_dir: Path | None, download: bool) -> Dataset:
@@ -55,7 +42,7 @@ def load_cifar(name: str, *, data_dir: Path | None, download: bool) -> Dataset:
             _unpack(source, name, directory, download=download)
         return _read(source, name, directory)
     except OSError as error:
-        raise DataError(f"{name}: cannot use {directory}: {_reason(error)}") from error
+        raise DataError(f"{name}: cannot use {directory}: {reason(error)}") from error
 
 
 def _find_damage(source: Any, directory: Path) -> list[Path]:
@@ -90,7 +77,7 @@ def _unpack(source: Any, name: str, directory: Path, *, download: bool) -> None:
         try:
             extract_archive(archive, unpacked)
         except (tarfile.TarError, EOFError) as error:
-            raise DataError(f"{name}: {archive} cannot be unpacked: {_reason(error)}") from error
+            raise DataError(f"{name}: {archive} cannot be unpacked: {reason(error)}") from error
         folder.mkdir(exist_ok=True)
         for path in (Path(unpacked) / source.base_folder).iterdir():
             path.replace(folder / path.name)
@@ -109,13 +96,13 @@ def _fetch(source: Any, name: str, directory: Path, *, download: bool) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".download-", dir=directory) as partial:
         try:
-            with _patient_sockets(), _quiet_unless_terminal():
+            with patient_sockets(), quiet_unless_terminal():
                 download_url(source.url, partial, source.filename, source.tgz_md5)
         # RuntimeError is torchvision's word for a wrong checksum.
         except (OSError, HTTPException, RuntimeError) as error:
             if isinstance(error, HTTPError):
                 error.close()  # it is the server's answer too, and would keep the connection
-            raise DataError(f"{name}: download failed ({_reason(error)}); {wanted}") from error
+            raise DataError(f"{name}: download failed ({reason(error)}); {wanted}") from error
         (Path(partial) / source.filename).replace(directory / source.filename)
 
 
@@ -131,24 +118,3 @@ def _read(source: Any, name: str, directory: Path) -> Dataset:
 def _split(part: Any) -> Split:
     images = torch.from_numpy(part.data).permute(0, 3, 1, 2)  # torchvision hands out [N, H, W, C]
     return Split(images.contiguous(), torch.tensor(part.targets))
-
-
-@contextlib.contextmanager
-def _patient_sockets() -> Iterator[None]:
-    """Lets connections time out, which by default they never do: a silent server would hang the sweep."""
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(_TIMEOUT_S)
-    try:
-        yield
-    finally:
-        socket.setdefaulttimeout(before)
-
-
-def _quiet_unless_terminal() -> contextlib.AbstractContextManager[object]:
-    """Keeps torchvision's progress bar off log files."""
-    return contextlib.nullcontext() if sys.stderr.isatty() else contextlib.redirect_stderr(io.StringIO())
-
-
-def _reason(error: Exception) -> str:
-    """The error in one line."""
-    return " ".join(str(error).split()) or type(error).__name__

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torchvision.models import resnet18
 
 from hkrun.data import Dataset
 from hkrun.errors import InputError
@@ -97,3 +98,26 @@ def test_teacher_repeats_to_the_bit_and_ignores_the_global_generator(dataset: Da
     assert same_state(first.network.state_dict(), second.network.state_dict())
     third = train(tiny_cell(precision="float32", teacher__seed=1), dataset)
     assert not same_state(first.network.state_dict(), third.network.state_dict())
+
+
+def test_a_file_of_torchvisions_network_trains_the_attention_on_all_four_stages(
+    dataset: Dataset, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    source = resnet18(num_classes=3)
+    source.conv1 = torch.nn.Conv2d(2, 64, kernel_size=7, stride=2, padding=3, bias=False)
+    torch.save(source.state_dict(), tmp_path / "resnet18.pth")
+    cell = tiny_cell(
+        teacher__network="resnet-18",
+        teacher__file=str(tmp_path / "resnet18.pth"),
+        student__network="resnet-18",
+        precision="float32",
+    )
+    seen: list[dict[str, torch.Tensor]] = []
+    run = train(cell, dataset, seen)
+    assert run.epoch == 2
+    assert same_state(run.network.backbone.state_dict(), source.state_dict())
+    assert not any(parameter.requires_grad for parameter in run.network.backbone.parameters())
+    trained = [name for name in part(seen[0], "attention") if not torch.equal(seen[0][name], seen[1][name])]
+    assert {name.split(".")[2] for name in trained} == {"0", "1", "2", "3"}
+    assert "loss_backbone" not in run.history[0]

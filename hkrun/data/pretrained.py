@@ -1,0 +1,44 @@
+"""torchvision's pretrained weights: what `teacher.file = "torchvision"` means."""
+
+from http.client import HTTPException
+from pathlib import Path
+from urllib.error import HTTPError
+
+import torch
+from torch import Tensor
+
+from hkrun.data.fetching import patient_sockets, quiet_unless_terminal, reason
+from hkrun.errors import DataError
+from hkrun.networks import PRETRAINED_FILES
+
+_SERVER = "https://download.pytorch.org/models"
+
+
+def fetch_weights(network: str) -> dict[str, Tensor]:
+    """The state_dict of a network as torchvision trained it on ImageNet (IMAGENET1K_V1).
+
+    The file is looked for, and kept, where torch.hub keeps such files (below TORCH_HOME). A fetched file is
+    used only if its SHA-256 begins as its name says.
+
+    Args:
+        network: One of PRETRAINED_FILES.
+
+    Raises:
+        DataError: The file is not there and cannot be fetched, or is damaged.
+    """
+    file = PRETRAINED_FILES[network]
+    url, folder = f"{_SERVER}/{file}", Path(torch.hub.get_dir()) / "checkpoints"
+    wanted = f"put {file} from {url} into {folder}, or name a file of your own with teacher.file=PATH"
+    try:
+        with patient_sockets(), quiet_unless_terminal():
+            state: dict[str, Tensor] = torch.hub.load_state_dict_from_url(
+                url, map_location="cpu", check_hash=True, weights_only=True
+            )
+    # RuntimeError: a wrong checksum, or a file that was damaged afterwards.
+    except (OSError, HTTPException, RuntimeError, EOFError) as error:
+        if isinstance(error, HTTPError):
+            error.close()  # it is the server's answer too, and would keep the connection
+        raise DataError(
+            f"teacher.file: torchvision's {network} cannot be had ({reason(error)}); {wanted}"
+        ) from error
+    return state
