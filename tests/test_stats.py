@@ -6,14 +6,23 @@ import pytest
 import scipy.stats
 
 from hkrun.stats import (
+    MOST_PAIRS,
     Floats,
     StabilityComparison,
     analyse_stability,
     compare_stability,
+    effect_size,
+    equivalence,
+    equivalence_power,
     holm,
     paired_difference,
+    paired_power,
+    pairs_for_difference,
+    pairs_for_equivalence,
     ranking_obstacle,
+    runs_for_stability,
     stability,
+    stability_power,
     summarise_errors,
 )
 
@@ -220,7 +229,7 @@ def test_curves_of_different_length_are_compared_over_the_same_last_epochs() -> 
     ("runs", "p", "corrected", "reason"),
     [
         (20, 0.31, None, "20 runs cannot tell them apart (permutation p = 0.31)"),
-        (20, 0.03, 0.09, "20 runs cannot tell them apart (permutation p = 0.09)"),
+        (20, 0.03, 0.09, "20 runs cannot tell them apart (Holm p = 0.09)"),
         (5, 0.0625, None, "5 runs are too few: p cannot be below 0.062; 6 are needed"),
         (6, 0.03125, None, None),
         (20, 0.05, 0.05, None),
@@ -230,7 +239,7 @@ def test_s_is_ranked_only_where_the_runs_can_tell(
     runs: int, p: float, corrected: float | None, reason: str | None
 ) -> None:
     comparison = StabilityComparison(s=1e-3, s_reference=2e-3, p=p, runs=runs)
-    assert ranking_obstacle(comparison, p=corrected) == reason
+    assert ranking_obstacle(comparison, p_holm=corrected) == reason
 
 
 def test_six_runs_are_enough_for_a_clear_case() -> None:
@@ -398,3 +407,113 @@ def test_holm_rejects_what_the_step_down_rule_rejects() -> None:
 def test_holm_refuses_what_is_no_probability(wrong: float) -> None:
     with pytest.raises(ValueError, match=r"0\.\.1"):
         holm([0.5, wrong])
+
+
+# --- effects ------------------------------------------------------------------------------------------------
+
+
+def test_the_effect_size_is_t_over_the_root_of_n_and_its_interval_inverts_the_noncentral_t() -> None:
+    differences = generator().normal(0.4, 1.0, 12)
+    found = effect_size(differences)
+    t = scipy.stats.ttest_1samp(differences, 0).statistic
+    assert found is not None
+    assert found.d_z == pytest.approx(t / math.sqrt(12), abs=1e-12)
+    shares = [scipy.stats.nct.cdf(t, 11, end * math.sqrt(12)) for end in found.ci95]
+    assert shares == pytest.approx([0.975, 0.025], abs=1e-9)
+
+
+@pytest.mark.parametrize("differences", [[0.3], [0.5, 0.5, 0.5], [0.1 + 0.2 - 0.3, 0.0]])
+def test_differences_without_spread_have_no_effect_size(differences: list[float]) -> None:
+    assert effect_size(differences) is None
+
+
+def test_a_huge_effect_has_an_interval_too() -> None:
+    found = effect_size(generator().normal(50, 1, 20))
+    assert found is not None
+    assert found.ci95[0] < found.d_z < found.ci95[1]
+
+
+@pytest.mark.parametrize("shift", [-0.7, 0.0, 0.3, 0.9])
+def test_equivalence_is_two_one_sided_t_tests(shift: float) -> None:
+    differences = generator().normal(shift, 0.5, 15)
+    found = equivalence(differences, margin=0.6)
+    above = scipy.stats.ttest_1samp(differences, -0.6, alternative="greater").pvalue
+    below = scipy.stats.ttest_1samp(differences, 0.6, alternative="less").pvalue
+    assert (found.p_above, found.p_below) == pytest.approx((above, below), abs=1e-12)
+    assert found.p == max(found.p_above, found.p_below)
+    within = max(map(abs, found.ci90)) < 0.6
+    assert within == (found.p < 0.05)
+
+
+def test_what_lies_outside_the_margin_is_shown_not_to_be_equivalent() -> None:
+    found = equivalence(generator().normal(2.0, 0.5, 15), margin=0.6)
+    beyond = scipy.stats.ttest_1samp(generator().normal(2.0, 0.5, 15), 0.6, alternative="greater").pvalue
+    assert found.p > 0.99
+    assert found.p_beyond == pytest.approx(2 * beyond, rel=1e-3, abs=1e-12)
+
+
+def test_equal_differences_are_equivalent_exactly_within_the_margin() -> None:
+    assert equivalence([0.2, 0.2, 0.2], margin=0.3).p == 0.0
+    assert equivalence([0.4, 0.4, 0.4], margin=0.3).p == 1.0
+
+
+@pytest.mark.parametrize(("differences", "margin"), [([0.1], 0.5), ([0.1, 0.2], 0.0), ([0.1, 0.2], math.nan)])
+def test_equivalence_needs_a_spread_and_a_margin(differences: list[float], margin: float) -> None:
+    with pytest.raises(ValueError, match=r"at least 2|margin"):
+        equivalence(differences, margin=margin)
+
+
+# --- power --------------------------------------------------------------------------------------------------
+
+
+# Cohen (1988) and any textbook: 80 % power, 5 % two-sided.
+@pytest.mark.parametrize(("d_z", "pairs"), [(0.2, 199), (0.5, 34), (0.8, 15)])
+def test_the_number_of_pairs_is_the_textbooks(d_z: float, pairs: int) -> None:
+    assert pairs_for_difference(d_z) == pairs
+    assert pairs_for_difference(-d_z) == pairs
+    assert paired_power(d_z, pairs=pairs) >= 0.8 > paired_power(d_z, pairs=pairs - 1)
+
+
+def test_without_a_difference_the_power_is_the_level() -> None:
+    assert paired_power(0.0, pairs=20, level=0.01) == pytest.approx(0.01, abs=1e-9)
+    assert pairs_for_difference(0.0) is None
+    assert pairs_for_difference(0.01) is None
+
+
+def test_no_number_is_below_what_a_permutation_test_needs() -> None:
+    assert pairs_for_difference(1000.0) == 6
+    assert pairs_for_difference(1000.0, level=0.05 / 8) == 9
+
+
+def test_the_largest_number_that_is_tried_can_be_the_answer() -> None:
+    d_z = 2.8016 / math.sqrt(MOST_PAIRS - 4)
+    found = pairs_for_difference(d_z)
+    assert found is not None
+    assert MOST_PAIRS - 20 < found <= MOST_PAIRS
+
+
+def test_pairs_for_equivalence_by_the_normal_approximation() -> None:
+    # With no difference, n is about (z_0.95 + z_0.9)^2 (sd / margin)^2: beta is shared by both tests.
+    z = scipy.stats.norm.ppf([0.95, 0.9]).sum()
+    found = pairs_for_equivalence(0.0, 1.0, margin=0.1)
+    assert found == pytest.approx(z**2 * 100, rel=0.01)
+    assert found is not None
+    assert equivalence_power(0.0, 1.0, margin=0.1, pairs=found) >= 0.8
+    assert pairs_for_equivalence(0.1, 1.0, margin=0.1) is None
+
+
+def test_two_s_that_differ_much_are_found_with_twice_the_runs_and_equal_ones_never() -> None:
+    draw = generator(3)
+    calm, wild = draw.normal(0, 0.1, (8, 10)), draw.normal(0, 1.0, (8, 10))
+    assert stability_power(calm, wild, runs=8, window=10, generator=generator(), studies=20) > 0.5
+    assert runs_for_stability(calm, wild, window=10, generator=generator()) == 16
+    assert runs_for_stability(calm, calm, window=10, generator=generator()) is None
+
+
+def test_the_power_of_two_s_is_the_same_whichever_comes_first() -> None:
+    one, other = curves(6, 12, 1), curves(6, 12, 2)
+    shares = [
+        stability_power(*pair, runs=12, window=12, level=0.5, generator=generator(), studies=40)
+        for pair in ((one, other), (other, one))
+    ]
+    assert shares[0] == pytest.approx(shares[1], abs=0.25)

@@ -15,8 +15,14 @@ from hkrun.stats import (
     Floats,
     analyse_stability,
     compare_stability,
+    effect_size,
+    equivalence,
+    equivalence_power,
     holm,
     paired_difference,
+    pairs_for_difference,
+    pairs_for_equivalence,
+    stability_power,
     summarise_errors,
 )
 
@@ -217,3 +223,73 @@ def test_twenty_runs_tell_apart_what_differs_much_and_not_what_differs_by_a_fift
     noisier = replace(model, noise_sd=model.noise_sd * np.sqrt(ratio))
     first, second = (each.draw((300, 20, 50), generator) for each in (model, noisier))
     assert low <= share_up_to_5_percent(p_values_of_s(first, second, generator)) <= high
+
+
+# --- effects and the runs that would decide -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("d_z", "runs"), [(0.0, 6), (0.5, 20), (2.0, 10)])
+def test_the_interval_of_the_effect_size_covers_it_in_95_of_100_studies(d_z: float, runs: int) -> None:
+    studies = 600
+    generator = np.random.default_rng(11)
+    found = [effect_size(study) for study in generator.normal(d_z, 1.0, (studies, runs))]
+    covered = np.mean([size is not None and size.ci95[0] <= d_z <= size.ci95[1] for size in found])
+    assert covered == pytest.approx(0.95, abs=three_standard_errors(0.05, studies))
+
+
+@pytest.mark.parametrize("runs", [6, 20])
+@pytest.mark.parametrize("difference", [-0.5, 0.5])
+def test_what_lies_on_the_margin_is_called_equivalent_in_5_of_100_studies_at_most(
+    difference: float, runs: int
+) -> None:
+    studies = 3_000
+    generator = np.random.default_rng(12)
+    found = [equivalence(study, margin=0.5) for study in generator.normal(difference, 0.3, (studies, runs))]
+    bound = 0.05 + three_standard_errors(0.05, studies)
+    assert share_up_to_5_percent([result.p for result in found]) < bound
+    assert share_up_to_5_percent([result.p_beyond for result in found]) < bound
+
+
+@pytest.mark.parametrize(("d_z", "level"), [(0.5, 0.05), (0.8, 0.05 / 4)])
+def test_so_many_pairs_find_the_difference_with_the_sign_flip_test_in_80_of_100_studies(
+    d_z: float, level: float
+) -> None:
+    studies = 800
+    generator = np.random.default_rng(13)
+    pairs = pairs_for_difference(d_z, level=level)
+    assert pairs is not None
+    errors = generator.normal(0, 0.2, (studies, 2, pairs))
+    errors[:, 0] += d_z * 0.2 * np.sqrt(2)
+    p_values = [paired_difference(*pair, permutations=999, generator=generator).p for pair in errors]
+    found = np.mean(np.array(p_values) <= level)
+    assert found == pytest.approx(0.8, abs=three_standard_errors(0.2, studies) + 0.02)
+
+
+@pytest.mark.parametrize("difference", [0.0, 0.2])
+def test_so_many_pairs_show_equivalence_in_80_of_100_studies(difference: float) -> None:
+    studies = 3_000
+    generator = np.random.default_rng(14)
+    pairs = pairs_for_equivalence(difference, 0.6, margin=0.5)
+    assert pairs is not None
+    found = share_up_to_5_percent(
+        [equivalence(study, margin=0.5).p for study in generator.normal(difference, 0.6, (studies, pairs))]
+    )
+    promised = equivalence_power(difference, 0.6, margin=0.5, pairs=pairs)
+    assert found == pytest.approx(promised, abs=three_standard_errors(0.2, studies) + 0.01)
+
+
+@pytest.mark.parametrize(("name", "ratio"), [("noise alone", 2.0), ("noise alone", 1.0)])
+def test_the_simulated_power_of_two_s_is_about_that_of_fresh_studies(name: str, ratio: float) -> None:
+    generator = np.random.default_rng(15)
+    model = MODELS[name]
+    louder = replace(model, noise_sd=model.noise_sd * np.sqrt(ratio))
+    first, second = louder.draw((80, 20, 50), generator), model.draw((80, 20, 50), generator)
+    fresh = share_up_to_5_percent(p_values_of_s(first, second, generator))
+    simulated = np.mean(
+        [
+            stability_power(*pair, runs=20, window=50, studies=25, generator=generator)
+            for pair in zip(first[:24], second[:24], strict=True)
+        ]
+    )
+    # From one study of twenty the covariances are rough, so what they promise scatters.
+    assert simulated == pytest.approx(fresh, abs=0.25)

@@ -180,7 +180,7 @@ def _warn_of_ranking(curves: "Mapping[str, Curves]", *, window: int, ddof: int) 
     corrected = holm([comparison.p for comparison in comparisons])
     reasons: dict[str, list[str]] = {}
     for (one, other), comparison, p in zip(paired, comparisons, corrected, strict=True):
-        obstacle = ranking_obstacle(comparison, p=p)
+        obstacle = ranking_obstacle(comparison, p_holm=p)
         if obstacle is not None:
             reasons.setdefault(obstacle, []).append(f"{one} and {other}")
     untested = [

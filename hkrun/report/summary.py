@@ -96,7 +96,7 @@ class Comparison:
         pair = stats.StabilityComparison(
             s=self.value, s_reference=self.reference_value, p=self.p, runs=self.n
         )
-        return stats.ranking_obstacle(pair, p=self.p_holm)
+        return stats.ranking_obstacle(pair, p_holm=self.p_holm)
 
     @property
     def significant(self) -> bool:

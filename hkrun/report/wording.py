@@ -6,6 +6,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from hkrun.config import teacher_id
 from hkrun.report.summary import CellSummary, Comparison, Summary, Teacher
 
+# Two S with at most this ratio are what RANKING speaks of.
+CLOSE_RATIO = 1.25
 # Above this error on its own training images, a teacher is taken not to have converged.
 UNCONVERGED_PCT = 10.0
 MOST_NAMES = 4  # in a sentence
@@ -206,7 +208,17 @@ def _warn_of_stability(summary: Summary) -> Iterator[str]:
         if len(reasons) > MOST_NAMES:
             reasons = [f"{sum(map(len, obstacles.values()))} cells: these runs cannot tell them apart"]
         reference = summary.sweep.reference
-        yield f"S cannot be ranked against that of {reference}. {'; '.join(reasons)}. {RANKING}."
+        yield f"S cannot be ranked against that of {reference}. {'; '.join(reasons)}.{_explain_ranking(summary)}"
+
+
+def _explain_ranking(summary: Summary) -> str:
+    """What S of twenty runs can tell, where some S that cannot be ranked are as close as that."""
+    values = [
+        sorted((comparison.value, comparison.reference_value))
+        for comparison in summary.stability_comparisons
+        if comparison.obstacle
+    ]
+    return f" {RANKING}." if any(high <= CLOSE_RATIO * low for low, high in values) else ""
 
 
 # --- findings -----------------------------------------------------------------------------------------------

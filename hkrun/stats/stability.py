@@ -1,11 +1,5 @@
-"""Statistics over runs: convergence stability, intervals, paired permutation tests, Holm's correction.
+"""Convergence stability S of HKSANC, eq. (10): its value, its interval, and when two may be ranked."""
 
-Pure functions of numbers. Everything random takes its generator; nothing here knows of cells, files or
-stores. Runs are the independent units: they are resampled and permuted whole, never their epochs, which are
-correlated.
-"""
-
-from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from math import comb
@@ -14,12 +8,10 @@ import numpy as np
 import scipy.stats
 from numpy.typing import ArrayLike, NDArray
 
-Floats = NDArray[np.float64]
-Interval = tuple[float, float]
+from hkrun.stats.errors import LEVEL, Interval
+from hkrun.stats.permutations import PERMUTATIONS, Floats, p_value, smallest_runs, swaps
 
-LEVEL = 0.05
 RESAMPLES = 2_000
-PERMUTATIONS = 9_999
 
 # Percentage points: a range that varies by less only does so by rounding (30.1 - 29.3 and 10.1 - 9.3 differ).
 _ROUNDING_PCT = 1e-12
@@ -73,43 +65,6 @@ class StabilityComparison:
     runs: int
 
 
-@dataclass(frozen=True, kw_only=True)
-class ErrorSummary:
-    """Errors of the runs of one configuration.
-
-    Attributes:
-        mean: Mean, in the unit of the values.
-        sd: Standard deviation with ddof = 1; None with one value.
-        n: Number of values.
-        ci95: 95 % t interval of the mean; None with one value.
-    """
-
-    mean: float
-    sd: float | None
-    n: int
-    ci95: Interval | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class PairedDifference:
-    """Differences of paired runs, value minus reference.
-
-    Attributes:
-        difference: Mean difference, in the unit of the values.
-        ci95: 95 % t interval of it; None with one pair.
-        p: Two-sided sign-flip permutation p of no difference.
-        n: Number of pairs.
-    """
-
-    difference: float
-    ci95: Interval | None
-    p: float
-    n: int
-
-
-# --- convergence stability ----------------------------------------------------------------------------------
-
-
 def stability(error_pct: ArrayLike, *, window: int = 100, ddof: int = 0) -> float:
     """Convergence stability S of HKSANC, eq. (10): the variance over epochs of the error range across runs.
 
@@ -124,7 +79,7 @@ def stability(error_pct: ArrayLike, *, window: int = 100, ddof: int = 0) -> floa
     Raises:
         ValueError: Fewer than two runs, fewer epochs than the window, a window below two, or a value missing.
     """
-    errors = _last_epochs(error_pct, window=window, ddof=ddof)
+    errors = last_epochs(error_pct, window=window, ddof=ddof)
     return float(_stability_of(errors, np.arange(len(errors))[None], ddof)[0])
 
 
@@ -162,7 +117,7 @@ def analyse_stability(
     Raises:
         ValueError: As `stability`.
     """
-    errors = _last_epochs(error_pct, window=window, ddof=ddof)
+    errors = last_epochs(error_pct, window=window, ddof=ddof)
     runs = len(errors)
     s = stability(errors, window=window, ddof=ddof)
     return Stability(
@@ -211,45 +166,43 @@ def compare_stability(
     Raises:
         ValueError: As `stability`, or shapes that differ.
     """
-    first = _last_epochs(error_pct, window=window, ddof=ddof)
-    second = _last_epochs(reference_pct, window=window, ddof=ddof)
+    first = last_epochs(error_pct, window=window, ddof=ddof)
+    second = last_epochs(reference_pct, window=window, ddof=ddof)
     if first.shape != second.shape:
         raise ValueError(
             f"{len(first)} and {len(second)} runs: S compares the same seeds in both configurations"
         )
     runs = len(first)
     stacked = np.concatenate([first - np.median(first, axis=0), second - np.median(second, axis=0)])
-    swapped, all_taken = _swaps(runs, permutations, generator)
+    swapped, all_taken = swaps(runs, permutations, generator)
     ones = _stability_of(stacked, np.arange(runs) + runs * swapped, ddof)
     others = _stability_of(stacked, np.arange(runs) + runs * ~swapped, ddof)
     s, s_reference = stability(first, window=window, ddof=ddof), stability(second, window=window, ddof=ddof)
-    p = _p_value(_contrast(ones, others), float(_contrast(np.float64(s), np.float64(s_reference))), all_taken)
+    p = p_value(_contrast(ones, others), float(_contrast(np.float64(s), np.float64(s_reference))), all_taken)
     return StabilityComparison(s=s, s_reference=s_reference, p=p, runs=runs)
 
 
-def ranking_obstacle(comparison: StabilityComparison, *, p: float | None = None) -> str | None:
+def ranking_obstacle(comparison: StabilityComparison, *, p_holm: float | None = None) -> str | None:
     """Says why two S must not be ranked, or nothing where they may be.
 
     Intervals are not asked: two of them may overlap where the paired test tells their S apart.
 
     Args:
         comparison: The two S.
-        p: The corrected p where a table compares several pairs (`holm`); the comparison's own by default.
+        p_holm: The corrected p where a table compares several pairs (`holm`).
 
     Returns:
         The reason as part of a sentence, or None.
     """
     smallest = 2.0 ** (1 - comparison.runs)
     if smallest > LEVEL:
-        needed = 1 + int(np.ceil(-np.log2(LEVEL)))
+        needed = smallest_runs(LEVEL)
         return f"{comparison.runs} runs are too few: p cannot be below {smallest:.2g}; {needed} are needed"
-    p = comparison.p if p is None else p
-    if p > LEVEL:
-        return f"{comparison.runs} runs cannot tell them apart (permutation p = {p:.2g})"
-    return None
+    name, p = ("permutation p", comparison.p) if p_holm is None else ("Holm p", p_holm)
+    return f"{comparison.runs} runs cannot tell them apart ({name} = {p:.2g})" if p > LEVEL else None
 
 
-def _last_epochs(error_pct: ArrayLike, *, window: int, ddof: int) -> Floats:
+def last_epochs(error_pct: ArrayLike, *, window: int, ddof: int) -> Floats:
     """The checked matrix, cut to the window: [runs, window]."""
     errors = np.asarray(error_pct, dtype=np.float64)
     if errors.ndim != 2:
@@ -307,113 +260,3 @@ def _subsets(runs: int, size: int, count: int, generator: np.random.Generator) -
 def _contrast(first: Floats | np.float64, second: Floats | np.float64) -> Floats:
     total = np.asarray(first + second)
     return np.divide(np.abs(first - second), total, out=np.zeros_like(total), where=total > 0)
-
-
-# --- errors -------------------------------------------------------------------------------------------------
-
-
-def summarise_errors(values: ArrayLike) -> ErrorSummary:
-    """Mean, standard deviation and 95 % t interval of the errors of one configuration's runs.
-
-    Args:
-        values: One error per run, shape [runs].
-
-    Raises:
-        ValueError: No value, or one that is not finite.
-    """
-    errors = _finite_vector(values)
-    sd = float(errors.std(ddof=1)) if len(errors) > 1 else None
-    return ErrorSummary(mean=float(errors.mean()), sd=sd, n=len(errors), ci95=_t_interval(errors))
-
-
-def paired_difference(
-    values: ArrayLike,
-    reference_values: ArrayLike,
-    *,
-    permutations: int = PERMUTATIONS,
-    generator: np.random.Generator,
-) -> PairedDifference:
-    """Compares the errors of two configurations whose runs are paired by seed.
-
-    Args:
-        values: One error per run, shape [runs].
-        reference_values: The same of the reference, seed for seed.
-        permutations: Number m of random sign flips; p = (b + 1) / (m + 1) with b of them as extreme as the
-            data. Where there are no more than m (2^runs), all are taken, and p is their exact share.
-        generator: Draws the flips where they are not all taken.
-
-    Raises:
-        ValueError: Lengths that differ, no value, or one that is not finite.
-    """
-    first, second = _finite_vector(values), _finite_vector(reference_values)
-    if len(first) != len(second):
-        raise ValueError(f"{len(first)} values and {len(second)} reference values are not paired")
-    differences = first - second
-    flipped, all_taken = _swaps(len(differences), permutations, generator)
-    means = np.where(flipped, -differences, differences).mean(axis=1)
-    p = _p_value(np.abs(means), abs(float(differences.mean())), all_taken)
-    return PairedDifference(
-        difference=float(differences.mean()), ci95=_t_interval(differences), p=p, n=len(differences)
-    )
-
-
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Corrects the p values of one table for their number, by Holm's step-down method (Holm 1979).
-
-    Args:
-        p_values: The p values of a family of tests, in any order.
-
-    Returns:
-        The corrected ones in the same order. Rejecting those up to 0.05 keeps the probability of any false
-        rejection in the family at 5 % or below, however the tests depend on each other.
-
-    Raises:
-        ValueError: A value outside 0..1.
-    """
-    p = np.asarray(p_values, dtype=np.float64)
-    if not np.all((p >= 0) & (p <= 1)):
-        raise ValueError(f"p values must lie in 0..1, not {list(p_values)}")
-    order = np.argsort(p, kind="stable")
-    corrected = np.empty_like(p)
-    corrected[order] = np.minimum(np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)), 1.0)
-    return [float(value) for value in corrected]
-
-
-def _finite_vector(values: ArrayLike) -> Floats:
-    vector = np.asarray(values, dtype=np.float64)
-    if vector.ndim != 1 or not len(vector):
-        raise ValueError(f"values have shape {vector.shape}; one per run is needed, at least one")
-    if not np.isfinite(vector).all():
-        raise ValueError(
-            f"values of rows {np.flatnonzero(~np.isfinite(vector)).tolist()} are missing or not finite"
-        )
-    return vector
-
-
-def _t_interval(values: Floats) -> Interval | None:
-    if len(values) < 2:
-        return None
-    mean = float(values.mean())
-    half = float(
-        scipy.stats.t.ppf(1 - LEVEL / 2, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
-    )
-    return mean - half, mean + half
-
-
-# --- permutations -------------------------------------------------------------------------------------------
-
-
-def _swaps(pairs: int, permutations: int, generator: np.random.Generator) -> tuple[NDArray[np.bool_], bool]:
-    """Which pairs each permutation swaps, [permutations, pairs], and whether these are all there are."""
-    if permutations < 1:
-        raise ValueError(f"permutations is {permutations}; at least 1 is needed")
-    if 2**pairs <= permutations:
-        return (np.arange(2**pairs)[:, None] >> np.arange(pairs) & 1).astype(np.bool_), True
-    return generator.integers(0, 2, (permutations, pairs)).astype(np.bool_), False
-
-
-def _p_value(permuted: Floats, observed: float, all_taken: bool) -> float:
-    """Share of the permutations at least as extreme as the data (Phipson and Smyth 2010 for random ones)."""
-    # Sums in another order differ in the last bits, and errors that move in steps of one image tie often.
-    extreme = int(np.count_nonzero(permuted >= observed - 1e-9 * permuted.max()))
-    return extreme / len(permuted) if all_taken else (extreme + 1) / (len(permuted) + 1)

@@ -1,0 +1,68 @@
+"""Statistics over runs. Pure functions of numbers: nothing here knows of cells, files or stores.
+
+errors.py         means with intervals; differences paired by seed
+effects.py        the size of a paired difference; equivalence within a margin
+stability.py      S of eq. (10), its interval, and when two S may be ranked
+power.py          how many runs would decide what these left open
+permutations.py   permutation tests and Holm's correction
+
+Everything random takes its generator. Runs are the independent units: they are resampled and permuted whole,
+never their epochs, which are correlated.
+"""
+
+from hkrun.stats.effects import EffectSize, Equivalence, effect_size, equivalence
+from hkrun.stats.errors import (
+    LEVEL,
+    ErrorSummary,
+    PairedDifference,
+    paired_difference,
+    summarise_errors,
+)
+from hkrun.stats.permutations import PERMUTATIONS, Floats, holm
+from hkrun.stats.power import (
+    MOST_PAIRS,
+    POWER,
+    equivalence_power,
+    paired_power,
+    pairs_for_difference,
+    pairs_for_equivalence,
+    runs_for_stability,
+    stability_power,
+)
+from hkrun.stats.stability import (
+    Stability,
+    StabilityComparison,
+    analyse_stability,
+    compare_stability,
+    ranking_obstacle,
+    stability,
+)
+
+__all__ = [
+    "LEVEL",
+    "MOST_PAIRS",
+    "PERMUTATIONS",
+    "POWER",
+    "EffectSize",
+    "Equivalence",
+    "ErrorSummary",
+    "Floats",
+    "PairedDifference",
+    "Stability",
+    "StabilityComparison",
+    "analyse_stability",
+    "compare_stability",
+    "effect_size",
+    "equivalence",
+    "equivalence_power",
+    "holm",
+    "paired_difference",
+    "paired_power",
+    "pairs_for_difference",
+    "pairs_for_equivalence",
+    "ranking_obstacle",
+    "runs_for_stability",
+    "stability",
+    "stability_power",
+    "summarise_errors",
+]

@@ -1,0 +1,119 @@
+"""Errors of runs: means with intervals, and differences that are paired by seed."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.stats
+from numpy.typing import ArrayLike
+
+from hkrun.stats.permutations import PERMUTATIONS, Floats, p_value, swaps
+
+Interval = tuple[float, float]
+
+LEVEL = 0.05
+
+
+@dataclass(frozen=True, kw_only=True)
+class ErrorSummary:
+    """Errors of the runs of one configuration.
+
+    Attributes:
+        mean: Mean, in the unit of the values.
+        sd: Standard deviation with ddof = 1; None with one value.
+        n: Number of values.
+        ci95: 95 % t interval of the mean; None with one value.
+    """
+
+    mean: float
+    sd: float | None
+    n: int
+    ci95: Interval | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairedDifference:
+    """Differences of paired runs, value minus reference.
+
+    Attributes:
+        difference: Mean difference, in the unit of the values.
+        ci95: 95 % t interval of it; None with one pair.
+        p: Two-sided sign-flip permutation p of no difference.
+        n: Number of pairs.
+    """
+
+    difference: float
+    ci95: Interval | None
+    p: float
+    n: int
+
+
+def summarise_errors(values: ArrayLike) -> ErrorSummary:
+    """Mean, standard deviation and 95 % t interval of the errors of one configuration's runs.
+
+    Args:
+        values: One error per run, shape [runs].
+
+    Raises:
+        ValueError: No value, or one that is not finite.
+    """
+    errors = finite_vector(values)
+    sd = float(errors.std(ddof=1)) if len(errors) > 1 else None
+    return ErrorSummary(mean=float(errors.mean()), sd=sd, n=len(errors), ci95=t_interval(errors))
+
+
+def paired_difference(
+    values: ArrayLike,
+    reference_values: ArrayLike,
+    *,
+    permutations: int = PERMUTATIONS,
+    generator: np.random.Generator,
+) -> PairedDifference:
+    """Compares the errors of two configurations whose runs are paired by seed.
+
+    Args:
+        values: One error per run, shape [runs].
+        reference_values: The same of the reference, seed for seed.
+        permutations: Number m of random sign flips; p = (b + 1) / (m + 1) with b of them as extreme as the
+            data. Where there are no more than m (2^runs), all are taken, and p is their exact share.
+        generator: Draws the flips where they are not all taken.
+
+    Raises:
+        ValueError: Lengths that differ, no value, or one that is not finite.
+    """
+    first, second = finite_vector(values), finite_vector(reference_values)
+    if len(first) != len(second):
+        raise ValueError(f"{len(first)} values and {len(second)} reference values are not paired")
+    differences = first - second
+    flipped, all_taken = swaps(len(differences), permutations, generator)
+    means = np.where(flipped, -differences, differences).mean(axis=1)
+    p = p_value(np.abs(means), abs(float(differences.mean())), all_taken)
+    return PairedDifference(
+        difference=float(differences.mean()), ci95=t_interval(differences), p=p, n=len(differences)
+    )
+
+
+def finite_vector(values: ArrayLike) -> Floats:
+    """Checked values, one per run.
+
+    Raises:
+        ValueError: No value, or one that is not finite.
+    """
+    vector = np.asarray(values, dtype=np.float64)
+    if vector.ndim != 1 or not len(vector):
+        raise ValueError(f"values have shape {vector.shape}; one per run is needed, at least one")
+    if not np.isfinite(vector).all():
+        raise ValueError(
+            f"values of rows {np.flatnonzero(~np.isfinite(vector)).tolist()} are missing or not finite"
+        )
+    return vector
+
+
+def t_interval(values: Floats, *, level: float = LEVEL) -> Interval | None:
+    """The interval of the mean that leaves out `level` in all; None with one value."""
+    if len(values) < 2:
+        return None
+    mean = float(values.mean())
+    half = float(
+        scipy.stats.t.ppf(1 - level / 2, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
+    )
+    return mean - half, mean + half
