@@ -15,6 +15,8 @@ class Purpose(StrEnum):
     STUDENT = "student"  # initial weights of the student's backbone
     ATTENTION = "attention"  # initial weights of its attention sub-network
     DISCRIMINATOR = "discriminator"  # initial weights of the discriminator
+    OBJECTIVE = "objective"  # initial weights of what a loss term learns, one stream per stage
+    DROPOUT = "dropout"  # what the discriminator does not see of the student's features, one stream per epoch
     ORDER = "order"  # the order of the training images, one stream per epoch
     AUGMENTATION = "augmentation"  # the view of each training image, one stream per epoch
     # The teacher's streams are apart from the runs': teacher seed 0 shares nothing with run seed 0.

@@ -32,14 +32,14 @@ CONTRACT_KEYS = {
     ),
     "student.": (
         *("network", "epochs", "batch_size", "learning_rate", "momentum", "weight_decay", "drops"),
-        *("drop_factor", "warmup_epochs", "steps"),
+        *("drop_factor", "warmup_epochs", "steps", "first_stage"),
     ),
-    "discriminator.": ("learning_rate", "steps"),
+    "discriminator.": ("learning_rate", "steps", "dropout"),
     "attention.": ("connection", "pool", "tap", "width"),
-    "knowledge.": ("form",),
+    "knowledge.": ("form", "tap"),
     "loss.": (
         *("lambda_1", "lambda_2", "lambda_3", "mu", "reduction", "distance", "gan", "category"),
-        *("regularizer", "reg_reduction"),
+        *("regularizer", "reg_reduction", "alpha", "temperature"),
     ),
     "augment.": ("padding", "flip"),
 }
@@ -122,7 +122,7 @@ def test_a_cell_and_its_values_are_the_same_thing():
         ("epochs", 1, "unknown key; did you mean 'teacher.epochs' or 'student.epochs'?"),
         ("student.gan", 1, "unknown key; did you mean 'loss.gan'?"),
         ("zzz", 1, "unknown key; `hkrun keys` lists them all"),
-        ("knowledge", 1, "unknown key; it is a section, its keys are knowledge.form"),
+        ("knowledge", 1, "unknown key; it is a section, its keys are knowledge.form, knowledge.tap"),
         ("dataset_sha256", "", "unknown key; did you mean 'dataset'?"),
         ("student.epochs", "many", "'many' is not of type integer"),
         ("student.epochs", 1.0, "1.0 is not of type integer"),
@@ -405,5 +405,5 @@ def test_a_cell_without_a_teacher_has_no_teacher_id():
     ],
 )
 def test_a_term_of_weight_zero_is_not_computed(cell, weights):
-    assert cell.weights == weights
+    assert cell.stage_weights == (weights,)
     assert cell.weight("knowledge") == weights.get("knowledge", 0.0)

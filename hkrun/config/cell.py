@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from hkrun.methods import METHODS
+from hkrun.methods import FORMS, METHODS, Term
 from hkrun.networks import parse_network
 
 Value = bool | int | float | str | tuple[float, ...]
@@ -67,12 +67,36 @@ def _knowledge(cell: "Cell") -> bool:
     return cell.weight("knowledge") > 0
 
 
-def _mean_squares(cell: "Cell") -> bool:
-    return cell.weight("backbone") > 0 or (_knowledge(cell) and cell.loss.distance != "cross_entropy")
+def _squeezed(cell: "Cell") -> bool:
+    return cell.knowledge_form == "squeezed"
 
 
-def _term(name: str) -> Callable[["Cell"], bool]:
-    return lambda cell: any(term.name == name for term in METHODS[cell.method].terms)
+def _reads_stages(cell: "Cell") -> bool:
+    return cell.knowledge_form not in ("", "squeezed")
+
+
+def _category(cell: "Cell") -> bool:
+    adversary = METHODS[cell.method].adversary
+    return _adversarial(cell) and adversary is not None and adversary.category
+
+
+def _dropout(cell: "Cell") -> bool:
+    adversary = METHODS[cell.method].adversary
+    return _adversarial(cell) and adversary is not None and adversary.dropout
+
+
+def _reduces_elements(cell: "Cell") -> bool:
+    return (
+        any(cell.weight(term) > 0 for term in ("backbone", "logits_l1"))
+        or cell.knowledge_form in ("hint", "fsp")
+        or (_squeezed(cell) and cell.loss.distance != "cross_entropy")
+    )
+
+
+def _weighs(key: str) -> Callable[["Cell"], bool]:
+    return lambda cell: any(
+        term.weight == key for stage in METHODS[cell.method].stages for term in stage.terms
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,6 +173,15 @@ class StudentConfig:
         0, "Epochs over which the learning rates rise linearly from a small one.", PAPER, minimum=0
     )
     steps: int = _key(1, "Student steps per batch.", PAPER, minimum=1)
+    first_stage: float = _key(
+        0.33,
+        "Epochs of the first stage of a two-stage method, as a fraction of student.epochs; they come before "
+        "those.",
+        "FSP's 21,000 of 64,000 iterations",
+        above=0,
+        maximum=10,
+        active=lambda cell: len(METHODS[cell.method].stages) > 1,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,6 +190,14 @@ class DiscriminatorConfig:
 
     learning_rate: float = _key(1e-3, "First learning rate.", PAPER, above=0, active=_adversarial)
     steps: int = _key(1, "Discriminator steps per batch.", PAPER, minimum=1, active=_adversarial)
+    dropout: float = _key(
+        0.5,
+        "Share of the student's features that the discriminator of anc does not see.",
+        METHOD,
+        minimum=0,
+        below=1,
+        active=_dropout,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -203,7 +244,20 @@ class KnowledgeConfig:
     """What the intermediate loss L_is transfers."""
 
     form: str = _key(
-        "squeezed", "Form of the transferred knowledge.", PAPER, choices=("squeezed",), active=_knowledge
+        "squeezed",
+        "Form of the transferred knowledge: squeezed: the attention sub-networks' vectors; at: attention "
+        "maps; fsp: flow of the solution procedure; nst: neuron selectivity; vid: variational information.",
+        PAPER,
+        choices=FORMS,
+        active=_knowledge,
+    )
+    tap: str = _key(
+        "raw",
+        "Where at, fsp, nst, vid and the methods fitnets and fsp read a stage: raw: the residual sum itself; "
+        "relu: after a ReLU.",
+        METHOD,
+        choices=("raw", "relu"),
+        active=_reads_stages,
     )
 
 
@@ -212,13 +266,17 @@ class LossConfig:
     """The weights and readings of the loss terms, eqs. (3) to (9)."""
 
     lambda_1: float = _key(
-        1.0, "Weight of the backbone loss L_b.", PAPER, minimum=0, active=_term("backbone")
+        1.0,
+        "Weight of the backbone loss L_b; in tscan, of |l_S - l_T|_1.",
+        PAPER,
+        minimum=0,
+        active=_weighs("loss.lambda_1"),
     )
     lambda_2: float = _key(
-        1.0, "Weight of the adversarial loss L_adv.", PAPER, minimum=0, active=_term("adversarial")
+        1.0, "Weight of the adversarial loss L_adv.", PAPER, minimum=0, active=_weighs("loss.lambda_2")
     )
     lambda_3: float = _key(
-        1.0, "Weight of the intermediate loss L_is.", PAPER, minimum=0, active=_term("knowledge")
+        1.0, "Weight of the intermediate loss L_is.", PAPER, minimum=0, active=_weighs("loss.lambda_3")
     )
     mu: float = _key(
         1.0,
@@ -229,18 +287,18 @@ class LossConfig:
     )
     reduction: str = _key(
         "mean",
-        "Reduction of the squared differences in L_b and L_is over their elements; the batch is always "
-        "averaged.",
+        "Reduction of the differences in L_b, |l_S - l_T|_1, L_is, FSP's matrices and FitNets' hint over "
+        "their elements; the batch is always averaged.",
         "sum is the paper's literal reading; it diverges at learning rate 0.1",
         choices=("mean", "sum"),
-        active=_mean_squares,
+        active=_reduces_elements,
     )
     distance: str = _key(
         "l2",
         "Distance of the squeezed vectors in L_is.",
         PAPER,
         choices=("l2", "l1", "cross_entropy"),
-        active=_knowledge,
+        active=_squeezed,
     )
     gan: str = _key(
         "non_saturating",
@@ -250,7 +308,7 @@ class LossConfig:
         active=_adversarial,
     )
     category: bool = _key(
-        True, "Whether the discriminator classifies too, L_adv^C of eq. (7).", PAPER, active=_adversarial
+        True, "Whether the discriminator classifies too, L_adv^C of eq. (7).", PAPER, active=_category
     )
     regularizer: bool = _key(
         True, "Whether the discriminator is regularised, L_reg of eq. (6).", PAPER, active=_adversarial
@@ -261,6 +319,21 @@ class LossConfig:
         "sum is the paper's literal reading; at mu = 1 it drives the discriminator to a constant",
         choices=("mean", "sum"),
         active=_regularized,
+    )
+    alpha: float = _key(
+        0.9,
+        "Weight of the softened classes in kd; the cross-entropy with the labels has one minus this.",
+        "Hinton et al. 2015, as usually set",
+        minimum=0,
+        maximum=1,
+        active=_weighs("loss.alpha"),
+    )
+    temperature: float = _key(
+        4.0,
+        "Temperature of the softened classes in kd.",
+        "Hinton et al. 2015, as usually set",
+        above=0,
+        active=lambda cell: cell.weight("kd") > 0,
     )
 
 
@@ -311,22 +384,50 @@ class Cell:
     dataset_sha256: str = ""
 
     @property
-    def weights(self) -> dict[str, float]:
-        """The weight of each loss term that is computed, by the term's name: those above zero."""
-        weights = {term.name: self._weight(term.weight) for term in METHODS[self.method].terms}
-        return {name: weight for name, weight in weights.items() if weight > 0}
+    def stage_weights(self) -> tuple[dict[str, float], ...]:
+        """For each stage of the method, the weights above zero by the term's name: what is computed."""
+        stages = METHODS[self.method].stages
+        every = [{term.name: self._weight(term) for term in stage.terms} for stage in stages]
+        return tuple({name: weight for name, weight in stage.items() if weight > 0} for stage in every)
 
     def weight(self, term: str) -> float:
-        """The weight of one loss term; 0.0 where the method does not have it."""
-        return self.weights.get(term, 0.0)
+        """The weight of one loss term in the last stage that computes it; 0.0 where none does."""
+        return next((stage[term] for stage in reversed(self.stage_weights) if term in stage), 0.0)
+
+    @property
+    def stage_epochs(self) -> tuple[int, ...]:
+        """Epochs of each stage of the method."""
+        epochs = self.student.epochs
+        if len(METHODS[self.method].stages) == 1:
+            return (epochs,)
+        return (max(1, round(self.student.first_stage * epochs)), epochs)
 
     @property
     def uses_teacher(self) -> bool:
         """Whether any computed term compares the student with the teacher."""
-        return any(term.uses_teacher and self._weight(term.weight) > 0 for term in METHODS[self.method].terms)
+        return any(self.stage_uses_teacher(stage) for stage in range(len(METHODS[self.method].stages)))
 
-    def _weight(self, weight: str | float) -> float:
-        return float(get_value(self, weight)) if isinstance(weight, str) else weight  # type: ignore[arg-type]
+    def stage_uses_teacher(self, stage: int) -> bool:
+        """The same of the terms of one stage, from 0."""
+        terms = METHODS[self.method].stages[stage].terms
+        return any(term.uses_teacher and self._weight(term) > 0 for term in terms)
+
+    @property
+    def knowledge_form(self) -> str:
+        """The form of intermediate knowledge that some stage transfers; empty where none does."""
+        if self.weight("knowledge") > 0:
+            return self.knowledge.form
+        return next((form for form in ("hint", "fsp") if self.weight(form) > 0), "")
+
+    @property
+    def classifies_source(self) -> bool:
+        """Whether the discriminator also names the class, L_adv^C."""
+        return _category(self) and self.loss.category
+
+    def _weight(self, term: Term) -> float:
+        weight = term.weight
+        value = float(get_value(self, weight)) if isinstance(weight, str) else weight  # type: ignore[arg-type]
+        return 1.0 - value if term.complement else value
 
     @property
     def squeeze_widths(self) -> tuple[int, ...]:

@@ -11,6 +11,7 @@ from typing import get_args, get_origin
 from hkrun.config.cell import Cell, KeyInfo, Value
 from hkrun.config.keys import cell_from_values, describe_range, describe_type, keys
 from hkrun.errors import InputError
+from hkrun.networks import parse_network
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,8 +25,9 @@ class Setting:
 
 def nearest(word: str, allowed: Iterable[str]) -> str:
     """'; did you mean ...?' with the nearest of the allowed words, or nothing where none is near."""
-    match = difflib.get_close_matches(word, list(allowed), n=1, cutoff=0.6)
-    return f"; did you mean {match[0]!r}?" if match else ""
+    spelled = {name.lower(): name for name in allowed}
+    match = difflib.get_close_matches(word.lower(), list(spelled), n=1, cutoff=0.6)
+    return f"; did you mean {spelled[match[0]]!r}?" if match else ""
 
 
 def _coerce(kind: type, value: object) -> Value | None:
@@ -128,12 +130,32 @@ def build_cell(settings: Iterable[Setting]) -> Cell:
 def _conflicts(cell: Cell) -> list[tuple[str, str]]:
     """What is wrong with the values together: (key, problem)."""
     found = []
-    if not cell.weights:
+    if not all(cell.stage_weights):
         found.append(("loss.lambda_1", "every loss term has weight 0; at least one must be above 0"))
+    if cell.weight("adversarial") > 0 and len(cell.stage_weights[0]) == 1 and cell.method == "anc":
+        found.append(("loss.lambda_1", "must be above 0: without L_b nothing in anc trains the classifier"))
     if cell.student.warmup_epochs >= cell.student.epochs > 1:
         found.append(("student.warmup_epochs", f"must be below student.epochs = {cell.student.epochs}"))
     if cell.uses_teacher and cell.teacher.warmup_epochs >= cell.teacher.epochs > 1:
         found.append(("teacher.warmup_epochs", f"must be below teacher.epochs = {cell.teacher.epochs}"))
     if cell.uses_teacher and cell.teacher.file and not Path(cell.teacher.file).is_file():
         found.append(("teacher.file", f"{cell.teacher.file}: no such file"))
+    if cell.knowledge_form:
+        found += _compare_stages(cell)
     return found
+
+
+def _compare_stages(cell: Cell) -> list[tuple[str, str]]:
+    """Intermediate knowledge is compared stage by stage: both networks must have as many."""
+    teacher, student = (
+        len(parse_network(network).widths) for network in (cell.teacher.network, cell.student.network)
+    )
+    if teacher == student:
+        return []
+    return [
+        (
+            "student.network",
+            f"{cell.student.network} has {student} stages and the teacher {cell.teacher.network} has {teacher}: "
+            "intermediate knowledge is compared stage by stage; allowed are networks with equally many",
+        )
+    ]

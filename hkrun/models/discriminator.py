@@ -1,5 +1,7 @@
-"""The discriminator of HKSANC: tells the teacher's logits from the student's, and classifies them."""
+"""The discriminator: tells the teacher's logits or features from the student's, and may classify them."""
 
+import itertools
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from torch import Tensor, nn
@@ -9,10 +11,10 @@ NEGATIVE_SLOPE = 0.2  # of the LeakyReLU
 
 
 class Verdict(NamedTuple):
-    """What the discriminator says of a batch of B logits; in the dtype of the weights.
+    """What the discriminator says of a batch of B samples; in the dtype of the weights.
 
     Attributes:
-        source: Logit of "these are the teacher's", shape [B].
+        source: Logit of "this is the teacher's", shape [B].
         classes: Class logits, shape [B, classes]; None without the category term.
     """
 
@@ -21,23 +23,25 @@ class Verdict(NamedTuple):
 
 
 class Discriminator(nn.Module):
-    """Three linear layers C -> C -> C -> 1 + C, LeakyReLU between them, no BatchNorm.
+    """Linear layers with LeakyReLU between them, no BatchNorm.
+
+    HKSANC's is C -> C -> C -> 1 + C for C classes.
 
     Args:
-        num_classes: C.
-        category: Whether it classifies too; if not, it has one output (table 3, without L_adv^C).
+        width: Length of what it judges.
+        hidden: Widths of the hidden layers; empty for two of `width`.
+        num_classes: How many classes it tells apart; 0: it has one output (table 3, without L_adv^C).
     """
 
-    def __init__(self, num_classes: int, *, category: bool) -> None:
+    def __init__(self, width: int, *, hidden: Sequence[int] = (), num_classes: int) -> None:
         super().__init__()
-        self.category = category
-        self.hidden1 = nn.Linear(num_classes, num_classes)
-        self.hidden2 = nn.Linear(num_classes, num_classes)
-        self.output = nn.Linear(num_classes, 1 + num_classes if category else 1)
+        widths = [width, *(hidden or (width, width))]
+        self.hidden = nn.ModuleList(nn.Linear(*pair) for pair in itertools.pairwise(widths))
+        self.output = nn.Linear(widths[-1], 1 + num_classes)
 
-    def forward(self, logits: Tensor) -> Verdict:
-        """Judges logits of the teacher or the student, shape [B, C]."""
-        hidden = F.leaky_relu(self.hidden1(logits), NEGATIVE_SLOPE)
-        hidden = F.leaky_relu(self.hidden2(hidden), NEGATIVE_SLOPE)
-        output = self.output(hidden).to(self.output.weight.dtype)
-        return Verdict(source=output[:, 0], classes=output[:, 1:] if self.category else None)
+    def forward(self, samples: Tensor) -> Verdict:
+        """Judges what comes from the teacher or the student, shape [B, width]."""
+        for layer in self.hidden:
+            samples = F.leaky_relu(layer(samples), NEGATIVE_SLOPE)
+        output = self.output(samples).to(self.output.weight.dtype)
+        return Verdict(source=output[:, 0], classes=output[:, 1:] if output.shape[1] > 1 else None)

@@ -10,20 +10,26 @@ from hkrun.models.preact import Backbone
 
 
 class Output(NamedTuple):
-    """What teacher and student are compared by, for a batch of B images; in the dtype of the weights.
+    """What teacher and student are compared by, for a batch of B images.
 
     Attributes:
-        logits: Shape [B, classes].
-        knowledge: The squeezed vectors g~_1..g~_N one after another, shape [B, sum of C_i]; None where the
-            network has no attention sub-network.
+        logits: Shape [B, classes], in the dtype of the weights.
+        knowledge: The squeezed vectors g~_1..g~_N one after another, shape [B, sum of C_i], in the dtype of
+            the weights; None where the network has no attention sub-network.
+        descriptor: The pooled features before the classifier, shape [B, C_N].
+        stages: Raw output of each stage, shapes [B, C_i, H_i, W_i].
+        stem: Input of the first stage, shape [B, C_0, H_1, W_1].
     """
 
     logits: Tensor
     knowledge: Tensor | None
+    descriptor: Tensor
+    stages: tuple[Tensor, ...]
+    stem: Tensor
 
 
 class DistilledNetwork(nn.Module):
-    """A backbone and, where intermediate knowledge is compared, its attention sub-network.
+    """A backbone and, where squeezed knowledge is compared, its attention sub-network.
 
     Inference, export and parameter counts use `backbone` alone.
     """
@@ -36,7 +42,14 @@ class DistilledNetwork(nn.Module):
     def forward(self, images: Tensor) -> Output:
         """Runs normalised images, shape [B, channels, H, W]."""
         features = self.backbone(images)
-        if self.attention is None:
-            return Output(logits=features.logits, knowledge=None)
-        squeezed = self.attention(features.stages, features.descriptor)
-        return Output(logits=features.logits, knowledge=torch.cat(squeezed, dim=1).to(features.logits.dtype))
+        knowledge = None
+        if self.attention is not None:
+            squeezed = self.attention(features.stages, features.descriptor)
+            knowledge = torch.cat(squeezed, dim=1).to(features.logits.dtype)
+        return Output(
+            logits=features.logits,
+            knowledge=knowledge,
+            descriptor=features.descriptor,
+            stages=features.stages,
+            stem=features.stem,
+        )

@@ -77,11 +77,9 @@ class Trial:
         run = start_run(cell, dataset, self.seed, context=self.context, device=device)
         self._resume(run)
         self.history = run.history
-        watch = Watch(self.context, epochs=cell.student.epochs, seed=self.seed, save=lambda: self._save(run))
+        watch = Watch(self.context, epochs=sum(cell.stage_epochs), seed=self.seed, save=lambda: self._save(run))
         distill(
             run,
-            cell,
-            seed=self.seed,
             teacher=teacher,
             training_set=training_set,
             test_set=test_set,

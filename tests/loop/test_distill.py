@@ -28,7 +28,7 @@ def train(
     if teacher is None and cell.uses_teacher:  # type: ignore[attr-defined]
         teacher = make_teacher(cell, dataset)
     sets = make_sets(cell, dataset)  # type: ignore[arg-type]
-    distill(run, cell, seed=seed, teacher=teacher, context=Alone(), on_epoch=lambda _: None, **sets)  # type: ignore[arg-type]
+    distill(run, teacher=teacher, context=Alone(), on_epoch=lambda _: None, **sets)  # type: ignore[arg-type]
     return run
 
 
@@ -174,7 +174,7 @@ def test_a_term_of_weight_zero_is_not_computed(dataset: Dataset) -> None:
     adversarial = {
         name for name in columns["L_b + L_adv"] if "adversarial" in name or "discriminator" in name
     }
-    assert len(adversarial) == 6
+    assert len(adversarial) == 7
     assert "loss_knowledge" in columns["L_b + L_is"]
     assert not columns["L_b"] & (adversarial | {"loss_knowledge", "loss_regularizer"})
     assert not columns["supervised"] & {"loss_backbone", "loss_knowledge", "loss_adversarial"}
@@ -192,6 +192,32 @@ def test_the_total_is_the_weighted_sum_of_the_terms(dataset: Dataset) -> None:
     for row in train(cell, dataset).history:
         terms = 0.5 * row["loss_backbone"] + 2.0 * row["loss_adversarial"] + 3.0 * row["loss_knowledge"]  # type: ignore[operator]
         assert row["loss_total"] == pytest.approx(terms, rel=1e-12)
+
+
+def test_gradient_ratio_is_that_of_the_adversarial_term_to_the_others_at_the_logits(dataset: Dataset) -> None:
+    cell = tiny_cell(
+        student__batch_size=40,
+        student__epochs=1,
+        loss__lambda_1=0.5,
+        loss__lambda_2=3.0,
+        augment__padding=0,
+        augment__flip=False,
+    )
+    run = start_run(cell, dataset, 0, context=Alone(), device=CPU)
+    teacher, student = make_teacher(cell, dataset), copy.deepcopy(run.student)
+    (row,) = train(cell, dataset, run=run, teacher=teacher).history
+    # One batch of all images: the student judged was the initial one, the discriminator the final one.
+    assert run.discriminator is not None
+    mean, std = dataset.mean.view(1, -1, 1, 1), dataset.std.view(1, -1, 1, 1)
+    images = (dataset.train.images.double() / 255 - mean) / std
+    logits = student(images).logits.detach().requires_grad_()
+    source, classes = run.discriminator(logits)
+    own_class = classes.log_softmax(1)[torch.arange(40), dataset.train.labels]
+    adversarial = -source.sigmoid().log().mean() - own_class.mean()
+    (of_adversary,) = torch.autograd.grad(adversarial, logits)
+    of_backbone = 2 * (logits - teacher(images).logits).detach() / logits.numel()
+    expected = 3.0 * of_adversary.norm() / (0.5 * of_backbone.norm())
+    assert row["adversarial_gradient_ratio"] == pytest.approx(float(expected), rel=1e-9)
 
 
 def test_runs_repeat_to_the_bit_and_differ_by_seed(dataset: Dataset) -> None:
@@ -219,8 +245,6 @@ def stop_after(cell: object, dataset: Dataset, epochs: int) -> dict[str, object]
     with pytest.raises(StopError):
         distill(
             run,
-            cell,  # type: ignore[arg-type]
-            seed=0,
             teacher=make_teacher(cell, dataset),
             context=Alone(),
             on_epoch=stop,

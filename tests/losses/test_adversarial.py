@@ -81,7 +81,7 @@ def test_regularizer_part_is_equation_6_times_mu(mu, reg_reduction, divisor):
 
 
 def test_mean_reduction_divides_by_all_parameters_biases_included():
-    network = Discriminator(10, category=True).double()
+    network = Discriminator(10, num_classes=10).double()
     initialise(network, torch.Generator().manual_seed(0))
     values = [value for parameter in network.parameters() for value in parameter.detach().flatten().tolist()]
     assert len(values) == 341
@@ -193,7 +193,7 @@ def test_a_discriminator_that_is_certain_gives_exact_losses_and_finite_gradients
 @pytest.mark.parametrize("category", [True, False])
 @pytest.mark.parametrize("regularizer", [True, False])
 def test_every_part_s_gradient_is_the_numerical_one(category, regularizer):
-    network = Discriminator(3, category=category).double()
+    network = Discriminator(3, num_classes=3 if category else 0).double()
     initialise(network, torch.Generator().manual_seed(0))
     generator = torch.Generator().manual_seed(1)
     teacher, student = (torch.randn(4, 3, dtype=torch.float64, generator=generator) for _ in range(2))

@@ -7,7 +7,7 @@ from hkrun.models import Discriminator, initialise
 
 
 def build(num_classes, *, category):
-    network = Discriminator(num_classes, category=category)
+    network = Discriminator(num_classes, num_classes=num_classes if category else 0)
     initialise(network, torch.Generator().manual_seed(0))
     return network
 
@@ -25,7 +25,10 @@ def test_verdict_equals_a_plain_loop():
     network = build(3, category=True).double()
     logits = torch.randn(5, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(1)) * 4
     verdict = network(logits)
-    layers = [(layer.weight.detach().tolist(), layer.bias.detach().tolist()) for layer in network.children()]
+    layers = [
+        (layer.weight.detach().tolist(), layer.bias.detach().tolist())
+        for layer in (*network.hidden, network.output)
+    ]
     for row, image in enumerate(logits.tolist()):
         values = image
         for depth, (weight, bias) in enumerate(layers):
@@ -50,3 +53,10 @@ def test_bfloat16_autocast_gives_verdicts_in_float32():
     with torch.autocast("cpu", dtype=torch.bfloat16):
         verdict = network(torch.zeros(4, 10))
     assert verdict.source.dtype == verdict.classes.dtype == torch.float32
+
+
+def test_the_hidden_widths_of_anc():
+    network = Discriminator(64, hidden=(128, 256, 128), num_classes=0)
+    shapes = [tuple(layer.weight.shape) for layer in (*network.hidden, network.output)]
+    assert shapes == [(128, 64), (256, 128), (128, 256), (1, 128)]
+    assert network(torch.zeros(4, 64)).classes is None

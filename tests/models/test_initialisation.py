@@ -41,7 +41,7 @@ NETWORKS = {
     "bottleneck": lambda: build("preact-bottleneck-11"),
     "wide": lambda: build("wrn-10-2"),
     "attention": lambda: build(attention=True),
-    "discriminator": lambda: Discriminator(10, category=True),
+    "discriminator": lambda: Discriminator(10, num_classes=10),
 }
 
 
@@ -114,9 +114,9 @@ def test_convolutions_are_he_normal_over_their_outputs():
 
 
 def test_linear_layers_are_uniform_within_one_over_the_root_of_their_inputs():
-    network = Discriminator(100, category=True)
+    network = Discriminator(100, num_classes=100)
     initialise(network, generator(0))
-    for layer in (network.hidden1, network.hidden2, network.output):
+    for layer in (network.hidden[0], network.hidden[1], network.output):
         for parameter in (layer.weight, layer.bias):
             largest = float(parameter.detach().abs().max())
             assert 0.09 < largest <= 0.1
