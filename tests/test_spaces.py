@@ -531,7 +531,10 @@ def test_every_mistake_of_both_files_and_all_arguments_is_reported_at_once(folde
             "search_spaces/space.toml:7: method: 'hksank' is not allowed; "
             f"one of {', '.join(METHODS)}; did you mean 'hksanc'?"
         ),
-        "search_spaces/space.toml:8: loss.mu: [1] is not of type number",
+        (
+            "search_spaces/space.toml:8: loss.mu: [1] is not of type number; several values are an axis, "
+            "under [[axes]]"
+        ),
         "search_spaces/space.toml:14: loss.lambda_2: -1 is out of range; at least 0",
         "search_spaces/space.toml:17: cells.name: 'a' is the name of another cell too",
         "search_spaces/space.toml:20: loss.lambda_2: 'x' is not of type number",
@@ -539,6 +542,68 @@ def test_every_mistake_of_both_files_and_all_arguments_is_reported_at_once(folde
         "search_spaces/recipes/digits.toml:9: analysis.window: 1 is not an integer at least 2",
         "search_spaces/recipes/digits.toml:5: student.epoch: unknown key; did you mean 'student.epochs'?",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        (
+            "dataset = digits",
+            ':1: not valid TOML: Invalid value (column 11); text stands in quotes: "digits"',
+        ),
+        ("augment.flip = True  # no", ":1: not valid TOML: Invalid value (column 16); write true"),
+        ("seeds = range(3)", ":1: not valid TOML: Invalid value (column 9)"),
+        ("dataset: digits", ":1: not valid TOML: Expected '=' after a key in a key/value pair (column 8)"),
+    ],
+)
+def test_what_is_no_toml_is_answered_with_what_to_write(folder, text, problem):
+    path = write("search_spaces/space.toml", text)
+    assert problems() == [f"search_spaces/space.toml{problem}"]
+    path.write_text("seeds = 1\n" + text)
+    assert problems()[0].startswith("search_spaces/space.toml:2: ")
+
+
+def test_a_byte_order_mark_is_no_mistake(folder):
+    path = Path("search_spaces/space.toml")
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert load_sweep("space").title == "A title"
+
+
+def test_what_belongs_to_the_top_but_stands_below_a_table_is_sent_there(folder):
+    path = Path("search_spaces/space.toml")
+    path.write_text(path.read_text().replace('reference = "plain"\n', "") + 'reference = "plain"\n')
+    (line,) = problems()
+    assert line == (
+        "search_spaces/space.toml:16: cells.reference: belongs to the top of the file, "
+        "above [base] and [[cells]]"
+    )
+
+
+def test_an_axis_that_changes_nothing_is_refused(folder):
+    path = space_with('reference = "plain"\n', "")
+    path.write_text(path.read_text() + '\n[[axes]]\nkey = "loss.temperature"\nvalues = [1.0, 2.0]\n')
+    (line,) = problems()
+    assert line == (
+        "search_spaces/space.toml:18: axes.key: loss.temperature changes nothing in these cells: "
+        "no term of theirs uses it"
+    )
+
+
+def test_a_table_or_claim_that_the_paper_does_not_have_is_refused(folder):
+    space_with("[base]", "[published]\ntable = 'table9'\nclaims = ['mu-two']\n[base]")
+    table, claim = problems()
+    assert table.startswith(
+        "search_spaces/space.toml:8: published.table: 'table9' is not in the paper; one of table1,"
+    )
+    assert claim.startswith(
+        "search_spaces/space.toml:9: published.claims: 'mu-two' is not in the paper; one of hierarchy,"
+    )
+    assert claim.endswith("did you mean 'mu-one'?")
+
+
+def test_a_name_in_other_letters_is_recognised(folder):
+    space_with('"hksanc"', '"HKSANC"')
+    assert problems()[0].endswith("; did you mean 'hksanc'?")
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,9 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from hkrun.config import Setting, Value, check_setting, keys, nearest
+from hkrun.config import Setting, Value, cell_id, check_setting, keys, nearest
 from hkrun.spaces.arguments import Arguments
+from hkrun.spaces.sweep import NamedCell
 from hkrun.spaces.tables import Table
 
 _MAX_POINTS = 10_000  # of one cell; a product grows faster than its author thinks
@@ -95,6 +96,18 @@ def expand(cell: WrittenCell, axes: Sequence[Axis]) -> Iterator[Variant]:
         values = ", ".join(f"{setting.key}={show(setting.value)}" for setting in point)
         name = f"{cell.name} [{values}]" if cell.name and values else cell.name or values
         yield Variant(name=name, group=cell.name, point=point)
+
+
+def refuse_idle_axes(axes: Sequence[Axis], cells: Sequence[NamedCell]) -> None:
+    """Refuses an axis whose values make no difference in any cell: it varies what no cell uses."""
+    for axis in axes:
+        varied = [named for named in cells if axis.key in named.point and axis.varies(named.group)]
+        identities: dict[object, set[str]] = {}
+        for named in varied:
+            rest = tuple((key, value) for key, value in named.point.items() if key != axis.key)
+            identities.setdefault((named.group, rest), set()).add(cell_id(named.cell))
+        if len(axis.values) > 1 and all(len(same) == 1 for same in identities.values()):
+            axis.table.refuse("key", f"{axis.key} changes nothing in these cells: no term of theirs uses it")
 
 
 def show(value: object) -> str:

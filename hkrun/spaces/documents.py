@@ -15,6 +15,7 @@ _BLANKS = re.compile(r"[ \t]*")
 _STRING = re.compile(r'"""(?:\\.|[^\\])*?"{3,5}|\'\'\'.*?\'{3,5}|"(?:\\.|[^"\\])*"|\'[^\']*\'', re.DOTALL)
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 _SCALAR = re.compile(r"[^,\]}#\r\n]+")
+_BARE_WORD = re.compile(r"=\s*(?!(?:true|false|inf|nan)\b)(?P<word>[A-Za-z][\w.-]*)\s*(?:#.*)?$")
 _SYNTAX_ERROR = re.compile(r"(?P<problem>.*) \(at line (?P<line>\d+), column (?P<column>\d+)\)", re.DOTALL)
 
 
@@ -48,7 +49,7 @@ def read_document(path: Path) -> Document:
     """
     name = display_path(path)
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")  # some editors put a byte order mark in front
     except UnicodeDecodeError as error:
         raise InputError(f"{name}: not a text file in UTF-8") from error
     except OSError as error:
@@ -59,10 +60,21 @@ def read_document(path: Path) -> Document:
         match = _SYNTAX_ERROR.fullmatch(str(error))
         if match is None:  # "at end of document"
             raise InputError(f"{name}:{len(text.splitlines())}: not valid TOML: {error}") from error
-        raise InputError(
-            f"{name}:{match['line']}: not valid TOML: {match['problem']} (column {match['column']})"
-        ) from error
+        problem = f"{match['problem']} (column {match['column']})"
+        hint = _hint_for_value(text.splitlines()[int(match["line"]) - 1])
+        raise InputError(f"{name}:{match['line']}: not valid TOML: {problem}{hint}") from error
     return Document(name=name, data=data, lines=locate(text))
+
+
+def _hint_for_value(line: str) -> str:
+    """What to write instead of a bare word: what people expect TOML to be."""
+    match = _BARE_WORD.search(line)
+    if match is None:
+        return ""
+    word = match["word"]
+    if word.lower() in ("true", "false"):
+        return f"; write {word.lower()}"
+    return f'; text stands in quotes: "{word}"'
 
 
 def display_path(path: Path) -> str:

@@ -1,18 +1,25 @@
 """Reads search spaces and recipes, and reports everything that is wrong in all of them at once."""
 
+import functools
 import re
+import tomllib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from importlib import resources
+from typing import get_origin
 
 from hkrun.config import Setting, build_cell, cell_id, check_setting, keys, nearest
 from hkrun.spaces.arguments import Arguments, check_seeds, read_arguments
-from hkrun.spaces.axes import Axis, Variant, WrittenCell, expand, read_axes, show
+from hkrun.spaces.axes import Axis, Variant, WrittenCell, expand, read_axes, refuse_idle_axes, show
 from hkrun.spaces.documents import read_document
 from hkrun.spaces.places import find_sweep
 from hkrun.spaces.recipes import MIN_WINDOW, read_recipe
 from hkrun.spaces.sweep import MARGIN, NamedCell, Sweep
 from hkrun.spaces.tables import Problems, Table
 
+_TOP = (
+    "title", "question", "dataset", "seeds", "reference", "analysis", "base", "cells", "axes", "published"
+)  # fmt: skip
 _FOLDER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -50,6 +57,8 @@ def load_sweep(
         raise problems.error()
     variants = [(variant, [*recipe.settings, *settings]) for variant, settings in space.variants()]
     cells = _build_cells(variants, arguments, problems)
+    if not problems.found:
+        refuse_idle_axes(space.axes, cells)
     if problems.found:
         raise problems.error()
     return Sweep(
@@ -151,13 +160,10 @@ class _Space:
 
 
 def _read_space(table: Table, arguments: Arguments) -> _Space:
-    table.allow_only(
-        "title", "question", "dataset", "seeds", "reference", "analysis", "base", "cells", "axes", "published"
-    )  # fmt: skip
+    table.allow_only(*_TOP)
     analysis = table.table("analysis")
     analysis.allow_only("window", "ddof", "margin")
-    published = table.table("published")
-    published.allow_only("table", "tables", "claims")
+    tables, claims = _read_published(table.table("published"))
     dataset = _read_dataset(table, arguments)
     seeds = _read_seeds(table, arguments)
     base = _read_settings(table.table("base"), dataset)
@@ -175,8 +181,8 @@ def _read_space(table: Table, arguments: Arguments) -> _Space:
         cells=cells,
         axes=read_axes(table, cells, arguments),
         margin=analysis.number("margin", above=0.0) or MARGIN,
-        published=_read_published(published),
-        claims=published.texts("claims") or (),
+        published=tables,
+        claims=claims,
     )
     if not space.cells and not space.axes and not (table.data.get("cells") or table.data.get("axes")):
         table.refuse("cells", "missing; each configuration stands under its own [[cells]]")
@@ -194,11 +200,31 @@ def _check_reference(space: _Space, table: Table) -> None:
         )
 
 
-def _read_published(table: Table) -> tuple[str, ...]:
-    """The tables of the paper that a search space is set against."""
+def _read_published(table: Table) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The tables of the paper, and the claims beside those of the tables, that a space is set against."""
+    table.allow_only("table", "tables", "claims")
     if "table" in table.data and "tables" in table.data:
         table.refuse("tables", "give either table or tables")
-    return table.texts("tables") or table.texts("table") or ()
+    key = "tables" if "tables" in table.data else "table"
+    return _read_known(table, key, _published_names()[0]), _read_known(table, "claims", _published_names()[1])
+
+
+def _read_known(table: Table, key: str, known: Sequence[str]) -> tuple[str, ...]:
+    names = table.texts(key) or ()
+    for name in names:
+        if name not in known:
+            table.refuse(
+                key, f"{name!r} is not in the paper; one of {', '.join(known)}{nearest(name, known)}"
+            )
+    return names
+
+
+@functools.cache
+def _published_names() -> tuple[list[str], list[str]]:
+    """The names of the paper's tables, and the ids of its claims."""
+    document = tomllib.loads(resources.files("hkrun").joinpath("published.toml").read_text(encoding="utf-8"))
+    tables = [name for name, table in document.items() if "rows" in table]
+    return tables, [claim["id"] for claim in document["claims"]]
 
 
 def _read_dataset(table: Table, arguments: Arguments) -> str | None:
@@ -245,9 +271,20 @@ def _check_settings(table: Table, *, without: Sequence[str] = ()) -> list[Settin
         table.refuse(
             "dataset", "all cells of a search space share one data set; it stands at the top of the file"
         )
-    settings = table.settings(without=(*without, "dataset"))
-    table.problems.check(settings)
+    misplaced = [key for key in table.data if key in _TOP and key != "dataset"]
+    for key in misplaced:
+        table.refuse(key, "belongs to the top of the file, above [base] and [[cells]]")
+    settings = table.settings(without=(*without, "dataset", *misplaced))
+    for setting in settings:
+        found = check_setting(setting)[1]
+        if isinstance(setting.value, list) and _takes_one_value(setting.key):
+            found = [f"{line}; several values are an axis, under [[axes]]" for line in found]
+        table.problems.found += found
     return settings
+
+
+def _takes_one_value(key: str) -> bool:
+    return key in keys() and get_origin(keys()[key][0]) is not tuple
 
 
 def _read_cells(table: Table, dataset: str | None) -> list[WrittenCell]:
