@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from hkrun.models.batchnorm import BatchNorm2d
 from hkrun.models.preact import BasicBlock, BottleneckBlock
 
 THRESHOLD = 0.05  # of TTQ, a share of a layer's largest weight
@@ -68,8 +69,8 @@ class TernaryWeights(nn.Module):
     """TTQ: W_p where W > Delta, -W_n where W < -Delta, else 0; Delta is 0.05 times the layer's largest |W|.
 
     W_p and W_n are learned. With g the gradient of the quantised weights, that of W is W_p g above the
-    threshold, W_n g below and g between. That of W_p is the sum of g above it; that of W_n is minus the sum of
-    g below, for W_n stands for its negative (the paper prints no minus).
+    threshold, W_n g below and g between. That of W_p is the sum of g above it; that of W_n is minus the sum
+    of g below, for W_n stands for its negative (the paper prints no minus).
 
     Both start at 1, for the paper is silent. Their gradients are sums over a layer, so scales as small as
     the full-precision weights are thrown about: started from those weights' means, a preact-8-w8 on digits
@@ -109,9 +110,10 @@ class QuantizedConv2d(nn.Conv2d):
     Args:
         layer: The convolution whose place it takes, and whose parameters it takes over.
         quantizer: From real weights to quantised ones.
+        first: What the input passes before; nothing by default.
     """
 
-    def __init__(self, layer: nn.Conv2d, quantizer: Quantizer) -> None:
+    def __init__(self, layer: nn.Conv2d, quantizer: Quantizer, first: nn.Module | None = None) -> None:
         super().__init__(
             layer.in_channels,
             layer.out_channels,
@@ -126,9 +128,12 @@ class QuantizedConv2d(nn.Conv2d):
         )
         self.weight, self.bias = layer.weight, layer.bias
         self.quantizer = quantizer
+        self.first = first
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch's name
         """Maps [B, in_channels, H, W] as a convolution does."""
+        if self.first is not None:
+            input = self.first(input)  # noqa: A001
         output: Tensor = self._conv_forward(input, self.quantizer(self.weight), self.bias)
         return output
 
@@ -179,23 +184,28 @@ def quantize(backbone: nn.Module, scheme: str) -> None:
 
             binary_connect  all layers, as in its paper;
             ttq, bwn, xnor  all but the first convolution and the classifier;
-            xnor            also makes each block's BN-ReLU-conv into BN-sign-conv. The paper's scale of the
-                            inputs, which it finds to matter little, is left out.
-
-    Raises:
-        ValueError: `xnor` and a network that is not made of the pre-activation blocks of this package: ReLU
-            before a convolution would leave one sign.
+            xnor            also gives convolutions the signs of their BatchNorm'd inputs. Pre-activation
+                            blocks become BN-sign-conv in the place of BN-ReLU-conv; other convolutions get
+                            a BatchNorm of their own before the sign, and what follows them stays. The
+                            paper's scale of the inputs, which it finds to matter little, is left out.
     """
-    make_quantizer = _QUANTIZERS[scheme]
-    layers = [
-        (name, layer) for name, layer in backbone.named_modules() if isinstance(layer, nn.Conv2d | nn.Linear)
-    ]
-    assert not any(isinstance(layer, QuantizedConv2d | QuantizedLinear) for _, layer in layers)
-    if scheme == "xnor":
-        _replace_activations(backbone)
-    for name, layer in layers if scheme == "binary_connect" else layers[1:-1]:
+    layers = {
+        name: layer for name, layer in backbone.named_modules() if isinstance(layer, nn.Conv2d | nn.Linear)
+    }
+    assert not quantized_layers(backbone)
+    names = list(layers) if scheme == "binary_connect" else list(layers)[1:-1]
+    for name in names:
         parent = backbone.get_submodule(name.rpartition(".")[0])
-        setattr(parent, name.rpartition(".")[2], _quantized(layer, make_quantizer(layer.weight)))
+        layer = layers[name]
+        quantizer = _QUANTIZERS[scheme](layer.weight)
+        replacement: QuantizedConv2d | QuantizedLinear
+        if isinstance(layer, nn.Linear):
+            replacement = QuantizedLinear(layer, quantizer)
+        elif scheme == "xnor":
+            replacement = QuantizedConv2d(layer, quantizer, _sign_inputs(parent, layer))
+        else:
+            replacement = QuantizedConv2d(layer, quantizer)
+        setattr(parent, name.rpartition(".")[2], replacement)
 
 
 @torch.no_grad()
@@ -218,23 +228,18 @@ def quantized_layers(backbone: nn.Module) -> dict[str, QuantizedConv2d | Quantiz
     }
 
 
-def _quantized(layer: nn.Conv2d | nn.Linear, quantizer: Quantizer) -> QuantizedConv2d | QuantizedLinear:
-    if isinstance(layer, nn.Conv2d):
-        return QuantizedConv2d(layer, quantizer)
-    return QuantizedLinear(layer, quantizer)
-
-
-def _replace_activations(backbone: nn.Module) -> None:
-    blocks = [block for block in backbone.modules() if isinstance(block, BasicBlock | BottleneckBlock)]
-    if not blocks:
-        raise ValueError(f"xnor needs pre-activation blocks; {type(backbone).__name__} has none")
-    for block in blocks:
-        block.activation = SignActivation()
+def _sign_inputs(parent: nn.Module, layer: nn.Conv2d) -> nn.Module | None:
+    """Makes the inputs of a convolution binary: within its block, or by what it returns, put before it."""
+    if isinstance(parent, BasicBlock | BottleneckBlock):
+        parent.activation = SignActivation()
+        return None
+    norm = BatchNorm2d(layer.in_channels, device=layer.weight.device, dtype=layer.weight.dtype)
+    return nn.Sequential(norm, SignActivation())
 
 
 def _signs(values: Tensor) -> Tensor:
     signs = torch.where(values < 0, -1.0, 1.0).to(values.dtype)
-    return torch.where(values.isnan(), values, signs)  # NaN stays: a run that diverged must show it
+    return torch.where(values.isnan(), values, signs)  # NaN stays, see _Ternary
 
 
 def _filter_means(weight: Tensor) -> Tensor:
@@ -294,7 +299,7 @@ class _Ternary(torch.autograd.Function):
     def forward(ctx: Any, weight: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
         above, below = _beyond(weight)
         ctx.save_for_backward(above, below, positive, negative)
-        zero = torch.zeros_like(positive)
+        zero = 0 * _threshold(weight)  # NaN where a weight is: a run that diverged must show it
         return torch.where(above, positive, torch.where(below, -negative, zero))
 
     @staticmethod
