@@ -32,6 +32,15 @@ COLORS = (
 DASHES: tuple[Any, ...] = ("-", (0, (5, 1.6)), (0, (6, 1.6, 1.2, 1.6)), (0, (1.4, 1.2)))
 MARKERS = ("", "o", "s", "^")
 MOST_BANDS = 6
+# One seed: open, so that equal values show, and dark enough to print.
+DOT: dict[str, Any] = {
+    "linestyle": "none",
+    "marker": "o",
+    "markersize": 3.8,
+    "markerfacecolor": "none",
+    "markeredgecolor": "#444444",
+    "markeredgewidth": 0.9,
+}
 
 # The losses' names in a cell's name: L_is, L_adv^C.
 SYMBOL = re.compile(r"\b([A-Z])_([A-Za-z]+)(?:\^([A-Za-z]))?(?![\w^])")
@@ -123,8 +132,9 @@ def _symbol(match: re.Match[str]) -> str:
 def draw_errors(cells: Sequence[CellCurves], *, window: int) -> Figure:
     """Test error over all epochs, and the last `window` of them enlarged.
 
-    Lines are means over the finished runs, bands one standard deviation to either side; beyond `MOST_BANDS`
-    cells the bands would hide each other and are left out. A diverged run is a thin line ending in a cross.
+    Lines are means over the finished runs. The enlarged part, or the only one, has thin lines one standard
+    deviation to either side: filled bands would merge into one. Beyond `MOST_BANDS` cells there are none. A
+    diverged run is a thin line ending in a cross.
     """
     shown = {index: cell for index, cell in enumerate(cells) if cell.error_pct.size or cell.diverged}
     epochs = max((cell.error_pct.shape[1] for cell in shown.values() if cell.error_pct.size), default=1)
@@ -142,19 +152,21 @@ def draw_errors(cells: Sequence[CellCurves], *, window: int) -> Figure:
         )
         whole, late = panels[0], panels[-1]
         banded = len(shown) <= MOST_BANDS and any(len(cell.error_pct) > 1 for cell in cells)
-        _plot_means(whole, shown, first=1, banded=banded)
+        _plot_means(whole, shown, first=1, banded=banded and not zoomed)
         _plot_diverged(whole, shown)
         _scale_to_errors(whole, cells)
         averaged = "mean over seeds" if any(len(cell.error_pct) > 1 for cell in cells) else "one seed"
-        whole.set_title(f"Test error: {'mean and ± 1 sd over seeds' if banded else averaged}")
+        spread = f"{averaged}; thin: ± 1 sd" if banded else averaged
+        whole.set_title(f"Test error: {averaged if zoomed else spread}")
         whole.set_xlim(*((1, epochs) if epochs > 1 else (0.5, 1.5)))
         if zoomed:
             first = epochs - window + 1
             whole.axvspan(first, epochs, color="#f1f1ee", zorder=0, linewidth=0)
             _plot_means(late, shown, first=first, banded=banded)
             late.set_xlim(first, epochs)
-            late.set_title(f"The last {window} epochs, enlarged")
-        whole.set_ylabel("Test error (%)")
+            scale = ", linear scale" if whole.get_yscale() == "log" else ", enlarged"
+            late.set_title(f"The last {window} epochs{scale}{'; thin: ± 1 sd' if banded else ''}")
+        whole.set_ylabel(f"Test error (%{', log scale' if whole.get_yscale() == 'log' else ''})")
         for panel in panels:
             panel.set_xlabel("Epoch")
             panel.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6, min_n_ticks=1))
@@ -182,13 +194,14 @@ def _plot_means(axes: Axes, cells: Mapping[int, CellCurves], *, first: int, band
         stroke = _stroke(index)
         epoch = np.arange(first, first + runs.shape[1])
         mean = runs.mean(axis=0)
-        if banded and len(runs) > 1:
-            sd = runs.std(axis=0, ddof=1)
-            axes.fill_between(epoch, mean - sd, mean + sd, color=stroke["color"], alpha=0.13, linewidth=0)
         # Markers of different cells stand at different epochs, else the later ones would hide the earlier.
         every = max(1, len(epoch) // 8)
         stroke["marker"] = stroke["marker"] or ("." if len(epoch) <= 8 else "")
         axes.plot(epoch, mean, **stroke, markevery=(index * every // len(COLORS), every), zorder=3)
+        if banded and len(runs) > 1:
+            sd = runs.std(axis=0, ddof=1)
+            for edge in (mean - sd, mean + sd):
+                axes.plot(epoch, edge, color=stroke["color"], linestyle=stroke["linestyle"], linewidth=0.7)
 
 
 def _plot_diverged(axes: Axes, cells: Mapping[int, CellCurves]) -> None:
@@ -315,7 +328,7 @@ def _plot_range(axes: Axes, cell: CellCurves, *, window: int, ddof: int, color: 
     epoch = np.arange(epochs - window + 1, epochs + 1)
     axes.plot(epoch, spread, color=color, linewidth=1.3, marker="." if window <= 40 else "", markersize=4)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=4, min_n_ticks=1))
-    return f"S = {deviation**2:.2g} pp², mean {mean:.2f} pp"
+    return f"S = {deviation**2:.2g} pp², mean {mean:.1f} pp"
 
 
 # --- paired differences -------------------------------------------------------------------------------------
@@ -331,9 +344,7 @@ def draw_differences(differences: Sequence[PairedDifferences], *, reference: str
         for row, item in enumerate(differences):
             # Dots side by side in seed order: no random jitter, and equal values stay visible.
             offsets = np.linspace(-0.16, 0.16, len(item.by_seed)) if len(item.by_seed) > 1 else np.zeros(1)
-            axes.plot(
-                item.by_seed, row + 0.12 + offsets, ".", color="#9a9a9a", markersize=4.5, markeredgewidth=0
-            )
+            axes.plot(item.by_seed, row + 0.12 + offsets, **DOT)
             if item.ci95 is not None:
                 axes.plot(item.ci95, (row - 0.22,) * 2, color="#005a9c", linewidth=2.2, solid_capstyle="butt")
             axes.plot(item.mean, row - 0.22, "D", color="#005a9c", markersize=5.5)
