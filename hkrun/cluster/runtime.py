@@ -39,6 +39,7 @@ SETTINGS = {
     "RAY_AIR_NEW_OUTPUT": "0",  # the older reporter is silent at verbosity 0, the newer is not
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",  # prints of workers go where their stdout goes
     "RAY_TRAIN_ENABLE_WORKER_STRUCTURED_LOGGING": "0",
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "300",  # after 60 s a busy machine would begin it all again
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",  # a worker group's end is seen after half a second, not two
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # CSV, JSON and TensorBoard files that nobody reads
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C is ours

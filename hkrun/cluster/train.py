@@ -24,7 +24,7 @@ from hkrun.trial import Outcome, Task
 
 logger = logging.getLogger(__name__)
 
-# A worker group that cannot start is given up after three timeouts of a minute; Ray's default is never.
+# A worker group that gets no room is given up after three timeouts (runtime.SETTINGS); Ray itself never does.
 MAX_FAILED_STARTS = 2
 
 

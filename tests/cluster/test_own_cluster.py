@@ -8,7 +8,7 @@ import sys
 import tempfile
 
 import pytest
-from conftest import Driver
+from driver_process import Driver
 
 from hkrun.cluster import runtime
 from hkrun.cluster.output import output_to
