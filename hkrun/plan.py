@@ -1,5 +1,6 @@
 """What a sweep still has to run, given what the store holds, and what that will cost."""
 
+import contextlib
 import json
 import re
 import statistics
@@ -9,7 +10,7 @@ from dataclasses import dataclass
 from hkrun.config import Cell, cell_id, teacher_id
 from hkrun.errors import InputError, StoreError
 from hkrun.spaces import Sweep, restore_sweep, sweep_document
-from hkrun.store import Record, Store
+from hkrun.store import DamagedError, NotCommittedError, Record, Store
 
 PLAN_FILE = "plan.json"
 _CHECKPOINT = re.compile(r"epoch-(\d+)\.pt")
@@ -240,7 +241,7 @@ def _seconds_per_run(cell: PlannedCell, sweep: Sweep) -> tuple[float | None, str
     if timed:
         return statistics.median(timed), "recorded timings of the same cell"
     recipe = sweep.recipe
-    seconds = _evidence(sweep, "seconds_per_run", cell.cell, cell.cell.student.epochs)
+    seconds = _evidence(sweep, "seconds_per_run", cell.cell, sum(cell.cell.stage_epochs))
     if seconds is not None:
         return (
             seconds,
@@ -293,6 +294,9 @@ def save_plan(store: Store, sweep: Sweep, *, workers: int) -> None:
     folder = store.sweep_folder(sweep.name, sweep.dataset)
     document = {"sweep": sweep_document(sweep), "workers": workers}
     content = json.dumps(document, indent=1, ensure_ascii=False).encode()
+    with contextlib.suppress(DamagedError, NotCommittedError):
+        if store.read(folder, PLAN_FILE) == content:
+            return
     store.commit(folder, {PLAN_FILE: content}, keep=store.names(folder))
 
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Protocol
 from hkrun.config import Cell, teacher_id
 from hkrun.errors import EXIT_DONE, EXIT_RUNS_FAILED, InputError, TrainingError
 from hkrun.plan import Plan, PlannedTeacher, make_plan, save_plan
-from hkrun.report import Summary, summarise, write_report
+from hkrun.report import Summary, summarise
+from hkrun.report.renewal import renew_report
 from hkrun.spaces import Sweep, with_content
 from hkrun.store import Store, TeacherRecord
 
@@ -79,6 +80,9 @@ def plan_sweep(sweep: Sweep, store: Store | None, *, data_dir: Path | None, work
         StoreError: The store cannot be read.
     """
     sweep = _fix_content(sweep, data_dir)
+    plan = make_plan(sweep, store, workers=workers)
+    if not plan.packs:
+        return plan  # and no need to wait for PyTorch and Ray, who know the machine
     return make_plan(sweep, store, workers=workers, slots=_find_slots(workers, _log_folder(store)))
 
 
@@ -91,7 +95,7 @@ def run_sweep(
     fail_fast: bool,
     observer: Observer,
 ) -> Outcome:
-    """Runs what a sweep lacks, mirrors it to MLflow and writes the report.
+    """Runs what a sweep lacks, mirrors it to MLflow and writes the report. What is up to date is left alone.
 
     Args:
         sweep: What is wanted.
@@ -102,9 +106,10 @@ def run_sweep(
         observer: Who is told how it goes.
 
     Raises:
-        ResourceError: Not one run fits. Nothing was started.
+        ResourceError: Not one run fits. Nothing was started or written, as with the next two.
         DataError: The data set is missing or damaged.
-        InputError: A batch is larger than the data set, or smaller than the number of workers.
+        InputError: A batch is larger than the data set, or smaller than the number of workers; or
+            MLFLOW_TRACKING_URI cannot be used.
         StoreError: The store cannot be used, or another driver runs this sweep.
         TrainingError: No teacher could be trained.
         Interrupted: The user stopped it.
@@ -113,19 +118,21 @@ def run_sweep(
 
     sweep = _fix_content(sweep, data_dir)
     log_folder = _log_folder(store)
+    mirror = Mirror(sweep, store, warn=logger.warning, world_size=workers)
+    slots = 1
+    if make_plan(sweep, store, workers=workers).packs:
+        slots = _find_slots(workers, log_folder)
+        check_data(sweep, data_dir=data_dir, workers=workers)
     with store.hold(store.sweep_folder(sweep.name, sweep.dataset)):
-        plan = make_plan(sweep, store, workers=workers)
+        plan = make_plan(sweep, store, workers=workers, slots=slots)
         if plan.packs:
-            slots = _find_slots(workers, log_folder)
-            plan = make_plan(sweep, store, workers=workers, slots=slots)
             observer.plan_made(plan, slots=slots)
         save_plan(store, sweep, workers=workers)
-        mirror = Mirror(sweep, store, warn=logger.warning, world_size=workers)
         crew = _Crew(store, data_dir=data_dir, workers=workers, fail_fast=fail_fast, observer=observer)
         problems = crew.train(plan, mirror) if plan.packs else []
         observer.entered("Writing the report")
         summary = summarise(sweep, store, world_size=workers)
-        report = write_report(summary, store)
+        report = renew_report(summary, store)
         observer.entered("Bringing MLflow up to date")
         links = mirror.finish(summaries=_summary_metrics(summary), files=_report_files(store, sweep, report))
     unwell = problems or any(cell.failed or cell.diverged for cell in summary.cells)
@@ -148,6 +155,7 @@ def train_teacher(
     Raises:
         ResourceError: It does not fit.
         DataError: The data set is missing or damaged.
+        InputError: A batch is larger than it, or has no image for some worker.
         StoreError: The store cannot be used.
         TrainingError: It failed or diverged.
         Interrupted: The user stopped it.
@@ -155,14 +163,37 @@ def train_teacher(
     cell = _fix_content(sweep, data_dir).cells[0].cell
     identity = teacher_id(cell)
     if store.teacher(identity) is None:
+        check_data(sweep, data_dir=data_dir, workers=workers)
         crew = _Crew(store, data_dir=data_dir, workers=workers, fail_fast=True, observer=observer)
-        crew.check_data([cell])
         problems = crew.train_teachers([PlannedTeacher(teacher_id=identity, cell=cell)])
         if problems:
             raise TrainingError("\n".join(problems))
     record = store.teacher(identity)
     assert record is not None, "a task that ended well leaves its record"
     return record
+
+
+def check_data(sweep: Sweep, *, data_dir: Path | None, workers: int) -> None:
+    """Finds or fetches a sweep's data set, before anything is written and many processes ask for it at once.
+
+    Raises:
+        DataError: It is missing or damaged.
+        InputError: A batch is larger than it, or has no image for some worker.
+    """
+    from hkrun.data import load_dataset
+
+    num_images = len(load_dataset(sweep.dataset, data_dir=data_dir).train)
+    cells = [named.cell for named in sweep.cells]
+    sizes = {("student.batch_size", cell.student.batch_size) for cell in cells}
+    sizes |= {("teacher.batch_size", cell.teacher.batch_size) for cell in cells if cell.uses_teacher}
+    problems = [
+        f"{key}: {size} does not fit: allowed are {workers} (one image per worker) "
+        f"to {num_images} (the training images of {sweep.dataset})"
+        for key, size in sorted(sizes)
+        if not workers <= size <= num_images
+    ]
+    if problems:
+        raise InputError("\n".join(problems))
 
 
 class _Crew:
@@ -190,7 +221,6 @@ class _Crew:
         Raises:
             TrainingError: Every run needs a teacher that could not be trained.
         """
-        self.check_data([pack.cell for pack in plan.packs])
         problems = self.train_teachers(plan.teachers) if plan.teachers else []
         packs = [
             pack
@@ -207,27 +237,6 @@ class _Crew:
         """Trains teachers; returns why those that could not be trained could not, a line each."""
         self._observer.entered("Training the teacher" if len(teachers) == 1 else "Training the teachers")
         return self._run([self._task(teacher.cell, teacher.teacher_id, ()) for teacher in teachers], None)
-
-    def check_data(self, cells: Sequence[Cell]) -> None:
-        """Finds or fetches the data set here, before many processes ask for it at once.
-
-        Raises:
-            DataError: It is missing or damaged.
-            InputError: A batch is larger than it, or has no image for some worker.
-        """
-        from hkrun.data import load_dataset
-
-        num_images = len(load_dataset(cells[0].dataset, data_dir=self._data_dir).train)
-        sizes = {("student.batch_size", cell.student.batch_size) for cell in cells}
-        sizes |= {("teacher.batch_size", cell.teacher.batch_size) for cell in cells if cell.uses_teacher}
-        problems = [
-            f"{key}: {size} does not fit: allowed are {self._workers} (one image per worker) "
-            f"to {num_images} (the training images of {cells[0].dataset})"
-            for key, size in sorted(sizes)
-            if not self._workers <= size <= num_images
-        ]
-        if problems:
-            raise InputError("\n".join(problems))
 
     def _task(self, cell: Cell, identity: str, seeds: tuple[int, ...]) -> "Task":
         from hkrun.trial import Task
@@ -339,7 +348,7 @@ def mirror_sweep(sweep: Sweep, store: Store, *, workers: int) -> "Links":
     from hkrun.tracking import sync
 
     summary = summarise(sweep, store, world_size=workers)
-    report = write_report(summary, store)
+    report = renew_report(summary, store)
     return sync(
         sweep,
         store,

@@ -173,6 +173,15 @@ def test_the_recipes_measurement_is_scaled_by_the_epochs(store):
     assert estimate.basis == f"recipe digits, {MEASURED}, scaled by epochs; 3 at a time"
 
 
+def test_a_method_of_two_stages_costs_the_epochs_of_both(store):
+    put_teacher(store, L_B)
+    evidence = {"seconds_per_run": {"value": 3.0, "label": MEASURED}}
+    two_stages = dataclasses.replace(L_B, method="fsp")
+    assert two_stages.stage_epochs == (3, 10)
+    sweep = make_sweep([("fsp", two_stages)], seeds=(0,), evidence=evidence)
+    assert make_plan(sweep, store).estimate.seconds == pytest.approx(3.0 * 13 / 5, abs=0.05)
+
+
 def test_more_slots_than_runs_do_not_shorten_one_run(store):
     put_teacher(store, L_B)
     evidence = {"seconds_per_run": {"value": 3.0, "label": MEASURED}}

@@ -5,6 +5,7 @@ import contextlib
 import dataclasses
 import json
 import math
+import os
 import shutil
 import socket
 import sqlite3
@@ -591,6 +592,98 @@ def test_a_server_killed_in_the_middle_is_caught_up_with_later(
     assert len(run_names(store)) == 2 + 4
     assert set(points(store).values()) == {1}
     assert len(points(store)) == 2 * (3 * 5 + 2) + 2 * (3 * 6 + 2) + 2 * (3 + 3)
+
+
+# --- the receipt --------------------------------------------------------------------------------------------
+
+
+def finish_without_runs(sweep: Sweep, store: Store, files: dict[str, bytes] = REPORT) -> Links | None:
+    """What a sweep does that has nothing left to train."""
+    mirror = Mirror(sweep, store, warn=pytest.fail)
+    return mirror.finish(summaries=make_summaries(store, sweep), files=files)
+
+
+def test_where_nothing_is_new_mlflow_is_not_asked(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    sweep = make_sweep(num_cells=2, num_seeds=2, epochs=3)
+    fill_store(store, sweep)
+    links = finish_without_runs(sweep, store)
+    monkeypatch.delattr(background, "load")
+    assert finish_without_runs(sweep, store) == links
+
+
+def empty(store: Store) -> None:
+    assert store.local_path is not None
+    with contextlib.closing(sqlite3.connect(store.local_path / "mlflow.db")) as database:
+        for table in ("metrics", "latest_metrics", "params", "tags", "runs"):
+            database.execute(f"delete from {table}")
+        database.commit()
+
+
+def lose_run(store: Store) -> None:
+    run_id = next(run for run, tags in tags_of_runs(store).items() if "hkrun.seed" in tags)
+    connect(resolve_uri(store)).delete_run(run_id)
+
+
+def lose_experiment(store: Store) -> None:
+    connect(resolve_uri(store)).delete_experiment("1")
+
+
+def garble_receipt(store: Store) -> None:
+    store.commit("sweeps/stability-digits", {"mirror.json": b"{"})
+    lose_run(store)
+
+
+@pytest.mark.parametrize("loss", [empty, lose_run, lose_experiment, garble_receipt])
+def test_what_mlflow_lost_is_noticed_in_spite_of_the_receipt(
+    store: Store, loss: Callable[[Store], None]
+) -> None:
+    sweep = make_sweep(num_cells=2, num_seeds=1, epochs=2)
+    fill_store(store, sweep)
+    finish_without_runs(sweep, store)
+    expected = points(store)
+    loss(store)
+    assert finish_without_runs(sweep, store) is not None
+    assert points(store) == expected
+
+
+def test_new_content_and_another_mlflow_are_no_matter_of_the_receipt(
+    store: Store, tmp_path: Path, empty_database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep = make_sweep(num_cells=1, num_seeds=1, epochs=2)
+    fill_store(store, sweep)
+    finish_without_runs(sweep, store)
+    finish_without_runs(sweep, store, {"report.md": b"# Another\n"})
+    assert store.local_path is not None
+    attached = [path.read_bytes() for path in (store.local_path / "mlartifacts").rglob("report/report.md")]
+    assert attached == [b"# Another\n"]
+    put_run(store, sweep.cells[0], 0, started_at=7.0)
+    finish_without_runs(sweep, store)
+    assert {time for (_, _, _, step, _, time) in points(store) if step == 1} == {8500}
+    elsewhere = tmp_path / "elsewhere.db"
+    shutil.copy(empty_database, elsewhere)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{elsewhere}")
+    links = finish_without_runs(sweep, store)
+    assert links is not None
+    assert links.uri == f"sqlite:///{elsewhere}"
+    with contextlib.closing(sqlite3.connect(elsewhere)) as database:
+        assert database.execute("select count(*) from runs").fetchone() == (2,)
+
+
+def test_sync_asks_mlflow_even_where_the_receipt_is_good(store: Store) -> None:
+    sweep = make_sweep(num_cells=1, num_seeds=2, epochs=2)
+    fill_store(store, sweep)
+    mirror_all(sweep, store)
+    expected = points(store)
+    assert store.local_path is not None
+    database = store.local_path / "mlflow.db"
+    before = database.stat()
+    lose_run(store)
+    os.utime(database, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert database.stat().st_size == before.st_size, (
+        "the receipt must look good for this test to mean anything"
+    )
+    mirror_all(sweep, store)
+    assert points(store) == expected
 
 
 # --- the UI -------------------------------------------------------------------------------------------------

@@ -54,11 +54,12 @@ class Invocation:
 
     def find_store(self) -> "Store | None":
         """The store, or None where there is none yet."""
-        from hkrun.store import open_store
+        from hkrun.store import NoStoreError, open_store
 
-        if "://" not in self.store_uri and not Path(self.store_uri).expanduser().exists():
+        try:
+            return open_store(self.store_uri, create=False)
+        except NoStoreError:
             return None
-        return open_store(self.store_uri, create=False)
 
     @functools.cached_property
     def messages(self) -> "Console":

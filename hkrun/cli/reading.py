@@ -270,7 +270,7 @@ def _cell_status(cell: "PlannedCell", store: "Store") -> dict[str, Any]:
         "failed": cell.seeds("failed"),
         "diverged": cell.seeds("diverged"),
         "running": [
-            {"seed": seed, "epoch": epoch, "epochs": cell.cell.student.epochs}
+            {"seed": seed, "epoch": epoch, "epochs": sum(cell.cell.stage_epochs)}
             for seed, epoch in reached.items()
             if epoch is not None
         ],

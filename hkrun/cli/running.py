@@ -140,7 +140,7 @@ def teacher(invocation: Invocation, *, overrides: tuple[str, ...], dataset: str 
     loaded = load_cell(dataset=dataset, overrides=overrides)
     if not loaded.cells[0].cell.uses_teacher:
         raise InputError(f"{loaded.cells[0].name}: this configuration uses no teacher")
-    store = invocation.open_store(create=True)
+    store = _open_store(invocation, loaded, workers=workers)
     invocation.resumable = "the same command"
     with Display(invocation.messages, title=f"Teacher for {loaded.title}") as display:
         record = train_teacher(loaded, store, data_dir=invocation.data_dir, workers=workers, observer=display)
@@ -231,7 +231,7 @@ def _execute(invocation: Invocation, loaded: "Sweep", *, workers: int, fail_fast
     from hkrun.report import print_summary
     from hkrun.sweep import run_sweep
 
-    store = invocation.open_store(create=True)
+    store = _open_store(invocation, loaded, workers=workers)
     invocation.resumable = f"hkrun resume{_store_option(invocation, store)}"
     with Display(invocation.messages, title=f"{loaded.title} on {loaded.dataset}") as display:
         outcome = run_sweep(
@@ -246,6 +246,17 @@ def _execute(invocation: Invocation, loaded: "Sweep", *, workers: int, fail_fast
     print_summary(outcome.summary, invocation.results)
     _print_ways_on(invocation, outcome, _store_option(invocation, store))
     return outcome
+
+
+def _open_store(invocation: Invocation, loaded: "Sweep", *, workers: int) -> "Store":
+    """The store to train into, made where there is none; but not for a data set that is not there."""
+    from hkrun.sweep import check_data
+
+    store = invocation.find_store()
+    if store is None:
+        check_data(loaded, data_dir=invocation.data_dir, workers=workers)
+        store = invocation.open_store(create=True)
+    return store
 
 
 def _outcome_document(outcome: "Outcome") -> dict[str, object]:

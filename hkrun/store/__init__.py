@@ -10,6 +10,14 @@ No run is ever lost or half there: a folder whose manifest is missing does not e
 
 from hkrun.store.folders import DamagedError, NotCommittedError
 from hkrun.store.records import Record, TeacherRecord
-from hkrun.store.store import Store, open_store
+from hkrun.store.store import NoStoreError, Store, open_store
 
-__all__ = ["DamagedError", "NotCommittedError", "Record", "Store", "TeacherRecord", "open_store"]
+__all__ = [
+    "DamagedError",
+    "NoStoreError",
+    "NotCommittedError",
+    "Record",
+    "Store",
+    "TeacherRecord",
+    "open_store",
+]

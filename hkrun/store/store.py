@@ -65,7 +65,8 @@ def open_store(uri: str | Path, *, create: bool = True) -> "Store":
         create: Whether to make a new store where there is none.
 
     Raises:
-        StoreError: There is none and none is to be made, it cannot be reached, or a newer hkrun wrote it.
+        NoStoreError: There is none and none is to be made.
+        StoreError: It cannot be reached, or a newer hkrun wrote it.
     """
     store = _locate(str(uri))
     store.check_format(create=create)
@@ -96,6 +97,10 @@ def _without_credentials(uri: str) -> str:
     return f"{scheme}://{re.sub(r'^[^@]*:[^@]*@', '', rest).partition('?')[0].rstrip('/')}"
 
 
+class NoStoreError(StoreError):
+    """There is no store at a place."""
+
+
 class Store(Folders):
     """Every record of every run; open one with `open_store`.
 
@@ -118,7 +123,7 @@ class Store(Folders):
         text = self._files.get(STORE_FILE)
         if text is None:
             if not create:
-                raise StoreError(
+                raise NoStoreError(
                     f"{self.place}: there is no store; run a sweep first, or name another with --store"
                 )
             self._files.put("", {STORE_FILE: json.dumps({"format": FORMAT}).encode()})

@@ -4,6 +4,7 @@
     runs.py        the MLflow runs of one sweep's experiment: found by tags, made once, replaced when outdated
     mirror.py      a sweep's cells, seeds, summaries and report into its experiment, each thing once
     background.py  the same while the sweep runs, in a thread that never holds training up
+    receipt.py     a note in the store that MLflow has it all, so that nothing new needs no MLflow
     view.py        the saved comparison view and the links to it
     lookup.py      what MLflow already has of a sweep
     server.py      MLflow's own UI on loopback

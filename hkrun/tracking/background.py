@@ -1,7 +1,6 @@
 """The mirror while a sweep runs: a thread of the driver, so that training never waits for MLflow."""
 
 import contextlib
-import os
 import queue
 import threading
 from collections.abc import Callable, Mapping
@@ -9,8 +8,9 @@ from collections.abc import Callable, Mapping
 from hkrun.errors import HkrunError
 from hkrun.spaces import Sweep
 from hkrun.store import Store
-from hkrun.tracking.connection import URI_VARIABLE, is_server, load
-from hkrun.tracking.mirror import Experiment, Summaries
+from hkrun.tracking.connection import is_server, load, resolve_uri
+from hkrun.tracking.mirror import Experiment
+from hkrun.tracking.receipt import Summaries, describe_content, find_receipt
 from hkrun.tracking.view import Links
 
 # How long the end of a sweep waits for an MLflow without progress. A database may be slow, but not away.
@@ -21,14 +21,19 @@ _LATER = "nothing is lost: the store has it all, and `hkrun sync` brings MLflow 
 class Mirror:
     """Mirrors runs as they end. MLflow's failures cost one warning line, never a run.
 
-    The thread gets names, not data: it reads records and curves from the store, so its memory stays flat. It
-    stops at the first failure; `finish` tries once more from the beginning, in case MLflow came back.
+    The thread starts with the first run. It gets names, not data, and reads records and curves from the
+    store, so its memory stays flat. It stops at the first failure; `finish` tries once more from the
+    beginning, in case MLflow came back. Without any run, and with a receipt in the store, MLflow is not
+    even imported.
 
     Args:
         sweep: Which cells and seeds.
         store: Where their records are.
         warn: Takes the one line that says what went wrong.
         world_size: Number of processes that train one run, where it is part of the cell.
+
+    Raises:
+        InputError: MLFLOW_TRACKING_URI cannot be used.
     """
 
     def __init__(
@@ -36,6 +41,7 @@ class Mirror:
     ) -> None:
         self._sweep = sweep
         self._store = store
+        self._uri = resolve_uri(store)
         self._warn = warn
         self._world_size = world_size
         self._jobs: queue.SimpleQueue[tuple[str, int] | None] = queue.SimpleQueue()
@@ -44,12 +50,12 @@ class Mirror:
         self._progress = threading.Event()
         self._links: Links | None = None
         self._warned = False
-        self._thread = threading.Thread(target=self._work, name="hkrun-mlflow", daemon=True)
-        self._thread.start()
+        self._thread: threading.Thread | None = None
 
     def run_done(self, cell_id: str, seed: int) -> None:
         """Says that the store has the record of a run. Returns at once."""
         self._jobs.put((cell_id, seed))
+        self._start()
 
     def finish(self, *, summaries: Summaries, files: Mapping[str, bytes]) -> Links | None:
         """Mirrors what is left, the summaries, the report and the comparison view.
@@ -63,18 +69,32 @@ class Mirror:
         Returns:
             The links, or None where MLflow is not up to date; the warning has been given then.
         """
+        if self._thread is None:
+            content = describe_content(
+                self._sweep, self._store, summaries=summaries, files=files, world_size=self._world_size
+            )
+            links = find_receipt(self._sweep, self._store, uri=self._uri, content=content)
+            if links is not None:
+                return links
         self._ending = (summaries, files)
         self._jobs.put(None)
+        thread = self._start()
         self._loaded.wait()
-        patience = SERVER_STALL_S if is_server(os.environ.get(URI_VARIABLE, "")) else DATABASE_STALL_S
-        while self._thread.is_alive():
+        patience = SERVER_STALL_S if is_server(self._uri) else DATABASE_STALL_S
+        while thread.is_alive():
             self._progress.clear()
-            self._thread.join(0.05)
-            if self._thread.is_alive() and not self._progress.wait(patience):
+            thread.join(0.05)
+            if thread.is_alive() and not self._progress.wait(patience):
                 break
         if self._links is None:
             self._complain(f"MLflow did not answer within {patience:.0f} s")
         return self._links
+
+    def _start(self) -> threading.Thread:
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._work, name="hkrun-mlflow", daemon=True)
+            self._thread.start()
+        return self._thread
 
     def _work(self) -> None:
         try:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 URI_VARIABLE = "MLFLOW_TRACKING_URI"
 _SCHEMES = ("http", "https", "sqlite", "postgresql", "mysql", "mssql")
-_SQLITE = "sqlite:///"
+SQLITE = "sqlite:///"
 # Those of MLflow's settings whose defaults do not suit a mirror: a dead server would cost minutes per call.
 _ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
@@ -39,7 +39,7 @@ def resolve_uri(store: Store) -> str:
     """
     uri = os.environ.get(URI_VARIABLE, "")
     if not uri:
-        return f"{_SQLITE}{_local_folder(store) / 'mlflow.db'}"
+        return f"{SQLITE}{_local_folder(store) / 'mlflow.db'}"
     if urlsplit(uri).scheme.partition("+")[0] not in _SCHEMES:
         raise InputError(
             f"{URI_VARIABLE}: {redact(uri)!r} cannot be used; give http(s)://HOST:PORT, "
@@ -92,8 +92,8 @@ def connect(uri: str) -> "MlflowClient":
     from mlflow.tracking import MlflowClient
 
     with explained(uri):
-        if uri.startswith(_SQLITE):
-            _make_database(Path(uri.removeprefix(_SQLITE)).absolute())
+        if uri.startswith(SQLITE):
+            _make_database(Path(uri.removeprefix(SQLITE)).absolute())
         client = MlflowClient(tracking_uri=uri)
         client.search_experiments(max_results=1)
     return client
@@ -130,7 +130,7 @@ def _make_database(path: Path) -> None:
         unfinished = path.with_name(f".{path.name}.new")
         unfinished.unlink(missing_ok=True)
         artifacts = str(path.parent / "mlartifacts")
-        database = SqlAlchemyStore(f"{_SQLITE}{unfinished}", artifacts)  # type: ignore[no-untyped-call]
+        database = SqlAlchemyStore(f"{SQLITE}{unfinished}", artifacts)  # type: ignore[no-untyped-call]
         database.engine.dispose()
         unfinished.replace(path)
 

@@ -4,11 +4,9 @@ from pathlib import Path
 
 from hkrun.spaces import Sweep
 from hkrun.store import Store
-from hkrun.tracking.connection import connect, explained, resolve_uri
+from hkrun.tracking.connection import SQLITE, connect, explained, resolve_uri
 from hkrun.tracking.runs import find_experiments
 from hkrun.tracking.view import Links, find_links
-
-_SQLITE = "sqlite:///"
 
 
 def find_mirror(sweep: Sweep, store: Store) -> Links | None:
@@ -19,7 +17,7 @@ def find_mirror(sweep: Sweep, store: Store) -> Links | None:
         InputError: MLFLOW_TRACKING_URI cannot be used.
     """
     uri = resolve_uri(store)
-    if uri.startswith(_SQLITE) and not Path(uri.removeprefix(_SQLITE)).exists():
+    if uri.startswith(SQLITE) and not Path(uri.removeprefix(SQLITE)).exists():
         return None
     client = connect(uri)
     with explained(uri):

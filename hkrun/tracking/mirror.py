@@ -19,15 +19,12 @@ from hkrun.config import canonical, cell_id
 from hkrun.spaces import Sweep
 from hkrun.store import Record, Store
 from hkrun.tracking.connection import connect, explained, resolve_uri
-from hkrun.tracking.runs import PARENT_TAG, CellRuns, MirroredRun, digest, open_experiment
+from hkrun.tracking.receipt import Summaries, describe_content, keep_receipt
+from hkrun.tracking.runs import FORMAT, PARENT_TAG, CellRuns, MirroredRun, digest, open_experiment
 from hkrun.tracking.view import CELL_PARAMETER, ERROR_METRIC, RUNS_PER_PAGE, SHOWN_TAG, Links, save_view
 
 if TYPE_CHECKING:
     from mlflow.entities import Metric
-
-FORMAT = 1  # part of every digest: a change in what is mirrored renews what an older hkrun wrote
-
-Summaries = Mapping[str, Mapping[str, float | None]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,6 +97,7 @@ class Experiment:
     ) -> None:
         self._sweep = sweep
         self._store = store
+        self._world_size = world_size
         self._progress = progress
         self._uri = resolve_uri(store)
         self._client = connect(self._uri)
@@ -117,6 +115,9 @@ class Experiment:
 
     def complete(self, *, summaries: Summaries, files: Mapping[str, bytes]) -> Links:
         """Mirrors what is still missing, then summaries, report and the comparison view; see `sync`."""
+        content = describe_content(
+            self._sweep, self._store, summaries=summaries, files=files, world_size=self._world_size
+        )
         parents: list[MirroredRun] = []
         finished: list[tuple[Record, MirroredRun]] = []
         for cell in self._cells.values():
@@ -131,7 +132,7 @@ class Experiment:
                 self._attach(parents[-1], files)
             finished += [pair for pair in zip(records, children, strict=True) if pair[0].status == "finished"]
         with explained(self._uri):
-            return save_view(
+            links = save_view(
                 self._client,
                 self._experiment_id,
                 uri=self._uri,
@@ -141,6 +142,8 @@ class Experiment:
                 parents=[parent.run_id for parent in parents],
                 finished=[(record, run.run_id) for record, run in finished],
             )
+        keep_receipt(self._sweep, self._store, links, content=content)
+        return links
 
     # --- one run ------------------------------------------------------------------------------------------
 

@@ -24,6 +24,7 @@ ENTITIES_PER_BATCH = 1000  # metrics, parameters and tags together
 PARAMETERS_PER_BATCH = 100
 PARAMETER_LENGTH = 6000
 TAG_LENGTH = 5000
+FORMAT = 1  # part of every digest: a change in what is mirrored renews what an older hkrun wrote
 
 
 @dataclass

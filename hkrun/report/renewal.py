@@ -1,0 +1,60 @@
+"""The report's files, written again only where they would say something else."""
+
+import dataclasses
+import hashlib
+import json
+
+import hkrun
+from hkrun.errors import StoreError
+from hkrun.report.documents import write_report
+from hkrun.report.summary import Summary
+from hkrun.spaces import sweep_document
+from hkrun.store import Store
+
+NOTE_FILE = "report.json"
+
+
+def renew_report(summary: Summary, store: Store) -> dict[str, str]:
+    """Writes the report, unless the store has it whole and of the same results.
+
+    Returns:
+        Where each file is, by name, as `write_report` does.
+    """
+    folder = store.sweep_folder(summary.sweep.name, summary.sweep.dataset)
+    content = _describe_content(summary)
+    names = _find_current(store, folder, content)
+    if names:
+        return {name: f"{store.place}/{folder}/{name}" for name in names}
+    paths = write_report(summary, store)
+    note = {"content": content, "files": _sums(store, folder, list(paths))}
+    store.commit(folder, {NOTE_FILE: json.dumps(note, indent=1).encode()}, keep=store.names(folder))
+    return paths
+
+
+def _describe_content(summary: Summary) -> str:
+    """SHA-256 of what the report says, and of the version of hkrun that says it."""
+    content = [
+        hkrun.__version__,
+        sweep_document(summary.sweep),
+        summary.store,
+        summary.warnings,
+        [dataclasses.asdict(teacher) for teacher in summary.teachers],
+        [dataclasses.asdict(record) for record in summary.records],
+    ]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _find_current(store: Store, folder: str, content: str) -> list[str]:
+    """The names of the report's files where they are those of this content; none where any is not."""
+    try:
+        note = json.loads(store.read(folder, NOTE_FILE))
+        names = list(note["files"])
+        same = note["content"] == content and _sums(store, folder, names) == note["files"]
+    except (StoreError, ValueError, KeyError, TypeError):
+        return []
+    return names if same else []
+
+
+def _sums(store: Store, folder: str, names: list[str]) -> dict[str, str]:
+    """SHA-256 by name, of what the files hold: one that is damaged or gone is an error."""
+    return {name: hashlib.sha256(store.read(folder, name)).hexdigest() for name in names}
