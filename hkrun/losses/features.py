@@ -47,7 +47,7 @@ def fsp_matrix(first: Tensor, second: Tensor) -> Tensor:
         second: Shape [B, C_2, H_2, W_2].
     """
     size = _smaller_size(first, second)
-    first, second = (F.adaptive_max_pool2d(maps, size).flatten(2) for maps in (first, second))
+    first, second = (_max_pool(maps, size).flatten(2) for maps in (first, second))
     return first @ second.transpose(1, 2) / math.prod(size)
 
 
@@ -228,4 +228,26 @@ def _same_size(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
     if first.shape[2:] == second.shape[2:]:
         return first, second
     size = _smaller_size(first, second)
-    return F.adaptive_avg_pool2d(first, size), F.adaptive_avg_pool2d(second, size)
+    return _average_pool(first, size), _average_pool(second, size)
+
+
+# torch's adaptive pooling has no deterministic gradient on a GPU; where the sizes divide, as between the stages
+# of a network, a reduction over tiles is the same.
+
+
+def _max_pool(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    tiles = _tiles(maps, size)
+    return F.adaptive_max_pool2d(maps, size) if tiles is None else tiles.amax(dim=(3, 5))
+
+
+def _average_pool(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    tiles = _tiles(maps, size)
+    return F.adaptive_avg_pool2d(maps, size) if tiles is None else tiles.mean(dim=(3, 5))
+
+
+def _tiles(maps: Tensor, size: tuple[int, int]) -> Tensor | None:
+    """[B, C, h, H / h, w, W / w] of a map [B, C, H, W] and a size (h, w); None where it does not divide."""
+    (height, width), (rows, columns) = maps.shape[2:], size
+    if height % rows or width % columns:
+        return None
+    return maps.unflatten(3, (columns, width // columns)).unflatten(2, (rows, height // rows))
