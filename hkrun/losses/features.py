@@ -231,8 +231,8 @@ def _same_size(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
     return _average_pool(first, size), _average_pool(second, size)
 
 
-# torch's adaptive pooling has no deterministic gradient on a GPU; where the sizes divide, as between the stages
-# of a network, a reduction over tiles is the same.
+# torch's adaptive pooling has no deterministic gradient on a GPU; where the sizes divide, as between the
+# stages of a network, a reduction over tiles is the same.
 
 
 def _max_pool(maps: Tensor, size: tuple[int, int]) -> Tensor:
