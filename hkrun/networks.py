@@ -5,6 +5,7 @@ preact-D-wW            the same with stage widths W, 2W, 4W instead of 16, 32, 6
 preact-bottleneck-D    pre-activation ResNet of bottleneck blocks, D = 9n+2, stage outputs 64, 128, 256
 wrn-D-K                wide ResNet, D = 6n+4, stage widths 16K, 32K, 64K (Zagoruyko and Komodakis 2016)
 resnet-18, -50, -152   the ResNets of ImageNet (He et al. 2016a) with four stages, as torchvision builds them
+package.module:name    a network of the user's own, see docs/own-parts.md
 """
 
 import re
@@ -13,10 +14,11 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from hkrun.errors import InputError
+from hkrun.parts import is_own, read_shape
 
 FORMS = (
     "preact-D, preact-D-wW (D = 6n+2), preact-bottleneck-D (D = 9n+2), wrn-D-K (D = 6n+4), "
-    "resnet-18, resnet-50, resnet-152"
+    "resnet-18, resnet-50, resnet-152, package.module:name (your own)"
 )
 # Without leading zeros: one network has one name, and so one cell_id.
 _NAME = re.compile(
@@ -30,8 +32,9 @@ class NetworkShape:
     """What a network's name stands for.
 
     Attributes:
-        block: "basic", "bottleneck" or "wide", or one of ImageNet's: "resnet-basic" or "resnet-bottleneck".
-        blocks: Number of blocks of each stage, first to last.
+        block: "basic", "bottleneck" or "wide", one of ImageNet's: "resnet-basic" or "resnet-bottleneck", or
+            "own".
+        blocks: Number of blocks of each stage, first to last; empty for an own network.
         stem_width: Channels after the first convolution.
         widths: Output channels of each stage, first to last.
     """
@@ -72,8 +75,12 @@ def parse_network(name: str) -> NetworkShape:
     """Reads a network's name.
 
     Raises:
-        InputError: The name has none of the known forms, or a depth that its form cannot have.
+        InputError: The name has none of the known forms, or a depth that its form cannot have; or an own
+            network is not there.
     """
+    if is_own(name):
+        own = read_shape(name)
+        return NetworkShape(block="own", blocks=(), stem_width=own.stem_width, widths=own.widths)
     if name in IMAGENET_NETWORKS:
         return IMAGENET_NETWORKS[name]
     match = _NAME.fullmatch(name)

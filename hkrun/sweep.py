@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from hkrun.config import Cell, teacher_id
 from hkrun.errors import EXIT_DONE, EXIT_RUNS_FAILED, InputError, TrainingError
+from hkrun.parts import check_source, is_own
 from hkrun.plan import Plan, PlannedTeacher, make_plan, save_plan
 from hkrun.report import Summary, summarise
 from hkrun.report.renewal import renew_report
@@ -16,6 +17,7 @@ from hkrun.spaces import Sweep, with_content
 from hkrun.store import Store, TeacherRecord
 
 if TYPE_CHECKING:
+    from hkrun.data import Dataset, StreamedDataset
     from hkrun.tracking import Links, Mirror
     from hkrun.trial import Task
 
@@ -176,14 +178,19 @@ def train_teacher(
 def check_data(sweep: Sweep, *, data_dir: Path | None, workers: int) -> None:
     """Finds or fetches a sweep's data set, before anything is written and many processes ask for it at once.
 
+    Networks of the user's own are tried on it.
+
     Raises:
         DataError: It is missing or damaged.
-        InputError: A batch is larger than it, or has no image for some worker.
+        InputError: A batch is larger than it, or has no image for some worker; an own network does not do
+            what it must.
     """
     from hkrun.data import load_dataset
 
-    num_images = len(load_dataset(sweep.dataset, data_dir=data_dir).train)
+    dataset = load_dataset(sweep.dataset, data_dir=data_dir)
     cells = [named.cell for named in sweep.cells]
+    _try_own_networks(cells, dataset)
+    num_images = len(dataset.train)
     sizes = {("student.batch_size", cell.student.batch_size) for cell in cells}
     sizes |= {("teacher.batch_size", cell.teacher.batch_size) for cell in cells if cell.uses_teacher}
     problems = [
@@ -300,6 +307,23 @@ def _fix_content(sweep: Sweep, data_dir: Path | None) -> Sweep:
     from hkrun.data import fingerprint
 
     return with_content(sweep, fingerprint(sweep.dataset, data_dir))
+
+
+def _try_own_networks(cells: Sequence[Cell], dataset: "Dataset | StreamedDataset") -> None:
+    """Builds every network of the user's own and runs it, before anything trains.
+
+    Raises:
+        InputError: One of them does not do what it must, or its source is another one by now.
+    """
+    for name, sha256 in sorted({part for cell in cells for part in cell.own_parts.items()}):
+        check_source(name, sha256)
+    networks = {(cell.student.network, cell.augment.size) for cell in cells}
+    networks |= {(cell.teacher.network, cell.augment.size) for cell in cells if cell.uses_teacher}
+    for name, side in sorted(networks):
+        if is_own(name):
+            from hkrun.models.own import try_own
+
+            try_own(name, num_classes=dataset.num_classes, image_shape=dataset.image_shape(side))
 
 
 def _find_device() -> str:

@@ -27,6 +27,7 @@ class KeyInfo:
         maximum: Largest allowed number.
         below: Numbers must be smaller than this one.
         increasing: A tuple must be strictly increasing.
+        own: Whether a part of the user's own, `package.module:name`, is allowed beside the choices.
         check: Further check of a value; raises InputError.
         active: Whether the key can change the result of a cell; if not, it is left out of the canonical form.
     """
@@ -39,6 +40,7 @@ class KeyInfo:
     maximum: float | None = None
     below: float | None = None
     increasing: bool = False
+    own: bool = False
     check: Callable[[str], object] | None = None
     active: Callable[["Cell"], bool] = lambda _: True
 
@@ -111,8 +113,8 @@ class TeacherConfig:
     )
     file: str = _key(
         "",
-        "Backbone weights to use instead of training them (a state_dict); the attention sub-network is then"
-        " trained on the frozen backbone.",
+        "Backbone weights to use instead of training them: a file with a state_dict, or torchvision for its own"
+        " of ImageNet; the attention sub-network is then trained on the frozen backbone.",
         METHOD,
         active=_uses_teacher,
     )
@@ -339,12 +341,28 @@ class LossConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class AugmentConfig:
-    """Augmentation: zero padding, a random crop of the original size, a horizontal flip."""
+    """Augmentation: zero padding, a random crop of the original size, a horizontal flip.
+
+    On ImageNet: a random part of the image, resized, instead of padding and crop.
+    """
 
     padding: int = _key(
-        4, "Width of the zero padding around the image before the crop.", PAPER, minimum=0, maximum=16
+        4,
+        "Width of the zero padding around the image before the crop; imagenet has none.",
+        PAPER,
+        minimum=0,
+        maximum=16,
+        active=lambda cell: cell.dataset != "imagenet",
     )
     flip: bool = _key(True, "Whether half of the images are mirrored.", PAPER)
+    size: int = _key(
+        224,
+        "Side of the images of imagenet, in pixels: of the random part in training, of the centre in tests.",
+        "as ImageNet is usually trained on",
+        minimum=16,
+        maximum=1024,
+        active=lambda cell: cell.dataset == "imagenet",
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -352,11 +370,16 @@ class Cell:
     """One configuration without the seed.
 
     `dataset_sha256` is no key of the user's: it fixes the content of a data set that has no published
-    checksum (`folder`), and is empty for the others.
+    checksum (`folder`), and is empty for the others. Nor are `sources`: for each key that names a part of the
+    user's own, the key and the SHA-256 of that part's source.
     """
 
     dataset: str = _key(
-        "digits", "Data set.", METHOD, choices=("digits", "mnist5k", "cifar10", "cifar100", "folder")
+        "digits",
+        "Data set.",
+        METHOD,
+        choices=("digits", "mnist5k", "cifar10", "cifar100", "folder", "imagenet"),
+        own=True,
     )
     method: str = _key("hksanc", "Training method of the student.", PAPER, choices=tuple(METHODS))
     precision: str = _key(
@@ -382,6 +405,12 @@ class Cell:
     loss: LossConfig = LossConfig()
     augment: AugmentConfig = AugmentConfig()
     dataset_sha256: str = ""
+    sources: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def own_parts(self) -> dict[str, str]:
+        """The parts of the user's own by name, and the SHA-256 of their sources."""
+        return {str(get_value(self, key)): sha256 for key, sha256 in self.sources}
 
     @property
     def stage_weights(self) -> tuple[dict[str, float], ...]:

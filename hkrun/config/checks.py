@@ -1,5 +1,6 @@
 """Checks of what somebody wrote for the keys; everything wrong is reported at once."""
 
+import dataclasses
 import difflib
 import itertools
 import math
@@ -8,10 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args, get_origin
 
-from hkrun.config.cell import Cell, KeyInfo, Value
+from hkrun.config.cell import Cell, KeyInfo, Value, get_value
 from hkrun.config.keys import cell_from_values, describe_range, describe_type, keys
 from hkrun.errors import InputError
-from hkrun.networks import parse_network
+from hkrun.networks import FROM_TORCHVISION, PRETRAINED_FILES, parse_network
+from hkrun.parts import check_dataset, is_own, source_sha256
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +64,9 @@ def check_setting(setting: Setting) -> tuple[Value | None, list[str]]:
             f"{setting.where}: {setting.key}: {_show(setting.value)} is not of type {describe_type(kind)}"
         ]
     problems = []
-    if info.choices and value not in info.choices:
+    if info.own and is_own(str(value)):
+        problems += _check_own(str(value))
+    elif info.choices and value not in info.choices:
         problems.append(
             f"{value!r} is not allowed; {describe_range(info)}{nearest(str(value), info.choices)}"
         )
@@ -77,6 +81,14 @@ def check_setting(setting: Setting) -> tuple[Value | None, list[str]]:
     elif info.increasing and isinstance(value, tuple) and any(b <= a for a, b in itertools.pairwise(value)):
         problems.append(f"{setting.value} must be strictly increasing")
     return value, [f"{setting.where}: {setting.key}: {problem}" for problem in problems]
+
+
+def _check_own(name: str) -> list[str]:
+    try:
+        check_dataset(name)
+    except InputError as error:
+        return [error.message]
+    return []
 
 
 def _show(value: object) -> str:
@@ -121,10 +133,17 @@ def build_cell(settings: Iterable[Setting]) -> Cell:
             where[setting.key] = setting.where
     if not problems:
         cell = cell_from_values(values)
+        cell = dataclasses.replace(cell, sources=_find_sources(cell))
         problems = [f"{where.get(key, 'default')}: {key}: {problem}" for key, problem in _conflicts(cell)]
     if problems:
         raise InputError("\n".join(dict.fromkeys(problems)))
     return cell
+
+
+def _find_sources(cell: Cell) -> tuple[tuple[str, str], ...]:
+    """The keys that name parts of the user's own, and the SHA-256 of their sources."""
+    named = {key: str(get_value(cell, key)) for key in ("dataset", "teacher.network", "student.network")}
+    return tuple((key, source_sha256(name)) for key, name in named.items() if is_own(name))
 
 
 def _conflicts(cell: Cell) -> list[tuple[str, str]]:
@@ -138,11 +157,22 @@ def _conflicts(cell: Cell) -> list[tuple[str, str]]:
         found.append(("student.warmup_epochs", f"must be below student.epochs = {cell.student.epochs}"))
     if cell.uses_teacher and cell.teacher.warmup_epochs >= cell.teacher.epochs > 1:
         found.append(("teacher.warmup_epochs", f"must be below teacher.epochs = {cell.teacher.epochs}"))
-    if cell.uses_teacher and cell.teacher.file and not Path(cell.teacher.file).is_file():
-        found.append(("teacher.file", f"{cell.teacher.file}: no such file"))
+    if cell.uses_teacher and cell.teacher.file:
+        found += _check_teacher_file(cell)
     if cell.knowledge_form:
         found += _compare_stages(cell)
     return found
+
+
+def _check_teacher_file(cell: Cell) -> list[tuple[str, str]]:
+    """The file must be there, or torchvision must have weights of the network."""
+    file, network = cell.teacher.file, cell.teacher.network
+    if file == FROM_TORCHVISION and network not in PRETRAINED_FILES:
+        known = ", ".join(PRETRAINED_FILES)
+        return [("teacher.file", f"torchvision has no weights of {network}; those it has are of {known}")]
+    if file != FROM_TORCHVISION and not Path(file).is_file():
+        return [("teacher.file", f"{file}: no such file")]
+    return []
 
 
 def _compare_stages(cell: Cell) -> list[tuple[str, str]]:
@@ -155,7 +185,8 @@ def _compare_stages(cell: Cell) -> list[tuple[str, str]]:
     return [
         (
             "student.network",
-            f"{cell.student.network} has {student} stages and the teacher {cell.teacher.network} has {teacher}: "
-            "intermediate knowledge is compared stage by stage; allowed are networks with equally many",
+            f"{cell.student.network} has {student} stages and the teacher {cell.teacher.network} has "
+            f"{teacher}: intermediate knowledge is compared stage by stage; allowed are networks with "
+            "equally many",
         )
     ]

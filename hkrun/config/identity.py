@@ -27,8 +27,8 @@ def canonical(cell: Cell, *, world_size: int = 1) -> dict[str, object]:
     """The canonical form of a cell: every key that can change its result, with its value.
 
     Left out are the keys that cannot: those of the teacher where no term uses one, those of a term of
-    weight 0. A teacher file stands as its SHA-256. Without synchronised BatchNorm the number of workers
-    enters.
+    weight 0. A teacher file stands as its SHA-256, and a part of the user's own has its source's beside its
+    name. Without synchronised BatchNorm the number of workers enters.
     """
     form: dict[str, object] = {
         key: get_value(cell, key) for key, (_, _, info) in keys().items() if info.active(cell)
@@ -39,6 +39,7 @@ def canonical(cell: Cell, *, world_size: int = 1) -> dict[str, object]:
         form["attention.width"] = _resolved_width(cell)
     if cell.dataset_sha256:
         form["dataset_sha256"] = cell.dataset_sha256
+    form |= {f"{key}.source": sha256 for key, sha256 in cell.sources if key in form}
     if not cell.sync_batchnorm:
         form["world_size"] = world_size
     return form
@@ -81,7 +82,7 @@ def teacher_canonical(cell: Cell) -> dict[str, object]:
     form = {
         key: value
         for key, value in canonical(cell).items()
-        if key.startswith(kept) or key in ("dataset", "dataset_sha256", "precision")
+        if key.startswith(kept) or key in ("dataset", "dataset.source", "dataset_sha256", "precision")
     }
     width = form.pop("attention.width")
     # Only a projection inside the teacher's estimator changes the teacher: then its target widths do.

@@ -37,9 +37,12 @@ def describe_type(kind: type) -> str:
 def describe_range(info: KeyInfo) -> str:
     """The allowed values in words; empty where any value of the type will do."""
     if info.choices:
-        return "one of " + ", ".join(info.choices)
+        return "one of " + ", ".join(info.choices) + (", or your own package.module:name" if info.own else "")
     if info.check is parse_network:
-        return "a network such as preact-20, preact-8-w8, preact-bottleneck-164, wrn-16-2"
+        return (
+            "a network such as preact-20, preact-8-w8, preact-bottleneck-164, wrn-16-2, resnet-18, or your "
+            "own package.module:name"
+        )
     bounds = [
         f"{sign} {bound:g}"
         for sign, bound in (

@@ -5,8 +5,10 @@ from hkrun.models.batchnorm import BatchNorm2d, synchronise
 from hkrun.models.discriminator import Discriminator, Verdict
 from hkrun.models.distilled import DistilledNetwork, Output
 from hkrun.models.initialisation import initialise
+from hkrun.models.own import build_own
 from hkrun.models.preact import Backbone, Features
 from hkrun.networks import IMAGENET_NETWORKS, parse_network
+from hkrun.parts import is_own
 
 __all__ = [
     "AttentionEstimator",
@@ -27,13 +29,15 @@ def build_network(name: str, *, num_classes: int, in_channels: int) -> Backbone:
     """Builds a backbone from its name; `initialise` then gives it its weights.
 
     Args:
-        name: Such as preact-20; `hkrun.networks` lists the forms.
+        name: Such as preact-20; `hkrun.networks` lists the forms. `package.module:name` is the user's own.
         num_classes: Length of the logits.
         in_channels: Channels of the images.
 
     Raises:
-        InputError: There is no such network.
+        InputError: There is no such network, or an own one cannot be built.
     """
+    if is_own(name):
+        return build_own(name, num_classes=num_classes, in_channels=in_channels)
     shape = parse_network(name)
     if name in IMAGENET_NETWORKS:
         # torchvision takes seconds to import, and the other networks do without.

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from hkrun.config import nearest
 from hkrun.errors import InputError
+from hkrun.parts import is_own
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 
@@ -50,12 +51,18 @@ def find_recipe(dataset: str, *, beside: Path | None) -> Path:
         dataset: Name of the data set.
         beside: A search space given by its path: the `recipes` folder beside it comes first.
 
+    Returns:
+        `recipes/<dataset>.toml`. For a data set of the user's own, `package.module:name`, that is
+        `recipes/<name>.toml`, or where there is none the recipe of `folder`, a starting point for any images.
+
     Raises:
         InputError: There is none.
     """
     folders = ([beside.parent] if beside is not None else []) + _folders()
-    for folder in folders:
-        path = folder / "recipes" / f"{dataset}.toml"
-        if path.is_file():
-            return path
-    raise InputError(f"recipes/{dataset}.toml: no such recipe in {', '.join(map(str, folders))}")
+    names = [dataset.rpartition(":")[2], "folder"] if is_own(dataset) else [dataset]
+    for name in names:
+        for folder in folders:
+            path = folder / "recipes" / f"{name}.toml"
+            if path.is_file():
+                return path
+    raise InputError(f"recipes/{names[0]}.toml: no such recipe in {', '.join(map(str, folders))}")

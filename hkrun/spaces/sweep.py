@@ -148,17 +148,22 @@ def restore_sweep(document: Mapping[str, Any], *, where: str) -> Sweep:
 
 def _cell_document(cell: Cell) -> dict[str, object]:
     values = {key: _plain(value) for key, value in cell_values(cell).items()}
-    return {**values, "dataset_sha256": cell.dataset_sha256}
+    return {**values, "dataset_sha256": cell.dataset_sha256, "sources": dict(cell.sources)}
 
 
 def _plain(value: Value) -> object:
     return list(value) if isinstance(value, tuple) else value
 
 
-def _restore_cell(document: Mapping[str, object], where: str) -> Cell:
+def _restore_cell(document: Mapping[str, Any], where: str) -> Cell:
     settings = [
         Setting(key=key, value=value, where=where)
         for key, value in document.items()
-        if key != "dataset_sha256"
+        if key not in ("dataset_sha256", "sources")
     ]
-    return dataclasses.replace(build_cell(settings), dataset_sha256=str(document["dataset_sha256"]))
+    sources: Mapping[str, str] = document.get("sources", {})
+    return dataclasses.replace(
+        build_cell(settings),
+        dataset_sha256=str(document["dataset_sha256"]),
+        sources=tuple((key, sources[key]) for key in sources),
+    )

@@ -308,7 +308,7 @@ class Store(Folders):
 
     def sweep_folder(self, name: str, dataset: str) -> str:
         """Where a sweep's plan, reports and figures are kept."""
-        return f"sweeps/{check_name(f'{name}-{dataset}')}"
+        return f"sweeps/{check_name(f'{name}-{dataset}'.replace(':', '.'))}"
 
     def sweep_folders(self) -> list[str]:
         """The folders of all sweeps, sorted."""

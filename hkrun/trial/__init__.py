@@ -12,6 +12,7 @@
 A run that fails or diverges is a record, not an exception: only missing data and a broken store end a task.
 """
 
+from hkrun.parts import check_source
 from hkrun.training import Context
 from hkrun.trial.run import Trial
 from hkrun.trial.surroundings import reproducible
@@ -31,7 +32,10 @@ def run_task(task: Task, context: Context) -> list[Outcome]:
     Raises:
         DataError: The data set is missing or damaged: no run of the sweep can go on.
         StoreError: The store cannot be read or written.
+        InputError: A network or data set of the user's own is not here, or has another source.
     """
+    for name, sha256 in task.cell.own_parts.items():
+        check_source(name, sha256)
     with reproducible(task.threads):
         if not task.seeds:
             return [teach(task, context)]

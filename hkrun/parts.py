@@ -1,0 +1,168 @@
+"""Parts of the user's own, named `package.module:name`: found, checked, and identified by their source.
+
+Their module is imported when such a name is used, and never before: it may import torch, this one does not.
+"""
+
+import functools
+import hashlib
+import importlib
+import importlib.util
+import re
+import sys
+import traceback
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hkrun.errors import InputError
+
+# One name is one part, and so one cell_id: no spaces, no dotted names within the module.
+_NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", re.ASCII)
+_FORM = "package.module:name"
+
+
+@dataclass(frozen=True, kw_only=True)
+class OwnShape:
+    """What an own network says of itself before it is built.
+
+    Attributes:
+        stem_width: Channels of what enters its first stage.
+        widths: Output channels of each stage, first to last.
+    """
+
+    stem_width: int
+    widths: tuple[int, ...]
+
+
+def is_own(name: str) -> bool:
+    """Whether a name is meant for a part of the user's own: it holds a colon, as no built-in one does."""
+    return ":" in name
+
+
+def read_shape(name: str) -> OwnShape:
+    """The shape of an own network, from its attributes `widths` and `stem_width`.
+
+    Raises:
+        InputError: It cannot be imported, or says nothing valid of its shape.
+    """
+    network = load_part(name)
+    widths, stem_width = getattr(network, "widths", None), getattr(network, "stem_width", None)
+    if not isinstance(widths, tuple) or not widths or not all(_is_width(width) for width in widths):
+        raise InputError(
+            f"{name}: a network needs the attribute widths, a tuple of the channels of each stage's output, "
+            f"such as widths = (16, 32, 64); it is {widths!r}"
+        )
+    if not isinstance(stem_width, int) or not _is_width(stem_width):
+        raise InputError(
+            f"{name}: a network needs the attribute stem_width, the channels of what enters the first stage, "
+            f"such as stem_width = 16; it is {stem_width!r}"
+        )
+    return OwnShape(stem_width=stem_width, widths=widths)
+
+
+def check_dataset(name: str) -> None:
+    """Checks that the loader of an own data set can be imported.
+
+    Raises:
+        InputError: It cannot.
+    """
+    load_part(name)
+
+
+def load_part(name: str) -> Callable[..., Any]:
+    """The class or function of that name. Modules are found on sys.path and in the working directory.
+
+    Raises:
+        InputError: It is not there, cannot be imported, or cannot be called.
+    """
+    if _NAME.fullmatch(name) is None:
+        raise InputError(f"{name!r}: a part of your own is named {_FORM}, such as mynets.small:SmallNet")
+    module_name, _, attribute = name.partition(":")
+    module = _import(module_name, name)
+    try:
+        part = getattr(module, attribute)
+    except AttributeError:
+        raise InputError(f"{name}: module {module_name} has no {attribute!r}") from None
+    if not callable(part):
+        raise InputError(f"{name}: must be a class or a function; it is of type {type(part).__name__}")
+    return part  # type: ignore[no-any-return]
+
+
+@functools.cache
+def source_sha256(name: str) -> str:
+    """SHA-256 in hex of the source behind an own part, as it was when this process first asked.
+
+    The source is the module's file; of a module in a package, all Python files of the outermost package, for
+    what a module does also depends on its neighbours.
+
+    Raises:
+        InputError: The module is not there, or has no source.
+    """
+    module_name = name.partition(":")[0]
+    _add_working_directory()
+    outermost = module_name.partition(".")[0]
+    spec = importlib.util.find_spec(outermost)
+    if spec is not None and spec.origin is not None and spec.submodule_search_locations:
+        root = Path(spec.submodule_search_locations[0])
+        return _hash_files((str(path.relative_to(root)), path) for path in sorted(root.rglob("*.py")))
+    module = _import(module_name, name)
+    origin = getattr(module, "__file__", None)
+    if origin is None or not origin.endswith(".py"):
+        raise InputError(f"{name}: module {module_name} has no Python source that could identify it")
+    return _hash_files([(Path(origin).name, Path(origin))])
+
+
+def check_source(name: str, sha256: str) -> None:
+    """Checks that an own part's source here is what a configuration was made with.
+
+    Raises:
+        InputError: It is not.
+    """
+    if source_sha256(name) != sha256:
+        raise InputError(
+            f"{name}: its source here is not the one of this configuration; "
+            "the sweep's own command makes new runs with the new source"
+        )
+
+
+def _is_width(value: object) -> bool:
+    return type(value) is int and value >= 1
+
+
+def _import(module_name: str, name: str) -> object:
+    _add_working_directory()
+    try:
+        return importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is not None and f"{module_name}.".startswith(f"{error.name}."):
+            raise InputError(
+                f"{name}: no module {error.name!r} in the working directory or on Python's path (PYTHONPATH)"
+            ) from error
+        raise InputError(f"{name}: {_describe(error)}") from error
+    except Exception as error:  # a stranger's code may raise anything
+        raise InputError(f"{name}: {_describe(error)}") from error
+
+
+def _describe(error: Exception) -> str:
+    """What went wrong in the user's module, and where, in one line."""
+    told = f"its import fails: {type(error).__name__}: {' '.join(str(error).split())}"
+    if isinstance(error, SyntaxError):  # which names its place itself
+        return told
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{told} ({Path(frame.filename).name}:{frame.lineno})"
+
+
+def _add_working_directory() -> None:
+    """Lets modules beside the user's files be found; last, so that they hide nothing."""
+    folder = str(Path.cwd())
+    if folder not in sys.path:
+        sys.path.append(folder)
+
+
+def _hash_files(files: Iterable[tuple[str, Path]]) -> str:
+    digest = hashlib.sha256()
+    for label, path in files:
+        digest.update(f"{label}\0".encode())
+        digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()

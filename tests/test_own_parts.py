@@ -1,0 +1,316 @@
+import json
+import re
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+import torch
+
+from hkrun import parts
+from hkrun.config import canonical, cell_id, teacher_id
+from hkrun.data import load_dataset
+from hkrun.errors import DataError, InputError
+from hkrun.models import build_network
+from hkrun.models.own import try_own
+from hkrun.networks import parse_network
+from hkrun.spaces import load_cell, load_sweep, restore_sweep, sweep_document
+
+NETWORK = """\
+    from torch import nn
+    from hkrun.models import BatchNorm2d, Features
+
+    class Small(nn.Module):
+        widths = (8, 16)
+        stem_width = 4
+
+        def __init__(self, *, num_classes, in_channels):
+            super().__init__()
+            self.stem = nn.Conv2d(in_channels, 4, 3, padding=1, bias=False)
+            self.first = nn.Conv2d(4, 8, 3, padding=1, bias=False)
+            self.second = nn.Conv2d(8, 16, 3, stride=2, padding=1, bias=False)
+            self.norm = BatchNorm2d(16)
+            self.classifier = nn.Linear(16, num_classes)
+
+        def forward(self, images):
+            stem = self.stem(images)
+            first = self.first(stem)
+            second = self.second(first.relu())
+            descriptor = self.norm(second).relu().mean(dim=(2, 3))
+            logits = self.classifier(descriptor)
+            return Features(logits=logits, stages=(first, second), descriptor=descriptor, stem=stem)
+    """
+DATA = """\
+    import torch
+    from hkrun.data import Dataset, Split
+
+    def stripes(data_dir):
+        def split(size):
+            labels = torch.arange(size) % 2
+            images = torch.zeros(size, 1, 6, 6, dtype=torch.uint8)
+            images[labels == 1, :, ::2] = 200
+            return Split(images, labels)
+        return Dataset(name="stripes", train=split(20), test=split(10), classes=("plain", "striped"))
+    """
+BOTH = ["student.network=nets:Small", "teacher.network=nets:Small"]
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    """A working directory with the modules `nets` and `sets`, which no other test sees."""
+    known = set(sys.modules)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    parts.source_sha256.cache_clear()
+    write("nets.py", NETWORK)
+    write("sets.py", DATA)
+    yield tmp_path
+    for name in set(sys.modules) - known:
+        del sys.modules[name]
+    parts.source_sha256.cache_clear()
+
+
+def write(path, text):
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(textwrap.dedent(text), encoding="utf-8")
+
+
+def forget(*names):
+    """As a new process would see it."""
+    for name in names:
+        sys.modules.pop(name, None)
+    parts.source_sha256.cache_clear()
+
+
+def problems(**arguments):
+    with pytest.raises(InputError) as caught:
+        load_cell(**arguments)
+    return [re.split(r": (?:student\.network|dataset): ", line)[1] for line in caught.value.problems]
+
+
+# --- used like built-in ones --------------------------------------------------------------------------------
+
+
+def test_an_own_network_is_a_network_like_others():
+    cell = load_cell(overrides=BOTH).cells[0].cell
+    shape = parse_network(cell.student.network)
+    assert (shape.block, shape.stem_width, shape.widths) == ("own", 4, (8, 16))
+    assert cell.squeeze_widths == (8, 16)
+    network = build_network("nets:Small", num_classes=3, in_channels=1)
+    assert (network.widths, network.descriptor_width) == ((8, 16), 16)
+    assert network(torch.zeros(2, 1, 6, 6)).logits.shape == (2, 3)
+    try_own("nets:Small", num_classes=3, image_shape=(1, 6, 6))
+
+
+def test_a_function_may_build_the_network():
+    write(
+        "nets.py",
+        NETWORK
+        + """
+    def wider(*, num_classes, in_channels):
+        return Small(num_classes=num_classes, in_channels=in_channels)
+    wider.widths, wider.stem_width = (8, 16), 4
+    """,
+    )
+    network = build_network("nets:wider", num_classes=3, in_channels=1)
+    assert (network.widths, network.descriptor_width) == ((8, 16), 16)
+
+
+def test_an_own_data_set_is_a_data_set_like_others(folder):
+    sweep = load_cell(dataset="sets:stripes")
+    assert (sweep.dataset, sweep.cells[0].cell.dataset) == ("sets:stripes", "sets:stripes")
+    assert sweep.source.endswith("recipes/folder.toml")
+    write("search_spaces/recipes/stripes.toml", "[student]\nepochs = 3\n[analysis]\nwindow = 2\n")
+    assert load_cell(dataset="sets:stripes").cells[0].cell.student.epochs == 3
+    dataset = load_dataset("sets:stripes")
+    assert (dataset.name, dataset.num_classes, dataset.image_shape(0)) == ("sets:stripes", 2, (1, 6, 6))
+    assert load_sweep("stability", dataset="sets:stripes").cells[0].name == "L_b"
+
+
+def test_a_module_in_a_package_is_found():
+    write("lab/__init__.py", "")
+    write("lab/nets.py", NETWORK)
+    assert load_cell(overrides=["student.network=lab.nets:Small", "teacher.network=lab.nets:Small"]).cells
+
+
+def test_nothing_is_imported_before_such_a_name_is_used():
+    write("nets.py", "raise RuntimeError('too early')")
+    load_cell()
+    code = "import sys, hkrun.config, hkrun.spaces; print('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"
+
+
+# --- identity -----------------------------------------------------------------------------------------------
+
+
+def test_the_source_is_part_of_the_cell_and_of_the_teacher():
+    before = load_cell(overrides=BOTH, dataset="sets:stripes").cells[0].cell
+    form = canonical(before)
+    sources = {key for key in form if key.endswith(".source")}
+    assert sources == {"dataset.source", "student.network.source", "teacher.network.source"}
+    with Path("nets.py").open("a") as file:
+        file.write("# changed\n")
+    forget("nets")
+    after = load_cell(overrides=BOTH, dataset="sets:stripes").cells[0].cell
+    assert cell_id(after) != cell_id(before)
+    assert teacher_id(after) != teacher_id(before)
+
+
+def test_the_teacher_does_not_depend_on_the_students_source():
+    write("lab.py", NETWORK)
+    overrides = ["student.network=lab:Small", "teacher.network=nets:Small"]
+    before = load_cell(overrides=overrides).cells[0].cell
+    write("lab.py", NETWORK + "    # changed\n")
+    forget("lab")
+    after = load_cell(overrides=overrides).cells[0].cell
+    assert teacher_id(after) == teacher_id(before)
+    assert cell_id(after) != cell_id(before)
+
+
+def test_a_cell_without_a_teacher_does_not_depend_on_the_teachers_source():
+    cell = load_cell(overrides=["method=supervised", *BOTH]).cells[0].cell
+    assert [key for key in canonical(cell) if key.endswith(".source")] == ["student.network.source"]
+
+
+def test_in_a_package_the_neighbours_count_too():
+    write("lab/__init__.py", "")
+    write("lab/nets.py", NETWORK)
+    before = parts.source_sha256("lab.nets:Small")
+    write("lab/deep/other.py", "x = 1\n")
+    forget()
+    after = parts.source_sha256("lab.nets:Small")
+    assert after != before
+    write("lab/notes.txt", "no source")
+    forget()
+    assert parts.source_sha256("lab.nets:Small") == after
+
+
+def test_built_in_cells_are_what_they_were():
+    assert not load_cell().cells[0].cell.sources
+    assert not [key for key in canonical(load_cell().cells[0].cell) if "source" in key]
+
+
+def test_a_stored_sweep_keeps_the_source_that_it_was_made_with():
+    sweep = load_cell(overrides=BOTH)
+    document = json.loads(json.dumps(sweep_document(sweep)))
+    write("nets.py", NETWORK + "    # changed\n")
+    forget("nets")
+    restored = restore_sweep(document, where="plan.json")
+    assert restored == sweep
+    name, sha256 = next(iter(restored.cells[0].cell.own_parts.items()))
+    with pytest.raises(
+        InputError, match=r"^nets:Small: its source here is not the one of this configuration; "
+    ):
+        parts.check_source(name, sha256)
+
+
+# --- mistakes -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        (
+            "nots:Small",
+            "nots:Small: no module 'nots' in the working directory or on Python's path (PYTHONPATH)",
+        ),
+        ("nets.a:Small", "nets.a:Small: no module 'nets.a' in the working directory or on Python's path"),
+        ("nets:Smal", "nets:Smal: module nets has no 'Smal'"),
+        ("nets:Small.x", "'nets:Small.x': a part of your own is named package.module:name, such as"),
+        ("nets: Small", "'nets: Small': a part of your own is named package.module:name, such as"),
+        ("nets:", "'nets:': a part of your own is named package.module:name, such as"),
+        ("bad:Small", "bad:Small: its import fails: ZeroDivisionError: division by zero (bad.py:2)"),
+        ("syntax:Small", "syntax:Small: its import fails: SyntaxError: invalid syntax (syntax.py, line 1)"),
+        ("needs:Small", "needs:Small: its import fails: ModuleNotFoundError: No module named 'nothing_here'"),
+        ("odd:number", "odd:number: must be a class or a function; it is of type int"),
+        ("odd:Silent", "odd:Silent: a network needs the attribute widths, a tuple of the channels of each"),
+        ("odd:Listed", "odd:Listed: a network needs the attribute widths, a tuple of the channels of each"),
+        ("odd:Stemless", "odd:Stemless: a network needs the attribute stem_width, the channels of what"),
+    ],
+)
+def test_an_own_network_that_cannot_be_used_is_refused_in_one_line(name, problem):
+    write("bad.py", "x = 1\ny = 1 / 0\n")
+    write("syntax.py", "def f(:\n")
+    write("needs.py", "import nothing_here\n")
+    write(
+        "odd.py",
+        """\
+        number = 3
+        class Silent: pass
+        class Listed: widths, stem_width = [8, 16], 8
+        class Stemless: widths = (8, 16)
+        """,
+    )
+    (line,) = problems(overrides=[f"student.network={name}"])
+    assert line.startswith(problem)
+
+
+def test_an_own_data_set_that_cannot_be_found_is_refused_in_one_line():
+    (line,) = problems(dataset="sets:stripe")
+    assert line == "sets:stripe: module sets has no 'stripe'"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "problem"),
+    [
+        ("num_classes, in_channels", "classes", "cannot be built: TypeError: "),
+        ("class Small(nn.Module)", "class Small(dict)", "must give a torch.nn.Module; it gives a Small"),
+        ("3, padding=1, bias=False", "3, padding=1", "initialise: no rule for the parameters of Conv2d"),
+        ("first.relu()", "images", r"fails on images of shape \(2, 1, 6, 6\): RuntimeError: "),
+        ("return Features(", "return dict(", "must return hkrun.models.Features; it returns a dict"),
+        ("(first, second)", "(first,)", "widths names 2 stages; it returns 1"),
+        ("(8, 16)", "(8, 32)", r"descriptor of two images must have shape \(2, 32\); they have \(2, 16\)"),
+        ("stem=stem", "stem=None", r"stem .* \(2, 4, height, width\); it has none, being a NoneType"),
+        (
+            "(16, num_classes)",
+            "(16, 7)",
+            r"logits of two images must have shape \(2, 3\); they have \(2, 7\)",
+        ),
+    ],
+)
+def test_a_network_that_does_something_else_is_refused_before_anything_trains(old, new, problem):
+    text = textwrap.dedent(NETWORK)
+    assert old in text
+    write("nets.py", text.replace(old, new).replace("super().__init__()", "super().__init__()", 1))
+    with pytest.raises(InputError, match=f"nets:Small: {problem}"):
+        try_own("nets:Small", num_classes=3, image_shape=(1, 6, 6))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "error", "problem"),
+    [
+        ("return Dataset(", "return dict(", InputError, "must return hkrun.data.Dataset; it returns a dict"),
+        ("def stripes(data_dir)", "def stripes()", InputError, "fails: TypeError: "),
+        ('("plain", "striped")', '("plain",)', InputError, "1 classes; it must have two or more"),
+        ("% 2", "% 3", InputError, "train has labels outside 0 to 1"),
+        ("split(20)", "split(0)", InputError, "train has no images"),
+        (
+            "1, 6, 6, dtype",
+            "1, 6, size, dtype",
+            InputError,
+            r"images of train have shape \(1, 6, 20\), those of",
+        ),
+        (
+            "dtype=torch.uint8",
+            "",
+            InputError,
+            r"fails: ValueError: images must be torch.uint8 of shape \(N, C, H",
+        ),
+        (
+            "torch.arange(size) % 2",
+            "torch.zeros(size)",
+            InputError,
+            "fails: ValueError: labels must be torch.int64",
+        ),
+        ("labels = torch", "open('gone'); labels = torch", DataError, r"\[Errno 2\] No such file"),
+    ],
+)
+def test_an_unsound_own_data_set_is_refused_in_one_line(old, new, error, problem):
+    text = textwrap.dedent(DATA)
+    assert old in text
+    write("sets.py", text.replace(old, new))
+    with pytest.raises(error, match=f"sets:stripes: {problem}"):
+        load_dataset("sets:stripes")
