@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Protocol
 from hkrun.config import Cell, teacher_id
 from hkrun.errors import EXIT_DONE, EXIT_RUNS_FAILED, InputError, TrainingError
 from hkrun.parts import check_source, is_own
-from hkrun.plan import Plan, PlannedTeacher, make_plan, save_plan
+from hkrun.plan import Plan, make_plan, save_plan
 from hkrun.report import Summary, summarise
 from hkrun.report.renewal import renew_report
 from hkrun.spaces import Sweep, with_content
 from hkrun.store import Store, TeacherRecord
 
 if TYPE_CHECKING:
+    from hkrun.cluster import TaskResult
     from hkrun.data import Dataset, StreamedDataset
     from hkrun.tracking import Links, Mirror
     from hkrun.trial import Task
@@ -167,9 +168,7 @@ def train_teacher(
     if store.teacher(identity) is None:
         check_data(sweep, data_dir=data_dir, workers=workers)
         crew = _Crew(store, data_dir=data_dir, workers=workers, fail_fast=True, observer=observer)
-        problems = crew.train_teachers([PlannedTeacher(teacher_id=identity, cell=cell)])
-        if problems:
-            raise TrainingError("\n".join(problems))
+        crew.train_teacher(identity, cell)
     record = store.teacher(identity)
     assert record is not None, "a task that ended well leaves its record"
     return record
@@ -220,7 +219,7 @@ class _Crew:
         self._log_folder = _log_folder(store)
 
     def train(self, plan: Plan, mirror: "Mirror") -> list[str]:
-        """Trains a plan's teachers, then its runs.
+        """Trains a plan's runs, each once its teacher is trained; those that use none need not wait.
 
         Returns:
             What has no outcome and why, a line each.
@@ -228,22 +227,28 @@ class _Crew:
         Raises:
             TrainingError: Every run needs a teacher that could not be trained.
         """
-        problems = self.train_teachers(plan.teachers) if plan.teachers else []
-        packs = [
-            pack
-            for pack in plan.packs
-            if not pack.cell.uses_teacher or self._store.teacher(teacher_id(pack.cell)) is not None
-        ]
-        if not packs or (problems and self._fail_fast):
+        teachers = [self._task(teacher.cell, teacher.teacher_id, ()) for teacher in plan.teachers]
+        runs = [self._task(pack.cell, pack.cell_id, pack.seeds) for pack in plan.packs]
+        places = {task.cell_id: index for index, task in enumerate(teachers)}
+        needs = {
+            index: places[teacher_id(task.cell)]
+            for index, task in enumerate(runs, start=len(teachers))
+            if task.cell.uses_teacher and teacher_id(task.cell) in places
+        }
+        results, problems = self._run([*teachers, *runs], mirror=mirror, needs=needs)
+        if not any(result.begun for result in results[len(teachers) :]):
             raise TrainingError("\n".join(problems))
-        tasks = [self._task(pack.cell, pack.cell_id, pack.seeds) for pack in packs]
-        self._observer.entered("Training")
-        return problems + self._run(tasks, mirror)
+        return problems
 
-    def train_teachers(self, teachers: Sequence[PlannedTeacher]) -> list[str]:
-        """Trains teachers; returns why those that could not be trained could not, a line each."""
-        self._observer.entered("Training the teacher" if len(teachers) == 1 else "Training the teachers")
-        return self._run([self._task(teacher.cell, teacher.teacher_id, ()) for teacher in teachers], None)
+    def train_teacher(self, identity: str, cell: Cell) -> None:
+        """Trains one teacher.
+
+        Raises:
+            TrainingError: It failed or diverged.
+        """
+        _, problems = self._run([self._task(cell, identity, ())], mirror=None, needs={})
+        if problems:
+            raise TrainingError("\n".join(problems))
 
     def _task(self, cell: Cell, identity: str, seeds: tuple[int, ...]) -> "Task":
         from hkrun.trial import Task
@@ -259,18 +264,21 @@ class _Crew:
             world_size=self._workers,
         )
 
-    def _run(self, tasks: "Sequence[Task]", mirror: "Mirror | None") -> list[str]:
+    def _run(
+        self, tasks: "Sequence[Task]", *, mirror: "Mirror | None", needs: Mapping[int, int]
+    ) -> "tuple[list[TaskResult], list[str]]":
         from hkrun.cluster import run_tasks
 
         watch = _Watch(tasks, self._observer, mirror)
-        run_tasks(
+        results = run_tasks(
             tasks,
             workers=self._workers,
             observer=watch,
             fail_fast=self._fail_fast,
             log_folder=self._log_folder,
+            needs=needs,
         )
-        return watch.problems
+        return results, watch.problems
 
 
 class _Watch:
@@ -278,7 +286,9 @@ class _Watch:
 
     def __init__(self, tasks: "Sequence[Task]", observer: Observer, mirror: "Mirror | None") -> None:
         self._tasks, self._observer, self._mirror = tasks, observer, mirror
+        self._teachers_left = sum(not task.seeds for task in tasks)
         self.problems: list[str] = []
+        self._enter_stage()
 
     def started(self, index: int) -> None:
         self._observer.started(self._tasks[index])
@@ -288,16 +298,33 @@ class _Watch:
 
     def done(self, index: int, outcomes: Sequence[Mapping[str, object]]) -> None:
         task = self._tasks[index]
-        for outcome in outcomes:
-            if outcome["seed"] is None and outcome["status"] != "finished":
-                self.problems.append(f"teacher {task.cell_id}: {outcome['message']}")
-            if self._mirror is not None:
-                self._mirror.run_done(task.cell_id, int(str(outcome["seed"])))
+        if not task.seeds:
+            self.problems += [
+                f"teacher {task.cell_id}: {outcome['message']}"
+                for outcome in outcomes
+                if outcome["status"] != "finished"
+            ]
+        elif self._mirror is not None:
+            for seed in task.seeds:
+                self._mirror.run_done(task.cell_id, seed)
         self._observer.ended(task, outcomes)
+        self._teacher_over(task)
 
     def failed(self, index: int, message: str) -> None:
-        self.problems.append(f"{self._tasks[index].name}: {message}")
-        self._observer.failed(self._tasks[index], message)
+        task = self._tasks[index]
+        self.problems.append(f"{task.name}: {message}")
+        self._observer.failed(task, message)
+        self._teacher_over(task)
+
+    def _teacher_over(self, task: "Task") -> None:
+        if not task.seeds:
+            self._teachers_left -= 1
+            if not self._teachers_left:
+                self._enter_stage()
+
+    def _enter_stage(self) -> None:
+        what = {0: "Training", 1: "Training the teacher"}.get(self._teachers_left, "Training the teachers")
+        self._observer.entered(what)
 
 
 def _fix_content(sweep: Sweep, data_dir: Path | None) -> Sweep:

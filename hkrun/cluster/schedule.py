@@ -35,6 +35,16 @@ class TaskResult:
         """Whether it could not return, or one of its runs failed. Divergence is a result."""
         return self.error is not None or any(run["status"] == "failed" for run in self.outcomes or ())
 
+    @property
+    def begun(self) -> bool:
+        """Whether it came to anything; not so if it was stopped or left out."""
+        return self.outcomes is not None or self.error is not None
+
+    @property
+    def complete(self) -> bool:
+        """Whether it returned and all that it was to train is trained: others may build on it."""
+        return self.outcomes is not None and all(run["status"] == "finished" for run in self.outcomes)
+
 
 class Schedule:
     """The state of a list of tasks, each known by its index.
@@ -43,15 +53,24 @@ class Schedule:
         num_tasks: How many there are.
         slots: How many run at once.
         fail_fast: Whether the first failed result ends everything.
+        needs: For a task that builds on another one's result, that one's index. It is left out, with an empty
+            result, unless the other one is complete.
         clock: Seconds that only grow.
     """
 
     def __init__(
-        self, num_tasks: int, *, slots: int, fail_fast: bool, clock: Callable[[], float] = time.monotonic
+        self,
+        num_tasks: int,
+        *,
+        slots: int,
+        fail_fast: bool,
+        needs: Mapping[int, int] | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._num_tasks = num_tasks
         self._slots = slots
         self._fail_fast = fail_fast
+        self._needs = dict(needs or {})
         self._clock = clock
         self._fresh = deque(range(num_tasks))
         self._resting: dict[int, float] = {}  # tasks to be tried again, and when
@@ -66,19 +85,27 @@ class Schedule:
         return self._failed_fast or len(self._results) == self._num_tasks
 
     def take(self) -> int | None:
-        """Takes the task that starts now, or None: those that are tried again first, as they have begun."""
+        """Takes the task that starts now, or None: those that are tried again first, as they have begun.
+
+        A task that needs another one waits for it; those behind it do not.
+        """
         if self.finished or len(self._running) >= self._slots:
             return None
         now = self._clock()
         index = next((index for index, start in self._resting.items() if start <= now), None)
         if index is not None:
             del self._resting[index]
-        elif self._fresh:
-            index = self._fresh.popleft()
         else:
-            return None
+            index = next((index for index in self._fresh if self._may_begin(index)), None)
+            if index is None:
+                return None
+            self._fresh.remove(index)
         self._running.add(index)
         return index
+
+    def _may_begin(self, index: int) -> bool:
+        need = self._needs.get(index)
+        return need is None or need in self._results
 
     def retries(self, index: int) -> int:
         """How often a task has been tried again so far."""
@@ -130,5 +157,9 @@ class Schedule:
 
     def _end(self, index: int, result: TaskResult) -> TaskResult:
         self._results[index] = result
-        self._failed_fast |= self._fail_fast and result.failed
+        left_out = [] if result.complete else [task for task, need in self._needs.items() if need == index]
+        for task in left_out:
+            self._fresh.remove(task)
+            self._results[task] = TaskResult()
+        self._failed_fast |= self._fail_fast and (result.failed or bool(left_out))
         return result

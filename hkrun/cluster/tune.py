@@ -44,7 +44,7 @@ class Observer(Protocol):
     """Who watches the tasks; called in the driver, one call at a time.
 
     Each task is started once (a task that is tried again is not started again), and is done or failed once
-    unless everything was stopped.
+    unless everything was stopped. A task that is left out is neither.
     """
 
     def started(self, index: int) -> None:
@@ -67,9 +67,10 @@ def run_tasks(
     observer: Observer,
     fail_fast: bool,
     log_folder: Path,
+    needs: Mapping[int, int] | None = None,
     function: Function = run_task,
 ) -> list[TaskResult]:
-    """Runs every task once, as many at a time as fit.
+    """Runs every task once, as many at a time as fit, all under one start of Ray.
 
     A function that raises is at fault itself, and is not called again. A process that dies is replaced twice,
     and the function called again with the same task: it finds its own checkpoints.
@@ -81,10 +82,12 @@ def run_tasks(
         observer: Who is told. What it raises is logged and forgotten.
         fail_fast: Whether the first failed result stops everything.
         log_folder: Where Ray and the tasks write what they have to say.
+        needs: For a task that builds on another one's result, that one's index: it waits for it, and is left
+            out unless all of the other one's outcomes are "finished".
         function: What is called with each task; must be importable by other processes.
 
     Returns:
-        A result per task, in order; an empty one for a task that `fail_fast` stopped or left out.
+        A result per task, in order; an empty one for a task that was stopped or left out.
 
     Raises:
         ResourceError: Not one task fits on the machine or cluster. Nothing was started.
@@ -97,7 +100,7 @@ def run_tasks(
     log_folder = log_folder.absolute()
     try:
         with ray_running(request, log_folder=log_folder) as running:
-            schedule = Schedule(len(tasks), slots=running.slots, fail_fast=fail_fast)
+            schedule = Schedule(len(tasks), slots=running.slots, fail_fast=fail_fast, needs=needs)
             callbacks: list[tune.Callback] = [_Watch(schedule, observer, log_folder=log_folder, tasks=tasks)]
             if workers > 1:
                 callbacks.append(_Reclaim())

@@ -137,3 +137,38 @@ def test_without_fail_fast_a_failure_ends_nothing():
     schedule.release(0)
     assert schedule.take() == 1
     assert not schedule.finished
+
+
+def test_a_task_waits_for_the_one_it_needs_and_holds_up_nobody():
+    schedule = Schedule(4, slots=2, fail_fast=False, needs={1: 0, 2: 0})
+    assert [schedule.take(), schedule.take()] == [0, 3]
+    schedule.returned(3, FINISHED)
+    schedule.release(3)
+    assert schedule.take() is None
+    schedule.died(0, "killed")
+    schedule.release(0)
+    assert schedule.take() is None  # not even while the one it needs rests
+    schedule.returned(0, FINISHED)
+    assert [schedule.take(), schedule.take()] == [1, 2]
+
+
+@pytest.mark.parametrize("fail_fast", [False, True])
+@pytest.mark.parametrize(
+    "end",
+    [
+        lambda schedule: schedule.returned(0, DIVERGED),
+        lambda schedule: schedule.raised(0, "boom"),
+        lambda schedule: schedule.stopped(0),
+    ],
+    ids=["diverged", "raised", "stopped"],
+)
+def test_what_needs_a_task_that_is_not_complete_is_left_out(end, fail_fast):
+    schedule = Schedule(4, slots=1, fail_fast=fail_fast, needs={1: 0, 2: 0})
+    schedule.take()
+    end(schedule)
+    schedule.release(0)
+    assert schedule.take() == (None if fail_fast else 3)
+    if not fail_fast:
+        schedule.returned(3, FINISHED)
+    assert schedule.finished
+    assert [result.begun for result in schedule.results()[1:]] == [False, False, not fail_fast]

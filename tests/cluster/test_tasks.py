@@ -13,12 +13,13 @@ from hkrun.errors import ResourceError
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 
 
-def run_fakes(tasks, observer, folder, *, workers=1, fail_fast=False):
+def run_fakes(tasks, observer, folder, *, workers=1, fail_fast=False, needs=None):
     return run_tasks(
         tasks,
         workers=workers,
         observer=observer,
         fail_fast=fail_fast,
+        needs=needs,
         log_folder=folder / "logs",
         function=run,
     )
@@ -56,6 +57,15 @@ def test_fewer_processes_than_tasks_do_them_all(joined, observer, tmp_path):
     results = run_fakes([FakeTask(name=f"t{index}") for index in range(12)], observer, tmp_path)
     processes = {result.outcomes[0]["pid"] for result in results}
     assert len(processes) <= 2
+
+
+def test_what_needs_a_task_follows_it_in_a_process_that_is_there(joined, observer, tmp_path):
+    tasks = [FakeTask(name=f"t{index}", does="fail" if index == 1 else "finish") for index in range(5)]
+    results = run_fakes(tasks, observer, tmp_path, needs={2: 0, 3: 0, 4: 1})
+    assert [result.begun for result in results] == [True, True, True, True, False]
+    assert observer.of(4) == []
+    assert observer.events.index(("done", 0)) < observer.events.index(("started", 2))
+    assert len({results[index].outcomes[0]["pid"] for index in (0, 2, 3)}) <= 2
 
 
 def test_fail_fast_stops_what_runs_and_starts_nothing_more(joined, observer, tmp_path):
