@@ -314,3 +314,17 @@ def test_an_unsound_own_data_set_is_refused_in_one_line(old, new, error, problem
     write("sets.py", text.replace(old, new))
     with pytest.raises(error, match=f"sets:stripes: {problem}"):
         load_dataset("sets:stripes")
+
+
+# --- the page that describes them ---------------------------------------------------------------------------
+
+
+def test_the_examples_in_the_docs_work():
+    text = (Path(__file__).parents[1] / "docs" / "own-parts.md").read_text(encoding="utf-8")
+    network, data = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    write("mynets.py", network)
+    write("mydata.py", data)
+    dataset = load_dataset("mydata:stripes")
+    try_own("mynets:SmallNet", num_classes=dataset.num_classes, image_shape=dataset.image_shape(0))
+    names = ["student.network=mynets:SmallNet", "teacher.network=mynets:SmallNet"]
+    assert load_cell(dataset="mydata:stripes", overrides=names).cells

@@ -206,3 +206,14 @@ def test_every_space_opens_with_question_command_cost_and_expected_result_all_la
 def test_the_cost_in_a_header_is_that_of_the_runs_that_the_space_plans(space):
     num_runs = make_plan(load_sweep(space), None).num_runs
     assert header(space)["Cost"].startswith(f"{num_runs} runs")
+
+
+def test_the_search_space_in_the_docs_is_one(tmp_path):
+    text = (REPOSITORY / "docs" / "search-spaces.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```toml\n(.*?)```", text, re.DOTALL)
+    whole, axes = blocks[0], next(block for block in blocks if '"center"' in block)
+    (tmp_path / "mine.toml").write_text(whole)
+    assert [named.name for named in load_sweep("mine.toml").cells] == ["sum", "avg"]
+    (tmp_path / "curves.toml").write_text('dataset = "digits"\nseeds = 5\n' + axes)
+    sweep = load_sweep("curves.toml")
+    assert (len(sweep.cells), len(set(configurations(sweep).values()))) == (1 + 3 + 9, 9)
