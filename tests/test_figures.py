@@ -9,7 +9,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 
 from hkrun import figures
-from hkrun.figures import CellCurves, PairedDifferences
+from hkrun.figures import CellCurves, PairedDifferences, style
+from hkrun.figures import errors as labels
 
 NAMES = [
     *("supervised learning", "L_b", "L_b + L_is [hierarchical]", "L_b + L_is [original]"),
@@ -169,7 +170,7 @@ def test_the_axis_is_logarithmic_only_where_errors_span_much_and_none_is_zero():
 
 
 def test_twelve_cells_differ_without_colour():
-    strokes = [figures._stroke(index) for index in range(12)]
+    strokes = [style.stroke_of(index) for index in range(12)]
     assert len({(str(stroke["linestyle"]), stroke["marker"]) for stroke in strokes}) == 12
 
 
@@ -178,9 +179,9 @@ def test_the_first_four_cells_rise_in_lightness():
         linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in to_rgb(color)]
         return 116 * float(np.cbrt(np.dot(linear, (0.2126, 0.7152, 0.0722)))) - 16
 
-    steps = np.diff([lightness(color) for color in figures.COLORS[:4]])
+    steps = np.diff([lightness(color) for color in style.COLORS[:4]])
     assert steps.min() > 9
-    assert lightness(figures.COLORS[3]) < 70  # and still stands out from white
+    assert lightness(style.COLORS[3]) < 70  # and still stands out from white
 
 
 @pytest.mark.parametrize(
@@ -218,7 +219,7 @@ def test_any_name_can_be_drawn(name):
     ],
 )
 def test_labels_move_apart_as_little_as_possible(centres, places):
-    assert figures._spread(centres, [0.1] * len(centres)) == pytest.approx(places)
+    assert labels._spread(centres, [0.1] * len(centres)) == pytest.approx(places)
 
 
 def test_ranges_are_the_largest_minus_the_smallest_error_of_the_window():

@@ -7,120 +7,43 @@ import re
 import statistics
 
 import numpy as np
-import pyarrow as pa
 import pytest
 import scipy.stats
+from report_example import (
+    EPOCHS,
+    HASH,
+    TEST_IMAGES,
+    WEIGHTS,
+    WINDOW,
+    fill,
+    make_cell,
+    make_errors,
+    make_sweep,
+    put_levels,
+    put_run,
+    put_teacher,
+)
 from rich.console import Console
 
 from hkrun import stats
-from hkrun.config import canonical_json, cell_from_values, cell_id, teacher_id
+from hkrun.config import cell_id
 from hkrun.errors import StoreError
-from hkrun.report import load_published, print_summary, render_report, summarise, wording, write_report
-from hkrun.spaces import NamedCell, Recipe, Sweep, load_cell
-from hkrun.store import Record, TeacherRecord, open_store
-
-TEST_IMAGES = 1197
-EPOCHS, WINDOW = 8, 5
-HASH = "ab" * 32
-WEIGHTS = {
-    "L_b": (0.0, 0.0),
-    "L_b + L_is": (0.0, 1.0),
-    "L_b + L_adv": (1.0, 0.0),
-    "L_b + L_adv + L_is": (1.0, 1.0),
-}
+from hkrun.report import (
+    load_published,
+    print_summary,
+    render_report,
+    summarise,
+    summary_document,
+    wording,
+    write_report,
+)
+from hkrun.spaces import NamedCell, load_cell
+from hkrun.store import open_store
 
 
 @pytest.fixture
 def store(tmp_path):
     return open_store(tmp_path / "store")
-
-
-def make_cell(lambda_2, lambda_3, **values):
-    return cell_from_values(
-        {"student.epochs": EPOCHS, "loss.lambda_2": lambda_2, "loss.lambda_3": lambda_3, **values}
-    )
-
-
-def make_sweep(names=tuple(WEIGHTS), *, num_seeds=6, **changes):
-    cells = tuple(NamedCell(name=name, cell=make_cell(*WEIGHTS[name])) for name in names)
-    recipe = Recipe(dataset="digits", window=WINDOW, cell=cells[0].cell, evidence={})
-    values = {
-        "name": "stability",
-        "title": "Convergence stability",
-        "question": "Does it help?",
-        "dataset": "digits",
-        "seeds": tuple(range(num_seeds)),
-        "reference": names[0],
-        "cells": cells,
-        "window": WINDOW,
-        "ddof": 0,
-        "published": ("table5",),
-        "recipe": recipe,
-        "source": "search_spaces/stability.toml",
-    }
-    return Sweep(**{**values, **changes})
-
-
-def make_errors(name, seed, *, epochs=EPOCHS, level=40, jitter=6):
-    """Wrong images of TEST_IMAGES, in percent: better with more terms in the loss, by 4 images each."""
-    generator = np.random.default_rng([seed, len(name)])
-    terms = name.count("+")
-    wrong = (
-        200 // np.arange(1, epochs + 1) + level - 4 * terms + generator.integers(0, jitter, epochs) + seed % 3
-    )
-    return [100.0 * int(count) / TEST_IMAGES for count in wrong]
-
-
-def put_run(store, named, seed, errors=None, **changes):
-    """Puts a run; a status other than finished has no error of its last epoch."""
-    errors = make_errors(named.name, seed, epochs=named.cell.student.epochs) if errors is None else errors
-    finished = changes.get("status", "finished") == "finished"
-    identity = cell_id(named.cell)
-    store.put_cell(identity, canonical_json(named.cell))
-    taught = named.cell.uses_teacher
-    values = {
-        "cell_id": identity,
-        "seed": seed,
-        "status": "finished",
-        "epochs": len(errors),
-        "error_last_pct": errors[-1] if finished else None,
-        "error_best_pct": min(errors) if finished else None,
-        "teacher_id": teacher_id(named.cell) if taught else None,
-        "teacher_hash": HASH if taught else None,
-        "device": "cpu x86_64",
-        "threads": 1,
-        "started_at": 1_760_000_000.0 + 60 * seed,
-        "pack": (seed,),
-        "versions": {"hkrun": "0.1.0", "torch": "2.15.0"},
-        "timings": {"total": 10.0, "epochs": 9.0},
-    }
-    curves = pa.table({"epoch": range(1, len(errors) + 1), "error_pct": errors}) if errors else None
-    store.put_run(Record(**{**values, **changes}), curves=curves, student=None)
-
-
-def put_teacher(store, cell, **changes):
-    values = {
-        "teacher_id": teacher_id(cell),
-        "teacher_hash": HASH,
-        "error_pct": 2.1,
-        "train_error_pct": 0.0,
-        "config": {"teacher.network": "preact-20-w32"},
-        "epochs": 60,
-        "device": "cpu x86_64",
-        "threads": 1,
-        "started_at": 1_760_000_000.0,
-        "timings": {"total": 30.0},
-    }
-    store.put_teacher(
-        TeacherRecord(**{**values, **changes}), weights=b"weights", curves=pa.table({"epoch": [1]})
-    )
-
-
-def fill(store, sweep, *, without=()):
-    for named in sweep.cells:
-        for seed in sweep.seeds:
-            if (named.name, seed) not in without:
-                put_run(store, named, seed)
 
 
 def print_plainly(summary, *, terminal=False, width=100):
@@ -143,7 +66,7 @@ def test_the_document_has_the_shape_of_the_contract(store):
     sweep = make_sweep()
     fill(store, sweep)
     put_teacher(store, sweep.cells[0].cell)
-    document = json.loads(json.dumps(summarise(sweep, store).document(), allow_nan=False))
+    document = json.loads(json.dumps(summary_document(summarise(sweep, store)), allow_nan=False))
     extra = {"stability_comparisons", "claims", "warnings"}
     assert document.keys() == {"sweep", "store", "dataset", "teacher", "cells", "comparisons"} | extra
     assert (document["sweep"], document["store"], document["dataset"]) == ("stability", store.uri, "digits")
@@ -161,14 +84,16 @@ def test_the_document_has_the_shape_of_the_contract(store):
             *("s", "ddof", "s_ddof1", "window", "runs", "mean_range", "within_run_sd", "ci95", "quantum_pct")
         }
     for comparison in document["comparisons"] + document["stability_comparisons"]:
-        assert comparison.keys() == {"cell", "reference", "difference", "ci95", "p", "p_holm", "n"}
+        assert comparison.keys() == {
+            *("cell", "reference", "difference", "ci95", "p", "p_holm", "n", "d_z", "d_z_ci95")
+        }
     assert [comparison["cell"] for comparison in document["comparisons"]] == list(WEIGHTS)[1:]
 
 
 def test_errors_and_stability_agree_with_an_independent_computation(store):
     sweep = make_sweep()
     fill(store, sweep)
-    for cell in summarise(sweep, store).document()["cells"]:
+    for cell in summary_document(summarise(sweep, store))["cells"]:
         curves = [make_errors(cell["name"], seed) for seed in sweep.seeds]
         for key, errors in (
             ("error_last", [curve[-1] for curve in curves]),
@@ -194,7 +119,7 @@ def test_errors_and_stability_agree_with_an_independent_computation(store):
 def test_differences_are_paired_on_common_seeds_and_corrected_over_the_table(store):
     sweep = make_sweep()
     fill(store, sweep, without={("L_b", 4), ("L_b + L_is", 1)})
-    comparisons = summarise(sweep, store).document()["comparisons"]
+    comparisons = summary_document(summarise(sweep, store))["comparisons"]
     raw = []
     for comparison in comparisons:
         seeds = [seed for seed in range(6) if seed != 4 and (comparison["cell"], seed) != ("L_b + L_is", 1)]
@@ -225,7 +150,7 @@ def test_only_finished_runs_are_data_and_the_others_are_listed_by_seed(store):
     put_run(store, other, 1, errors=[90.0, 91.0], status="diverged", diverged_epoch=3)
     put_run(store, other, 2, errors=[], status="diverged", diverged_epoch=1)
     put_run(store, other, 3, errors=[80.0], status="failed", traceback="ValueError: no")
-    cell = summarise(sweep, store).document()["cells"][1]
+    cell = summary_document(summarise(sweep, store))["cells"][1]
     assert cell["seeds"] == [0, 4]
     assert (cell["failed"], cell["diverged"], cell["missing"]) == ([3], [1, 2], [5])
     assert cell["error_last"]["n"] == 2
@@ -237,7 +162,7 @@ def test_only_finished_runs_are_data_and_the_others_are_listed_by_seed(store):
 
 def test_runs_with_other_seeds_in_the_store_are_not_the_sweeps(store):
     fill(store, make_sweep(num_seeds=6))
-    cell = summarise(make_sweep(num_seeds=3), store).document()["cells"][0]
+    cell = summary_document(summarise(make_sweep(num_seeds=3), store))["cells"][0]
     assert cell["seeds"] == [0, 1, 2]
     assert cell["missing"] == []
 
@@ -253,7 +178,7 @@ def test_runs_with_other_seeds_in_the_store_are_not_the_sweeps(store):
 def test_an_undefined_s_is_null_with_its_reason(store, num_seeds, window, reason):
     fill(store, make_sweep(num_seeds=num_seeds))
     summary = summarise(make_sweep(num_seeds=3, window=window), store)
-    document = summary.document()
+    document = summary_document(summary)
     for cell in document["cells"]:
         found = cell["stability"]
         assert (found["s"], found["s_ddof1"], found["mean_range"], found["ci95"]) == (None,) * 4
@@ -267,8 +192,8 @@ def test_an_undefined_s_is_null_with_its_reason(store, num_seeds, window, reason
 def test_errors_without_runs_are_null_and_not_zero(store):
     summary = summarise(make_sweep(), store)
     nothing = {"mean": None, "sd": None, "n": 0, "ci95": None}
-    assert summary.document()["cells"][0]["error_last"] == nothing
-    assert summary.document()["comparisons"] == []
+    assert summary_document(summary)["cells"][0]["error_last"] == nothing
+    assert summary_document(summary)["comparisons"] == []
     assert summary.quantum_pct is None
     assert "No run has finished yet" in render_report(summary)["report.md"].decode()
 
@@ -286,10 +211,12 @@ def test_s_is_compared_on_the_seeds_that_both_cells_finished_only(store):
     assert [comparison.value, comparison.reference_value] == pytest.approx(expected, abs=1e-12)
     assert comparison.n == 5
     assert warnings_about(summary, "Do not compare the S of the table")
-    # Beside the paper, S of seven runs and of six stand without their ratio.
-    row = re.search(r"\| L_b \+ L_is \| ([^|]*) \| 0.0022 \(", render_report(summary)["report.md"].decode())
-    assert row is not None
-    assert "%" not in row[1]
+    # Beside the paper, the ratio is that of the two S over the common seeds, not of those in the rows.
+    (row,) = re.findall(r"\| L_b \+ L_is \| .* \| 0.0022 \(", render_report(summary)["report.md"].decode())
+    ratio = f"{100 * (comparison.value / comparison.reference_value - 1):+.0f} %".replace(
+        "-", "\N{MINUS SIGN}"
+    )
+    assert row.split(" | ")[4] == ratio
 
 
 def test_two_names_of_one_configuration_are_one_test(store):
@@ -311,7 +238,7 @@ def test_the_same_runs_give_the_same_report(store):
     sweep = make_sweep(num_seeds=16)
     fill(store, sweep)
     first, second = summarise(sweep, store), summarise(sweep, store)
-    assert first.document() == second.document()
+    assert summary_document(first) == summary_document(second)
     assert render_report(first) == render_report(second)
 
 
@@ -386,7 +313,7 @@ def test_the_student_alone_is_known_from_the_recipe_where_it_is_the_recipes_stud
     known = dataclasses.replace(sweep, recipe=dataclasses.replace(sweep.recipe, evidence=evidence))
     put_teacher(store, sweep.cells[0].cell)
     (warning,) = warnings_about(summarise(known, store), "trained alone")
-    assert "(1.90 %, measured (2026-01-02, this machine), recipe of digits)" in warning
+    assert "(1.90 %, measured, 2026-01-02, this machine; recipe of digits)" in warning
     longer = make_cell(0.0, 0.0, **{"student.epochs": 9})
     other = dataclasses.replace(known, recipe=dataclasses.replace(known.recipe, cell=longer))
     assert not warnings_about(summarise(other, store), "trained alone")
@@ -433,7 +360,7 @@ def test_the_error_of_another_teacher_is_not_shown_as_the_runs_own(store):
     fill(store, sweep)
     put_teacher(store, sweep.cells[0].cell, teacher_hash="cd" * 32)
     summary = summarise(sweep, store)
-    assert summary.document()["teacher"] == {"hash": HASH, "error_pct": None}
+    assert summary_document(summary)["teacher"] == {"hash": HASH, "error_pct": None}
     assert warnings_about(summary, "no longer in the store")
 
 
@@ -441,7 +368,7 @@ def test_a_sweep_without_a_teacher_has_none(store):
     alone = NamedCell(name="alone", cell=dataclasses.replace(make_cell(0, 0), method="supervised"))
     sweep = make_sweep(cells=(alone,), reference=None, published=())
     fill(store, sweep)
-    assert summarise(sweep, store).document()["teacher"] is None
+    assert summary_document(summarise(sweep, store))["teacher"] is None
 
 
 # --- warnings -----------------------------------------------------------------------------------------------
@@ -509,15 +436,7 @@ def test_alarms_of_the_same_kind_are_one_warning(store):
 # --- the paper ----------------------------------------------------------------------------------------------
 
 
-def put_levels(store, sweep, levels):
-    """Runs whose error is a constant number of wrong images, plus the seed's own."""
-    for named in sweep.cells:
-        for seed in sweep.seeds:
-            error = 100 * (levels[named.name] + seed % 4) / TEST_IMAGES
-            put_run(store, named, seed, errors=[error] * EPOCHS)
-
-
-def test_claims_are_supported_contradicted_or_left_open(store):
+def test_claims_are_reproduced_contradicted_or_left_open(store):
     names = ["L_b", "L_b + L_is", "L_b + L_adv", "L_b + L_adv + L_is"]
     sweep = make_sweep(names, num_seeds=12, published=("table4",))
     put_levels(store, sweep, dict(zip(names, (60, 50, 40, 40), strict=True)))
@@ -529,7 +448,7 @@ def test_claims_are_supported_contradicted_or_left_open(store):
     }
     put_levels(store, sweep, dict(zip(names, (60, 40, 50, 30), strict=True)))
     verdicts = {verdict.claim.id: verdict.outcome for verdict in summarise(sweep, store).verdicts}
-    assert verdicts["is-beats-adv"] == verdicts["all-terms-best"] == "supported"
+    assert verdicts["is-beats-adv"] == verdicts["all-terms-best"] == "reproduced"
 
 
 def test_the_published_figures_bear_out_the_published_claims():
@@ -563,11 +482,20 @@ def test_published_figures_stand_in_columns_of_their_own_data(store):
     put_levels(store, sweep, {"L_b": 60, "L_b + L_is": 48})
     text = render_report(summarise(sweep, store))["report.md"].decode()
     rows = [[field.strip() for field in line.split("|")[1:-1]] for line in text.splitlines() if "|" in line]
-    data = ("digits, measured here", "CIFAR-10, published", "CIFAR-100, published")
-    assert ["Row", *(f"{column} (error, %)" for column in data)] in rows
+    assert [
+        *("Row", "n, digits", "Error (%), digits", "sd", "minus L_b (pp)", "p, Holm", r"d_z \[95 %\]"),
+        *("Published, CIFAR-10", "Published, CIFAR-100"),
+    ] in rows
     minus = "\N{MINUS SIGN}"
-    assert ["L_b + L_is", f"4.11 ({minus}1.00)", f"7.51 ({minus}0.68)", f"31.86 ({minus}0.74)"] in rows
-    assert ["supervised learning (cited there)", "not run here", "8.58 (+0.39)", "33.36 (+0.76)"] in rows
+    found = {row[0]: row for row in rows if "8.19" in row or "7.51" in row[-2] or "8.58" in row[-2]}
+    row = found["L_b + L_is"]
+    assert (row[1], row[2].split(" ")[0], row[4].split(" ")[0]) == ("6", "4.11", f"**{minus}1.00")
+    assert row[-2:] == [f"7.51 ({minus}0.68)", f"31.86 ({minus}0.74)"]
+    dash = "\N{EN DASH}"
+    assert found["supervised learning (cited)"] == [
+        *("supervised learning (cited)", "not run here", dash, dash, dash, "", ""),
+        *("8.58 (+0.39)", "33.36 (+0.76)"),
+    ]
 
 
 # --- the terminal -------------------------------------------------------------------------------------------
@@ -720,7 +648,7 @@ def test_markdown_tables_have_as_many_fields_as_columns_and_its_figures_exist(st
         for inside, block in itertools.groupby(text.splitlines(), lambda line: line[:1] == "|")
         if inside
     ]
-    assert len(blocks) == 10
+    assert len(blocks) == 11
     for block in blocks:
         assert len({len(re.findall(r"(?<!\\)\|", row)) for row in block}) == 1
         assert re.fullmatch(r"\|( -+:? \|)+", block[1])

@@ -42,14 +42,14 @@ def report(invocation: Invocation, *, name: str, dataset: str | None) -> int:
 
     Nothing is trained: what is missing is named. Works while the sweep is running, and without its file.
     """
-    from hkrun.report import print_summary, summarise, write_report
+    from hkrun.report import print_summary, summarise, summary_document, write_report
 
     store = invocation.open_store(create=False)
     stored = find_plan(store, name, dataset)
     summary = summarise(stored.sweep, store, world_size=stored.workers)
     paths = write_report(summary, store)
     if invocation.as_json:
-        invocation.print_document({**summary.document(), "mlflow": _find_in_mlflow(stored.sweep, store)})
+        invocation.print_document({**summary_document(summary), "mlflow": _find_in_mlflow(stored.sweep, store)})
     else:
         print_summary(summary, invocation.results)
         invocation.say(f"\nReport   {paths['report.html']}")

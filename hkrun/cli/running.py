@@ -261,8 +261,10 @@ def _open_store(invocation: Invocation, loaded: "Sweep", *, workers: int) -> "St
 
 def _outcome_document(outcome: "Outcome") -> dict[str, object]:
     """What `sweep --json` prints: the summary, and where MLflow has it."""
+    from hkrun.report import summary_document
+
     mlflow = links_document(outcome.links) if outcome.links is not None else None
-    return {**outcome.summary.document(), "mlflow": mlflow}
+    return {**summary_document(outcome.summary), "mlflow": mlflow}
 
 
 def _print_ways_on(invocation: Invocation, outcome: "Outcome", store: str) -> None:

@@ -1,15 +1,22 @@
-"""The report of a sweep: its results as numbers, in the terminal, as HTML and as Markdown.
+"""The report of a sweep: its results as numbers, in the terminal, as HTML, Markdown, LaTeX, CSV and JSON.
 
-published.py   what the paper published, and its claims
-summary.py     what a report says, as data, and its JSON
-reading.py     from the store to a summary
-wording.py     numbers as people read them; warnings and findings
-terminal.py    the table in the terminal
-tables.py      the tables of the files, as rows of text
-documents.py   the files
+published.py      what the paper published, and its claims
+summary.py        what a report says, as data
+reading.py        from the store to a summary
+comparing.py      paired comparisons, corrected within a family
+claims.py         the verdicts on the paper's claims, and what would decide them
+paper.py          the paper's tables beside what was measured
+scans.py          the curves and grids of a search space with axes
+wording.py        numbers as people read them; warnings and findings
+tables.py         a table as rows of text; result_tables.py, paper_tables.py, run_tables.py fill them
+drawing.py        the figures
+documents.py      the files, from the templates; latex.py escapes
+json_document.py  the document for scripts
+terminal.py       the table in the terminal
 """
 
 from hkrun.report.documents import render_report, write_report
+from hkrun.report.json_document import summary_document
 from hkrun.report.published import Claim, Published, PublishedRow, PublishedTable, load_published
 from hkrun.report.reading import summarise
 from hkrun.report.summary import CellSummary, Comparison, Summary, Teacher, Verdict
@@ -29,5 +36,6 @@ __all__ = [
     "print_summary",
     "render_report",
     "summarise",
+    "summary_document",
     "write_report",
 ]

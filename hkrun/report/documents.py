@@ -1,60 +1,86 @@
-"""The report as files: HTML that needs nothing beside it, Markdown, and the figures."""
+"""The report as files: HTML that needs nothing beside it, Markdown, LaTeX, CSV, and the figures."""
 
-import base64
-import json
+import csv
+import io
 import re
 import shlex
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import jinja2
-import matplotlib.figure
 from markupsafe import Markup, escape
 
 from hkrun import figures, stats
-from hkrun.config import Value, cell_id, cell_values
-from hkrun.report import tables
-from hkrun.report.summary import Summary
+from hkrun.report import drawing, latex, paper_tables, result_tables, run_tables
+from hkrun.report.summary import PaperTable, Summary
+from hkrun.report.tables import Table
 from hkrun.report.wording import count, describe_teacher, digits, duration, write_findings
 from hkrun.store import Store
 
 _MARKDOWN = re.compile(r"([\\`*<>|\[\]$#~])")
+_TEMPLATES = ("report.html", "report.md", "report.tex")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Figure:
-    """A figure of the report: its file's name without ending, what it shows, and its two forms."""
+class PaperSection:
+    """What the report says of one published table."""
 
-    name: str
-    caption: str
-    svg: bytes
-    png: bytes
-
-    @property
-    def uri(self) -> str:
-        """The figure as an address that holds it."""
-        return "data:image/svg+xml;base64," + base64.b64encode(self.svg).decode()
+    title: str
+    columns: str
+    reference: str
+    table: Table
+    marks: str
 
 
 def write_report(summary: Summary, store: Store) -> dict[str, str]:
     """Writes the report into the sweep's folder of the store, beside what else is there.
+
+    Nothing is written where the folder holds this very report already.
 
     Returns:
         Where each file is, by name: a path on a local store, else a URI.
     """
     files = render_report(summary)
     folder = store.sweep_folder(summary.sweep.name, summary.sweep.dataset)
-    store.commit(folder, files, keep=[name for name in store.names(folder) if name not in files])
+    there = store.names(folder)
+    if any(name not in there or store.read(folder, name) != content for name, content in files.items()):
+        store.commit(folder, files, keep=[name for name in there if name not in files])
     place = str(store.local_path / folder) if store.local_path else f"{store.place}/{folder}"
     return {name: f"{place}/{name}" for name in files}
 
 
 def render_report(summary: Summary) -> dict[str, bytes]:
-    """The report's files by name: report.html, report.md, and each figure as .png and .svg.
+    """The report's files by name: report.html, .md, .tex and .csv, and each figure as .png and .svg.
 
-    The same summary gives the same bytes.
+    All forms hold the same tables. The same summary gives the same bytes.
     """
-    drawn = _draw(summary)
+    drawn = drawing.draw_figures(summary)
+    content = _gather(summary)
+    files = {
+        name: _environment(name).get_template(name).render(content | {"figures": drawn}).encode()
+        for name in _TEMPLATES
+    }
+    files["report.csv"] = _write_csv(content)
+    for figure in drawn.values():
+        files |= {f"{figure.name}.png": figure.png, f"{figure.name}.svg": figure.svg}
+    return files
+
+
+def _environment(name: str) -> jinja2.Environment:
+    # Braces and percent signs mean something else in LaTeX.
+    marks: dict[str, Any] = (
+        {
+            "block_start_string": "<%",
+            "block_end_string": "%>",
+            "variable_start_string": "<<",
+            "variable_end_string": ">>",
+            "comment_start_string": "<#",
+            "comment_end_string": "#>",
+        }
+        if name.endswith(".tex")
+        else {}
+    )
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("hkrun.report"),
         autoescape=jinja2.select_autoescape(enabled_extensions=("html",)),
@@ -62,16 +88,14 @@ def render_report(summary: Summary) -> dict[str, bytes]:
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
+        **marks,
     )
     environment.filters["typeset"] = _typeset
     environment.filters["plain"] = lambda text: _MARKDOWN.sub(r"\\\1", " ".join(str(text).split()))
-    content = _gather(summary) | {"figures": drawn}
-    files = {
-        name: environment.get_template(name).render(content).encode() for name in ("report.html", "report.md")
-    }
-    for figure in drawn.values():
-        files |= {f"{figure.name}.png": figure.png, f"{figure.name}.svg": figure.svg}
-    return files
+    environment.filters["tex"] = latex.escape
+    environment.filters["tex_columns"] = latex.columns_of
+    environment.tests["wide"] = latex.is_wide
+    return environment
 
 
 def _typeset(text: str) -> Markup:
@@ -84,61 +108,35 @@ def _typeset(text: str) -> Markup:
     return Markup(figures.SYMBOL.sub(symbol, str(escape(text))))  # noqa: S704  escaped first
 
 
-def _draw(summary: Summary) -> Mapping[str, Figure]:
-    sweep = summary.sweep
-    curves = [
-        figures.CellCurves(name=cell.name, error_pct=cell.error_pct, diverged=cell.diverged_curves)
-        for cell in summary.cells
-    ]
-    defined = [curve for curve, cell in zip(curves, summary.cells, strict=True) if cell.stability]
-    drawn = {
-        "errors": _encode(
-            "error-curves",
-            "Test error over training, mean over the finished runs. Where there are bands, they reach one "
-            f"standard deviation to either side. Right: the last {sweep.window} epochs, over which S is "
-            "taken. A thin line that ends in a cross is a diverged run; it is in no mean.",
-            figures.draw_errors(curves, window=sweep.window),
-        )
-    }
-    if defined:
-        drawn["ranges"] = _encode(
-            "ranges",
-            "What S measures: the range of the test error over runs at each epoch of the window. S is the "
-            "variance of this line; the band reaches the square root of S to either side of its mean "
-            "(dashed). A line that is high but flat has a small S.",
-            figures.draw_ranges(defined, window=sweep.window, ddof=sweep.ddof),
-        )
-    if summary.comparisons:
-        drawn["differences"] = _encode(
-            "differences",
-            f"Error of the last epoch minus that of {sweep.reference}, paired by seed: each seed a dot, the "
-            "mean a diamond in its 95 % interval.",
-            figures.draw_differences(
-                [
-                    figures.PairedDifferences(
-                        name=item.cell, by_seed=item.by_seed, mean=item.difference, ci95=item.ci95
-                    )
-                    for item in summary.comparisons
-                ],
-                reference=sweep.reference or "",
-            ),
-        )
-    return drawn
+def _write_csv(content: Mapping[str, object]) -> bytes:
+    """Every table of the report, a line per field: its text, and the unrounded number behind it."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["table", "row", "column", "text", "value", "low", "high", "significant"])
+    for table in _find_tables(content.values()):
+        for row in table.rows:
+            name = " | ".join(entry.text for entry in row[: table.words])
+            for column, entry in zip(table.columns[table.words :], row[table.words :], strict=True):
+                ends = entry.ends or ("", "")
+                value = "" if entry.value is None else entry.value
+                writer.writerow([table.id, name, column, entry.text, value, *ends, int(entry.strong)])
+    return text.getvalue().encode()
 
 
-def _encode(name: str, caption: str, figure: matplotlib.figure.Figure) -> Figure:
-    return Figure(
-        name=name,
-        caption=caption,
-        svg=figures.encode(figure, "svg"),
-        png=figures.encode(figure, "png"),
-    )
+def _find_tables(values: Iterable[object]) -> Iterator[Table]:
+    for value in values:
+        if isinstance(value, Table):
+            yield value
+        elif isinstance(value, PaperSection):
+            yield value.table
+        elif isinstance(value, list):
+            yield from _find_tables(value)
 
 
 def _gather(summary: Summary) -> dict[str, object]:
     """What the templates show, as text and tables."""
     sweep = summary.sweep
-    shared, own = tables.tabulate_configuration(summary)
+    shared, own = run_tables.tabulate_configuration(summary)
     finished = sum(len(cell.seeds) for cell in summary.cells)
     spent = sum(record.timings.get("total", 0.0) for record in summary.records)
     quantum = summary.quantum_pct
@@ -155,28 +153,44 @@ def _gather(summary: Summary) -> dict[str, object]:
         ],
         "findings": list(write_findings(summary)),
         "warnings": summary.warnings,
-        "errors": tables.tabulate_errors(summary),
-        "stability": tables.tabulate_stability(summary),
-        "published": tables.tabulate_published(summary),
-        "published_title": summary.published.title if summary.published else "",
-        "claims": tables.tabulate_claims(summary),
-        "runs": tables.tabulate_runs(summary),
-        "unfinished": tables.tabulate_unfinished(summary),
+        "errors": result_tables.tabulate_errors(summary),
+        "stability": result_tables.tabulate_stability(summary),
+        "claims": paper_tables.tabulate_claims(summary),
+        "evidence": paper_tables.tabulate_evidence(summary),
+        "paper": [_section(paper, summary) for paper in summary.paper],
+        "scans": [
+            result_tables.tabulate_scan(scan, number) for number, scan in enumerate(summary.scans, start=1)
+        ],
+        "scan_findings": [result_tables.describe_scan(scan, sweep.margin) for scan in summary.scans],
+        "margin": f"{sweep.margin:g}",
+        "health": result_tables.tabulate_health(summary),
+        "runs": run_tables.tabulate_runs(summary),
+        "unfinished": run_tables.tabulate_unfinished(summary),
         "shared": shared,
         "own": own,
-        "time": tables.tabulate_time(summary),
-        "conditions": tables.tabulate_conditions(summary),
+        "time": run_tables.tabulate_time(summary),
+        "conditions": run_tables.tabulate_conditions(summary),
         "teachers": [describe_teacher(teacher) for teacher in summary.teachers],
         "quantum": digits(quantum) if quantum is not None else "",
         "test_images": round(100 / quantum) if quantum is not None else 0,
-        "reference": sweep.reference or "",
         "window": sweep.window,
         "ddof": sweep.ddof,
+        "dataset": sweep.dataset,
         "level_pct": f"{100 * stats.LEVEL:.0f}",
+        "power_pct": f"{100 * stats.POWER:.0f}",
         "permutations": f"{stats.PERMUTATIONS:,}",
         "command": _command(summary),
-        "source": sweep.source,
     }
+
+
+def _section(paper: PaperTable, summary: Summary) -> PaperSection:
+    return PaperSection(
+        title=f"Table {paper.id.removeprefix('table')}. {paper.published.title}",
+        columns=paper_tables.describe_columns(paper, summary.sweep.dataset),
+        reference=paper.reference,
+        table=paper_tables.tabulate_paper(paper, summary),
+        marks=paper_tables.describe_marks(paper),
+    )
 
 
 def _shared_facts(summary: Summary) -> list[str]:
@@ -189,18 +203,12 @@ def _shared_facts(summary: Summary) -> list[str]:
 
 
 def _command(summary: Summary) -> str:
+    """What gives this sweep again, as it was typed."""
     sweep = summary.sweep
-    cell, own = sweep.cells[0].cell, sweep.recipe.cell
-    if sweep.name == f"run-{cell_id(replace(cell, dataset_sha256=''))}":  # of `hkrun run`, not of a file
-        values, standard = cell_values(cell), cell_values(own)
-        changed = [f"{key}={_toml(value)}" for key, value in values.items() if value != standard[key]]
-        call = shlex.join(["hkrun", "run", *changed])
-    else:
-        call = shlex.join(["hkrun", "sweep", sweep.name])
     count_only = sweep.seeds == tuple(range(len(sweep.seeds)))
+    # "7," is a list of one seed, "7" a number of seeds.
     chosen = str(len(sweep.seeds)) if count_only else ",".join(map(str, sweep.seeds))
-    return f"{call} --dataset {sweep.dataset} --seeds {chosen}"
-
-
-def _toml(value: Value) -> str:
-    return value if isinstance(value, str) and value else json.dumps(value)
+    if not count_only and len(sweep.seeds) == 1:
+        chosen += ","
+    words = sweep.command or ("hkrun", "sweep", sweep.name)
+    return shlex.join([*words, "--dataset", sweep.dataset, "--seeds", chosen])

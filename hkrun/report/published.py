@@ -1,5 +1,6 @@
 """What the HKSANC paper published: its figures, and its claims as comparisons that a report can judge."""
 
+import math
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,11 +16,15 @@ class PublishedRow:
         name: The row's name, the same as the cell's in the sweep that reproduces it.
         figures: One per column of the table; None where the paper gives none.
         source: "own", or "cited" where the authors most likely copied it from an earlier paper.
+        is_teacher: Whether it is the other rows' teacher, and so no cell of its own.
+        network: What it was measured on there, where that is another network than here; else empty.
     """
 
     name: str
     figures: tuple[float | None, ...]
     source: str
+    is_teacher: bool
+    network: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,12 +35,14 @@ class PublishedTable:
         title: Its heading.
         measure: "error" in percent, or "stability" in (percentage points) squared.
         columns: Which data the figures are on.
+        reference: Name of the row that the others are compared with.
         rows: In the paper's order.
     """
 
     title: str
     measure: str
     columns: tuple[str, ...]
+    reference: str
     rows: tuple[PublishedRow, ...]
 
 
@@ -45,10 +52,14 @@ class Claim:
 
     Attributes:
         id: A name for scripts.
-        table: The table it is about.
-        kind: "error", "stability", or one that no comparison of two cells judges.
+        table: The table it is about; "text" where it stands in none.
+        kind: "error", "stability", "error-gain" or "equivalence".
         statement: The statement in words.
-        pairs: Names of rows, (better, worse): the statement says that the better one's figure is lower.
+        pairs: Names of rows, (better, worse): the statement says that the better one's figure is lower. In an
+            "error-gain" each is "A over B", the error of A minus that of B.
+        keys: Of an "equivalence": the keys whose values are said not to matter.
+        between: The lowest and the highest of these values.
+        one_sided: Whether it says only that no other value is better than the default.
     """
 
     id: str
@@ -56,6 +67,14 @@ class Claim:
     kind: str
     statement: str
     pairs: tuple[tuple[str, str], ...]
+    keys: tuple[str, ...] = ()
+    between: tuple[float, float] = (0.0, math.inf)
+    one_sided: bool = False
+
+    @property
+    def family(self) -> str:
+        """What its tests are corrected together with: those of its table, or itself alone."""
+        return self.id if self.table == "text" else self.table
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,11 +99,17 @@ def _read_table(table: Mapping[str, Any]) -> PublishedTable:
             name=row["name"],
             figures=tuple(None if figure == "-" else float(figure) for figure in row[table["measure"]]),
             source=row["source"],
+            is_teacher=row.get("role") == "teacher",
+            network=row.get("network", ""),
         )
         for row in table["rows"]
     ]
     return PublishedTable(
-        title=table["title"], measure=table["measure"], columns=tuple(table["columns"]), rows=tuple(rows)
+        title=table["title"],
+        measure=table["measure"],
+        columns=tuple(table["columns"]),
+        reference=table["reference"],
+        rows=tuple(rows),
     )
 
 
@@ -94,8 +119,16 @@ def _read_claim(claim: Mapping[str, Any]) -> Claim:
         pairs = tuple(zip(better, worse, strict=True))  # each with its own counterpart
     else:
         pairs = tuple((one, other) for one in _listed(better) for other in _listed(worse))
+    low, high = claim.get("between", (0.0, math.inf))
     return Claim(
-        id=claim["id"], table=claim["table"], kind=claim["kind"], statement=claim["statement"], pairs=pairs
+        id=claim["id"],
+        table=claim["table"],
+        kind=claim["kind"],
+        statement=claim["statement"],
+        pairs=pairs,
+        keys=tuple(claim.get("keys", ())),
+        between=(low, high),
+        one_sided=claim.get("one_sided", False),
     )
 
 

@@ -1,18 +1,22 @@
 """From the store to a summary: which runs are data, and what they say against each other."""
 
-import hashlib
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
+import pyarrow as pa
 
 from hkrun import config, stats
 from hkrun.config import Cell
 from hkrun.errors import StoreError
-from hkrun.report.published import Claim, load_published
-from hkrun.report.summary import CellSummary, Comparison, Curve, Summary, Teacher, Verdict
+from hkrun.report.claims import judge_claims
+from hkrun.report.comparing import compare_with_reference, make_generator
+from hkrun.report.paper import set_beside
+from hkrun.report.published import Published, load_published
+from hkrun.report.scans import find_scans
+from hkrun.report.summary import HEALTH, CellSummary, Curve, Summary, Teacher
 from hkrun.report.wording import write_warnings
 from hkrun.spaces import NamedCell, Sweep
 from hkrun.store import Record, Store
@@ -44,22 +48,38 @@ def summarise(sweep: Sweep, store: Store, *, world_size: int = 1) -> Summary:
     )
     by_name = {cell.name: cell for cell in cells}
     reference = by_name.get(sweep.reference or "")
-    pairs = [(cell, reference) for cell in cells if reference and cell.cell_id != reference.cell_id]
     published = load_published()
+    teachers = _read_teachers(sweep, cells, store, world_size=world_size)
+    scans = find_scans(sweep, by_name)
     summary = Summary(
         sweep=sweep,
         store=store.place,
         cells=cells,
-        comparisons=_compare("error", pairs, sweep),
-        stability_comparisons=_compare("stability", pairs, sweep),
-        teachers=_read_teachers(sweep, cells, store, world_size=world_size),
-        published=published.tables.get(sweep.published[0] if sweep.published else ""),
-        verdicts=_judge(
-            [claim for claim in published.claims if claim.table in sweep.published], by_name, sweep
+        comparisons=compare_with_reference("error", cells, reference, sweep),
+        stability_comparisons=compare_with_reference("stability", cells, reference, sweep),
+        teachers=teachers,
+        paper=tuple(
+            set_beside(name, published.tables[name], sweep, by_name, teachers)
+            for name in sweep.published
+            if name in published.tables
         ),
+        verdicts=judge_claims(published, sweep, by_name, teachers, scans),
+        scans=scans,
         quantum_pct=quantum,
     )
-    return replace(summary, warnings=tuple(write_warnings(summary)))
+    return replace(summary, warnings=(*_warn_of_unknown(sweep, published), *write_warnings(summary)))
+
+
+def _warn_of_unknown(sweep: Sweep, published: Published) -> Iterator[str]:
+    claims = [claim.id for claim in published.claims]
+    for names, known, what in (
+        (sweep.published, list(published.tables), "table"),
+        (sweep.claims, claims, "claim"),
+    ):
+        for name in names:
+            if name not in known:
+                hint = config.nearest(name, known) or f"; there are {', '.join(known)}"
+                yield f"[published] of {sweep.source} names {name!r}, which is no {what} of the paper{hint}."
 
 
 # --- cells --------------------------------------------------------------------------------------------------
@@ -75,16 +95,17 @@ def _summarise_cell(
     quantum_pct: float | None,
 ) -> CellSummary:
     finished = [record for record in records if record.status == "finished"]
-    epochs = named.cell.student.epochs
-    errors = np.empty((len(finished), epochs))
-    for row, record in enumerate(finished):
-        curve = _read_errors(store, record)
-        if len(curve) != epochs or not np.isfinite(curve).all():
+    epochs, first = named.cell.student.epochs, sum(named.cell.stage_epochs[:-1])
+    tables = [_read_curves(store, record) for record in finished]
+    for record, table in zip(finished, tables, strict=True):
+        if len(table) != first + epochs or not np.isfinite(table["error_pct"].to_numpy()).all():
             raise StoreError(
                 f"{store.place}/{store.run_folder(cell_id, record.seed)}: the run is finished, but its "
-                f"curves do not have {epochs} epochs of errors; remove the folder and run the sweep again"
+                f"curves do not have {first + epochs} epochs of errors; remove the folder and run the sweep "
+                "again"
             )
-        errors[row] = curve
+    errors = _stack(tables, "error_pct", first) if tables else np.empty((0, epochs))
+    top5 = [record.error_top5_last_pct for record in finished if record.error_top5_last_pct is not None]
     diverged = [record for record in records if record.status == "diverged"]
     undefined = _undefined(len(finished), epochs, sweep.window)
     return CellSummary(
@@ -97,7 +118,11 @@ def _summarise_cell(
         diverged=tuple(record.seed for record in diverged),
         missing=tuple(sorted(set(sweep.seeds) - {record.seed for record in records})),
         error_pct=errors,
-        diverged_curves=tuple(_read_errors(store, record) for record in diverged if record.epochs),
+        diverged_curves=tuple(
+            _read_curves(store, record)["error_pct"].to_numpy()[first:]
+            for record in diverged
+            if record.epochs > first
+        ),
         error_last=stats.summarise_errors(errors[:, -1]) if finished else None,
         error_best=stats.summarise_errors(errors.min(axis=1)) if finished else None,
         stability=None
@@ -106,17 +131,29 @@ def _summarise_cell(
             errors,
             window=sweep.window,
             ddof=sweep.ddof,
-            generator=_generator("interval of S", cell_id),
+            generator=make_generator("interval of S", cell_id),
             quantum_pct=quantum_pct,
         ),
         undefined=undefined,
+        error_top5=stats.summarise_errors(top5) if top5 else None,
+        health={
+            name: _stack(tables, name, first)
+            for name in HEALTH
+            if tables and all(name in table.column_names for table in tables)
+        },
     )
 
 
-def _read_errors(store: Store, record: Record) -> Curve:
-    curves = store.curves(record.cell_id, record.seed).sort_by("epoch")
-    errors: Curve = curves["error_pct"].to_numpy()
-    return errors
+def _read_curves(store: Store, record: Record) -> pa.Table:
+    return store.curves(record.cell_id, record.seed).sort_by("epoch")
+
+
+def _stack(tables: Sequence[pa.Table], column: str, first: int) -> Curve:
+    """One column of the last stage's epochs, of all runs: [runs, epochs]; NaN where there is no value."""
+    values: Curve = np.stack(
+        [table[column].to_numpy(zero_copy_only=False).astype(np.float64) for table in tables]
+    )
+    return values[:, first:]
 
 
 def _undefined(runs: int, epochs: int, window: int) -> str | None:
@@ -137,122 +174,6 @@ def _quantum(errors_pct: Iterable[float | None]) -> float | None:
     images = math.lcm(*(share.denominator for share in shares))
     exact = all(abs(float(share) - error) < 1e-12 for share, error in zip(shares, found, strict=True))
     return 100 / images if found and exact and images <= MOST_IMAGES else None
-
-
-def _generator(*words: str) -> np.random.Generator:
-    """A generator that depends on what it is for and nothing else."""
-    digest = hashlib.sha256("\n".join(("hkrun report", *words)).encode()).digest()
-    return np.random.default_rng(int.from_bytes(digest[:16], "big"))
-
-
-# --- comparisons --------------------------------------------------------------------------------------------
-
-
-def _compare(
-    measure: str, pairs: Sequence[tuple[CellSummary, CellSummary]], sweep: Sweep
-) -> tuple[Comparison, ...]:
-    """Compares pairs of cells as one family of tests; a pair without common data is left out."""
-    compare = _compare_errors if measure == "error" else _compare_stability
-    found = {
-        (cell.name, other.name): (comparison, (cell.cell_id, other.cell_id))
-        for cell, other in pairs
-        if (comparison := compare(cell, other, sweep)) is not None
-    }
-    # Names that stand for one configuration share one test, which counts once.
-    tests = {ids: comparison.p for comparison, ids in found.values()}
-    corrected = dict(zip(tests, stats.holm(list(tests.values())), strict=True))
-    return tuple(replace(comparison, p_holm=corrected[ids]) for comparison, ids in found.values())
-
-
-def _compare_errors(cell: CellSummary, other: CellSummary, _: Sweep) -> Comparison | None:
-    ours, theirs = (errors[:, -1] for errors in _pair(cell, other))
-    if not len(ours):
-        return None
-    generator = _generator("difference", cell.cell_id, other.cell_id)
-    result = stats.paired_difference(ours, theirs, generator=generator)
-    return Comparison(
-        measure="error",
-        cell=cell.name,
-        reference=other.name,
-        value=float(ours.mean()),
-        reference_value=float(theirs.mean()),
-        by_seed=tuple((ours - theirs).tolist()),
-        ci95=result.ci95,
-        p=result.p,
-        p_holm=result.p,
-        n=result.n,
-    )
-
-
-def _compare_stability(cell: CellSummary, other: CellSummary, sweep: Sweep) -> Comparison | None:
-    """Both S are over the same seeds: with different numbers of runs their ranges could not be compared."""
-    ours, theirs = _pair(cell, other)
-    if len(ours) < 2 or min(ours.shape[1], theirs.shape[1]) < sweep.window:
-        return None
-    result = stats.compare_stability(
-        ours[:, -sweep.window :],
-        theirs[:, -sweep.window :],
-        window=sweep.window,
-        ddof=sweep.ddof,
-        generator=_generator("S", cell.cell_id, other.cell_id),
-    )
-    return Comparison(
-        measure="stability",
-        cell=cell.name,
-        reference=other.name,
-        value=result.s,
-        reference_value=result.s_reference,
-        p=result.p,
-        p_holm=result.p,
-        n=result.runs,
-    )
-
-
-def _pair(cell: CellSummary, other: CellSummary) -> tuple[Curve, Curve]:
-    """The errors of both cells, row for row with the same seeds: those that both finished."""
-    common = [seed for seed in cell.seeds if seed in other.seeds]
-    ours, theirs = (item.error_pct[[item.seeds.index(seed) for seed in common]] for item in (cell, other))
-    return ours, theirs
-
-
-def _judge(claims: Sequence[Claim], cells: Mapping[str, CellSummary], sweep: Sweep) -> tuple[Verdict, ...]:
-    """Judges the claims of one table; all their comparisons of one measure are one family of tests."""
-    measured = {
-        measure: {
-            (comparison.cell, comparison.reference): comparison
-            for comparison in _compare(
-                measure,
-                [
-                    (cells[better], cells[worse])
-                    for better, worse in dict.fromkeys(
-                        pair for claim in claims if claim.kind == measure for pair in claim.pairs
-                    )
-                    if better in cells and worse in cells
-                ],
-                sweep,
-            )
-        }
-        for measure in ("error", "stability")
-    }
-    verdicts = []
-    for claim in claims:
-        found = [measured.get(claim.kind, {}).get(pair) for pair in claim.pairs]
-        comparisons = tuple(comparison for comparison in found if comparison is not None)
-        verdicts.append(
-            Verdict(claim=claim, outcome=_outcome(comparisons, len(claim.pairs)), comparisons=comparisons)
-        )
-    return tuple(verdicts)
-
-
-def _outcome(comparisons: Sequence[Comparison], num_pairs: int) -> str:
-    if not comparisons:
-        return "not judged"
-    if any(comparison.significant and comparison.difference > 0 for comparison in comparisons):
-        return "contradicted"
-    supporting = [
-        comparison for comparison in comparisons if comparison.significant and comparison.difference < 0
-    ]
-    return "supported" if len(supporting) == num_pairs else "undecided"
 
 
 # --- teachers -----------------------------------------------------------------------------------------------
@@ -325,5 +246,7 @@ def _recipe_figure(cell: Cell, sweep: Sweep, name: str) -> tuple[float | None, s
         recipe.cell.student,
         recipe.cell.augment,
     ):
-        return float(value), f"{evidence.get('label')}, recipe of {recipe.dataset}"
+        # "measured (when, where)" would be brackets within brackets.
+        label = str(evidence.get("label")).replace(" (", ", ", 1).removesuffix(")")
+        return float(value), f"{label}; recipe of {recipe.dataset}"
     return None, ""

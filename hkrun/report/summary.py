@@ -3,19 +3,29 @@
 Only finished runs are data. Failed, diverged and missing ones are listed by seed and never averaged around.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hkrun import stats
-from hkrun.config import Cell
-from hkrun.report.published import Claim, PublishedTable
+from hkrun.config import Cell, Value
+from hkrun.report.published import Claim, PublishedRow, PublishedTable
 from hkrun.spaces import Sweep
 from hkrun.store import Record, TeacherRecord
 
 Curve = NDArray[np.float64]
 Interval = tuple[float, float]
+
+# What the curves tell of the discriminator, per epoch.
+HEALTH = (
+    "discriminator_accuracy",
+    "discriminator_teacher_mean",
+    "discriminator_student_mean",
+    "discriminator_spread",
+    "adversarial_gradient_ratio",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,12 +41,15 @@ class CellSummary:
         failed: Seeds whose run failed.
         diverged: Seeds whose run diverged.
         missing: Seeds whose run has not ended.
-        error_pct: Test error in percent of the finished runs, shape [seeds, epochs].
+        error_pct: Test error in percent of the finished runs, shape [seeds, epochs]; in the last stage of a
+            method that has two.
         diverged_curves: Test error of the diverged runs, each as far as it came.
         error_last: Of the last epoch; None where no run finished.
         error_best: The lowest of any epoch, which selects on the test set; None where no run finished.
         stability: S; None where it is undefined.
         undefined: Why S is undefined.
+        error_top5: Top-5 error of the last epoch, where the data set has one.
+        health: What the discriminator did in the finished runs, by column of the curves: [seeds, epochs].
     """
 
     cell_id: str
@@ -53,24 +66,33 @@ class CellSummary:
     error_best: stats.ErrorSummary | None
     stability: stats.Stability | None
     undefined: str | None
+    error_top5: stats.ErrorSummary | None
+    health: Mapping[str, Curve]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """One cell against another, on seeds that both finished.
+    """One thing against another, on seeds that both finished.
 
     Attributes:
         measure: "error": mean paired difference of the last epoch's error in percentage points, with its t
             interval and a sign-flip permutation test; "stability": difference of S in (percentage points)
-            squared, with a test that permutes the two cells' labels within each seed.
-        cell: Name of the cell.
+            squared, with a test that permutes the two cells' labels within each seed; "equivalence": the
+            difference of errors with its 90 % interval and two one-sided t tests against the margin;
+            "no worse": the same with the upper one alone.
+        cell: Name of the cell, or "A over B" for the error of A minus that of B.
         reference: Name of the one it is compared with.
         value: Mean error, or S, of the cell on these seeds.
         reference_value: The same of the reference.
         by_seed: The paired differences of the error.
         ci95: Interval of the difference; None where there is none.
-        p: Two-sided.
+        effect: Size of the difference of the error; None where it has no spread.
+        p: Two-sided, of no difference; of "equivalence" and "no worse", of not being so.
         p_holm: `p`, corrected for all comparisons of its table.
+        p_against: Of "equivalence" and "no worse": of not being the contrary.
+        p_against_holm: `p_against`, corrected likewise.
+        margin: Of "equivalence" and "no worse": the margin in percentage points.
+        one_number: Name of the side that is one number and no runs, such as a teacher: a one-sample test.
         n: Number of seeds.
     """
 
@@ -81,8 +103,13 @@ class Comparison:
     reference_value: float
     by_seed: tuple[float, ...] = ()
     ci95: Interval | None = None
+    effect: stats.EffectSize | None = None
     p: float
     p_holm: float
+    p_against: float = 1.0
+    p_against_holm: float = 1.0
+    margin: float | None = None
+    one_number: str = ""
     n: int
 
     @property
@@ -100,8 +127,37 @@ class Comparison:
 
     @property
     def significant(self) -> bool:
-        """Whether the difference stands at 5 % after Holm's correction."""
+        """Whether what is tested stands at 5 % after Holm's correction."""
         return self.p_holm <= stats.LEVEL
+
+    @property
+    def supports(self) -> bool:
+        """Whether it shows that the cell is better, or as good where that is the question."""
+        return self.significant and (self.margin is not None or self.difference < 0)
+
+    @property
+    def opposes(self) -> bool:
+        """Whether it shows the contrary."""
+        if self.margin is not None:
+            return self.p_against_holm <= stats.LEVEL
+        return self.significant and self.difference > 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prospect:
+    """What would decide a claim that is undecided, if things are as they were measured.
+
+    Attributes:
+        seeds: So many seeds would, with a probability of 80 %; None where no number up to `limit` does.
+        limit: The largest number that was tried.
+        outcome: What they would decide: "reproduced" or "contradicted".
+        simulated: Whether the number comes from simulated runs, and not from a formula.
+    """
+
+    seeds: int | None
+    limit: int
+    outcome: str
+    simulated: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,13 +166,79 @@ class Verdict:
 
     Attributes:
         claim: The claim.
-        outcome: "supported", "contradicted", "undecided", or "not judged" where the sweep has no runs for it.
-        comparisons: Those behind it; the claim says that each difference is negative.
+        outcome: "reproduced" where every comparison of the claim shows what it says, "contradicted" where one
+            shows the contrary, "undecided", or "not judged" where the sweep has no runs for it.
+        comparisons: Those behind it.
+        missing: Pairs of the claim that this sweep has no runs of.
+        prospect: Of an undecided one.
     """
 
     claim: Claim
     outcome: str
     comparisons: tuple[Comparison, ...]
+    missing: tuple[tuple[str, str], ...]
+    prospect: Prospect | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PaperRow:
+    """A row of a published table and what this sweep has of it.
+
+    Attributes:
+        published: The row.
+        cell: The sweep's cell of that name; None where there is none.
+        teacher: The teacher that the row stands for.
+        comparison: With the table's reference row.
+    """
+
+    published: PublishedRow
+    cell: CellSummary | None
+    teacher: "Teacher | None"
+    comparison: Comparison | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PaperTable:
+    """A published table beside what this sweep measured.
+
+    Attributes:
+        id: Its name in published.toml.
+        published: The table.
+        reference: The row that differences within it refer to.
+        rows: In the paper's order.
+    """
+
+    id: str
+    published: PublishedTable
+    reference: str
+    rows: tuple[PaperRow, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScanPoint:
+    """A cell on a curve or grid: the values of its keys, and the comparison with the reference point."""
+
+    values: tuple[Value, ...]
+    cell: CellSummary
+    comparison: Comparison | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scan:
+    """Cells that differ in one key, or in two that are crossed: a curve or a grid.
+
+    Attributes:
+        group: What the search space calls them together; may be empty.
+        keys: One or two.
+        points: In the order of the file.
+        reference: The cell with the default values, or the sweep's reference, which the others are compared
+            with.
+    """
+
+    group: str
+    keys: tuple[str, ...]
+    points: tuple[ScanPoint, ...]
+    reference: CellSummary | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,8 +286,9 @@ class Summary:
         comparisons: Of the error with the sweep's reference cell.
         stability_comparisons: Of S with the reference cell, both over the seeds that both cells finished.
         teachers: One per configuration of a teacher; usually one.
-        published: The table of the paper that the sweep is set against.
-        verdicts: On that table's claims.
+        paper: The tables of the paper that the sweep is set against.
+        verdicts: On their claims, and on those that the sweep names.
+        scans: The curves and grids among the cells.
         quantum_pct: What one test image is worth, in percentage points; None before the first run.
         warnings: What a reader must know before believing the numbers, one sentence or two each.
     """
@@ -176,8 +299,9 @@ class Summary:
     comparisons: tuple[Comparison, ...]
     stability_comparisons: tuple[Comparison, ...]
     teachers: tuple[Teacher, ...]
-    published: PublishedTable | None
+    paper: tuple[PaperTable, ...]
     verdicts: tuple[Verdict, ...]
+    scans: tuple[Scan, ...]
     quantum_pct: float | None
     warnings: tuple[str, ...] = ()
 
@@ -199,84 +323,3 @@ class Summary:
         if reference is cell:
             return "reference"
         return "same cell" if reference and reference.cell_id == cell.cell_id else "-"
-
-    def document(self) -> dict[str, object]:
-        """The JSON document of `sweep --json` and `report --json`, without its "mlflow" part."""
-        teacher = self.teachers[0] if self.teachers else None
-        return {
-            "sweep": self.sweep.name,
-            "store": self.store,
-            "dataset": self.sweep.dataset,
-            "teacher": _teacher_document(teacher) if teacher else None,
-            "cells": [_cell_document(cell, self) for cell in self.cells],
-            "comparisons": [_comparison_document(comparison) for comparison in self.comparisons],
-            "stability_comparisons": [
-                _comparison_document(comparison) for comparison in self.stability_comparisons
-            ],
-            "claims": [
-                {
-                    "id": verdict.claim.id,
-                    "statement": verdict.claim.statement,
-                    "outcome": verdict.outcome,
-                    "comparisons": [_comparison_document(comparison) for comparison in verdict.comparisons],
-                }
-                for verdict in self.verdicts
-            ],
-            "warnings": list(self.warnings),
-        }
-
-
-def _teacher_document(teacher: Teacher) -> dict[str, object]:
-    return {"hash": teacher.hash, "error_pct": teacher.record.error_pct if teacher.record else None}
-
-
-def _cell_document(cell: CellSummary, summary: Summary) -> dict[str, object]:
-    return {
-        "cell_id": cell.cell_id,
-        "name": cell.name,
-        "seeds": list(cell.seeds),
-        "failed": list(cell.failed),
-        "diverged": list(cell.diverged),
-        "missing": list(cell.missing),
-        "error_last": _error_document(cell.error_last),
-        "error_best": _error_document(cell.error_best),
-        "stability": _stability_document(cell, summary),
-    }
-
-
-def _error_document(errors: stats.ErrorSummary | None) -> dict[str, object]:
-    if errors is None:
-        return {"mean": None, "sd": None, "n": 0, "ci95": None}
-    return {"mean": errors.mean, "sd": errors.sd, "n": errors.n, "ci95": _listed(errors.ci95)}
-
-
-def _stability_document(cell: CellSummary, summary: Summary) -> dict[str, object]:
-    found = cell.stability
-    return {
-        "s": found.s if found else None,
-        "ddof": summary.sweep.ddof,
-        "s_ddof1": found.s_ddof1 if found else None,
-        "window": summary.sweep.window,
-        "runs": len(cell.seeds),
-        "mean_range": found.mean_range if found else None,
-        "within_run_sd": found.within_run_sd if found else None,
-        "ci95": _listed(found.ci95) if found else None,
-        "quantum_pct": summary.quantum_pct,
-        **({"reason": cell.undefined} if found is None else {}),
-    }
-
-
-def _comparison_document(comparison: Comparison) -> dict[str, object]:
-    return {
-        "cell": comparison.cell,
-        "reference": comparison.reference,
-        "difference": comparison.difference,
-        "ci95": _listed(comparison.ci95),
-        "p": comparison.p,
-        "p_holm": comparison.p_holm,
-        "n": comparison.n,
-    }
-
-
-def _listed(interval: Interval | None) -> list[float] | None:
-    return list(interval) if interval is not None else None

@@ -208,7 +208,8 @@ def _warn_of_stability(summary: Summary) -> Iterator[str]:
         if len(reasons) > MOST_NAMES:
             reasons = [f"{sum(map(len, obstacles.values()))} cells: these runs cannot tell them apart"]
         reference = summary.sweep.reference
-        yield f"S cannot be ranked against that of {reference}. {'; '.join(reasons)}.{_explain_ranking(summary)}"
+        why = "; ".join(reasons)
+        yield f"S cannot be ranked against that of {reference}. {why}.{_explain_ranking(summary)}"
 
 
 def _explain_ranking(summary: Summary) -> str:

@@ -1,0 +1,35 @@
+"""The figures of a report. Drawing the same data twice gives the same bytes.
+
+style.py          what all share: colours, dashes, names of losses, files
+errors.py         test error over epochs
+ranges.py         the range over runs, which S measures
+differences.py    paired differences
+scans.py          error over the values of one key, or of two
+discriminator.py  what the discriminator did
+
+Readable in grey: each cell has a line style, a lightness and, beyond four cells, a marker of its own.
+"""
+
+from hkrun.figures.differences import PairedDifferences, draw_differences
+from hkrun.figures.discriminator import CellHealth, draw_health
+from hkrun.figures.errors import CellCurves, draw_errors
+from hkrun.figures.ranges import draw_ranges
+from hkrun.figures.scans import ScanCurve, ScanGrid, draw_curves, draw_grid
+from hkrun.figures.style import SYMBOL, encode, typeset
+
+__all__ = [
+    "SYMBOL",
+    "CellCurves",
+    "CellHealth",
+    "PairedDifferences",
+    "ScanCurve",
+    "ScanGrid",
+    "draw_curves",
+    "draw_differences",
+    "draw_errors",
+    "draw_grid",
+    "draw_health",
+    "draw_ranges",
+    "encode",
+    "typeset",
+]

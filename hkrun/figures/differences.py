@@ -1,0 +1,58 @@
+"""Paired differences of the error, seed by seed."""
+
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from hkrun.figures.style import INK, styled, typeset
+
+# One seed: open, so that equal values show, and dark enough to print.
+DOT: dict[str, Any] = {
+    "linestyle": "none",
+    "marker": "o",
+    "markersize": 3.8,
+    "markerfacecolor": "none",
+    "markeredgecolor": "#444444",
+    "markeredgewidth": 0.9,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairedDifferences:
+    """The error of one cell minus the reference's in percentage points, by seed."""
+
+    name: str
+    by_seed: Sequence[float]
+    mean: float
+    ci95: tuple[float, float] | None
+
+
+def draw_differences(differences: Sequence[PairedDifferences], *, reference: str) -> Figure:
+    """Last epoch's error minus the reference's: each seed a dot, the mean a diamond in its 95 % interval."""
+    with styled():
+        figure = Figure(figsize=(7.6, 0.95 + 0.46 * len(differences)), layout="constrained")
+        FigureCanvasAgg(figure)
+        axes = figure.subplots()
+        axes.axvline(0, color=INK, linewidth=0.9)
+        for row, item in enumerate(differences):
+            # Dots side by side in seed order: no random jitter, and equal values stay visible.
+            offsets = np.linspace(-0.16, 0.16, len(item.by_seed)) if len(item.by_seed) > 1 else np.zeros(1)
+            axes.plot(item.by_seed, row + 0.12 + offsets, **DOT)
+            if item.ci95 is not None:
+                axes.plot(item.ci95, (row - 0.22,) * 2, color="#005a9c", linewidth=2.2, solid_capstyle="butt")
+            axes.plot(item.mean, row - 0.22, "D", color="#005a9c", markersize=5.5)
+        axes.set_yticks(
+            range(len(differences)),
+            ["\n".join(map(typeset, textwrap.wrap(item.name, 30))) for item in differences],
+        )
+        axes.set_ylim(len(differences) - 0.5, -0.5)
+        axes.grid(axis="y", visible=False)
+        axes.tick_params(axis="y", length=0)
+        axes.spines["left"].set_visible(False)
+        axes.set_xlabel(f"Difference in test error to {typeset(reference)}, last epoch (pp); left is better")
+        return figure

@@ -1,0 +1,82 @@
+"""What the discriminator did over the epochs, in every cell that has one."""
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from hkrun.figures.style import MUTED, Curve, stroke_of, styled, typeset
+
+ACCURACY, TEACHER, STUDENT, SPREAD, RATIO = (
+    "discriminator_accuracy",
+    "discriminator_teacher_mean",
+    "discriminator_student_mean",
+    "discriminator_spread",
+    "adversarial_gradient_ratio",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CellHealth:
+    """The discriminator of one cell.
+
+    Attributes:
+        name: The cell's name.
+        curves: By column of the curves, shape [runs, epochs].
+    """
+
+    name: str
+    curves: Mapping[str, Curve]
+
+
+def draw_health(cells: Sequence[CellHealth]) -> Figure:
+    """One row a cell: accuracy, mean output on teacher and student, their spread, and the gradient ratio.
+
+    Lines are means over seeds, bands the smallest to the largest of any seed. What the curves of a cell lack
+    is left out.
+    """
+    panels = [
+        ("Share that D\ntells apart", (ACCURACY,)),
+        ("What D says to teacher\n(full) and student (dashed)", (TEACHER, STUDENT)),
+        ("Spread of\nwhat D says", (SPREAD,)),
+        ("Gradient of adversarial\nover other terms", (RATIO,)),
+    ]
+    shown = [panel for panel in panels if any(name in cell.curves for cell in cells for name in panel[1])]
+    with styled():
+        figure = Figure(figsize=(2.5 * max(2, len(shown)), 0.5 + 1.9 * len(cells)), layout="constrained")
+        FigureCanvasAgg(figure)
+        grid = figure.subplots(len(cells), len(shown), squeeze=False, sharex=True, sharey="col")
+        for axes, (title, _) in zip(grid[0], shown, strict=True):
+            axes.set_title(title)
+        for row, cell in zip(grid, cells, strict=True):
+            for axes, (_, names) in zip(row, shown, strict=True):
+                _plot_health(axes, cell, names)
+            label = "\n".join(map(typeset, textwrap.wrap(cell.name, 20)))
+            row[0].set_ylabel(label)
+        for axes in grid[-1]:
+            axes.set_xlabel("Epoch")
+        return figure
+
+
+def _plot_health(axes: Axes, cell: CellHealth, names: Sequence[str]) -> None:
+    if names[0] in (ACCURACY, TEACHER):
+        axes.set_ylim(-0.03, 1.03)
+        axes.axhline(0.5, color=MUTED, linewidth=0.7, linestyle=(0, (1, 2)))
+    for index, name in enumerate(names):
+        runs = cell.curves.get(name)
+        if runs is None or not np.isfinite(runs).any():
+            continue
+        epoch = np.flatnonzero(np.isfinite(runs).any(axis=0))
+        values = runs[:, epoch]
+        stroke = {**stroke_of(index), "marker": ""}
+        low, high = np.nanmin(values, axis=0), np.nanmax(values, axis=0)
+        axes.fill_between(epoch + 1, low, high, color=stroke["color"], alpha=0.15, linewidth=0)
+        axes.plot(epoch + 1, np.nanmean(values, axis=0), **stroke)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=4, min_n_ticks=1))
+    if names[0] in (SPREAD, RATIO):
+        axes.set_ylim(bottom=0)

@@ -1,0 +1,225 @@
+"""Judges the paper's claims on a sweep: reproduced, contradicted, or undecided and by how much."""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+
+from hkrun import stats
+from hkrun.report import comparing
+from hkrun.report.comparing import Side
+from hkrun.report.published import Claim, Published
+from hkrun.report.summary import CellSummary, Comparison, Prospect, Scan, Teacher, Verdict
+from hkrun.spaces import Sweep
+
+Pair = tuple[str, str]
+Found = tuple[Comparison, frozenset[str]]  # and the identity of its test
+
+
+def judge_claims(
+    published: Published,
+    sweep: Sweep,
+    cells: Mapping[str, CellSummary],
+    teachers: Sequence[Teacher],
+    scans: Sequence[Scan],
+) -> tuple[Verdict, ...]:
+    """Judges the claims of the sweep's tables and those that it names.
+
+    The comparisons of one measure within a table are one family of tests; a claim that belongs to no table is
+    a family of its own.
+    """
+    claims = [
+        claim for claim in published.claims if claim.table in sweep.published or claim.id in sweep.claims
+    ]
+    court = _Court(published, sweep, cells, teachers, scans)
+    verdicts: dict[str, Verdict] = {}
+    for family in dict.fromkeys((claim.family, claim.kind) for claim in claims):
+        verdicts |= court.judge([claim for claim in claims if (claim.family, claim.kind) == family])
+    return tuple(verdicts[claim.id] for claim in claims)
+
+
+class _Court:
+    """What claims are judged on."""
+
+    def __init__(
+        self,
+        published: Published,
+        sweep: Sweep,
+        cells: Mapping[str, CellSummary],
+        teachers: Sequence[Teacher],
+        scans: Sequence[Scan],
+    ) -> None:
+        self._published, self._sweep, self._cells = published, sweep, cells
+        self._teachers, self._scans = teachers, scans
+
+    def judge(self, family: Sequence[Claim]) -> dict[str, Verdict]:
+        """The verdicts on claims whose tests are corrected together, by the claims' ids."""
+        found: dict[tuple[str, Pair], Found] = {}
+        wanted: dict[str, list[Pair]] = {}
+        for claim in family:
+            for pair, comparison in self._compare(claim):
+                wanted.setdefault(claim.id, []).append(pair)
+                if comparison is not None:
+                    found[claim.id, pair] = comparison
+        corrected = dict(zip(found, comparing.correct(list(found.values())), strict=True))
+        num_tests = len({test for _, test in found.values()})
+        verdicts = {}
+        for claim in family:
+            pairs = wanted.get(claim.id, [])
+            comparisons = tuple(corrected[claim.id, pair] for pair in pairs if (claim.id, pair) in corrected)
+            missing = tuple(pair for pair in pairs if (claim.id, pair) not in corrected)
+            outcome = _outcome(comparisons, complete=not missing)
+            verdicts[claim.id] = Verdict(
+                claim=claim,
+                outcome=outcome,
+                comparisons=comparisons,
+                missing=missing,
+                prospect=self._foresee(comparisons, num_tests) if outcome == "undecided" else None,
+            )
+        return verdicts
+
+    # --- comparisons ----------------------------------------------------------------------------------------
+
+    def _compare(self, claim: Claim) -> Iterator[tuple[Pair, Found | None]]:
+        """Each pair that the claim is about, and its comparison where this sweep has the runs."""
+        if claim.kind == "equivalence":
+            yield from self._compare_scans(claim)
+            return
+        for better, worse in claim.pairs:
+            yield (
+                (better, worse),
+                (
+                    self._compare_stability(better, worse)
+                    if claim.kind == "stability"
+                    else self._compare_errors(claim, better, worse)
+                ),
+            )
+
+    def _compare_stability(self, better: str, worse: str) -> Found | None:
+        cell, other = self._cells.get(better), self._cells.get(worse)
+        if cell is None or other is None or cell.cell_id == other.cell_id:
+            return None
+        comparison = comparing.compare_stability(cell, other, self._sweep)
+        return (comparison, frozenset((cell.cell_id, other.cell_id))) if comparison else None
+
+    def _compare_errors(self, claim: Claim, better: str, worse: str) -> Found | None:
+        side, other = (
+            self._side(claim, name, against) for name, against in ((better, worse), (worse, better))
+        )
+        if side is None or other is None or side.identity == other.identity:
+            return None
+        comparison = comparing.compare_errors(side, other)
+        return (comparison, frozenset((side.identity, other.identity))) if comparison else None
+
+    def _side(self, claim: Claim, name: str, against: str) -> Side | None:
+        """The cell of this name, else the teacher that the row stands for, or the gain of A over B."""
+        if claim.kind == "error-gain":
+            first, second = (self._cells.get(part) for part in name.split(comparing.OVER))
+            if first is None or second is None:
+                return None
+            return comparing.gain_side(name, comparing.cell_side(first), comparing.cell_side(second))
+        if name in self._cells:
+            return comparing.cell_side(self._cells[name])
+        rows = self._published.tables[claim.table].rows if claim.table in self._published.tables else ()
+        student = self._cells.get(against)
+        if student is not None and any(row.name == name and row.is_teacher for row in rows):
+            teacher = find_teacher([student], self._teachers)
+            return comparing.teacher_side(name, teacher) if teacher else None
+        return None
+
+    def _compare_scans(self, claim: Claim) -> Iterator[tuple[Pair, Found | None]]:
+        """The points of each curve over one of the claim's keys against the point of the default."""
+        low, high = claim.between
+        for scan in self._scans:
+            reference = scan.reference
+            if len(scan.keys) > 1 or scan.keys[0] not in claim.keys or reference is None:
+                continue
+            for point in scan.points:
+                (value,) = point.values
+                within = isinstance(value, int | float) and low <= value <= high
+                if not within or point.cell.cell_id == reference.cell_id:
+                    continue
+                # One-sided: the default is asked whether it is no worse than the other.
+                cells = (reference, point.cell) if claim.one_sided else (point.cell, reference)
+                comparison = comparing.compare_equivalence(
+                    *map(comparing.cell_side, cells), margin=self._sweep.margin, one_sided=claim.one_sided
+                )
+                test = frozenset(cell.cell_id for cell in cells)
+                yield (cells[0].name, cells[1].name), (comparison, test) if comparison else None
+
+    # --- what would decide ----------------------------------------------------------------------------------
+
+    def _foresee(self, comparisons: Sequence[Comparison], num_tests: int) -> Prospect | None:
+        """How many seeds would decide, at the level of the first step of Holm's correction.
+
+        Where a difference points the other way, so many that it contradicts the claim; else so many that the
+        last comparison is decided. None where all there are support the claim, and some are missing.
+        """
+        level = stats.LEVEL / num_tests
+        open_ones = [comparison for comparison in comparisons if not comparison.supports]
+        if not open_ones:
+            return None
+        contrary = [comparison for comparison in open_ones if _points_away(comparison)]
+        numbers = [self._seeds_for(comparison, level) for comparison in contrary or open_ones]
+        decided = [number for number in numbers if number is not None]
+        if contrary:
+            seeds = min(decided, default=None)
+        else:
+            seeds = max(decided) if decided and len(decided) == len(numbers) else None
+        simulated = any(comparison.measure == "stability" for comparison in open_ones)
+        return Prospect(
+            seeds=seeds,
+            limit=8 * max(comparison.n for comparison in open_ones) if simulated else stats.MOST_PAIRS,
+            outcome="contradicted" if contrary else "reproduced",
+            simulated=simulated,
+        )
+
+    def _seeds_for(self, comparison: Comparison, level: float) -> int | None:
+        if comparison.measure == "stability":
+            return self._simulate(comparison, level)
+        if comparison.effect is None:
+            return None
+        if comparison.margin is None:
+            return stats.pairs_for_difference(comparison.effect.d_z, level=level)
+        sd = float(np.std(comparison.by_seed, ddof=1))
+        if _points_away(comparison):
+            return stats.pairs_for_difference(
+                (abs(comparison.difference) - comparison.margin) / sd, level=level
+            )
+        distance = comparison.difference
+        if comparison.measure == "no worse":
+            return stats.pairs_for_difference((comparison.margin - distance) / sd, level=2 * level)
+        return stats.pairs_for_equivalence(distance, sd, margin=comparison.margin, level=level)
+
+    def _simulate(self, comparison: Comparison, level: float) -> int | None:
+        cell, other = self._cells[comparison.cell], self._cells[comparison.reference]
+        return stats.runs_for_stability(
+            *comparing.pair_curves(cell, other),
+            window=self._sweep.window,
+            ddof=self._sweep.ddof,
+            level=level,
+            generator=comparing.make_generator("seeds for S", cell.cell_id, other.cell_id),
+        )
+
+
+def find_teacher(cells: Sequence[CellSummary], teachers: Sequence[Teacher]) -> Teacher | None:
+    """The teacher of these cells; None where they have several or none."""
+    hashes = {record.teacher_hash for cell in cells for record in cell.records if record.teacher_hash}
+    found = [teacher for teacher in teachers if teacher.hash in hashes]
+    return found[0] if len(found) == 1 else None
+
+
+def _points_away(comparison: Comparison) -> bool:
+    """Whether what was measured is the contrary of what a claim says, significant or not."""
+    if comparison.margin is None:
+        return comparison.difference > 0
+    size = comparison.difference if comparison.measure == "no worse" else abs(comparison.difference)
+    return size > comparison.margin
+
+
+def _outcome(comparisons: Sequence[Comparison], *, complete: bool) -> str:
+    if not comparisons:
+        return "not judged"
+    if any(comparison.opposes for comparison in comparisons):
+        return "contradicted"
+    reproduced = complete and all(comparison.supports for comparison in comparisons)
+    return "reproduced" if reproduced else "undecided"

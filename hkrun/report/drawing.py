@@ -1,0 +1,169 @@
+"""Draws the figures of a summary, each with what it shows."""
+
+import base64
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import matplotlib.figure
+import numpy as np
+
+from hkrun import figures
+from hkrun.report.result_tables import write_value
+from hkrun.report.summary import Scan, Summary
+
+MOST_HEALTH = 8  # cells that one figure shows
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figure:
+    """A figure of the report: its file's name without ending, what it shows, and its two forms."""
+
+    name: str
+    caption: str
+    svg: bytes
+    png: bytes
+
+    @property
+    def uri(self) -> str:
+        """The figure as an address that holds it."""
+        return "data:image/svg+xml;base64," + base64.b64encode(self.svg).decode()
+
+
+def draw_figures(summary: Summary) -> Mapping[str, Figure]:
+    """The figures by what they are of; what the runs give no data for is not drawn."""
+    sweep = summary.sweep
+    curves = [
+        figures.CellCurves(name=cell.name, error_pct=cell.error_pct, diverged=cell.diverged_curves)
+        for cell in summary.cells
+    ]
+    defined = [curve for curve, cell in zip(curves, summary.cells, strict=True) if cell.stability]
+    drawn = {
+        "errors": _encode(
+            "error-curves",
+            "Test error over training, mean over the finished runs. Right: the last "
+            f"{sweep.window} epochs, over which S is taken. Thin lines are one standard deviation to either "
+            "side. A thin line that ends in a cross is a diverged run; it is in no mean.",
+            figures.draw_errors(curves, window=sweep.window),
+        )
+    }
+    if defined:
+        drawn["ranges"] = _encode(
+            "ranges",
+            "What S measures: the range of the test error over runs at each epoch of the window. S is the "
+            "variance of this line; the band reaches the square root of S to either side of its mean "
+            "(dashed). A line that is high but flat has a small S.",
+            figures.draw_ranges(defined, window=sweep.window, ddof=sweep.ddof),
+        )
+    if summary.comparisons:
+        drawn["differences"] = _encode(
+            "differences",
+            f"Error of the last epoch minus that of {sweep.reference}, paired by seed: each seed a circle, "
+            "the mean a diamond in its 95 % interval.",
+            figures.draw_differences(
+                [
+                    figures.PairedDifferences(
+                        name=item.cell, by_seed=item.by_seed, mean=item.difference, ci95=item.ci95
+                    )
+                    for item in summary.comparisons
+                ],
+                reference=sweep.reference or "",
+            ),
+        )
+    return drawn | _draw_scans(summary) | _draw_health(summary)
+
+
+def _encode(name: str, caption: str, figure: matplotlib.figure.Figure) -> Figure:
+    return Figure(
+        name=name,
+        caption=caption,
+        svg=figures.encode(figure, "svg"),
+        png=figures.encode(figure, "png"),
+    )
+
+
+# --- curves and grids ---------------------------------------------------------------------------------------
+
+
+def _draw_scans(summary: Summary) -> dict[str, Figure]:
+    drawn = {}
+    curves = [scan for scan in summary.scans if len(scan.keys) == 1]
+    if curves:
+        drawn["curves"] = _encode(
+            "sensitivity",
+            "Test error of the last epoch over the values of one key: mean over seeds in its 95 % interval. "
+            f"The full point is the reference, the grey band the margin of {summary.sweep.margin:g} pp.",
+            figures.draw_curves(
+                [_curve(scan) for scan in curves],
+                margin=summary.sweep.margin,
+            ),
+        )
+    for number, scan in enumerate([scan for scan in summary.scans if len(scan.keys) == 2], start=1):
+        drawn[f"grid-{number}"] = _encode(
+            f"grid-{number}",
+            f"Test error of the last epoch over {scan.keys[0]} and {scan.keys[1]}: mean over seeds ± half of "
+            "its 95 % interval. The frame is the reference; a star marks what is shown to differ from it by "
+            f"more than {summary.sweep.margin:g} pp.",
+            figures.draw_grid(_grid(scan)),
+        )
+    return drawn
+
+
+def _curve(scan: Scan) -> figures.ScanCurve:
+    values = [point.values[0] for point in scan.points]
+    numbers = [float(value) for value in values if isinstance(value, int | float) and value > 0]
+    return figures.ScanCurve(
+        title=f"{scan.keys[0]}{f', {scan.group}' if scan.group else ''}",
+        labels=[write_value(value) for value in values],
+        positions=numbers if len(numbers) == len(values) else (),
+        mean=[point.cell.error_last.mean if point.cell.error_last else np.nan for point in scan.points],
+        ci95=[point.cell.error_last.ci95 if point.cell.error_last else None for point in scan.points],
+        reference=next(
+            (place for place, point in enumerate(scan.points) if point.cell is scan.reference), None
+        ),
+    )
+
+
+def _grid(scan: Scan) -> figures.ScanGrid:
+    first, second = (list(dict.fromkeys(point.values[place] for point in scan.points)) for place in (0, 1))
+    shape = len(first), len(second)
+    mean, half, differs = np.full(shape, np.nan), np.full(shape, np.nan), np.zeros(shape, dtype=np.bool_)
+    reference = None
+    for point in scan.points:
+        place = first.index(point.values[0]), second.index(point.values[1])
+        errors = point.cell.error_last
+        if errors is not None:
+            mean[place] = errors.mean
+            half[place] = (errors.ci95[1] - errors.ci95[0]) / 2 if errors.ci95 else np.nan
+        differs[place] = point.comparison is not None and point.comparison.opposes
+        if point.cell is scan.reference:
+            reference = place
+    return figures.ScanGrid(
+        title=scan.group,
+        keys=(scan.keys[0], scan.keys[1]),
+        labels=([write_value(value) for value in first], [write_value(value) for value in second]),
+        mean=mean.tolist(),
+        half=half.tolist(),
+        reference=reference,
+        differs=differs.tolist(),
+    )
+
+
+# --- the discriminator --------------------------------------------------------------------------------------
+
+
+def _draw_health(summary: Summary) -> dict[str, Figure]:
+    cells = [figures.CellHealth(name=cell.name, curves=cell.health) for cell in summary.cells if cell.health][
+        :MOST_HEALTH
+    ]
+    if not cells:
+        return {}
+    more = sum(bool(cell.health) for cell in summary.cells) - len(cells)
+    rest = f" {more} more cells have one; the table holds all." if more else ""
+    return {
+        "health": _encode(
+            "discriminator",
+            "The discriminator D over training: mean over seeds, band from the smallest to the largest of "
+            "any seed. At 0.5 (dotted) it cannot tell teacher from student; at 1 it is never wrong." + rest,
+            figures.draw_health(cells),
+        )
+    }

@@ -1,0 +1,109 @@
+"""A summary as JSON: the document of `sweep --json` and `report --json`."""
+
+from hkrun import stats
+from hkrun.report.summary import CellSummary, Comparison, Prospect, Summary, Teacher, Verdict
+
+Interval = tuple[float, float]
+
+
+def summary_document(summary: Summary) -> dict[str, object]:
+    """The JSON document of a sweep, without its "mlflow" part."""
+    teacher = summary.teachers[0] if summary.teachers else None
+    return {
+        "sweep": summary.sweep.name,
+        "store": summary.store,
+        "dataset": summary.sweep.dataset,
+        "teacher": _teacher_document(teacher) if teacher else None,
+        "cells": [_cell_document(cell, summary) for cell in summary.cells],
+        "comparisons": [_comparison_document(comparison) for comparison in summary.comparisons],
+        "stability_comparisons": [
+            _comparison_document(comparison) for comparison in summary.stability_comparisons
+        ],
+        "claims": [_verdict_document(verdict) for verdict in summary.verdicts],
+        "warnings": list(summary.warnings),
+    }
+
+
+def _teacher_document(teacher: Teacher) -> dict[str, object]:
+    return {"hash": teacher.hash, "error_pct": teacher.record.error_pct if teacher.record else None}
+
+
+def _cell_document(cell: CellSummary, summary: Summary) -> dict[str, object]:
+    return {
+        "cell_id": cell.cell_id,
+        "name": cell.name,
+        "seeds": list(cell.seeds),
+        "failed": list(cell.failed),
+        "diverged": list(cell.diverged),
+        "missing": list(cell.missing),
+        "error_last": _error_document(cell.error_last),
+        "error_best": _error_document(cell.error_best),
+        "stability": _stability_document(cell, summary),
+    }
+
+
+def _error_document(errors: stats.ErrorSummary | None) -> dict[str, object]:
+    if errors is None:
+        return {"mean": None, "sd": None, "n": 0, "ci95": None}
+    return {"mean": errors.mean, "sd": errors.sd, "n": errors.n, "ci95": _listed(errors.ci95)}
+
+
+def _stability_document(cell: CellSummary, summary: Summary) -> dict[str, object]:
+    found = cell.stability
+    return {
+        "s": found.s if found else None,
+        "ddof": summary.sweep.ddof,
+        "s_ddof1": found.s_ddof1 if found else None,
+        "window": summary.sweep.window,
+        "runs": len(cell.seeds),
+        "mean_range": found.mean_range if found else None,
+        "within_run_sd": found.within_run_sd if found else None,
+        "ci95": _listed(found.ci95) if found else None,
+        "quantum_pct": summary.quantum_pct,
+        **({"reason": cell.undefined} if found is None else {}),
+    }
+
+
+def _comparison_document(comparison: Comparison) -> dict[str, object]:
+    return {
+        "cell": comparison.cell,
+        "reference": comparison.reference,
+        "difference": comparison.difference,
+        "ci95": _listed(comparison.ci95),
+        "p": comparison.p,
+        "p_holm": comparison.p_holm,
+        "n": comparison.n,
+        "d_z": comparison.effect.d_z if comparison.effect else None,
+        "d_z_ci95": _listed(comparison.effect.ci95) if comparison.effect else None,
+    }
+
+
+def _verdict_document(verdict: Verdict) -> dict[str, object]:
+    return {
+        "id": verdict.claim.id,
+        "statement": verdict.claim.statement,
+        "outcome": verdict.outcome,
+        "comparisons": [
+            {
+                "measure": comparison.measure,
+                **_comparison_document(comparison),
+                **({"margin": comparison.margin} if comparison.margin is not None else {}),
+            }
+            for comparison in verdict.comparisons
+        ],
+        "missing": [list(pair) for pair in verdict.missing],
+        "decided_by": _prospect_document(verdict.prospect) if verdict.prospect else None,
+    }
+
+
+def _prospect_document(prospect: Prospect) -> dict[str, object]:
+    return {
+        "seeds": prospect.seeds,
+        "limit": prospect.limit,
+        "outcome": prospect.outcome,
+        "basis": "simulation" if prospect.simulated else "power analysis",
+    }
+
+
+def _listed(interval: Interval | None) -> list[float] | None:
+    return list(interval) if interval is not None else None

@@ -1,0 +1,251 @@
+"""The tables beside the paper: its rows with what was measured, its claims, and the evidence on them."""
+
+from hkrun.report.result_tables import difference_entry, effect_entry, error_entry, p_entry, sd_entry
+from hkrun.report.summary import Comparison, PaperRow, PaperTable, Summary, Verdict
+from hkrun.report.tables import MINUS, NONE, Entry, Table, make_table
+from hkrun.report.wording import count, digits, interval, plus_minus
+
+# The recipe whose data a column of the paper is on; the others are never set against it.
+SAME_DATA = {"CIFAR-10": "cifar10", "CIFAR-100": "cifar100", "ImageNet, top-1": "imagenet"}
+
+
+def tabulate_paper(paper: PaperTable, summary: Summary) -> Table:
+    """Published and measured side by side; differences are from the reference row on the same data."""
+    dataset, is_error = summary.sweep.dataset, paper.published.measure == "error"
+    top5 = any(row.cell is not None and row.cell.error_top5 for row in paper.rows)
+    minus = f"minus {paper.reference} (pp)" if is_error else f"against {paper.reference}"
+    columns = ["Row", f"n, {dataset}"]
+    columns += [f"Error (%), {dataset}", "sd"] if is_error else [f"S (pp²), {dataset}", "95 %, approximate"]
+    columns += [f"Top-5 (%), {dataset}"] if top5 else []
+    columns += [minus, "p, Holm"]
+    columns += ["d_z [95 %]"] if is_error else []
+    columns += [f"Published, {column}" for column in paper.published.columns]
+    reference = next(row for row in paper.rows if row.published.name == paper.reference)
+    rows = []
+    for row in paper.rows:
+        measured = _measured_errors(row, top5=top5) if is_error else _measured_stability(row)
+        rows.append(
+            [
+                describe_row(row),
+                *measured,
+                *_compared(row, paper, is_error=is_error),
+                *_published(row, reference, paper.published.measure),
+            ]
+        )
+    return make_table(paper.id, columns, rows)
+
+
+def describe_row(row: PaperRow) -> str:
+    """A row's name with its marks."""
+    marks = ["cited"] if row.published.source == "cited" else []
+    marks += ["another network"] if row.published.network else []
+    return f"{row.published.name} ({', '.join(marks)})" if marks else row.published.name
+
+
+def describe_marks(paper: PaperTable) -> str:
+    """What the marks of a table's rows mean; empty where it has none."""
+    sentences = []
+    if any(row.published.source == "cited" for row in paper.rows):
+        sentences.append("Cited: the paper most likely copied the figure from an earlier one.")
+    for row in paper.rows:
+        if row.published.network:
+            sentences.append(
+                f"{row.published.name} was published on {row.published.network}; here it runs on the student "
+                "of the other rows."
+            )
+        if row.teacher is not None:
+            sentences.append(
+                f"{row.published.name} is the teacher of the measured rows, one training and so one number: "
+                "what is set against it is a one-sample test."
+            )
+    return " ".join(sentences)
+
+
+def _measured_errors(row: PaperRow, *, top5: bool) -> list[str | Entry]:
+    more: list[str | Entry] = []
+    if row.cell is not None:
+        more = [error_entry(row.cell.error_top5)] if top5 else []
+        runs = Entry(text=str(len(row.cell.seeds)), value=len(row.cell.seeds))
+        return [runs, error_entry(row.cell.error_last), sd_entry(row.cell.error_last), *more]
+    more = [NONE] if top5 else []
+    if row.teacher is not None and row.teacher.record is not None:
+        error_pct = row.teacher.record.error_pct
+        return ["1 teacher", Entry(text=f"{error_pct:.2f}", value=error_pct), NONE, *more]
+    return ["not run here", NONE, NONE, *more]
+
+
+def _measured_stability(row: PaperRow) -> list[str | Entry]:
+    if row.cell is None:
+        return ["not run here", NONE, NONE]
+    found = row.cell.stability
+    runs = Entry(text=str(len(row.cell.seeds)), value=len(row.cell.seeds))
+    if found is None:
+        return [runs, "undefined", NONE]
+    return [runs, Entry(text=digits(found.s), value=found.s, ends=found.ci95), interval(found.ci95) or NONE]
+
+
+def _compared(row: PaperRow, paper: PaperTable, *, is_error: bool) -> list[str | Entry]:
+    comparison = row.comparison
+    if comparison is None:
+        has_data = row.published.name == paper.reference and row.cell is not None
+        return ["reference" if has_data else NONE, "", *([""] if is_error else [])]
+    p = p_entry(comparison.p_holm, strong=comparison.significant)
+    if is_error:
+        return [difference_entry(comparison), p, effect_entry(comparison)]
+    return [_ratio_entry(comparison), p]
+
+
+def _ratio_entry(comparison: Comparison) -> Entry:
+    """How far S is from the reference's, in percent; both over the seeds that both finished."""
+    if comparison.reference_value == 0:
+        return Entry(text=NONE)
+    change = comparison.value / comparison.reference_value - 1
+    return Entry(text=_signed(f"{100 * change:+.0f} %"), strong=comparison.significant, value=change)
+
+
+def _published(row: PaperRow, reference: PaperRow, measure: str) -> list[Entry]:
+    bases = reference.published.figures if reference is not row else (None,) * len(row.published.figures)
+    return [
+        Entry(text=_relative(figure, base, measure), value=figure)
+        for figure, base in zip(row.published.figures, bases, strict=True)
+    ]
+
+
+def _relative(figure: float | None, reference: float | None, measure: str) -> str:
+    """A figure and how far it is from the reference's: in points for an error, in percent for S."""
+    if figure is None:
+        return NONE
+    text = digits(figure) if measure == "stability" else f"{figure:.2f}"
+    if reference is None:
+        return text
+    stable = measure == "stability"
+    change = f"{100 * (figure / reference - 1):+.0f} %" if stable else f"{figure - reference:+.2f}"
+    return f"{text} ({_signed(change)})"
+
+
+def _signed(text: str) -> str:
+    return text.replace("-", MINUS)
+
+
+# --- claims -------------------------------------------------------------------------------------------------
+
+
+def tabulate_claims(summary: Summary) -> Table | None:
+    """What the paper claims, and what this sweep says of it on its data."""
+    if not summary.verdicts:
+        return None
+    rows = [
+        [
+            verdict.claim.statement,
+            verdict.claim.table,
+            f"{verdict.outcome} on {summary.sweep.dataset}" if verdict.comparisons else "not judged here",
+            str(min(item.n for item in verdict.comparisons)) if verdict.comparisons else NONE,
+            describe_prospect(verdict),
+        ]
+        for verdict in summary.verdicts
+    ]
+    return make_table(
+        "claims", ["The paper says", "Where", "This sweep", "Seeds", "Would be decided by"], rows, words=5
+    )
+
+
+def describe_prospect(verdict: Verdict) -> str:
+    """How many seeds would decide a claim that is undecided."""
+    missing = f"the runs of {count(len(verdict.missing), 'comparison')}" if verdict.missing else ""
+    if verdict.prospect is None:
+        return missing or NONE
+    found = verdict.prospect
+    if found.seeds is None:
+        number = f"none found up to {found.limit:,} seeds{' (simulated)' if found.simulated else ''}"
+    else:
+        number = f"{found.seeds:,} seeds{' (simulated)' if found.simulated else ''}, then {found.outcome}"
+    return f"{number}; {missing}" if missing else number
+
+
+def tabulate_evidence(summary: Summary) -> Table | None:
+    """Every comparison behind the verdicts, the published difference of the same rows beside it."""
+    verdicts = [verdict for verdict in summary.verdicts if verdict.comparisons]
+    if not verdicts:
+        return None
+    tables = {paper.id: paper for paper in summary.paper}
+    columns = list(dict.fromkeys(name for paper in summary.paper for name in paper.published.columns))
+    rows: list[list[str | Entry]] = [
+        [
+            verdict.claim.id,
+            comparison.cell,
+            _describe_opponent(comparison),
+            Entry(text=str(comparison.n), value=comparison.n),
+            _evidence(comparison),
+            p_entry(comparison.p_holm, strong=comparison.significant and comparison.margin is None),
+            effect_entry(comparison),
+            *(_published_difference(comparison, tables.get(verdict.claim.table), name) for name in columns),
+        ]
+        for verdict in verdicts
+        for comparison in verdict.comparisons
+    ]
+    return make_table(
+        "evidence",
+        [
+            *("Claim", "This", "Against", "Seeds", f"Measured, {summary.sweep.dataset}", "p, Holm"),
+            "d_z [95 %]",
+            *(f"Published, {name}" for name in columns),
+        ],
+        rows,
+        words=3,
+    )
+
+
+def _describe_opponent(comparison: Comparison) -> str:
+    if comparison.one_number:
+        return f"{comparison.reference} ({comparison.one_number}: one number)"
+    if comparison.measure == "equivalence":
+        return f"{comparison.reference}, within {comparison.margin:g} pp"
+    if comparison.measure == "no worse":
+        return f"{comparison.reference}, no worse by {comparison.margin:g} pp"
+    return comparison.reference
+
+
+def _evidence(comparison: Comparison) -> Entry:
+    if comparison.measure == "stability":
+        text = f"S {digits(comparison.value)} against {digits(comparison.reference_value)}"
+        return Entry(text=text, strong=comparison.significant, value=comparison.difference)
+    text = plus_minus(comparison.difference, comparison.ci95, signed=True).replace("-", MINUS) + " pp"
+    strong = comparison.significant and comparison.margin is None
+    return Entry(text=text, strong=strong, value=comparison.difference, ends=comparison.ci95)
+
+
+def _published_difference(comparison: Comparison, paper: PaperTable | None, column: str) -> Entry:
+    """The same difference in the paper: in points for an error, in percent for S."""
+    if paper is None or column not in paper.published.columns:
+        return Entry(text=NONE)
+    figures = {row.published.name: row.published.figures for row in paper.rows}
+    place = paper.published.columns.index(column)
+    ours, theirs = (
+        _published_figure(name, figures, place) for name in (comparison.cell, comparison.reference)
+    )
+    if ours is None or theirs is None:
+        return Entry(text=NONE)
+    if comparison.measure == "stability":
+        return Entry(text=_signed(f"{100 * (ours / theirs - 1):+.0f} %"), value=ours - theirs)
+    return Entry(text=_signed(f"{ours - theirs:+.2f} pp"), value=ours - theirs)
+
+
+def _published_figure(name: str, figures: dict[str, tuple[float | None, ...]], place: int) -> float | None:
+    parts = [figures.get(part, (None,) * (place + 1))[place] for part in name.split(" over ")]
+    if any(part is None for part in parts):
+        return None
+    return parts[0] if len(parts) == 1 else float(parts[0] or 0) - float(parts[1] or 0)
+
+
+def describe_columns(paper: PaperTable, dataset: str) -> str:
+    """Which columns may be read against each other."""
+    same = [column for column in paper.published.columns if SAME_DATA.get(column) == dataset]
+    if same:
+        return (
+            f"The column {same[0]} is on the data of the measured ones, the others are not: across data, "
+            "compare the signs of differences, not figures."
+        )
+    return (
+        f"What was measured is on {dataset}, what was published on other data: compare the signs of "
+        "differences, not figures."
+    )

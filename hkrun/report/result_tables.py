@@ -1,0 +1,241 @@
+"""The tables of results: errors, stability, curves and grids, the discriminator."""
+
+import numpy as np
+
+from hkrun import stats
+from hkrun.report.summary import HEALTH, CellSummary, Comparison, Scan, Summary
+from hkrun.report.tables import MINUS, NONE, Entry, Table, make_table
+from hkrun.report.wording import count, digits, interval, p_value, plus_minus
+
+HEALTH_NAMES = dict(
+    zip(
+        HEALTH,
+        ("Accuracy", "Says to the teacher", "Says to the student", "Spread", "Gradient ratio"),
+        strict=True,
+    )
+)
+
+
+def tabulate_errors(summary: Summary) -> Table:
+    """Errors by cell, and their differences from the reference."""
+    columns = ["Cell", "n", "Error, last epoch (%)", "sd", "Best epoch (%)*"]
+    top5 = any(cell.error_top5 for cell in summary.cells)
+    if top5:
+        columns.append("Top-5 error (%)")
+    if summary.comparisons:
+        columns += [f"Minus {summary.sweep.reference} (pp)", "p", "p, Holm", "d_z [95 %]"]
+    rows = []
+    for cell in summary.cells:
+        row: list[str | Entry] = [
+            cell.name,
+            _share(cell, summary),
+            error_entry(cell.error_last),
+            sd_entry(cell.error_last),
+            _mean_entry(cell.error_best),
+        ]
+        if top5:
+            row.append(error_entry(cell.error_top5))
+        if summary.comparisons:
+            row += _difference(cell, summary)
+        rows.append(row)
+    return make_table("errors", columns, rows)
+
+
+def error_entry(errors: stats.ErrorSummary | None) -> Entry:
+    """A mean with half of its interval."""
+    if errors is None:
+        return Entry(text=NONE)
+    return Entry(text=plus_minus(errors.mean, errors.ci95), value=errors.mean, ends=errors.ci95)
+
+
+def sd_entry(errors: stats.ErrorSummary | None) -> Entry:
+    """A standard deviation over seeds."""
+    sd = errors.sd if errors else None
+    return Entry(text=NONE if sd is None else f"{sd:.2f}", value=sd)
+
+
+def difference_entry(comparison: Comparison) -> Entry:
+    """A difference of errors with half of its interval, strong where it is significant."""
+    text = plus_minus(comparison.difference, comparison.ci95, signed=True).replace("-", MINUS)
+    strong = comparison.significant and comparison.margin is None
+    return Entry(text=text, strong=strong, value=comparison.difference, ends=comparison.ci95)
+
+
+def p_entry(p: float, *, strong: bool = False) -> Entry:
+    """A p value."""
+    return Entry(text=p_value(p), strong=strong, value=p)
+
+
+def effect_entry(comparison: Comparison) -> Entry:
+    """An effect size with its interval."""
+    effect = comparison.effect
+    if effect is None:
+        return Entry(text=NONE)
+    text = f"{effect.d_z:+.2f} [{effect.ci95[0]:+.2f}, {effect.ci95[1]:+.2f}]"
+    return Entry(text=text.replace("-", MINUS), value=effect.d_z, ends=effect.ci95)
+
+
+def _mean_entry(errors: stats.ErrorSummary | None) -> Entry:
+    if errors is None:
+        return Entry(text=NONE)
+    return Entry(text=f"{errors.mean:.2f}", value=errors.mean, ends=errors.ci95)
+
+
+def _share(cell: CellSummary, summary: Summary) -> Entry:
+    total, found = len(summary.sweep.seeds), len(cell.seeds)
+    return Entry(text=str(total) if found == total else f"{found} of {total}", value=found)
+
+
+def _difference(cell: CellSummary, summary: Summary) -> list[str | Entry]:
+    comparison = summary.find_comparison(cell.name)
+    if comparison is None:
+        return [summary.describe_uncompared(cell), "", "", ""]
+    return [
+        difference_entry(comparison),
+        p_entry(comparison.p),
+        p_entry(comparison.p_holm, strong=comparison.significant),
+        effect_entry(comparison),
+    ]
+
+
+def tabulate_stability(summary: Summary) -> Table:
+    """S by cell with all that it must be read with."""
+    columns = [
+        "Cell",
+        "Runs",
+        "S (pp²)",
+        "95 %, approximate",
+        "S, ddof 1" if summary.sweep.ddof != 1 else "S, ddof 1 (the same)",
+        "Mean range (pp)",
+        "Within-run sd (pp)",
+    ]
+    if summary.stability_comparisons:
+        columns += [f"p against {summary.sweep.reference}", "p, Holm", "Common seeds"]
+    rows = []
+    for cell in summary.cells:
+        found = cell.stability
+        row: list[str | Entry] = [cell.name, Entry(text=str(len(cell.seeds)), value=len(cell.seeds))]
+        if found is None:
+            row += ["undefined", *[NONE] * 4]
+        else:
+            row += [
+                Entry(text=digits(found.s), value=found.s, ends=found.ci95),
+                interval(found.ci95) or NONE,
+                Entry(text=digits(found.s_ddof1), value=found.s_ddof1),
+                Entry(text=f"{found.mean_range:.2f}", value=found.mean_range),
+                Entry(text=f"{found.within_run_sd:.3f}", value=found.within_run_sd),
+            ]
+        if summary.stability_comparisons:
+            comparison = summary.find_comparison(cell.name, measure="stability")
+            if comparison is None:
+                row += [summary.describe_uncompared(cell), "", ""]
+            else:
+                row += [
+                    p_entry(comparison.p),
+                    p_entry(comparison.p_holm, strong=comparison.significant),
+                    str(comparison.n),
+                ]
+        rows.append(row)
+    return make_table("stability", columns, rows)
+
+
+# --- curves and grids ---------------------------------------------------------------------------------------
+
+
+def tabulate_scan(scan: Scan, number: int) -> Table:
+    """The points of a curve or grid, each with its distance from the reference point."""
+    rows = []
+    for point in scan.points:
+        is_reference = scan.reference is not None and point.cell.cell_id == scan.reference.cell_id
+        found = point.comparison
+        compared: list[str | Entry] = ["reference" if is_reference else NONE, "", "", ""]
+        if found is not None:
+            compared = [
+                difference_entry(found),
+                p_entry(found.p_holm),
+                "equivalent" if found.supports else "different" if found.opposes else "open",
+                effect_entry(found),
+            ]
+        rows.append(
+            [
+                *map(write_value, point.values),
+                Entry(text=str(len(point.cell.seeds)), value=len(point.cell.seeds)),
+                error_entry(point.cell.error_last),
+                *compared,
+            ]
+        )
+    columns = [
+        *scan.keys,
+        "n",
+        "Error, last epoch (%)",
+        "Difference (pp, ± half of its 90 % interval)",
+        "p of equivalence, Holm",
+        "Verdict",
+        "d_z [95 %]",
+    ]
+    return make_table(f"scan-{number}", columns, rows, words=len(scan.keys))
+
+
+def write_value(value: object) -> str:
+    """A value of a key."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float):
+        return f"{value:g}"
+    return ", ".join(map(write_value, value)) if isinstance(value, tuple) else str(value)
+
+
+def describe_scan(scan: Scan, margin: float) -> str:
+    """Whether the result is the same all along a curve or grid."""
+    found = [point.comparison for point in scan.points if point.comparison is not None]
+    name = " and ".join(scan.keys)
+    if not found:
+        return f"{name}: not judged, for no two of its points have common seeds."
+    if any(comparison.opposes for comparison in found):
+        what = "not the same everywhere"
+    elif all(comparison.supports for comparison in found):
+        what = "the same everywhere"
+    else:
+        what = f"undecided at {count(min(comparison.n for comparison in found), 'seed')}"
+    return (
+        f"{name}{f' ({scan.group})' if scan.group else ''}: {what}, within {margin:g} pp of "
+        f"{scan.reference.name if scan.reference else 'the reference'}."
+    )
+
+
+# --- the discriminator --------------------------------------------------------------------------------------
+
+
+def tabulate_health(summary: Summary) -> Table | None:
+    """The discriminator over the last tenth of the epochs: mean over seeds and range, and the alarms."""
+    cells = {cell.name: cell for cell in summary.cells if cell.health}
+    if not cells:
+        return None
+    shown = [name for name in HEALTH if any(name in cell.health for cell in cells.values())]
+    rows = []
+    for cell in cells.values():
+        row: list[str | Entry] = [cell.name]
+        row += [_health_entry(cell, name) for name in shown]
+        rows.append([*row, _alarms_entry(cell)])
+    return make_table(
+        "discriminator", ["Cell", *(HEALTH_NAMES[name] for name in shown), "Alarms"], rows
+    )
+
+
+def _alarms_entry(cell: CellSummary) -> Entry:
+    """The named alarms of a cell's runs: what stands before the figures of each."""
+    names = [alarm.partition(":")[0] for record in cell.records for alarm in record.alarms]
+    text = "; ".join(f"{name}: {names.count(name)} of {len(cell.records)}" for name in dict.fromkeys(names))
+    return Entry(text=text or "none", value=sum(bool(record.alarms) for record in cell.records))
+
+
+def _health_entry(cell: CellSummary, name: str) -> Entry:
+    if name not in cell.health:
+        return Entry(text=NONE)
+    late = cell.health[name][:, -max(1, cell.health[name].shape[1] // 10) :]
+    if not np.isfinite(late).any(axis=1).all():
+        return Entry(text=NONE)
+    runs = np.nanmean(late, axis=1)
+    low, high, mean = float(runs.min()), float(runs.max()), float(runs.mean())
+    text = [f"{value:.3f}" if mean >= 0.01 else f"{value:.1e}" for value in (mean, low, high)]
+    return Entry(text=f"{text[0]} [{text[1]}, {text[2]}]", value=mean, ends=(low, high))

@@ -1,0 +1,138 @@
+"""The tables of what was run: runs, configurations, time, conditions."""
+
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+
+from hkrun import config
+from hkrun.report.summary import Summary
+from hkrun.report.tables import NONE, Table, make_table
+from hkrun.report.wording import count, duration, first_line, seeds
+
+
+def tabulate_runs(summary: Summary) -> Table:
+    """How many runs each cell has, and what one costs."""
+    rows = []
+    for cell in summary.cells:
+        totals = [record.timings["total"] for record in cell.records if "total" in record.timings]
+        rows.append(
+            [
+                cell.name,
+                cell.cell_id,
+                *(seeds(found) or NONE for found in (cell.seeds, cell.failed, cell.diverged, cell.missing)),
+                duration(sum(totals) / len(totals)) if totals else NONE,
+            ]
+        )
+    return make_table(
+        "runs",
+        ["Cell", "Id", "Finished seeds", "Failed", "Diverged", "Missing", "Mean time per run"],
+        rows,
+        words=2,
+    )
+
+
+def tabulate_unfinished(summary: Summary) -> Table | None:
+    """The failed and the diverged runs, each with what happened."""
+    rows = [
+        [
+            cell.name,
+            str(record.seed),
+            f"diverged in epoch {record.diverged_epoch}"
+            if record.status == "diverged"
+            else f"failed after {count(record.epochs, 'epoch')}",
+            first_line(record.traceback) if record.status == "failed" else "a loss was no longer finite",
+        ]
+        for cell in summary.cells
+        for record in cell.records
+        if record.status != "finished"
+    ]
+    return (
+        make_table("unfinished", ["Cell", "Seed", "Outcome", "What happened"], rows, words=4)
+        if rows
+        else None
+    )
+
+
+def tabulate_configuration(summary: Summary) -> tuple[Table, Table | None]:
+    """The keys that all cells share, and per cell those in which they differ."""
+    forms = {cell.name: config.canonical(cell.cell) for cell in summary.cells}
+    values: dict[str, list[object]] = {}
+    for form in forms.values():
+        for key, value in form.items():
+            values.setdefault(key, []).append(value)
+    differing = {key for key, found in values.items() if any(value != found[0] for value in found)}
+    shared = [
+        [key, _plain(found[0]), "" if len(found) == len(forms) else f"{len(found)} of {len(forms)} cells"]
+        for key, found in values.items()
+        if key not in differing
+    ]
+    own = [
+        [name, ", ".join(f"{key} = {_plain(form[key])}" for key in form if key in differing)]
+        for name, form in forms.items()
+    ]
+    return (
+        make_table("configuration", ["Key", "Value", "Used by"], shared, words=3),
+        make_table("own-keys", ["Cell", "Its own keys"], own, words=2) if differing else None,
+    )
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return "[" + ", ".join(map(_plain, value)) + "]" if isinstance(value, list | tuple) else str(value)
+
+
+def tabulate_time(summary: Summary) -> Table:
+    """Where the time went, in process seconds: summed over runs, of which several may train side by side."""
+    records = summary.records
+    parts: dict[str, float] = {}
+    for record in records:
+        for part, seconds in record.timings.items():
+            parts[part] = parts.get(part, 0.0) + seconds
+    total = parts.pop("total", sum(parts.values()))
+    rows = [
+        [f"of these, {part}", duration(seconds), _percent(seconds, total)] for part, seconds in parts.items()
+    ]
+    trained = [teacher.record for teacher in summary.teachers if teacher.record]
+    teachers = sum(record.timings.get("total", 0.0) for record in trained)
+    return make_table(
+        "time",
+        ["Part", "Time", "Share"],
+        [
+            [f"{count(len(records), 'run')} of students", duration(total), _percent(total, total + teachers)],
+            *rows,
+            [count(len(trained), "teacher"), duration(teachers), _percent(teachers, total + teachers)],
+        ],
+    )
+
+
+def _percent(part: float, total: float) -> str:
+    return f"{100 * part / total:.0f} %" if total > 0 else NONE
+
+
+def tabulate_conditions(summary: Summary) -> Table:
+    """What the bits of the results depend on besides cell and seed."""
+    records = summary.records
+    versions: dict[str, set[str]] = {}
+    for record in records:
+        for name, version in record.versions.items():
+            versions.setdefault(name, set()).add(version)
+    starts = [datetime.fromtimestamp(record.started_at, UTC) for record in records]
+    packs = {len(record.pack) for record in records}
+    facts: Mapping[str, Iterable[str]] = {
+        "Device": {record.device for record in records},
+        "Threads per process": {str(record.threads) for record in records},
+        "Workers per run": {str(record.world_size) for record in records},
+        "Seeds trained together": {str(size) for size in packs},
+        "Resumed runs": [str(sum(record.resumed > 0 for record in records))],
+        "Started (UTC)": [
+            " to ".join(dict.fromkeys(f"{moment:%Y-%m-%d %H:%M}" for moment in (min(starts), max(starts))))
+        ]
+        if starts
+        else [],
+        **{f"Version of {name}": found for name, found in sorted(versions.items())},
+        "Weights of the teacher": [
+            f"SHA-256 {teacher.hash[:16]}" for teacher in summary.teachers if teacher.hash
+        ],
+    }
+    rows = [[name, ", ".join(sorted(values)) or NONE] for name, values in facts.items()]
+    return make_table("conditions", ["Condition", "Value"], rows, words=2)

@@ -1,0 +1,72 @@
+"""Finds the curves and grids among a sweep's cells, and asks whether the result is the same along them."""
+
+from collections.abc import Mapping
+
+from hkrun import config
+from hkrun.report import comparing
+from hkrun.report.summary import CellSummary, Scan, ScanPoint
+from hkrun.spaces import NamedCell, Sweep
+
+MOST_KEYS = 2  # what a figure can show
+
+
+def find_scans(sweep: Sweep, cells: Mapping[str, CellSummary]) -> tuple[Scan, ...]:
+    """The cells that axes of the search space vary, by group and keys; those over three keys are left out.
+
+    Every point is tested for equivalence with the scan's reference: the sweep's where it is on the scan, else
+    the point with the keys' default values. The tests of a scan are one family.
+    """
+    groups: dict[tuple[str, tuple[str, ...]], list[NamedCell]] = {}
+    for named in sweep.cells:
+        if 1 <= len(named.point) <= MOST_KEYS:
+            groups.setdefault((named.group, tuple(named.point)), []).append(named)
+    return tuple(
+        _scan(group, keys, points, sweep, cells)
+        for (group, keys), points in groups.items()
+        if len(points) > 1
+    )
+
+
+def _scan(
+    group: str,
+    keys: tuple[str, ...],
+    points: list[NamedCell],
+    sweep: Sweep,
+    cells: Mapping[str, CellSummary],
+) -> Scan:
+    reference = _reference(keys, points, sweep, cells)
+    found = []
+    for named in points:
+        cell = cells[named.name]
+        if reference is None or cell.cell_id == reference.cell_id:
+            continue
+        comparison = comparing.compare_equivalence(
+            comparing.cell_side(cell), comparing.cell_side(reference), margin=sweep.margin, one_sided=False
+        )
+        if comparison is not None:
+            found.append((comparison, frozenset((cell.cell_id, reference.cell_id))))
+    comparisons = {comparison.cell: comparison for comparison in comparing.correct(found)}
+    return Scan(
+        group=group,
+        keys=keys,
+        points=tuple(
+            ScanPoint(
+                values=tuple(named.point[key] for key in keys),
+                cell=cells[named.name],
+                comparison=comparisons.get(named.name),
+            )
+            for named in points
+        ),
+        reference=reference,
+    )
+
+
+def _reference(
+    keys: tuple[str, ...], points: list[NamedCell], sweep: Sweep, cells: Mapping[str, CellSummary]
+) -> CellSummary | None:
+    chosen = cells.get(sweep.reference or "")
+    for named in points:
+        if chosen is not None and cells[named.name].cell_id == chosen.cell_id:
+            return cells[named.name]
+    defaults = {key: config.keys()[key][1] for key in keys}
+    return next((cells[named.name] for named in points if dict(named.point) == defaults), None)
