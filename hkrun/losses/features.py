@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 EPSILON = 1e-5  # least variance that `VariationalLoss` can learn
+LEAST_SQUARE = 1e-12  # what a relative distance is divided by where the teacher's side is zero
 FIRST_VARIANCE = 5.0  # where its variances start: wide, so that a first poor estimate is not punished hard
 
 
@@ -57,19 +58,18 @@ def fsp_loss(
     *,
     reduction: str = "mean",
 ) -> Tensor:
-    """FSP (Yim et al. 2017), eq. (2): the squared difference of the flow matrices, summed over stages.
+    """FSP (Yim et al. 2017), eq. (2): the squared distance of the flow matrices, summed over stages.
 
     Args:
         student: Input and output of each stage, as wide as the teacher's; `FlowProjection` makes them so.
         teacher: The same of the teacher.
-        reduction: Over a matrix's elements: "mean", or "sum" as the paper writes it, the squared Frobenius
-            norm.
+        reduction: As in `_squared_distance`; "sum" is the paper's squared Frobenius norm.
     """
     assert reduction in ("mean", "sum")
-    losses = []
-    for ours, theirs in zip(student, teacher, strict=True):
-        difference = fsp_matrix(*ours) - fsp_matrix(*theirs).detach()
-        losses.append(_reduce(difference.square(), reduction))
+    losses = [
+        _squared_distance(fsp_matrix(*ours), fsp_matrix(*theirs), reduction)
+        for ours, theirs in zip(student, teacher, strict=True)
+    ]
     return torch.stack(losses).sum()
 
 
@@ -136,7 +136,7 @@ class HintLoss(nn.Module):
     Args:
         student_width: Channels of the student's guided stage.
         teacher_width: Channels of the teacher's hint.
-        reduction: Over the hint's elements: "mean", or "sum" as the paper writes it.
+        reduction: As in `_squared_distance`; "sum" is the paper's squared Euclidean norm.
     """
 
     def __init__(self, student_width: int, teacher_width: int, *, reduction: str = "mean") -> None:
@@ -147,8 +147,8 @@ class HintLoss(nn.Module):
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
         """The loss of the student's feature map [B, student width, H, W] and the teacher's."""
-        ours, theirs = _same_size(student, teacher.detach())
-        return _reduce((self.regressor(ours) - theirs).square(), self._reduction) / 2
+        ours, theirs = _same_size(student, teacher)
+        return _squared_distance(self.regressor(ours), theirs, self._reduction) / 2
 
 
 class VariationalLoss(nn.Module):
@@ -214,9 +214,21 @@ def _conv1x1(in_channels: int, out_channels: int) -> nn.Conv2d:
     return nn.Conv2d(in_channels, out_channels, kernel_size=1, bias=False)
 
 
-def _reduce(elements: Tensor, reduction: str) -> Tensor:
-    """The mean over the batch of the mean or sum over an image's elements."""
-    return elements.mean() if reduction == "mean" else elements.sum() / len(elements)
+def _squared_distance(student: Tensor, teacher: Tensor, reduction: str) -> Tensor:
+    """The squared distance of two tensors [B, ...], averaged over the batch.
+
+    Args:
+        student: What has the gradient.
+        teacher: Of the same shape.
+        reduction: Over an image's elements: "sum"; or "mean", relative to the mean square of the teacher's.
+            Features of pre-activation networks grow with their depth, a flow with their square. So only a
+            relative distance has a gradient of one size, which the same learning rate suits everywhere.
+    """
+    target = teacher.detach().flatten(1)
+    distance = (student.flatten(1) - target).square().sum(dim=1)
+    if reduction == "mean":
+        distance = distance / target.square().sum(dim=1).clamp(min=LEAST_SQUARE)
+    return distance.mean()
 
 
 def _smaller_size(first: Tensor, second: Tensor) -> tuple[int, int]:
@@ -247,7 +259,7 @@ def _average_pool(maps: Tensor, size: tuple[int, int]) -> Tensor:
 
 def _tiles(maps: Tensor, size: tuple[int, int]) -> Tensor | None:
     """[B, C, h, H / h, w, W / w] of a map [B, C, H, W] and a size (h, w); None where it does not divide."""
-    (height, width), (rows, columns) = maps.shape[2:], size
+    (batch, channels, height, width), (rows, columns) = maps.shape, size
     if height % rows or width % columns:
         return None
-    return maps.unflatten(3, (columns, width // columns)).unflatten(2, (rows, height // rows))
+    return maps.reshape(batch, channels, rows, height // rows, columns, width // columns)

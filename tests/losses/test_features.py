@@ -224,9 +224,9 @@ def test_fsp_matrix_max_pools_the_larger_map():
     assert fsp_matrix(smaller, larger).tolist() == [[[20.0]]]
 
 
-@pytest.mark.parametrize(("reduction", "expected"), [("sum", 1 + 9 + 4), ("mean", (1 + 9) / 4 + 4 / 2)])
+@pytest.mark.parametrize(("reduction", "expected"), [("sum", 10 + 4), ("mean", 10 / 5 + 4 / 13)])
 def test_fsp_loss_by_hand(reduction, expected):
-    # Stage 1: flows [[1, 0], [0, 4]] and [[2, 0], [0, 1]], if only the diagonal responds. Stage 2: 2 x 1.
+    # Flows [[1, 0], [0, 4]] and [[2, 0], [0, 1]], then [1, 2] and [3, 2]: squared distances 10 and 4.
     diagonal = torch.eye(2, dtype=torch.float64).view(1, 2, 1, 2) * math.sqrt(2)
     student = [(diagonal, diagonal * torch.tensor([1.0, 4.0]).view(1, 2, 1, 1))]
     teacher = [(diagonal, diagonal * torch.tensor([2.0, 1.0]).view(1, 2, 1, 1))]
@@ -254,18 +254,26 @@ def test_fsp_loss_is_the_explicit_sum(reduction):
     student, teacher = stages(1, sizes=sizes), [maps + 0.3 for maps in stages(1, sizes=sizes)]
     total = 0.0
     for (s1, s2), (t1, t2) in zip(flows(student), flows(teacher), strict=True):
-        elements = s1.shape[1] * s2.shape[1] if reduction == "mean" else 1
         for image in range(2):
             ours, theirs = naive_flow(s1[image], s2[image]), naive_flow(t1[image], t2[image])
             squares = [
                 (s - t) ** 2 for rows in zip(ours, theirs, strict=True) for s, t in zip(*rows, strict=True)
             ]
-            total += sum(squares) / elements / 2
+            size = sum(t**2 for row in theirs for t in row) if reduction == "mean" else 1
+            total += sum(squares) / size / 2
     found = fsp_loss(flows(student), flows(teacher), reduction=reduction)
     assert found.item() == pytest.approx(total, rel=1e-13)
 
 
-@pytest.mark.parametrize("second", [(2, 5, 4, 4), (2, 5, 2, 2), (2, 5, 8, 8)])
+@pytest.mark.parametrize("scale", [1e-3, 50.0])
+def test_relative_distances_do_not_depend_on_how_large_both_networks_features_are(scale):
+    student, teacher = stages(0), stages(1)
+    for loss in (projected_fsp, hint):
+        scaled = loss([scale * maps for maps in student], [scale * maps for maps in teacher])
+        torch.testing.assert_close(scaled, loss(student, teacher), rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("second", [(2, 5, 4, 4), (2, 5, 2, 2), (2, 5, 8, 8), (2, 5, 3, 3), (2, 5, 7, 2)])
 def test_fsp_matrix_agrees_with_torchdistill(second):
     first, second = draw(2, 3, 4, 4), draw(*second)
     torch.testing.assert_close(
@@ -466,15 +474,15 @@ def test_vid_s_variance_stays_positive():
 # FitNets
 
 
-@pytest.mark.parametrize(("reduction", "divisor"), [("mean", 2 * 2 * 2), ("sum", 2)])
-def test_hint_loss_by_hand(reduction, divisor):
+@pytest.mark.parametrize(("reduction", "expected"), [("sum", (47 + 12) / 4), ("mean", (47 / 1 + 12 / 8) / 4)])
+def test_hint_loss_by_hand(reduction, expected):
     module = learned(HintLoss(1, 2, reduction=reduction))
     with torch.no_grad():
         module.regressor.weight.copy_(torch.tensor([2.0, -1.0]).view(2, 1, 1, 1))
     student = torch.tensor([[1.0, 3.0], [0.0, -2.0]], dtype=torch.float64).view(2, 1, 1, 2)
-    teacher = torch.zeros(2, 2, 1, 2, dtype=torch.float64)
-    # Regressed: 2, 6 and -1, -3; 0, -4 and 0, 2. Squares 4 + 36 + 1 + 9 + 16 + 4 = 70.
-    assert module(student, teacher).item() == pytest.approx(70 / divisor / 2, rel=1e-14)
+    # Regressed 2, 6, -1, -3 and 0, -4, 0, 2: squared distances 1 + 36 + 1 + 9 and 4 + 4 + 0 + 4.
+    teacher = torch.tensor([[1.0, 0.0, 0.0, 0.0], [2.0, -2.0, 0.0, 0.0]], dtype=torch.float64)
+    assert module(student, teacher.view(2, 2, 1, 2)).item() == pytest.approx(expected, rel=1e-14)
 
 
 def test_the_regressor_is_linear_and_reaches_negative_hints():
