@@ -142,3 +142,20 @@ def test_batchnorm_starts_as_the_identity():
 def test_a_layer_without_a_rule_is_refused(layer):
     with pytest.raises(TypeError, match=type(layer).__name__):
         initialise(nn.Sequential(layer), generator(0))
+
+
+class Scale(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.factor = nn.Parameter(torch.rand(3))
+
+    def reset_constants(self):
+        nn.init.constant_(self.factor, 4.0)
+
+
+def test_a_layer_that_starts_constant_sets_its_own_parameters_and_draws_nothing():
+    given = generator(0)
+    scale = nn.Sequential(Scale())
+    initialise(scale, given)
+    assert scale[0].factor.tolist() == [4.0, 4.0, 4.0]
+    assert torch.equal(given.get_state(), generator(0).get_state())
