@@ -30,7 +30,7 @@ def train(kind: str, network: str, size: int, batch_size: int, epochs: int, seed
     from hkrun.data.views import Views
     from hkrun.distill import distill, start_run
     from hkrun.teacher import start_teacher, train_teacher
-    from hkrun.training import Alone, EvaluationSet, TrainingSet
+    from hkrun.training import Alone, ResidentEvaluationSet, ResidentTrainingSet
 
     torch.set_num_threads(1)
     device = torch.device("cpu")
@@ -47,8 +47,8 @@ def train(kind: str, network: str, size: int, batch_size: int, epochs: int, seed
     dataset = split_digits(size)
     where = {"context": Alone(), "device": device}
     sets = {
-        "training_set": TrainingSet(dataset, Views(1, False), dtype=torch.float32, device=device),
-        "test_set": EvaluationSet(
+        "training_set": ResidentTrainingSet(dataset, Views(1, False), dtype=torch.float32, device=device),
+        "test_set": ResidentEvaluationSet(
             dataset.test.images, dataset.test.labels, dataset, dtype=torch.float32, device=device
         ),
         "context": Alone(),

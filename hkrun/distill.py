@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from hkrun.config import Cell
-from hkrun.data import Dataset
+from hkrun.data.dataset import Dataset
+from hkrun.data.encoded import StreamedDataset
 from hkrun.losses.adversarial import discriminator_loss, student_adversarial_loss
 from hkrun.methods import METHODS
 from hkrun.models import (
@@ -114,7 +115,9 @@ def find_stage(cell: Cell, epoch: int) -> tuple[int, int]:
     raise ValueError("the run has fewer epochs")
 
 
-def start_run(cell: Cell, dataset: Dataset, seed: int, *, context: Context, device: torch.device) -> Run:
+def start_run(
+    cell: Cell, dataset: Dataset | StreamedDataset, seed: int, *, context: Context, device: torch.device
+) -> Run:
     """Builds the networks and optimisers of one run in their initial state.
 
     Each network's weights come from a generator of its own: a cell without an attention sub-network or a
@@ -125,7 +128,7 @@ def start_run(cell: Cell, dataset: Dataset, seed: int, *, context: Context, devi
         return torch.Generator().manual_seed(derive(seed, purpose))
 
     backbone = build_network(
-        cell.student.network, num_classes=dataset.num_classes, in_channels=dataset.train.images.shape[1]
+        cell.student.network, num_classes=dataset.num_classes, in_channels=dataset.num_channels
     )
     initialise(backbone, generator(Purpose.STUDENT))
     attention = None
@@ -175,7 +178,7 @@ def enter_stage(run: Run, stage: int) -> None:
     run.student_optimizer = _optimizer(cell, run.student, run.objective)
 
 
-def _build_discriminator(cell: Cell, dataset: Dataset) -> Discriminator:
+def _build_discriminator(cell: Cell, dataset: Dataset | StreamedDataset) -> Discriminator:
     adversary = METHODS[cell.method].adversary
     assert adversary is not None
     on_logits = adversary.tap == "logits"

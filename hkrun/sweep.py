@@ -328,8 +328,8 @@ class _Watch:
 
 
 def _fix_content(sweep: Sweep, data_dir: Path | None) -> Sweep:
-    """Makes the content of a `folder` data set part of every cell."""
-    if sweep.dataset != "folder" or sweep.recipe.cell.dataset_sha256:
+    """Makes the content of a data set that has no published sum part of every cell."""
+    if sweep.dataset not in ("folder", "imagenet") or sweep.recipe.cell.dataset_sha256:
         return sweep
     from hkrun.data import fingerprint
 

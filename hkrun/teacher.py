@@ -16,7 +16,8 @@ import torch
 from torch import nn
 
 from hkrun.config import Cell
-from hkrun.data import Dataset
+from hkrun.data.dataset import Dataset
+from hkrun.data.encoded import StreamedDataset
 from hkrun.data.pretrained import fetch_weights
 from hkrun.errors import InputError
 from hkrun.losses.response import cross_entropy
@@ -104,7 +105,9 @@ class TeacherRun:
             part.load_state_dict(part_state)
 
 
-def start_teacher(cell: Cell, dataset: Dataset, *, context: Context, device: torch.device) -> TeacherRun:
+def start_teacher(
+    cell: Cell, dataset: Dataset | StreamedDataset, *, context: Context, device: torch.device
+) -> TeacherRun:
     """Builds the teacher in its initial state, or with the backbone weights of `teacher.file`."""
 
     def generator(purpose: Purpose) -> torch.Generator:
@@ -129,10 +132,10 @@ def start_teacher(cell: Cell, dataset: Dataset, *, context: Context, device: tor
     return run
 
 
-def build_teacher(cell: Cell, dataset: Dataset) -> DistilledNetwork:
+def build_teacher(cell: Cell, dataset: Dataset | StreamedDataset) -> DistilledNetwork:
     """The teacher's network, weights not yet decided."""
     backbone = build_network(
-        cell.teacher.network, num_classes=dataset.num_classes, in_channels=dataset.train.images.shape[1]
+        cell.teacher.network, num_classes=dataset.num_classes, in_channels=dataset.num_channels
     )
     attention = AttentionEstimator(
         backbone.widths,

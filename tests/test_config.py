@@ -41,7 +41,7 @@ CONTRACT_KEYS = {
         *("lambda_1", "lambda_2", "lambda_3", "mu", "reduction", "distance", "gan", "category"),
         *("regularizer", "reg_reduction", "alpha", "temperature"),
     ),
-    "augment.": ("padding", "flip"),
+    "augment.": ("padding", "flip", "size"),
 }
 
 # What the paper prescribes for CIFAR; method.md gives the defaults of the points on which it is silent.
@@ -76,6 +76,7 @@ PAPER = {
     "loss.reg_reduction": "mean",
     "augment.padding": 4,
     "augment.flip": True,
+    "augment.size": 224,
 }
 
 
@@ -201,6 +202,11 @@ def test_later_settings_win():
             "here: student.warmup_epochs: must be below student.epochs = 5",
         ),
         ({"teacher.file": "no/such.pt"}, "here: teacher.file: no/such.pt: no such file"),
+        (
+            {"teacher.file": "torchvision"},
+            "here: teacher.file: torchvision has no weights of preact-164; "
+            + "those it has are of resnet-18, resnet-50, resnet-152",
+        ),
     ],
 )
 def test_values_that_do_not_go_together_are_refused(values, problem):
@@ -336,8 +342,23 @@ def test_a_teacher_file_is_known_by_its_content(tmp_path):
     assert cell_id(make_cell(teacher__file=str(first))) != ids[0]
 
 
-def test_the_content_of_a_data_set_is_part_of_the_id():
-    cell = make_cell(dataset="folder")
+def test_torchvision_s_weights_are_known_by_their_file():
+    network = {"teacher__network": "resnet-152", "student__network": "resnet-18"}
+    form = canonical(make_cell(teacher__file="torchvision", **network))
+    assert form["teacher.file"] == "resnet152-394f9c45.pth"
+
+
+def test_images_have_a_size_on_imagenet_and_a_padding_elsewhere():
+    for dataset, key in (("imagenet", "augment.size"), ("digits", "augment.padding")):
+        (other,) = {"augment.size", "augment.padding"} - {key}
+        form = canonical(make_cell(dataset=dataset))
+        assert key in form
+        assert other not in form
+
+
+@pytest.mark.parametrize("dataset", ["folder", "imagenet"])
+def test_the_content_of_a_data_set_is_part_of_the_id(dataset):
+    cell = make_cell(dataset=dataset)
     assert cell_id(cell) != cell_id(dataclasses.replace(cell, dataset_sha256="1" * 64))
     assert teacher_id(cell) != teacher_id(dataclasses.replace(cell, dataset_sha256="1" * 64))
 

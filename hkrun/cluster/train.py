@@ -2,7 +2,7 @@
 
 import logging
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,7 @@ from ray.util.queue import Queue
 
 from hkrun.cluster.output import output_to
 from hkrun.cluster.schedule import WorkerDiedError
+from hkrun.data.streams import BlockIds, BlockViews, ReadBlock, carry_in_threads
 from hkrun.training import Context
 from hkrun.trial import Outcome, Task
 
@@ -45,6 +46,10 @@ class TrainContext:
         if self.rank == 0:
             put: Any = self.queue.actor.put_nowait
             put.remote(dict(progress))
+
+    def carry(self, function: ReadBlock, requests: Sequence[BlockIds]) -> Iterator[BlockViews]:
+        """Reads in threads of this process."""
+        return carry_in_threads(function, requests)
 
 
 def train_task(

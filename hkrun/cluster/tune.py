@@ -5,7 +5,7 @@
 import functools
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ParamSpec, Protocol
@@ -21,6 +21,7 @@ from hkrun.cluster.output import output_to
 from hkrun.cluster.resources import Request
 from hkrun.cluster.runtime import ray_running
 from hkrun.cluster.schedule import Schedule, TaskResult, WorkerDiedError
+from hkrun.data.streams import BlockIds, BlockViews, ReadBlock, carry_in_threads
 from hkrun.errors import HkrunError, Interrupted
 from hkrun.training import Context
 from hkrun.trial import Outcome, Task, run_task
@@ -159,6 +160,10 @@ class TuneContext:
     def report(self, progress: Mapping[str, object]) -> None:
         """Hands the progress to Tune's driver, and waits until it has it."""
         tune.report({"progress": dict(progress)})
+
+    def carry(self, function: ReadBlock, requests: Sequence[BlockIds]) -> Iterator[BlockViews]:
+        """Reads in threads of this process."""
+        return carry_in_threads(function, requests)
 
 
 def _run_trial(

@@ -113,8 +113,8 @@ class TeacherConfig:
     )
     file: str = _key(
         "",
-        "Backbone weights to use instead of training them: a file with a state_dict, or torchvision for its own"
-        " of ImageNet; the attention sub-network is then trained on the frozen backbone.",
+        "Backbone weights to use instead of training them: a file with a state_dict, or torchvision for those"
+        " it has of ImageNet; the attention sub-network is then trained on the frozen backbone.",
         METHOD,
         active=_uses_teacher,
     )
@@ -370,8 +370,8 @@ class Cell:
     """One configuration without the seed.
 
     `dataset_sha256` is no key of the user's: it fixes the content of a data set that has no published
-    checksum (`folder`), and is empty for the others. Nor are `sources`: for each key that names a part of the
-    user's own, the key and the SHA-256 of that part's source.
+    checksum (`folder`, `imagenet`), and is empty for the others. Nor are `sources`: for each key that names a
+    part of the user's own, the key and the SHA-256 of that part's source.
     """
 
     dataset: str = _key(

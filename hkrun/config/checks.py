@@ -182,11 +182,8 @@ def _compare_stages(cell: Cell) -> list[tuple[str, str]]:
     )
     if teacher == student:
         return []
-    return [
-        (
-            "student.network",
-            f"{cell.student.network} has {student} stages and the teacher {cell.teacher.network} has "
-            f"{teacher}: intermediate knowledge is compared stage by stage; allowed are networks with "
-            "equally many",
-        )
-    ]
+    problem = (
+        f"{cell.student.network} has {student} stages and the teacher {cell.teacher.network} has {teacher}: "
+        "intermediate knowledge is compared stage by stage; allowed are networks with equally many"
+    )
+    return [("student.network", problem)]

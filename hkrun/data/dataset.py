@@ -20,16 +20,21 @@ class Split:
     Attributes:
         images: uint8, shape [N, C, H, W].
         labels: int64, shape [N], in [0, number of classes).
+
+    Raises:
+        ValueError: They are of other types or shapes.
     """
 
     images: Tensor
     labels: Tensor
 
     def __post_init__(self) -> None:
-        assert self.images.dtype == torch.uint8
-        assert self.images.dim() == 4
-        assert self.labels.dtype == torch.int64
-        assert self.labels.shape == self.images.shape[:1]
+        if self.images.dtype != torch.uint8 or self.images.dim() != 4:
+            found = f"{self.images.dtype} of shape {tuple(self.images.shape)}"
+            raise ValueError(f"images must be torch.uint8 of shape (N, C, H, W); they are {found}")
+        if self.labels.dtype != torch.int64 or self.labels.shape != self.images.shape[:1]:
+            found = f"{self.labels.dtype} of shape {tuple(self.labels.shape)}"
+            raise ValueError(f"labels must be torch.int64 of shape ({len(self.images)},); they are {found}")
 
     def __len__(self) -> int:
         return len(self.images)
@@ -55,6 +60,16 @@ class Dataset:
     def num_classes(self) -> int:
         """Number of classes."""
         return len(self.classes)
+
+    @property
+    def num_channels(self) -> int:
+        """Channels of an image."""
+        return self.train.images.shape[1]
+
+    def image_shape(self, _size: int) -> tuple[int, int, int]:
+        """Channels, height and width of the images that a network gets; they are of one size."""
+        channels, height, width = self.train.images.shape[1:]
+        return channels, height, width
 
     @cached_property
     def _statistics(self) -> tuple[Tensor, Tensor]:

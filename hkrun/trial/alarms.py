@@ -2,10 +2,16 @@
 
 from collections.abc import Mapping, Sequence
 
+import torch.distributed
+
+from hkrun.training import Context, EvaluationSet, TrainingSet
+
 # A discriminator that is like this over the last tenth of the epochs gives the student nothing to learn from:
 # it says the same whatever it sees (standard deviation of its probabilities), or it is never wrong.
 CONSTANT_SPREAD = 1e-3
 WINNING_ACCURACY = 0.99
+
+MOST_NAMED = 10  # damaged images in an alarm; the log has them all
 
 
 def find_discriminator_alarms(history: Sequence[Mapping[str, float | None]]) -> list[str]:
@@ -23,4 +29,20 @@ def find_discriminator_alarms(history: Sequence[Mapping[str, float | None]]) -> 
         alarms.append(f"the discriminator is constant: it says {belief:.3f} to whatever it sees")
     if accuracy > WINNING_ACCURACY:
         alarms.append(f"the discriminator wins outright: it tells {100 * accuracy:.1f} % apart")
+    return alarms
+
+
+def find_damage_alarms(sets: Mapping[str, TrainingSet | EvaluationSet], context: Context) -> list[str]:
+    """Names the images that could not be decoded, by part; every worker must call it, as each saw its own."""
+    alarms = []
+    for part, images in sets.items():
+        seen: list[set[str]] = [set(images.damaged)]
+        if context.world_size > 1:
+            seen = [set()] * context.world_size
+            torch.distributed.all_gather_object(seen, set(images.damaged))
+        names = sorted(set().union(*seen))
+        if names:
+            shown = ", ".join(f"{part}/{name}" for name in names[:MOST_NAMED])
+            rest = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
+            alarms.append(f"{len(names)} damaged image(s) passed over: {shown}{rest}")
     return alarms

@@ -3,44 +3,78 @@
 import functools
 from dataclasses import dataclass, field
 from io import BytesIO
-from pathlib import Path
 
 import torch
 
 from hkrun.config import Cell
-from hkrun.data import Dataset, load_dataset
+from hkrun.config.cell import AugmentConfig
+from hkrun.data import load_dataset
+from hkrun.data.dataset import Dataset, Split
+from hkrun.data.encoded import EncodedSplit, StreamedDataset
 from hkrun.data.views import Views
 from hkrun.errors import StoreError
 from hkrun.models import DistilledNetwork
 from hkrun.store import open_store
 from hkrun.teacher import build_teacher, freeze, hash_weights
-from hkrun.training import EvaluationSet, TrainingSet, resolve_dtype
+from hkrun.training import (
+    EvaluationSet,
+    ResidentEvaluationSet,
+    ResidentTrainingSet,
+    StreamedEvaluationSet,
+    StreamedTrainingSet,
+    TrainingSet,
+    resolve_dtype,
+)
 from hkrun.trial.task import Task
 
 
-def load_sets(cell: Cell, task: Task) -> tuple[Dataset, TrainingSet, EvaluationSet]:
-    """The cell's images on their device; kept between the trials of a process."""
-    views = Views(cell.augment.padding, cell.augment.flip)
-    return _sets(cell.dataset, task.data_dir, views, cell.precision, task.device)
+def load_sets(cell: Cell, task: Task) -> tuple[Dataset | StreamedDataset, TrainingSet, EvaluationSet]:
+    """The cell's images, on their device or decoded as they are needed; kept between a process's trials."""
+    return _sets(_ImagesPlace(task.data_dir, task.device, cell.dataset, cell.augment, cell.precision, cell))
+
+
+@dataclass(frozen=True)
+class _ImagesPlace:
+    """Which images, and how they are read; equal wherever the sets are the same."""
+
+    data_dir: str | None
+    device: str
+    dataset: str
+    augment: AugmentConfig
+    precision: str
+    cell: Cell = field(compare=False)
 
 
 @functools.lru_cache(maxsize=2)
-def _sets(
-    name: str, data_dir: str | None, views: Views, precision: str, device: str
-) -> tuple[Dataset, TrainingSet, EvaluationSet]:
-    dataset = _load_dataset(name, data_dir)
-    dtype, place = resolve_dtype(precision), torch.device(device)
-    test = dataset.test
-    return (
-        dataset,
-        TrainingSet(dataset, views, dtype=dtype, device=place),
-        EvaluationSet(test.images, test.labels, dataset, dtype=dtype, device=place),
-    )
+def _sets(place: _ImagesPlace) -> tuple[Dataset | StreamedDataset, TrainingSet, EvaluationSet]:
+    dataset, device = _load_dataset(place.dataset, place.data_dir), torch.device(place.device)
+    dtype, augment = resolve_dtype(place.precision), place.augment
+    training_set: TrainingSet
+    if isinstance(dataset, StreamedDataset):
+        training_set = StreamedTrainingSet(
+            dataset, size=augment.size, flip=augment.flip, dtype=dtype, device=device
+        )
+    else:
+        views = Views(augment.padding, augment.flip)
+        training_set = ResidentTrainingSet(dataset, views, dtype=dtype, device=device)
+    return dataset, training_set, make_evaluation_set(dataset.test, dataset, place.cell, device=device)
+
+
+def make_evaluation_set(
+    split: Split | EncodedSplit, dataset: Dataset | StreamedDataset, cell: Cell, *, device: torch.device
+) -> EvaluationSet:
+    """One part of a data set, to evaluate on."""
+    dtype = resolve_dtype(cell.precision)
+    if isinstance(dataset, StreamedDataset):
+        assert isinstance(split, EncodedSplit)
+        return StreamedEvaluationSet(split, dataset, size=cell.augment.size, dtype=dtype, device=device)
+    assert isinstance(split, Split)
+    return ResidentEvaluationSet(split.images, split.labels, dataset, dtype=dtype, device=device)
 
 
 @functools.lru_cache(maxsize=2)
-def _load_dataset(name: str, data_dir: str | None) -> Dataset:
-    return load_dataset(name, data_dir=None if data_dir is None else Path(data_dir))
+def _load_dataset(name: str, data_dir: str | None) -> Dataset | StreamedDataset:
+    return load_dataset(name, data_dir=data_dir)
 
 
 @dataclass(frozen=True)

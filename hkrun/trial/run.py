@@ -14,7 +14,7 @@ from hkrun.errors import DataError, StoreError
 from hkrun.store import Record, open_store
 from hkrun.teacher import dump_weights
 from hkrun.training import Context, Diverged
-from hkrun.trial.alarms import find_discriminator_alarms
+from hkrun.trial.alarms import find_damage_alarms, find_discriminator_alarms
 from hkrun.trial.curves import tabulate
 from hkrun.trial.inputs import TeacherPlace, load_sets, load_teacher
 from hkrun.trial.progress import Clock, Watch
@@ -77,7 +77,9 @@ class Trial:
         run = start_run(cell, dataset, self.seed, context=self.context, device=device)
         self._resume(run)
         self.history = run.history
-        watch = Watch(self.context, epochs=sum(cell.stage_epochs), seed=self.seed, save=lambda: self._save(run))
+        watch = Watch(
+            self.context, epochs=sum(cell.stage_epochs), seed=self.seed, save=lambda: self._save(run)
+        )
         distill(
             run,
             teacher=teacher,
@@ -86,6 +88,7 @@ class Trial:
             context=self.context,
             on_epoch=lambda run: watch.epoch_done(run.history),
         )
+        self.alarms += find_damage_alarms({"train": training_set, "val": test_set}, self.context)
         return dump_weights(run.student.backbone)
 
     def _save(self, run: Run) -> None:

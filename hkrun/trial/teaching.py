@@ -8,9 +8,9 @@ from hkrun.checkpoints import load_teacher_checkpoint, save_teacher_checkpoint
 from hkrun.config import teacher_canonical
 from hkrun.store import TeacherRecord, open_store
 from hkrun.teacher import dump_weights, hash_weights, num_epochs, start_teacher, train_teacher
-from hkrun.training import Context, Diverged, EvaluationSet, resolve_dtype
+from hkrun.training import Context, Diverged
 from hkrun.trial.curves import tabulate
-from hkrun.trial.inputs import load_sets
+from hkrun.trial.inputs import load_sets, make_evaluation_set
 from hkrun.trial.progress import Clock, Watch
 from hkrun.trial.surroundings import describe_surroundings
 from hkrun.trial.task import Outcome, Task, make_outcome
@@ -56,14 +56,9 @@ def teach(task: Task, context: Context) -> Outcome:
     except Diverged as error:
         message = f"the teacher diverged: {error.args[0]}"
         return make_outcome(None, "diverged", None, run.epoch, message)
-    on_training = EvaluationSet(
-        dataset.train.images,
-        dataset.train.labels,
-        dataset,
-        dtype=resolve_dtype(cell.precision),
-        device=torch.device(task.device),
-    )
-    train_errors = on_training.evaluate(run.network.backbone, precision=cell.precision, context=context)
+    train_errors = make_evaluation_set(
+        dataset.train, dataset, cell, device=torch.device(task.device)
+    ).evaluate(run.network.backbone, precision=cell.precision, context=context)
     error_pct = float(str(run.history[-1]["error_pct"]))
     if context.rank == 0:
         surroundings = describe_surroundings(task)

@@ -8,7 +8,7 @@ import torch
 from hkrun.config import Cell, cell_from_values
 from hkrun.data import Dataset, Split
 from hkrun.data.views import Views
-from hkrun.training import EvaluationSet, TrainingSet, resolve_dtype
+from hkrun.training import ResidentEvaluationSet, ResidentTrainingSet, resolve_dtype
 
 CPU = torch.device("cpu")
 TINY = {
@@ -34,8 +34,10 @@ def make_sets(cell: Cell, dataset: Dataset) -> dict[str, object]:
     dtype = resolve_dtype(cell.precision)
     views = Views(cell.augment.padding, cell.augment.flip)
     return {
-        "training_set": TrainingSet(dataset, views, dtype=dtype, device=CPU),
-        "test_set": EvaluationSet(dataset.test.images, dataset.test.labels, dataset, dtype=dtype, device=CPU),
+        "training_set": ResidentTrainingSet(dataset, views, dtype=dtype, device=CPU),
+        "test_set": ResidentEvaluationSet(
+            dataset.test.images, dataset.test.labels, dataset, dtype=dtype, device=CPU
+        ),
     }
 
 

@@ -7,7 +7,14 @@ from hkrun.data import Dataset, Split
 from hkrun.data.views import Views
 from hkrun.models import build_network, initialise
 from hkrun.seeding import Purpose
-from hkrun.training import Alone, Averages, Diverged, EvaluationSet, TrainingSet, learning_rate
+from hkrun.training import (
+    Alone,
+    Averages,
+    Diverged,
+    ResidentEvaluationSet,
+    ResidentTrainingSet,
+    learning_rate,
+)
 from loop.conftest import CPU
 
 PAPER = {"first": 0.1, "epochs": 600, "drops": (0.4, 0.8), "factor": 0.1, "warmup_epochs": 0}
@@ -45,7 +52,7 @@ def read_epoch(
     dataset: Dataset, *, seed: int = 0, epoch: int = 0, context: Alone | None = None
 ) -> list[torch.Tensor]:
     """The images of an epoch's batches, unaugmented."""
-    training_set = TrainingSet(dataset, Views(0, False), dtype=torch.float64, device=CPU)
+    training_set = ResidentTrainingSet(dataset, Views(0, False), dtype=torch.float64, device=CPU)
     batches = training_set.batches(
         seed,
         epoch,
@@ -64,7 +71,7 @@ def test_an_epoch_sees_no_image_twice_and_drops_the_short_last_batch(dataset: Da
 
 
 def test_labels_stay_with_their_images(dataset: Dataset) -> None:
-    training_set = TrainingSet(dataset, Views(0, False), dtype=torch.float64, device=CPU)
+    training_set = ResidentTrainingSet(dataset, Views(0, False), dtype=torch.float64, device=CPU)
     scale = 255 * dataset.std.view(-1, 1, 1)
     for batch in training_set.batches(
         3, 1, batch_size=8, order=Purpose.ORDER, augmentation=Purpose.AUGMENTATION, context=Alone()
@@ -91,7 +98,7 @@ def test_workers_share_each_batch_without_gap_or_overlap(dataset: Dataset, world
 
 
 def test_shares_of_a_batch_sum_to_one(dataset: Dataset) -> None:
-    training_set = TrainingSet(dataset, Views(0, False), dtype=torch.float64, device=CPU)
+    training_set = ResidentTrainingSet(dataset, Views(0, False), dtype=torch.float64, device=CPU)
     options = {"batch_size": 16, "order": Purpose.ORDER, "augmentation": Purpose.AUGMENTATION}
     shares = [
         [batch.share for batch in training_set.batches(0, 0, context=Alone(rank, 3), **options)]
@@ -110,7 +117,7 @@ def test_errors_are_counted_image_by_image(num_classes: int) -> None:
     network = build_network("preact-8-w4", num_classes=num_classes, in_channels=1).double()
     initialise(network, generator)
     network.train()
-    errors = EvaluationSet(images, labels, data, dtype=torch.float64, device=CPU).evaluate(
+    errors = ResidentEvaluationSet(images, labels, data, dtype=torch.float64, device=CPU).evaluate(
         network, precision="float64", context=Alone()
     )
     assert network.training

@@ -1,0 +1,184 @@
+"""`imagenet`: the images of ILSVRC 2012 as they are unpacked, or any others in that layout.
+
+    DIR/imagenet/train/<wnid>/*.JPEG
+    DIR/imagenet/val/<wnid>/*.JPEG          or, as the archive of the validation images unpacks:
+    DIR/imagenet/val/*.JPEG                 with DIR/imagenet/ILSVRC2012_devkit_t12/data/ beside it
+
+Labels follow the sorted names of train's folders, as torchvision's weights need it. Where DIR/imagenet holds
+shards of `hkrun data pack`, those are read instead. Images are decoded when they are needed, so a damaged one
+is found then, or by `hkrun data verify`.
+"""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from hkrun.data.encoded import EncodedSplit, StreamedDataset, content_sha256, fixed_order
+from hkrun.data.places import Place
+from hkrun.data.shards import is_packed, read_shards
+from hkrun.errors import DataError
+
+FOLDER = "imagenet"
+SUFFIXES = (".jpeg", ".jpg", ".png")
+DEVKIT = "ILSVRC2012_devkit_t12/data"
+GROUND_TRUTH = "ILSVRC2012_validation_ground_truth.txt"
+_LAYOUT = (
+    "wanted are DIR/imagenet/train/<wnid>/*.JPEG and DIR/imagenet/val/<wnid>/*.JPEG, "
+    "or the shards that `hkrun data pack` makes of them"
+)
+
+File = tuple[str, int]  # name and size
+
+
+@dataclass(frozen=True)
+class FolderReader:
+    """Reads the images of one part from their files.
+
+    Attributes:
+        paths: Path of each image below the folder, by position.
+    """
+
+    folder: str
+    paths: tuple[str, ...]
+
+    def read(self, image_ids: Sequence[int]) -> list[bytes]:
+        """See `Reader`."""
+        return [self._read(self.paths[image_id]) for image_id in image_ids]
+
+    def _read(self, path: str) -> bytes:
+        try:
+            return Path(self.folder, path).read_bytes()
+        except OSError:
+            return b""  # one image; that the folder is there was seen when it was listed
+
+
+def load_imagenet(*, data_dir: Path | str | None) -> StreamedDataset:
+    """Finds the images below a directory or URI; none is read yet.
+
+    Raises:
+        DataError: There are none, or the layout is not as above.
+    """
+    if data_dir is None:
+        raise DataError(f"imagenet: name the place of the images with --data DIR; {_LAYOUT}")
+    place = Place.below(data_dir, FOLDER)
+    if is_packed(place):
+        return read_shards(place)
+    if not place.is_local:
+        raise DataError(
+            f"imagenet: {place} holds no shards; `hkrun data pack` makes them of a folder: {_LAYOUT}"
+        )
+    return read_folder(Path(place.uri))
+
+
+def read_folder(root: Path) -> StreamedDataset:
+    """Lists the images of a directory in ILSVRC's layout.
+
+    Raises:
+        DataError: The layout is not as above.
+    """
+    train = _list_classes(root / "train")
+    classes = tuple(train)
+    labels = {name: label for label, name in enumerate(classes)}
+    folders, flat = _list(root / "val")
+    if flat and not folders:
+        val = _sort_flat(root, flat)
+        paths = {f"{wnid}/{name}": name for wnid, files in val.items() for name, _ in files}
+    else:
+        val = _list_classes(root / "val")
+        paths = {}
+    unknown = sorted(set(val) - set(labels))
+    if unknown:
+        raise DataError(f"{root / 'val'}: there is no class {unknown[0]!r} in {root / 'train'}")
+    return StreamedDataset(
+        name="imagenet",
+        train=_make_split(root / "train", "train", train, labels, {}),
+        test=_make_split(root / "val", "val", val, labels, paths),
+        classes=classes,
+        packed=False,
+    )
+
+
+def fingerprint_imagenet(*, data_dir: Path | str | None) -> str:
+    """The content as `content_sha256` sees it: the same for a folder and the shards made of it.
+
+    Raises:
+        DataError: There are no images.
+    """
+    dataset = load_imagenet(data_dir=data_dir)
+    return content_sha256(dataset.classes, (("train", dataset.train), ("val", dataset.test)))
+
+
+def _make_split(
+    folder: Path, part: str, files: dict[str, list[File]], labels: dict[str, int], paths: dict[str, str]
+) -> EncodedSplit:
+    rows = [(f"{wnid}/{name}", labels[wnid], size) for wnid, found in files.items() for name, size in found]
+    order = fixed_order([name for name, _, _ in rows], part=part)
+    names = tuple(rows[index][0] for index in order)
+    return EncodedSplit(
+        names=names,
+        labels=torch.tensor([rows[index][1] for index in order]),
+        sizes=torch.tensor([rows[index][2] for index in order]),
+        reader=FolderReader(str(folder), tuple(paths.get(name, name) for name in names)),
+    )
+
+
+def _list_classes(folder: Path) -> dict[str, list[File]]:
+    """The images of each class folder, sorted by class."""
+    folders, _ = _list(folder)
+    found = {name: _list(folder / name)[1] for name in sorted(folders)}
+    for name, files in found.items():
+        if not files:
+            raise DataError(f"{folder / name}: no .JPEG file")
+    if len(found) < 2:
+        raise DataError(f"{folder}: at least 2 class folders are needed; {_LAYOUT}")
+    return found
+
+
+def _list(folder: Path) -> tuple[list[str], list[File]]:
+    """The folders and the images in a folder; other files, and names that begin with a dot, do not count."""
+    folders: list[str] = []
+    files: list[File] = []
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.name.startswith("."):
+                    continue
+                if entry.is_dir():
+                    folders.append(entry.name)
+                elif entry.name.lower().endswith(SUFFIXES):
+                    files.append((entry.name, entry.stat().st_size))
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be listed: {error.strerror}; {_LAYOUT}") from error
+    return folders, files
+
+
+def _sort_flat(root: Path, files: Sequence[File]) -> dict[str, list[File]]:
+    """The flat validation images by class, as the development kit says.
+
+    Line k of the ground truth is the ILSVRC2012_ID of the k-th image by name; meta.mat has each ID's wnid.
+    """
+    devkit = root / DEVKIT
+    try:
+        numbers = [int(line) for line in (devkit / GROUND_TRUTH).read_text().split()]
+        wnids = _read_wnids(devkit / "meta.mat")
+        in_order = sorted(files)
+        by_class: dict[str, list[File]] = {}
+        for file, number in zip(in_order, numbers, strict=True):
+            by_class.setdefault(wnids[number], []).append(file)
+    except (OSError, ValueError, KeyError, TypeError, IndexError, NotImplementedError) as error:
+        raise DataError(
+            f"{root / 'val'}: its images lie in no class folders, and {devkit} does not tell their classes: "
+            f"{type(error).__name__}: {' '.join(str(error).split())}"
+        ) from error
+    return by_class
+
+
+def _read_wnids(path: Path) -> dict[int, str]:
+    """ILSVRC2012_ID -> wnid, from the development kit's MATLAB file."""
+    from scipy.io import loadmat
+
+    synsets = loadmat(str(path), squeeze_me=True)["synsets"]
+    return {int(row["ILSVRC2012_ID"]): str(row["WNID"]) for row in synsets}

@@ -1,0 +1,38 @@
+"""What both stages of training share: images, the schedule, the figures of an epoch, and work in step."""
+
+from hkrun.training.context import Alone, Context, sum_gradients, sum_over_workers
+from hkrun.training.epochs import Averages, Diverged, evaluate_epoch, learning_rate
+from hkrun.training.images import (
+    Batch,
+    Errors,
+    EvaluationSet,
+    NotFiniteError,
+    ResidentEvaluationSet,
+    ResidentTrainingSet,
+    StreamedEvaluationSet,
+    StreamedTrainingSet,
+    TrainingSet,
+)
+from hkrun.training.precision import autocast, resolve_dtype
+
+__all__ = [
+    "Alone",
+    "Averages",
+    "Batch",
+    "Context",
+    "Diverged",
+    "Errors",
+    "EvaluationSet",
+    "NotFiniteError",
+    "ResidentEvaluationSet",
+    "ResidentTrainingSet",
+    "StreamedEvaluationSet",
+    "StreamedTrainingSet",
+    "TrainingSet",
+    "autocast",
+    "evaluate_epoch",
+    "learning_rate",
+    "resolve_dtype",
+    "sum_gradients",
+    "sum_over_workers",
+]

@@ -1,0 +1,276 @@
+"""What training and evaluation read: the batches of an epoch, and the errors of a network."""
+
+import itertools
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Set
+from typing import NamedTuple
+
+import torch
+import torch.distributed
+from torch import Tensor, nn
+
+from hkrun import seeding
+from hkrun.data.dataset import Dataset
+from hkrun.data.decoding import TestView, TrainingView
+from hkrun.data.encoded import EncodedSplit, StreamedDataset, epoch_order
+from hkrun.data.streams import Carrier, ImageStream, carry_in_threads, split_windows
+from hkrun.data.views import ViewReader, Views, normalise
+from hkrun.errors import DataError
+from hkrun.training.context import Context
+from hkrun.training.precision import autocast
+
+# Images per forward pass of an evaluation. On a CPU the activations should stay in the cache (on digits, 256
+# images at a time take half as long as all 1,107 at once); a GPU wants many.
+EVALUATION_BATCH = {"cpu": 256, "cuda": 2048}
+# Streamed images are large, and their activations are too.
+STREAMED_EVALUATION_BATCH = 128
+
+
+class NotFiniteError(ArithmeticError):
+    """A network's logits are no longer numbers."""
+
+
+class Batch(NamedTuple):
+    """One worker's part of a batch.
+
+    Attributes:
+        images: Normalised views, [B, C, H, W].
+        labels: Class of each image, [B].
+        share: B over the size of the whole batch: weights this worker's mean loss, so that the sum over the
+            workers is the mean over the whole batch.
+    """
+
+    images: Tensor
+    labels: Tensor
+    share: float
+
+
+class TrainingSet(ABC):
+    """Training images, and what each epoch shows of them, in which order.
+
+    Order and views come from generators of (seed, purpose, epoch) on the CPU: they are the same on every
+    device, whatever the number of workers, and need no state in a checkpoint.
+    """
+
+    damaged: Set[str] = frozenset()  # names of the images that were found damaged so far
+
+    @abstractmethod
+    def batches(
+        self,
+        seed: int,
+        epoch: int,
+        *,
+        batch_size: int,
+        order: seeding.Purpose,
+        augmentation: seeding.Purpose,
+        context: Context,
+    ) -> Iterator[Batch]:
+        """The batches of one epoch, from 0; the last short batch is dropped.
+
+        Each worker gets its contiguous part of every batch, so each image is seen by exactly one of them.
+        """
+
+
+class ResidentTrainingSet(TrainingSet):
+    """Training images that all lie on the device."""
+
+    def __init__(self, dataset: Dataset, views: Views, *, dtype: torch.dtype, device: torch.device) -> None:
+        self._views = views
+        self._labels = dataset.train.labels.to(device)
+        self._reader = ViewReader(
+            dataset.train.images, views=views, mean=dataset.mean, std=dataset.std, dtype=dtype, device=device
+        )
+        self._device = device
+
+    def batches(
+        self,
+        seed: int,
+        epoch: int,
+        *,
+        batch_size: int,
+        order: seeding.Purpose,
+        augmentation: seeding.Purpose,
+        context: Context,
+    ) -> Iterator[Batch]:
+        """See `TrainingSet`."""
+        num_images = len(self._labels)
+        generator = torch.Generator().manual_seed(seeding.derive(seed, order, epoch))
+        image_ids = torch.randperm(num_images, generator=generator).to(self._device)
+        generator.manual_seed(seeding.derive(seed, augmentation, epoch))
+        view_ids = self._views.draw(generator, num_images).to(self._device)
+        first, last = _own_part(batch_size, context)
+        for start in range(0, num_images - batch_size + 1, batch_size):
+            part = slice(start + first, start + last)
+            ids = image_ids[part]
+            yield Batch(self._reader(ids, view_ids[part]), self._labels[ids], (last - first) / batch_size)
+
+
+class StreamedTrainingSet(TrainingSet):
+    """Training images that are decoded ahead of the loop.
+
+    A damaged image is replaced by the next whole one of the fixed order, so that every batch is full.
+    """
+
+    def __init__(
+        self, dataset: StreamedDataset, *, size: int, flip: bool, dtype: torch.dtype, device: torch.device
+    ) -> None:
+        self._dataset = dataset
+        self._size, self._flip = size, flip
+        self._dtype, self._device = dtype, device
+        self._stream = ImageStream(dataset.train)
+        self.damaged = self._stream.damaged
+
+    def batches(
+        self,
+        seed: int,
+        epoch: int,
+        *,
+        batch_size: int,
+        order: seeding.Purpose,
+        augmentation: seeding.Purpose,
+        context: Context,
+    ) -> Iterator[Batch]:
+        """See `TrainingSet`."""
+        labels = self._dataset.train.labels
+        generator = torch.Generator().manual_seed(seeding.derive(seed, order, epoch))
+        image_ids = epoch_order(len(labels), generator)
+        first, last = _own_part(batch_size, context)
+        starts = torch.arange(0, len(labels) - batch_size + 1, batch_size)
+        places = (starts[:, None] + torch.arange(first, last)).flatten()
+        view = TrainingView(
+            seeding.derive(seed, augmentation, epoch), augmentation, size=self._size, flip=self._flip
+        )
+        images = self._stream.read(
+            split_windows(image_ids[places], places), view, carry=_choose_carrier(self._dataset, context)
+        )
+        whole = (
+            (image_id, image) if image is not None else self._stream.replace(image_id, view)
+            for image_id, image in images
+        )
+        while own := list(itertools.islice(whole, last - first)):
+            ids, pixels = zip(*own, strict=True)
+            yield Batch(
+                _to_input(torch.stack(pixels), self._dataset, dtype=self._dtype, device=self._device),
+                labels[list(ids)].to(self._device),
+                (last - first) / batch_size,
+            )
+
+
+class Errors(NamedTuple):
+    """Shares of wrongly classified images, in percent; top-5 only where there are more than ten classes."""
+
+    top1_pct: float
+    top5_pct: float | None
+
+
+class EvaluationSet(ABC):
+    """Images to evaluate on, without augmentation."""
+
+    damaged: Set[str] = frozenset()  # names of the images that were found damaged so far; they do not count
+
+    def __init__(self, *, num_images: int, num_classes: int, device: torch.device) -> None:
+        self._num_images = num_images
+        self._top5 = num_classes > 10
+        self._device = device
+
+    @abstractmethod
+    def _batches(self, first: int, last: int, context: Context) -> Iterator[tuple[Tensor, Tensor]]:
+        """Normalised images and labels, on the device, of the images from `first` to before `last`."""
+
+    @torch.no_grad()
+    def evaluate(self, network: nn.Module, *, precision: str, context: Context) -> Errors:
+        """Errors of a network in eval mode; its mode is restored. Each worker takes a part of the images.
+
+        Raises:
+            NotFiniteError: A logit is NaN: there is no class to take for the answer.
+            DataError: Every image is damaged.
+        """
+        was_training = network.training
+        network.eval()
+        # Seen, top-1 wrong, top-5 wrong, not a number.
+        counts = torch.zeros(4, dtype=torch.int64, device=self._device)
+        first, last = _own_part(self._num_images, context)
+        for images, labels in self._batches(first, last, context):
+            with autocast(precision, self._device):
+                logits = network(images).logits
+            counts[0] += len(labels)
+            counts[1] += (logits.argmax(1) != labels).sum()
+            counts[3] += logits.isnan().any(1).sum()
+            if self._top5:
+                counts[2] += (logits.topk(5, dim=1).indices != labels[:, None]).all(1).sum()
+        if context.world_size > 1:
+            torch.distributed.all_reduce(counts)
+        network.train(was_training)
+        seen, *wrong = counts.tolist()
+        if not seen:
+            raise DataError(
+                "not one image to evaluate on is whole; `hkrun data verify` names the damaged ones"
+            )
+        top1, top5, undefined = (100.0 * count / seen for count in wrong)
+        if undefined:
+            raise NotFiniteError(f"the logits of {undefined:.2f} % of the images are not numbers")
+        return Errors(top1, top5 if self._top5 else None)
+
+
+class ResidentEvaluationSet(EvaluationSet):
+    """Images that all lie on the device, normalised once."""
+
+    def __init__(
+        self, images: Tensor, labels: Tensor, dataset: Dataset, *, dtype: torch.dtype, device: torch.device
+    ) -> None:
+        super().__init__(num_images=len(labels), num_classes=dataset.num_classes, device=device)
+        self._images = normalise(images.to(device), mean=dataset.mean, std=dataset.std, dtype=dtype)
+        self._labels = labels.to(device)
+
+    def _batches(self, first: int, last: int, context: Context) -> Iterator[tuple[Tensor, Tensor]]:  # noqa: ARG002
+        size = EVALUATION_BATCH[self._device.type]
+        for start in range(first, last, size):
+            part = slice(start, min(start + size, last))
+            yield self._images[part], self._labels[part]
+
+
+class StreamedEvaluationSet(EvaluationSet):
+    """Images that are decoded ahead of the network: the centre of each."""
+
+    def __init__(
+        self,
+        split: EncodedSplit,
+        dataset: StreamedDataset,
+        *,
+        size: int,
+        dtype: torch.dtype,
+        device: torch.device,
+    ) -> None:
+        super().__init__(num_images=len(split), num_classes=dataset.num_classes, device=device)
+        self._labels, self._dataset = split.labels, dataset
+        self._view, self._dtype = TestView(size), dtype
+        self._stream = ImageStream(split)
+        self.damaged = self._stream.damaged
+
+    def _batches(self, first: int, last: int, context: Context) -> Iterator[tuple[Tensor, Tensor]]:
+        places = torch.arange(first, last)
+        images = self._stream.read(
+            split_windows(places, places), self._view, carry=_choose_carrier(self._dataset, context)
+        )
+        whole = ((image_id, image) for image_id, image in images if image is not None)
+        while batch := list(itertools.islice(whole, STREAMED_EVALUATION_BATCH)):
+            ids, pixels = zip(*batch, strict=True)
+            inputs = _to_input(torch.stack(pixels), self._dataset, dtype=self._dtype, device=self._device)
+            yield inputs, self._labels[list(ids)].to(self._device)
+
+
+def _own_part(size: int, context: Context) -> tuple[int, int]:
+    """The first of a worker's own part of `size` things, and the one after its last."""
+    return size * context.rank // context.world_size, size * (context.rank + 1) // context.world_size
+
+
+def _choose_carrier(dataset: StreamedDataset, context: Context) -> Carrier:
+    """Who reads: shards can be reached from wherever the context reads them, files from this machine."""
+    return context.carry if dataset.packed else carry_in_threads
+
+
+def _to_input(
+    images: Tensor, dataset: StreamedDataset, *, dtype: torch.dtype, device: torch.device
+) -> Tensor:
+    """Normalised images on the device; they travel there as bytes."""
+    return normalise(images.to(device), mean=dataset.mean, std=dataset.std, dtype=dtype)
