@@ -13,30 +13,29 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hkrun.models.batchnorm import BatchNorm2d
+from hkrun.models.batchnorm import BatchNorm2d, synchronise
 from hkrun.models.preact import BasicBlock, BottleneckBlock
 
 THRESHOLD = 0.05  # of TTQ, a share of a layer's largest weight
 
 
 class Codes(NamedTuple):
-    """A layer's quantised weights taken apart: code 1 stands for `positive`, -1 for `-negative`, 0 for 0.
+    """A layer's quantised weights taken apart: a code of 1, -1 or 0 for each, and what the codes stand for.
 
     Attributes:
         codes: int8, in the shape of the weights.
-        positive: What the codes 1 of each filter stand for, shape [filters].
-        negative: What the codes -1 of each filter stand for, without their minus, shape [filters].
-        is_binary: Whether no code is 0.
+        scales: What a code of 1 stands for, [:, 0], and -1 without its minus, [:, -1]; shape [filters or 1,
+            1 or 2], 1 where it is the same for all filters or for both codes.
     """
 
     codes: Tensor
-    positive: Tensor
-    negative: Tensor
-    is_binary: bool
+    scales: Tensor
 
 
 class Signs(nn.Module):
     """Binary-Connect: sign(W), with sign(0) = 1; the gradient passes as it is."""
+
+    is_binary = True
 
     def forward(self, weight: Tensor) -> Tensor:
         """The weights that the layer computes with, in the shape of the real ones."""
@@ -44,8 +43,7 @@ class Signs(nn.Module):
 
     def encode(self, weight: Tensor) -> Codes:
         """What `forward` returns, taken apart."""
-        ones = weight.new_ones(len(weight))
-        return Codes(_signs(weight).to(torch.int8), ones, ones, is_binary=True)
+        return Codes(_signs(weight).to(torch.int8), weight.new_ones(1, 1))
 
 
 class ScaledSigns(nn.Module):
@@ -55,14 +53,15 @@ class ScaledSigns(nn.Module):
     derivative of alpha has terms of the filter's other weights too, which the paper leaves out.
     """
 
+    is_binary = True
+
     def forward(self, weight: Tensor) -> Tensor:
         """The weights that the layer computes with, in the shape of the real ones."""
         return _ScaledSigns.apply(weight)  # type: ignore[no-any-return]
 
     def encode(self, weight: Tensor) -> Codes:
         """What `forward` returns, taken apart."""
-        scales = _filter_means(weight).flatten()
-        return Codes(_signs(weight).to(torch.int8), scales, scales, is_binary=True)
+        return Codes(_signs(weight).to(torch.int8), _filter_means(weight).flatten(1))
 
 
 class TernaryWeights(nn.Module):
@@ -80,6 +79,8 @@ class TernaryWeights(nn.Module):
         weight: The layer's full-precision weights; their type and device are the scales'.
     """
 
+    is_binary = False
+
     def __init__(self, weight: Tensor) -> None:
         super().__init__()
         self.positive = nn.Parameter(weight.new_ones(()))
@@ -92,13 +93,8 @@ class TernaryWeights(nn.Module):
     def encode(self, weight: Tensor) -> Codes:
         """What `forward` returns, taken apart."""
         above, below = _beyond(weight)
-        filters = len(weight)
-        return Codes(
-            above.to(torch.int8) - below.to(torch.int8),
-            self.positive.detach().expand(filters),
-            self.negative.detach().expand(filters),
-            is_binary=False,
-        )
+        codes = above.to(torch.int8) - below.to(torch.int8)
+        return Codes(codes, torch.stack([self.positive, self.negative]).detach()[None])
 
 
 Quantizer = Signs | ScaledSigns | TernaryWeights
@@ -127,7 +123,7 @@ class QuantizedConv2d(nn.Conv2d):
             device="meta",
         )
         self.weight, self.bias = layer.weight, layer.bias
-        self.quantizer = quantizer
+        self.quantizer: nn.Module = quantizer
         self.first = first
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch's name
@@ -149,7 +145,7 @@ class QuantizedLinear(nn.Linear):
     def __init__(self, layer: nn.Linear, quantizer: Quantizer) -> None:
         super().__init__(layer.in_features, layer.out_features, bias=layer.bias is not None, device="meta")
         self.weight, self.bias = layer.weight, layer.bias
-        self.quantizer = quantizer
+        self.quantizer: nn.Module = quantizer
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch's name
         """Maps [B, in_features] as a linear layer does."""
@@ -206,6 +202,8 @@ def quantize(backbone: nn.Module, scheme: str) -> None:
         else:
             replacement = QuantizedConv2d(layer, quantizer)
         setattr(parent, name.rpartition(".")[2], replacement)
+    if any(norm.synchronised for norm in backbone.modules() if isinstance(norm, BatchNorm2d)):
+        synchronise(backbone)  # XNOR's own BatchNorms, as those that were there
 
 
 @torch.no_grad()

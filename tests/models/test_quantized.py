@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hkrun.models import build_network, initialise
+from hkrun.models import BatchNorm2d, build_network, initialise, synchronise
 from hkrun.models.preact import BasicBlock
 from hkrun.models.quantized import (
     QuantizedConv2d,
@@ -148,8 +148,7 @@ def test_codes_and_scales_are_the_weights_taken_apart(quantizer):
         quantizer.negative.data.fill_(0.75)
     codes = quantizer.encode(weight)
     assert codes.codes.dtype == torch.int8
-    assert codes.is_binary == (0 not in codes.codes)
-    positive, negative = (scales[:, None, None, None] for scales in (codes.positive, codes.negative))
+    positive, negative = (codes.scales[:, side, None, None, None] for side in (0, -1))
     put_together = (codes.codes == 1) * positive - (codes.codes == -1) * negative
     assert torch.equal(put_together, quantizer(weight).detach())
 
@@ -226,6 +225,17 @@ def test_xnor_gives_convolutions_of_other_blocks_the_signs_of_their_normalised_i
     assert list(seen) == list(quantized_layers(backbone))
     for outputs in seen.values():
         assert set(outputs.unique().tolist()) == {-1.0, 1.0}
+
+
+@pytest.mark.parametrize("synchronised", [True, False])
+def test_batchnorms_that_xnor_adds_are_synchronised_as_the_others_are(synchronised):
+    backbone = build("resnet-18")
+    if synchronised:
+        synchronise(backbone)
+    quantize(backbone, "xnor")
+    norms = [layer for layer in backbone.modules() if isinstance(layer, BatchNorm2d)]
+    assert len(norms) == 20 + 19  # of the network, and of the convolutions behind its first
+    assert {norm.synchronised for norm in norms} == {synchronised}
 
 
 @pytest.mark.parametrize(
