@@ -34,7 +34,7 @@ from hkrun.config import canonical, cell_id
 from hkrun.errors import InputError, StoreError
 from hkrun.spaces import Sweep
 from hkrun.store import Store, open_store
-from hkrun.tracking import Links, Mirror, background, redact, resolve_uri, serve, server, sync, ui
+from hkrun.tracking import Links, Mirror, Site, background, redact, resolve_uri, serve, server, sync, ui
 from hkrun.tracking.connection import connect
 
 REPORT = {"report.md": b"# Report\n", "figure.svg": b"<svg/>"}
@@ -717,9 +717,15 @@ def test_with_a_server_elsewhere_only_links_are_given(store: Store, monkeypatch:
     database = connect(resolve_uri(store))
     monkeypatch.setattr(server, "connect", lambda uri: database)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://me:secret@mlflow.example/")
-    lines: list[str] = []
-    ui(store, port=None, open_browser=False, say=lines.append)
-    text = "\n".join(lines)
-    assert "https://mlflow.example/#/experiments/1/runs" in text
-    assert "https://mlflow.example/#/compare-runs?runs=" in text
-    assert "secret" not in text
+    sites: list[Site] = []
+    ui(store, port=None, open_browser=False, announce=sites.append)
+    (site,) = sites
+    assert (site.uri, site.address, site.is_ours) == (
+        "https://mlflow.example/",
+        "https://mlflow.example",
+        False,
+    )
+    links = site.sweeps["stability-digits"]
+    assert links.experiment.startswith("https://mlflow.example/#/experiments/1/runs")
+    assert links.comparison.startswith("https://mlflow.example/#/compare-runs?runs=")
+    assert "secret" not in str(site)

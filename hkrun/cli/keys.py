@@ -2,6 +2,7 @@
 
 import fnmatch
 import json
+import textwrap
 from itertools import groupby
 from typing import TYPE_CHECKING
 
@@ -72,19 +73,30 @@ def _document(name: str) -> dict[str, object]:
 
 
 def _print_key(console: "Console", name: str) -> None:
-    from rich.padding import Padding
     from rich.text import Text
 
     kind, default, info = keys()[name]
     limits = describe_range(info)
     allowed = limits if info.choices else ", ".join(filter(None, (describe_type(kind), limits)))
-    heading = Text.assemble((f"  {name}", "cyan"), f" = {_written(default)}", (f"   {allowed}", "dim"))
-    console.print(heading)
-    console.print(Padding(Text(info.doc), (0, 0, 0, 6), expand=False))
+    setting = f" = {_written(default)}"
+    heading = Text.assemble((f"  {name}", "cyan"), setting)
+    beside = Text.assemble(heading, (f"   {allowed}", "dim"))
+    fits = len(beside) < console.width
+    console.print(beside if fits else heading)
+    if not fits:
+        _print_paragraph(console, allowed, indent=6, style="dim")
+    _print_paragraph(console, info.doc, indent=6)
     if name == "method":
         for method, what in METHODS.items():
-            console.print(Padding(Text(f"{method}: {what.summary}"), (0, 0, 0, 8), expand=False))
-    console.print(Padding(Text(f"default: {info.source}", "dim"), (0, 0, 0, 6), expand=False))
+            _print_paragraph(console, f"{method}: {what.summary}", indent=8)
+    _print_paragraph(console, f"default: {info.source}", indent=6, style="dim")
+
+
+def _print_paragraph(console: "Console", text: str, *, indent: int, style: str | None = None) -> None:
+    """Prints text within the console's width, every line indented; words and names stay whole."""
+    room = max(20, console.width - 1 - indent)
+    for line in textwrap.wrap(text, room, break_long_words=False, break_on_hyphens=False):
+        console.print(" " * indent + line, style=style, soft_wrap=True)
 
 
 def _written(value: Value) -> str:

@@ -10,7 +10,8 @@ from hkrun.cli.verbs import verb
 from hkrun.errors import EXIT_DONE
 
 if TYPE_CHECKING:
-    from hkrun.tracking import Links
+    from hkrun.store import Store
+    from hkrun.tracking import Links, Site
 
 
 @verb(
@@ -56,24 +57,62 @@ def sync(invocation: Invocation, *, name: str | None, dataset: str | None) -> in
     ),
 )
 @click.option(
-    "--port", type=click.IntRange(1, 65535), help="Port on this machine's loopback; 5000 or the next free."
+    "--port",
+    metavar="PORT",
+    type=click.IntRange(1, 65535),
+    help="Port on this machine's loopback; 5000 or the next free.",
 )
 @click.option("--no-browser", is_flag=True, help="Do not open a browser.")
 def ui(invocation: Invocation, *, port: int | None, no_browser: bool) -> int:
     """Open MLflow on the store's sweeps, with the links that matter.
 
-    It answers on this machine only. With MLFLOW_TRACKING_URI set, the links lead to that server.
+    It answers on this machine only, until Ctrl-C. With MLFLOW_TRACKING_URI set, the links lead to that
+    server. The document of --json is printed as soon as the server answers.
     """
-    from hkrun.tracking import redact, resolve_uri
     from hkrun.tracking import ui as serve_ui
 
     store = invocation.open_store(create=False)
-    serve_ui(store, port=port, open_browser=not no_browser, say=invocation.say)
-    if invocation.as_json:
-        invocation.print_document({"store": store.place, "uri": redact(resolve_uri(store))})
+
+    def announce(site: "Site") -> None:
+        _print_site(invocation, site)
+        if invocation.as_json:
+            invocation.print_document(_site_document(site, store))
+            invocation.as_json = False  # the document is out; what may go wrong later is said on stderr alone
+
+    serve_ui(store, port=port, open_browser=not no_browser, announce=announce)
     return EXIT_DONE
 
 
+def _print_site(invocation: Invocation, site: "Site") -> None:
+    invocation.say(f"MLflow: {site.address}")
+    for key, links in site.sweeps.items():
+        invocation.say(f"\n{key}")
+        invocation.say(f"  test error over epochs  {links.view}")
+        invocation.say(f"  cells side by side      {links.comparison}")
+        invocation.say(f"  all runs                {links.experiment}")
+    if not site.sweeps:
+        invocation.say("It holds no sweep of this store yet: `hkrun sync NAME` puts one there.")
+    if site.is_ours:
+        invocation.say("\nCtrl-C stops it.")
+
+
+def _site_document(site: "Site", store: "Store") -> dict[str, object]:
+    sweeps = [
+        {
+            "sweep": key,
+            "experiment_id": links.experiment_id,
+            "view": links.view,
+            "comparison": links.comparison,
+            "runs": links.experiment,
+        }
+        for key, links in site.sweeps.items()
+    ]
+    return {"store": store.place, "uri": site.uri, "address": site.address, "sweeps": sweeps}
+
+
 def links_document(links: "Links") -> dict[str, object]:
-    """Where MLflow has a sweep, as JSON documents hold it."""
+    """Where MLflow has a sweep, as JSON documents hold it.
+
+    The view is where `hkrun ui` shows it on its usual port; `hkrun ui --json` tells the one it has taken.
+    """
     return {"uri": links.uri, "experiment_id": links.experiment_id, "view": links.view}

@@ -70,7 +70,7 @@ def call(arguments: Sequence[str]) -> int:
             sys.stdout.flush()
             return code
     except click.UsageError as error:
-        command = error.ctx.command_path if error.ctx is not None else "hkrun"
+        command = error.ctx.command_path if error.ctx is not None else _name_command(arguments)
         return _refuse(invocation, EXIT_INPUT, [f"{error.format_message()} (see: {command} --help)"])
     except click.ClickException as error:
         return _refuse(invocation, EXIT_INPUT, [error.format_message()])
@@ -96,6 +96,12 @@ def _invoke(arguments: Sequence[str], invocation: Invocation) -> int:
             return program.invoke(context) or EXIT_DONE
     except click.exceptions.Exit as ending:
         return ending.exit_code
+
+
+def _name_command(arguments: Sequence[str]) -> str:
+    """The command that arguments are for; click leaves it open where an option has no value."""
+    verb = next((word for word in arguments if word in program.commands), None)
+    return f"hkrun {verb}" if verb else "hkrun"
 
 
 def _say_interrupted(invocation: Invocation) -> int:

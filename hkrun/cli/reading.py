@@ -12,7 +12,7 @@ from hkrun.cli.invocation import Invocation
 from hkrun.cli.mirroring import links_document
 from hkrun.cli.stored import find_plan, find_plans
 from hkrun.cli.verbs import verb
-from hkrun.errors import EXIT_DONE, EXIT_RUNS_FAILED, StoreError
+from hkrun.errors import EXIT_DONE, EXIT_RUNS_FAILED, InputError, StoreError
 
 if TYPE_CHECKING:
     from hkrun.curve_files import Curves
@@ -79,13 +79,19 @@ def _find_in_mlflow(sweep: "Sweep", store: "Store") -> dict[str, object] | None:
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option(
     "--window",
+    metavar="EPOCHS",
     type=click.IntRange(min=2),
     default=100,
     show_default=True,
     help="How many last epochs S is taken over.",
 )
 @click.option(
-    "--ddof", type=click.IntRange(0, 1), default=0, show_default=True, help="Delta degrees of freedom of S."
+    "--ddof",
+    metavar="0|1",
+    type=click.IntRange(0, 1),
+    default=0,
+    show_default=True,
+    help="Delta degrees of freedom of S.",
 )
 def stability(invocation: Invocation, *, file: Path, window: int, ddof: int) -> int:
     """Compute the stability S of error curves from anywhere.
@@ -100,6 +106,8 @@ def stability(invocation: Invocation, *, file: Path, window: int, ddof: int) -> 
     from hkrun.curve_files import read_curves
     from hkrun.stats import analyse_stability
 
+    if not file.suffix and not file.exists():
+        raise InputError(f"{file}: no such file; for a sweep of the store: hkrun report {file}")
     curves = read_curves(file, window=window)
     analyses = {
         cell: analyse_stability(

@@ -17,7 +17,7 @@ from hkrun.tracking.background import Mirror
 from hkrun.tracking.connection import redact, resolve_uri
 from hkrun.tracking.lookup import find_mirror
 from hkrun.tracking.mirror import sync
-from hkrun.tracking.server import serve, ui
+from hkrun.tracking.server import Site, serve, ui
 from hkrun.tracking.view import Links
 
-__all__ = ["Links", "Mirror", "find_mirror", "redact", "resolve_uri", "serve", "sync", "ui"]
+__all__ = ["Links", "Mirror", "Site", "find_mirror", "redact", "resolve_uri", "serve", "sync", "ui"]

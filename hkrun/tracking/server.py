@@ -10,21 +10,39 @@ import sys
 import tempfile
 import time
 import webbrowser
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from hkrun.errors import InputError, StoreError
 from hkrun.store import Store
 from hkrun.tracking.connection import artifact_root, connect, explained, is_server, redact, resolve_uri
 from hkrun.tracking.runs import find_experiments
-from hkrun.tracking.view import DEFAULT_PORT, find_links
+from hkrun.tracking.view import DEFAULT_PORT, Links, find_links
 
 HOST = "127.0.0.1"
 _PORTS_TRIED = 50
 _START_S, _STOP_S = 180.0, 10.0  # it imports a lot: seconds on an idle machine, more on a busy one
 
 
-def ui(store: Store, *, port: int | None, open_browser: bool, say: Callable[[str], None]) -> None:
+@dataclass(frozen=True, kw_only=True)
+class Site:
+    """MLflow's UI, now that it answers.
+
+    Attributes:
+        uri: The tracking URI behind it, without any password.
+        address: Where it answers, without a slash at the end.
+        sweeps: Where to look at each sweep of the store, by its key.
+        is_ours: Whether it ends with this process.
+    """
+
+    uri: str
+    address: str
+    sweeps: Mapping[str, Links]
+    is_ours: bool
+
+
+def ui(store: Store, *, port: int | None, open_browser: bool, announce: Callable[[Site], None]) -> None:
     """Serves MLflow's UI until it is interrupted, and says where to look.
 
     Where MLFLOW_TRACKING_URI names a server there is nothing to start: only the links are given.
@@ -33,7 +51,7 @@ def ui(store: Store, *, port: int | None, open_browser: bool, say: Callable[[str
         store: Whose sweeps the links are for.
         port: Port on loopback; None takes 5000 or the next free one.
         open_browser: Whether to open the comparison view in the user's browser.
-        say: Takes each line.
+        announce: Called when it answers.
 
     Raises:
         InputError: The port is taken.
@@ -41,31 +59,27 @@ def ui(store: Store, *, port: int | None, open_browser: bool, say: Callable[[str
     """
     uri = resolve_uri(store)
     if is_server(uri):
-        _announce(store, uri, redact(uri).rstrip("/"), open_browser=open_browser, say=say)
+        site = _look_around(store, uri, redact(uri).rstrip("/"), is_ours=False)
+        _show(site, announce, open_browser=open_browser)
         return
     with contextlib.suppress(KeyboardInterrupt), _terminable(), serve(store, port=port) as server:
-        _announce(store, uri, server.address, open_browser=open_browser, say=say)
-        say("Ctrl-C stops it.")
+        site = _look_around(store, uri, server.address, is_ours=True)
+        _show(site, announce, open_browser=open_browser)
         server.wait()
 
 
-def _announce(
-    store: Store, uri: str, address: str, *, open_browser: bool, say: Callable[[str], None]
-) -> None:
-    say(f"MLflow: {address}")
+def _look_around(store: Store, uri: str, address: str, *, is_ours: bool) -> Site:
     client = connect(uri)
     with explained(uri):
         experiments = find_experiments(client, store)
         links = {key: find_links(client, uri, found, address=address) for key, found in experiments.items()}
-    for key, found in links.items():
-        say(f"\n{key}")
-        say(f"  test error over epochs  {found.view}")
-        say(f"  cells side by side      {found.comparison}")
-        say(f"  all runs                {found.experiment}")
-    if not links:
-        say("It holds no sweep of this store yet: `hkrun sync NAME` puts one there.")
+    return Site(uri=redact(uri), address=address, sweeps=links, is_ours=is_ours)
+
+
+def _show(site: Site, announce: Callable[[Site], None], *, open_browser: bool) -> None:
+    announce(site)
     if open_browser:
-        webbrowser.open(next((found.view for found in links.values()), address))
+        webbrowser.open(next((links.view for links in site.sweeps.values()), site.address))
 
 
 class Server:

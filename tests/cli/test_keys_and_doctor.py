@@ -1,6 +1,8 @@
 import pytest
 
 import hkrun.data
+from hkrun.cli.console import PlainConsole
+from hkrun.cli.keys import _print_key
 from hkrun.cli.program import call
 from hkrun.config import keys
 from hkrun.errors import DataError
@@ -17,6 +19,17 @@ def test_keys_lists_every_key_with_type_range_default_source_and_meaning(folder,
         assert f" {name} = " in text
         assert info.doc in text
         assert info.source in text
+
+
+@pytest.mark.parametrize("width", [60, 80, 100])
+def test_keys_fit_the_width_and_keep_their_indent(width, capsys):
+    console = PlainConsole(width=width)
+    for name in keys():
+        _print_key(console, name)
+        heading, *rest = capsys.readouterr().out.splitlines()
+        assert heading.startswith(f"  {name} = ")
+        assert all(line.startswith("      ") for line in rest)
+        assert all(len(line) < width and line == line.rstrip() for line in [heading, *rest])
 
 
 @pytest.mark.parametrize(
@@ -50,10 +63,10 @@ def test_doctor_looks_at_all_that_a_sweep_needs(folder, document, capsys):
     assert code == told["exit_code"] == 0
     assert list(checks) == [
         *("Python", "PyTorch", "Devices", "CPU cores", "Memory", "Ray", "MLflow", "Ray token", "Store"),
-        *("Data digits", "Data mnist5k", "Data cifar10", "Data cifar100", "Data folder"),
+        *(f"Data {name}" for name in keys()["dataset"][2].choices),
     ]
     assert checks["Data digits"]["state"] == "ok"
-    assert checks["Data cifar10"]["state"] == "warn"
+    assert checks["Data cifar10"]["detail"] == "not here yet; a sweep downloads it"
     assert "cifar-10-python.tar.gz" in checks["Data cifar10"]["advice"]
     assert call(["doctor"]) == 0
     assert "cifar-10-python.tar.gz" in capsys.readouterr().out
@@ -83,5 +96,5 @@ def test_doctor_exits_with_3_where_the_embedded_digits_cannot_be_read(folder, qu
     code, told = document("doctor")
     assert code == told["exit_code"] == 3
     check = checks_of(told)["Data digits"]
-    assert (check["state"], check["detail"], check["advice"]) == ("fail", "digits: not found", "put it there")
+    assert (check["state"], check["detail"], check["advice"]) == ("fail", "not found", "put it there")
     assert checks_of(told)["Data mnist5k"]["state"] == "warn"

@@ -56,6 +56,8 @@ def test_version(capsys):
         (["run", "--epochs", "x"], "--epochs: student.epochs: 'x' is not of type integer"),
         (["keys", "lrate"], "lrate: no key matches"),
         (["stability", "missing.csv"], "missing.csv"),
+        (["stability", "stability"], "hkrun report stability"),
+        (["sweep", "stability", "--sed", "3"], "(see: hkrun sweep --help)"),
     ],
 )
 def test_a_wrong_word_exits_with_2_and_says_what_is_allowed(folder, arguments, problem, capsys, document):
@@ -67,6 +69,11 @@ def test_a_wrong_word_exits_with_2_and_says_what_is_allowed(folder, arguments, p
     assert (code, told["error"]["code"]) == (2, 2)
     assert any(problem in line for line in told["error"]["problems"])
     assert told["error"]["message"]
+
+
+def test_an_option_without_its_value_leads_to_the_help_of_its_verb(folder, capsys):
+    assert call(["status", "--store"]) == 2
+    assert "'--store' requires an argument. (see: hkrun status --help)" in capsys.readouterr().err
 
 
 def test_all_mistakes_are_in_the_document_one_by_one(folder, document):

@@ -6,12 +6,15 @@ import numpy as np
 import pytest
 from sweep_example import make_sweep, put_run
 
+import hkrun.tracking
 from hkrun.cli.invocation import Invocation
 from hkrun.cli.program import call
 from hkrun.config import cell_id
+from hkrun.errors import StoreError
 from hkrun.plan import save_plan
 from hkrun.stats import compare_stability
 from hkrun.store import open_store
+from hkrun.tracking import Links, Site
 
 
 def test_a_report_is_written_from_the_store_alone(store, document, capsys):
@@ -174,3 +177,25 @@ def test_curves_that_s_is_not_defined_for_are_refused(curves, document):
     code, told = document("stability", "curves.csv")
     assert code == 2
     assert all("window of 100" in line for line in told["error"]["problems"])
+
+
+def test_the_ui_prints_its_document_when_it_answers_and_only_one(store, monkeypatch, capsys):
+    links = Links(uri="sqlite:///x", experiment_id="7", experiment="E", view="V", comparison="C")
+    site = Site(
+        uri="sqlite:///x", address="http://127.0.0.1:5001", sweeps={"stability-digits": links}, is_ours=True
+    )
+
+    def serve(store, *, port, open_browser, announce):
+        announce(site)
+        told = json.loads(capsys.readouterr().out)
+        assert told["address"] == "http://127.0.0.1:5001"
+        assert told["sweeps"][0] == {
+            "sweep": "stability-digits", "experiment_id": "7", "view": "V", "comparison": "C", "runs": "E"
+        }  # fmt: skip
+        raise StoreError("the MLflow server ended")
+
+    monkeypatch.setattr(hkrun.tracking, "ui", serve)
+    assert call(["ui", "--json"]) == 6
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert "the MLflow server ended" in output.err
