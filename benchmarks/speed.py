@@ -1,7 +1,7 @@
 """How fast this machine trains the main job, and how fast hkrun plans ten thousand runs.
 
-Trains the teacher and one run of each cell of `stability` for a few epochs, one after another, with one thread
-each as in a sweep, and without Ray. Under a minute on two cores.
+Trains the teacher and one run of each cell of `stability` for a few epochs, one after another, with one
+thread each as in a sweep, and without Ray. Under a minute on two cores.
 
     python benchmarks/speed.py                 # make bench
     python benchmarks/speed.py --epochs 20     # steadier numbers

@@ -198,7 +198,7 @@ class Display:
         return f"{name}, seed {', '.join(map(str, task.seeds))}"
 
     def _say(self, line: str) -> None:
-        self._console.print(line)
+        self._console.print(line, soft_wrap=not self._console.is_terminal)
 
     def _say_now_and_then(self) -> None:
         now = self._clock()
@@ -225,12 +225,15 @@ class Display:
 
     def _render(self) -> "RenderableType":
         state = self._progress
-        head = Table.grid(expand=True)
-        head.add_column()
-        head.add_column(justify="right")
+        head = Table.grid(expand=True, padding=(0, 2, 0, 0))
+        head.add_column(no_wrap=True)
+        head.add_column(justify="right", no_wrap=True)
         elapsed = describe_duration(self._clock() - self._started_at)
         head.add_row(Text.assemble((self._title, "bold"), f"  {self._stage}"), Text(elapsed, "dim"))
         rows = Table.grid(padding=(0, 2))
+        rows.add_column(no_wrap=True)
+        for _ in range(2):
+            rows.add_column(no_wrap=True)
         for task in list(state.running.values())[:_SHOWN_TASKS]:
             epochs = f"epoch {task.epoch}/{task.epochs}" if task.epochs else "starting"
             error = "" if task.error_pct is None else f"{task.error_pct:.2f} % error"
@@ -239,8 +242,12 @@ class Display:
         if hidden > 0:
             rows.add_row(Text(f"  and {hidden} more", "dim"), "", "")
         over = state.num_done + state.num_failed
-        bar = [ProgressBar(total=state.num_runs, completed=over)] if state.num_runs else []
-        return Group(head, *bar, Text(self._counts()), rows)
+        lines: list[RenderableType] = [head]
+        if state.num_runs:
+            bar = Table.grid(expand=True)  # the bar alone does not end its line
+            bar.add_row(ProgressBar(total=state.num_runs, completed=over))
+            lines.append(bar)
+        return Group(*lines, Text(self._counts(), no_wrap=True, overflow="ellipsis"), rows)
 
 
 def describe_duration(seconds: float) -> str:

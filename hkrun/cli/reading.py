@@ -49,7 +49,9 @@ def report(invocation: Invocation, *, name: str, dataset: str | None) -> int:
     summary = summarise(stored.sweep, store, world_size=stored.workers)
     paths = write_report(summary, store)
     if invocation.as_json:
-        invocation.print_document({**summary_document(summary), "mlflow": _find_in_mlflow(stored.sweep, store)})
+        invocation.print_document(
+            {**summary_document(summary), "mlflow": _find_in_mlflow(stored.sweep, store)}
+        )
     else:
         print_summary(summary, invocation.results)
         invocation.say(f"\nReport   {paths['report.html']}")

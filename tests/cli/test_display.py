@@ -150,3 +150,25 @@ def test_names_of_cells_are_shown_as_they_are():
     display = Display(PlainConsole(file=written, width=100), title="[Study]", clock=Clock())
     display.entered("[stage]")
     assert written.getvalue() == "[stage] ...\n"
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_the_counts_have_a_line_of_their_own_that_fits(width):
+    sweep, written = make_sweep(num_seeds=2), io.StringIO()
+    console = PlainConsole(file=written, width=width, force_terminal=True, color_system=None, soft_wrap=True)
+    display = Display(console, title="Study", clock=Clock())
+    display.plan_made(make_plan(sweep, None), slots=1)
+    display.entered("Training")
+    cell = sweep.cells[3].cell
+    display.started(SimpleNamespace(name="task", cell=cell, cell_id=cell_id(cell), seeds=(0,)))
+    written.truncate(0)
+    written.seek(0)
+    console.print(display._render())
+    lines = [line.rstrip() for line in written.getvalue().splitlines()]
+    assert [lines[0].split()[:2], lines[1].strip("━ "), lines[2]] == [
+        ["Study", "Training"],
+        "",
+        "0/8 runs done, 1 running, 0 failed",
+    ]
+    assert lines[3].split() == ["L_b", "+", "L_adv", "+", "L_is,", "seed", "0", "starting"]
+    assert max(map(len, lines)) <= width
