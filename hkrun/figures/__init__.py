@@ -15,9 +15,10 @@ from hkrun.figures.discriminator import CellHealth, draw_health
 from hkrun.figures.errors import CellCurves, draw_errors
 from hkrun.figures.ranges import draw_ranges
 from hkrun.figures.scans import ScanCurve, ScanGrid, draw_curves, draw_grid
-from hkrun.figures.style import SYMBOL, encode, typeset
+from hkrun.figures.style import PAGE, SYMBOL, encode, typeset
 
 __all__ = [
+    "PAGE",
     "SYMBOL",
     "CellCurves",
     "CellHealth",

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from hkrun.figures.style import INK, styled, typeset
+from hkrun.figures.style import INK, PAGE, styled, typeset
 
 # One seed: open, so that equal values show, and dark enough to print.
 DOT: dict[str, Any] = {
@@ -35,7 +35,7 @@ class PairedDifferences:
 def draw_differences(differences: Sequence[PairedDifferences], *, reference: str) -> Figure:
     """Last epoch's error minus the reference's: each seed a dot, the mean a diamond in its 95 % interval."""
     with styled():
-        figure = Figure(figsize=(7.6, 0.95 + 0.46 * len(differences)), layout="constrained")
+        figure = Figure(figsize=(PAGE, 0.95 + 0.46 * len(differences)), layout="constrained")
         FigureCanvasAgg(figure)
         axes = figure.subplots()
         axes.axvline(0, color=INK, linewidth=0.9)

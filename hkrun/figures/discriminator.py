@@ -10,7 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from hkrun.figures.style import MUTED, Curve, stroke_of, styled, typeset
+from hkrun.figures.style import MUTED, PAGE, Curve, stroke_of, styled, typeset
 
 ACCURACY, TEACHER, STUDENT, SPREAD, RATIO = (
     "discriminator_accuracy",
@@ -48,7 +48,7 @@ def draw_health(cells: Sequence[CellHealth]) -> Figure:
     ]
     shown = [panel for panel in panels if any(name in cell.curves for cell in cells for name in panel[1])]
     with styled():
-        figure = Figure(figsize=(2.5 * max(2, len(shown)), 0.5 + 1.9 * len(cells)), layout="constrained")
+        figure = Figure(figsize=(PAGE, 0.7 + 1.75 * len(cells)), layout="constrained")
         FigureCanvasAgg(figure)
         grid = figure.subplots(len(cells), len(shown), squeeze=False, sharex=True, sharey="col")
         for axes, (title, _) in zip(grid[0], shown, strict=True):

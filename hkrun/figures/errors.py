@@ -10,7 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-from hkrun.figures.style import COLORS, MUTED, Curve, stroke_of, styled, typeset
+from hkrun.figures.style import COLORS, MUTED, PAGE, Curve, stroke_of, styled, typeset
 
 MOST_BANDS = 6
 
@@ -42,7 +42,7 @@ def draw_errors(cells: Sequence[CellCurves], *, window: int) -> Figure:
     zoomed = 2 <= window < epochs
     labels = {index: _wrapped(cell) for index, cell in shown.items()}
     longest = max((len(line) for lines in labels.values() for line in lines), default=0)
-    width, height = (9.6 if zoomed else 7.6), max(4.0, 1.1 + 0.26 * sum(map(len, labels.values())))
+    width, height = (PAGE if zoomed else 7.6), max(4.0, 1.1 + 0.26 * sum(map(len, labels.values())))
     with styled():
         figure = Figure(figsize=(width, height))
         FigureCanvasAgg(figure)

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from hkrun.figures.errors import CellCurves
-from hkrun.figures.style import stroke_of, styled, typeset
+from hkrun.figures.style import PAGE, stroke_of, styled, typeset
 
 
 def draw_ranges(cells: Sequence[CellCurves], *, window: int, ddof: int) -> Figure:
@@ -26,7 +26,7 @@ def draw_ranges(cells: Sequence[CellCurves], *, window: int, ddof: int) -> Figur
     columns = min(4, len(cells))
     rows = -(-len(cells) // columns)
     with styled():
-        figure = Figure(figsize=(max(4.2, 2.4 * columns), 2.6 * rows), layout="constrained")
+        figure = Figure(figsize=(max(4.2, PAGE / 4 * columns), 2.6 * rows), layout="constrained")
         FigureCanvasAgg(figure)
         grid = figure.subplots(rows, columns, squeeze=False, sharey=True)
         for axes in grid.flat[len(cells) :]:

@@ -4,15 +4,19 @@ import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator
 
-from hkrun.figures.style import INK, MUTED, styled, typeset
+from hkrun.figures.style import INK, MUTED, PAGE, styled, typeset
 
 BLUE, BAND = "#005a9c", "#ececea"
+# White to middle blue: black print stays readable on every cell, in grey too.
+TONES = ListedColormap(mpl.colormaps["Blues"](np.linspace(0, 0.55, 256)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +68,7 @@ def draw_curves(curves: Sequence[ScanCurve], *, margin: float) -> Figure:
     columns = min(4, len(curves))
     rows = -(-len(curves) // columns)
     with styled():
-        figure = Figure(figsize=(max(4.4, 2.5 * columns), 2.7 * rows), layout="constrained")
+        figure = Figure(figsize=(max(4.4, PAGE / 4 * columns), 2.7 * rows), layout="constrained")
         FigureCanvasAgg(figure)
         grid = figure.subplots(rows, columns, squeeze=False, sharey=True)
         for axes in grid.flat[len(curves) :]:
@@ -104,12 +108,13 @@ def draw_grid(grid: ScanGrid) -> Figure:
     mean, half = np.array(grid.mean), np.array(grid.half)
     num_rows, num_columns = mean.shape
     with styled():
-        figure = Figure(figsize=(1.7 + 0.95 * num_columns, 1.3 + 0.5 * num_rows), layout="constrained")
+        figure = Figure(
+            figsize=(min(PAGE, 2.2 + 1.25 * num_columns), 1.3 + 0.5 * num_rows), layout="constrained"
+        )
         FigureCanvasAgg(figure)
         axes = figure.subplots()
         axes.grid(visible=False)
-        # Light to middle grey-blue: black print stays readable on every cell, in grey too.
-        image = axes.imshow(mean, cmap="Blues", aspect="auto", vmax=_darkest(mean))
+        image = axes.imshow(mean, cmap=TONES, aspect="auto")
         for (row, column), value in np.ndenumerate(mean):
             if np.isfinite(value):
                 width = f" ± {half[row, column]:.2f}" if np.isfinite(half[row, column]) else ""
@@ -135,11 +140,3 @@ def draw_grid(grid: ScanGrid) -> Figure:
             axes.set_title(typeset(grid.title))
         figure.colorbar(image, ax=axes, label="Test error, last epoch (%)")
         return figure
-
-
-def _darkest(mean: np.ndarray) -> float:
-    """The top of the colour scale, so that the largest error takes a middle tone only."""
-    if not np.isfinite(mean).any():
-        return 1.0
-    low, high = float(np.nanmin(mean)), float(np.nanmax(mean))
-    return low + 1.8 * max(high - low, 0.01)

@@ -23,6 +23,9 @@ COLORS = (
 DASHES: tuple[Any, ...] = ("-", (0, (5, 1.6)), (0, (6, 1.6, 1.2, 1.6)), (0, (1.4, 1.2)))
 MARKERS = ("", "o", "s", "^")
 
+# Width of a figure that fills the page, in inches; a narrower one fills as much less of it.
+PAGE = 9.6
+
 # The losses' names in a cell's name: L_is, L_adv^C.
 SYMBOL = re.compile(r"\b([A-Z])_([A-Za-z]+)(?:\^([A-Za-z]))?(?![\w^])")
 

@@ -8,20 +8,21 @@ import matplotlib.figure
 import numpy as np
 
 from hkrun import figures
-from hkrun.report.result_tables import write_value
-from hkrun.report.summary import Scan, Summary
+from hkrun.report.result_tables import describe_keys, write_value
+from hkrun.report.summary import CellSummary, Scan, Summary
 
 MOST_HEALTH = 8  # cells that one figure shows
 
 
 @dataclass(frozen=True, kw_only=True)
 class Figure:
-    """A figure of the report: its file's name without ending, what it shows, and its two forms."""
+    """A figure: its file's name without ending, what it shows, its forms, its share of the page's width."""
 
     name: str
     caption: str
     svg: bytes
     png: bytes
+    width_pct: int
 
     @property
     def uri(self) -> str:
@@ -32,11 +33,15 @@ class Figure:
 def draw_figures(summary: Summary) -> Mapping[str, Figure]:
     """The figures by what they are of; what the runs give no data for is not drawn."""
     sweep = summary.sweep
+    cells = _choose_cells(summary)
     curves = [
         figures.CellCurves(name=cell.name, error_pct=cell.error_pct, diverged=cell.diverged_curves)
-        for cell in summary.cells
+        for cell in cells
     ]
-    defined = [curve for curve, cell in zip(curves, summary.cells, strict=True) if cell.stability]
+    defined = [curve for curve, cell in zip(curves, cells, strict=True) if cell.stability]
+    compared = [
+        comparison for cell in cells if (comparison := summary.find_comparison(cell.name)) is not None
+    ]
     drawn = {
         "errors": _encode(
             "error-curves",
@@ -54,7 +59,7 @@ def draw_figures(summary: Summary) -> Mapping[str, Figure]:
             "(dashed). A line that is high but flat has a small S.",
             figures.draw_ranges(defined, window=sweep.window, ddof=sweep.ddof),
         )
-    if summary.comparisons:
+    if compared:
         drawn["differences"] = _encode(
             "differences",
             f"Error of the last epoch minus that of {sweep.reference}, paired by seed: each seed a circle, "
@@ -64,12 +69,26 @@ def draw_figures(summary: Summary) -> Mapping[str, Figure]:
                     figures.PairedDifferences(
                         name=item.cell, by_seed=item.by_seed, mean=item.difference, ci95=item.ci95
                     )
-                    for item in summary.comparisons
+                    for item in compared
                 ],
                 reference=sweep.reference or "",
             ),
         )
     return drawn | _draw_scans(summary) | _draw_health(summary)
+
+
+def _choose_cells(summary: Summary) -> list[CellSummary]:
+    """The cells that have lines of their own: each configuration once, and none that a curve or grid shows.
+
+    The reference points of these stay, so that the figures of a search space of axes alone are not empty.
+    """
+    scanned = {point.cell.name for scan in summary.scans for point in scan.points}
+    kept = {scan.reference.name for scan in summary.scans if scan.reference is not None}
+    chosen = [cell for cell in summary.cells if cell.name not in scanned or cell.name in kept]
+    first: dict[str, CellSummary] = {}
+    for cell in chosen or summary.cells:
+        first.setdefault(cell.cell_id, cell)
+    return list(first.values())
 
 
 def _encode(name: str, caption: str, figure: matplotlib.figure.Figure) -> Figure:
@@ -78,6 +97,7 @@ def _encode(name: str, caption: str, figure: matplotlib.figure.Figure) -> Figure
         caption=caption,
         svg=figures.encode(figure, "svg"),
         png=figures.encode(figure, "png"),
+        width_pct=min(100, round(100 * figure.get_figwidth() / figures.PAGE)),
     )
 
 
@@ -112,7 +132,7 @@ def _curve(scan: Scan) -> figures.ScanCurve:
     values = [point.values[0] for point in scan.points]
     numbers = [float(value) for value in values if isinstance(value, int | float) and value > 0]
     return figures.ScanCurve(
-        title=f"{scan.keys[0]}{f', {scan.group}' if scan.group else ''}",
+        title=describe_keys(scan),
         labels=[write_value(value) for value in values],
         positions=numbers if len(numbers) == len(values) else (),
         mean=[point.cell.error_last.mean if point.cell.error_last else np.nan for point in scan.points],

@@ -13,7 +13,7 @@ def tabulate_paper(paper: PaperTable, summary: Summary) -> Table:
     """Published and measured side by side; differences are from the reference row on the same data."""
     dataset, is_error = summary.sweep.dataset, paper.published.measure == "error"
     top5 = any(row.cell is not None and row.cell.error_top5 for row in paper.rows)
-    minus = f"minus {paper.reference} (pp)" if is_error else f"against {paper.reference}"
+    minus = f"minus {paper.reference} (pp)" if is_error else f"S against {paper.reference}"
     columns = ["Row", f"n, {dataset}"]
     columns += [f"Error (%), {dataset}", "sd"] if is_error else [f"S (pp²), {dataset}", "95 %, approximate"]
     columns += [f"Top-5 (%), {dataset}"] if top5 else []
@@ -137,7 +137,7 @@ def tabulate_claims(summary: Summary) -> Table | None:
     rows = [
         [
             verdict.claim.statement,
-            verdict.claim.table,
+            verdict.claim.table.replace("table", "table "),
             f"{verdict.outcome} on {summary.sweep.dataset}" if verdict.comparisons else "not judged here",
             str(min(item.n for item in verdict.comparisons)) if verdict.comparisons else NONE,
             describe_prospect(verdict),

@@ -185,10 +185,17 @@ def write_value(value: object) -> str:
     return ", ".join(map(write_value, value)) if isinstance(value, tuple) else str(value)
 
 
+def describe_keys(scan: Scan) -> str:
+    """What varies, and in what where the name of the cell tells more than the key."""
+    keys = " and ".join(scan.keys)
+    told = not scan.group or all(key.endswith(scan.group) for key in scan.keys)
+    return keys if told else f"{keys}, {scan.group}"
+
+
 def describe_scan(scan: Scan, margin: float) -> str:
     """Whether the result is the same all along a curve or grid."""
     found = [point.comparison for point in scan.points if point.comparison is not None]
-    name = " and ".join(scan.keys)
+    name = describe_keys(scan)
     if not found:
         return f"{name}: not judged, for no two of its points have common seeds."
     if any(comparison.opposes for comparison in found):
@@ -198,7 +205,7 @@ def describe_scan(scan: Scan, margin: float) -> str:
     else:
         what = f"undecided at {count(min(comparison.n for comparison in found), 'seed')}"
     return (
-        f"{name}{f' ({scan.group})' if scan.group else ''}: {what}, within {margin:g} pp of "
+        f"{name}: {what}, within {margin:g} pp of "
         f"{scan.reference.name if scan.reference else 'the reference'}."
     )
 
@@ -217,9 +224,7 @@ def tabulate_health(summary: Summary) -> Table | None:
         row: list[str | Entry] = [cell.name]
         row += [_health_entry(cell, name) for name in shown]
         rows.append([*row, _alarms_entry(cell)])
-    return make_table(
-        "discriminator", ["Cell", *(HEALTH_NAMES[name] for name in shown), "Alarms"], rows
-    )
+    return make_table("discriminator", ["Cell", *(HEALTH_NAMES[name] for name in shown), "Alarms"], rows)
 
 
 def _alarms_entry(cell: CellSummary) -> Entry:

@@ -1,0 +1,341 @@
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+import scipy.stats
+from report_example import EPOCHS, TEST_IMAGES, fill, make_cell, make_sweep, put_levels, put_run, put_teacher
+
+from hkrun import stats
+from hkrun.report import load_published, render_report, summarise, summary_document
+from hkrun.spaces import NamedCell
+from hkrun.store import open_store
+
+
+@pytest.fixture
+def store(tmp_path):
+    return open_store(tmp_path / "store")
+
+
+def make_rows(*names, **changes):
+    """A sweep of cells with these names, each a configuration of its own."""
+    cells = tuple(
+        NamedCell(name=name, cell=make_cell(1.0, 1.0, **{"loss.lambda_1": 1 + place / 10}))
+        for place, name in enumerate(names)
+    )
+    return make_sweep(cells=cells, **{"reference": None, "published": (), **changes})
+
+
+def put_wrong(store, sweep, wrong):
+    """Puts runs with so many wrong images at the end, by cell, a number or one per seed."""
+    for named in sweep.cells:
+        for place, seed in enumerate(sweep.seeds):
+            number = wrong[named.name]
+            number = number[place] if isinstance(number, list) else number + seed % 4
+            put_run(store, named, seed, errors=[100 * number / TEST_IMAGES] * EPOCHS)
+
+
+def verdicts_of(sweep, store):
+    return {verdict.claim.id: verdict for verdict in summarise(sweep, store).verdicts}
+
+
+# --- errors -------------------------------------------------------------------------------------------------
+
+
+def test_one_significant_pair_the_other_way_contradicts_a_claim_of_many(store):
+    forms = {f"L_b + L_is [{form}]": 40 for form in ("AT", "VID", "FSP", "NST")}
+    names = {"L_b": 60, **forms, "L_b + L_is [ours]": 30}
+    sweep = make_rows(*names, num_seeds=12, published=("table2",))
+    put_wrong(store, sweep, names)
+    found = verdicts_of(sweep, store)
+    assert {name: verdict.outcome for name, verdict in found.items()} == {
+        "any-transfer-helps": "reproduced",
+        "squeezed-beats-others": "reproduced",
+    }
+    assert [len(verdict.comparisons) for verdict in found.values()] == [5, 4]
+    put_wrong(store, sweep, names | {"L_b + L_is [VID]": 20})
+    found = verdicts_of(sweep, store)
+    assert found["any-transfer-helps"].outcome == "reproduced"
+    assert found["squeezed-beats-others"].outcome == "contradicted"
+    assert found["squeezed-beats-others"].prospect is None
+
+
+def test_the_tests_of_a_table_are_corrected_together(store):
+    sweep = make_rows("L_b", "L_b + L_is [AT]", "L_b + L_is [ours]", num_seeds=8, published=("table2",))
+    generator = np.random.default_rng(1)
+    wrong = {named.name: (50 + generator.integers(-8, 8, 8)).tolist() for named in sweep.cells}
+    put_wrong(store, sweep, wrong)
+    comparisons = [item for verdict in verdicts_of(sweep, store).values() for item in verdict.comparisons]
+    assert len(comparisons) == 3
+    assert [item.p_holm for item in comparisons] == stats.holm([item.p for item in comparisons])
+
+
+def test_a_claim_with_a_row_that_was_not_run_is_never_reproduced_but_may_be_contradicted(store):
+    sweep = make_rows("L_b + L_is", "L_b + L_adv + L_is", num_seeds=8, published=("table4",))
+    put_wrong(store, sweep, {"L_b + L_is": 60, "L_b + L_adv + L_is": 30})
+    verdict = verdicts_of(sweep, store)["all-terms-best"]
+    assert verdict.outcome == "undecided"
+    assert verdict.missing == (("L_b + L_adv + L_is", "L_b + L_adv"), ("L_b + L_adv + L_is", "L_b"))
+    assert verdict.prospect is None
+    put_wrong(store, sweep, {"L_b + L_is": 30, "L_b + L_adv + L_is": 60})
+    assert verdicts_of(sweep, store)["all-terms-best"].outcome == "contradicted"
+
+
+def test_the_seeds_that_would_decide_are_those_of_the_power_analysis_at_holms_first_step(store):
+    names = ("L_b", "L_b + L_is", "L_b + L_adv")
+    sweep = make_rows(*names, num_seeds=8, published=("table4",))
+    generator = np.random.default_rng(5)
+    wrong = {name: (50 + generator.integers(-8, 8, 8)).tolist() for name in names}
+    put_wrong(store, sweep, wrong)
+    verdict = verdicts_of(sweep, store)["is-beats-adv"]
+    assert verdict.outcome == "undecided"
+    differences = np.subtract(wrong["L_b + L_is"], wrong["L_b + L_adv"])
+    d_z = differences.mean() / differences.std(ddof=1)
+    assert verdict.comparisons[0].effect.d_z == pytest.approx(d_z, abs=1e-9)
+    assert verdict.prospect.seeds == stats.pairs_for_difference(d_z, level=0.05)  # one test in this family
+    assert verdict.prospect.outcome == ("contradicted" if d_z > 0 else "reproduced")
+    assert not verdict.prospect.simulated
+
+
+def test_no_difference_at_all_is_decided_by_no_number_of_seeds(store):
+    sweep = make_rows("L_b + L_is", "L_b + L_adv", num_seeds=8, published=("table4",))
+    put_wrong(store, sweep, {"L_b + L_is": [50, 51] * 4, "L_b + L_adv": [51, 50] * 4})
+    verdict = verdicts_of(sweep, store)["is-beats-adv"]
+    assert (verdict.outcome, verdict.prospect.seeds) == ("undecided", None)
+    text = render_report(summarise(sweep, store))["report.md"].decode()
+    assert "none found up to 10,000 seeds" in text
+
+
+def test_s_is_foreseen_by_simulation(store):
+    sweep = make_rows("L_b", "L_b + L_is", num_seeds=4, published=("table5",))
+    fill(store, sweep)
+    prospect = verdicts_of(sweep, store)["is-steadies-b"].prospect
+    assert prospect.simulated
+    assert prospect.limit == 32
+    assert prospect.seeds in (8, 16, 32, None)
+    document = summary_document(summarise(sweep, store))
+    assert document["claims"][0]["decided_by"]["basis"] == "simulation"
+
+
+def test_two_names_of_one_configuration_do_not_judge_a_claim(store):
+    cell = make_cell(1.0, 1.0)
+    cells = tuple(NamedCell(name=name, cell=cell) for name in ("L_b + L_is", "L_b + L_adv"))
+    sweep = make_sweep(cells=cells, reference=None, published=("table4",), num_seeds=8)
+    put_levels(store, sweep, {"L_b + L_is": 40, "L_b + L_adv": 40})
+    assert verdicts_of(sweep, store)["is-beats-adv"].outcome == "not judged"
+
+
+# --- the teacher, and gains ---------------------------------------------------------------------------------
+
+
+def test_a_teacher_is_one_number_against_every_seed(store):
+    sweep = make_rows("HKSANC", "TSCAN", "ANC", "KD", num_seeds=10, published=("table6",))
+    put_wrong(store, sweep, {"HKSANC": 40, "TSCAN": 45, "ANC": 46, "KD": 50})
+    put_teacher(store, sweep.cells[0].cell, error_pct=2.0)
+    summary = summarise(sweep, store)
+    verdict = next(item for item in summary.verdicts if item.claim.id == "students-below-teacher-cifar")
+    assert verdict.outcome == "reproduced"
+    comparison = verdict.comparisons[0]
+    assert (comparison.cell, comparison.one_number) == ("Teacher RN-164", "Teacher RN-164")
+    errors = [100 * (40 + seed % 4) / TEST_IMAGES for seed in sweep.seeds]
+    assert comparison.difference == pytest.approx(2.0 - np.mean(errors), abs=1e-12)
+    interval = scipy.stats.ttest_1samp(errors, 2.0).confidence_interval()
+    assert comparison.ci95 == pytest.approx(
+        (2.0 - np.mean(errors)) + np.array([-1, 1]) * (interval.high - interval.low) / 2
+    )
+    text = render_report(summary)["report.md"].decode()
+    assert "| Teacher RN-164 (cited) | 1 teacher | 2.00 |" in text
+    assert "one training and so one number" in text
+
+
+def test_a_teacher_that_the_store_lost_judges_nothing(store):
+    sweep = make_rows("HKSANC", "TSCAN", num_seeds=6, published=("table6",))
+    put_wrong(store, sweep, {"HKSANC": 40, "TSCAN": 45})
+    assert verdicts_of(sweep, store)["students-below-teacher-cifar"].outcome == "not judged"
+
+
+def test_a_gain_is_a_difference_of_paired_differences(store):
+    names = [f"{method} (RN-{depth})" for depth in (18, 50) for method in ("TSCAN", "HKSANC")]
+    sweep = make_rows(*names, num_seeds=8, published=("table7",))
+    generator = np.random.default_rng(2)
+    wrong = {
+        name: (level + generator.integers(-2, 3, 8)).tolist()
+        for name, level in zip(names, (90, 60, 50, 45), strict=True)
+    }
+    put_wrong(store, sweep, wrong)
+    verdict = verdicts_of(sweep, store)["gain-grows-with-gap"]
+    (comparison,) = verdict.comparisons
+    gains = [
+        np.subtract(wrong[f"HKSANC (RN-{depth})"], wrong[f"TSCAN (RN-{depth})"]) * 100 / TEST_IMAGES
+        for depth in (18, 50)
+    ]
+    np.testing.assert_allclose(comparison.by_seed, gains[0] - gains[1], atol=1e-12)
+    assert verdict.outcome == "reproduced"
+    evidence = render_report(summarise(sweep, store))["report.md"].decode()
+    # Published: (31.34 - 32.72) - (26.72 - 27.39) in top-1.
+    assert f"| {chr(0x2212)}0.71 pp | " in evidence
+
+
+# --- equivalence --------------------------------------------------------------------------------------------
+
+
+VALUES = (0.1, 1.0, 10.0)
+
+
+def make_scan(key, *, margin=0.5, num_seeds=8, claims=(), reference=None):
+    cells = tuple(
+        NamedCell(
+            name=f"{key} [{key}={value}]",
+            cell=make_cell(1.0, 1.0, **{key: value}),
+            group=key,
+            point={key: value},
+        )
+        for value in VALUES
+    )
+    return make_sweep(
+        cells=cells, reference=reference, published=(), claims=claims, margin=margin, num_seeds=num_seeds
+    )
+
+
+def put_scan(store, sweep, levels, *, jitter=2):
+    generator = np.random.default_rng(4)
+    put_wrong(
+        store,
+        sweep,
+        {
+            named.name: (level + generator.integers(0, jitter, len(sweep.seeds))).tolist()
+            for named, level in zip(sweep.cells, levels, strict=True)
+        },
+    )
+
+
+@pytest.mark.parametrize(
+    ("levels", "outcome"),
+    [((51, 50, 49), "reproduced"), ((51, 50, 70), "contradicted"), ((51, 50, 56), "undecided")],
+)
+def test_insensitive_means_that_every_value_is_within_the_margin_of_the_default(store, levels, outcome):
+    sweep = make_scan("loss.lambda_2", margin=6 * 100 / TEST_IMAGES, claims=("insensitive-lambdas",))
+    put_scan(store, sweep, levels)
+    verdict = verdicts_of(sweep, store)["insensitive-lambdas"]
+    assert verdict.outcome == outcome
+    assert [item.reference for item in verdict.comparisons] == [sweep.cells[1].name] * 2
+    assert {item.measure for item in verdict.comparisons} == {"equivalence"}
+
+
+@pytest.mark.parametrize(
+    ("levels", "outcome"), [((70, 50, 51), "reproduced"), ((50, 50, 30), "contradicted")]
+)
+def test_a_compromise_is_no_worse_than_any_other_value(store, levels, outcome):
+    sweep = make_scan("loss.mu", margin=6 * 100 / TEST_IMAGES, claims=("mu-one",))
+    put_scan(store, sweep, levels)
+    verdict = verdicts_of(sweep, store)["mu-one"]
+    assert verdict.outcome == outcome
+    assert [item.cell for item in verdict.comparisons] == [sweep.cells[1].name] * 2
+
+
+def test_the_interval_of_an_equivalence_is_the_90_percent_one(store):
+    sweep = make_scan("loss.mu", margin=0.4)
+    put_scan(store, sweep, (51, 50, 53), jitter=6)
+    (scan,) = summarise(sweep, store).scans
+    point = scan.points[0]
+    result = scipy.stats.ttest_1samp(point.comparison.by_seed, 0.0).confidence_interval(0.9)
+    assert point.comparison.ci95 == pytest.approx((result.low, result.high), abs=1e-12)
+    assert (scan.keys, scan.reference.name) == (("loss.mu",), "loss.mu [loss.mu=1.0]")
+    assert scan.points[1].comparison is None
+
+
+def test_the_seeds_that_would_show_equivalence_are_foreseen(store):
+    sweep = make_scan("loss.lambda_1", margin=0.4, claims=("insensitive-lambdas",))
+    put_scan(store, sweep, (51, 50, 50), jitter=12)
+    verdict = verdicts_of(sweep, store)["insensitive-lambdas"]
+    assert verdict.outcome == "undecided"
+    needed = [
+        stats.pairs_for_equivalence(
+            item.difference, float(np.std(item.by_seed, ddof=1)), margin=0.4, level=0.05 / 2
+        )
+        for item in verdict.comparisons
+        if not item.supports
+    ]
+    assert verdict.prospect.seeds == (max(needed) if None not in needed else None)
+
+
+def test_curves_and_grids_have_figures_and_tables(store):
+    grid = tuple(
+        NamedCell(
+            name=f"grid [loss.lambda_2={one}, loss.mu={other}]",
+            cell=make_cell(one, 1.0, **{"loss.mu": other}),
+            group="grid",
+            point={"loss.lambda_2": one, "loss.mu": other},
+        )
+        for one in (0.1, 1.0)
+        for other in (0.1, 1.0)
+    )
+    curve = make_scan("loss.lambda_3", num_seeds=4)
+    sweep = dataclasses.replace(curve, cells=(*curve.cells, *grid))
+    put_wrong(store, sweep, {named.name: 50 + place for place, named in enumerate(sweep.cells)})
+    summary = summarise(sweep, store)
+    assert [scan.keys for scan in summary.scans] == [("loss.lambda_3",), ("loss.lambda_2", "loss.mu")]
+    assert summary.scans[1].reference.name == "grid [loss.lambda_2=1.0, loss.mu=1.0]"
+    files = render_report(summary)
+    assert {"sensitivity.png", "grid-1.png"} <= files.keys()
+    text = files["report.md"].decode()
+    assert "## Sensitivity" in text
+    assert "| loss.lambda_2 | loss.mu | n |" in text
+
+
+def test_one_value_or_three_keys_are_no_curve(store):
+    lone = NamedCell(name="a", cell=make_cell(1, 1), group="a", point={"loss.mu": 1.0})
+    point = {"loss.mu": 1.0, "loss.lambda_1": 1.0, "loss.lambda_2": 1.0}
+    cube = tuple(
+        NamedCell(
+            name=f"{mu}", cell=make_cell(1, 1, **{"loss.mu": mu}), group="b", point=point | {"loss.mu": mu}
+        )
+        for mu in (0.1, 1.0)
+    )
+    sweep = make_sweep(cells=(lone, *cube), reference=None, published=(), num_seeds=2)
+    fill(store, sweep)
+    assert summarise(sweep, store).scans == ()
+
+
+# --- names --------------------------------------------------------------------------------------------------
+
+
+def test_a_claim_without_a_table_is_judged_where_a_space_names_it(store):
+    names = ("distance = l2", "distance = l1", "distance = cross_entropy")
+    sweep = make_rows(*names, num_seeds=8, claims=("l2-best-distance",))
+    put_wrong(store, sweep, dict(zip(names, (40, 50, 60), strict=True)))
+    assert verdicts_of(sweep, store)["l2-best-distance"].outcome == "reproduced"
+
+
+def test_unknown_tables_and_claims_are_warned_of_with_the_nearest(store):
+    sweep = make_rows("L_b", num_seeds=2, published=("table55",), claims=("mu-two",))
+    fill(store, sweep)
+    first, second = summarise(sweep, store).warnings[:2]
+    assert "'table55', which is no table of the paper; did you mean 'table5'?" in first
+    assert "'mu-two', which is no claim of the paper; did you mean 'mu-one'?" in second
+
+
+def test_rows_of_other_networks_and_cited_rows_are_marked(store):
+    sweep = make_rows("HKSANC", "FitNets", "KD", num_seeds=4, published=("table6",))
+    fill(store, sweep)
+    text = render_report(summarise(sweep, store))["report.md"].decode()
+    assert "| FitNets (cited, another network) | 4 |" in text
+    assert "FitNets was published on a thin deep network of 2.5M parameters" in text
+    assert "| HKSANC | 4 |" in text
+
+
+def test_every_claim_names_rows_of_its_table_and_known_keys():
+    published = load_published()
+    for claim in published.claims:
+        if claim.table in published.tables:
+            names = {row.name for row in published.tables[claim.table].rows}
+            asked = {part for pair in claim.pairs for name in pair for part in name.split(" over ")}
+            assert asked
+            assert asked <= names
+        else:
+            assert claim.pairs or claim.keys
+    assert len(published.claims) == 19
+    assert sum(len(table.rows) for table in published.tables.values()) == 45
+    for table in published.tables.values():
+        assert table.reference in {row.name for row in table.rows}
+    assert math.inf not in next(claim for claim in published.claims if claim.id == "mu-one").between
