@@ -317,7 +317,13 @@ def stored_plans(store: Store) -> list[StoredPlan]:
             sweep = restore_sweep(document["sweep"], where=where)
             plans.append(StoredPlan(sweep=sweep, workers=int(document["workers"])))
         except (InputError, KeyError, TypeError, ValueError) as error:
-            raise StoreError(f"{where}: cannot be understood: {error}") from error
+            reason = (
+                error.problems[0] if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
+            )
+            raise StoreError(
+                f"{where}: cannot be understood ({reason}): it is damaged, or another version of hkrun wrote it; "
+                "the command that started the sweep writes it again, and repeats no run"
+            ) from error
     return plans
 
 

@@ -263,7 +263,7 @@ def test_a_plan_of_another_version_is_refused_with_its_place(store):
     document = json.loads(store.read(folder, PLAN_FILE))
     document["sweep"]["cells"][0]["cell"]["loss.eta"] = 1
     store.commit(folder, {PLAN_FILE: json.dumps(document).encode()})
-    with pytest.raises(StoreError, match=r"plan\.json: cannot be understood: .*loss.eta: unknown key"):
+    with pytest.raises(StoreError, match=r"plan\.json: cannot be understood \(.*loss.eta: unknown key"):
         stored_plans(store)
 
 
