@@ -321,7 +321,7 @@ def stored_plans(store: Store) -> list[StoredPlan]:
                 error.problems[0] if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
             )
             raise StoreError(
-                f"{where}: cannot be understood ({reason}): it is damaged, or another version of hkrun wrote it; "
+                f"{where}: cannot be understood ({reason}): it is damaged or of another version of hkrun; "
                 "the command that started the sweep writes it again, and repeats no run"
             ) from error
     return plans
