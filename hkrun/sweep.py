@@ -74,7 +74,7 @@ class Outcome:
     exit_code: int
 
 
-def plan_sweep(sweep: Sweep, store: Store | None, *, data_dir: Path | None, workers: int) -> Plan:
+def plan_sweep(sweep: Sweep, store: Store | None, *, data_dir: Path | str | None, workers: int) -> Plan:
     """Plans a sweep on this machine, or on the cluster that RAY_ADDRESS names. Nothing is written.
 
     Raises:
@@ -93,7 +93,7 @@ def run_sweep(
     sweep: Sweep,
     store: Store,
     *,
-    data_dir: Path | None,
+    data_dir: Path | str | None,
     workers: int,
     fail_fast: bool,
     observer: Observer,
@@ -151,7 +151,7 @@ def run_sweep(
 
 
 def train_teacher(
-    sweep: Sweep, store: Store, *, data_dir: Path | None, workers: int, observer: Observer
+    sweep: Sweep, store: Store, *, data_dir: Path | str | None, workers: int, observer: Observer
 ) -> TeacherRecord:
     """Trains the teacher of a sweep's first cell, unless the store has it.
 
@@ -174,7 +174,7 @@ def train_teacher(
     return record
 
 
-def check_data(sweep: Sweep, *, data_dir: Path | None, workers: int) -> None:
+def check_data(sweep: Sweep, *, data_dir: Path | str | None, workers: int) -> None:
     """Finds or fetches a sweep's data set, before anything is written and many processes ask for it at once.
 
     Networks of the user's own are tried on it.
@@ -209,7 +209,7 @@ class _Crew:
         self,
         store: Store,
         *,
-        data_dir: Path | None,
+        data_dir: Path | str | None,
         workers: int,
         fail_fast: bool,
         observer: Observer,
@@ -258,7 +258,7 @@ class _Crew:
             cell_id=identity,
             seeds=seeds,
             store=self._store.uri,
-            data_dir=None if self._data_dir is None else str(self._data_dir.absolute()),
+            data_dir=_absolute(self._data_dir),
             threads=THREADS,
             device=_find_device(),
             world_size=self._workers,
@@ -327,7 +327,12 @@ class _Watch:
         self._observer.entered(what)
 
 
-def _fix_content(sweep: Sweep, data_dir: Path | None) -> Sweep:
+def _absolute(data_dir: Path | str | None) -> str | None:
+    """The place of the data as every process names it: an absolute path, or a URI."""
+    return str(data_dir.absolute()) if isinstance(data_dir, Path) else data_dir
+
+
+def _fix_content(sweep: Sweep, data_dir: Path | str | None) -> Sweep:
     """Makes the content of a data set that has no published sum part of every cell."""
     if sweep.dataset not in ("folder", "imagenet") or sweep.recipe.cell.dataset_sha256:
         return sweep

@@ -30,14 +30,14 @@ class Invocation:
 
     Attributes:
         store_uri: Path or URI of the store.
-        data_dir: Where data sets lie that are not embedded.
+        data_dir: Where data sets lie that are not embedded: a directory, or a URI.
         as_json: One JSON document on stdout; what people read goes to stderr.
         yes: Whether every question is answered with yes.
         resumable: How to go on after an interruption, once there is something to go on with.
     """
 
     store_uri: str = field(default_factory=lambda: os.environ.get(STORE_VARIABLE) or DEFAULT_STORE)
-    data_dir: Path | None = None
+    data_dir: Path | str | None = None
     as_json: bool = False
     yes: bool = False
     resumable: str | None = None
@@ -111,11 +111,10 @@ def common_options(command: Command) -> Command:
         click.option(
             "--data",
             "data_dir",
-            metavar="DIR",
-            type=click.Path(path_type=Path),
+            metavar="DIR|URI",
             expose_value=False,
-            callback=_keep("data_dir"),
-            help="Where data sets lie that are not embedded.",
+            callback=_keep_data_dir,
+            help="Where data sets lie that are not embedded; shards of imagenet also at s3://BUCKET/PREFIX.",
         ),
         click.option(
             "--json",
@@ -152,6 +151,11 @@ def _keep(attribute: str) -> Callable[[click.Context, click.Parameter, object], 
             setattr(context.find_object(Invocation), attribute, value)
 
     return callback
+
+
+def _keep_data_dir(context: click.Context, _parameter: click.Parameter, value: str | None) -> None:
+    if value is not None:
+        context.find_object(Invocation).data_dir = value if "://" in value else Path(value)  # type: ignore[union-attr]
 
 
 def _set_verbosity(_context: click.Context, _parameter: click.Parameter, value: bool) -> None:

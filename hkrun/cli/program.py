@@ -18,6 +18,7 @@ from typing import NoReturn
 import click
 
 import hkrun
+from hkrun.cli.data import pack, verify
 from hkrun.cli.doctor import doctor
 from hkrun.cli.invocation import Invocation, common_options
 from hkrun.cli.keys import show_keys
@@ -45,7 +46,7 @@ def program() -> None:
     """hkrun: many-seed studies of adversarial knowledge distillation (HKSANC)."""
 
 
-for _verb in (sweep, run, teacher, resume, report, stability, status, sync, ui, doctor, show_keys):
+for _verb in (sweep, run, teacher, resume, report, stability, status, sync, ui, doctor, show_keys, pack, verify):
     program.add_command(_verb)
 
 

@@ -82,7 +82,10 @@ class Program(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Finds the verb; an unknown one is refused with the nearest and all there are."""
+        """Finds the verb, of one word or two; refuses an unknown one with the nearest and all there are."""
+        both = " ".join(args[:2])
+        if both in self.commands:
+            return both, self.commands[both], args[2:]
         if args[0] not in self.commands and not args[0].startswith("-"):
             names = ", ".join(sorted(self.commands))
             raise click.UsageError(

@@ -28,7 +28,7 @@ class Place:
     def below(cls, place: Path | str, name: str) -> "Place":
         """The folder of a name in a directory or at a URI, which may have a query."""
         if "://" not in str(place):
-            return cls(str(Path(place).expanduser() / name))
+            return cls(str(Path(place).expanduser().absolute() / name))
         uri, mark, query = str(place).partition("?")
         return cls(f"{uri.rstrip('/')}/{name}{mark}{query}")
 
@@ -83,7 +83,7 @@ class Place:
 def _connect(uri: str) -> tuple[fs.FileSystem, str]:
     """The file system of a path or URI, and the folder in it. Credentials come from the environment."""
     if "://" not in uri:
-        return fs.LocalFileSystem(), str(Path(uri).absolute())
+        return fs.LocalFileSystem(), uri
     try:
         filesystem, folder = fs.FileSystem.from_uri(uri)
     except (OSError, pa.ArrowException, ImportError) as error:

@@ -143,6 +143,25 @@ class ImageStream:
             logger.warning("imagenet: %s is damaged and is passed over", name)
 
 
+def find_damaged_images(split: EncodedSplit) -> Iterator[str]:
+    """Decodes every image of a part.
+
+    Yields:
+        The names of those that cannot be.
+    """
+    starts = range(0, len(split), BLOCK)
+    requests: list[BlockIds] = [tuple(range(start, min(start + BLOCK, len(split)))) for start in starts]
+    found = carry_in_threads(BlockReader(split.reader, _see_nothing), requests)
+    for request, views in zip(requests, found, strict=True):
+        yield from (
+            split.names[image_id] for image_id, view in zip(request, views, strict=True) if view is None
+        )
+
+
+def _see_nothing(image: Tensor, image_id: int) -> Tensor:  # noqa: ARG001 - that it could be decoded is enough
+    return torch.empty(0)
+
+
 def plan_window(image_ids: Tensor) -> list[tuple[BlockIds, list[int]]]:
     """The requests that fill a window: for each block its images, and their places in the window."""
     by_block: dict[int, list[int]] = {}

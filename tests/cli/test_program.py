@@ -11,7 +11,10 @@ import hkrun.sweep
 from hkrun.cli.program import call, program
 from hkrun.errors import DataError, HkrunError, InputError, ResourceError, StoreError, TrainingError
 
-VERBS = ["sweep", "run", "teacher", "resume", "report", "stability", "status", "sync", "ui", "doctor", "keys"]
+VERBS = [
+    *("sweep", "run", "teacher", "resume", "report", "stability", "status", "sync", "ui", "doctor", "keys"),
+    *("data pack", "data verify"),
+]
 
 
 def test_the_verbs_are_those_that_the_first_screen_shows(capsys):
@@ -45,7 +48,7 @@ def test_version(capsys):
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
-        (["swep"], "no verb 'swep'; the verbs are doctor, keys"),
+        (["swep"], "no verb 'swep'; the verbs are data pack, data verify, doctor, "),
         (["swep"], "did you mean 'sweep'?"),
         (["sweep"], "Missing argument 'NAME|FILE'"),
         (["sweep", "stability", "--sed", "3"], "--seeds"),
