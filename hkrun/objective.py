@@ -50,7 +50,7 @@ class Objective(nn.Module):
         middle = _middle(student.widths)
         if form == "hint":
             self._learned["hint"] = HintLoss(
-                student.widths[middle], teacher.widths[middle], reduction=cell.loss.reduction
+                student.widths[middle], teacher.widths[middle], reduction=self._reduction
             )
         elif form == "vid":
             self._learned["vid"] = VariationalLoss(student.widths, teacher.widths)
@@ -71,6 +71,11 @@ class Objective(nn.Module):
         if "knowledge" in self.terms:
             return self._cell.knowledge.form
         return next((form for form in ("hint", "fsp") if form in self.terms), "")
+
+    @property
+    def _reduction(self) -> str:
+        """Over the elements of FSP's flows and FitNets' hint."""
+        return "relative" if self._cell.knowledge.relative else self._cell.loss.reduction
 
     def forward(self, student: Output, teacher: Output | None, labels: Tensor) -> dict[str, Tensor]:
         """The terms, unweighted, each averaged over the batch of B images.
@@ -128,7 +133,7 @@ class Objective(nn.Module):
         if "fsp" in self._learned:
             mine = self._learned["fsp"](mine)
         pairs = (list(itertools.pairwise(maps)) for maps in (mine, theirs))
-        return fsp_loss(*pairs, reduction=loss.reduction)
+        return fsp_loss(*pairs, reduction=self._reduction)
 
     def _tapped(self, output: Output, dtype: torch.dtype) -> list[Tensor]:
         """The stem's output and the stages', where `knowledge.tap` reads them."""

@@ -36,7 +36,7 @@ CONTRACT_KEYS = {
     ),
     "discriminator.": ("learning_rate", "steps", "dropout"),
     "attention.": ("connection", "pool", "tap", "width"),
-    "knowledge.": ("form", "tap"),
+    "knowledge.": ("form", "tap", "relative"),
     "loss.": (
         *("lambda_1", "lambda_2", "lambda_3", "mu", "reduction", "distance", "gan", "category"),
         *("regularizer", "reg_reduction", "alpha", "temperature"),
@@ -78,6 +78,9 @@ PAPER = {
     "augment.flip": True,
     "augment.size": 224,
 }
+
+
+A_SECTION = "unknown key; it is a section, its keys are "
 
 
 def make_cell(**values):
@@ -123,7 +126,7 @@ def test_a_cell_and_its_values_are_the_same_thing():
         ("epochs", 1, "unknown key; did you mean 'teacher.epochs' or 'student.epochs'?"),
         ("student.gan", 1, "unknown key; did you mean 'loss.gan'?"),
         ("zzz", 1, "unknown key; `hkrun keys` lists them all"),
-        ("knowledge", 1, "unknown key; it is a section, its keys are knowledge.form, knowledge.tap"),
+        ("augment", 1, A_SECTION + "augment.padding, augment.flip, augment.size"),
         ("dataset_sha256", "", "unknown key; did you mean 'dataset'?"),
         ("student.epochs", "many", "'many' is not of type integer"),
         ("student.epochs", 1.0, "1.0 is not of type integer"),
@@ -204,8 +207,10 @@ def test_later_settings_win():
         ({"teacher.file": "no/such.pt"}, "here: teacher.file: no/such.pt: no such file"),
         (
             {"teacher.file": "torchvision"},
-            "here: teacher.file: torchvision has no weights of preact-164; "
-            + "those it has are of resnet-18, resnet-50, resnet-152",
+            (
+                "here: teacher.file: torchvision has no weights of preact-164; "
+                "those it has are of resnet-18, resnet-50, resnet-152"
+            ),
         ),
     ],
 )

@@ -77,6 +77,10 @@ def _reads_stages(cell: "Cell") -> bool:
     return cell.knowledge_form not in ("", "squeezed")
 
 
+def _measures_features(cell: "Cell") -> bool:
+    return cell.knowledge_form in ("hint", "fsp")
+
+
 def _category(cell: "Cell") -> bool:
     adversary = METHODS[cell.method].adversary
     return _adversarial(cell) and adversary is not None and adversary.category
@@ -90,7 +94,7 @@ def _dropout(cell: "Cell") -> bool:
 def _reduces_elements(cell: "Cell") -> bool:
     return (
         any(cell.weight(term) > 0 for term in ("backbone", "logits_l1"))
-        or cell.knowledge_form in ("hint", "fsp")
+        or (_measures_features(cell) and not cell.knowledge.relative)
         or (_squeezed(cell) and cell.loss.distance != "cross_entropy")
     )
 
@@ -260,6 +264,13 @@ class KnowledgeConfig:
         METHOD,
         choices=("raw", "relu"),
         active=_reads_stages,
+    )
+    relative: bool = _key(
+        True,
+        "Whether the squared distances of FSP's flows and of FitNets' hint are taken relative to the "
+        "teacher's own squares; if not, as loss.reduction says.",
+        "false is the papers'; it diverges with deep teachers at learning rate 0.1",
+        active=_measures_features,
     )
 
 

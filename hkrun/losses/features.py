@@ -56,7 +56,7 @@ def fsp_loss(
     student: Sequence[tuple[Tensor, Tensor]],
     teacher: Sequence[tuple[Tensor, Tensor]],
     *,
-    reduction: str = "mean",
+    reduction: str = "sum",
 ) -> Tensor:
     """FSP (Yim et al. 2017), eq. (2): the squared distance of the flow matrices, summed over stages.
 
@@ -65,7 +65,6 @@ def fsp_loss(
         teacher: The same of the teacher.
         reduction: As in `_squared_distance`; "sum" is the paper's squared Frobenius norm.
     """
-    assert reduction in ("mean", "sum")
     losses = [
         _squared_distance(fsp_matrix(*ours), fsp_matrix(*theirs), reduction)
         for ours, theirs in zip(student, teacher, strict=True)
@@ -139,9 +138,8 @@ class HintLoss(nn.Module):
         reduction: As in `_squared_distance`; "sum" is the paper's squared Euclidean norm.
     """
 
-    def __init__(self, student_width: int, teacher_width: int, *, reduction: str = "mean") -> None:
+    def __init__(self, student_width: int, teacher_width: int, *, reduction: str = "sum") -> None:
         super().__init__()
-        assert reduction in ("mean", "sum")
         self.regressor = _conv1x1(student_width, teacher_width)
         self._reduction = reduction
 
@@ -220,13 +218,17 @@ def _squared_distance(student: Tensor, teacher: Tensor, reduction: str) -> Tenso
     Args:
         student: What has the gradient.
         teacher: Of the same shape.
-        reduction: Over an image's elements: "sum"; or "mean", relative to the mean square of the teacher's.
-            Features of pre-activation networks grow with their depth, a flow with their square. So only a
-            relative distance has a gradient of one size, which the same learning rate suits everywhere.
+        reduction: Over an image's elements: "sum", "mean", or "relative": the sum over that of the teacher's
+            squares. Features of pre-activation networks grow with their depth, a flow with their square. So
+            only a relative distance has a gradient of one size, which one learning rate suits everywhere.
     """
+    assert reduction in ("sum", "mean", "relative")
     target = teacher.detach().flatten(1)
-    distance = (student.flatten(1) - target).square().sum(dim=1)
+    squares = (student.flatten(1) - target).square()
     if reduction == "mean":
+        return squares.mean()
+    distance = squares.sum(dim=1)
+    if reduction == "relative":
         distance = distance / target.square().sum(dim=1).clamp(min=LEAST_SQUARE)
     return distance.mean()
 

@@ -60,7 +60,7 @@ def learned(module, seed=0):
 # What the losses are of stages of unequal widths: student's, teacher's -> loss. FSP needs a projection.
 def projected_fsp(student, teacher):
     projection = learned(FlowProjection([maps.shape[1] for maps in student], [m.shape[1] for m in teacher]))
-    return fsp_loss(flows(projection(student)), flows(teacher))
+    return fsp_loss(flows(projection(student)), flows(teacher), reduction="relative")
 
 
 def variational(student, teacher):
@@ -69,7 +69,8 @@ def variational(student, teacher):
 
 
 def hint(student, teacher):
-    return learned(HintLoss(student[1].shape[1], teacher[1].shape[1]))(student[1], teacher[1])
+    module = learned(HintLoss(student[1].shape[1], teacher[1].shape[1], reduction="relative"))
+    return module(student[1], teacher[1])
 
 
 LOSSES = {
@@ -224,7 +225,9 @@ def test_fsp_matrix_max_pools_the_larger_map():
     assert fsp_matrix(smaller, larger).tolist() == [[[20.0]]]
 
 
-@pytest.mark.parametrize(("reduction", "expected"), [("sum", 10 + 4), ("mean", 10 / 5 + 4 / 13)])
+@pytest.mark.parametrize(
+    ("reduction", "expected"), [("sum", 10 + 4), ("mean", 10 / 4 + 4 / 2), ("relative", 10 / 5 + 4 / 13)]
+)
 def test_fsp_loss_by_hand(reduction, expected):
     # Flows [[1, 0], [0, 4]] and [[2, 0], [0, 1]], then [1, 2] and [3, 2]: squared distances 10 and 4.
     diagonal = torch.eye(2, dtype=torch.float64).view(1, 2, 1, 2) * math.sqrt(2)
@@ -248,7 +251,7 @@ def naive_flow(first, second):
     ]
 
 
-@pytest.mark.parametrize("reduction", ["sum", "mean"])
+@pytest.mark.parametrize("reduction", ["sum", "mean", "relative"])
 def test_fsp_loss_is_the_explicit_sum(reduction):
     sizes = [(3, 3)] * 3
     student, teacher = stages(1, sizes=sizes), [maps + 0.3 for maps in stages(1, sizes=sizes)]
@@ -259,7 +262,11 @@ def test_fsp_loss_is_the_explicit_sum(reduction):
             squares = [
                 (s - t) ** 2 for rows in zip(ours, theirs, strict=True) for s, t in zip(*rows, strict=True)
             ]
-            size = sum(t**2 for row in theirs for t in row) if reduction == "mean" else 1
+            size = {
+                "sum": 1,
+                "mean": len(squares),
+                "relative": sum(t**2 for row in theirs for t in row),
+            }[reduction]
             total += sum(squares) / size / 2
     found = fsp_loss(flows(student), flows(teacher), reduction=reduction)
     assert found.item() == pytest.approx(total, rel=1e-13)
@@ -474,7 +481,10 @@ def test_vid_s_variance_stays_positive():
 # FitNets
 
 
-@pytest.mark.parametrize(("reduction", "expected"), [("sum", (47 + 12) / 4), ("mean", (47 / 1 + 12 / 8) / 4)])
+@pytest.mark.parametrize(
+    ("reduction", "expected"),
+    [("sum", (47 + 12) / 4), ("mean", (47 + 12) / 16), ("relative", (47 / 1 + 12 / 8) / 4)],
+)
 def test_hint_loss_by_hand(reduction, expected):
     module = learned(HintLoss(1, 2, reduction=reduction))
     with torch.no_grad():
