@@ -9,7 +9,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 
 from hkrun import figures
-from hkrun.figures import CellCurves, PairedDifferences, style
+from hkrun.figures import CellCurves, CellHealth, PairedDifferences, ScanCurve, ScanGrid, style
 from hkrun.figures import errors as labels
 
 NAMES = [
@@ -174,11 +174,13 @@ def test_twelve_cells_differ_without_colour():
     assert len({(str(stroke["linestyle"]), stroke["marker"]) for stroke in strokes}) == 12
 
 
-def test_the_first_four_cells_rise_in_lightness():
-    def lightness(color: str) -> float:
-        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in to_rgb(color)]
-        return 116 * float(np.cbrt(np.dot(linear, (0.2126, 0.7152, 0.0722)))) - 16
+def lightness(color):
+    """CIE L*, from 0 (black) to 100 (white)."""
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in to_rgb(color)]
+    return 116 * float(np.cbrt(np.dot(linear, (0.2126, 0.7152, 0.0722)))) - 16
 
+
+def test_the_first_four_cells_rise_in_lightness():
     steps = np.diff([lightness(color) for color in style.COLORS[:4]])
     assert steps.min() > 9
     assert lightness(style.COLORS[3]) < 70  # and still stands out from white
@@ -255,3 +257,94 @@ def test_differences_show_every_seed_the_mean_and_its_interval():
     assert list(interval.get_xdata()) == [-1.7, 0.7]
     assert mean.get_xdata()[0] == -0.5
     assert lone_dot.get_xdata()[0] == lone_mean.get_xdata()[0] == 0.3
+
+
+# --- curves, grids, the discriminator -----------------------------------------------------------------------
+
+
+def make_curve(**changes):
+    values = {
+        "title": "loss.mu",
+        "labels": ("0.1", "1", "10"),
+        "positions": (0.1, 1.0, 10.0),
+        "mean": (5.0, 4.0, np.nan),
+        "ci95": ((4.5, 5.5), (3.8, 4.2), None),
+        "reference": 1,
+    }
+    return ScanCurve(**{**values, **changes})
+
+
+def test_a_curve_shows_means_intervals_and_the_margin_on_a_logarithmic_axis():
+    first, second = figures.draw_curves([make_curve(), make_curve(title="loss.lambda_1")], margin=0.5).axes
+    assert first.get_xscale() == "log"
+    assert [label.get_text() for label in first.get_xticklabels()] == ["0.1", "1", "10"]
+    line, *intervals = first.lines[:3]
+    np.testing.assert_array_equal(line.get_xydata()[:2], [[0.1, 5.0], [1.0, 4.0]])
+    assert [list(item.get_ydata()) for item in intervals] == [[4.5, 5.5], [3.8, 4.2]]
+    (band,) = first.patches
+    assert (band.get_y(), band.get_y() + band.get_height()) == pytest.approx((3.5, 4.5))
+    assert first.get_ylim() == second.get_ylim()
+    assert first.get_ylabel() == "Test error, last epoch (%)"
+
+
+def test_values_that_are_no_numbers_are_not_joined_by_a_line():
+    (axes,) = figures.draw_curves(
+        [make_curve(labels=("l2", "l1", "cross_entropy"), positions=())], margin=0.5
+    ).axes
+    assert axes.get_xscale() == "linear"
+    assert all(len(set(line.get_xdata())) == 1 for line in axes.lines)
+
+
+def test_a_grid_prints_every_mean_with_its_interval_and_frames_the_reference():
+    grid = ScanGrid(
+        title="",
+        keys=("loss.lambda_2", "loss.lambda_3"),
+        labels=(("0.1", "1"), ("0.1", "1", "10")),
+        mean=((5.0, 4.5, 4.25), (4.0, 3.5, np.nan)),
+        half=((0.1, 0.2, np.nan), (0.1, 0.1, np.nan)),
+        reference=(1, 1),
+        differs=((True, False, False), (False, False, False)),
+    )
+    figure = figures.draw_grid(grid)
+    axes = figure.axes[0]
+    assert [text.get_text() for text in axes.texts] == [
+        *("5.00 ± 0.10 *", "4.50 ± 0.20", "4.25"),
+        *("4.00 ± 0.10", "3.50 ± 0.10", "no run"),
+    ]
+    (frame,) = axes.lines
+    assert frame.get_xdata().mean() == pytest.approx(1, abs=0.2)
+    assert frame.get_ydata().mean() == pytest.approx(1, abs=0.2)
+    image = axes.images[0]
+    darkest = lightness(image.cmap(1.0))
+    assert darkest > 55  # black print is readable on it
+
+
+def test_what_the_discriminator_did_is_drawn_over_seeds_and_left_out_where_it_is_unknown():
+    accuracy = np.array([[0.5, 0.6, 0.7], [0.7, 0.8, 0.9]])
+    cells = [
+        CellHealth(name="L_b + L_adv", curves={"discriminator_accuracy": accuracy}),
+        CellHealth(
+            name="other",
+            curves={
+                "discriminator_accuracy": accuracy,
+                "adversarial_gradient_ratio": np.array([[np.nan, 0.2, 0.1], [np.nan, 0.4, 0.3]]),
+            },
+        ),
+    ]
+    figure = figures.draw_health(cells)
+    assert len(figure.axes) == 4
+    assert [axes.get_title(loc="left").split("\n")[0] for axes in figure.axes[:2]] == [
+        "Share that D",
+        "Gradient of adversarial",
+    ]
+    mean = figure.axes[0].lines[-1]
+    np.testing.assert_allclose(mean.get_xydata(), [[1, 0.6], [2, 0.7], [3, 0.8]])
+    assert not figure.axes[1].lines
+    np.testing.assert_allclose(figure.axes[3].lines[-1].get_xydata(), [[2, 0.3], [3, 0.2]])
+
+
+def test_a_logarithmic_axis_says_so():
+    errors = np.geomspace(90, 2, 20)[None].repeat(2, axis=0)
+    figure = figures.draw_errors([CellCurves(name="x", error_pct=errors)], window=5)
+    assert figure.axes[0].get_ylabel() == "Test error (%, log scale)"
+    assert "linear scale" in figure.axes[1].get_title(loc="left")

@@ -307,14 +307,6 @@ def test_a_claim_without_a_table_is_judged_where_a_space_names_it(store):
     assert verdicts_of(sweep, store)["l2-best-distance"].outcome == "reproduced"
 
 
-def test_unknown_tables_and_claims_are_warned_of_with_the_nearest(store):
-    sweep = make_rows("L_b", num_seeds=2, published=("table55",), claims=("mu-two",))
-    fill(store, sweep)
-    first, second = summarise(sweep, store).warnings[:2]
-    assert "'table55', which is no table of the paper; did you mean 'table5'?" in first
-    assert "'mu-two', which is no claim of the paper; did you mean 'mu-one'?" in second
-
-
 def test_rows_of_other_networks_and_cited_rows_are_marked(store):
     sweep = make_rows("HKSANC", "FitNets", "KD", num_seeds=4, published=("table6",))
     fill(store, sweep)

@@ -114,9 +114,10 @@ def _write_csv(content: Mapping[str, object]) -> bytes:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["table", "row", "column", "text", "value", "low", "high", "significant"])
     for table in _find_tables(content.values()):
+        words = table.words if table.words < len(table.columns) else 1
         for row in table.rows:
-            name = " | ".join(entry.text for entry in row[: table.words])
-            for column, entry in zip(table.columns[table.words :], row[table.words :], strict=True):
+            name = " | ".join(entry.text for entry in row[:words])
+            for column, entry in zip(table.columns[words:], row[words:], strict=True):
                 ends = entry.ends or ("", "")
                 value = "" if entry.value is None else entry.value
                 writer.writerow([table.id, name, column, entry.text, value, *ends, int(entry.strong)])

@@ -1,7 +1,7 @@
 """From the store to a summary: which runs are data, and what they say against each other."""
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from fractions import Fraction
 
@@ -14,7 +14,7 @@ from hkrun.errors import StoreError
 from hkrun.report.claims import judge_claims
 from hkrun.report.comparing import compare_with_reference, make_generator
 from hkrun.report.paper import set_beside
-from hkrun.report.published import Published, load_published
+from hkrun.report.published import load_published
 from hkrun.report.scans import find_scans
 from hkrun.report.summary import HEALTH, CellSummary, Curve, Summary, Teacher
 from hkrun.report.wording import write_warnings
@@ -67,19 +67,7 @@ def summarise(sweep: Sweep, store: Store, *, world_size: int = 1) -> Summary:
         scans=scans,
         quantum_pct=quantum,
     )
-    return replace(summary, warnings=(*_warn_of_unknown(sweep, published), *write_warnings(summary)))
-
-
-def _warn_of_unknown(sweep: Sweep, published: Published) -> Iterator[str]:
-    claims = [claim.id for claim in published.claims]
-    for names, known, what in (
-        (sweep.published, list(published.tables), "table"),
-        (sweep.claims, claims, "claim"),
-    ):
-        for name in names:
-            if name not in known:
-                hint = config.nearest(name, known) or f"; there are {', '.join(known)}"
-                yield f"[published] of {sweep.source} names {name!r}, which is no {what} of the paper{hint}."
+    return replace(summary, warnings=tuple(write_warnings(summary)))
 
 
 # --- cells --------------------------------------------------------------------------------------------------
