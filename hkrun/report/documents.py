@@ -16,7 +16,7 @@ from hkrun.report import drawing, latex, paper_tables, result_tables, run_tables
 from hkrun.report.summary import PaperTable, Summary
 from hkrun.report.tables import Table
 from hkrun.report.wording import count, describe_teacher, digits, duration, write_findings
-from hkrun.store import Store
+from hkrun.store import DamagedError, NotCommittedError, Store
 
 _MARKDOWN = re.compile(r"([\\`*<>|\[\]$#~])")
 _TEMPLATES = ("report.html", "report.md", "report.tex")
@@ -44,10 +44,18 @@ def write_report(summary: Summary, store: Store) -> dict[str, str]:
     files = render_report(summary)
     folder = store.sweep_folder(summary.sweep.name, summary.sweep.dataset)
     there = store.names(folder)
-    if any(name not in there or store.read(folder, name) != content for name, content in files.items()):
+    if any(_read_file(store, folder, name) != content for name, content in files.items()):
         store.commit(folder, files, keep=[name for name in there if name not in files])
     place = str(store.local_path / folder) if store.local_path else f"{store.place}/{folder}"
     return {name: f"{place}/{name}" for name in files}
+
+
+def _read_file(store: Store, folder: str, name: str) -> bytes | None:
+    """A file of the report; None where it is not there whole."""
+    try:
+        return store.read(folder, name)
+    except (DamagedError, NotCommittedError):
+        return None
 
 
 def render_report(summary: Summary) -> dict[str, bytes]:

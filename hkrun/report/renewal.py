@@ -4,11 +4,12 @@ import dataclasses
 import hashlib
 import json
 
+import numpy as np
+
 import hkrun
 from hkrun.errors import StoreError
 from hkrun.report.documents import write_report
 from hkrun.report.summary import Summary
-from hkrun.spaces import sweep_document
 from hkrun.store import Store
 
 NOTE_FILE = "report.json"
@@ -32,16 +33,14 @@ def renew_report(summary: Summary, store: Store) -> dict[str, str]:
 
 
 def _describe_content(summary: Summary) -> str:
-    """SHA-256 of what the report says, and of the version of hkrun that says it."""
-    content = [
-        hkrun.__version__,
-        sweep_document(summary.sweep),
-        summary.store,
-        summary.warnings,
-        [dataclasses.asdict(teacher) for teacher in summary.teachers],
-        [dataclasses.asdict(record) for record in summary.records],
-    ]
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    """SHA-256 of all that the report is made from, and of the version of hkrun that makes it."""
+    content = [hkrun.__version__, dataclasses.asdict(summary)]
+    return hashlib.sha256(json.dumps(content, default=_plain).encode()).hexdigest()
+
+
+def _plain(value: object) -> object:
+    """What JSON has no form for: curves, and what a cell holds besides numbers and words."""
+    return value.tolist() if isinstance(value, np.ndarray) else str(value)
 
 
 def _find_current(store: Store, folder: str, content: str) -> list[str]:
