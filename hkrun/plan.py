@@ -195,7 +195,7 @@ def _missing_teachers(packs: Iterable[Pack], store: Store | None) -> tuple[Plann
     return tuple(
         PlannedTeacher(teacher_id=identity, cell=cell)
         for identity, cell in needed.items()
-        if store is None or store.teacher(identity) is None
+        if store is None or store.whole_teacher(identity) is None
     )
 
 

@@ -1,5 +1,6 @@
 """One sweep from plan to report: the one place that brings plan, cluster, tracking and report together."""
 
+import dataclasses
 import logging
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -165,7 +166,7 @@ def train_teacher(
     """
     cell = _fix_content(sweep, data_dir).cells[0].cell
     identity = teacher_id(cell)
-    if store.teacher(identity) is None:
+    if store.whole_teacher(identity) is None:
         check_data(sweep, data_dir=data_dir, workers=workers)
         crew = _Crew(store, data_dir=data_dir, workers=workers, fail_fast=True, observer=observer)
         crew.train_teacher(identity, cell)
@@ -177,18 +178,19 @@ def train_teacher(
 def check_data(sweep: Sweep, *, data_dir: Path | str | None, workers: int) -> None:
     """Finds or fetches a sweep's data set, before anything is written and many processes ask for it at once.
 
-    Networks of the user's own are tried on it.
+    Networks of the user's own are tried on it, and files of teachers' weights loaded.
 
     Raises:
         DataError: It is missing or damaged.
         InputError: A batch is larger than it, or has no image for some worker; an own network does not do
-            what it must.
+            what it must; a `teacher.file` does not fit its network.
     """
     from hkrun.data import load_dataset
 
     dataset = load_dataset(sweep.dataset, data_dir=data_dir)
     cells = [named.cell for named in sweep.cells]
     _try_own_networks(cells, dataset)
+    _try_teacher_files(cells, dataset)
     num_images = len(dataset.train)
     sizes = {("student.batch_size", cell.student.batch_size) for cell in cells}
     sizes |= {("teacher.batch_size", cell.teacher.batch_size) for cell in cells if cell.uses_teacher}
@@ -227,6 +229,9 @@ class _Crew:
         Raises:
             TrainingError: Every run needs a teacher that could not be trained.
         """
+        plan, known = _leave_out_diverged(plan, self._store)
+        if not plan.packs or (known and self._fail_fast):
+            raise TrainingError("\n".join(known))
         teachers = [self._task(teacher.cell, teacher.teacher_id, ()) for teacher in plan.teachers]
         runs = [self._task(pack.cell, pack.cell_id, pack.seeds) for pack in plan.packs]
         places = {task.cell_id: index for index, task in enumerate(teachers)}
@@ -237,8 +242,8 @@ class _Crew:
         }
         results, problems = self._run([*teachers, *runs], mirror=mirror, needs=needs)
         if not any(result.begun for result in results[len(teachers) :]):
-            raise TrainingError("\n".join(problems))
-        return problems
+            raise TrainingError("\n".join([*known, *problems]))
+        return [*known, *problems]
 
     def train_teacher(self, identity: str, cell: Cell) -> None:
         """Trains one teacher.
@@ -246,6 +251,8 @@ class _Crew:
         Raises:
             TrainingError: It failed or diverged.
         """
+        if known := _describe_divergence(self._store, identity):
+            raise TrainingError(known)
         _, problems = self._run([self._task(cell, identity, ())], mirror=None, needs={})
         if problems:
             raise TrainingError("\n".join(problems))
@@ -269,7 +276,7 @@ class _Crew:
     ) -> "tuple[list[TaskResult], list[str]]":
         from hkrun.cluster import run_tasks
 
-        watch = _Watch(tasks, self._observer, mirror)
+        watch = _Watch(tasks, self._observer, mirror, self._store)
         results = run_tasks(
             tasks,
             workers=self._workers,
@@ -284,8 +291,10 @@ class _Crew:
 class _Watch:
     """Translates task numbers for the sweep's observer, and passes finished runs on to MLflow."""
 
-    def __init__(self, tasks: "Sequence[Task]", observer: Observer, mirror: "Mirror | None") -> None:
-        self._tasks, self._observer, self._mirror = tasks, observer, mirror
+    def __init__(
+        self, tasks: "Sequence[Task]", observer: Observer, mirror: "Mirror | None", store: Store
+    ) -> None:
+        self._tasks, self._observer, self._mirror, self._store = tasks, observer, mirror, store
         self._teachers_left = sum(not task.seeds for task in tasks)
         self.problems: list[str] = []
         self._enter_stage()
@@ -299,11 +308,8 @@ class _Watch:
     def done(self, index: int, outcomes: Sequence[Mapping[str, object]]) -> None:
         task = self._tasks[index]
         if not task.seeds:
-            self.problems += [
-                f"teacher {task.cell_id}: {outcome['message']}"
-                for outcome in outcomes
-                if outcome["status"] != "finished"
-            ]
+            if divergence := _describe_divergence(self._store, task.cell_id):
+                self.problems.append(divergence)
         elif self._mirror is not None:
             for seed in task.seeds:
                 self._mirror.run_done(task.cell_id, seed)
@@ -332,6 +338,29 @@ def _absolute(data_dir: Path | str | None) -> str | None:
     return str(data_dir.absolute()) if isinstance(data_dir, Path) else data_dir
 
 
+def _leave_out_diverged(plan: Plan, store: Store) -> tuple[Plan, list[str]]:
+    """The plan without teachers that are known to diverge and what needs them; a line for each of those."""
+    told = {
+        teacher.teacher_id: line
+        for teacher in plan.teachers
+        if (line := _describe_divergence(store, teacher.teacher_id))
+    }
+    teachers = [teacher for teacher in plan.teachers if teacher.teacher_id not in told]
+    packs = [pack for pack in plan.packs if not (pack.cell.uses_teacher and teacher_id(pack.cell) in told)]
+    return dataclasses.replace(plan, teachers=tuple(teachers), packs=tuple(packs)), list(told.values())
+
+
+def _describe_divergence(store: Store, identity: str) -> str:
+    """What is known of a teacher that diverged, and what to do about it; empty where none did."""
+    teacher = store.diverged_teacher(identity)
+    if teacher is None:
+        return ""
+    return (
+        f"teacher {identity} diverged ({teacher.message}), so no run can learn from it; "
+        "try a lower teacher.learning_rate or more teacher.warmup_epochs"
+    )
+
+
 def _fix_content(sweep: Sweep, data_dir: Path | str | None) -> Sweep:
     """Makes the content of a data set that has no published sum part of every cell."""
     if sweep.dataset not in ("folder", "imagenet") or sweep.recipe.cell.dataset_sha256:
@@ -356,6 +385,22 @@ def _try_own_networks(cells: Sequence[Cell], dataset: "Dataset | StreamedDataset
             from hkrun.models.own import try_own
 
             try_own(name, num_classes=dataset.num_classes, image_shape=dataset.image_shape(side))
+
+
+def _try_teacher_files(cells: Sequence[Cell], dataset: "Dataset | StreamedDataset") -> None:
+    """Loads every `teacher.file`, before anything starts.
+
+    Raises:
+        InputError: It holds no weights of its network.
+    """
+    with_file = {teacher_id(cell): cell for cell in cells if cell.uses_teacher and cell.teacher.file}
+    for cell in with_file.values():
+        import torch
+
+        from hkrun.teacher import start_teacher
+        from hkrun.training import Alone
+
+        start_teacher(cell, dataset, context=Alone(), device=torch.device("cpu"))
 
 
 def _find_device() -> str:

@@ -19,11 +19,20 @@ from pyarrow import parquet as pq
 
 from hkrun.config import Cell, canonical_json, cell_id
 from hkrun.errors import StoreError
-from hkrun.store import DamagedError, NotCommittedError, Record, Store, TeacherRecord, open_store
+from hkrun.store import (
+    DamagedError,
+    DivergedTeacher,
+    NotCommittedError,
+    Record,
+    Store,
+    TeacherRecord,
+    open_store,
+)
 from hkrun.store.files import LocalFiles, RemoteFiles
 from hkrun.store.folders import Folders
 
 CELL = "0123456789ab"
+TEACHER = "ba9876543210"
 FOLDER = f"cells/{CELL}/seeds/3"
 
 
@@ -35,7 +44,7 @@ def make_record(seed: int = 3, **changes: object) -> Record:
         "epochs": 2,
         "error_last_pct": 3.25,
         "error_best_pct": 3.0,
-        "teacher_id": "ba9876543210",
+        "teacher_id": TEACHER,
         "teacher_hash": "f" * 64,
         "alarms": ("the discriminator has won",),
         "device": "cpu",
@@ -52,18 +61,22 @@ def make_curves(**columns: list[float | None]) -> pa.Table:
     return pa.table({"epoch": [1, 2], "error_pct": [4.0, 3.25]} | columns)
 
 
-def make_teacher_record() -> TeacherRecord:
-    return TeacherRecord(
-        teacher_id="ba9876543210",
-        teacher_hash="f" * 64,
-        error_pct=2.1,
-        train_error_pct=0.0,
-        config={"teacher.network": "preact-20"},
-        epochs=2,
-        device="cpu",
-        threads=2,
-        started_at=1.75e9,
-    )
+def make_teacher_record(**changes: object) -> TeacherRecord:
+    values = {
+        "teacher_id": TEACHER,
+        "teacher_hash": "f" * 64,
+        "error_pct": 2.1,
+        "train_error_pct": 0.0,
+        "config": {"teacher.network": "preact-20"},
+        "epochs": 2,
+        "device": "cpu",
+        "threads": 2,
+        "world_size": 2,
+        "alarms": ("resumed after epoch 1, not bit-identical: another device",),
+        "resumed": 1,
+        "started_at": 1.75e9,
+    }
+    return TeacherRecord(**(values | changes))  # type: ignore[arg-type]
 
 
 def remote_store(root: Path) -> Store:
@@ -817,3 +830,90 @@ assert not {"torch", "ray", "mlflow"} & set(sys.modules)
 
 def test_the_package_loads_nothing_heavy_and_the_store_no_torch(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-W", "error", "-c", LIGHT, str(tmp_path / "store")], check=True)
+
+
+# --- two processes that do the same work ------------------------------------------------------------------
+
+
+def test_the_first_result_of_a_run_stands(store: Store) -> None:
+    store.put_run(make_record(status="failed"), curves=None, student=None)
+    store.put_run(make_record(threads=1), curves=make_curves(), student=b"first", keep_result=True)
+    store.put_run(make_record(threads=2), curves=None, student=b"second", keep_result=True)
+    store.put_run(make_record(status="failed"), curves=None, student=None, keep_result=True)
+    record = store.record(CELL, 3)
+    assert record is not None
+    assert (record.status, record.threads) == ("finished", 1)
+    assert store.student(CELL, 3) == b"first"
+
+
+def test_a_run_of_another_teacher_than_the_stores_is_refused(store: Store) -> None:
+    store.put_teacher(make_teacher_record(teacher_hash="ab"), weights=b"weights", curves=make_curves())
+    run = make_record(teacher_id=TEACHER, teacher_hash="cd")
+    with pytest.raises(StoreError, match=f"teachers/{TEACHER} was replaced while seed 3 .* learned from it"):
+        store.put_run(run, curves=None, student=None, keep_result=True)
+    assert store.record(CELL, 3) is None
+
+
+def test_the_first_whole_teacher_stands(local: Store) -> None:
+    for number in (1, 2):
+        local.put_teacher(
+            make_teacher_record(teacher_hash=f"{number}"),
+            weights=b"%d" % number,
+            curves=make_curves(),
+            keep_result=True,
+        )
+    assert (local.teacher(TEACHER), local.teacher_weights(TEACHER)) == (
+        make_teacher_record(teacher_hash="1"),
+        b"1",
+    )
+
+
+def damage_weights(store: Store) -> None:
+    """Changes a bit of the teacher's weights, and leaves their size."""
+    weights = Path(str(store.local_path), "teachers", TEACHER, "weights.pt")
+    weights.write_bytes(bytes([weights.read_bytes()[0] ^ 1]) + weights.read_bytes()[1:])
+
+
+@pytest.mark.parametrize("same", [True, False], ids=["same weights", "other weights"])
+def test_a_damaged_teacher_is_replaced_unless_runs_learned_from_other_weights(
+    local: Store, same: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    local.put_teacher(make_teacher_record(teacher_hash="ab"), weights=b"weights", curves=make_curves())
+    local.put_run(make_record(teacher_id=TEACHER, teacher_hash="ab"), curves=None, student=None)
+    local.put_run(make_record(4, teacher_id=TEACHER, teacher_hash="ab"), curves=None, student=None)
+    assert local.whole_teacher(TEACHER) is not None
+    damage_weights(local)
+    assert local.whole_teacher(TEACHER) is None
+    assert "the teacher is trained again" in caplog.text
+    assert "weights.pt is damaged" in caplog.text
+    again = make_teacher_record(teacher_hash="ab" if same else "cd")
+    if same:
+        local.put_teacher(again, weights=b"weights", curves=make_curves(), keep_result=True)
+        assert local.teacher_weights(TEACHER) == b"weights"
+        return
+    with pytest.raises(
+        StoreError, match=rf"than the one that {CELL} seed 3 and 1 more learned from; put"
+    ) as told:
+        local.put_teacher(again, weights=b"others", curves=make_curves(), keep_result=True)
+    assert len(told.value.problems) == 1
+    assert local.teacher(TEACHER) == make_teacher_record(teacher_hash="ab")
+
+
+def test_a_diverged_teacher_is_on_record_and_no_teacher(store: Store) -> None:
+    diverged = DivergedTeacher(
+        teacher_id=TEACHER,
+        diverged_epoch=2,
+        message="loss_backbone is nan in epoch 2",
+        config={"teacher.learning_rate": 1e30},
+        epochs=1,
+        device="cpu",
+        threads=1,
+        started_at=1.0,
+    )
+    store.put_diverged_teacher(diverged, curves=None)
+    assert store.teacher(TEACHER) is None
+    assert store.diverged_teacher(TEACHER) == diverged
+    store.put_teacher(make_teacher_record(), weights=b"weights", curves=make_curves(), keep_result=True)
+    store.put_diverged_teacher(diverged, curves=None)
+    assert store.teacher(TEACHER) == make_teacher_record()
+    assert store.diverged_teacher(TEACHER) is None

@@ -3,17 +3,20 @@
     files.py     whole files: atomic and durable writes, on a disk or an object store
     folders.py   folders with a manifest: what is committed, and checked against its SHA-256 when read
     records.py   what is kept of a run and of a teacher
+    columns.py   curves as Parquet, and the columns of all runs
+    holding.py   one driver per sweep
     store.py     hkrun's layout of cells, seeds, teachers and sweeps
 
 No run is ever lost or half there: a folder whose manifest is missing does not exist for readers.
 """
 
 from hkrun.store.folders import DamagedError, NotCommittedError
-from hkrun.store.records import Record, TeacherRecord
+from hkrun.store.records import DivergedTeacher, Record, TeacherRecord
 from hkrun.store.store import NoStoreError, Store, open_store
 
 __all__ = [
     "DamagedError",
+    "DivergedTeacher",
     "NoStoreError",
     "NotCommittedError",
     "Record",

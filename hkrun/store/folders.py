@@ -7,7 +7,7 @@ stay: a reader sees the folder as it was, then without what changes, then as it 
 
 import hashlib
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import NamedTuple
 
 from hkrun.errors import StoreError
@@ -71,8 +71,14 @@ class Folders:
         self.place = place
 
     def commit(
-        self, folder: str, files: Mapping[str, bytes], *, keep: Collection[str] = (), tidy: bool = False
-    ) -> None:
+        self,
+        folder: str,
+        files: Mapping[str, bytes],
+        *,
+        keep: Collection[str] = (),
+        tidy: bool = False,
+        unless: Callable[[], bool] = lambda: False,
+    ) -> bool:
         """Makes these files, and those kept of the ones it has, the whole committed content of a folder.
 
         Args:
@@ -81,6 +87,10 @@ class Folders:
             keep: Names already committed that stay as they are; the others' files are removed.
             tidy: Whether to remove first what is there uncommitted, left by writers that were killed.
                 Only for folders in which nobody else has files.
+            unless: Asked once no other writer can be there: whether to leave the folder as it is.
+
+        Returns:
+            Whether the files are now there.
 
         Raises:
             StoreError: The place is full, unreachable or closed to us. What was committed is then as it
@@ -91,6 +101,8 @@ class Folders:
             raise ValueError(f"{MANIFEST} is the store's own name")
         sums = {check_name(name): _sum(content) for name, content in files.items()}
         with self._files.exclusive(folder):
+            if unless():
+                return False
             try:
                 before = self.manifest(folder) or {}
             except DamagedError:
@@ -103,6 +115,7 @@ class Folders:
                 self._cut_back(folder, kept)
             self._files.put(folder, {**files, MANIFEST: _to_json(kept | sums)})
             self._files.remove(folder, before.keys() - kept.keys() - sums.keys())
+        return True
 
     def _cut_back(self, folder: str, kept: Manifest) -> None:
         if kept:

@@ -70,8 +70,11 @@ class TeacherRecord:
         config: What decided its weights, by key.
         epochs: Epochs completed.
         device: "cpu" or the name of the accelerator.
-        threads: Threads of the process.
+        threads: Threads of one process.
+        world_size: Number of processes that trained the teacher together.
+        alarms: What looked wrong on the way, one line each.
         started_at: Unix time in seconds.
+        resumed: How many times it went on from a checkpoint.
         versions: Of Python and the libraries, by name.
         timings: Seconds by part, with their "total".
     """
@@ -85,14 +88,45 @@ class TeacherRecord:
     device: str
     threads: int
     started_at: float
+    world_size: int = 1
+    alarms: tuple[str, ...] = ()
+    resumed: int = 0
     versions: dict[str, str] = field(default_factory=dict)
     timings: dict[str, float] = field(default_factory=dict)
+    status: Literal["finished"] = "finished"
 
 
-R = TypeVar("R", Record, TeacherRecord)
+@dataclass(frozen=True, kw_only=True)
+class DivergedTeacher:
+    """A teacher that can be no teacher: what is kept of it so that nobody trains it again.
+
+    Attributes:
+        diverged_epoch: The epoch in which a loss stopped being finite.
+        message: Which one.
+
+    The others are those of `TeacherRecord`.
+    """
+
+    teacher_id: str
+    diverged_epoch: int
+    message: str
+    config: dict[str, Any]
+    epochs: int
+    device: str
+    threads: int
+    started_at: float
+    world_size: int = 1
+    alarms: tuple[str, ...] = ()
+    resumed: int = 0
+    versions: dict[str, str] = field(default_factory=dict)
+    timings: dict[str, float] = field(default_factory=dict)
+    status: Literal["diverged"] = "diverged"
 
 
-def to_json(record: Record | TeacherRecord) -> bytes:
+R = TypeVar("R", Record, TeacherRecord, DivergedTeacher)
+
+
+def to_json(record: Record | TeacherRecord | DivergedTeacher) -> bytes:
     """A record as JSON.
 
     Raises:
@@ -113,10 +147,22 @@ def from_json(kind: type[R], text: bytes) -> R:
         record = kind(**{name: _frozen(value) for name, value in values.items() if name in known})
     except (TypeError, AttributeError) as error:
         raise ValueError(str(error)) from error
-    if isinstance(record, Record) and record.status not in STATUSES:
-        raise ValueError(f"status {record.status!r} is none of {', '.join(STATUSES)}")
+    allowed = STATUSES if isinstance(record, Record) else (kind.status,)
+    if record.status not in allowed:
+        raise ValueError(f"status {record.status!r} is none of {', '.join(allowed)}")
     return record
 
 
 def _frozen(value: object) -> Any:
     return tuple(value) if isinstance(value, list) else value
+
+
+def teacher_from_json(text: bytes) -> TeacherRecord | DivergedTeacher:
+    """What a teacher's `record.json` says, by its status.
+
+    Raises:
+        ValueError: It is neither.
+    """
+    values = json.loads(text)
+    diverged = isinstance(values, dict) and values.get("status") == "diverged"
+    return from_json(DivergedTeacher, text) if diverged else from_json(TeacherRecord, text)

@@ -1,60 +1,34 @@
 """hkrun's layout of cells, seeds, teachers and sweeps in committed folders."""
 
 import contextlib
-import fcntl
+import functools
 import hashlib
 import json
 import logging
-import os
 import re
-import shlex
-import socket
-import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
 import pyarrow as pa
 from pyarrow import fs
-from pyarrow import parquet as pq
 
 from hkrun.errors import StoreError
-from hkrun.store.files import Files, LocalFiles, RemoteFiles, explained
+from hkrun.store.columns import RUNS_SCHEMA, from_parquet, to_parquet
+from hkrun.store.files import Files, LocalFiles, RemoteFiles
 from hkrun.store.folders import MANIFEST, DamagedError, Folders, NotCommittedError, check_folder, check_name
-from hkrun.store.records import Record, TeacherRecord, from_json, to_json
+from hkrun.store.holding import hold_folder
+from hkrun.store.records import DivergedTeacher, Record, TeacherRecord, from_json, teacher_from_json, to_json
 
 FORMAT = 1
 STORE_FILE, CELL_FILE, RECORD_FILE, CURVES_FILE = "store.json", "cell.json", "record.json", "curves.parquet"
-STUDENT_FILE, WEIGHTS_FILE, LOCK_FILE, CHECKPOINTS = "student.pt", "weights.pt", "driver.lock", "checkpoints"
-
-_RUNS_SCHEMA = pa.schema(
-    [
-        ("cell_id", pa.string()),
-        ("seed", pa.int64()),
-        ("status", pa.string()),
-        ("epochs", pa.int64()),
-        ("error_last_pct", pa.float64()),
-        ("error_best_pct", pa.float64()),
-        ("error_top5_last_pct", pa.float64()),
-        ("teacher_id", pa.string()),
-        ("teacher_hash", pa.string()),
-        ("diverged_epoch", pa.int64()),
-        ("traceback", pa.string()),
-        ("device", pa.string()),
-        ("threads", pa.int64()),
-        ("world_size", pa.int64()),
-        ("started_at", pa.float64()),
-        ("resumed", pa.int64()),
-        ("seconds", pa.float64()),
-    ]
-)
+STUDENT_FILE, WEIGHTS_FILE, CHECKPOINTS = "student.pt", "weights.pt", "checkpoints"
 
 log = logging.getLogger("hkrun")
 S = TypeVar("S")
 T = TypeVar("T")
-R = TypeVar("R", Record, TeacherRecord)
+R = TypeVar("R", bound=Record | TeacherRecord | DivergedTeacher)
 
 
 def open_store(uri: str | Path, *, create: bool = True) -> "Store":
@@ -167,7 +141,14 @@ class Store(Folders):
             raise ValueError(f"seed {seed} is negative")
         return f"cells/{check_name(cell_id)}/seeds/{int(seed)}"
 
-    def put_run(self, record: Record, *, curves: pa.Table | None, student: bytes | None) -> None:
+    def put_run(
+        self,
+        record: Record,
+        *,
+        curves: pa.Table | None,
+        student: bytes | None,
+        keep_result: bool = False,
+    ) -> None:
         """Commits a run in place of any earlier record of it, then removes its checkpoints.
 
         Those of a failed run stay, for the next try to go on from; unless it completed no epoch, as one does
@@ -177,16 +158,38 @@ class Store(Folders):
             record: How it ended.
             curves: One row per epoch; None if it completed none. `epoch` becomes int32, the rest float64.
             student: The student's weights.
+            keep_result: Whether a result that is there stays: another process was faster with the same run.
+
+        Raises:
+            StoreError: The place cannot be written; or a result is to be kept consistent, and the store has
+                by now another teacher than the one that the run learned from.
         """
         folder = self.run_folder(record.cell_id, record.seed)
         files = {RECORD_FILE: to_json(record)}
         if curves is not None:
-            files[CURVES_FILE] = _to_parquet(curves)
+            files[CURVES_FILE] = to_parquet(curves)
         if student is not None:
             files[STUDENT_FILE] = student
-        self.commit(folder, files)
+        if keep_result:
+            self._check_teacher(record)
+        self.commit(folder, files, unless=lambda: keep_result and self._has_result(record))
         if record.status != "failed" or not record.epochs:
             self.delete(f"{folder}/{CHECKPOINTS}")
+
+    def _has_result(self, run: Record) -> bool:
+        standing = self.record(run.cell_id, run.seed)
+        return standing is not None and standing.status != "failed"
+
+    def _check_teacher(self, record: Record) -> None:
+        if record.teacher_id is None or record.teacher_hash is None:
+            return
+        teacher = self.teacher(record.teacher_id)
+        if teacher is not None and teacher.teacher_hash != record.teacher_hash:
+            where = f"{self.place}/{self.teacher_folder(record.teacher_id)}"
+            raise StoreError(
+                f"{where} was replaced while seed {record.seed} of cell {record.cell_id} learned from it; "
+                "run the same command again"
+            )
 
     def record(self, cell_id: str, seed: int) -> Record | None:
         """The record of a run; None where there is none or it is damaged: it then counts as not done."""
@@ -205,13 +208,13 @@ class Store(Folders):
 
     def _run_record(self, cell_id: str, seed: int, sizes: Mapping[str, int]) -> Record | None:
         folder = self.run_folder(cell_id, seed)
-        record = self._read_record(Record, folder, sizes)
+        record = self._read_record(functools.partial(from_json, Record), folder, sizes)
         if record is not None and (record.cell_id, record.seed) != (cell_id, seed):
             log.warning("counted as not done: %s/%s holds the record of another run", self.place, folder)
             return None
         return record
 
-    def _read_record(self, kind: type[R], folder: str, sizes: Mapping[str, int]) -> R | None:
+    def _read_record(self, parse: Callable[[bytes], R], folder: str, sizes: Mapping[str, int]) -> R | None:
         """The record in a folder whose files have these sizes; None, with a log line, where it is damaged."""
         if MANIFEST not in sizes:
             return None
@@ -220,7 +223,7 @@ class Store(Folders):
             for name, known in manifest.items():
                 if sizes.get(name) != known.size:
                     self._read(folder, name, manifest)  # damaged, unless a writer was here since the listing
-            return from_json(kind, self._read(folder, RECORD_FILE, manifest))
+            return parse(self._read(folder, RECORD_FILE, manifest))
         except NotCommittedError:
             return None
         except DamagedError as error:
@@ -231,7 +234,7 @@ class Store(Folders):
 
     def curves(self, cell_id: str, seed: int) -> pa.Table:
         """The curves of a run, one row per epoch."""
-        return _from_parquet(self.read(self.run_folder(cell_id, seed), CURVES_FILE))
+        return from_parquet(self.read(self.run_folder(cell_id, seed), CURVES_FILE))
 
     def student(self, cell_id: str, seed: int) -> bytes:
         """The weights of a run's student."""
@@ -242,12 +245,12 @@ class Store(Folders):
     def runs(self) -> pa.Table:
         """One row per record of the store, by cell and seed; `seconds` is the total of its timings."""
         rows = [
-            {name: getattr(record, name) for name in _RUNS_SCHEMA.names if name != "seconds"}
+            {name: getattr(record, name) for name in RUNS_SCHEMA.names if name != "seconds"}
             | {"seconds": record.timings.get("total")}
             for cell_id in self._files.folders("cells")
             for record in self.records(cell_id)
         ]
-        return pa.Table.from_pylist(rows, schema=_RUNS_SCHEMA)
+        return pa.Table.from_pylist(rows, schema=RUNS_SCHEMA)
 
     def all_curves(self, cell_ids: Collection[str] | None = None) -> pa.Table:
         """The curves of all runs below each other: cell_id, seed, then the columns of any of them.
@@ -271,7 +274,7 @@ class Store(Folders):
         manifest = self.manifest(folder) or {}
         if CURVES_FILE not in manifest:
             return pa.table({})
-        curves = _from_parquet(self._read(folder, CURVES_FILE, manifest))
+        curves = from_parquet(self._read(folder, CURVES_FILE, manifest))
         seeds = pa.repeat(pa.scalar(seed, pa.int64()), len(curves))
         return curves.add_column(0, "seed", seeds).add_column(0, "cell_id", pa.repeat(cell_id, len(curves)))
 
@@ -287,18 +290,82 @@ class Store(Folders):
         """Where a teacher is kept."""
         return f"teachers/{check_name(teacher_id)}"
 
-    def put_teacher(self, record: TeacherRecord, *, weights: bytes, curves: pa.Table) -> None:
-        """Commits a trained teacher, then removes its checkpoints."""
+    def put_teacher(
+        self, record: TeacherRecord, *, weights: bytes, curves: pa.Table, keep_result: bool = False
+    ) -> None:
+        """Commits a trained teacher, then removes its checkpoints.
+
+        Args:
+            record: What it is.
+            weights: Its weights.
+            curves: One row per epoch.
+            keep_result: Whether a whole teacher that is there stays: another process was faster.
+
+        Raises:
+            StoreError: The place cannot be written; or a result is to be kept consistent, and runs of the
+                store learned from this teacher when it had other weights.
+        """
         folder = self.teacher_folder(record.teacher_id)
-        self.commit(
-            folder, {RECORD_FILE: to_json(record), WEIGHTS_FILE: weights, CURVES_FILE: _to_parquet(curves)}
-        )
+        files = {RECORD_FILE: to_json(record), WEIGHTS_FILE: weights, CURVES_FILE: to_parquet(curves)}
+
+        def stands() -> bool:
+            if not keep_result:
+                return False
+            if self.whole_teacher(record.teacher_id) is not None:
+                return True
+            self._check_users(record)
+            return False
+
+        self.commit(folder, files, unless=stands)
+        self.delete(f"{folder}/{CHECKPOINTS}")
+
+    def _check_users(self, teacher: TeacherRecord) -> None:
+        users = [
+            f"{run.cell_id} seed {run.seed}"
+            for cell_id in self._files.folders("cells")
+            for run in self.records(cell_id)
+            if run.teacher_id == teacher.teacher_id and run.teacher_hash not in (None, teacher.teacher_hash)
+        ]
+        if users:
+            where = f"{self.place}/{self.teacher_folder(teacher.teacher_id)}"
+            more = f" and {len(users) - 1} more" if len(users) > 1 else ""
+            raise StoreError(
+                f"{where}: trained again, the teacher has other weights than the one that {users[0]}{more} "
+                "learned from; put its folder back from a copy, or begin in another store (--store)"
+            )
+
+    def put_diverged_teacher(self, record: DivergedTeacher, *, curves: pa.Table | None) -> None:
+        """Commits what is known of a diverged teacher, unless there is one, then removes its checkpoints."""
+        folder = self.teacher_folder(record.teacher_id)
+        files = {RECORD_FILE: to_json(record)} | ({} if curves is None else {CURVES_FILE: to_parquet(curves)})
+        self.commit(folder, files, unless=lambda: self.teacher(record.teacher_id) is not None)
         self.delete(f"{folder}/{CHECKPOINTS}")
 
     def teacher(self, teacher_id: str) -> TeacherRecord | None:
-        """The record of a teacher; None where there is none or it is damaged: it is then trained again."""
+        """The record of a trained teacher; None where there is none or it is damaged: it is trained again."""
+        found = self._teacher_or_diverged(teacher_id)
+        return found if isinstance(found, TeacherRecord) else None
+
+    def diverged_teacher(self, teacher_id: str) -> DivergedTeacher | None:
+        """What is known of a teacher that diverged; None where none did."""
+        found = self._teacher_or_diverged(teacher_id)
+        return found if isinstance(found, DivergedTeacher) else None
+
+    def _teacher_or_diverged(self, teacher_id: str) -> TeacherRecord | DivergedTeacher | None:
         folder = self.teacher_folder(teacher_id)
-        return self._read_record(TeacherRecord, folder, self._files.sizes(folder))
+        return self._read_record(teacher_from_json, folder, self._files.sizes(folder))
+
+    def whole_teacher(self, teacher_id: str) -> TeacherRecord | None:
+        """The record of a teacher whose weights were read and are whole; where not, a log line names them."""
+        record = self.teacher(teacher_id)
+        if record is None:
+            return None
+        try:
+            self.teacher_weights(teacher_id)
+        except DamagedError as error:
+            log.warning("the teacher is trained again: %s", error.message)
+            return None
+        return record
 
     def teacher_weights(self, teacher_id: str) -> bytes:
         """The weights of a teacher."""
@@ -327,61 +394,5 @@ class Store(Folders):
         if self.local_path is None:
             yield
             return
-        place = self.local_path / folder
-        with explained("hold", place):
-            place.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(place / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o666)
-        try:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise StoreError(
-                    f"{place} is held by {_holder(descriptor)}; wait for it or stop it, then run again"
-                ) from error
-            os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, _own_name().encode(), 0)
+        with hold_folder(self.local_path / folder):
             yield
-        finally:
-            os.close(descriptor)
-
-
-def _own_name() -> str:
-    since = datetime.now().astimezone().isoformat(timespec="seconds")
-    holder = {
-        "pid": os.getpid(),
-        "host": socket.gethostname(),
-        "since": since,
-        "command": shlex.join(sys.argv),
-    }
-    return json.dumps(holder)
-
-
-def _holder(descriptor: int) -> str:
-    """Who wrote the lock file, in words."""
-    try:
-        holder = json.loads(os.pread(descriptor, 65536, 0))
-        return f"process {holder['pid']} on {holder['host']} since {holder['since']} ({holder['command']})"
-    except (ValueError, KeyError, TypeError):
-        return "another driver"  # it took the lock this very moment and has not written its name yet
-
-
-def _to_parquet(curves: pa.Table) -> bytes:
-    """Curves as Parquet with the types that every run shares.
-
-    Raises:
-        ValueError: The table has no column `epoch`.
-    """
-    if "epoch" not in curves.column_names:
-        raise ValueError("curves need a column 'epoch'")
-    schema = pa.schema(
-        [(name, pa.int32() if name == "epoch" else pa.float64()) for name in curves.column_names]
-    )
-    sink = pa.BufferOutputStream()
-    pq.write_table(curves.cast(schema), sink, compression="snappy", use_dictionary=False)
-    content: bytes = sink.getvalue().to_pybytes()
-    return content
-
-
-def _from_parquet(content: bytes) -> pa.Table:
-    # Curves are small: starting threads, or a decompressor such as zstd's, takes longer than reading them.
-    return pq.ParquetFile(pa.BufferReader(content)).read(use_threads=False)

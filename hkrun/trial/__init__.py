@@ -5,6 +5,7 @@
     teaching.py      a teacher
     inputs.py        images and teachers, kept between the trials of a process
     curves.py        a history as a table
+    ledger.py        when it began, how long it took, what looked wrong; over all resumptions
     progress.py      when checkpoints are saved and progress is told
     surroundings.py  torch's settings, and what else decides the bits of a result
     alarms.py        what looked wrong in a run that went through

@@ -33,15 +33,3 @@ class Watch:
                     "error_pct": history[-1]["error_pct"],
                 }
             )
-
-
-class Clock:
-    """Seconds spent on a run, over all its resumptions."""
-
-    def __init__(self, *, spent: float) -> None:
-        self._spent = spent
-        self._began = time.perf_counter()
-
-    def total(self) -> float:
-        """The seconds so far."""
-        return self._spent + time.perf_counter() - self._began

@@ -1,7 +1,6 @@
 """One run of a task: from its start, or its newest checkpoint, to its record."""
 
 import logging
-import time
 import traceback
 from typing import Any
 
@@ -17,8 +16,8 @@ from hkrun.training import Context, Diverged
 from hkrun.trial.alarms import find_damage_alarms, find_discriminator_alarms
 from hkrun.trial.curves import tabulate
 from hkrun.trial.inputs import TeacherPlace, load_sets, load_teacher
-from hkrun.trial.progress import Clock, Watch
-from hkrun.trial.surroundings import describe_surroundings
+from hkrun.trial.ledger import Ledger
+from hkrun.trial.progress import Watch
 from hkrun.trial.task import Outcome, Task, make_outcome
 
 logger = logging.getLogger("hkrun")
@@ -30,13 +29,9 @@ class Trial:
     def __init__(self, task: Task, seed: int, context: Context) -> None:
         self.task, self.seed, self.context = task, seed, context
         self.store = open_store(task.store)
-        self.started_at = time.time()
-        self.resumed = 0
-        self.clock = Clock(spent=0.0)
+        self.ledger = Ledger(task)
         self.history: list[dict[str, float | None]] = []
         self.teacher_hash: str | None = None
-        self.surroundings = describe_surroundings(task)
-        self.alarms: list[str] = []
 
     def run(self) -> Outcome:
         """Trains the run unless the store has it, and records how it ended."""
@@ -88,23 +83,19 @@ class Trial:
             context=self.context,
             on_epoch=lambda run: watch.epoch_done(run.history),
         )
-        self.alarms += find_damage_alarms({"train": training_set, "val": test_set}, self.context)
+        self.ledger.alarms += find_damage_alarms({"train": training_set, "val": test_set}, self.context)
         return dump_weights(run.student.backbone)
 
     def _save(self, run: Run) -> None:
         state = {
             "run": run.state_dict(),
-            "started_at": self.started_at,
-            "resumed": self.resumed,
-            "seconds": self.clock.total(),
             "teacher_hash": self.teacher_hash,
-            "surroundings": self.surroundings,
-            "alarms": self.alarms,
+            "ledger": self.ledger.state(),
         }
         save_checkpoint(self.store, self.task.cell_id, self.seed, epoch=run.epoch, state=state)
 
     def _resume(self, run: Run) -> None:
-        """Goes on from the newest checkpoint, under the conditions that the run began with where it can."""
+        """Goes on from the newest checkpoint, unless the teacher is another one by now."""
         found = load_checkpoint(self.store, self.task.cell_id, self.seed)
         if found is None:
             return
@@ -113,17 +104,7 @@ class Trial:
             logger.warning("seed %d begins anew: its checkpoint is of another teacher", self.seed)
             return
         run.load_state_dict(state["run"])
-        self.started_at, self.resumed = state["started_at"], state["resumed"] + 1
-        self.alarms = state["alarms"]
-        self.clock = Clock(spent=state["seconds"])
-        began = state["surroundings"]
-        torch.set_num_threads(began["threads"])
-        self.surroundings["threads"] = began["threads"]
-        changed = [name for name in began if began[name] != self.surroundings[name]]
-        if changed:
-            self.alarms.append(
-                f"resumed after epoch {epoch}, not bit-identical: another {', '.join(changed)}"
-            )
+        self.ledger.resume(state["ledger"], epoch=epoch)
 
     def _errors(self) -> list[float]:
         return [float(str(row["error_pct"])) for row in self.history]
@@ -145,15 +126,13 @@ class Trial:
             teacher_hash=self.teacher_hash,
             diverged_epoch=len(self.history) + 1 if status == "diverged" else None,
             traceback=trace,
-            alarms=(*self.alarms, *find_discriminator_alarms(self.history)),
+            alarms=(*self.ledger.alarms, *find_discriminator_alarms(self.history)),
             pack=self.task.seeds,
-            started_at=self.started_at,
-            resumed=self.resumed,
-            timings={"total": self.clock.total(), "epochs": train_s},
-            **self.surroundings,
+            timings={"total": self.ledger.seconds, "epochs": train_s},
+            **self.ledger.fields(),
         )
         self.store.put_cell(
             self.task.cell_id, canonical_json(self.task.cell, world_size=self.task.world_size)
         )
         curves = tabulate(self.history) if self.history else None
-        self.store.put_run(record, curves=curves, student=student)
+        self.store.put_run(record, curves=curves, student=student, keep_result=True)

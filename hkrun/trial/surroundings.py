@@ -18,13 +18,14 @@ def reproducible(threads: int) -> Iterator[None]:
     cudnn, filling = torch.backends.cudnn, torch.utils.deterministic
     before = (
         torch.get_num_threads(),
-        torch.are_deterministic_algorithms_enabled(),
+        torch.get_deterministic_debug_mode(),
         (cudnn.deterministic, cudnn.benchmark, cudnn.allow_tf32),
         filling.fill_uninitialized_memory,  # type: ignore[attr-defined]
     )
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # else CUDA refuses to be deterministic
     torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(True)
+    # As use_deterministic_algorithms(True), which also imports the compiler: half of a start.
+    torch.set_deterministic_debug_mode("error")
     cudnn.deterministic, cudnn.benchmark = True, False
     cudnn.allow_tf32 = False  # float32 means float32
     # Nothing here reads what it has not written, and filling costs 5 % of a step.
@@ -33,7 +34,7 @@ def reproducible(threads: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before[0])
-        torch.use_deterministic_algorithms(before[1])
+        torch.set_deterministic_debug_mode(before[1])
         cudnn.deterministic, cudnn.benchmark, cudnn.allow_tf32 = before[2]
         filling.fill_uninitialized_memory = before[3]  # type: ignore[attr-defined]
 

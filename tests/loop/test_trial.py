@@ -17,10 +17,11 @@ import pytest
 import torch
 
 from hkrun.config import Cell, canonical_json, cell_from_values, cell_id, teacher_canonical, teacher_id
+from hkrun.distill import Run
 from hkrun.errors import StoreError
 from hkrun.store import Store, open_store
 from hkrun.training import Alone
-from hkrun.trial import Task, inputs, progress, run_task, teaching
+from hkrun.trial import Task, inputs, ledger, progress, run_task, teaching
 from hkrun.trial import run as running
 from hkrun.trial.alarms import find_discriminator_alarms
 from hkrun.trial.curves import tabulate
@@ -151,10 +152,10 @@ def test_a_failing_run_keeps_its_traceback_and_leaves_the_others_alone(
     cell = make_cell()
     original = running.distill
 
-    def fail_for_seed_1(*args: object, seed: int, **kwargs: object) -> None:
-        if seed == 1:
+    def fail_for_seed_1(run: Run, **kwargs: object) -> None:
+        if run.seed == 1:
             raise ZeroDivisionError("a planted fault")
-        original(*args, seed=seed, **kwargs)  # type: ignore[arg-type]
+        original(run, **kwargs)  # type: ignore[arg-type]
 
     monkeypatch.setattr(running, "distill", fail_for_seed_1)
     outcomes = run_task(make_task(taught, cell, 0, 1, 2), Alone())
@@ -237,8 +238,8 @@ def test_an_alarm_outlives_a_second_resumption(taught: Store, monkeypatch: pytes
                 run_task(task, Alone())
 
     stop_after(2)
-    genuine = running.describe_surroundings
-    monkeypatch.setattr(running, "describe_surroundings", lambda task: genuine(task) | {"device": "another"})
+    genuine = ledger.describe_surroundings
+    monkeypatch.setattr(ledger, "describe_surroundings", lambda task: genuine(task) | {"device": "another"})
     stop_after(4)
     run_task(task, Alone())
     record = taught.record(task.cell_id, 0)
@@ -285,11 +286,37 @@ def test_cells_with_one_teacher_share_it(taught: Store) -> None:
     assert inputs.load_teacher.cache_info().misses == 1
 
 
-def test_a_diverged_teacher_leaves_no_teacher(store: Store) -> None:
+def test_a_diverged_teacher_is_no_teacher_and_is_not_trained_again(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
     cell = make_cell(teacher__learning_rate=1e30)
     (outcome,) = run_task(make_task(store, cell), Alone())
     assert outcome["status"] == "diverged"
     assert store.teacher(teacher_id(cell)) is None
+    record = store.diverged_teacher(teacher_id(cell))
+    assert record is not None
+    assert record.diverged_epoch == record.epochs + 1
+    assert f"in epoch {record.diverged_epoch}" in record.message
+    monkeypatch.setattr(teaching, "train_teacher", None)  # calling it would raise
+    assert run_task(make_task(store, cell), Alone()) == [outcome]
+
+
+def test_a_teacher_whose_weights_are_damaged_is_trained_to_the_same_again(
+    taught: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    cell = make_cell()
+    run_task(make_task(taught, cell, 0), Alone())
+    before = taught.teacher(teacher_id(cell))
+    assert before is not None
+    weights = Path(str(taught.local_path), "teachers", before.teacher_id, "weights.pt")
+    content = bytearray(weights.read_bytes())
+    content[len(content) // 2] ^= 1
+    weights.write_bytes(content)
+    run_task(make_task(taught, cell), Alone())
+    assert "the teacher is trained again" in caplog.text
+    after = taught.whole_teacher(before.teacher_id)
+    assert after is not None
+    assert after.teacher_hash == before.teacher_hash
 
 
 def test_a_run_without_its_teacher_says_which(store: Store) -> None:
@@ -422,6 +449,29 @@ def test_a_killed_teacher_ends_as_if_undisturbed(tmp_path: Path) -> None:
     assert hashes[0] is not None
     assert hashes[1] is not None
     assert hashes[0].teacher_hash == hashes[1].teacher_hash
+    assert [(record.resumed, record.threads, record.world_size) for record in hashes if record] == [
+        (0, 1, 1),
+        (2, 1, 1),
+    ]
+
+
+def test_two_drivers_with_the_same_work_leave_one_teacher_and_one_run_of_it(tmp_path: Path) -> None:
+    store, cell = open_store(tmp_path / "store"), make_cell(teacher__epochs=4, student__epochs=8)
+    # As on two machines, where the same teacher comes out differently.
+    elsewhere = make_cell(teacher__epochs=4, student__epochs=8, teacher__seed=9)
+    for task, twin in (
+        (make_task(store, cell), dataclasses.replace(make_task(store, cell), cell=elsewhere)),
+        (make_task(store, cell, 3), make_task(store, cell, 3)),
+    ):
+        processes = [start_process(task), start_process(twin)]
+        for process in processes:
+            process.communicate()
+        assert [process.returncode for process in processes] == [0, 0]
+    assert not Path(str(store.local_path), store.run_folder(cell_id(cell), 3), "checkpoints").exists()
+    teacher, record = store.whole_teacher(teacher_id(cell)), store.record(cell_id(cell), 3)
+    assert teacher is not None
+    assert record is not None
+    assert (record.status, record.teacher_hash) == ("finished", teacher.teacher_hash)
 
 
 def test_a_checkpoint_of_another_teacher_is_not_gone_on_with(

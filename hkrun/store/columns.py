@@ -1,0 +1,49 @@
+"""Curves as Parquet, with the types that every run shares, and the columns of the table of all runs."""
+
+import pyarrow as pa
+from pyarrow import parquet as pq
+
+RUNS_SCHEMA = pa.schema(
+    [
+        ("cell_id", pa.string()),
+        ("seed", pa.int64()),
+        ("status", pa.string()),
+        ("epochs", pa.int64()),
+        ("error_last_pct", pa.float64()),
+        ("error_best_pct", pa.float64()),
+        ("error_top5_last_pct", pa.float64()),
+        ("teacher_id", pa.string()),
+        ("teacher_hash", pa.string()),
+        ("diverged_epoch", pa.int64()),
+        ("traceback", pa.string()),
+        ("device", pa.string()),
+        ("threads", pa.int64()),
+        ("world_size", pa.int64()),
+        ("started_at", pa.float64()),
+        ("resumed", pa.int64()),
+        ("seconds", pa.float64()),
+    ]
+)
+
+
+def to_parquet(curves: pa.Table) -> bytes:
+    """Curves as Parquet with the types that every run shares.
+
+    Raises:
+        ValueError: The table has no column `epoch`.
+    """
+    if "epoch" not in curves.column_names:
+        raise ValueError("curves need a column 'epoch'")
+    schema = pa.schema(
+        [(name, pa.int32() if name == "epoch" else pa.float64()) for name in curves.column_names]
+    )
+    sink = pa.BufferOutputStream()
+    pq.write_table(curves.cast(schema), sink, compression="snappy", use_dictionary=False)
+    content: bytes = sink.getvalue().to_pybytes()
+    return content
+
+
+def from_parquet(content: bytes) -> pa.Table:
+    """The curves that `to_parquet` wrote."""
+    # Curves are small: starting threads, or a decompressor such as zstd's, takes longer than reading them.
+    return pq.ParquetFile(pa.BufferReader(content)).read(use_threads=False)

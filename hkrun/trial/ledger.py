@@ -1,0 +1,60 @@
+"""What a record says of a training besides its figures, over all its resumptions."""
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from hkrun.trial.surroundings import describe_surroundings
+from hkrun.trial.task import Task
+
+
+class Ledger:
+    """When a training began, what it ran on, how long it took, and what looked wrong.
+
+    Attributes:
+        alarms: What looked wrong, one line each.
+        resumed: How many times it went on from a checkpoint.
+    """
+
+    def __init__(self, task: Task) -> None:
+        self.alarms: list[str] = []
+        self.resumed = 0
+        self._started_at = time.time()
+        self._surroundings = describe_surroundings(task)
+        self._spent_s = 0.0
+        self._began_s = time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        """Seconds spent so far."""
+        return self._spent_s + time.perf_counter() - self._began_s
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint must hold of it."""
+        return {
+            "started_at": self._started_at,
+            "resumed": self.resumed,
+            "seconds": self.seconds,
+            "surroundings": self._surroundings,
+            "alarms": self.alarms,
+        }
+
+    def resume(self, state: Mapping[str, Any], *, epoch: int) -> None:
+        """Goes on from a state, under the conditions that the training began with where it can."""
+        self._started_at, self.resumed = state["started_at"], state["resumed"] + 1
+        self._spent_s, self._began_s = state["seconds"], time.perf_counter()
+        self.alarms = list(state["alarms"])
+        began = state["surroundings"]
+        torch.set_num_threads(began["threads"])
+        self._surroundings["threads"] = began["threads"]
+        changed = [name for name in began if began[name] != self._surroundings[name]]
+        if changed:
+            self.alarms.append(
+                f"resumed after epoch {epoch}, not bit-identical: another {', '.join(changed)}"
+            )
+
+    def fields(self) -> dict[str, Any]:
+        """The fields of a record, by name, except for alarms and timings."""
+        return {"started_at": self._started_at, "resumed": self.resumed, **self._surroundings}
