@@ -41,7 +41,9 @@ TINY_FIRST_STAGE = 0.67  # 2 of 3 epochs
 def method_cell(name: str, **values: object) -> Cell:
     """The method's cell on the tiny data."""
     given = {key.replace(".", "__"): value for key, value in METHOD_CELLS[name].items()}
-    return tiny_cell(**{"student__first_stage": TINY_FIRST_STAGE, **given, **values})
+    # The tiny data's teacher is untrained, its features far from any that a student could have: small steps.
+    usual = {"student__first_stage": TINY_FIRST_STAGE, "student__learning_rate": 0.01}
+    return tiny_cell(**{**usual, **given, **values})
 
 
 def make_teacher(cell: Cell, dataset: Dataset) -> DistilledNetwork | None:
@@ -157,7 +159,7 @@ def test_every_method_learns_the_digits(name: str) -> None:
 )
 def test_the_term_of_each_method_falls(name: str, term: str) -> None:
     losses = [row[term] for row in learn_digits(name).history if term in row]
-    assert losses[-1] < 0.8 * losses[0]  # type: ignore[operator]
+    assert losses[-1] < 0.9 * losses[0]  # type: ignore[operator]
 
 
 # Stages
@@ -198,7 +200,7 @@ def test_the_history_says_which_stage_an_epoch_is_of(dataset: Dataset, name: str
 def test_the_learning_rate_starts_again_in_the_second_stage(dataset: Dataset, name: str) -> None:
     cell = method_cell(name, student__drops=(0.5,), student__epochs=4, student__first_stage=0.5)
     rates = [row["learning_rate"] for row in train(cell, dataset).history]
-    assert rates == pytest.approx([0.1, 0.01, 0.1, 0.1, 0.01, 0.01])
+    assert rates == pytest.approx([0.01, 0.001, 0.01, 0.01, 0.001, 0.001])
 
 
 @pytest.mark.parametrize(
@@ -298,7 +300,7 @@ def test_the_total_is_the_weighted_sum_of_the_stage_s_terms(dataset: Dataset, na
 @pytest.mark.parametrize("name", ["fitnets", "fsp", "anc", "at", "l_is_fsp", "nst", "vid"])
 @pytest.mark.parametrize("teacher", ["wrn-10-2", "preact-bottleneck-11"])
 def test_methods_on_features_take_teachers_of_other_widths(dataset: Dataset, name: str, teacher: str) -> None:
-    cell = method_cell(name, teacher__network=teacher, student__learning_rate=0.01)
+    cell = method_cell(name, teacher__network=teacher)
     start = start_run(cell, dataset, 0, context=Alone(), device=CPU)
     before = copy.deepcopy(dict(start.objective.named_parameters()))
     first_stage_over = cell.stage_epochs[0]
@@ -330,9 +332,11 @@ def random_output(widths: tuple[int, ...], seed: int) -> Output:
 
 
 @pytest.mark.parametrize("tap", ["raw", "relu"])
+@pytest.mark.parametrize("relative", [True, False])
 @pytest.mark.parametrize("name", ["fitnets", "fsp", "at", "l_is_fsp", "nst", "vid"])
-def test_each_method_compares_the_stages_that_it_names(name: str, tap: str) -> None:
-    cell = method_cell(name, knowledge__tap=tap)
+def test_each_method_compares_the_stages_that_it_names(name: str, relative: bool, tap: str) -> None:
+    cell = method_cell(name, knowledge__tap=tap, knowledge__relative=relative, loss__reduction="sum")
+    reduction = "relative" if relative else "sum"
     student, teacher = random_output((6, 6, 12, 24), 0), random_output((6, 6, 12, 24), 1)
     objective = Objective(cell, 0).double()
     found = objective(student, teacher, torch.tensor([0, 1]))
@@ -345,11 +349,13 @@ def test_each_method_compares_the_stages_that_it_names(name: str, tap: str) -> N
     learned = dict(objective.named_modules())
     if name in ("fsp", "l_is_fsp"):  # input and output of each stage
         pairs = [[(maps[stage], maps[stage + 1]) for stage in range(3)] for maps in (ours, theirs)]
-        expected = fsp_loss(*pairs)
+        expected = fsp_loss(*pairs, reduction=reduction)
     elif name == "fitnets":  # the second of three stages
         (regressor,) = objective.parameters()
         regressed = torch.einsum("oc,bchw->bohw", regressor[:, :, 0, 0], ours[2])
-        expected = (regressed - theirs[2]).square().mean() / 2
+        distances = (regressed - theirs[2]).square().sum(dim=(1, 2, 3))
+        unit = theirs[2].square().sum(dim=(1, 2, 3)) if relative else 1
+        expected = (distances / unit).mean() / 2
     elif name == "vid":
         expected = learned["_learned.vid"](ours[1:], theirs[1:])
     else:
