@@ -20,6 +20,7 @@ import click
 import hkrun
 from hkrun.cli.data import pack, verify
 from hkrun.cli.doctor import doctor
+from hkrun.cli.exporting import export
 from hkrun.cli.invocation import Invocation, common_options
 from hkrun.cli.keys import show_keys
 from hkrun.cli.mirroring import sync, ui
@@ -46,7 +47,22 @@ def program() -> None:
     """hkrun: many-seed studies of adversarial knowledge distillation (HKSANC)."""
 
 
-for _verb in (sweep, run, teacher, resume, report, stability, status, sync, ui, doctor, show_keys, pack, verify):
+for _verb in (
+    sweep,
+    run,
+    teacher,
+    resume,
+    report,
+    stability,
+    status,
+    export,
+    sync,
+    ui,
+    doctor,
+    show_keys,
+    pack,
+    verify,
+):
     program.add_command(_verb)
 
 

@@ -64,10 +64,13 @@ def pack(backbone: nn.Module) -> dict[str, PackedWeights]:
     for name, layer in quantized_layers(backbone).items():
         packed[name] = pack_weights(layer)
         layer.quantizer = packed[name]
-        layer.register_parameter("weight", None)
+        del layer.weight
+        # Empty, for networks that ask for its type.
+        layer.register_buffer("weight", torch.empty(0, dtype=packed[name].scales.dtype), persistent=False)
     return packed
 
 
+@torch.no_grad()
 def pack_weights(layer: QuantizedConv2d | QuantizedLinear) -> PackedWeights:
     """The quantised weights of a layer as bits."""
     quantizer = layer.quantizer
