@@ -1,6 +1,7 @@
 """What a sweep still has to run, given what the store holds, and what that will cost."""
 
 import contextlib
+import dataclasses
 import json
 import re
 import statistics
@@ -13,6 +14,7 @@ from hkrun.spaces import Sweep, restore_sweep, sweep_document
 from hkrun.store import DamagedError, NotCommittedError, Record, Store
 
 PLAN_FILE = "plan.json"
+STOPPED_FILE = "stopped.json"
 _CHECKPOINT = re.compile(r"epoch-(\d+)\.pt")
 
 
@@ -325,6 +327,46 @@ def stored_plans(store: Store) -> list[StoredPlan]:
                 "the command that started the sweep writes it again, and repeats no run"
             ) from error
     return plans
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoppedRun:
+    """A run that a scheduler ended early. It has no record, so no statistics see it; its checkpoint is kept.
+
+    Attributes:
+        cell_id: Its cell.
+        seed: Its seed.
+        epoch: The last epoch that it reported.
+        error_pct: The test error after that epoch.
+    """
+
+    cell_id: str
+    seed: int
+    epoch: int
+    error_pct: float | None
+
+
+def save_stopped(store: Store, sweep: Sweep, stopped: Iterable[StoppedRun]) -> None:
+    """Marks runs of a sweep as stopped early, beside those that are marked already."""
+    marked = {(run.cell_id, run.seed): run for run in (*load_stopped(store, sweep), *stopped)}
+    document = [dataclasses.asdict(run) for run in marked.values()]
+    folder = store.sweep_folder(sweep.name, sweep.dataset)
+    store.commit(folder, {STOPPED_FILE: json.dumps(document, indent=1).encode()}, keep=store.names(folder))
+
+
+def load_stopped(store: Store, sweep: Sweep) -> list[StoppedRun]:
+    """The runs of a sweep that are marked as stopped early."""
+    folder = store.sweep_folder(sweep.name, sweep.dataset)
+    if STOPPED_FILE not in store.names(folder):
+        return []
+    return [StoppedRun(**run) for run in json.loads(store.read(folder, STOPPED_FILE))]
+
+
+def leave_out_stopped(plan: Plan, store: Store) -> Plan:
+    """The plan without the runs that were stopped early before."""
+    stopped = {(run.cell_id, run.seed) for run in load_stopped(store, plan.sweep)}
+    packs = [pack for pack in plan.packs if not any((pack.cell_id, seed) in stopped for seed in pack.seeds)]
+    return dataclasses.replace(plan, packs=tuple(packs))
 
 
 def checkpoint_epoch(store: Store, identity: str, seed: int) -> int | None:

@@ -6,12 +6,12 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from hkrun.config import Cell, teacher_id
 from hkrun.errors import EXIT_DONE, EXIT_RUNS_FAILED, InputError, TrainingError
 from hkrun.parts import check_source, is_own
-from hkrun.plan import Plan, make_plan, save_plan
+from hkrun.plan import Plan, StoppedRun, leave_out_stopped, make_plan, save_plan, save_stopped
 from hkrun.report import Summary, summarise
 from hkrun.report.renewal import renew_report
 from hkrun.spaces import Sweep, with_content
@@ -63,6 +63,7 @@ class Outcome:
         links: Where MLflow shows it; None where MLflow could not be brought up to date.
         problems: Tasks that have no outcome, a line each.
         log_folder: Where Ray's and the tasks' output is.
+        left_out: What the shortcuts left out, in a sentence; empty without shortcuts.
         exit_code: 0, or 5 where runs failed or diverged.
     """
 
@@ -72,7 +73,23 @@ class Outcome:
     links: "Links | None"
     problems: tuple[str, ...]
     log_folder: Path
+    left_out: str
     exit_code: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shortcuts:
+    """Ways to make fewer runs than a search space with axes has. The others can be made later.
+
+    Attributes:
+        search: Whether Optuna chooses the runs, instead of all.
+        budget: With `search`: how many runs there are to be on the axes; None for one per point.
+        stop_early: Whether ASHA ends runs that fall behind.
+    """
+
+    search: bool = False
+    budget: int | None = None
+    stop_early: bool = False
 
 
 def plan_sweep(sweep: Sweep, store: Store | None, *, data_dir: Path | str | None, workers: int) -> Plan:
@@ -98,6 +115,7 @@ def run_sweep(
     workers: int,
     fail_fast: bool,
     observer: Observer,
+    shortcuts: Shortcuts | None = None,
 ) -> Outcome:
     """Runs what a sweep lacks, mirrors it to MLflow and writes the report. What is up to date is left alone.
 
@@ -108,6 +126,7 @@ def run_sweep(
         workers: Processes that train one run together.
         fail_fast: Whether the first failed run stops the others.
         observer: Who is told how it goes.
+        shortcuts: How to make fewer runs, if so.
 
     Raises:
         ResourceError: Not one run fits. Nothing was started or written, as with the next two.
@@ -129,11 +148,13 @@ def run_sweep(
         check_data(sweep, data_dir=data_dir, workers=workers)
     with store.hold(store.sweep_folder(sweep.name, sweep.dataset)):
         plan = make_plan(sweep, store, workers=workers, slots=slots)
+        if shortcuts is not None and shortcuts.stop_early:
+            plan = leave_out_stopped(plan, store)
         if plan.packs:
             observer.plan_made(plan, slots=slots)
         save_plan(store, sweep, workers=workers)
         crew = _Crew(store, data_dir=data_dir, workers=workers, fail_fast=fail_fast, observer=observer)
-        problems = crew.train(plan, mirror) if plan.packs else []
+        problems = crew.train(plan, mirror, shortcuts or Shortcuts()) if plan.packs else []
         observer.entered("Writing the report")
         summary = summarise(sweep, store, world_size=workers)
         report = renew_report(summary, store)
@@ -147,6 +168,7 @@ def run_sweep(
         links=links,
         problems=tuple(problems),
         log_folder=log_folder,
+        left_out=_describe_left_out(sweep, store, workers) if shortcuts is not None else "",
         exit_code=EXIT_RUNS_FAILED if unwell else EXIT_DONE,
     )
 
@@ -220,8 +242,10 @@ class _Crew:
         self._fail_fast, self._observer = fail_fast, observer
         self._log_folder = _log_folder(store)
 
-    def train(self, plan: Plan, mirror: "Mirror") -> list[str]:
+    def train(self, plan: Plan, mirror: "Mirror", shortcuts: Shortcuts) -> list[str]:
         """Trains a plan's runs, each once its teacher is trained; those that use none need not wait.
+
+        Runs that a shortcut ends early are marked in the store.
 
         Returns:
             What has no outcome and why, a line each.
@@ -240,10 +264,37 @@ class _Crew:
             for index, task in enumerate(runs, start=len(teachers))
             if task.cell.uses_teacher and teacher_id(task.cell) in places
         }
-        results, problems = self._run([*teachers, *runs], mirror=mirror, needs=needs)
-        if not any(result.begun for result in results[len(teachers) :]):
+        options: dict[str, Any] = {}
+        if shortcuts.search:
+            from hkrun.cluster import make_search
+
+            options["search"] = make_search(plan, first_run=len(teachers), budget=shortcuts.budget)
+        if shortcuts.stop_early:
+            from hkrun.cluster import EarlyStopping
+
+            compared = frozenset(range(len(teachers), len(teachers) + len(runs)))
+            epochs = max(sum(task.cell.stage_epochs) for task in runs)
+            options["early_stopping"] = EarlyStopping(compared, epochs=epochs)
+        results, problems = self._run([*teachers, *runs], mirror=mirror, needs=needs, **options)
+        self._mark_stopped(plan, runs, results[len(teachers) :])
+        if problems and not any(result.begun for result in results[len(teachers) :]):
             raise TrainingError("\n".join([*known, *problems]))
         return [*known, *problems]
+
+    def _mark_stopped(self, plan: Plan, runs: "Sequence[Task]", results: "Sequence[TaskResult]") -> None:
+        stopped = [
+            StoppedRun(
+                cell_id=task.cell_id,
+                seed=task.seeds[0],
+                epoch=int(str(outcome["epochs"])),
+                error_pct=outcome["error_last_pct"],  # type: ignore[arg-type]
+            )
+            for task, result in zip(runs, results, strict=True)
+            for outcome in result.outcomes or ()
+            if outcome["status"] == "stopped"
+        ]
+        if stopped:
+            save_stopped(self._store, plan.sweep, stopped)
 
     def train_teacher(self, identity: str, cell: Cell) -> None:
         """Trains one teacher.
@@ -272,7 +323,7 @@ class _Crew:
         )
 
     def _run(
-        self, tasks: "Sequence[Task]", *, mirror: "Mirror | None", needs: Mapping[int, int]
+        self, tasks: "Sequence[Task]", *, mirror: "Mirror | None", needs: Mapping[int, int], **options: Any
     ) -> "tuple[list[TaskResult], list[str]]":
         from hkrun.cluster import run_tasks
 
@@ -284,6 +335,7 @@ class _Crew:
             fail_fast=self._fail_fast,
             log_folder=self._log_folder,
             needs=needs,
+            **options,
         )
         return results, watch.problems
 
@@ -311,8 +363,9 @@ class _Watch:
             if divergence := _describe_divergence(self._store, task.cell_id):
                 self.problems.append(divergence)
         elif self._mirror is not None:
-            for seed in task.seeds:
-                self._mirror.run_done(task.cell_id, seed)
+            for outcome in outcomes:
+                if outcome["status"] != "stopped":  # which has no record
+                    self._mirror.run_done(task.cell_id, int(str(outcome["seed"])))
         self._observer.ended(task, outcomes)
         self._teacher_over(task)
 
@@ -331,6 +384,16 @@ class _Watch:
     def _enter_stage(self) -> None:
         what = {0: "Training", 1: "Training the teacher"}.get(self._teachers_left, "Training the teachers")
         self._observer.entered(what)
+
+
+def _describe_left_out(sweep: Sweep, store: Store, workers: int) -> str:
+    plan = make_plan(sweep, store, workers=workers)
+    num_stopped = plan.num_to_run - leave_out_stopped(plan, store).num_to_run
+    if not plan.num_to_run:
+        return ""
+    return (
+        f"{plan.num_to_run} runs were left out, {num_stopped} of them stopped early; no statistics hold them."
+    )
 
 
 def _absolute(data_dir: Path | str | None) -> str | None:

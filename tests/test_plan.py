@@ -5,7 +5,17 @@ import pytest
 
 from hkrun.config import Cell, canonical_json, cell_from_values, cell_id, teacher_id
 from hkrun.errors import StoreError
-from hkrun.plan import PLAN_FILE, checkpoint_epoch, make_plan, save_plan, stored_plans
+from hkrun.plan import (
+    PLAN_FILE,
+    StoppedRun,
+    checkpoint_epoch,
+    leave_out_stopped,
+    load_stopped,
+    make_plan,
+    save_plan,
+    save_stopped,
+    stored_plans,
+)
 from hkrun.spaces import NamedCell, Recipe, Sweep
 from hkrun.store import Record, TeacherRecord, open_store
 
@@ -288,3 +298,27 @@ def test_ten_thousand_runs_are_planned_without_a_look_at_each(store, monkeypatch
     assert len(plan.packs) == 10_000
     assert len(asked) == 100
     assert [pack.seeds for pack in plan.packs[:101]] == [(0,)] * 100 + [(1,)]
+
+
+# --- runs that were stopped early ---------------------------------------------------------------------------
+
+
+def test_a_run_that_was_stopped_early_is_marked_and_can_be_made_later(store):
+    sweep = make_sweep(seeds=(0, 1))
+    plan = make_plan(sweep, store)
+    assert load_stopped(store, sweep) == []
+    first, second = (
+        StoppedRun(cell_id=pack.cell_id, seed=pack.seeds[0], epoch=3, error_pct=50.0)
+        for pack in plan.packs[:2]
+    )
+    save_plan(store, sweep, workers=1)
+    save_stopped(store, sweep, [first])
+    save_stopped(store, sweep, [second, first])
+    assert load_stopped(store, sweep) == [first, second]
+    assert runs_of(leave_out_stopped(plan, store)) == runs_of(plan)[2:]
+    assert runs_of(make_plan(sweep, store)) == runs_of(plan), (
+        "without the scheduler they are runs like others"
+    )
+    save_plan(store, sweep, workers=1)
+    assert load_stopped(store, sweep) == [first, second]
+    assert len(stored_plans(store)) == 1

@@ -1,5 +1,6 @@
 """The verbs that train: sweep, run, teacher, resume."""
 
+import importlib.util
 import os
 import shlex
 from typing import TYPE_CHECKING
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from hkrun.plan import Plan
     from hkrun.spaces import Sweep
     from hkrun.store import Store
-    from hkrun.sweep import Outcome
+    from hkrun.sweep import Outcome, Shortcuts
 
 _ASK_ABOVE_S = 3600.0  # what takes longer than a coffee deserves a question
 
@@ -44,6 +45,7 @@ _fail_fast = click.option("--fail-fast", is_flag=True, help="Stop at the first r
         ("hkrun sweep stability --seeds 30", "ten more seeds per cell than the file's twenty"),
         ("hkrun sweep stability --dataset cifar10 --data ~/data", "the same question elsewhere"),
         ("hkrun sweep mine.toml loss.mu=0.5 --epochs 30", "a file of your own, two keys changed"),
+        ("hkrun sweep sensitivity --search optuna", "only the runs on the axes that Optuna chooses"),
     ),
 )
 @click.argument("name", metavar="NAME|FILE")
@@ -52,6 +54,22 @@ _fail_fast = click.option("--fail-fast", is_flag=True, help="Stop at the first r
 @_seeds
 @_epochs
 @_workers
+@click.option(
+    "--search",
+    type=click.Choice(["optuna"]),
+    help="Let Optuna choose which runs on the axes are made, instead of making all.",
+)
+@click.option(
+    "--runs",
+    metavar="N",
+    type=click.IntRange(min=1),
+    help="With --search: how many runs on the axes. Without it one per point.",
+)
+@click.option(
+    "--scheduler",
+    type=click.Choice(["asha"]),
+    help="End runs on the axes early that fall behind; they are in no statistics.",
+)
 @click.option("--dry-run", is_flag=True, help="Only show the plan. Nothing is written.")
 @_fail_fast
 def sweep(
@@ -63,6 +81,9 @@ def sweep(
     seeds: str | None,
     epochs: str | None,
     workers: int,
+    search: str | None,
+    runs: int | None,
+    scheduler: str | None,
     dry_run: bool,
     fail_fast: bool,
 ) -> int:
@@ -75,7 +96,10 @@ def sweep(
     from hkrun.spaces import load_sweep
 
     loaded = load_sweep(name, dataset=dataset, seeds=seeds, epochs=epochs, overrides=overrides)
-    return _run(invocation, loaded, workers=workers, dry_run=dry_run, fail_fast=fail_fast)
+    shortcuts = _read_shortcuts(loaded, search=search, runs=runs, scheduler=scheduler, workers=workers)
+    return _run(
+        invocation, loaded, workers=workers, dry_run=dry_run, fail_fast=fail_fast, shortcuts=shortcuts
+    )
 
 
 @verb(
@@ -203,7 +227,42 @@ def resume(invocation: Invocation, *, name: str | None, dataset: str | None, fai
     return max(outcome.exit_code for outcome in outcomes)
 
 
-def _run(invocation: Invocation, loaded: "Sweep", *, workers: int, dry_run: bool, fail_fast: bool) -> int:
+def _read_shortcuts(
+    loaded: "Sweep", *, search: str | None, runs: int | None, scheduler: str | None, workers: int
+) -> "Shortcuts | None":
+    """The shortcuts that the options ask for; None where they ask for none.
+
+    Raises:
+        InputError: They do not suit the search space or each other, or an extra is missing.
+    """
+    from hkrun.sweep import Shortcuts
+
+    problems = []
+    for option, value in (("--search", search), ("--scheduler", scheduler)):
+        if value is not None and not any(named.point for named in loaded.cells):
+            problems.append(f"{option} {value}: {loaded.source} has no [[axes]] to take a shortcut on")
+    if runs is not None and search is None:
+        problems.append("--runs: says how many runs --search makes; give that too")
+    if search is not None and importlib.util.find_spec("optuna") is None:
+        problems.append(f"--search {search}: needs Optuna, which comes with pip install 'hkrun[search]'")
+    if scheduler is not None and workers > 1:
+        problems.append(f"--scheduler {scheduler}: ends runs of one worker; not with --workers {workers}")
+    if problems:
+        raise InputError("\n".join(problems))
+    if search is None and scheduler is None:
+        return None
+    return Shortcuts(search=search is not None, budget=runs, stop_early=scheduler is not None)
+
+
+def _run(
+    invocation: Invocation,
+    loaded: "Sweep",
+    *,
+    workers: int,
+    dry_run: bool,
+    fail_fast: bool,
+    shortcuts: "Shortcuts | None" = None,
+) -> int:
     from hkrun.cli.display import describe_duration
     from hkrun.sweep import plan_sweep
 
@@ -219,13 +278,20 @@ def _run(invocation: Invocation, loaded: "Sweep", *, workers: int, dry_run: bool
         question = f"{plan.num_to_run} runs, about {describe_duration(seconds)}. Start?"
         if not invocation.confirm(question):
             raise Interrupted("not started")
-    outcome = _execute(invocation, loaded, workers=workers, fail_fast=fail_fast)
+    outcome = _execute(invocation, loaded, workers=workers, fail_fast=fail_fast, shortcuts=shortcuts)
     if invocation.as_json:
         invocation.print_document(_outcome_document(outcome))
     return outcome.exit_code
 
 
-def _execute(invocation: Invocation, loaded: "Sweep", *, workers: int, fail_fast: bool) -> "Outcome":
+def _execute(
+    invocation: Invocation,
+    loaded: "Sweep",
+    *,
+    workers: int,
+    fail_fast: bool,
+    shortcuts: "Shortcuts | None" = None,
+) -> "Outcome":
     """Runs a sweep to its end and shows what came out."""
     from hkrun.cli.display import Display
     from hkrun.report import print_summary
@@ -241,6 +307,7 @@ def _execute(invocation: Invocation, loaded: "Sweep", *, workers: int, fail_fast
             workers=workers,
             fail_fast=fail_fast,
             observer=display,
+            shortcuts=shortcuts,
         )
     invocation.resumable = None
     print_summary(outcome.summary, invocation.results)
@@ -270,7 +337,11 @@ def _outcome_document(outcome: "Outcome") -> dict[str, object]:
 def _print_ways_on(invocation: Invocation, outcome: "Outcome", store: str) -> None:
     """Where the report is, how to open MLflow, how to go on; `store` is the option that names it."""
     sweep = outcome.summary.sweep
-    if outcome.problems or any(cell.failed for cell in outcome.summary.cells):
+    if outcome.left_out:
+        invocation.say("")
+        invocation.say(outcome.left_out)
+        onward = f"hkrun resume {sweep.name}{store}   makes the runs that were left out"
+    elif outcome.problems or any(cell.failed for cell in outcome.summary.cells):
         onward = f"hkrun resume {sweep.name}{store}   runs again what failed"
     elif sweep.seeds == tuple(range(len(sweep.seeds))):
         more = len(sweep.seeds) + 10

@@ -43,6 +43,7 @@ SETTINGS = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",  # a worker group's end is seen after half a second, not two
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # CSV, JSON and TensorBoard files that nobody reads
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C is ours
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # what a trial reports last is its outcome alone
     "TUNE_GLOBAL_CHECKPOINT_S": "86400",  # snapshots for a Tuner.restore that is never called
     "TUNE_MAX_PENDING_TRIALS_PG": "1000",  # the schedule limits how many there are
     "TUNE_WARN_INSUFFICENT_RESOURCE_THRESHOLD_S": "86400",  # the fit was checked before (the typo is Ray's)
@@ -191,6 +192,7 @@ def _joined_cluster(address: str) -> Iterator[Path]:
     import ray
 
     names = ["OMP_NUM_THREADS", *SETTINGS, *(name for name in os.environ if name.startswith("HKRUN_"))]
+    names += ["PYTHONPATH"] if "PYTHONPATH" in os.environ else []  # where parts of the user's own are found
     try:
         _knock(address)
         ray.init(

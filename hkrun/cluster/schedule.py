@@ -2,7 +2,7 @@
 
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 # A task whose process died is tried again twice, after 2 and 8 seconds: enough for a lost node to leave Ray's
@@ -84,10 +84,13 @@ class Schedule:
         """Whether nothing is left to start or to wait for."""
         return self._failed_fast or len(self._results) == self._num_tasks
 
-    def take(self) -> int | None:
+    def take(self, choose: Callable[[Sequence[int]], int] = lambda candidates: candidates[0]) -> int | None:
         """Takes the task that starts now, or None: those that are tried again first, as they have begun.
 
         A task that needs another one waits for it; those behind it do not.
+
+        Args:
+            choose: Which of the tasks that may begin does; without it the first.
         """
         if self.finished or len(self._running) >= self._slots:
             return None
@@ -96,9 +99,10 @@ class Schedule:
         if index is not None:
             del self._resting[index]
         else:
-            index = next((index for index in self._fresh if self._may_begin(index)), None)
-            if index is None:
+            candidates = [index for index in self._fresh if self._may_begin(index)]
+            if not candidates:
                 return None
+            index = choose(candidates)
             self._fresh.remove(index)
         self._running.add(index)
         return index
@@ -114,6 +118,10 @@ class Schedule:
     def has_result(self, index: int) -> bool:
         """Whether a task has ended for good."""
         return index in self._results
+
+    def result(self, index: int) -> TaskResult | None:
+        """How a task has ended; None if it has not."""
+        return self._results.get(index)
 
     def returned(self, index: int, outcomes: Sequence[Mapping[str, object]]) -> TaskResult:
         """Notes that a task's function has returned."""
@@ -141,6 +149,12 @@ class Schedule:
         self._retries[index] = retries + 1
         self._resting[index] = self._clock() + FIRST_WAIT_S * WAIT_FACTOR**retries
         return None
+
+    def leave_out(self, tasks: Iterable[int]) -> None:
+        """Gives those of the tasks that were not begun an empty result."""
+        for index in set(tasks).intersection(self._fresh):
+            self._fresh.remove(index)
+            self._results[index] = TaskResult()
 
     def put_back(self, index: int) -> None:
         """Notes that a task was not even begun: it is next again, and has lost no try."""

@@ -21,6 +21,7 @@ from hkrun.cluster.output import output_to
 from hkrun.cluster.resources import Request
 from hkrun.cluster.runtime import ray_running
 from hkrun.cluster.schedule import Schedule, TaskResult, WorkerDiedError
+from hkrun.cluster.search import AxesSearch, EarlyStopping, Search
 from hkrun.data.streams import BlockIds, BlockViews, ReadBlock, carry_in_threads
 from hkrun.errors import HkrunError, Interrupted
 from hkrun.training import Context
@@ -69,6 +70,8 @@ def run_tasks(
     fail_fast: bool,
     log_folder: Path,
     needs: Mapping[int, int] | None = None,
+    search: Search | None = None,
+    early_stopping: EarlyStopping | None = None,
     function: Function = run_task,
 ) -> list[TaskResult]:
     """Runs every task once, as many at a time as fit, all under one start of Ray.
@@ -85,6 +88,9 @@ def run_tasks(
         log_folder: Where Ray and the tasks write what they have to say.
         needs: For a task that builds on another one's result, that one's index: it waits for it, and is left
             out unless all of the other one's outcomes are "finished".
+        search: Which tasks a searcher chooses from, instead of all in order.
+        early_stopping: What ends tasks early. Their outcome has the status "stopped", and the last figures
+            that they reported.
         function: What is called with each task; must be importable by other processes.
 
     Returns:
@@ -102,7 +108,14 @@ def run_tasks(
     try:
         with ray_running(request, log_folder=log_folder) as running:
             schedule = Schedule(len(tasks), slots=running.slots, fail_fast=fail_fast, needs=needs)
-            callbacks: list[tune.Callback] = [_Watch(schedule, observer, log_folder=log_folder, tasks=tasks)]
+            watch = _Watch(
+                schedule,
+                observer,
+                log_folder=log_folder,
+                tasks=tasks,
+                marks_stopped=early_stopping is not None,
+            )
+            callbacks: list[tune.Callback] = [watch]
             if workers > 1:
                 callbacks.append(_Reclaim())
             trainable = tune.with_parameters(
@@ -116,7 +129,8 @@ def run_tasks(
             tune.Tuner(
                 tune.with_resources(trainable, _resources(request)),
                 tune_config=tune.TuneConfig(
-                    search_alg=_TaskSearch(schedule),
+                    search_alg=_TaskSearch(schedule, AxesSearch(search, schedule) if search else None),
+                    scheduler=early_stopping,
                     num_samples=-1,
                     reuse_actors=True,
                 ),
@@ -216,16 +230,19 @@ class _TaskSearch(Searcher):
     were never written; the shutdown of Ray that follows ends them all in a second or two.
     """
 
-    def __init__(self, schedule: Schedule) -> None:
+    def __init__(self, schedule: Schedule, search: AxesSearch | None) -> None:
         super().__init__()
         self._schedule = schedule
+        self._search = search
         self._marks = draw_marks()
 
     def suggest(self, trial_id: str) -> dict[str, int] | None:
         """The next task, or nothing for now. Tune asks at every step."""
+        if self._search is not None and self._search.spent:
+            self._schedule.leave_out(self._search.tasks - self._search.chosen)
         if self._schedule.finished:
             raise _Over
-        index = self._schedule.take()
+        index = self._schedule.take(self._search.choose) if self._search else self._schedule.take()
         return None if index is None else {"index": index, "mark": next(self._marks)}
 
     def on_trial_complete(
@@ -257,12 +274,19 @@ class _Watch(tune.Callback):
     """Tells the schedule and the observer what happens to the trials."""
 
     def __init__(
-        self, schedule: Schedule, observer: Observer, *, log_folder: Path, tasks: Sequence[Task]
+        self,
+        schedule: Schedule,
+        observer: Observer,
+        *,
+        log_folder: Path,
+        tasks: Sequence[Task],
+        marks_stopped: bool,
     ) -> None:
         self._schedule = schedule
         self._observer = observer
         self._log_folder = log_folder
         self._tasks = tasks
+        self._marks_stopped = marks_stopped
         self._num_seen = 0
         self._live: set[Trial] = set()
 
@@ -301,7 +325,9 @@ class _Watch(tune.Callback):
             self._schedule.release(index)
             if self._schedule.has_result(index):
                 continue
-            if trial.status == Trial.TERMINATED:
+            if trial.status == Trial.TERMINATED and self._marks_stopped:
+                self._tell(index, self._schedule.returned(index, [_stopped_outcome(trial)]))
+            elif trial.status == Trial.TERMINATED:
                 self._schedule.stopped(index)
             elif ACTOR_STILL_BUSY in (told := _read_error(trial)):
                 self._schedule.put_back(index)
@@ -331,6 +357,18 @@ class _Reclaim(tune.Callback):
         if time.monotonic() >= self._next_look_s:
             self._next_look_s = time.monotonic() + RECLAIM_EVERY_S
             remove_leftovers({trial.config["mark"] for trial in trials if _has_ended(trial)})
+
+
+def _stopped_outcome(trial: Trial) -> Outcome:
+    """The outcome of a task that was ended early: as far as it had reported."""
+    progress = (trial.last_result or {}).get("progress", {})
+    return {
+        "seed": progress.get("seed"),
+        "status": "stopped",
+        "error_last_pct": progress.get("error_pct"),
+        "epochs": progress.get("epoch"),
+        "message": "stopped early",
+    }
 
 
 def _has_ended(trial: Trial) -> bool:

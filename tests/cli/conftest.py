@@ -64,6 +64,7 @@ def started(monkeypatch):
             report={"report.html": "/somewhere/report.html"},
             links=SimpleNamespace(uri="sqlite:///x", experiment_id="1", view="http://view"),
             problems=(),
+            left_out="",
             exit_code=0,
         )
 

@@ -1,11 +1,14 @@
+import importlib.util
 from types import SimpleNamespace
 
+import pytest
 from sweep_example import make_sweep
 
 import hkrun.sweep
 from hkrun.cli.program import call
 from hkrun.plan import make_plan, save_plan
 from hkrun.spaces import load_sweep
+from hkrun.sweep import Shortcuts
 
 
 def test_a_sweep_gets_what_the_command_line_says(folder, started):
@@ -19,6 +22,42 @@ def test_a_sweep_gets_what_the_command_line_says(folder, started):
     assert {named.cell.student.momentum for named in sweep.cells} == {0.5}
     assert store.local_path == folder / "s"
     assert (str(given["data_dir"]), given["workers"], given["fail_fast"]) == ("d", 2, True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "shortcuts"),
+    [
+        ([], None),
+        (["--search", "optuna"], Shortcuts(search=True)),
+        (["--search", "optuna", "--runs", "7"], Shortcuts(search=True, budget=7)),
+        (["--scheduler", "asha"], Shortcuts(stop_early=True)),
+    ],
+)
+def test_a_space_with_axes_may_be_taken_by_a_shortcut(folder, started, arguments, shortcuts):
+    pytest.importorskip("optuna")
+    assert call(["sweep", "sensitivity", "--yes", *arguments]) == 0
+    ((_, _, given),) = started
+    assert given["shortcuts"] == shortcuts
+
+
+def test_a_shortcut_that_does_not_suit_is_refused_in_a_line_each(folder, started, capsys):
+    arguments = ["--search", "optuna", "--scheduler", "asha", "--workers", "2"]
+    assert call(["sweep", "stability", *arguments]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.partition("stability.toml")[2] or line for line in lines] == [
+        " has no [[axes]] to take a shortcut on",
+        " has no [[axes]] to take a shortcut on",
+        "hkrun: --scheduler asha: ends runs of one worker; not with --workers 2",
+    ]
+    assert call(["sweep", "sensitivity", "--runs", "3"]) == 2
+    assert "--runs: says how many runs --search makes; give that too" in capsys.readouterr().err
+    assert not started
+
+
+def test_optuna_is_an_extra(folder, started, capsys, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert call(["sweep", "sensitivity", "--search", "optuna"]) == 2
+    assert "pip install 'hkrun[search]'" in capsys.readouterr().err
 
 
 def test_a_sweep_ends_with_its_table_and_where_to_go_from_here(folder, started, capsys):

@@ -1,0 +1,48 @@
+"""The runs of a plan by their place on the axes of its search space: what a searcher chooses from."""
+
+from typing import Any
+
+from hkrun.cluster.search import Point, Search
+from hkrun.plan import Plan
+
+
+def make_search(plan: Plan, *, first_run: int, budget: int | None) -> Search:
+    """What a searcher chooses from: the runs of a plan by the points of the axes that they are of.
+
+    Cells that no axis varies are run whatever the searcher says. Runs on the axes that the store has count
+    towards the budget, so that the same command does not go on for ever.
+
+    Args:
+        plan: The plan.
+        first_run: The number of the first pack's task.
+        budget: How many runs there are to be on the axes; None for one per point.
+    """
+    tasks: dict[str, list[int]] = {}
+    for index, pack in enumerate(plan.packs, start=first_run):
+        tasks.setdefault(pack.cell_id, []).append(index)
+    steps: dict[tuple[str, str], list[Any]] = {}
+    for named in plan.sweep.cells:
+        for key, value in named.point.items():
+            steps.setdefault((named.group, key), []).append(value)
+    for place, values in steps.items():
+        # Values of one type by size, as TPE models them; words in the file's order.
+        unique = list(dict.fromkeys(values))
+        steps[place] = unique if any(isinstance(value, str) for value in unique) else sorted(unique)
+    runs: dict[Point, list[int]] = {}
+    known: dict[Point, list[float]] = {}
+    first: set[int] = set()
+    made: dict[str, int] = {}
+    for named, planned in zip(plan.sweep.cells, plan.cells, strict=True):
+        found = tasks.get(planned.cell_id, [])
+        if not named.point:
+            first.update(found)
+            continue
+        numbers = [steps[named.group, key].index(value) for key, value in named.point.items()]
+        point = Point(named.group, tuple(numbers))
+        runs[point] = found
+        errors = [record.error_last_pct for record in planned.records.values()]
+        known[point] = [error for error in errors if error is not None]
+        made[planned.cell_id] = planned.num_done
+    total = len(made) if budget is None else budget
+    left = max(0, total - sum(made.values()))
+    return Search(runs=runs, known=known, budget=left, first=frozenset(first))

@@ -1,0 +1,190 @@
+"""Shortcuts through the axes: what Optuna proposes, and what ASHA ends early."""
+
+import itertools
+from pathlib import Path
+
+import pytest
+from fake_tasks import FakeTask, run
+
+from hkrun.cluster import EarlyStopping, Point, Search, make_search, run_tasks
+from hkrun.cluster.schedule import Schedule
+from hkrun.cluster.search import AxesSearch
+from hkrun.config import cell_id
+from hkrun.plan import make_plan
+from hkrun.spaces import load_sweep
+from hkrun.store import Record, open_store
+
+pytest.importorskip("optuna")
+
+# Two axes of five values, two seeds each; the error is least at (3, 1).
+GRID = {
+    Point("grid", place): (2 * number, 2 * number + 1)
+    for number, place in enumerate(itertools.product(range(5), repeat=2))
+}
+
+
+def error_at(point):
+    return 1.0 + sum((here - best) ** 2 for here, best in zip(point.values, (3, 1), strict=True))
+
+
+def play(search, *, num_tasks, errors):
+    """Does one task after the other as `run_tasks` would; returns which."""
+    schedule = Schedule(num_tasks, slots=1, fail_fast=False)
+    chooser = AxesSearch(search, schedule)
+    done = []
+    while True:
+        if chooser.spent:
+            schedule.leave_out(chooser.tasks - chooser.chosen)
+        if (index := schedule.take(chooser.choose)) is None:
+            break
+        done.append(index)
+        status = "finished" if index in errors else "diverged"
+        outcome = {"seed": 0, "status": status, "error_last_pct": errors.get(index)}
+        schedule.returned(index, [outcome])
+        schedule.release(index)
+    assert schedule.finished
+    return done
+
+
+def test_the_search_spends_its_budget_near_the_best_point_and_repeats_nothing():
+    errors = {index: error_at(point) for point, tasks in GRID.items() for index in tasks}
+    done = play(Search(runs=GRID, known={}, budget=30), num_tasks=50, errors=errors)
+    assert len(done) == len(set(done)) == 30
+    at_random, proposed = done[:10], done[10:]
+    assert min(errors[index] for index in done) == 1.0
+    mean = {
+        name: sum(errors[index] for index in part) / len(part)
+        for name, part in (("random", at_random), ("proposed", proposed))
+    }
+    assert mean["proposed"] < mean["random"]
+
+
+def test_the_same_seed_proposes_the_same():
+    errors = {index: error_at(point) for point, tasks in GRID.items() for index in tasks}
+    search = Search(runs=GRID, known={}, budget=15)
+    assert play(search, num_tasks=50, errors=errors) == play(search, num_tasks=50, errors=errors)
+
+
+def test_tasks_off_the_axes_come_first_and_cost_no_budget():
+    runs = {Point("a", (0,)): (1,), Point("a", (1,)): (2,), Point("b", ()): (4,)}
+    done = play(Search(runs=runs, known={}, budget=1), num_tasks=5, errors=dict.fromkeys(range(5), 2.0))
+    assert done[:2] == [0, 3]
+    assert len(done) == 3
+
+
+def test_runs_that_are_wanted_in_any_case_come_first_and_cost_no_budget():
+    runs = {Point("a", (place,)): (place,) for place in range(4)}
+    search = Search(runs=runs, known={}, budget=0, first=frozenset({2}))
+    assert play(search, num_tasks=4, errors={}) == [2]
+
+
+def test_a_budget_beyond_the_runs_makes_them_all_whatever_diverges():
+    runs = {Point("a", (place,)): (place,) for place in range(4)}
+    done = play(Search(runs=runs, known={}, budget=99), num_tasks=4, errors={})
+    assert sorted(done) == [0, 1, 2, 3]
+
+
+def test_runs_that_were_made_before_guide_the_search():
+    runs = {Point("a", (place,)): (place - 1,) if place else () for place in range(4)}
+    known = {Point("a", (0,)): (1.0,)}
+    assert len(play(Search(runs=runs, known=known, budget=2), num_tasks=3, errors={})) == 2
+
+
+def test_two_points_may_be_one_configuration():
+    runs = {Point("a", (0,)): (0,), Point("b", (0,)): (0,), Point("b", (1,)): (1,)}
+    assert sorted(play(Search(runs=runs, known={}, budget=9), num_tasks=2, errors={})) == [0, 1]
+
+
+@pytest.mark.cluster
+@pytest.mark.timeout(300)
+def test_asha_ends_runs_that_fall_behind_but_no_teacher(joined, observer, tmp_path):
+    names = ["teacher-90", "good-1", "bad-50", "bad-60"]
+    tasks = [FakeTask(name=name, does="train", folder=str(tmp_path)) for name in names]
+    results = run_tasks(
+        tasks,
+        workers=1,
+        observer=observer,
+        fail_fast=False,
+        log_folder=tmp_path / "logs",
+        early_stopping=EarlyStopping(frozenset({1, 2, 3}), epochs=9),
+        function=run,
+    )
+    outcomes = [result.outcomes[0] for result in results]
+    assert [outcomes[index]["status"] for index in (0, 1, 3)] == ["finished", "finished", "stopped"]
+    assert outcomes[3]["epochs"] < 9
+    assert outcomes[3]["error_last_pct"] == 60.0 + 9 - outcomes[3]["epochs"]
+    assert outcomes[3]["seed"] == 0
+    assert [observer.of(index)[-1] for index in range(4)] == ["done"] * 4
+
+
+@pytest.mark.cluster
+@pytest.mark.timeout(300)
+def test_a_search_on_a_cluster_leaves_out_what_it_does_not_choose(joined, observer, tmp_path):
+    tasks = [FakeTask(name=f"run-{number}", does="train", folder=str(tmp_path)) for number in range(12)]
+    runs = {Point("a", (number,)): (number,) for number in range(12)}
+    results = run_tasks(
+        tasks,
+        workers=1,
+        observer=observer,
+        fail_fast=False,
+        log_folder=tmp_path / "logs",
+        search=Search(runs=runs, known={}, budget=5),
+        function=run,
+    )
+    assert sum(result.outcomes is not None for result in results) == 5
+    assert sum(event[0] == "done" for event in observer.events) == 5
+    assert len(list(Path(tmp_path).glob("run-*.0"))) == 5
+
+
+# --- what a plan gives to choose from -----------------------------------------------------------------------
+
+
+@pytest.fixture
+def plan(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return make_plan(load_sweep("sensitivity", seeds="2"), None)
+
+
+def test_a_plans_runs_are_found_by_their_place_on_the_axes(plan):
+    search = make_search(plan, first_run=1, budget=None)
+    assert len(search.runs) == 45
+    assert search.budget == 33, "one run per configuration"
+    corner = search.runs[Point("lambda_2 x lambda_3", (0, 4))]
+    packs = [plan.packs[index - 1] for index in corner]
+    assert {(pack.cell.loss.lambda_2, pack.cell.loss.lambda_3) for pack in packs} == {(0.1, 10.0)}
+    assert [pack.seeds for pack in packs] == [(0,), (1,)]
+    center = search.runs[Point("mu", (2,))]
+    assert set(center) == set(search.runs[Point("lambda_2 x lambda_3", (2, 2))]) == search.first
+    assert len(search.first) == 2, "the cell that no axis varies is run in any case"
+
+
+def test_values_are_numbered_by_size_and_words_in_the_files_order(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("space.toml").write_text(
+        'dataset = "digits"\nseeds = 1\n'
+        '[[axes]]\nkey = "loss.mu"\nvalues = [10, 1, 5]\n'
+        '[[axes]]\nkey = "loss.gan"\nvalues = ["saturating", "non_saturating"]\n'
+    )
+    plan = make_plan(load_sweep("space.toml"), None)
+    search = make_search(plan, first_run=0, budget=4)
+    places = {
+        point.values: (plan.packs[index].cell.loss.mu, plan.packs[index].cell.loss.gan)
+        for point, (index,) in search.runs.items()
+    }
+    assert places[0, 0] == (1.0, "saturating")
+    assert places[2, 1] == (10.0, "non_saturating")
+    assert search.budget == 4
+
+
+def test_runs_that_the_store_has_count_towards_the_budget(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    sweep = load_sweep("sensitivity", seeds="2")
+    named = next(named for named in sweep.cells if named.group == "lambda_1")
+    store = open_store(tmp_path / "store")
+    fields = {"status": "finished", "epochs": 1, "device": "cpu", "threads": 1, "started_at": 0.0}
+    record = Record(cell_id=cell_id(named.cell), seed=1, error_last_pct=7.5, **fields)
+    store.put_run(record, curves=None, student=None)
+    search = make_search(make_plan(sweep, store), first_run=0, budget=10)
+    point = Point("lambda_1", (0,))
+    assert (search.budget, search.known[point], len(search.runs[point])) == (9, [7.5], 1)
+    assert make_search(make_plan(sweep, store), first_run=0, budget=1).budget == 0
