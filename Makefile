@@ -5,7 +5,7 @@ UV_VERSION := 0.13.9
 BIN := .venv/bin
 STAMP := .venv/.synced
 CODE := hkrun tests benchmarks
-LOCK := $(BIN)/uv pip compile -q pyproject.toml --group dev --extra mnist5k --universal --python-version 3.11 \
+LOCK := $(BIN)/uv pip compile -q pyproject.toml --group dev --all-extras --universal --python-version 3.11 \
         --generate-hashes --no-emit-index-url --no-header
 
 BUILD_LOCK := echo 'hatchling>=1.27' | $(BIN)/uv pip compile -q - --universal --python-version 3.11 \
