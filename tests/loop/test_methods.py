@@ -2,6 +2,7 @@
 
 import copy
 import io
+import itertools
 from functools import cache
 
 import pytest
@@ -371,3 +372,22 @@ def test_anc_judges_the_student_s_features_after_a_seeded_dropout(dataset: Datas
     )
     assert whole["loss_discriminator"] != half["loss_discriminator"]
     assert again["loss_discriminator"] == half["loss_discriminator"]
+
+
+def test_anc_drops_other_features_in_every_batch_and_epoch(
+    dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cell = method_cell("anc", student__epochs=2)
+    masks: list[torch.Tensor] = []
+    draw = torch.rand
+
+    def record(*shape: int, **arguments: torch.Generator) -> torch.Tensor:
+        drawn = draw(*shape, **arguments)  # type: ignore[call-overload]
+        masks.append(drawn)
+        return drawn  # type: ignore[no-any-return]
+
+    monkeypatch.setattr(torch, "rand", record)
+    train(cell, dataset)
+    masks = [mask for mask in masks if mask.shape == (cell.student.batch_size, 24)]
+    assert len(masks) == 4  # two batches in each of two epochs
+    assert not any(torch.equal(*pair) for pair in itertools.combinations(masks, 2))
