@@ -1,5 +1,6 @@
 """Images that are decoded while a loop runs: batches, workers, evaluation, and a run from end to end."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 from imagenet_example import damage, make_tree
 from torch import nn
 
+from hkrun.config import Cell, cell_from_values, cell_id, teacher_id
 from hkrun.data import StreamedDataset, load_dataset
 from hkrun.data.decoding import TestView, TrainingView
 from hkrun.data.places import Place
@@ -14,9 +16,11 @@ from hkrun.data.shards import write_shards
 from hkrun.data.streams import ImageStream
 from hkrun.data.views import normalise
 from hkrun.errors import DataError
-from hkrun.models import Features
+from hkrun.models import Features, build_network, initialise
 from hkrun.seeding import Purpose, derive
+from hkrun.store import open_store
 from hkrun.training import Alone, Batch, StreamedEvaluationSet, StreamedTrainingSet
+from hkrun.trial import Task, progress, run_task
 from hkrun.trial.alarms import find_damage_alarms
 from loop.conftest import CPU
 
@@ -168,3 +172,90 @@ def test_nothing_to_evaluate_on_is_an_error_of_the_data(data_dir):
     images = StreamedEvaluationSet(dataset.test, dataset, size=SIZE, dtype=torch.float32, device=CPU)
     with pytest.raises(DataError, match="not one image"):
         images.evaluate(Corner(), precision="float32", context=Alone())
+
+
+# --- whole runs ---------------------------------------------------------------------------------------------
+
+
+def make_task(data_dir: Path, cell: Cell, *seeds: int) -> Task:
+    """The task of some runs, or of the teacher."""
+    return Task(
+        cell=cell,
+        cell_id=cell_id(cell) if seeds else teacher_id(cell),
+        seeds=seeds,
+        store=str(data_dir / "store"),
+        data_dir=str(data_dir),
+        threads=1,
+        device="cpu",
+    )
+
+
+def test_a_pretrained_teacher_and_a_student_of_four_stages_train_and_name_the_damage(data_dir):
+    names = damage(data_dir / "imagenet", 4)
+    weights = build_network("resnet-18", num_classes=3, in_channels=3)
+    initialise(weights, torch.Generator().manual_seed(0))
+    for layer in weights.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.momentum = 1.0
+    weights(torch.randn(30, 3, 32, 32, generator=torch.Generator().manual_seed(1)))  # sets the statistics
+    torch.save(weights.state_dict(), data_dir / "resnet18.pth")
+    cell = cell_from_values(
+        {
+            "dataset": "imagenet",
+            "teacher.network": "resnet-18",
+            "teacher.file": str(data_dir / "resnet18.pth"),
+            "teacher.epochs": 1,
+            "teacher.batch_size": 30,
+            "student.network": "resnet-18",
+            "student.epochs": 2,
+            "student.batch_size": 30,
+            "student.learning_rate": 1e-3,
+            "teacher.learning_rate": 1e-2,
+            "augment.size": 32,
+        }
+    )
+    store = open_store(data_dir / "store")
+    (outcome,) = run_task(make_task(data_dir, cell), Alone())
+    assert outcome["status"] == "finished"
+    (outcome,) = run_task(make_task(data_dir, cell, 0), Alone())
+    assert outcome["status"] == "finished"
+    record = store.record(cell_id(cell), 0)
+    assert record.epochs == 2
+    assert f"1 damaged image(s) passed over: train/{names[0]}" in record.alarms
+    curves = store.curves(cell_id(cell), 0)
+    assert {"loss_backbone", "loss_knowledge", "loss_adversarial"} <= set(curves.column_names)
+
+
+def test_a_resumed_run_sees_what_an_undisturbed_one_sees(data_dir, monkeypatch):
+    cell = cell_from_values(
+        {
+            "dataset": "imagenet",
+            "method": "supervised",
+            "student.network": "preact-8-w4",
+            "student.epochs": 3,
+            "student.batch_size": 30,
+            "augment.size": 16,
+        }
+    )
+    monkeypatch.setattr(progress, "CHECKPOINT_EVERY_S", 0.0)
+
+    class Kill(BaseException):
+        pass
+
+    class Stopping(Alone):
+        def report(self, figures):
+            if figures["epoch"] == 2:
+                raise Kill
+
+    curves = []
+    for name in ("undisturbed", "resumed"):
+        task = dataclasses.replace(make_task(data_dir, cell, 0), store=str(data_dir / name))
+        if name == "resumed":
+            monkeypatch.setattr(progress, "REPORT_EVERY_S", 0.0)
+            with pytest.raises(Kill):
+                run_task(task, Stopping())
+        run_task(task, Alone())
+        store = open_store(task.store)
+        assert store.record(cell_id(cell), 0).resumed == (name == "resumed")
+        curves.append(store.curves(cell_id(cell), 0).drop(["seconds"]).to_pydict())
+    assert curves[0] == curves[1]
