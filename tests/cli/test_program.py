@@ -12,7 +12,8 @@ from hkrun.cli.program import call, program
 from hkrun.errors import DataError, HkrunError, InputError, ResourceError, StoreError, TrainingError
 
 VERBS = [
-    *("sweep", "run", "teacher", "resume", "report", "stability", "status", "sync", "ui", "doctor", "keys"),
+    *("sweep", "run", "teacher", "resume", "report", "stability", "status", "export", "sync", "ui"),
+    *("doctor", "keys"),
     *("data pack", "data verify"),
 ]
 
