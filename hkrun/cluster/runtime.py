@@ -25,6 +25,8 @@ from hkrun.errors import HkrunError, ResourceError
 
 # Tasks exchange a few kilobytes; Ray's default is a third of the memory.
 OBJECT_STORE_BYTES = 128 << 20
+# Decoded images stream through it to tasks of several workers; it takes memory only as it fills.
+STREAMING_STORE_BYTES = 1 << 30
 
 START_TRIES = 2
 
@@ -103,7 +105,7 @@ def ray_running(request: Request, *, log_folder: Path) -> Iterator[Running]:
         stack.enter_context(_quiet(log_folder / "ray.log"))
         interrupts = stack.enter_context(_Interrupts())
         if not address:
-            own = _own_cluster(here, log_folder=log_folder, dashboard=request.workers > 1)
+            own = _own_cluster(here, log_folder=log_folder, in_groups=request.workers > 1)
             folder = stack.enter_context(own)
         else:
             folder = stack.enter_context(_joined_cluster(address))
@@ -116,13 +118,14 @@ def ray_running(request: Request, *, log_folder: Path) -> Iterator[Running]:
 
 
 @contextmanager
-def _own_cluster(node: Node, *, log_folder: Path, dashboard: bool) -> Iterator[Path]:
+def _own_cluster(node: Node, *, log_folder: Path, in_groups: bool) -> Iterator[Path]:
     """A cluster of this machine alone, which is gone after the block, or when this process dies.
 
     Args:
         node: What it may use.
         log_folder: Where its logs are kept if the block raises.
-        dashboard: Whether to run Ray's dashboard; Ray Train cannot clean up after a killed trial without it.
+        in_groups: Whether workers train together. Without Ray's dashboard Ray Train cannot clean up after a
+            killed trial, and their images may stream.
     """
     import ray
 
@@ -130,7 +133,7 @@ def _own_cluster(node: Node, *, log_folder: Path, dashboard: bool) -> Iterator[P
     folder = _make_folder()
     with _caretaker(folder), _environment({caretaker.VARIABLE: folder.name}, {}):
         try:
-            _start(node, folder, log_folder=log_folder, dashboard=dashboard)
+            _start(node, folder, log_folder=log_folder, in_groups=in_groups)
             yield folder
         except Exception:
             with suppress(OSError, shutil.Error):
@@ -142,7 +145,15 @@ def _own_cluster(node: Node, *, log_folder: Path, dashboard: bool) -> Iterator[P
                 ray.shutdown()
 
 
-def _start(node: Node, folder: Path, *, log_folder: Path, dashboard: bool) -> None:
+def _object_store_bytes(*, in_groups: bool) -> int:
+    """The size of the object store: Ray moves it to a disk if the shared memory cannot hold it."""
+    shared = Path("/dev/shm")  # noqa: S108 - Ray's place on Linux
+    if not in_groups or not shared.is_dir():
+        return OBJECT_STORE_BYTES
+    return max(OBJECT_STORE_BYTES, min(STREAMING_STORE_BYTES, shutil.disk_usage(shared).free // 2))
+
+
+def _start(node: Node, folder: Path, *, log_folder: Path, in_groups: bool) -> None:
     """Starts Ray's processes, trying twice: a busy machine may exceed the 30 s that Ray gives them.
 
     Raises:
@@ -156,8 +167,8 @@ def _start(node: Node, folder: Path, *, log_folder: Path, dashboard: bool) -> No
                 address="local",
                 num_cpus=node.cpus,
                 num_gpus=node.gpus,
-                object_store_memory=OBJECT_STORE_BYTES,
-                include_dashboard=dashboard,
+                object_store_memory=_object_store_bytes(in_groups=in_groups),
+                include_dashboard=in_groups,
                 _temp_dir=str(folder),
                 **_LOGGING,
             )

@@ -19,7 +19,7 @@ from ray.util.queue import Queue
 
 from hkrun.cluster.output import output_to
 from hkrun.cluster.schedule import WorkerDiedError
-from hkrun.data.streams import BlockIds, BlockViews, ReadBlock, carry_in_threads
+from hkrun.data.streams import BlockIds, BlockViews, ReadBlock
 from hkrun.training import Context
 from hkrun.trial import Outcome, Task
 
@@ -48,8 +48,11 @@ class TrainContext:
             put.remote(dict(progress))
 
     def carry(self, function: ReadBlock, requests: Sequence[BlockIds]) -> Iterator[BlockViews]:
-        """Reads in threads of this process."""
-        return carry_in_threads(function, requests)
+        """Reads through Ray Data."""
+        # It takes seconds to import, and images that are in memory do without.
+        from hkrun.cluster.streaming import carry_with_ray_data
+
+        return carry_with_ray_data(function, requests)
 
 
 def train_task(

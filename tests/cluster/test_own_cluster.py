@@ -152,7 +152,7 @@ def start_with(monkeypatch, tmp_path, failures):
     fake = FakeRay(failures)
     monkeypatch.setitem(sys.modules, "ray", fake)
     node = Node(cpus=2, gpus=0, memory_bytes=1 << 34)
-    runtime._start(node, tmp_path, log_folder=tmp_path / "logs", dashboard=False)
+    runtime._start(node, tmp_path, log_folder=tmp_path / "logs", in_groups=False)
     return fake
 
 
