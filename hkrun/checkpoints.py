@@ -13,9 +13,10 @@ from typing import Any
 
 import torch
 
-from hkrun.store import DamagedError, Store
+from hkrun.store import DamagedError, NotCommittedError, Store
 
 KEPT = 2
+FORMAT = 1  # grows when a state holds other things than before; checkpoints of other formats are passed over
 _NAME = re.compile(r"epoch-(\d+)\.pt")
 _PLAIN = (bool, int, float, str, type(None))
 
@@ -57,7 +58,7 @@ def load_teacher_checkpoint(store: Store, teacher_id: str) -> tuple[int, dict[st
 def _save(store: Store, folder: str, epoch: int, state: Mapping[str, Any]) -> None:
     _check(state, "state")
     buffer = io.BytesIO()
-    torch.save(state, buffer)
+    torch.save({"format": FORMAT, "state": state}, buffer)
     earlier = [name for known, name in _saved(store, folder) if known < epoch]
     name = f"epoch-{epoch:06d}.pt"
     store.commit(folder, {name: buffer.getvalue()}, keep=earlier[: KEPT - 1], tidy=True)
@@ -67,16 +68,21 @@ def _load(store: Store, folder: str) -> tuple[int, dict[str, Any]] | None:
     saved = _saved(store, folder)
     for epoch, name in saved:
         try:
-            content = io.BytesIO(store.read(folder, name))
-            state: dict[str, Any] = torch.load(content, weights_only=True, map_location="cpu")
-        except (DamagedError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
+            return epoch, _read(store, folder, name)
+        except (DamagedError, NotCommittedError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
             reason = " ".join(str(error).split())
             log.warning("%s/%s/%s is passed over: %s", store.place, folder, name, reason)
-        else:
-            return epoch, state
     if saved:
         log.warning("%s/%s holds no checkpoint that can be read: the run starts anew", store.place, folder)
     return None
+
+
+def _read(store: Store, folder: str, name: str) -> dict[str, Any]:
+    content = torch.load(io.BytesIO(store.read(folder, name)), weights_only=True, map_location="cpu")
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise pickle.UnpicklingError("it is of another version of hkrun")
+    state: dict[str, Any] = content["state"]
+    return state
 
 
 def _saved(store: Store, folder: str) -> list[tuple[int, str]]:

@@ -14,6 +14,7 @@ import pytest
 import torch
 from torch import nn
 
+from hkrun import checkpoints
 from hkrun.checkpoints import (
     load_checkpoint,
     load_teacher_checkpoint,
@@ -171,7 +172,7 @@ def test_what_could_not_be_loaded_is_refused_when_saved(
 def test_a_committed_file_that_holds_code_is_not_run(store: Store, caplog: pytest.LogCaptureFixture) -> None:
     save(store, 1)
     buffer = io.BytesIO()
-    torch.save({"epoch": 2, "weights": Code()}, buffer)
+    torch.save({"format": checkpoints.FORMAT, "state": {"epoch": 2, "weights": Code()}}, buffer)
     store.commit(FOLDER, {"epoch-000002.pt": buffer.getvalue()}, keep=["epoch-000001.pt"])
     assert loaded_epoch(store) == 1
     assert "epoch-000002.pt is passed over" in caplog.text
@@ -362,3 +363,14 @@ def test_saving_an_epoch_anew_beside_a_good_one_is_safe_at_every_step(
         assert loaded_epoch(store) == 2
         break
     assert step > 2
+
+
+def test_a_checkpoint_of_another_format_is_passed_over(
+    store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    save(store, 1)
+    monkeypatch.setattr(checkpoints, "FORMAT", checkpoints.FORMAT + 1)
+    assert loaded_epoch(store) is None
+    assert "epoch-000001.pt is passed over: it is of another version of hkrun" in caplog.text
+    save(store, 2)
+    assert loaded_epoch(store) == 2

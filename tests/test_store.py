@@ -917,3 +917,28 @@ def test_a_diverged_teacher_is_on_record_and_no_teacher(store: Store) -> None:
     store.put_diverged_teacher(diverged, curves=None)
     assert store.teacher(TEACHER) == make_teacher_record()
     assert store.diverged_teacher(TEACHER) is None
+
+
+def test_a_folder_that_one_deletes_and_another_writes_fails_neither(local: Store) -> None:
+    folder, failures = f"{FOLDER}/checkpoints", []
+
+    def repeat(action: Callable[[], object]) -> None:
+        try:
+            for _ in range(60):
+                action()
+        except StoreError as error:
+            failures.append(error)
+
+    def write() -> None:
+        local.commit(folder, {"epoch-1.pt": b"state"}, tidy=True)
+
+    threads = [
+        threading.Thread(target=repeat, args=(action,)) for action in (write, lambda: local.delete(folder))
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    write()
+    assert local.read(folder, "epoch-1.pt") == b"state"

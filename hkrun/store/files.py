@@ -115,9 +115,11 @@ class LocalFiles:
                 (place / name).unlink(missing_ok=True)
 
     def remove_folder(self, folder: str) -> None:
-        """See `Files`."""
-        with explained("remove", self._root / folder), contextlib.suppress(FileNotFoundError):
-            shutil.rmtree(self._root / folder)
+        """See `Files`. Waits for whoever writes there."""
+        place = self._root / folder
+        if place.is_dir():
+            with self.exclusive(folder), explained("remove", place):
+                shutil.rmtree(place)
 
     @contextlib.contextmanager
     def exclusive(self, folder: str) -> Iterator[None]:
