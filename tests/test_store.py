@@ -919,26 +919,16 @@ def test_a_diverged_teacher_is_on_record_and_no_teacher(store: Store) -> None:
     assert store.diverged_teacher(TEACHER) is None
 
 
-def test_a_folder_that_one_deletes_and_another_writes_fails_neither(local: Store) -> None:
-    folder, failures = f"{FOLDER}/checkpoints", []
-
-    def repeat(action: Callable[[], object]) -> None:
-        try:
-            for _ in range(60):
-                action()
-        except StoreError as error:
-            failures.append(error)
-
-    def write() -> None:
-        local.commit(folder, {"epoch-1.pt": b"state"}, tidy=True)
-
-    threads = [
-        threading.Thread(target=repeat, args=(action,)) for action in (write, lambda: local.delete(folder))
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert failures == []
-    write()
-    assert local.read(folder, "epoch-1.pt") == b"state"
+def test_a_folder_is_not_deleted_under_a_writer(local: Store) -> None:
+    folder = f"{FOLDER}/checkpoints"
+    local.commit(folder, {"epoch-1.pt": b"state"})
+    deleting = threading.Thread(target=local.delete, args=(folder,))
+    with LocalFiles(Path(str(local.local_path))).exclusive(folder):
+        deleting.start()
+        deleting.join(0.5)
+        assert deleting.is_alive()
+        assert Path(str(local.local_path), folder, "epoch-1.pt").exists()
+    deleting.join()
+    assert not Path(str(local.local_path), folder).exists()
+    local.commit(folder, {"epoch-2.pt": b"state"})  # as one that saves on after another has finished
+    assert local.read(folder, "epoch-2.pt") == b"state"
