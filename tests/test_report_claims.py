@@ -7,7 +7,7 @@ import scipy.stats
 from report_example import EPOCHS, TEST_IMAGES, fill, make_cell, make_sweep, put_levels, put_run, put_teacher
 
 from hkrun import stats
-from hkrun.report import load_published, render_report, summarise, summary_document
+from hkrun.report import load_published, render_report, summarise, summary_document, wording
 from hkrun.spaces import NamedCell
 from hkrun.store import open_store
 
@@ -331,3 +331,28 @@ def test_every_claim_names_rows_of_its_table_and_known_keys():
     for table in published.tables.values():
         assert table.reference in {row.name for row in table.rows}
     assert math.inf not in next(claim for claim in published.claims if claim.id == "mu-one").between
+
+
+# --- what a reader is told first ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("num_seeds", "warned"), [(3, True), (6, True), (7, False)])
+def test_too_few_seeds_for_any_significance_are_warned_of(store, num_seeds, warned):
+    # Two comparisons: 2 / 2^n must be at most 0.05 / 2, so seven seeds are needed.
+    sweep = make_rows("a", "b", "c", num_seeds=num_seeds, reference="a")
+    put_wrong(store, sweep, {"a": 60, "b": 40, "c": 30})
+    summary = summarise(sweep, store)
+    found = [warning for warning in summary.warnings if "needs 7 seeds" in warning]
+    assert bool(found) == warned
+    assert any(comparison.significant for comparison in summary.comparisons) != warned
+
+
+def test_the_verdicts_are_counted_among_the_findings(store):
+    sweep = make_rows("L_b + L_is", "L_b + L_adv", num_seeds=6, published=("table4",))
+    put_wrong(store, sweep, {"L_b + L_is": 30, "L_b + L_adv": 60})
+    text = render_report(summarise(sweep, store))["report.md"].decode()
+    assert "- Of 1 claim of the paper that this sweep can judge on digits: 1 reproduced." in text
+
+
+def test_a_difference_that_rounds_to_nothing_has_no_minus():
+    assert wording.plus_minus(-0.001, (-0.1, 0.1), signed=True) == "+0.00 \N{PLUS-MINUS SIGN} 0.10"

@@ -12,6 +12,7 @@ tables.py         a table as rows of text; result_tables.py, paper_tables.py, ru
 drawing.py        the figures
 documents.py      the files, from the templates; latex.py escapes
 json_document.py  the document for scripts
+renewal.py        the files again, only where they would say something else
 terminal.py       the table in the terminal
 """
 

@@ -71,7 +71,7 @@ def effect_entry(comparison: Comparison) -> Entry:
     effect = comparison.effect
     if effect is None:
         return Entry(text=NONE)
-    text = f"{effect.d_z:+.2f} [{effect.ci95[0]:+.2f}, {effect.ci95[1]:+.2f}]"
+    text = f"{effect.d_z:+z.2f} [{effect.ci95[0]:+z.2f}, {effect.ci95[1]:+z.2f}]"
     return Entry(text=text.replace("-", MINUS), value=effect.d_z, ends=effect.ci95)
 
 

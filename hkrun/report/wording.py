@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
+from hkrun import stats
 from hkrun.config import teacher_id
 from hkrun.report.summary import CellSummary, Comparison, Summary, Teacher
 
@@ -43,7 +44,7 @@ def equals(p: float) -> str:
 
 def plus_minus(mean: float, ends: tuple[float, float] | None, *, signed: bool = False) -> str:
     """A mean with the half-width of its interval, in percentage points."""
-    number = f"{mean:+.2f}" if signed else f"{mean:.2f}"
+    number = f"{mean:+z.2f}" if signed else f"{mean:.2f}"
     return number if ends is None else f"{number} ± {(ends[1] - ends[0]) / 2:.2f}"
 
 
@@ -121,7 +122,21 @@ def write_warnings(summary: Summary) -> Iterator[str]:
             f"The cells were distilled from {len(summary.teachers)} teachers of different configurations: "
             "the differences between cells hold the teachers' too."
         )
+    yield from _warn_of_seeds(summary)
     yield from _warn_of_stability(summary)
+
+
+def _warn_of_seeds(summary: Summary) -> Iterator[str]:
+    """Says where no difference could be significant, however large."""
+    compared = _take_once(summary.comparisons, summary)
+    most = max((comparison.n for comparison in compared), default=0)
+    needed = stats.smallest_runs(stats.LEVEL / len(compared)) if compared else 0
+    if 0 < most < needed:
+        yield (
+            f"With {count(most, 'seed')} no difference in error can be significant, however large, after "
+            f"Holm's correction over {count(len(compared), 'comparison')}: a permutation test needs {needed} "
+            "seeds."
+        )
 
 
 def _warn_of_runs(cell: CellSummary, num_seeds: int) -> Iterator[str]:
@@ -230,10 +245,39 @@ def write_findings(summary: Summary) -> Iterator[str]:
     if not any(cell.seeds for cell in summary.cells):
         yield "No run has finished yet."
         return
-    yield from _conclude(summary.comparisons, "test error", ("a lower test error", "a higher test error"))
     yield from _conclude(
-        summary.stability_comparisons, "stability", ("a steadier convergence", "a less steady convergence")
+        _take_once(summary.comparisons, summary), "test error", ("a lower test error", "a higher test error")
     )
+    yield from _conclude(
+        _take_once(summary.stability_comparisons, summary),
+        "stability",
+        ("a steadier convergence", "a less steady convergence"),
+    )
+    yield from _count_verdicts(summary)
+
+
+def _take_once(comparisons: Iterable[Comparison], summary: Summary) -> list[Comparison]:
+    """Each configuration's comparison once, though several names may stand for it."""
+    ids = {cell.name: cell.cell_id for cell in summary.cells}
+    first: dict[str, Comparison] = {}
+    for comparison in comparisons:
+        first.setdefault(ids[comparison.cell], comparison)
+    return list(first.values())
+
+
+def _count_verdicts(summary: Summary) -> Iterator[str]:
+    """How the paper's claims fare, in one sentence."""
+    outcomes = [verdict.outcome for verdict in summary.verdicts if verdict.comparisons]
+    if outcomes:
+        parts = [
+            f"{outcomes.count(outcome)} {outcome}"
+            for outcome in ("reproduced", "contradicted", "undecided")
+            if outcome in outcomes
+        ]
+        yield (
+            f"Of {count(len(outcomes), 'claim')} of the paper that this sweep can judge on "
+            f"{summary.sweep.dataset}: {', '.join(parts)}."
+        )
 
 
 def _conclude(comparisons: Sequence[Comparison], subject: str, directions: tuple[str, str]) -> Iterator[str]:

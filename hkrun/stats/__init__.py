@@ -18,7 +18,7 @@ from hkrun.stats.errors import (
     paired_difference,
     summarise_errors,
 )
-from hkrun.stats.permutations import PERMUTATIONS, Floats, holm
+from hkrun.stats.permutations import PERMUTATIONS, Floats, holm, smallest_runs
 from hkrun.stats.power import (
     MOST_PAIRS,
     POWER,
@@ -62,6 +62,7 @@ __all__ = [
     "pairs_for_equivalence",
     "ranking_obstacle",
     "runs_for_stability",
+    "smallest_runs",
     "stability",
     "stability_power",
     "summarise_errors",
