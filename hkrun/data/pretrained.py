@@ -1,5 +1,7 @@
 """torchvision's pretrained weights: what `teacher.file = "torchvision"` means."""
 
+import contextlib
+import sys
 from http.client import HTTPException
 from pathlib import Path
 from urllib.error import HTTPError
@@ -30,7 +32,8 @@ def fetch_weights(network: str) -> dict[str, Tensor]:
     url, folder = f"{_SERVER}/{file}", Path(torch.hub.get_dir()) / "checkpoints"
     wanted = f"put {file} from {url} into {folder}, or name a file of your own with teacher.file=PATH"
     try:
-        with patient_sockets(), quiet_unless_terminal():
+        # torch.hub announces a download on stdout, which belongs to results.
+        with patient_sockets(), quiet_unless_terminal(), contextlib.redirect_stdout(sys.stderr):
             state: dict[str, Tensor] = torch.hub.load_state_dict_from_url(
                 url, map_location="cpu", check_hash=True, weights_only=True
             )

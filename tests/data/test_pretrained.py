@@ -33,9 +33,10 @@ def offer(server: Path, monkeypatch: pytest.MonkeyPatch, *, digest: str | None =
     return name
 
 
-def test_weights_are_fetched_once(server, monkeypatch):
+def test_weights_are_fetched_once(server, monkeypatch, capsys):
     name = offer(server, monkeypatch)
     assert torch.equal(fetch_weights("resnet-152")["weight"], torch.arange(3.0))
+    assert capsys.readouterr() == ("", "")
     (server / name).unlink()
     assert torch.equal(fetch_weights("resnet-152")["weight"], torch.arange(3.0))
 
