@@ -157,9 +157,7 @@ def digest_epoch(data_dir, context):
     from hkrun.training import StreamedTrainingSet
 
     dataset = load_dataset("imagenet", data_dir=data_dir)
-    images = StreamedTrainingSet(
-        dataset, size=16, flip=True, dtype=torch.float32, device=torch.device("cpu")
-    )
+    images = StreamedTrainingSet(dataset, size=16, flip=True, dtype=torch.float32, device=torch.device("cpu"))
     digest = hashlib.sha256()
     for batch in images.batches(
         3, 1, batch_size=20, order=Purpose.ORDER, augmentation=Purpose.AUGMENTATION, context=context
