@@ -391,9 +391,8 @@ def _describe_left_out(sweep: Sweep, store: Store, workers: int) -> str:
     num_stopped = plan.num_to_run - leave_out_stopped(plan, store).num_to_run
     if not plan.num_to_run:
         return ""
-    return (
-        f"{plan.num_to_run} runs were left out, {num_stopped} of them stopped early; no statistics hold them."
-    )
+    counts = f"Runs left out: {plan.num_to_run}, of which {num_stopped} were stopped early"
+    return f"{counts}; they are in no statistics."
 
 
 def _absolute(data_dir: Path | str | None) -> str | None:
