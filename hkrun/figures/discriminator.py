@@ -66,6 +66,7 @@ def draw_health(cells: Sequence[CellHealth]) -> Figure:
 def _plot_health(axes: Axes, cell: CellHealth, names: Sequence[str]) -> None:
     if names[0] in (ACCURACY, TEACHER):
         axes.set_ylim(-0.03, 1.03)
+    if names[0] == ACCURACY:
         axes.axhline(0.5, color=MUTED, linewidth=0.7, linestyle=(0, (1, 2)))
     for index, name in enumerate(names):
         runs = cell.curves.get(name)
