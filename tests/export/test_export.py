@@ -248,6 +248,34 @@ def test_a_network_that_answers_nothing_is_not_written(store, runs, quick, tmp_p
         export_run(store, runs["hksanc"], data_dir=None, output=tmp_path / "out")
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("share", "accepted"), [(0.005, True), (0.05, False), (1.0, False)])
+def test_signs_may_round_differently_in_a_few_images(
+    share, accepted, store, runs, exported, tmp_path, monkeypatch
+):
+    module = hkrun.export.exporting
+    graph = Path(exported["xnor"].files["onnx"]).read_bytes()
+    monkeypatch.setattr(module, "to_onnx", lambda *_, **__: graph)
+    run = module.run_session
+    seen = [0]
+
+    def run_with_other_classes(session, images):
+        logits = run(session, images)
+        changed = np.arange(seen[0], seen[0] + len(images)) % 1107 < share * 1107
+        seen[0] += len(images)
+        logits[changed] *= -1
+        return logits
+
+    monkeypatch.setattr(module, "run_session", run_with_other_classes)
+    if accepted:
+        check = export_run(store, runs["xnor"], data_dir=None, output=tmp_path).check
+        assert check.onnx_changed == 6
+        assert check.onnx_difference > 0.01
+        return
+    with pytest.raises(HkrunError, match="names another class than the network"):
+        export_run(store, runs["xnor"], data_dir=None, output=tmp_path)
+
+
 def test_images_that_are_not_the_runs_are_refused(store, runs, tmp_path, monkeypatch):
     form = {**store.cell(runs["hksanc"].cell_id), "dataset_sha256": "0" * 64}
     monkeypatch.setattr(type(store), "cell", lambda *_: form)
