@@ -184,8 +184,7 @@ def _draw_health(summary: Summary) -> dict[str, Figure]:
             "discriminator",
             "The discriminator D over training: mean over seeds, band from the smallest to the largest of "
             "any seed. A share of 0.5 (dotted) means that it cannot tell teacher from student, 1 that it is "
-            "never wrong. Where it cannot tell, it says (1 + mu) / (2 + mu) to both, but for the norms of L_reg."
-            + rest,
+            "never wrong. At balance it says (1 + mu) / (2 + mu) to both, but for the norms of L_reg." + rest,
             figures.draw_health(cells),
         )
     }
