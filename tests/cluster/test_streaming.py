@@ -55,6 +55,7 @@ def test_ray_data_gives_what_threads_give_in_the_same_order(connected, packed):
     assert list(carry_with_ray_data(read, [])) == []
 
 
+@pytest.mark.slow
 def test_a_shard_that_cannot_be_read_is_an_error_of_the_data(connected, packed):
     dataset = load_dataset("imagenet", data_dir=packed)
     (packed / "imagenet/train-00001.parquet").unlink()
