@@ -1,0 +1,84 @@
+"""What is checked before a sweep writes or starts anything: its data, its own parts, its teachers' files."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hkrun.config import Cell, teacher_id
+from hkrun.errors import InputError
+from hkrun.parts import check_source, is_own
+from hkrun.spaces import Sweep, with_content
+
+if TYPE_CHECKING:
+    from hkrun.data import Dataset, StreamedDataset
+
+
+def check_data(sweep: Sweep, *, data_dir: Path | str | None, workers: int) -> None:
+    """Finds or fetches a sweep's data set, before anything is written and many processes ask for it at once.
+
+    Networks of the user's own are tried on it, and files of teachers' weights loaded.
+
+    Raises:
+        DataError: It is missing or damaged.
+        InputError: A batch is larger than it, or has no image for some worker; an own network does not do
+            what it must; a `teacher.file` does not fit its network.
+    """
+    from hkrun.data import load_dataset
+
+    dataset = load_dataset(sweep.dataset, data_dir=data_dir)
+    cells = [named.cell for named in sweep.cells]
+    _try_own_networks(cells, dataset)
+    _try_teacher_files(cells, dataset)
+    num_images = len(dataset.train)
+    sizes = {("student.batch_size", cell.student.batch_size) for cell in cells}
+    sizes |= {("teacher.batch_size", cell.teacher.batch_size) for cell in cells if cell.uses_teacher}
+    problems = [
+        f"{key}: {size} does not fit: allowed are {workers} (one image per worker) "
+        f"to {num_images} (the training images of {sweep.dataset})"
+        for key, size in sorted(sizes)
+        if not workers <= size <= num_images
+    ]
+    if problems:
+        raise InputError("\n".join(problems))
+
+
+def fix_content(sweep: Sweep, data_dir: Path | str | None) -> Sweep:
+    """Makes the content of a data set that has no published sum part of every cell."""
+    if sweep.dataset not in ("folder", "imagenet") or sweep.recipe.cell.dataset_sha256:
+        return sweep
+    from hkrun.data import fingerprint
+
+    return with_content(sweep, fingerprint(sweep.dataset, data_dir))
+
+
+def _try_own_networks(cells: Sequence[Cell], dataset: "Dataset | StreamedDataset") -> None:
+    """Builds every network of the user's own and runs it, before anything trains.
+
+    Raises:
+        InputError: One of them does not do what it must, or its source is another one by now.
+    """
+    for name, sha256 in sorted({part for cell in cells for part in cell.own_parts.items()}):
+        check_source(name, sha256)
+    networks = {(cell.student.network, cell.augment.size) for cell in cells}
+    networks |= {(cell.teacher.network, cell.augment.size) for cell in cells if cell.uses_teacher}
+    for name, side in sorted(networks):
+        if is_own(name):
+            from hkrun.models.own import try_own
+
+            try_own(name, num_classes=dataset.num_classes, image_shape=dataset.image_shape(side))
+
+
+def _try_teacher_files(cells: Sequence[Cell], dataset: "Dataset | StreamedDataset") -> None:
+    """Loads every `teacher.file`, before anything starts.
+
+    Raises:
+        InputError: It holds no weights of its network.
+    """
+    with_file = {teacher_id(cell): cell for cell in cells if cell.uses_teacher and cell.teacher.file}
+    for cell in with_file.values():
+        import torch
+
+        from hkrun.teacher import start_teacher
+        from hkrun.training import Alone
+
+        start_teacher(cell, dataset, context=Alone(), device=torch.device("cpu"))

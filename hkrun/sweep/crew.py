@@ -1,0 +1,243 @@
+"""Who sends a sweep's tasks to the cluster, and tells the observer and MLflow what becomes of them."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from hkrun.config import Cell, teacher_id
+from hkrun.errors import TrainingError
+from hkrun.plan import Plan, StoppedRun, save_stopped
+from hkrun.store import Store
+from hkrun.sweep.machine import THREADS, find_device, log_folder_of
+
+if TYPE_CHECKING:
+    from hkrun.cluster import TaskResult
+    from hkrun.tracking import Mirror
+    from hkrun.trial import Task
+
+
+class Observer(Protocol):
+    """Who watches a sweep; called in the driver, one call at a time."""
+
+    def plan_made(self, plan: Plan, *, slots: int) -> None:
+        """What will run, and how many tasks at a time."""
+
+    def entered(self, stage: str) -> None:
+        """What happens from now on, in words."""
+
+    def started(self, task: "Task") -> None:
+        """A task has got its process."""
+
+    def progressed(self, task: "Task", progress: Mapping[str, object]) -> None:
+        """A task is this far: seed, epoch, epochs, error_pct."""
+
+    def ended(self, task: "Task", outcomes: Sequence[Mapping[str, object]]) -> None:
+        """A task is over; its outcomes are those of `hkrun.trial.run_task`."""
+
+    def failed(self, task: "Task", message: str) -> None:
+        """A task has no outcome, and why."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shortcuts:
+    """Ways to make fewer runs than a search space with axes has. The others can be made later.
+
+    Attributes:
+        search: Whether Optuna chooses the runs, instead of all.
+        budget: With `search`: how many runs there are to be on the axes; None for one per point.
+        stop_early: Whether ASHA ends runs that fall behind.
+    """
+
+    search: bool = False
+    budget: int | None = None
+    stop_early: bool = False
+
+
+class Crew:
+    """Sends tasks to the cluster, and tells observer and mirror what becomes of them."""
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        data_dir: Path | str | None,
+        workers: int,
+        fail_fast: bool,
+        observer: Observer,
+    ) -> None:
+        self._store, self._data_dir, self._workers = store, data_dir, workers
+        self._fail_fast, self._observer = fail_fast, observer
+        self._log_folder = log_folder_of(store)
+
+    def train(self, plan: Plan, mirror: "Mirror", shortcuts: Shortcuts) -> list[str]:
+        """Trains a plan's runs, each once its teacher is trained; those that use none need not wait.
+
+        Runs that a shortcut ends early are marked in the store.
+
+        Returns:
+            What has no outcome and why, a line each.
+
+        Raises:
+            TrainingError: Every run needs a teacher that could not be trained.
+        """
+        plan, known = _leave_out_diverged(plan, self._store)
+        if not plan.packs or (known and self._fail_fast):
+            raise TrainingError("\n".join(known))
+        teachers = [self._task(teacher.cell, teacher.teacher_id, ()) for teacher in plan.teachers]
+        runs = [self._task(pack.cell, pack.cell_id, pack.seeds) for pack in plan.packs]
+        places = {task.cell_id: index for index, task in enumerate(teachers)}
+        needs = {
+            index: places[teacher_id(task.cell)]
+            for index, task in enumerate(runs, start=len(teachers))
+            if task.cell.uses_teacher and teacher_id(task.cell) in places
+        }
+        options: dict[str, Any] = {}
+        if shortcuts.search:
+            from hkrun.cluster import make_search
+
+            options["search"] = make_search(plan, first_run=len(teachers), budget=shortcuts.budget)
+        if shortcuts.stop_early:
+            from hkrun.cluster import EarlyStopping
+
+            compared = frozenset(range(len(teachers), len(teachers) + len(runs)))
+            epochs = max(sum(task.cell.stage_epochs) for task in runs)
+            options["early_stopping"] = EarlyStopping(compared, epochs=epochs)
+        results, problems = self._run([*teachers, *runs], mirror=mirror, needs=needs, **options)
+        self._mark_stopped(plan, runs, results[len(teachers) :])
+        if problems and not any(result.begun for result in results[len(teachers) :]):
+            raise TrainingError("\n".join([*known, *problems]))
+        return [*known, *problems]
+
+    def _mark_stopped(self, plan: Plan, runs: "Sequence[Task]", results: "Sequence[TaskResult]") -> None:
+        stopped = [
+            StoppedRun(
+                cell_id=task.cell_id,
+                seed=task.seeds[0],
+                epoch=int(str(outcome["epochs"])),
+                error_pct=outcome["error_last_pct"],  # type: ignore[arg-type]
+            )
+            for task, result in zip(runs, results, strict=True)
+            for outcome in result.outcomes or ()
+            if outcome["status"] == "stopped"
+        ]
+        if stopped:
+            save_stopped(self._store, plan.sweep, stopped)
+
+    def train_teacher(self, identity: str, cell: Cell) -> None:
+        """Trains one teacher.
+
+        Raises:
+            TrainingError: It failed or diverged.
+        """
+        if known := describe_divergence(self._store, identity):
+            raise TrainingError(known)
+        _, problems = self._run([self._task(cell, identity, ())], mirror=None, needs={})
+        if problems:
+            raise TrainingError("\n".join(problems))
+
+    def _task(self, cell: Cell, identity: str, seeds: tuple[int, ...]) -> "Task":
+        from hkrun.trial import Task
+
+        return Task(
+            cell=cell,
+            cell_id=identity,
+            seeds=seeds,
+            store=self._store.uri,
+            data_dir=_absolute(self._data_dir),
+            threads=THREADS,
+            device=find_device(),
+            world_size=self._workers,
+        )
+
+    def _run(
+        self, tasks: "Sequence[Task]", *, mirror: "Mirror | None", needs: Mapping[int, int], **options: Any
+    ) -> "tuple[list[TaskResult], list[str]]":
+        from hkrun.cluster import run_tasks
+
+        watch = _Watch(tasks, self._observer, mirror, self._store)
+        results = run_tasks(
+            tasks,
+            workers=self._workers,
+            observer=watch,
+            fail_fast=self._fail_fast,
+            log_folder=self._log_folder,
+            needs=needs,
+            **options,
+        )
+        return results, watch.problems
+
+
+class _Watch:
+    """Translates task numbers for the sweep's observer, and passes finished runs on to MLflow."""
+
+    def __init__(
+        self, tasks: "Sequence[Task]", observer: Observer, mirror: "Mirror | None", store: Store
+    ) -> None:
+        self._tasks, self._observer, self._mirror, self._store = tasks, observer, mirror, store
+        self._teachers_left = sum(not task.seeds for task in tasks)
+        self.problems: list[str] = []
+        self._enter_stage()
+
+    def started(self, index: int) -> None:
+        self._observer.started(self._tasks[index])
+
+    def progress(self, index: int, progress: Mapping[str, object]) -> None:
+        self._observer.progressed(self._tasks[index], progress)
+
+    def done(self, index: int, outcomes: Sequence[Mapping[str, object]]) -> None:
+        task = self._tasks[index]
+        if not task.seeds:
+            if divergence := describe_divergence(self._store, task.cell_id):
+                self.problems.append(divergence)
+        elif self._mirror is not None:
+            for outcome in outcomes:
+                if outcome["status"] != "stopped":  # which has no record
+                    self._mirror.run_done(task.cell_id, int(str(outcome["seed"])))
+        self._observer.ended(task, outcomes)
+        self._teacher_over(task)
+
+    def failed(self, index: int, message: str) -> None:
+        task = self._tasks[index]
+        self.problems.append(f"{task.name}: {message}")
+        self._observer.failed(task, message)
+        self._teacher_over(task)
+
+    def _teacher_over(self, task: "Task") -> None:
+        if not task.seeds:
+            self._teachers_left -= 1
+            if not self._teachers_left:
+                self._enter_stage()
+
+    def _enter_stage(self) -> None:
+        what = {0: "Training", 1: "Training the teacher"}.get(self._teachers_left, "Training the teachers")
+        self._observer.entered(what)
+
+
+def _absolute(data_dir: Path | str | None) -> str | None:
+    """The place of the data as every process names it: an absolute path, or a URI."""
+    return str(data_dir.absolute()) if isinstance(data_dir, Path) else data_dir
+
+
+def _leave_out_diverged(plan: Plan, store: Store) -> tuple[Plan, list[str]]:
+    """The plan without teachers that are known to diverge and what needs them; a line for each of those."""
+    told = {
+        teacher.teacher_id: line
+        for teacher in plan.teachers
+        if (line := describe_divergence(store, teacher.teacher_id))
+    }
+    teachers = [teacher for teacher in plan.teachers if teacher.teacher_id not in told]
+    packs = [pack for pack in plan.packs if not (pack.cell.uses_teacher and teacher_id(pack.cell) in told)]
+    return dataclasses.replace(plan, teachers=tuple(teachers), packs=tuple(packs)), list(told.values())
+
+
+def describe_divergence(store: Store, identity: str) -> str:
+    """What is known of a teacher that diverged, and what to do about it; empty where none did."""
+    teacher = store.diverged_teacher(identity)
+    if teacher is None:
+        return ""
+    return (
+        f"teacher {identity} diverged ({teacher.message}), so no run can learn from it; "
+        "try a lower teacher.learning_rate or more teacher.warmup_epochs"
+    )

@@ -1,0 +1,199 @@
+"""A sweep from its plan to its report."""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hkrun.config import teacher_id
+from hkrun.errors import EXIT_DONE, EXIT_RUNS_FAILED
+from hkrun.plan import Plan, leave_out_stopped, make_plan, save_plan
+from hkrun.report import Summary, summarise
+from hkrun.report.renewal import renew_report
+from hkrun.spaces import Sweep
+from hkrun.store import Store, TeacherRecord
+from hkrun.sweep.checks import check_data, fix_content
+from hkrun.sweep.crew import Crew, Observer, Shortcuts
+from hkrun.sweep.machine import find_slots, log_folder_of
+
+if TYPE_CHECKING:
+    from hkrun.tracking import Links
+
+logger = logging.getLogger("hkrun")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What a sweep came to.
+
+    Attributes:
+        summary: The results.
+        plan: What had to run at the beginning.
+        report: Where each file of the report is, by name.
+        links: Where MLflow shows it; None where MLflow could not be brought up to date.
+        problems: Tasks that have no outcome, a line each.
+        log_folder: Where Ray's and the tasks' output is.
+        left_out: What the shortcuts left out, in a sentence; empty without shortcuts.
+        exit_code: 0, or 5 where runs failed or diverged.
+    """
+
+    summary: Summary
+    plan: Plan
+    report: Mapping[str, str]
+    links: "Links | None"
+    problems: tuple[str, ...]
+    log_folder: Path
+    left_out: str
+    exit_code: int
+
+
+def plan_sweep(sweep: Sweep, store: Store | None, *, data_dir: Path | str | None, workers: int) -> Plan:
+    """Plans a sweep on this machine, or on the cluster that RAY_ADDRESS names. Nothing is written.
+
+    Raises:
+        ResourceError: Not one run fits.
+        DataError: The content of a `folder` data set cannot be read.
+        StoreError: The store cannot be read.
+    """
+    sweep = fix_content(sweep, data_dir)
+    plan = make_plan(sweep, store, workers=workers)
+    if not plan.packs:
+        return plan  # and no need to wait for PyTorch and Ray, who know the machine
+    return make_plan(sweep, store, workers=workers, slots=find_slots(workers, log_folder_of(store)))
+
+
+def run_sweep(
+    sweep: Sweep,
+    store: Store,
+    *,
+    data_dir: Path | str | None,
+    workers: int,
+    fail_fast: bool,
+    observer: Observer,
+    shortcuts: Shortcuts | None = None,
+) -> Outcome:
+    """Runs what a sweep lacks, mirrors it to MLflow and writes the report. What is up to date is left alone.
+
+    Args:
+        sweep: What is wanted.
+        store: Where records go; what it has is not run again.
+        data_dir: Where data sets lie that are not embedded.
+        workers: Processes that train one run together.
+        fail_fast: Whether the first failed run stops the others.
+        observer: Who is told how it goes.
+        shortcuts: How to make fewer runs, if so.
+
+    Raises:
+        ResourceError: Not one run fits. Nothing was started or written, as with the next two.
+        DataError: The data set is missing or damaged.
+        InputError: A batch is larger than the data set, or smaller than the number of workers; or
+            MLFLOW_TRACKING_URI cannot be used.
+        StoreError: The store cannot be used, or another driver runs this sweep.
+        TrainingError: No teacher could be trained.
+        Interrupted: The user stopped it.
+    """
+    from hkrun.tracking import Mirror
+
+    sweep = fix_content(sweep, data_dir)
+    log_folder = log_folder_of(store)
+    mirror = Mirror(sweep, store, warn=logger.warning, world_size=workers)
+    slots = 1
+    if make_plan(sweep, store, workers=workers).packs:
+        slots = find_slots(workers, log_folder)
+        check_data(sweep, data_dir=data_dir, workers=workers)
+    with store.hold(store.sweep_folder(sweep.name, sweep.dataset)):
+        plan = make_plan(sweep, store, workers=workers, slots=slots)
+        if shortcuts is not None and shortcuts.stop_early:
+            plan = leave_out_stopped(plan, store)
+        if plan.packs:
+            observer.plan_made(plan, slots=slots)
+        save_plan(store, sweep, workers=workers)
+        crew = Crew(store, data_dir=data_dir, workers=workers, fail_fast=fail_fast, observer=observer)
+        problems = crew.train(plan, mirror, shortcuts or Shortcuts()) if plan.packs else []
+        observer.entered("Writing the report")
+        summary = summarise(sweep, store, world_size=workers)
+        report = renew_report(summary, store)
+        observer.entered("Bringing MLflow up to date")
+        links = mirror.finish(summaries=_summary_metrics(summary), files=_report_files(store, sweep, report))
+    unwell = problems or any(cell.failed or cell.diverged for cell in summary.cells)
+    return Outcome(
+        summary=summary,
+        plan=plan,
+        report=report,
+        links=links,
+        problems=tuple(problems),
+        log_folder=log_folder,
+        left_out=_describe_left_out(sweep, store, workers) if shortcuts is not None else "",
+        exit_code=EXIT_RUNS_FAILED if unwell else EXIT_DONE,
+    )
+
+
+def train_teacher(
+    sweep: Sweep, store: Store, *, data_dir: Path | str | None, workers: int, observer: Observer
+) -> TeacherRecord:
+    """Trains the teacher of a sweep's first cell, unless the store has it.
+
+    Raises:
+        ResourceError: It does not fit.
+        DataError: The data set is missing or damaged.
+        InputError: A batch is larger than it, or has no image for some worker.
+        StoreError: The store cannot be used.
+        TrainingError: It failed or diverged.
+        Interrupted: The user stopped it.
+    """
+    cell = fix_content(sweep, data_dir).cells[0].cell
+    identity = teacher_id(cell)
+    if store.whole_teacher(identity) is None:
+        check_data(sweep, data_dir=data_dir, workers=workers)
+        crew = Crew(store, data_dir=data_dir, workers=workers, fail_fast=True, observer=observer)
+        crew.train_teacher(identity, cell)
+    record = store.teacher(identity)
+    assert record is not None, "a task that ended well leaves its record"
+    return record
+
+
+def mirror_sweep(sweep: Sweep, store: Store, *, workers: int) -> "Links":
+    """Brings MLflow up to date with a sweep, from the store alone; doing it again adds nothing.
+
+    Raises:
+        StoreError: MLflow or the store cannot be reached.
+    """
+    from hkrun.tracking import sync
+
+    summary = summarise(sweep, store, world_size=workers)
+    report = renew_report(summary, store)
+    return sync(
+        sweep,
+        store,
+        summaries=_summary_metrics(summary),
+        files=_report_files(store, sweep, report),
+        world_size=workers,
+    )
+
+
+def _describe_left_out(sweep: Sweep, store: Store, workers: int) -> str:
+    plan = make_plan(sweep, store, workers=workers)
+    num_stopped = plan.num_to_run - leave_out_stopped(plan, store).num_to_run
+    if not plan.num_to_run:
+        return ""
+    counts = f"Runs left out: {plan.num_to_run}, of which {num_stopped} were stopped early"
+    return f"{counts}; they are in no statistics."
+
+
+def _summary_metrics(summary: Summary) -> dict[str, dict[str, float | None]]:
+    """What MLflow shows of a cell on its parent run."""
+    return {
+        cell.cell_id: {
+            "error_last": cell.error_last.mean if cell.error_last else None,
+            "error_best": cell.error_best.mean if cell.error_best else None,
+            "stability": cell.stability.s if cell.stability else None,
+            "mean_range": cell.stability.mean_range if cell.stability else None,
+        }
+        for cell in summary.cells
+    }
+
+
+def _report_files(store: Store, sweep: Sweep, report: Mapping[str, str]) -> dict[str, bytes]:
+    folder = store.sweep_folder(sweep.name, sweep.dataset)
+    return {name: store.read(folder, name) for name in report}
