@@ -159,7 +159,9 @@ def test_a_sigterm_that_ray_took_for_itself_exits_with_75_too(folder, started, m
 
 def hkrun_process(statements, *arguments, **options):
     """A fresh process that runs statements, then hkrun."""
-    code = f"import sys\n{textwrap.dedent(statements)}\nfrom hkrun.cli.program import call\n"
+    # A shell that runs the tests in the background has them, and so this process, ignore SIGINT.
+    code = "import signal, sys\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    code += f"{textwrap.dedent(statements)}\nfrom hkrun.cli.program import call\n"
     code += f"sys.exit(call({list(arguments)!r}))"
     return subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True, **options)
 

@@ -40,8 +40,6 @@ def train_teacher_and_student(
             parameter *= 1 + nudge
     distill(
         run,
-        cell,
-        seed=0,
         teacher=freeze(teacher.network),
         context=context,
         on_epoch=lambda _: None,
