@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from hkrun.errors import InputError, StoreError
 from hkrun.methods import METHODS
 from hkrun.models import build_network
-from hkrun.models.packed import pack
+from hkrun.models.bits import pack
 from hkrun.models.quantized import quantize
 from hkrun.store import Store
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from hkrun.models.packed import PackedWeights, pack_weights
+from hkrun.models.bits import PackedWeights, pack_weights
 from hkrun.models.quantized import quantized_layers
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class _Logits(nn.Module):
 def to_onnx(backbone: nn.Module, image: Tensor, *, about: dict[str, str]) -> bytes:
     """A backbone as the content of an ONNX file that maps "images" [batch, C, H, W] to "logits".
 
-    Quantised weights are in it as bits, in the layout of `hkrun.models.packed`; the first nodes unpack them,
+    Quantised weights are in it as bits, in the layout of `hkrun.models.bits`; the first nodes unpack them,
     which a runtime does once, on loading. The backbone's quantised layers are used up.
 
     Args:

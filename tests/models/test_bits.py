@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from hkrun.models import build_network, initialise
-from hkrun.models.packed import PackedWeights, pack, pack_codes
+from hkrun.models.bits import PackedWeights, pack, pack_codes
 from hkrun.models.quantized import Codes, quantize
 
 SCHEMES = ["binary_connect", "ttq", "bwn", "xnor"]

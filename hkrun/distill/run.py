@@ -1,0 +1,180 @@
+"""The state of one student in training."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import nn
+
+from hkrun.config import Cell
+from hkrun.data.dataset import Dataset
+from hkrun.data.encoded import StreamedDataset
+from hkrun.methods import METHODS
+from hkrun.models import (
+    AttentionEstimator,
+    Discriminator,
+    DistilledNetwork,
+    build_network,
+    initialise,
+    synchronise,
+)
+from hkrun.models.quantized import quantize
+from hkrun.networks import parse_network
+from hkrun.objective import Objective
+from hkrun.seeding import Purpose, derive
+from hkrun.training import (
+    Context,
+    resolve_dtype,
+)
+
+Epoch = dict[str, float | None]
+
+
+@dataclass(kw_only=True)
+class Run:
+    """One student in training: everything that a checkpoint must hold.
+
+    Attributes:
+        cell: The configuration.
+        seed: What every random number of the run derives from.
+        student: Backbone, and the attention sub-network where squeezed knowledge is compared.
+        discriminator: None where the adversarial loss has no weight.
+        discriminator_optimizer: SGD over the discriminator.
+        objective: The terms of the current stage, with what they learn.
+        student_optimizer: SGD over the student and the objective; begun anew with each stage.
+        history: One row of figures per finished epoch, over all stages. Order and augmentation derive from
+            seed and epoch, so its length is all that they need.
+    """
+
+    cell: Cell
+    seed: int
+    student: DistilledNetwork
+    discriminator: Discriminator | None
+    discriminator_optimizer: torch.optim.SGD | None
+    objective: Objective
+    student_optimizer: torch.optim.SGD
+    history: list[Epoch] = field(default_factory=list)
+
+    @property
+    def epoch(self) -> int:
+        """How many epochs are finished."""
+        return len(self.history)
+
+    def state_dict(self) -> dict[str, object]:
+        """The state as tensors, numbers and containers, loadable with `weights_only`."""
+        states = [None if part is None else part.state_dict() for part in self._parts()]
+        return {"parts": states, "history": self.history}
+
+    def load_state_dict(self, state: Mapping[str, object]) -> None:
+        """Takes over a state that `state_dict` gave."""
+        self.history = list(state["history"])  # type: ignore[call-overload]
+        # After the last epoch of a stage the checkpoint still has that stage's objective and optimiser.
+        stage, _ = find_stage(self.cell, max(self.epoch - 1, 0))
+        for index in range(1, stage + 1):
+            enter_stage(self, index)
+        for part, part_state in zip(self._parts(), state["parts"], strict=True):  # type: ignore[call-overload]
+            if part is not None:
+                part.load_state_dict(part_state)
+
+    def _parts(self) -> tuple[nn.Module | torch.optim.SGD | None, ...]:
+        return (
+            self.student,
+            self.discriminator,
+            self.student_optimizer,
+            self.discriminator_optimizer,
+            self.objective,
+        )
+
+
+def find_stage(cell: Cell, epoch: int) -> tuple[int, int]:
+    """The stage, from 0, that an epoch, from 0 over all stages, belongs to; and its number within it."""
+    for stage, epochs in enumerate(cell.stage_epochs):
+        if epoch < epochs:
+            return stage, epoch
+        epoch -= epochs
+    raise ValueError("the run has fewer epochs")
+
+
+def start_run(
+    cell: Cell, dataset: Dataset | StreamedDataset, seed: int, *, context: Context, device: torch.device
+) -> Run:
+    """Builds the networks and optimisers of one run in their initial state.
+
+    Each network's weights come from a generator of its own: a cell without an attention sub-network or a
+    discriminator starts from the same student as one that has them.
+    """
+
+    def generator(purpose: Purpose) -> torch.Generator:
+        return torch.Generator().manual_seed(derive(seed, purpose))
+
+    backbone = build_network(
+        cell.student.network, num_classes=dataset.num_classes, in_channels=dataset.num_channels
+    )
+    initialise(backbone, generator(Purpose.STUDENT))
+    attention = None
+    if cell.knowledge_form == "squeezed":
+        # `project` makes the student's vectors as long as the teacher's; else the teacher's estimator adapts.
+        attention = AttentionEstimator(
+            backbone.widths,
+            descriptor_width=backbone.descriptor_width,
+            connection=cell.attention.connection,
+            pool=cell.attention.pool,
+            tap=cell.attention.tap,
+            squeeze_widths=cell.squeeze_widths,
+        )
+        initialise(attention, generator(Purpose.ATTENTION))
+    student = DistilledNetwork(backbone, attention).to(device, resolve_dtype(cell.precision))
+    if context.world_size > 1 and cell.sync_batchnorm:
+        synchronise(student)
+    discriminator = discriminator_optimizer = None
+    if cell.weight("adversarial") > 0:
+        discriminator = _build_discriminator(cell, dataset)
+        initialise(discriminator, generator(Purpose.DISCRIMINATOR))
+        discriminator.to(device, resolve_dtype(cell.precision))
+        discriminator_optimizer = _optimizer(cell, discriminator)
+    objective = Objective(cell, 0)
+    run = Run(
+        cell=cell,
+        seed=seed,
+        student=student,
+        discriminator=discriminator,
+        discriminator_optimizer=discriminator_optimizer,
+        objective=objective,
+        student_optimizer=_optimizer(cell, student, objective),
+    )
+    enter_stage(run, 0)
+    return run
+
+
+def enter_stage(run: Run, stage: int) -> None:
+    """Begins a stage: its quantiser, its objective, and an optimiser that remembers nothing."""
+    cell = run.cell
+    quantizer = METHODS[cell.method].stages[stage].quantizer
+    if quantizer:
+        quantize(run.student.backbone, quantizer)
+    run.objective = Objective(cell, stage)
+    initialise(run.objective, torch.Generator().manual_seed(derive(run.seed, Purpose.OBJECTIVE, stage)))
+    run.objective.to(next(run.student.parameters()))
+    run.student_optimizer = _optimizer(cell, run.student, run.objective)
+
+
+def _build_discriminator(cell: Cell, dataset: Dataset | StreamedDataset) -> Discriminator:
+    adversary = METHODS[cell.method].adversary
+    assert adversary is not None
+    on_logits = adversary.tap == "logits"
+    return Discriminator(
+        dataset.num_classes if on_logits else parse_network(cell.teacher.network).widths[-1],
+        hidden=adversary.hidden,
+        num_classes=dataset.num_classes if cell.classifies_source else 0,
+    )
+
+
+def _optimizer(cell: Cell, *modules: nn.Module) -> torch.optim.SGD:
+    """SGD whose learning rate each epoch sets."""
+    return torch.optim.SGD(
+        [parameter for module in modules for parameter in module.parameters()],
+        lr=1.0,
+        momentum=cell.student.momentum,
+        weight_decay=cell.student.weight_decay,
+        fused=True,
+    )
