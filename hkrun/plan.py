@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from hkrun.config import Cell, cell_id, teacher_id
-from hkrun.errors import InputError, StoreError
+from hkrun.errors import InputError
 from hkrun.spaces import Sweep, restore_sweep, sweep_document
 from hkrun.store import DamagedError, NotCommittedError, Record, Store
 
@@ -302,31 +302,39 @@ def save_plan(store: Store, sweep: Sweep, *, workers: int) -> None:
     store.commit(folder, {PLAN_FILE: content}, keep=store.names(folder))
 
 
-def stored_plans(store: Store) -> list[StoredPlan]:
-    """Every sweep that was started in the store, by name and data set.
+def stored_plans(store: Store) -> tuple[list[StoredPlan], dict[str, str]]:
+    """Every sweep that was started in the store.
+
+    Returns:
+        Those whose plan can be read, by name and data set; and why it cannot be for the other folders.
 
     Raises:
-        StoreError: A plan is damaged or of an hkrun that knows other keys.
+        StoreError: The store cannot be read.
     """
-    plans = []
+    plans: list[StoredPlan] = []
+    problems: dict[str, str] = {}
     for folder in store.sweep_folders():
-        if PLAN_FILE not in store.names(folder):
-            continue
-        where = f"{store.place}/{folder}/{PLAN_FILE}"
-        content = store.read(folder, PLAN_FILE)
         try:
-            document = json.loads(content)
-            sweep = restore_sweep(document["sweep"], where=where)
-            plans.append(StoredPlan(sweep=sweep, workers=int(document["workers"])))
-        except (InputError, KeyError, TypeError, ValueError) as error:
+            if PLAN_FILE in store.names(folder):
+                plans.append(_read_plan(store, folder))
+        except DamagedError as error:
+            problems[folder] = error.message
+        except (InputError, AttributeError, KeyError, TypeError, ValueError) as error:
             reason = (
                 error.problems[0] if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
             )
-            raise StoreError(
-                f"{where}: cannot be understood ({reason}): it is damaged or of another version of hkrun; "
-                "the command that started the sweep writes it again, and repeats no run"
-            ) from error
-    return plans
+            problems[folder] = (
+                f"{store.place}/{folder}/{PLAN_FILE}: cannot be understood ({reason}): it is damaged or of "
+                "another version of hkrun; the command that started the sweep writes it again, and repeats "
+                "no run"
+            )
+    return plans, problems
+
+
+def _read_plan(store: Store, folder: str) -> StoredPlan:
+    document = json.loads(store.read(folder, PLAN_FILE))
+    sweep = restore_sweep(document["sweep"], where=PLAN_FILE)
+    return StoredPlan(sweep=sweep, workers=int(document["workers"]))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import nn
 
-from hkrun.config import Cell
+from hkrun.config import Cell, check_teacher_file
 from hkrun.data.dataset import Dataset
 from hkrun.data.encoded import StreamedDataset
 from hkrun.data.pretrained import fetch_weights
@@ -272,7 +272,7 @@ def _load_backbone(backbone: nn.Module, cell: Cell) -> None:
     """Loads `teacher.file`.
 
     Raises:
-        InputError: The file is no state_dict, or one of another network.
+        InputError: The file is not there or no longer what it was, or is no state_dict of this network.
         DataError: torchvision's weights are wanted and cannot be had.
     """
     path = cell.teacher.file
@@ -280,6 +280,7 @@ def _load_backbone(backbone: nn.Module, cell: Cell) -> None:
         if path == FROM_TORCHVISION:
             backbone.load_state_dict(fetch_weights(cell.teacher.network))
         else:
+            check_teacher_file(cell)
             backbone.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
     except (
         RuntimeError,

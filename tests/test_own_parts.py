@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from hkrun import parts
-from hkrun.config import canonical, cell_id, teacher_id
+from hkrun.config import canonical, cell_id, check_teacher_file, teacher_id
 from hkrun.data import load_dataset
 from hkrun.errors import DataError, InputError
 from hkrun.models import build_network
@@ -205,6 +205,44 @@ def test_a_stored_sweep_keeps_the_source_that_it_was_made_with():
         InputError, match=r"^nets:Small: its source here is not the one of this configuration; "
     ):
         parts.check_source(name, sha256)
+
+
+def test_a_stored_sweep_keeps_its_ids_where_the_users_files_are_not(tmp_path, monkeypatch):
+    Path("backbone.pt").write_bytes(b"weights")
+    wider = NETWORK.replace("16", "32").replace("Small", "Wide")
+    write("wide.py", wider)
+    networks = ["student.network=wide:Wide", "teacher.network=nets:Small", "attention.width=student"]
+    sweep = load_cell(dataset="sets:stripes", overrides=[*networks, "teacher.file=backbone.pt"])
+    cell = sweep.cells[0].cell
+    ids = (cell_id(cell), teacher_id(cell))
+    document = json.loads(json.dumps(sweep_document(sweep)))
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    for name in ("nets.py", "wide.py", "sets.py", "backbone.pt"):
+        (tmp_path / name).unlink()
+    forget("nets", "wide", "sets")
+    restored = restore_sweep(document, where="plan.json")
+    assert restored == sweep
+    cell = restored.cells[0].cell
+    assert (cell_id(cell), teacher_id(cell)) == ids
+    assert cell.squeeze_widths == (8, 32)
+    with pytest.raises(InputError, match="no such file"):
+        check_teacher_file(cell)
+
+
+def test_a_teacher_file_is_the_same_from_every_folder_and_checked_before_it_is_used(tmp_path, monkeypatch):
+    file = tmp_path / "backbone.pt"
+    file.write_bytes(b"weights")
+    cell = load_cell(overrides=["teacher.file=backbone.pt"]).cells[0].cell
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert cell.teacher.file == str(file)
+    check_teacher_file(cell)
+    identity = cell_id(cell)
+    file.write_bytes(b"others!")
+    assert cell_id(cell) == identity
+    with pytest.raises(InputError, match="its content is not the one of this configuration"):
+        check_teacher_file(cell)
 
 
 # --- mistakes -----------------------------------------------------------------------------------------------

@@ -4,7 +4,6 @@ import json
 import pytest
 
 from hkrun.config import Cell, canonical_json, cell_from_values, cell_id, teacher_id
-from hkrun.errors import StoreError
 from hkrun.plan import (
     PLAN_FILE,
     StoppedRun,
@@ -254,7 +253,9 @@ def test_a_started_sweep_is_found_again_without_its_file(store):
     first, second = make_sweep(), make_sweep([("alone", ALONE)], name="another")
     save_plan(store, first, workers=2)
     save_plan(store, second, workers=1)
-    assert [(plan.sweep, plan.workers) for plan in stored_plans(store)] == [(second, 1), (first, 2)]
+    plans, problems = stored_plans(store)
+    assert [(plan.sweep, plan.workers) for plan in plans] == [(second, 1), (first, 2)]
+    assert problems == {}
 
 
 def test_the_newest_plan_of_a_sweep_stands_and_its_report_stays(store):
@@ -262,19 +263,40 @@ def test_the_newest_plan_of_a_sweep_stands_and_its_report_stays(store):
     folder = store.sweep_folder("study", "digits")
     store.commit(folder, {"report.md": b"text"}, keep=[PLAN_FILE])
     save_plan(store, make_sweep(seeds=range(9)), workers=1)
-    (plan,) = stored_plans(store)
+    (plan,) = stored_plans(store)[0]
     assert len(plan.sweep.seeds) == 9
     assert store.read(folder, "report.md") == b"text"
 
 
-def test_a_plan_of_another_version_is_refused_with_its_place(store):
+def test_a_plan_of_another_version_is_named_with_its_place_and_hides_no_other(store):
     save_plan(store, make_sweep(), workers=1)
+    save_plan(store, make_sweep(name="zebra"), workers=1)
     folder = store.sweep_folder("study", "digits")
     document = json.loads(store.read(folder, PLAN_FILE))
     document["sweep"]["cells"][0]["cell"]["loss.eta"] = 1
     store.commit(folder, {PLAN_FILE: json.dumps(document).encode()})
-    with pytest.raises(StoreError, match=r"plan\.json: cannot be understood \(.*loss.eta: unknown key"):
-        stored_plans(store)
+    plans, problems = stored_plans(store)
+    assert [plan.sweep.name for plan in plans] == ["zebra"]
+    assert list(problems) == [folder]
+    told = f"{store.place}/{folder}/plan.json: cannot be understood (plan.json: loss.eta: unknown key"
+    assert problems[folder].startswith(told)
+
+
+@pytest.mark.parametrize("content", [b"{", b"[]", b'{"sweep": {}, "workers": 1}', b'{"sweep": 3}'])
+def test_a_plan_that_is_no_plan_is_named_too(store, content):
+    folder = store.sweep_folder("study", "digits")
+    store.commit(folder, {PLAN_FILE: content})
+    plans, problems = stored_plans(store)
+    assert (plans, list(problems)) == ([], [folder])
+
+
+def test_a_plan_whose_bytes_changed_is_named_too(store):
+    save_plan(store, make_sweep(), workers=1)
+    folder = store.sweep_folder("study", "digits")
+    file = store.local_path / folder / PLAN_FILE
+    file.write_bytes(file.read_bytes()[:-1] + b" ")
+    plans, problems = stored_plans(store)
+    assert (plans, list(problems)) == ([], [folder])
 
 
 def test_the_newest_checkpoint_tells_how_far_a_run_is(store):
@@ -321,4 +343,4 @@ def test_a_run_that_was_stopped_early_is_marked_and_can_be_made_later(store):
     )
     save_plan(store, sweep, workers=1)
     assert load_stopped(store, sweep) == [first, second]
-    assert len(stored_plans(store)) == 1
+    assert len(stored_plans(store)[0]) == 1

@@ -1,17 +1,20 @@
 """The sweeps of a store, by what the user calls them."""
 
+import logging
 from typing import TYPE_CHECKING
 
 from hkrun.config import nearest
-from hkrun.errors import InputError
+from hkrun.errors import InputError, StoreError
 
 if TYPE_CHECKING:
     from hkrun.plan import StoredPlan
     from hkrun.store import Store
 
+logger = logging.getLogger(__name__)
+
 
 def find_plans(store: "Store", name: str | None, dataset: str | None) -> "list[StoredPlan]":
-    """The sweeps that were started in a store.
+    """The sweeps that were started in a store; those whose plan cannot be read are named in a warning.
 
     Args:
         store: The store.
@@ -20,10 +23,17 @@ def find_plans(store: "Store", name: str | None, dataset: str | None) -> "list[S
 
     Raises:
         InputError: There is none of that name or on that data set.
+        StoreError: There is one, but its plan cannot be read; or no plan can be.
     """
     from hkrun.plan import stored_plans
 
-    plans = stored_plans(store)
+    plans, unreadable = stored_plans(store)
+    start = "" if name is None else f"sweeps/{name}-{dataset or ''}".replace(":", ".")
+    wanted = [problem for folder, problem in unreadable.items() if folder.startswith(start)]
+    if wanted and not any(name in (None, stored.sweep.name) for stored in plans):
+        raise StoreError("\n".join(wanted))
+    for problem in wanted:
+        logger.warning("%s", problem)
     names = sorted({stored.sweep.name for stored in plans})
     if name is not None and name not in names:
         there = ", ".join(names) or "none"

@@ -17,7 +17,14 @@ from hkrun.config.cell import (
     Value,
     get_value,
 )
-from hkrun.config.checks import Setting, build_cell, check_setting, nearest
+from hkrun.config.checks import (
+    Setting,
+    build_cell,
+    check_setting,
+    check_teacher_file,
+    nearest,
+    restore_cell,
+)
 from hkrun.config.identity import (
     canonical,
     canonical_json,
@@ -47,12 +54,14 @@ __all__ = [
     "cell_id",
     "cell_values",
     "check_setting",
+    "check_teacher_file",
     "describe_range",
     "describe_type",
     "file_sha256",
     "get_value",
     "keys",
     "nearest",
+    "restore_cell",
     "teacher_canonical",
     "teacher_id",
 ]

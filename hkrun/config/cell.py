@@ -381,8 +381,11 @@ class Cell:
     """One configuration without the seed.
 
     `dataset_sha256` is no key of the user's: it fixes the content of a data set that has no published
-    checksum (`folder`, `imagenet`), and is empty for the others. Nor are `sources`: for each key that names a
-    part of the user's own, the key and the SHA-256 of that part's source.
+    checksum (`folder`, `imagenet`), and is empty for the others. Nor are the fields after it, which fix what
+    the user's own files were when the cell was built, so that its ids never depend on files that change or
+    are elsewhere: `sources` has, for each key that names a part of the user's own, the key and the SHA-256 of
+    that part's source, `own_widths` the key and the stage widths of each such network, and
+    `teacher_file_sha256` what `teacher.file` held.
     """
 
     dataset: str = _key(
@@ -417,6 +420,8 @@ class Cell:
     augment: AugmentConfig = AugmentConfig()
     dataset_sha256: str = ""
     sources: tuple[tuple[str, str], ...] = ()
+    own_widths: tuple[tuple[str, tuple[int, ...]], ...] = ()
+    teacher_file_sha256: str = ""
 
     @property
     def own_parts(self) -> dict[str, str]:
@@ -472,11 +477,17 @@ class Cell:
     @property
     def squeeze_widths(self) -> tuple[int, ...]:
         """Length of the squeezed vector of each block, as teacher and student compare them."""
-        teacher, student = (
-            parse_network(self.teacher.network).widths,
-            parse_network(self.student.network).widths,
-        )
-        return teacher if self.attention.width == "project" else student
+        return self.teacher_widths if self.attention.width == "project" else self.student_widths
+
+    @property
+    def teacher_widths(self) -> tuple[int, ...]:
+        """Output channels of the teacher's stages."""
+        return dict(self.own_widths).get("teacher.network") or parse_network(self.teacher.network).widths
+
+    @property
+    def student_widths(self) -> tuple[int, ...]:
+        """Output channels of the student's stages."""
+        return dict(self.own_widths).get("student.network") or parse_network(self.student.network).widths
 
 
 def get_value(cell: Cell, key: str) -> Value:

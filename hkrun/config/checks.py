@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import get_args, get_origin
 
 from hkrun.config.cell import Cell, KeyInfo, Value, get_value
+from hkrun.config.identity import file_sha256
 from hkrun.config.keys import cell_from_values, describe_range, describe_type, keys
 from hkrun.errors import InputError
 from hkrun.networks import FROM_TORCHVISION, PRETRAINED_FILES, parse_network
@@ -48,8 +49,12 @@ def _coerce(kind: type, value: object) -> Value | None:
     return value if type(value) is kind else None  # type: ignore[return-value]
 
 
-def check_setting(setting: Setting) -> tuple[Value | None, list[str]]:
+def check_setting(setting: Setting, *, look_at_own: bool = True) -> tuple[Value | None, list[str]]:
     """Checks one setting against its key.
+
+    Args:
+        setting: The setting.
+        look_at_own: Whether a part of the user's own must be here and sound.
 
     Returns:
         The value in the key's type (None where it is wrong), and the problems found, each one line.
@@ -64,13 +69,14 @@ def check_setting(setting: Setting) -> tuple[Value | None, list[str]]:
             f"{setting.where}: {setting.key}: {_show(setting.value)} is not of type {describe_type(kind)}"
         ]
     problems = []
-    if info.own and is_own(str(value)):
-        problems += _check_own(str(value))
+    own = is_own(str(value)) and (info.own or info.check is not None)
+    if info.own and own:
+        problems += _check_own(str(value)) if look_at_own else []
     elif info.choices and value not in info.choices:
         problems.append(
             f"{value!r} is not allowed; {describe_range(info)}{nearest(str(value), info.choices)}"
         )
-    if info.check is not None:
+    if info.check is not None and (look_at_own or not own):
         try:
             info.check(str(value))
         except InputError as error:
@@ -122,28 +128,72 @@ def build_cell(settings: Iterable[Setting]) -> Cell:
     Raises:
         InputError: Every problem of every setting, and of the combination, one per line.
     """
+    settings = list(settings)
+    cell = _assemble(settings, look_at_own=True)
+    where = {setting.key: setting.where for setting in settings}
+    problems = [f"{where.get(key, 'default')}: {key}: {problem}" for key, problem in _conflicts(cell)]
+    if problems:
+        raise InputError("\n".join(dict.fromkeys(problems)))
+    return _fix_own_files(cell)
+
+
+def restore_cell(settings: Iterable[Setting]) -> Cell:
+    """Builds a cell from settings that were found sound before, maybe where the user's own files are not.
+
+    Those are not looked at; what they were when the cell was first built is for the caller to add.
+
+    Raises:
+        InputError: Every setting that this version of hkrun does not know, one per line.
+    """
+    return _assemble(settings, look_at_own=False)
+
+
+def _assemble(settings: Iterable[Setting], *, look_at_own: bool) -> Cell:
     values: dict[str, Value] = {}
     problems: list[str] = []
-    where: dict[str, str] = {}
     for setting in settings:
-        value, found = check_setting(setting)
+        value, found = check_setting(setting, look_at_own=look_at_own)
         problems += found
         if value is not None and not found:
             values[setting.key] = value
-            where[setting.key] = setting.where
-    if not problems:
-        cell = cell_from_values(values)
-        cell = dataclasses.replace(cell, sources=_find_sources(cell))
-        problems = [f"{where.get(key, 'default')}: {key}: {problem}" for key, problem in _conflicts(cell)]
     if problems:
         raise InputError("\n".join(dict.fromkeys(problems)))
-    return cell
+    return cell_from_values(values)
 
 
-def _find_sources(cell: Cell) -> tuple[tuple[str, str], ...]:
-    """The keys that name parts of the user's own, and the SHA-256 of their sources."""
+def _fix_own_files(cell: Cell) -> Cell:
+    """The cell with what the user's own files are now; a relative `teacher.file` becomes absolute."""
     named = {key: str(get_value(cell, key)) for key in ("dataset", "teacher.network", "student.network")}
-    return tuple((key, source_sha256(name)) for key, name in named.items() if is_own(name))
+    own = {key: name for key, name in named.items() if is_own(name)}
+    cell = dataclasses.replace(
+        cell,
+        sources=tuple((key, source_sha256(name)) for key, name in own.items()),
+        own_widths=tuple((key, parse_network(name).widths) for key, name in own.items() if key != "dataset"),
+    )
+    if cell.teacher.file in ("", FROM_TORCHVISION):
+        return cell
+    file = str(Path(cell.teacher.file).absolute())
+    return dataclasses.replace(
+        cell,
+        teacher=dataclasses.replace(cell.teacher, file=file),
+        teacher_file_sha256=file_sha256(file) if cell.uses_teacher else "",
+    )
+
+
+def check_teacher_file(cell: Cell) -> None:
+    """Checks that `teacher.file` holds what it did when the cell was built.
+
+    Raises:
+        InputError: It does not, or is not there.
+    """
+    file = cell.teacher.file
+    if not Path(file).is_file():
+        raise InputError(f"teacher.file: {file}: no such file")
+    if cell.teacher_file_sha256 not in ("", file_sha256(file)):
+        raise InputError(
+            f"teacher.file: {file}: its content is not the one of this configuration; "
+            "the sweep's own command makes new runs with the new content"
+        )
 
 
 def _conflicts(cell: Cell) -> list[tuple[str, str]]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from hkrun.config.cell import Cell, get_value
 from hkrun.config.keys import keys
-from hkrun.networks import FROM_TORCHVISION, PRETRAINED_FILES, parse_network
+from hkrun.networks import FROM_TORCHVISION, PRETRAINED_FILES
 
 
 @functools.lru_cache(maxsize=64)
@@ -49,13 +49,14 @@ def _identify_file(cell: Cell) -> str:
     """What a teacher file holds: its SHA-256, or the name of torchvision's file, with the start of it."""
     if cell.teacher.file == FROM_TORCHVISION:
         return PRETRAINED_FILES[cell.teacher.network]
-    return file_sha256(cell.teacher.file) if cell.teacher.file else ""
+    if cell.teacher_file_sha256 or not cell.teacher.file:
+        return cell.teacher_file_sha256
+    return file_sha256(cell.teacher.file)
 
 
 def _resolved_width(cell: Cell) -> str:
     """Widths that agree need no projection on either side: all three values are one configuration then."""
-    teacher, student = parse_network(cell.teacher.network).widths, parse_network(cell.student.network).widths
-    if teacher == student:
+    if cell.teacher_widths == cell.student_widths:
         return "native"
     return "student" if cell.attention.width == "auto" else cell.attention.width
 

@@ -5,12 +5,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from hkrun.config import Cell, Setting, Value, build_cell, cell_values, get_value
+from hkrun.config import Cell, Setting, Value, cell_values, get_value, restore_cell
 
 # Percentage points. The paper calls results insensitive without a margin; this is about the largest gain that
 # it reports of a term of the loss.
 MARGIN = 0.5
 _TUPLES = ("seeds", "published", "claims", "command")  # fields that JSON holds as lists
+# What a cell holds besides its keys: the state of files when it was built.
+_FIXED = ("dataset_sha256", "sources", "own_widths", "teacher_file_sha256")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,7 +125,7 @@ def sweep_document(sweep: Sweep) -> dict[str, object]:
 
 
 def restore_sweep(document: Mapping[str, Any], *, where: str) -> Sweep:
-    """Builds a sweep from its document.
+    """Builds a sweep from its document, wherever the user's own files are by now.
 
     Args:
         document: What `sweep_document` gave.
@@ -148,7 +150,13 @@ def restore_sweep(document: Mapping[str, Any], *, where: str) -> Sweep:
 
 def _cell_document(cell: Cell) -> dict[str, object]:
     values = {key: _plain(value) for key, value in cell_values(cell).items()}
-    return {**values, "dataset_sha256": cell.dataset_sha256, "sources": dict(cell.sources)}
+    return {
+        **values,
+        "dataset_sha256": cell.dataset_sha256,
+        "sources": dict(cell.sources),
+        "own_widths": {key: list(widths) for key, widths in cell.own_widths},
+        "teacher_file_sha256": cell.teacher_file_sha256,
+    }
 
 
 def _plain(value: Value) -> object:
@@ -157,13 +165,12 @@ def _plain(value: Value) -> object:
 
 def _restore_cell(document: Mapping[str, Any], where: str) -> Cell:
     settings = [
-        Setting(key=key, value=value, where=where)
-        for key, value in document.items()
-        if key not in ("dataset_sha256", "sources")
+        Setting(key=key, value=value, where=where) for key, value in document.items() if key not in _FIXED
     ]
-    sources: Mapping[str, str] = document.get("sources", {})
     return dataclasses.replace(
-        build_cell(settings),
+        restore_cell(settings),
         dataset_sha256=str(document["dataset_sha256"]),
-        sources=tuple((key, sources[key]) for key in sources),
+        sources=tuple(document.get("sources", {}).items()),
+        own_widths=tuple((key, tuple(widths)) for key, widths in document.get("own_widths", {}).items()),
+        teacher_file_sha256=str(document.get("teacher_file_sha256", "")),
     )

@@ -199,3 +199,23 @@ def test_the_ui_prints_its_document_when_it_answers_and_only_one(store, monkeypa
     output = capsys.readouterr()
     assert output.out == ""
     assert "the MLflow server ended" in output.err
+
+
+def test_a_plan_that_cannot_be_read_hides_no_other(store, document, capsys):
+    folder = store.sweep_folder("broken", "digits")
+    store.commit(folder, {"plan.json": b"{}"})
+    assert call(["status"]) == 0
+    told = capsys.readouterr()
+    assert "stability on digits: 12 of 12 runs done" in told.out
+    assert "sweeps/broken-digits/plan.json: cannot be understood" in told.err
+    assert call(["status", "stability"]) == 0
+    assert "broken" not in capsys.readouterr().err
+    code, answer = document("status", "broken")
+    assert (code, "cannot be understood" in answer["error"]["message"]) == (6, True)
+
+
+def test_where_no_plan_can_be_read_the_store_is_not_called_empty(folder, document):
+    store = open_store(folder / "hkrun-store")
+    store.commit(store.sweep_folder("broken", "digits"), {"plan.json": b"{}"})
+    assert document("status")[0] == 6
+    assert document("resume")[0] == 6
