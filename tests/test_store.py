@@ -667,7 +667,7 @@ with open_store(sys.argv[1]).hold("sweeps/stability-digits"):
 
 
 def test_a_held_sweep_names_its_holder_and_is_free_again_when_that_is_killed(local: Store) -> None:
-    command = [sys.executable, "-c", HOLDER, local.uri]
+    command = [sys.executable, "-c", HOLDER, local.uri, "--data", "s3://key:secret@bucket/data"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder:
         try:
             assert holder.stdout is not None
@@ -677,6 +677,8 @@ def test_a_held_sweep_names_its_holder_and_is_free_again_when_that_is_killed(loc
             message = only_line(caught.value.message)
             assert "sweeps/stability-digits is held by" in message
             assert f"process {holder.pid} on {os.uname().nodename} since 20" in message
+            assert message.count("s3://bucket/data") == 1
+            assert "secret" not in message
             with local.hold("sweeps/tables-digits"):
                 pass
         finally:

@@ -9,6 +9,7 @@ from hkrun.cli.invocation import Invocation
 from hkrun.cli.verbs import verb
 from hkrun.config import keys
 from hkrun.errors import EXIT_DATA, EXIT_DONE, DataError, InputError
+from hkrun.redaction import redact
 
 
 @verb(
@@ -33,9 +34,8 @@ def pack(invocation: Invocation, *, target: str) -> int:
 
     dataset = load_imagenet(data_dir=invocation.data_dir)
     if dataset.packed:
-        raise InputError(
-            f"--data {invocation.data_dir}: holds shards; name the folders that they were made of"
-        )
+        given = redact(str(invocation.data_dir))
+        raise InputError(f"--data {given}: holds shards; name the folders that they were made of")
     place = Place.below(target, "imagenet")
     manifest = write_shards(
         dataset,
@@ -54,7 +54,7 @@ def pack(invocation: Invocation, *, target: str) -> int:
         )
     invocation.say(
         f"{parts['train']['images']} training and {parts['val']['images']} validation images in {num_files} "
-        f"files, {num_bytes / 2**20:.1f} MiB, at {place}; use them with --data {target}"
+        f"files, {num_bytes / 2**20:.1f} MiB, at {place}; use them with --data {redact(target)}"
     )
     return EXIT_DONE
 

@@ -16,6 +16,7 @@ from hkrun.cli.invocation import Invocation
 from hkrun.cli.verbs import verb
 from hkrun.config import keys
 from hkrun.errors import EXIT_DATA, EXIT_DONE, EXIT_RESOURCES, EXIT_STORE, DataError, StoreError
+from hkrun.redaction import redact
 
 _OLDEST_PYTHON = (3, 11)
 _MIN_MEMORY_GIB = 2.0  # one trial with torch and Ray
@@ -179,6 +180,9 @@ def _check_store(invocation: Invocation) -> Check:
         return Check(name=name, state="fail", detail=error.message, advice=advice, exit_code=EXIT_STORE)
     if store is not None and store.local_path is None:
         return Check(name=name, state="ok", detail=f"{store.place}, reachable")
+    if "://" in invocation.store_uri and store is None:
+        detail = f"{redact(invocation.store_uri)}, which the first sweep makes"
+        return Check(name=name, state="ok", detail=detail)
     place = Path(invocation.store_uri).expanduser().absolute()
     existing = next(folder for folder in (place, *place.parents) if folder.exists())
     what = str(place) if store is not None else f"{place}, which the first sweep makes"

@@ -42,6 +42,12 @@ class Invocation:
     yes: bool = False
     resumable: str | None = None
 
+    @property
+    def uris(self) -> tuple[str, ...]:
+        """The URIs that this call was given; they may hold passwords."""
+        given = (self.store_uri, str(self.data_dir or ""), os.environ.get("MLFLOW_TRACKING_URI", ""))
+        return tuple(uri for uri in given if "://" in uri)
+
     def open_store(self, *, create: bool) -> "Store":
         """Opens the store.
 

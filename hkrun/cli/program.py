@@ -28,6 +28,7 @@ from hkrun.cli.reading import report, stability, status
 from hkrun.cli.running import resume, run, sweep, teacher
 from hkrun.cli.verbs import CONTEXT, Program
 from hkrun.errors import EXIT_BUG, EXIT_DONE, EXIT_INPUT, EXIT_INTERRUPTED, HkrunError, Interrupted
+from hkrun.redaction import redact, redact_text
 
 
 @click.group(
@@ -128,12 +129,11 @@ def _say_interrupted(invocation: Invocation) -> int:
 
 def _refuse(invocation: Invocation, code: int, problems: Sequence[str]) -> int:
     """Says what is wrong, one line each, or in the JSON document; returns the code."""
+    problems = [redact_text(problem, known=invocation.uris) for problem in problems]
     with contextlib.suppress(BrokenPipeError):
         if invocation.as_json:
             message = problems[0] if len(problems) == 1 else f"{len(problems)} problems"
-            invocation.print_document(
-                {"error": {"code": code, "message": message, "problems": list(problems)}}
-            )
+            invocation.print_document({"error": {"code": code, "message": message, "problems": problems}})
         for problem in problems:
             click.echo(f"{click.style('hkrun:', fg='red', bold=True)} {problem}", err=True)
     return code
@@ -141,10 +141,10 @@ def _refuse(invocation: Invocation, code: int, problems: Sequence[str]) -> int:
 
 def _describe_bug(error: Exception, invocation: Invocation, arguments: Sequence[str]) -> str:
     """Keeps the traceback in a file and says where."""
-    heading = (
-        f"hkrun {hkrun.__version__}, Python {platform.python_version()}\n$ hkrun {shlex.join(arguments)}\n\n"
-    )
-    content = heading + "".join(traceback.format_exception(error))
+    command = shlex.join(redact(word) for word in arguments)
+    heading = f"hkrun {hkrun.__version__}, Python {platform.python_version()}\n$ hkrun {command}\n\n"
+    told = "".join(traceback.format_exception(error))
+    content = heading + redact_text(told, known=(*invocation.uris, *arguments))
     reason = f"{type(error).__name__}: {error}".splitlines()[0]
     try:
         folder = invocation.log_folder()
@@ -178,7 +178,8 @@ def _warnings_shown(invocation: Invocation) -> Iterator[None]:
 
     class Handler(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            invocation.messages.print(f"hkrun: {self.format(record)}")
+            line = redact_text(self.format(record), known=invocation.uris)
+            invocation.messages.print(f"hkrun: {line}")
 
     logger, handler = logging.getLogger("hkrun"), Handler()
     level = logger.level

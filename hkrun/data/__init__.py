@@ -15,6 +15,7 @@ from hkrun.data.mnist5k import load_mnist5k
 from hkrun.data.own import load_own
 from hkrun.errors import DataError, InputError
 from hkrun.parts import is_own
+from hkrun.redaction import redact
 
 __all__ = [
     "DATASETS",
@@ -86,5 +87,5 @@ def _local(name: str, data_dir: Path | str | None) -> Path | None:
         DataError: It is a URI.
     """
     if data_dir is not None and "://" in str(data_dir):
-        raise DataError(f"{name}: its files must lie in a local directory; --data is {data_dir}")
+        raise DataError(f"{name}: its files must lie in a local directory; --data is {redact(str(data_dir))}")
     return None if data_dir is None else Path(data_dir)

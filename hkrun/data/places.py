@@ -2,7 +2,6 @@
 
 import contextlib
 import functools
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ import pyarrow as pa
 from pyarrow import fs
 
 from hkrun.errors import DataError
+from hkrun.redaction import redact
 
 
 @dataclass(frozen=True)
@@ -33,9 +33,8 @@ class Place:
         return cls(f"{uri.rstrip('/')}/{name}{mark}{query}")
 
     def __str__(self) -> str:
-        """How messages name it: without password and query."""
-        scheme, mark, rest = self.uri.partition("://")
-        return f"{scheme}://{re.sub(r'^[^@/]*@', '', rest).partition('?')[0]}" if mark else self.uri
+        """How messages name it: without user, password and query."""
+        return redact(self.uri)
 
     def open(self, file: str) -> pa.NativeFile:
         """Opens a file of the folder for reading at any position.

@@ -27,6 +27,7 @@ from hkrun.export.networks import (
 )
 from hkrun.export.onnx_files import run_session, start_session, to_onnx
 from hkrun.models import Features
+from hkrun.redaction import redact
 from hkrun.store import Record, Store
 from hkrun.store.files import LocalFiles
 from hkrun.training import Alone
@@ -314,7 +315,8 @@ def _load_data(form: dict[str, Any], data_dir: Path | str | None) -> Dataset | S
     dataset = load_dataset(name, data_dir=data_dir)
     expected = form.get("dataset_sha256", "")
     if expected and fingerprint(name, data_dir) != expected:
-        raise DataError(f"{name}: the images in {data_dir} are not those that the run was trained on")
+        place = redact(str(data_dir))
+        raise DataError(f"{name}: the images in {place} are not those that the run was trained on")
     return dataset
 
 

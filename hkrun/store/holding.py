@@ -12,6 +12,7 @@ from datetime import datetime
 from pathlib import Path
 
 from hkrun.errors import StoreError
+from hkrun.redaction import redact
 from hkrun.store.files import explained
 
 LOCK_FILE = "driver.lock"
@@ -47,7 +48,7 @@ def _own_name() -> str:
         "pid": os.getpid(),
         "host": socket.gethostname(),
         "since": since,
-        "command": shlex.join(sys.argv),
+        "command": shlex.join(redact(word) for word in sys.argv),
     }
     return json.dumps(holder)
 

@@ -5,7 +5,6 @@ import functools
 import hashlib
 import json
 import logging
-import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,6 +14,7 @@ import pyarrow as pa
 from pyarrow import fs
 
 from hkrun.errors import StoreError
+from hkrun.redaction import redact
 from hkrun.store.columns import RUNS_SCHEMA, from_parquet, to_parquet
 from hkrun.store.files import Files, LocalFiles, RemoteFiles
 from hkrun.store.folders import MANIFEST, DamagedError, Folders, NotCommittedError, check_folder, check_name
@@ -51,7 +51,7 @@ def _locate(uri: str) -> "Store":
     if "://" not in uri:
         path = Path(uri).expanduser().absolute()
         return Store(LocalFiles(path), uri=str(path), place=str(path), local_path=path)
-    place = _without_credentials(uri)
+    place = redact(uri)
     try:
         filesystem, root = fs.FileSystem.from_uri(uri)
     except (OSError, pa.ArrowException, ImportError) as error:
@@ -66,11 +66,6 @@ def _locate(uri: str) -> "Store":
     return Store(RemoteFiles(filesystem, root, place=place), uri=uri, place=place, local_path=None)
 
 
-def _without_credentials(uri: str) -> str:
-    scheme, _, rest = uri.partition("://")
-    return f"{scheme}://{re.sub(r'^[^@]*:[^@]*@', '', rest).partition('?')[0].rstrip('/')}"
-
-
 class NoStoreError(StoreError):
     """There is no store at a place."""
 
@@ -80,7 +75,7 @@ class Store(Folders):
 
     Attributes:
         uri: What other processes open it by: an absolute path, or the URI as it was given.
-        place: How messages name it: the URI without its password and query.
+        place: How messages name it: the URI without its user, password and query.
         local_path: The folder, where the store is on a local disk.
     """
 

@@ -9,9 +9,10 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 from hkrun.errors import InputError, StoreError
+from hkrun.redaction import redact
 from hkrun.store import Store
 
 if TYPE_CHECKING:
@@ -60,14 +61,6 @@ def _local_folder(store: Store) -> Path:
 def is_server(uri: str) -> bool:
     """Whether MLflow is reached through its HTTP server rather than through its database."""
     return urlsplit(uri).scheme in ("http", "https")
-
-
-def redact(uri: str) -> str:
-    """The URI without the user and password it may hold, for messages, files and links."""
-    parts = urlsplit(uri)
-    if "@" not in parts.netloc:
-        return uri
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
 
 
 def load() -> None:

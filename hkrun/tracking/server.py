@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hkrun.errors import InputError, StoreError
+from hkrun.redaction import redact
 from hkrun.store import Store
-from hkrun.tracking.connection import artifact_root, connect, explained, is_server, redact, resolve_uri
+from hkrun.tracking.connection import artifact_root, connect, explained, is_server, resolve_uri
 from hkrun.tracking.runs import find_experiments
 from hkrun.tracking.view import DEFAULT_PORT, Links, find_links
 

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from hkrun.redaction import redact
 from hkrun.store import Record
-from hkrun.tracking.connection import is_server, redact
+from hkrun.tracking.connection import is_server
 from hkrun.tracking.runs import search_runs
 
 if TYPE_CHECKING:

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import pyarrow.fs
 import pytest
 from imagenet_example import damage, make_tree
 
@@ -29,6 +30,20 @@ def test_pack_makes_shards_of_the_same_content_that_verify_finds_whole(tree, doc
         )
     assert call(["data", "verify", "imagenet", "--data", "packed"]) == 0
     assert capsys.readouterr().out == "imagenet: whole\n"
+
+
+def test_pack_shows_no_password(tree, capsys, monkeypatch):
+    (tree / "packed").mkdir()
+    monkeypatch.setattr(
+        "hkrun.data.places._connect", lambda _: (pyarrow.fs.LocalFileSystem(), str(tree / "packed"))
+    )
+    uri = "s3://key:se/cret@bucket/packed"
+    assert call(["data", "pack", "--data", "data", "--to", uri]) == 0
+    assert capsys.readouterr().out.endswith(
+        " at s3://bucket/packed/imagenet; use them with --data s3://bucket/packed\n"
+    )
+    assert call(["data", "pack", "--data", uri, "--to", "again"]) == 2
+    assert capsys.readouterr().err.startswith("hkrun: --data s3://bucket/packed: holds shards;")
 
 
 def test_pack_says_how_to_go_on(tree, capsys):

@@ -2,6 +2,7 @@ import pytest
 
 import hkrun.data
 from hkrun.cli.console import PlainConsole
+from hkrun.cli.invocation import Invocation
 from hkrun.cli.keys import _print_key
 from hkrun.cli.program import call
 from hkrun.config import keys
@@ -90,6 +91,13 @@ def test_doctor_exits_with_6_where_the_store_is_not_usable(folder, quick, docume
     code, told = document("doctor")
     assert code == 6
     assert checks_of(told)["Store"]["state"] == "fail"
+
+
+def test_doctor_names_a_new_remote_store_without_its_password(folder, quick, document, monkeypatch):
+    monkeypatch.setattr(Invocation, "find_store", lambda _: None)
+    _, told = document("doctor", "--store", "s3://key:se/cret@bucket/new")
+    check = checks_of(told)["Store"]
+    assert (check["state"], check["detail"]) == ("ok", "s3://bucket/new, which the first sweep makes")
 
 
 def test_doctor_exits_with_3_where_the_embedded_digits_cannot_be_read(folder, quick, document):

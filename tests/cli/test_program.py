@@ -1,4 +1,5 @@
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -123,6 +124,35 @@ def test_a_bug_leaves_its_traceback_in_the_stores_logs(folder, started, monkeypa
     assert "$ hkrun sweep stability --seeds 3 --json\n" in content
     assert content.rstrip().endswith("boom")
     assert "Traceback" in content
+
+
+def test_a_bug_leaves_no_password_in_its_log(folder, started, monkeypatch, capsys):
+    def fail(*_, data_dir, **__):
+        raise RuntimeError(f"cannot read {data_dir}/imagenet")
+
+    monkeypatch.setattr(hkrun.sweep, "run_sweep", fail)
+    assert call(["sweep", "stability", "--data", "s3://key:se/cret pass@bucket/data"]) == 1
+    assert "cannot read s3://bucket/data/imagenet" in capsys.readouterr().err
+    (log,) = (folder / "hkrun-store" / "logs").iterdir()
+    content = log.read_text()
+    assert "--data s3://bucket/data\n" in content
+    assert content.rstrip().endswith("cannot read s3://bucket/data/imagenet")
+    assert "cret" not in content
+
+
+def test_a_mistake_is_refused_without_the_password_in_it(folder, capsys):
+    assert call(["status", "a", "s3://key:se/cret@bucket/data"]) == 2
+    assert "s3://bucket/data" in capsys.readouterr().err
+
+
+def test_what_is_logged_shows_no_password(folder, started, monkeypatch, capsys):
+    def fail(*_, data_dir, **__):
+        logging.getLogger("hkrun").warning("cannot reach %s", data_dir)
+        raise DataError("no data")
+
+    monkeypatch.setattr(hkrun.sweep, "run_sweep", fail)
+    assert call(["sweep", "stability", "--data", "s3://key:se/cret pass@bucket/data"]) == 3
+    assert capsys.readouterr().err == "hkrun: cannot reach s3://bucket/data\nhkrun: no data\n"
 
 
 def test_a_bug_without_a_store_leaves_its_traceback_in_a_temporary_file(folder, monkeypatch, document):

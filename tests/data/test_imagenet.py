@@ -431,6 +431,7 @@ def test_a_uri_names_a_place_too(data_dir, tmp_path):
         ("s3://bucket/a", "s3://bucket/a/imagenet", "s3://bucket/a/imagenet"),
         ("s3://bucket/a/?region=x", "s3://bucket/a/imagenet?region=x", "s3://bucket/a/imagenet"),
         ("s3://key:secret@bucket", "s3://key:secret@bucket/imagenet", "s3://bucket/imagenet"),
+        ("s3://key:se/cret@bucket", "s3://key:se/cret@bucket/imagenet", "s3://bucket/imagenet"),
     ],
 )
 def test_a_uri_keeps_its_query_and_messages_keep_its_password(uri, place, shown):
@@ -450,5 +451,7 @@ def test_a_folder_at_a_uri_must_be_packed_first(tmp_path):
 
 
 def test_other_data_sets_must_lie_in_a_directory():
-    with pytest.raises(DataError, match=r"cifar10: its files must lie in a local directory"):
-        load_dataset("cifar10", data_dir="s3://bucket/data")
+    with pytest.raises(DataError) as caught:
+        load_dataset("cifar10", data_dir="s3://key:se/cret@bucket/data")
+    problem = "cifar10: its files must lie in a local directory; --data is s3://bucket/data"
+    assert caught.value.problems == (problem,)

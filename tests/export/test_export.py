@@ -279,8 +279,10 @@ def test_signs_may_round_differently_in_a_few_images(
 def test_images_that_are_not_the_runs_are_refused(store, runs, tmp_path, monkeypatch):
     form = {**store.cell(runs["hksanc"].cell_id), "dataset_sha256": "0" * 64}
     monkeypatch.setattr(type(store), "cell", lambda *_: form)
-    with pytest.raises(DataError, match="not those that the run was trained on"):
-        export_run(store, runs["hksanc"], data_dir=tmp_path, output=tmp_path / "out")
+    with pytest.raises(
+        DataError, match="images in s3://bucket/data are not those that the run was trained on"
+    ):
+        export_run(store, runs["hksanc"], data_dir="s3://key:se/cret@bucket/data", output=tmp_path / "out")
 
 
 def test_weights_of_another_network_are_refused(store, runs, tmp_path, monkeypatch):
