@@ -5,11 +5,16 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from hkrun.errors import DataError, HkrunError, StoreError
+
 # A task whose process died is tried again twice, after 2 and 8 seconds: enough for a lost node to leave Ray's
 # books, little enough not to be felt.
 MAX_RETRIES = 2
 FIRST_WAIT_S = 2.0
 WAIT_FACTOR = 4.0
+
+# All tasks read the same data and write to the same store: where one meets such an error, so would the next.
+COMMON_ERRORS = (DataError, StoreError)
 
 
 class WorkerDiedError(Exception):
@@ -22,12 +27,15 @@ class TaskResult:
 
     Attributes:
         outcomes: What its function returned; None if it did not return.
-        error: Why it did not return, in one line; None if it did, or if it was stopped.
+        error: Why it did not return, in one line unless it has an exit code; None if it did, or if it was
+            stopped.
+        exit_code: Of the DataError or StoreError whose message `error` is; None for every other end.
         retries: How often it was started again after its process had died.
     """
 
     outcomes: list[dict[str, object]] | None = None
     error: str | None = None
+    exit_code: int | None = None
     retries: int = 0
 
     @property
@@ -41,6 +49,14 @@ class TaskResult:
         return self.outcomes is not None or self.error is not None
 
     @property
+    def common_error(self) -> HkrunError | None:
+        """What it met and every other task would meet too, to be raised again; None if there is no such."""
+        for kind in COMMON_ERRORS:
+            if self.error is not None and self.exit_code == kind.exit_code:
+                return kind(self.error)
+        return None
+
+    @property
     def complete(self) -> bool:
         """Whether it returned and all that it was to train is trained: others may build on it."""
         return self.outcomes is not None and all(run["status"] == "finished" for run in self.outcomes)
@@ -48,6 +64,8 @@ class TaskResult:
 
 class Schedule:
     """The state of a list of tasks, each known by its index.
+
+    An error that every other task would meet too ends everything.
 
     Args:
         num_tasks: How many there are.
@@ -77,12 +95,12 @@ class Schedule:
         self._running: set[int] = set()
         self._retries: dict[int, int] = {}
         self._results: dict[int, TaskResult] = {}
-        self._failed_fast = False
+        self._ended_early = False
 
     @property
     def finished(self) -> bool:
         """Whether nothing is left to start or to wait for."""
-        return self._failed_fast or len(self._results) == self._num_tasks
+        return self._ended_early or len(self._results) == self._num_tasks
 
     def take(self, choose: Callable[[Sequence[int]], int] = lambda candidates: candidates[0]) -> int | None:
         """Takes the task that starts now, or None: those that are tried again first, as they have begun.
@@ -127,9 +145,17 @@ class Schedule:
         """Notes that a task's function has returned."""
         return self._end(index, TaskResult(outcomes=list(map(dict, outcomes)), retries=self.retries(index)))
 
-    def raised(self, index: int, error: str) -> TaskResult:
-        """Notes that a task's function has raised: the code is at fault, so it is not tried again."""
-        return self._end(index, TaskResult(error=error, retries=self.retries(index)))
+    def raised(self, index: int, error: str, *, exit_code: int | None = None) -> TaskResult:
+        """Notes that a task's function has raised: the code is at fault, so it is not tried again.
+
+        Args:
+            index: Which task.
+            error: What it raised.
+            exit_code: Of what it raised, if that is one of COMMON_ERRORS.
+        """
+        result = TaskResult(error=error, exit_code=exit_code, retries=self.retries(index))
+        self._ended_early |= result.common_error is not None
+        return self._end(index, result)
 
     def stopped(self, index: int) -> TaskResult:
         """Notes that a task was stopped on purpose."""
@@ -175,5 +201,5 @@ class Schedule:
         for task in left_out:
             self._fresh.remove(task)
             self._results[task] = TaskResult()
-        self._failed_fast |= self._fail_fast and (result.failed or bool(left_out))
+        self._ended_early |= self._fail_fast and (result.failed or bool(left_out))
         return result

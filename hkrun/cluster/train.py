@@ -18,7 +18,7 @@ from ray.train.v2.torch.torch_trainer import TorchTrainer
 from ray.util.queue import Queue
 
 from hkrun.cluster.output import output_to
-from hkrun.cluster.schedule import WorkerDiedError
+from hkrun.cluster.schedule import COMMON_ERRORS, WorkerDiedError
 from hkrun.data.streams import BlockIds, BlockViews, ReadBlock
 from hkrun.training import Context
 from hkrun.trial import Outcome, Task
@@ -125,7 +125,8 @@ def _work(config: dict[str, Any]) -> Any:
 def classify(error: TrainingFailedError) -> Exception:
     """Tells a death from a mistake of the function's own, which is returned as it was raised.
 
-    A worker that loses its peer raises too, so one death explains all.
+    A worker that loses its peer raises too, so one death explains all, and what data or store lack explains
+    what the others raise.
     """
     if not isinstance(error, WorkerGroupError):
         return WorkerDiedError(f"Ray Train: {error}")
@@ -133,7 +134,8 @@ def classify(error: TrainingFailedError) -> Exception:
     for rank, failure in sorted(failures.items()):
         if isinstance(failure, RayError | RayTrainError):
             return WorkerDiedError(f"worker {rank} of the group died")
-    return failures[min(failures)]
+    by_rank = [failures[rank] for rank in sorted(failures)]
+    return next((failure for failure in by_rank if isinstance(failure, COMMON_ERRORS)), by_rank[0])
 
 
 @contextmanager

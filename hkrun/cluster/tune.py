@@ -20,7 +20,7 @@ from hkrun.cluster.groups import draw_marks, remove_leftovers
 from hkrun.cluster.output import output_to
 from hkrun.cluster.resources import Request
 from hkrun.cluster.runtime import ray_running
-from hkrun.cluster.schedule import Schedule, TaskResult, WorkerDiedError
+from hkrun.cluster.schedule import COMMON_ERRORS, Schedule, TaskResult, WorkerDiedError
 from hkrun.cluster.search import AxesSearch, EarlyStopping, Search
 from hkrun.data.streams import BlockIds, BlockViews, ReadBlock, carry_in_threads
 from hkrun.errors import HkrunError, Interrupted
@@ -76,8 +76,9 @@ def run_tasks(
 ) -> list[TaskResult]:
     """Runs every task once, as many at a time as fit, all under one start of Ray.
 
-    A function that raises is at fault itself, and is not called again. A process that dies is replaced twice,
-    and the function called again with the same task: it finds its own checkpoints.
+    A function that raises is at fault itself, and is not called again; a DataError or a StoreError, which no
+    other task would fare better with, stops everything and is in the task's result. A process that dies is
+    replaced twice, and the function called again with the same task: it finds its own checkpoints.
 
     Args:
         tasks: What to do, all with the same threads and device.
@@ -215,6 +216,8 @@ def _run_trial(
             raise
         except (Exception, SystemExit) as error:
             logger.exception("%s", task.name)
+            if isinstance(error, COMMON_ERRORS):
+                return {"error": error.message, "exit_code": error.exit_code}
             return {"error": f"{type(error).__name__}: {error}".splitlines()[0]}
     return {"outcomes": outcomes}
 
@@ -312,7 +315,9 @@ class _Watch(tune.Callback):
         elif "outcomes" in result:
             self._tell(index, self._schedule.returned(index, result["outcomes"]))
         else:
-            self._tell(index, self._schedule.raised(index, result["error"]))
+            self._tell(
+                index, self._schedule.raised(index, result["error"], exit_code=result.get("exit_code"))
+            )
 
     @_guarded
     def on_step_end(self, iteration: int, trials: list[Trial], **info: object) -> None:

@@ -81,6 +81,8 @@ class Crew:
 
         Raises:
             TrainingError: Every run needs a teacher that could not be trained.
+            DataError: A task found the data missing or damaged; all were stopped, what is finished is kept.
+            StoreError: A task could not use the store; likewise.
         """
         plan, known = _leave_out_diverged(plan, self._store)
         if not plan.packs or (known and self._fail_fast):
@@ -106,6 +108,7 @@ class Crew:
             options["early_stopping"] = EarlyStopping(compared, epochs=epochs)
         results, problems = self._run([*teachers, *runs], mirror=mirror, needs=needs, **options)
         self._mark_stopped(plan, runs, results[len(teachers) :])
+        _raise_common_error(results)
         if problems and not any(result.begun for result in results[len(teachers) :]):
             raise TrainingError("\n".join([*known, *problems]))
         return [*known, *problems]
@@ -130,10 +133,13 @@ class Crew:
 
         Raises:
             TrainingError: It failed or diverged.
+            DataError: The data is missing or damaged.
+            StoreError: The store cannot be used.
         """
         if known := describe_divergence(self._store, identity):
             raise TrainingError(known)
-        _, problems = self._run([self._task(cell, identity, ())], mirror=None, needs={})
+        results, problems = self._run([self._task(cell, identity, ())], mirror=None, needs={})
+        _raise_common_error(results)
         if problems:
             raise TrainingError("\n".join(problems))
 
@@ -213,6 +219,13 @@ class _Watch:
     def _enter_stage(self) -> None:
         what = {0: "Training", 1: "Training the teacher"}.get(self._teachers_left, "Training the teachers")
         self._observer.entered(what)
+
+
+def _raise_common_error(results: "Sequence[TaskResult]") -> None:
+    """Raises what stopped the tasks because all of them would have met it."""
+    for result in results:
+        if error := result.common_error:
+            raise error
 
 
 def _absolute(data_dir: Path | str | None) -> str | None:

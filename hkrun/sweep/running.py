@@ -86,7 +86,8 @@ def run_sweep(
 
     Raises:
         ResourceError: Not one run fits. Nothing was started or written, as with the next two.
-        DataError: The data set is missing or damaged.
+        DataError: The data set is missing or damaged. If that shows only in training, all runs are stopped,
+            and those that are finished are kept; likewise for StoreError.
         InputError: A batch is larger than the data set, or smaller than the number of workers; or
             MLFLOW_TRACKING_URI cannot be used.
         StoreError: The store cannot be used, or another driver runs this sweep.

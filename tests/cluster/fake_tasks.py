@@ -6,6 +6,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from hkrun.errors import DataError
+
 
 @dataclass(frozen=True, kw_only=True)
 class FakeTask:
@@ -59,6 +61,10 @@ def leave(task, context):
     raise SystemExit(3)
 
 
+def miss_data(task, context):
+    raise DataError("train.parquet: not there\nval.parquet: not there")
+
+
 def sleep(task, context):
     attempt(task, context)
     for epoch in range(3000):
@@ -92,6 +98,12 @@ def all_reduce(task, context):
 def fail_on_rank_1(task, context):
     if context.rank == 1:
         raise ValueError("rank 1 is wrong")
+    return all_reduce(task, context)  # waits for rank 1 for ever
+
+
+def miss_data_on_rank_1(task, context):
+    if context.rank == 1:
+        miss_data(task, context)
     return all_reduce(task, context)  # waits for rank 1 for ever
 
 

@@ -1,6 +1,7 @@
 import pytest
 
 from hkrun.cluster.schedule import MAX_RETRIES, Schedule, TaskResult
+from hkrun.errors import DataError, StoreError
 
 FINISHED = [{"seed": 0, "status": "finished"}]
 DIVERGED = [{"seed": 0, "status": "diverged"}]
@@ -137,6 +138,22 @@ def test_without_fail_fast_a_failure_ends_nothing():
     schedule.release(0)
     assert schedule.take() == 1
     assert not schedule.finished
+
+
+@pytest.mark.parametrize(("exit_code", "kind"), [(3, DataError), (6, StoreError)])
+def test_an_error_that_every_task_would_meet_ends_everything_and_can_be_raised_again(exit_code, kind):
+    schedule = Schedule(4, slots=2, fail_fast=False)
+    schedule.take(), schedule.take()
+    schedule.returned(0, FINISHED)
+    schedule.release(0)
+    assert schedule.take() == 2
+    result = schedule.raised(1, "one\nand all", exit_code=exit_code)
+    assert schedule.finished
+    assert schedule.take() is None
+    assert type(result.common_error) is kind
+    assert result.common_error.message == "one\nand all"
+    assert schedule.results() == [TaskResult(outcomes=FINISHED), result, TaskResult(), TaskResult()]
+    assert TaskResult(error="boom").common_error is None
 
 
 def test_a_task_waits_for_the_one_it_needs_and_holds_up_nobody():

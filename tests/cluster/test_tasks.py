@@ -8,7 +8,7 @@ from fake_tasks import FakeTask, run
 from ray.tune.schedulers import FIFOScheduler
 
 from hkrun.cluster import run_tasks
-from hkrun.errors import ResourceError
+from hkrun.errors import DataError, ResourceError
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 
@@ -78,6 +78,21 @@ def test_fail_fast_stops_what_runs_and_starts_nothing_more(joined, observer, tmp
     # The cluster has its CPUs back.
     again = run_fakes([FakeTask(name="after")], observer, tmp_path)
     assert again[0].outcomes is not None
+
+
+def test_data_that_one_task_misses_stops_all_and_keeps_its_class(joined, observer, tmp_path):
+    tasks = [
+        FakeTask(name="first"),
+        FakeTask(name="bad", does="miss_data"),
+        FakeTask(name="long", does="sleep", folder=str(tmp_path)),
+    ]
+    results = run_fakes(tasks, observer, tmp_path, needs={1: 0, 2: 0})
+    assert results[0].outcomes is not None  # what is finished is kept
+    message = "train.parquet: not there\nval.parquet: not there"
+    assert type(results[1].common_error) is DataError
+    assert results[1].common_error.message == message
+    assert not results[2].begun
+    assert observer.message(1) == f"{message}; see {tmp_path / 'logs' / 'bad.log'}"
 
 
 def test_a_killed_process_is_replaced_and_its_task_goes_on(joined, observer, tmp_path):

@@ -12,6 +12,7 @@ from hkrun.cluster import run_tasks
 from hkrun.cluster.groups import remove_leftovers
 from hkrun.cluster.schedule import WorkerDiedError
 from hkrun.cluster.train import classify
+from hkrun.errors import DataError, StoreError
 
 # Each worker group is nine new processes, up to a minute of processor time. The limit is there for what never
 # ends, not for what takes its time on a machine that does other things too.
@@ -54,6 +55,15 @@ def test_a_group_that_ray_train_forgot_gives_its_cpus_back(joined):
 
 
 @pytest.mark.slow
+def test_data_that_one_worker_misses_stops_all_tasks_and_keeps_its_class(joined, observer, tmp_path):
+    tasks = [FakeTask(name="bad", does="miss_data_on_rank_1"), FakeTask(name="late", does="all_reduce")]
+    missed, late = run_fakes(tasks, observer, tmp_path)
+    assert type(missed.common_error) is DataError
+    assert missed.common_error.message == "train.parquet: not there\nval.parquet: not there"
+    assert not late.begun
+
+
+@pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_no_kind_of_end_starves_the_next_task(joined, observer, tmp_path, monkeypatch):
     def stop_sleepers(self, controller, trial, result):
@@ -88,4 +98,6 @@ def test_one_death_explains_the_errors_of_the_others():
     for death in (ActorDiedError(), WorkerHealthCheckFailedError("unhealthy", failure=ActorDiedError())):
         assert isinstance(classify(WorkerGroupError("", {0: lost, 1: death})), WorkerDiedError)
     assert classify(WorkerGroupError("", {0: lost})) is lost
+    full = StoreError("no space left")
+    assert classify(WorkerGroupError("", {0: lost, 1: full})) is full
     assert isinstance(classify(ControllerError(TimeoutError("no start"))), WorkerDiedError)

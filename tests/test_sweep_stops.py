@@ -1,0 +1,71 @@
+"""What ends a sweep before its last run, and the exit code that its user sees."""
+
+import pytest
+from sweep_example import put_run
+
+import hkrun.cluster
+import hkrun.cluster.tune
+from hkrun.cli.program import call
+from hkrun.cluster import TaskResult
+from hkrun.errors import DataError, StoreError
+from hkrun.spaces import NamedCell
+from hkrun.store import open_store
+
+ERRORS = [
+    pytest.param(DataError("imagenet/val.parquet: not there"), 3, id="data"),
+    pytest.param(StoreError("hkrun-store: no space left"), 6, id="store"),
+]
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("HKRUN_STORE", "MLFLOW_TRACKING_URI", "RAY_ADDRESS"):
+        monkeypatch.delenv(name, raising=False)
+    return tmp_path
+
+
+def run_until(error, folder):
+    """Stands in for `run_tasks`: all tasks are done until one that meets an error, as Ray would report it."""
+
+    def run_tasks(tasks, *, observer, log_folder, **_options):
+        def do(task, context):
+            if task is tasks[-1]:
+                raise error
+            named = NamedCell(name="L_b", cell=task.cell)
+            put_run(open_store(task.store), named, task.seeds[0])
+            return [{"seed": task.seeds[0], "status": "finished", "error_last_pct": 3.0, "epochs": 2}]
+
+        results = []
+        for index, _ in enumerate(tasks):
+            observer.started(index)
+            reported = hkrun.cluster.tune._run_trial(
+                {"index": index}, tasks=tasks, function=do, workers=1, log_folder=log_folder, storage=folder
+            )
+            results.append(TaskResult(**reported))
+            if "error" in reported:
+                observer.failed(index, reported["error"])
+            else:
+                observer.done(index, reported["outcomes"])
+        return results
+
+    return run_tasks
+
+
+@pytest.mark.parametrize(("error", "code"), ERRORS)
+def test_an_error_of_data_or_store_in_a_worker_is_the_commands_exit_code(
+    folder, monkeypatch, capsys, error, code
+):
+    monkeypatch.setattr(hkrun.cluster, "run_tasks", run_until(error, folder))
+    command = ["run", "method=supervised", "--seeds", "3", "--epochs", "2", "--yes"]
+    assert call(command) == code
+    assert error.message in capsys.readouterr().err.splitlines()[-1]
+    runs = open_store(folder / "hkrun-store").runs()
+    assert runs["status"].to_pylist() == ["finished"] * 2  # what is finished is kept
+
+
+@pytest.mark.parametrize(("error", "code"), ERRORS)
+def test_the_same_goes_for_a_teacher(folder, monkeypatch, capsys, error, code):
+    monkeypatch.setattr(hkrun.cluster, "run_tasks", run_until(error, folder))
+    assert call(["teacher", "--yes"]) == code
+    assert error.message in capsys.readouterr().err.splitlines()[-1]
