@@ -8,6 +8,8 @@
     keys.py         keys
     mirroring.py    sync, ui
     stored.py       the sweeps of a store by name
+    exporting.py    export
+    data.py         data pack, data verify
     doctor.py       doctor
     display.py      the live view of a running sweep
     console.py      what it and all other output is printed to

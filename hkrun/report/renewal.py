@@ -12,7 +12,7 @@ from hkrun.report.documents import write_report
 from hkrun.report.summary import Summary
 from hkrun.store import Store
 
-NOTE_FILE = "report.json"
+RECEIPT_FILE = "report-receipt.json"
 
 
 def renew_report(summary: Summary, store: Store) -> dict[str, str]:
@@ -28,7 +28,7 @@ def renew_report(summary: Summary, store: Store) -> dict[str, str]:
         return {name: f"{store.place}/{folder}/{name}" for name in names}
     paths = write_report(summary, store)
     note = {"content": content, "files": _sums(store, folder, list(paths))}
-    store.commit(folder, {NOTE_FILE: json.dumps(note, indent=1).encode()}, keep=store.names(folder))
+    store.commit(folder, {RECEIPT_FILE: json.dumps(note, indent=1).encode()}, keep=store.names(folder))
     return paths
 
 
@@ -46,7 +46,7 @@ def _plain(value: object) -> object:
 def _find_current(store: Store, folder: str, content: str) -> list[str]:
     """The names of the report's files where they are those of this content; none where any is not."""
     try:
-        note = json.loads(store.read(folder, NOTE_FILE))
+        note = json.loads(store.read(folder, RECEIPT_FILE))
         names = list(note["files"])
         same = note["content"] == content and _sums(store, folder, names) == note["files"]
     except (StoreError, ValueError, KeyError, TypeError):

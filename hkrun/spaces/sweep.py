@@ -91,7 +91,7 @@ class Sweep:
 
 
 def with_content(sweep: Sweep, dataset_sha256: str) -> Sweep:
-    """The sweep with the content of its data set fixed in every cell; needed for `folder` data sets."""
+    """The sweep with the content of its data set fixed in every cell; needed for `folder` and `imagenet`."""
 
     def fix(cell: Cell) -> Cell:
         return dataclasses.replace(cell, dataset_sha256=dataset_sha256)
