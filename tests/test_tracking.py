@@ -716,7 +716,7 @@ def test_with_a_server_elsewhere_only_links_are_given(store: Store, monkeypatch:
     ui(store, port=None, open_browser=False, announce=sites.append)
     (site,) = sites
     assert (site.uri, site.address, site.is_ours) == (
-        "https://mlflow.example/",
+        "https://mlflow.example",
         "https://mlflow.example",
         False,
     )

@@ -454,4 +454,4 @@ def test_other_data_sets_must_lie_in_a_directory():
     with pytest.raises(DataError) as caught:
         load_dataset("cifar10", data_dir="s3://key:se/cret@bucket/data")
     problem = "cifar10: its files must lie in a local directory; --data is s3://bucket/data"
-    assert caught.value.problems == (problem,)
+    assert caught.value.problems == [problem]
