@@ -9,7 +9,7 @@ from torchvision.models import resnet18
 from hkrun.data import Dataset
 from hkrun.errors import InputError
 from hkrun.teacher import TeacherRun, num_epochs, start_teacher, train_teacher
-from hkrun.training import Alone
+from hkrun.training import Alone, evaluate_epoch
 from loop.conftest import CPU, make_sets, same_state, tiny_cell
 
 
@@ -53,6 +53,19 @@ def test_shared_freezes_the_backbone_for_the_second_phase(dataset: Dataset) -> N
     assert same_state(part(seen[0], "attention"), part(seen[1], "attention"))
     assert "loss_auxiliary" not in run.history[0]
     assert "loss_backbone" not in run.history[2]
+
+
+def test_a_frozen_backbone_is_evaluated_once(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    evaluated: list[int] = []
+
+    def evaluate(*args: object, **options: object) -> object:
+        evaluated.append(options["epoch"])  # type: ignore[arg-type]
+        return evaluate_epoch(*args, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("hkrun.teacher.evaluate_epoch", evaluate)
+    history = train(tiny_cell(teacher__backbone="shared"), dataset).history
+    assert evaluated == [1, 2, 3]
+    assert history[1]["error_pct"] == history[2]["error_pct"] == history[3]["error_pct"]
 
 
 def test_shared_gives_every_connection_the_same_backbone(dataset: Dataset) -> None:
