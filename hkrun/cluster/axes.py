@@ -1,9 +1,42 @@
 """The runs of a plan by their place on the axes of its search space: what a searcher chooses from."""
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from hkrun.cluster.search import Point, Search
 from hkrun.plan import Plan
+
+
+@dataclass(frozen=True)
+class Point:
+    """A place on the axes of one cell.
+
+    Attributes:
+        group: The cell.
+        values: The number of the value on each of its axes, from 0, in the order of the axes.
+    """
+
+    group: str
+    values: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Search:
+    """What a searcher chooses from.
+
+    Attributes:
+        runs: For each point, the tasks that train its runs, by index; two points may be one configuration.
+        known: For each point, the errors of runs that were made before, in percent.
+        budget: How many of these tasks are done in all; the others are left out.
+        first: Those of them that are done in any case, before the others, and cost nothing of the budget.
+        seed: Of the sampler.
+    """
+
+    runs: Mapping[Point, Sequence[int]]
+    known: Mapping[Point, Sequence[float]]
+    budget: int
+    first: frozenset[int] = frozenset()
+    seed: int = 0
 
 
 def make_search(plan: Plan, *, first_run: int, budget: int | None) -> Search:

@@ -1,7 +1,7 @@
 """Shortcuts through a search space's axes: which points Optuna would try, and which runs ASHA ends early."""
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,6 +9,7 @@ from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 
+from hkrun.cluster.axes import Point, Search
 from hkrun.cluster.schedule import Schedule
 
 METRIC = "error_pct"
@@ -19,38 +20,6 @@ MAX_PROPOSALS = 20
 # Runs are compared after a ninth and after a third of their epochs, and two of three end there.
 FIRST_RUNG = 9
 REDUCTION = 3
-
-
-@dataclass(frozen=True)
-class Point:
-    """A place on the axes of one cell.
-
-    Attributes:
-        group: The cell.
-        values: The number of the value on each of its axes, from 0, in the order of the axes.
-    """
-
-    group: str
-    values: tuple[int, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Search:
-    """What a searcher chooses from.
-
-    Attributes:
-        runs: For each point, the tasks that train its runs, by index; two points may be one configuration.
-        known: For each point, the errors of runs that were made before, in percent.
-        budget: How many of these tasks are done in all; the others are left out.
-        first: Those of them that are done in any case, before the others, and cost nothing of the budget.
-        seed: Of the sampler.
-    """
-
-    runs: Mapping[Point, Sequence[int]]
-    known: Mapping[Point, Sequence[float]]
-    budget: int
-    first: frozenset[int] = frozenset()
-    seed: int = 0
 
 
 @dataclass

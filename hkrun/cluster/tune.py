@@ -16,12 +16,13 @@ from ray.tune.error import TuneError
 from ray.tune.experiment import Trial
 from ray.tune.search import Searcher
 
+from hkrun.cluster.axes import Search
 from hkrun.cluster.groups import draw_marks, remove_leftovers
 from hkrun.cluster.output import output_to
 from hkrun.cluster.resources import Request
 from hkrun.cluster.runtime import ray_running
 from hkrun.cluster.schedule import COMMON_ERRORS, Schedule, TaskResult, WorkerDiedError
-from hkrun.cluster.search import AxesSearch, EarlyStopping, Search
+from hkrun.cluster.search import AxesSearch, EarlyStopping
 from hkrun.data.streams import BlockIds, BlockViews, ReadBlock, carry_in_threads
 from hkrun.errors import HkrunError, Interrupted
 from hkrun.training import Context

@@ -14,8 +14,6 @@ from hkrun.plan import make_plan
 from hkrun.spaces import load_sweep
 from hkrun.store import Record, open_store
 
-pytest.importorskip("optuna")
-
 # Two axes of five values, two seeds each; the error is least at (3, 1).
 GRID = {
     Point("grid", place): (2 * number, 2 * number + 1)
@@ -29,6 +27,7 @@ def error_at(point):
 
 def play(search, *, num_tasks, errors):
     """Does one task after the other as `run_tasks` would; returns which."""
+    pytest.importorskip("optuna")
     schedule = Schedule(num_tasks, slots=1, fail_fast=False)
     chooser = AxesSearch(search, schedule)
     done = []
@@ -120,6 +119,7 @@ def test_asha_ends_runs_that_fall_behind_but_no_teacher(joined, observer, tmp_pa
 @pytest.mark.cluster
 @pytest.mark.timeout(300)
 def test_a_search_on_a_cluster_leaves_out_what_it_does_not_choose(joined, observer, tmp_path):
+    pytest.importorskip("optuna")
     tasks = [FakeTask(name=f"run-{number}", does="train", folder=str(tmp_path)) for number in range(12)]
     runs = {Point("a", (number,)): (number,) for number in range(12)}
     results = run_tasks(
