@@ -236,7 +236,7 @@ def status(invocation: Invocation, *, name: str | None, dataset: str | None) -> 
             title_justify="left",
             title=f"{found['sweep']} on {found['dataset']}: {found['done']} of {found['runs']} runs done",
         )
-        for heading in ("cell", "name", "done", "failed", "diverged", "not finished, with a checkpoint"):
+        for heading in ("cell", "name", "done", "failed", "diverged", "unfinished, with a checkpoint"):
             table.add_column(
                 heading, justify="left" if heading in ("cell", "name") else "right", overflow="fold"
             )
@@ -247,7 +247,7 @@ def status(invocation: Invocation, *, name: str | None, dataset: str | None) -> 
                 f"{cell['done']}/{cell['runs']}",
                 _listed(cell["failed"]),
                 _listed(cell["diverged"]),
-                _listed(f"{run['seed']} ({run['epoch']}/{run['epochs']})" for run in cell["running"]),
+                _listed(f"{run['seed']} ({run['epoch']}/{run['epochs']})" for run in cell["unfinished"]),
             )
         invocation.results.print(table)
     return EXIT_DONE
@@ -279,7 +279,7 @@ def _cell_status(cell: "PlannedCell", store: "Store") -> dict[str, Any]:
         "done": cell.num_done,
         "failed": cell.seeds("failed"),
         "diverged": cell.seeds("diverged"),
-        "running": [
+        "unfinished": [
             {"seed": seed, "epoch": epoch, "epochs": sum(cell.cell.stage_epochs)}
             for seed, epoch in reached.items()
             if epoch is not None

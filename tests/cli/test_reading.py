@@ -41,7 +41,7 @@ def test_a_sweep_on_two_data_sets_must_be_chosen(store, capsys):
     assert call(["report", "stability", "--dataset", "digits"]) == 0
 
 
-def test_status_tells_of_each_cell_what_is_done_failed_diverged_and_under_way(store, document, capsys):
+def test_status_tells_of_each_cell_what_is_done_failed_diverged_and_unfinished(store, document, capsys):
     sweep = make_sweep(num_seeds=5)
     save_plan(store, sweep, workers=1)
     first = sweep.cells[0]
@@ -60,10 +60,13 @@ def test_status_tells_of_each_cell_what_is_done_failed_diverged_and_under_way(st
         "done": 2,
         "failed": [0],
         "diverged": [1],
-        "running": [{"seed": 3, "epoch": 4, "epochs": 12}],
+        "unfinished": [{"seed": 3, "epoch": 4, "epochs": 12}],
     }
     assert call(["status", "stability"]) == 0
-    assert "3 (4/12)" in capsys.readouterr().out
+    told = " ".join(capsys.readouterr().out.split())
+    assert "3 (4/12)" in told
+    assert "unfinished" in told
+    assert "running" not in told
 
 
 def test_status_of_an_empty_store_says_so(folder, document, capsys):
