@@ -4,7 +4,6 @@ A view of an image is a crop of its own size out of the zero-padded image, mirro
 pixels, padded before normalisation as torchvision's RandomCrop does on images, so that they become -mean/std.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -131,14 +130,6 @@ def normalise(images: Tensor, *, mean: Tensor, std: Tensor, dtype: torch.dtype) 
     """
     pixel_mean, pixel_std = _pixel_scale(mean, std, dtype=dtype, device=images.device)
     return torch.sub(images, pixel_mean).div_(pixel_std)
-
-
-def evaluation_batches(
-    images: Tensor, *, mean: Tensor, std: Tensor, dtype: torch.dtype, batch_size: int = 1000
-) -> Iterator[Tensor]:
-    """The normalised images in their order, in batches of `batch_size` and a last shorter one."""
-    for batch in torch.split(images, batch_size):
-        yield normalise(batch, mean=mean, std=std, dtype=dtype)
 
 
 def _pixel_scale(

@@ -59,14 +59,11 @@ class Record:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TeacherRecord:
-    """One trained teacher.
+class TeacherTraining:
+    """How a teacher was trained, whatever came of it.
 
     Attributes:
         teacher_id: First 12 hex digits of the SHA-256 of its configuration.
-        teacher_hash: SHA-256 of its weights.
-        error_pct: Top-1 test error, in percent.
-        train_error_pct: Top-1 error on the training images, in percent.
         config: What decided its weights, by key.
         epochs: Epochs completed.
         device: "cpu" or the name of the accelerator.
@@ -80,9 +77,6 @@ class TeacherRecord:
     """
 
     teacher_id: str
-    teacher_hash: str
-    error_pct: float
-    train_error_pct: float
     config: dict[str, Any]
     epochs: int
     device: str
@@ -93,33 +87,35 @@ class TeacherRecord:
     resumed: int = 0
     versions: dict[str, str] = field(default_factory=dict)
     timings: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TeacherRecord(TeacherTraining):
+    """One trained teacher.
+
+    Attributes:
+        teacher_hash: SHA-256 of its weights.
+        error_pct: Top-1 test error, in percent.
+        train_error_pct: Top-1 error on the training images, in percent.
+    """
+
+    teacher_hash: str
+    error_pct: float
+    train_error_pct: float
     status: Literal["finished"] = "finished"
 
 
 @dataclass(frozen=True, kw_only=True)
-class DivergedTeacher:
+class DivergedTeacher(TeacherTraining):
     """A teacher that can be no teacher: what is kept of it so that nobody trains it again.
 
     Attributes:
         diverged_epoch: The epoch in which a loss stopped being finite.
         message: Which one.
-
-    The others are those of `TeacherRecord`.
     """
 
-    teacher_id: str
     diverged_epoch: int
     message: str
-    config: dict[str, Any]
-    epochs: int
-    device: str
-    threads: int
-    started_at: float
-    world_size: int = 1
-    alarms: tuple[str, ...] = ()
-    resumed: int = 0
-    versions: dict[str, str] = field(default_factory=dict)
-    timings: dict[str, float] = field(default_factory=dict)
     status: Literal["diverged"] = "diverged"
 
 

@@ -9,7 +9,7 @@ from torchvision.transforms import v2
 
 from hkrun.data import load_dataset
 from hkrun.data.dataset import channel_statistics
-from hkrun.data.views import ViewReader, Views, evaluation_batches, normalise
+from hkrun.data.views import ViewReader, Views, normalise
 
 CIFAR_VIEWS = Views(padding=4, flip=True)
 DIGITS_VIEWS = Views(padding=1, flip=False)
@@ -185,17 +185,6 @@ def test_normalised_training_images_have_mean_0_and_deviation_1() -> None:
 
     assert abs(images.mean().item()) < 1e-12
     assert images.std(correction=0).item() == pytest.approx(1, abs=1e-12)
-
-
-@pytest.mark.parametrize(("batch_size", "sizes"), [(3, [3, 1]), (4, [4]), (1000, [4])])
-def test_evaluation_batches_hold_every_image_once_in_order(batch_size: int, sizes: list[int]) -> None:
-    images = some_images()
-    mean, std = channel_statistics(images)
-
-    batches = list(evaluation_batches(images, mean=mean, std=std, dtype=torch.float32, batch_size=batch_size))
-
-    assert [len(batch) for batch in batches] == sizes
-    assert torch.equal(torch.cat(batches), normalise(images, mean=mean, std=std, dtype=torch.float32))
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
