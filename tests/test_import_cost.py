@@ -14,6 +14,11 @@ HEAVY = {
     "pandas",
     "rich",
     "jinja2",
+    "optuna",
+    "onnx",
+    "onnxruntime",
+    "PIL",
+    "safetensors",
 }
 
 

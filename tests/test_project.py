@@ -25,8 +25,10 @@ def test_the_lock_holds_exact_versions_with_hashes_and_no_addresses():
 
 def test_every_direct_dependency_is_locked():
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
-    wanted = project["project"]["dependencies"] + project["dependency-groups"]["dev"]
-    wanted += project["project"]["optional-dependencies"]["mnist5k"]
+    extras = project["project"]["optional-dependencies"]
+    assert {"mnist5k", "export", "search"} <= set(extras)
+    groups = (project["project"]["dependencies"], *project["dependency-groups"].values(), *extras.values())
+    wanted = [requirement for group in groups for requirement in group]
     locked = set(
         re.findall(r"^([a-z0-9._-]+)==", (REPOSITORY / "requirements.lock").read_text(), re.MULTILINE)
     )
@@ -58,8 +60,10 @@ def test_the_wheel_carries_search_spaces_and_data_and_runs_outside_the_repositor
         f"hkrun/search_spaces/recipes/{path.name}" for path in REPOSITORY.glob("search_spaces/recipes/*")
     }
     assert {"hkrun/search_spaces/stability.toml", *recipes} <= names
-    kept = ("*.npz", "*.toml", "*.html", "*.md", "py.typed")
-    data = [path for pattern in kept for path in (REPOSITORY / "hkrun").rglob(pattern)]
+    kept = ("*.npz", "*.toml", "*.html", "*.md", "*.tex", "py.typed")
+    found = {pattern: list((REPOSITORY / "hkrun").rglob(pattern)) for pattern in kept}
+    assert all(found.values())
+    data = [path for paths in found.values() for path in paths]
     assert {str(path.relative_to(REPOSITORY)) for path in data} <= names
     assert not [name for name in names if name.startswith(("tests/", "benchmarks/"))]
 
