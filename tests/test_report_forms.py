@@ -218,3 +218,14 @@ def test_top_5_stands_beside_top_1_where_there_is_one(store):
     text = render_report(summarise(sweep, store))["report.md"].decode()
     assert "| Top-5 error (%) |" in text
     assert "| 2.00 \N{PLUS-MINUS SIGN} 2.48 |" in text
+
+
+def test_a_configuration_of_two_names_is_counted_once(store):
+    cell = make_cell(0, 0)
+    cells = (NamedCell(name="L_b", cell=cell), NamedCell(name="L2-Ba", cell=cell))
+    sweep = make_sweep(cells=cells, reference="L_b", published=())
+    put_levels(store, sweep, {"L_b": 60, "L2-Ba": 60})
+    text = render_report(summarise(sweep, store))["report.md"].decode()
+    num_seeds = len(sweep.seeds)
+    assert "1 configuration" in text
+    assert f"{num_seeds} of {num_seeds} runs finished" in text

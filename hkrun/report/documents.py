@@ -146,7 +146,9 @@ def _gather(summary: Summary) -> dict[str, object]:
     """What the templates show, as text and tables."""
     sweep = summary.sweep
     shared, own = run_tables.tabulate_configuration(summary)
-    finished = sum(len(cell.seeds) for cell in summary.cells)
+    configurations = {cell.cell_id: cell for cell in summary.cells}  # several names may be one
+    finished = sum(len(cell.seeds) for cell in configurations.values())
+    num_runs = len(configurations) * len(sweep.seeds)
     spent = sum(record.timings.get("total", 0.0) for record in summary.records)
     quantum = summary.quantum_pct
     return {
@@ -155,9 +157,9 @@ def _gather(summary: Summary) -> dict[str, object]:
         "facts": [
             f"data set {sweep.dataset}",
             *_shared_facts(summary),
-            count(len(sweep.cells), "cell"),
+            count(len(configurations), "configuration"),
             count(len(sweep.seeds), "seed"),
-            f"{finished} of {count(len(sweep.cells) * len(sweep.seeds), 'run')} finished",
+            f"{finished} of {count(num_runs, 'run')} finished",
             f"{duration(spent)} of training, summed over runs",
         ],
         "findings": list(write_findings(summary)),

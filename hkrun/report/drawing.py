@@ -46,8 +46,9 @@ def draw_figures(summary: Summary) -> Mapping[str, Figure]:
         "errors": _encode(
             "error-curves",
             "Test error over training, mean over the finished runs. Right: the last "
-            f"{sweep.window} epochs, over which S is taken. Thin lines in pairs are one standard deviation "
-            "to either side. A thin line that ends in a cross is a diverged run; it is in no mean.",
+            f"{sweep.window} epochs, over which S is taken. Thin lines in pairs, where there are any, "
+            "are one standard deviation to either side. A thin line that ends in a cross is a diverged run; "
+            "it is in no mean.",
             figures.draw_errors(curves, window=sweep.window),
         )
     }
