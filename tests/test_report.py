@@ -28,6 +28,7 @@ from rich.console import Console
 from hkrun import stats
 from hkrun.config import cell_id
 from hkrun.errors import StoreError
+from hkrun.plan import StoppedRun, save_stopped
 from hkrun.report import (
     load_published,
     print_summary,
@@ -265,6 +266,65 @@ def test_a_finished_run_with_incomplete_curves_is_refused(store):
     put_run(store, sweep.cells[0], 2, errors=[5.0, 4.0])
     with pytest.raises(StoreError, match="seeds/2: the run is finished, but its curves do not have 8 epochs"):
         summarise(sweep, store)
+
+
+# --- runs that were stopped early ---------------------------------------------------------------------------
+
+
+def stop(store, sweep, runs):
+    cells = {named.name: named.cell for named in sweep.cells}
+    marked = [
+        StoppedRun(cell_id=cell_id(cells[name]), seed=seed, epoch=2, error_pct=60.0) for name, seed in runs
+    ]
+    save_stopped(store, sweep, marked)
+
+
+def test_of_runs_selected_by_a_scheduler_nothing_is_concluded(store):
+    sweep = make_sweep(["L_b", "L_b + L_is", "L_b + L_adv"], num_seeds=8, published=("table4", "table5"))
+    gone = {("L_b + L_is", 2), ("L_b + L_is", 5)}
+    fill(store, sweep, without=gone)
+    before = summarise(sweep, store)
+    assert before.find_comparison("L_b + L_is").n == 6
+    stop(store, sweep, gone)
+    summary = summarise(sweep, store)
+    reason = "selected on test error: 2 runs were stopped early"
+    assert [comparison.cell for comparison in summary.comparisons] == ["L_b + L_adv"]
+    assert [comparison.cell for comparison in summary.stability_comparisons] == ["L_b + L_adv"]
+    document = json.loads(json.dumps(summary_document(summary), allow_nan=False))
+    plain, cell, other = document["cells"]
+    assert (cell["stability"]["s"], cell["stability"]["reason"]) == (None, reason)
+    assert cell["stopped"] == [2, 5]
+    for errors in (cell["error_last"], cell["error_best"]):
+        assert (errors["ci95"], errors["reason"], errors["n"]) == (None, reason, 6)
+    assert cell["error_last"]["mean"] == before.cells[1].error_last.mean
+    assert "stopped" not in plain
+    assert plain["stability"]["s"] is not None
+    assert other["error_last"]["ci95"] is not None
+    claims = {claim["id"]: claim for claim in document["claims"]}
+    for name in ("is-beats-adv", "is-steadies-b"):
+        assert (claims[name]["outcome"], claims[name]["comparisons"]) == ("not judged", [])
+    named = "selected on test error: 2 runs of L_b + L_is were stopped early (seeds 2, 5)"
+    assert len(warnings_about(summary, named)) == 1
+    assert named in render_report(summary)["report.md"].decode()
+    assert "| selected |" in render_report(summary)["report.md"].decode()
+
+
+def test_a_selected_reference_leaves_no_comparison(store):
+    sweep = make_sweep(["L_b", "L_b + L_is"])
+    fill(store, sweep, without={("L_b", 0)})
+    stop(store, sweep, {("L_b", 0)})
+    summary = summarise(sweep, store)
+    assert (summary.comparisons, summary.stability_comparisons) == ((), ())
+    assert warnings_about(summary, "1 run of L_b was stopped early (seed 0)")
+    assert "undefined" in print_plainly(summary)
+
+
+def test_a_stopped_run_that_was_made_since_is_a_run_like_others(store):
+    sweep = make_sweep(["L_b", "L_b + L_is"])
+    fill(store, sweep)
+    before = summary_document(summarise(sweep, store))
+    stop(store, sweep, {("L_b + L_is", 3)})
+    assert summary_document(summarise(sweep, store)) == before
 
 
 # --- teachers -----------------------------------------------------------------------------------------------

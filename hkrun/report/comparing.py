@@ -31,8 +31,8 @@ class Side:
 
 
 def cell_side(cell: CellSummary) -> Side:
-    """The errors of a cell's finished runs."""
-    errors = dict(zip(cell.seeds, cell.error_pct[:, -1].tolist(), strict=True))
+    """The errors of a cell's finished runs; none where they were selected on the test error."""
+    errors = {} if cell.selection else dict(zip(cell.seeds, cell.error_pct[:, -1].tolist(), strict=True))
     return Side(name=cell.name, identity=cell.cell_id, errors=errors)
 
 
@@ -163,8 +163,12 @@ def compare_with_reference(
 
 
 def pair_curves(cell: CellSummary, other: CellSummary) -> tuple[Curve, Curve]:
-    """The errors of both cells, row for row with the same seeds: those that both finished."""
-    common = [seed for seed in cell.seeds if seed in other.seeds]
+    """The errors of both cells, row for row with the same seeds: those that both finished.
+
+    None where the runs of either were selected on the test error.
+    """
+    selected = cell.selection or other.selection
+    common = [] if selected else [seed for seed in cell.seeds if seed in other.seeds]
     ours, theirs = (item.error_pct[[item.seeds.index(seed) for seed in common]] for item in (cell, other))
     return ours, theirs
 

@@ -36,16 +36,23 @@ def _cell_document(cell: CellSummary, summary: Summary) -> dict[str, object]:
         "failed": list(cell.failed),
         "diverged": list(cell.diverged),
         "missing": list(cell.missing),
-        "error_last": _error_document(cell.error_last),
-        "error_best": _error_document(cell.error_best),
+        **({"stopped": list(cell.stopped)} if cell.stopped else {}),
+        "error_last": _error_document(cell.error_last, cell.selection),
+        "error_best": _error_document(cell.error_best, cell.selection),
         "stability": _stability_document(cell, summary),
     }
 
 
-def _error_document(errors: stats.ErrorSummary | None) -> dict[str, object]:
+def _error_document(errors: stats.ErrorSummary | None, selection: str | None) -> dict[str, object]:
     if errors is None:
         return {"mean": None, "sd": None, "n": 0, "ci95": None}
-    return {"mean": errors.mean, "sd": errors.sd, "n": errors.n, "ci95": _listed(errors.ci95)}
+    return {
+        "mean": errors.mean,
+        "sd": errors.sd,
+        "n": errors.n,
+        "ci95": _listed(errors.ci95),
+        **({"reason": selection} if selection else {}),
+    }
 
 
 def _stability_document(cell: CellSummary, summary: Summary) -> dict[str, object]:

@@ -11,6 +11,7 @@ import pyarrow as pa
 from hkrun import config, stats
 from hkrun.config import Cell
 from hkrun.errors import StoreError
+from hkrun.plan import load_stopped
 from hkrun.report.claims import judge_claims
 from hkrun.report.comparing import compare_with_reference, make_generator
 from hkrun.report.paper import set_beside
@@ -42,8 +43,19 @@ def summarise(sweep: Sweep, store: Store, *, world_size: int = 1) -> Summary:
         for cell_id in dict.fromkeys(ids)
     }
     quantum = _quantum(record.error_last_pct for found in records.values() for record in found)
+    stopped: dict[str, list[int]] = {}
+    for run in load_stopped(store, sweep):
+        stopped.setdefault(run.cell_id, []).append(run.seed)
     cells = tuple(
-        _summarise_cell(named, cell_id, sweep, store, records=records[cell_id], quantum_pct=quantum)
+        _summarise_cell(
+            named,
+            cell_id,
+            sweep,
+            store,
+            records=records[cell_id],
+            stopped=stopped.get(cell_id, ()),
+            quantum_pct=quantum,
+        )
         for named, cell_id in zip(sweep.cells, ids, strict=True)
     )
     by_name = {cell.name: cell for cell in cells}
@@ -80,6 +92,7 @@ def _summarise_cell(
     store: Store,
     *,
     records: tuple[Record, ...],
+    stopped: Sequence[int],
     quantum_pct: float | None,
 ) -> CellSummary:
     finished = [record for record in records if record.status == "finished"]
@@ -95,8 +108,8 @@ def _summarise_cell(
     errors = _stack(tables, "error_pct", first) if tables else np.empty((0, epochs))
     top5 = [record.error_top5_last_pct for record in finished if record.error_top5_last_pct is not None]
     diverged = [record for record in records if record.status == "diverged"]
-    undefined = _undefined(len(finished), epochs, sweep.window)
-    return CellSummary(
+    results = {record.seed for record in records if record.status != "failed"}
+    summary = CellSummary(
         cell_id=cell_id,
         name=named.name,
         cell=named.cell,
@@ -105,6 +118,7 @@ def _summarise_cell(
         failed=tuple(record.seed for record in records if record.status == "failed"),
         diverged=tuple(record.seed for record in diverged),
         missing=tuple(sorted(set(sweep.seeds) - {record.seed for record in records})),
+        stopped=tuple(seed for seed in sweep.seeds if seed in stopped and seed not in results),
         error_pct=errors,
         diverged_curves=tuple(
             _read_curves(store, record)["error_pct"].to_numpy()[first:]
@@ -113,16 +127,8 @@ def _summarise_cell(
         ),
         error_last=stats.summarise_errors(errors[:, -1]) if finished else None,
         error_best=stats.summarise_errors(errors.min(axis=1)) if finished else None,
-        stability=None
-        if undefined
-        else stats.analyse_stability(
-            errors,
-            window=sweep.window,
-            ddof=sweep.ddof,
-            generator=make_generator("interval of S", cell_id),
-            quantum_pct=quantum_pct,
-        ),
-        undefined=undefined,
+        stability=None,
+        undefined=None,
         error_top5=stats.summarise_errors(top5) if top5 else None,
         health={
             name: _stack(tables, name, first)
@@ -130,6 +136,28 @@ def _summarise_cell(
             if tables and all(name in table.column_names for table in tables)
         },
     )
+    if summary.selection:
+        return _without_inference(summary)
+    undefined = _undefined(len(finished), epochs, sweep.window)
+    if undefined:
+        return replace(summary, undefined=undefined)
+    stability = stats.analyse_stability(
+        errors,
+        window=sweep.window,
+        ddof=sweep.ddof,
+        generator=make_generator("interval of S", cell_id),
+        quantum_pct=quantum_pct,
+    )
+    return replace(summary, stability=stability)
+
+
+def _without_inference(summary: CellSummary) -> CellSummary:
+    """A cell whose finished runs were selected: means as they are, no interval, no S."""
+    last, best, top5 = (
+        replace(errors, ci95=None) if errors else None
+        for errors in (summary.error_last, summary.error_best, summary.error_top5)
+    )
+    return replace(summary, error_last=last, error_best=best, error_top5=top5, undefined=summary.selection)
 
 
 def _read_curves(store: Store, record: Record) -> pa.Table:

@@ -41,11 +41,14 @@ class CellSummary:
         failed: Seeds whose run failed.
         diverged: Seeds whose run diverged.
         missing: Seeds whose run has not ended.
+        stopped: Seeds whose run a scheduler ended early, for its test error was behind, and that have no
+            result since.
         error_pct: Test error in percent of the finished runs, shape [seeds, epochs]; in the last stage of a
             method that has two.
         diverged_curves: Test error of the diverged runs, each as far as it came.
-        error_last: Of the last epoch; None where no run finished.
-        error_best: The lowest of any epoch, which selects on the test set; None where no run finished.
+        error_last: Of the last epoch; None where no run finished. Without an interval where runs were stopped
+            early.
+        error_best: The lowest of any epoch, which selects on the test set; likewise.
         stability: S; None where it is undefined.
         undefined: Why S is undefined.
         error_top5: Top-5 error of the last epoch, where the data set has one.
@@ -60,6 +63,7 @@ class CellSummary:
     failed: tuple[int, ...]
     diverged: tuple[int, ...]
     missing: tuple[int, ...]
+    stopped: tuple[int, ...]
     error_pct: Curve
     diverged_curves: tuple[Curve, ...]
     error_last: stats.ErrorSummary | None
@@ -68,6 +72,14 @@ class CellSummary:
     undefined: str | None
     error_top5: stats.ErrorSummary | None
     health: Mapping[str, Curve]
+
+    @property
+    def selection(self) -> str | None:
+        """Why nothing may be concluded from the finished runs, as a sentence's part; None where it may."""
+        if not self.stopped:
+            return None
+        were = "run was" if len(self.stopped) == 1 else "runs were"
+        return f"selected on test error: {len(self.stopped)} {were} stopped early"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -322,4 +334,6 @@ class Summary:
         reference = next((other for other in self.cells if other.name == self.sweep.reference), None)
         if reference is cell:
             return "reference"
+        if cell.selection or (reference and reference.selection):
+            return "selected"
         return "same cell" if reference and reference.cell_id == cell.cell_id else "-"

@@ -150,6 +150,14 @@ def _warn_of_runs(cell: CellSummary, num_seeds: int) -> Iterator[str]:
             f"{cell.name}: {', '.join(parts)}; its figures are those of the {len(cell.seeds)} of {num_seeds} "
             "runs that finished."
         )
+    if cell.selection:
+        yield (
+            f"{cell.name}: selected on test error: {count(len(cell.stopped), 'run')} of {cell.name} "
+            f"{'was' if len(cell.stopped) == 1 else 'were'} stopped early (seed"
+            f"{'' if len(cell.stopped) == 1 else 's'} {seeds(cell.stopped)}). The mean of the others is "
+            "likely too low, so there is no interval, test, S or verdict of them; the sweep without "
+            "--scheduler makes the runs that are missing."
+        )
     alarms: dict[str, list[tuple[int, str]]] = {}
     for record in cell.records:
         for alarm in record.alarms:
