@@ -86,6 +86,24 @@ class Estimate:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Shortcuts:
+    """Ways to make fewer runs than a search space with axes has. The others can be made later.
+
+    Attributes:
+        search: Whether Optuna chooses the runs, instead of all.
+        budget: With `search`: how many runs there are to be on the axes; None for one per point.
+        stop_early: Whether ASHA ends runs that fall behind.
+    """
+
+    search: bool = False
+    budget: int | None = None
+    stop_early: bool = False
+
+
+NO_SHORTCUTS = Shortcuts()
+
+
+@dataclass(frozen=True, kw_only=True)
 class Plan:
     """What is there, what remains, in which order, and for how long.
 
@@ -95,6 +113,8 @@ class Plan:
         packs: What remains, seed by seed across the cells, so that early results can be compared.
         teachers: Teachers that the packs need and the store does not hold.
         estimate: Of the time for teachers and packs.
+        num_left_to_search: How many of the packs on the axes a search makes, whichever it chooses; None
+            without a search.
     """
 
     sweep: Sweep
@@ -102,6 +122,7 @@ class Plan:
     packs: tuple[Pack, ...]
     teachers: tuple[PlannedTeacher, ...]
     estimate: Estimate
+    num_left_to_search: int | None = None
 
     @property
     def distinct_cells(self) -> tuple[PlannedCell, ...]:
@@ -120,8 +141,11 @@ class Plan:
 
     @property
     def num_to_run(self) -> int:
-        """Those that have none."""
-        return sum(len(pack.seeds) for pack in self.packs)
+        """Those that are made now: the packs, or as many of them as a search makes."""
+        num_runs = sum(len(pack.seeds) for pack in self.packs)
+        if self.num_left_to_search is None:
+            return num_runs
+        return num_runs - _count_on_axes(self.sweep, self.cells, self.packs) + self.num_left_to_search
 
     def document(self) -> dict[str, object]:
         """What `sweep --dry-run --json` prints."""
@@ -140,12 +164,19 @@ class Plan:
             "runs": self.num_runs,
             "done": self.num_done,
             "to_run": self.num_to_run,
-            "trials": len(self.packs),
+            "trials": self.num_to_run,
             "estimate": {"seconds": self.estimate.seconds, "basis": self.estimate.basis},
         }
 
 
-def make_plan(sweep: Sweep, store: Store | None, *, workers: int = 1, slots: int = 1) -> Plan:
+def make_plan(
+    sweep: Sweep,
+    store: Store | None,
+    *,
+    workers: int = 1,
+    slots: int = 1,
+    shortcuts: Shortcuts = NO_SHORTCUTS,
+) -> Plan:
     """Compares a sweep with the store.
 
     Args:
@@ -153,6 +184,7 @@ def make_plan(sweep: Sweep, store: Store | None, *, workers: int = 1, slots: int
         store: What is there; None where there is no store yet.
         workers: Processes that train one run together; in the id of cells without synchronised BatchNorm.
         slots: How many packs can run at the same time.
+        shortcuts: How to make fewer runs. With `stop_early`, those that were stopped before are left out.
 
     Raises:
         StoreError: The store cannot be read.
@@ -160,14 +192,49 @@ def make_plan(sweep: Sweep, store: Store | None, *, workers: int = 1, slots: int
     cells = [_plan_cell(named.name, named.cell, sweep, store, workers) for named in sweep.cells]
     distinct = {cell.cell_id: cell for cell in reversed(cells)}
     packs = _order_packs([cell for cell in cells if distinct[cell.cell_id] is cell], sweep.seeds)
+    if shortcuts.stop_early and store is not None:
+        stopped = {(run.cell_id, run.seed) for run in load_stopped(store, sweep)}
+        packs = tuple(pack for pack in packs if (pack.cell_id, pack.seeds[0]) not in stopped)
+    left = _left_to_search(sweep, cells, packs, shortcuts.budget) if shortcuts.search else None
     teachers = _missing_teachers(packs, store)
     return Plan(
         sweep=sweep,
         cells=tuple(cells),
         packs=packs,
         teachers=teachers,
-        estimate=_estimate(sweep, cells, packs, teachers, slots),
+        estimate=_estimate(sweep, cells, packs, teachers, slots, left),
+        num_left_to_search=left,
     )
+
+
+def _cells_on_axes(sweep: Sweep, cells: Iterable[PlannedCell]) -> dict[str, PlannedCell]:
+    """The cells that axes vary, by id; not those that are also a cell of their own, which always run."""
+    named = list(zip(sweep.cells, cells, strict=True))
+    fixed = {planned.cell_id for cell, planned in named if not cell.point}
+    return {
+        planned.cell_id: planned for cell, planned in named if cell.point and planned.cell_id not in fixed
+    }
+
+
+def _count_on_axes(sweep: Sweep, cells: Iterable[PlannedCell], packs: Iterable[Pack]) -> int:
+    on_axes = _cells_on_axes(sweep, cells)
+    return sum(len(pack.seeds) for pack in packs if pack.cell_id in on_axes)
+
+
+def _left_to_search(
+    sweep: Sweep, cells: Iterable[PlannedCell], packs: Iterable[Pack], budget: int | None
+) -> int:
+    """How many runs a search still makes.
+
+    Those that the store has count towards its budget, so that the same command does not go on for ever.
+    """
+    made = {
+        planned.cell_id: planned.num_done
+        for named, planned in zip(sweep.cells, cells, strict=True)
+        if named.point
+    }
+    left = (len(made) if budget is None else budget) - sum(made.values())
+    return min(max(0, left), _count_on_axes(sweep, cells, packs))
 
 
 def _plan_cell(name: str, cell: Cell, sweep: Sweep, store: Store | None, workers: int) -> PlannedCell:
@@ -210,12 +277,19 @@ def _estimate(
     packs: tuple[Pack, ...],
     teachers: tuple[PlannedTeacher, ...],
     slots: int,
+    left_to_search: int | None,
 ) -> Estimate:
-    if not packs:
-        return Estimate(seconds=0.0, basis="nothing to run")
-    num_left = {pack.cell_id: 0 for pack in packs}
+    num_left = dict.fromkeys((pack.cell_id for pack in packs), 0.0)
     for pack in packs:
         num_left[pack.cell_id] += len(pack.seeds)
+    if left_to_search is not None:  # nobody knows yet which: each cell's share
+        on_axes = _cells_on_axes(sweep, cells).keys() & num_left.keys()
+        candidates = sum(num_left[identity] for identity in on_axes)
+        for identity in on_axes:
+            num_left[identity] *= left_to_search / candidates
+    num_left = {identity: number for identity, number in num_left.items() if number}
+    if not num_left:
+        return Estimate(seconds=0.0, basis="nothing to run")
     costs: dict[str, float] = {}
     sources: set[str] = set()
     for cell in cells:
@@ -229,6 +303,8 @@ def _estimate(
     work = sum(costs[identity] * number for identity, number in num_left.items())
     seconds = max(work / slots, *costs.values())
     notes = [*sorted(sources), f"{slots} at a time"]
+    if left_to_search is not None:
+        notes.append(f"the search makes {left_to_search} of the runs on the axes")
     for teacher in teachers:
         cost = _evidence(sweep, "seconds_per_teacher", teacher.cell, teacher.cell.teacher.epochs)
         if cost is None:
@@ -368,13 +444,6 @@ def load_stopped(store: Store, sweep: Sweep) -> list[StoppedRun]:
     if STOPPED_FILE not in store.names(folder):
         return []
     return [StoppedRun(**run) for run in json.loads(store.read(folder, STOPPED_FILE))]
-
-
-def leave_out_stopped(plan: Plan, store: Store) -> Plan:
-    """The plan without the runs that were stopped early before."""
-    stopped = {(run.cell_id, run.seed) for run in load_stopped(store, plan.sweep)}
-    packs = [pack for pack in plan.packs if not any((pack.cell_id, seed) in stopped for seed in pack.seeds)]
-    return dataclasses.replace(plan, packs=tuple(packs))
 
 
 def checkpoint_epoch(store: Store, identity: str, seed: int) -> int | None:

@@ -6,9 +6,9 @@ import pytest
 from hkrun.config import Cell, canonical_json, cell_from_values, cell_id, teacher_id
 from hkrun.plan import (
     PLAN_FILE,
+    Shortcuts,
     StoppedRun,
     checkpoint_epoch,
-    leave_out_stopped,
     load_stopped,
     make_plan,
     save_plan,
@@ -337,10 +337,57 @@ def test_a_run_that_was_stopped_early_is_marked_and_can_be_made_later(store):
     save_stopped(store, sweep, [first])
     save_stopped(store, sweep, [second, first])
     assert load_stopped(store, sweep) == [first, second]
-    assert runs_of(leave_out_stopped(plan, store)) == runs_of(plan)[2:]
+    with_scheduler = make_plan(sweep, store, shortcuts=Shortcuts(stop_early=True))
+    assert runs_of(with_scheduler) == runs_of(plan)[2:]
+    assert (with_scheduler.num_to_run, plan.num_to_run) == (2, 4)
     assert runs_of(make_plan(sweep, store)) == runs_of(plan), (
         "without the scheduler they are runs like others"
     )
     save_plan(store, sweep, workers=1)
     assert load_stopped(store, sweep) == [first, second]
     assert len(stored_plans(store)[0]) == 1
+
+
+# --- shortcuts ----------------------------------------------------------------------------------------------
+
+
+def make_axes_sweep():
+    """One cell of its own and three points of an axis, two seeds each."""
+    cells = [("alone", ALONE)] + [
+        (f"mu {mu}", cell_from_values({"method": "supervised", "student.epochs": 10, "student.momentum": mu}))
+        for mu in (0.1, 0.2, 0.3)
+    ]
+    evidence = {"seconds_per_run": {"value": 10.0, "label": "measured (x)"}}
+    sweep = make_sweep(cells, seeds=(0, 1), evidence=evidence)
+    named = tuple(
+        dataclasses.replace(cell, group="grid", point={"student.momentum": cell.cell.student.momentum})
+        if index
+        else cell
+        for index, cell in enumerate(sweep.cells)
+    )
+    return dataclasses.replace(sweep, cells=named)
+
+
+@pytest.mark.parametrize(("budget", "num_searched"), [(None, 3), (2, 2), (99, 6), (1, 1)])
+def test_a_search_plans_for_its_budget_and_for_the_cells_off_the_axes(budget, num_searched):
+    sweep = make_axes_sweep()
+    whole = make_plan(sweep, None)
+    plan = make_plan(sweep, None, shortcuts=Shortcuts(search=True, budget=budget))
+    assert plan.packs == whole.packs, "any of them may be chosen"
+    assert (plan.num_runs, plan.num_to_run, plan.document()["to_run"]) == (
+        8,
+        2 + num_searched,
+        2 + num_searched,
+    )
+    assert plan.estimate.seconds == pytest.approx(whole.estimate.seconds * (2 + num_searched) / 8)
+    assert f"the search makes {num_searched} of the runs on the axes" in plan.estimate.basis
+
+
+def test_a_search_whose_budget_is_spent_has_nothing_to_run(store):
+    sweep = make_axes_sweep()
+    for named in sweep.cells:
+        put(store, named.cell, 0)
+    put(store, sweep.cells[0].cell, 1)
+    plan = make_plan(sweep, store, shortcuts=Shortcuts(search=True))
+    assert (plan.num_to_run, len(plan.packs)) == (0, 3)
+    assert (plan.estimate.seconds, plan.estimate.basis) == (0.0, "nothing to run")

@@ -38,7 +38,7 @@ class Progress:
     """How far a sweep is: bookkeeping alone, with the time passed in.
 
     Attributes:
-        num_runs: Runs that the sweep wants.
+        num_runs: Runs that there are to be.
         num_done: Those with a result; diverged ones are results.
         num_failed: Runs that failed.
         num_diverged: Runs that diverged.
@@ -155,7 +155,7 @@ class Display:
     def plan_made(self, plan: "Plan", *, slots: int) -> None:
         """What will run, and how many tasks at a time."""
         self._names = {cell.cell_id: cell.name for cell in reversed(plan.cells)}
-        self._progress.num_runs, self._progress.num_done = plan.num_runs, plan.num_done
+        self._progress.num_runs, self._progress.num_done = plan.num_done + plan.num_to_run, plan.num_done
         there = f", {plan.num_done} are there already" if plan.num_done else ""
         self._say(
             f"{self._title}: {plan.num_to_run} of {plan.num_runs} runs to train, {slots} at a time{there}"

@@ -14,10 +14,10 @@ from hkrun.cli.verbs import verb
 from hkrun.errors import EXIT_DONE, InputError, Interrupted
 
 if TYPE_CHECKING:
-    from hkrun.plan import Plan
+    from hkrun.plan import Plan, Shortcuts
     from hkrun.spaces import Sweep
     from hkrun.store import Store
-    from hkrun.sweep import Outcome, Shortcuts
+    from hkrun.sweep import Outcome
 
 _ASK_ABOVE_S = 3600.0  # what takes longer than a coffee deserves a question
 
@@ -201,8 +201,9 @@ def teacher(invocation: Invocation, *, overrides: tuple[str, ...], dataset: str 
 def resume(invocation: Invocation, *, name: str | None, dataset: str | None, fail_fast: bool) -> int:
     """Go on with sweeps that were interrupted.
 
-    The store knows what they were: no file and no options are needed. Runs continue from their newest
-    checkpoints, and end exactly as if nothing had happened.
+    The store knows what they were: no search space and no overrides are needed, only --data where the data
+    set is not embedded. Runs continue from their newest checkpoints, and end exactly as if nothing had
+    happened. All runs are made, also those that --search or --scheduler left out.
     """
     from hkrun.plan import make_plan
 
@@ -235,7 +236,7 @@ def _read_shortcuts(
     Raises:
         InputError: They do not suit the search space or each other, or an extra is missing.
     """
-    from hkrun.sweep import Shortcuts
+    from hkrun.plan import Shortcuts
 
     problems = []
     for option, value in (("--search", search), ("--scheduler", scheduler)):
@@ -266,7 +267,13 @@ def _run(
     from hkrun.cli.display import describe_duration
     from hkrun.sweep import plan_sweep
 
-    plan = plan_sweep(loaded, invocation.find_store(), data_dir=invocation.data_dir, workers=workers)
+    plan = plan_sweep(
+        loaded,
+        invocation.find_store(),
+        data_dir=invocation.data_dir,
+        workers=workers,
+        shortcuts=shortcuts,
+    )
     if dry_run:
         if invocation.as_json:
             invocation.print_document(plan.document())
@@ -298,7 +305,9 @@ def _execute(
     from hkrun.sweep import run_sweep
 
     store = _open_store(invocation, loaded, workers=workers)
-    invocation.resumable = f"hkrun resume{_store_option(invocation, store)}"
+    # What a search or a scheduler leaves out is not in the plan: resuming would make all runs.
+    again = _resume_command(invocation, loaded, store)
+    invocation.resumable = again if again is not None and shortcuts is None else "the same command"
     with Display(invocation.messages, title=f"{loaded.title} on {loaded.dataset}") as display:
         outcome = run_sweep(
             loaded,
@@ -311,7 +320,7 @@ def _execute(
         )
     invocation.resumable = None
     print_summary(outcome.summary, invocation.results)
-    _print_ways_on(invocation, outcome, _store_option(invocation, store))
+    _print_ways_on(invocation, outcome, store)
     return outcome
 
 
@@ -334,15 +343,19 @@ def _outcome_document(outcome: "Outcome") -> dict[str, object]:
     return {**summary_document(outcome.summary), "mlflow": mlflow}
 
 
-def _print_ways_on(invocation: Invocation, outcome: "Outcome", store: str) -> None:
-    """Where the report is, how to open MLflow, how to go on; `store` is the option that names it."""
+def _print_ways_on(invocation: Invocation, outcome: "Outcome", store: "Store") -> None:
+    """Where the report is, how to open MLflow, how to go on."""
     sweep = outcome.summary.sweep
+    resumed = []
+    if outcome.problems or any(cell.failed for cell in outcome.summary.cells):
+        resumed.append("runs again what failed")
     if outcome.left_out:
         invocation.say("")
         invocation.say(outcome.left_out)
-        onward = f"hkrun resume {sweep.name}{store}   makes the runs that were left out"
-    elif outcome.problems or any(cell.failed for cell in outcome.summary.cells):
-        onward = f"hkrun resume {sweep.name}{store}   runs again what failed"
+        resumed.append("makes the runs that were left out")
+    if resumed:
+        again = _resume_command(invocation, sweep, store) or f"hkrun resume {shlex.quote(sweep.name)}"
+        onward = f"{again}   {' and '.join(resumed)}"
     elif sweep.seeds == tuple(range(len(sweep.seeds))):
         more = len(sweep.seeds) + 10
         onward = f"the same command with --seeds {more} adds ten seeds per cell and repeats nothing"
@@ -351,7 +364,7 @@ def _print_ways_on(invocation: Invocation, outcome: "Outcome", store: str) -> No
     invocation.say("")
     for label, line in (
         ("Report", outcome.report["report.html"]),
-        ("MLflow", f"hkrun ui{store}"),
+        ("MLflow", f"hkrun ui{_store_option(invocation, store)}"),
         ("Go on", onward),
     ):
         invocation.say(f"{label:8} {line}")
@@ -373,12 +386,22 @@ def _print_plan(invocation: Invocation, plan: "Plan") -> None:
             cell.cell_id, Text(cell.name), str(cell.num_runs), str(cell.num_done), str(len(cell.to_run))
         )
     invocation.results.print(table)
-    invocation.say(f"{plan.num_to_run} of {plan.num_runs} runs to train, in {len(plan.packs)} trials")
+    invocation.say(f"{plan.num_to_run} of {plan.num_runs} runs to train, in {plan.num_to_run} trials")
     for teacher in plan.teachers:
         invocation.say(f"Teacher {teacher.teacher_id} ({teacher.cell.teacher.network}) to train first")
     seconds = plan.estimate.seconds
     length = "unknown" if seconds is None else f"about {describe_duration(seconds)}"
     invocation.say(f"Time: {length} ({plan.estimate.basis})")
+
+
+def _resume_command(invocation: Invocation, sweep: "Sweep", store: "Store") -> str | None:
+    """The command that goes on with a sweep; None where it would show a password or a token."""
+    data_dir = invocation.data_dir
+    if isinstance(data_dir, str) and ("@" in data_dir or "?" in data_dir):
+        return None
+    data = "" if data_dir is None else f" --data {shlex.quote(str(data_dir))}"
+    name = f"{shlex.quote(sweep.name)} --dataset {shlex.quote(sweep.dataset)}"
+    return f"hkrun resume {name}{data}{_store_option(invocation, store)}"
 
 
 def _store_option(invocation: Invocation, store: "Store") -> str:

@@ -39,16 +39,14 @@ class Search:
     seed: int = 0
 
 
-def make_search(plan: Plan, *, first_run: int, budget: int | None) -> Search:
+def make_search(plan: Plan, *, first_run: int) -> Search:
     """What a searcher chooses from: the runs of a plan by the points of the axes that they are of.
 
-    Cells that no axis varies are run whatever the searcher says. Runs on the axes that the store has count
-    towards the budget, so that the same command does not go on for ever.
+    Cells that no axis varies are run whatever the searcher says.
 
     Args:
-        plan: The plan.
+        plan: The plan, made for a search.
         first_run: The number of the first pack's task.
-        budget: How many runs there are to be on the axes; None for one per point.
     """
     tasks: dict[str, list[int]] = {}
     for index, pack in enumerate(plan.packs, start=first_run):
@@ -64,7 +62,6 @@ def make_search(plan: Plan, *, first_run: int, budget: int | None) -> Search:
     runs: dict[Point, list[int]] = {}
     known: dict[Point, list[float]] = {}
     first: set[int] = set()
-    made: dict[str, int] = {}
     for named, planned in zip(plan.sweep.cells, plan.cells, strict=True):
         found = tasks.get(planned.cell_id, [])
         if not named.point:
@@ -75,7 +72,5 @@ def make_search(plan: Plan, *, first_run: int, budget: int | None) -> Search:
         runs[point] = found
         errors = [record.error_last_pct for record in planned.records.values()]
         known[point] = [error for error in errors if error is not None]
-        made[planned.cell_id] = planned.num_done
-    total = len(made) if budget is None else budget
-    left = max(0, total - sum(made.values()))
-    return Search(runs=runs, known=known, budget=left, first=frozenset(first))
+    assert plan.num_left_to_search is not None
+    return Search(runs=runs, known=known, budget=plan.num_left_to_search, first=frozenset(first))

@@ -2,13 +2,12 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from hkrun.config import Cell, teacher_id
 from hkrun.errors import TrainingError
-from hkrun.plan import Plan, StoppedRun, save_stopped
+from hkrun.plan import Plan, Shortcuts, StoppedRun, save_stopped
 from hkrun.store import Store
 from hkrun.sweep.machine import THREADS, find_device, log_folder_of
 
@@ -40,23 +39,12 @@ class Observer(Protocol):
         """A task has no outcome, and why."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Shortcuts:
-    """Ways to make fewer runs than a search space with axes has. The others can be made later.
+class Crew:
+    """Sends tasks to the cluster, and tells observer and mirror what becomes of them.
 
     Attributes:
-        search: Whether Optuna chooses the runs, instead of all.
-        budget: With `search`: how many runs there are to be on the axes; None for one per point.
-        stop_early: Whether ASHA ends runs that fall behind.
+        without_outcome: The runs, by cell_id and seed, that were begun and came to nothing.
     """
-
-    search: bool = False
-    budget: int | None = None
-    stop_early: bool = False
-
-
-class Crew:
-    """Sends tasks to the cluster, and tells observer and mirror what becomes of them."""
 
     def __init__(
         self,
@@ -70,6 +58,7 @@ class Crew:
         self._store, self._data_dir, self._workers = store, data_dir, workers
         self._fail_fast, self._observer = fail_fast, observer
         self._log_folder = log_folder_of(store)
+        self.without_outcome: set[tuple[str, int]] = set()
 
     def train(self, plan: Plan, mirror: "Mirror", shortcuts: Shortcuts) -> list[str]:
         """Trains a plan's runs, each once its teacher is trained; those that use none need not wait.
@@ -99,7 +88,7 @@ class Crew:
         if shortcuts.search:
             from hkrun.cluster import make_search
 
-            options["search"] = make_search(plan, first_run=len(teachers), budget=shortcuts.budget)
+            options["search"] = make_search(plan, first_run=len(teachers))
         if shortcuts.stop_early:
             from hkrun.cluster import EarlyStopping
 
@@ -108,6 +97,12 @@ class Crew:
             options["early_stopping"] = EarlyStopping(compared, epochs=epochs)
         results, problems = self._run([*teachers, *runs], mirror=mirror, needs=needs, **options)
         self._mark_stopped(plan, runs, results[len(teachers) :])
+        self.without_outcome = {
+            (task.cell_id, seed)
+            for task, result in zip(runs, results[len(teachers) :], strict=True)
+            if result.error is not None
+            for seed in task.seeds
+        }
         _raise_common_error(results)
         if problems and not any(result.begun for result in results[len(teachers) :]):
             raise TrainingError("\n".join([*known, *problems]))

@@ -1,20 +1,20 @@
 """A sweep from its plan to its report."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hkrun.config import teacher_id
 from hkrun.errors import EXIT_DONE, EXIT_RUNS_FAILED
-from hkrun.plan import Plan, leave_out_stopped, make_plan, save_plan
+from hkrun.plan import NO_SHORTCUTS, Plan, Shortcuts, load_stopped, make_plan, save_plan
 from hkrun.report import Summary, summarise
 from hkrun.report.renewal import renew_report
 from hkrun.spaces import Sweep
 from hkrun.store import Store, TeacherRecord
 from hkrun.sweep.checks import check_data, fix_content
-from hkrun.sweep.crew import Crew, Observer, Shortcuts
+from hkrun.sweep.crew import Crew, Observer
 from hkrun.sweep.machine import find_slots, log_folder_of
 
 if TYPE_CHECKING:
@@ -48,19 +48,28 @@ class Outcome:
     exit_code: int
 
 
-def plan_sweep(sweep: Sweep, store: Store | None, *, data_dir: Path | str | None, workers: int) -> Plan:
+def plan_sweep(
+    sweep: Sweep,
+    store: Store | None,
+    *,
+    data_dir: Path | str | None,
+    workers: int,
+    shortcuts: Shortcuts | None = None,
+) -> Plan:
     """Plans a sweep on this machine, or on the cluster that RAY_ADDRESS names. Nothing is written.
 
     Raises:
         ResourceError: Not one run fits.
-        DataError: The content of a `folder` data set cannot be read.
+        DataError: The content of `folder` or `imagenet` cannot be read.
         StoreError: The store cannot be read.
     """
     sweep = fix_content(sweep, data_dir)
-    plan = make_plan(sweep, store, workers=workers)
-    if not plan.packs:
+    shortcuts = shortcuts or NO_SHORTCUTS
+    plan = make_plan(sweep, store, workers=workers, shortcuts=shortcuts)
+    if not plan.num_to_run:
         return plan  # and no need to wait for PyTorch and Ray, who know the machine
-    return make_plan(sweep, store, workers=workers, slots=find_slots(workers, log_folder_of(store)))
+    slots = find_slots(workers, log_folder_of(store))
+    return make_plan(sweep, store, workers=workers, slots=slots, shortcuts=shortcuts)
 
 
 def run_sweep(
@@ -97,21 +106,20 @@ def run_sweep(
     from hkrun.tracking import Mirror
 
     sweep = fix_content(sweep, data_dir)
+    shortcuts = shortcuts or NO_SHORTCUTS
     log_folder = log_folder_of(store)
     mirror = Mirror(sweep, store, warn=logger.warning, world_size=workers)
     slots = 1
-    if make_plan(sweep, store, workers=workers).packs:
+    if make_plan(sweep, store, workers=workers, shortcuts=shortcuts).num_to_run:
         slots = find_slots(workers, log_folder)
         check_data(sweep, data_dir=data_dir, workers=workers)
     with store.hold(store.sweep_folder(sweep.name, sweep.dataset)):
-        plan = make_plan(sweep, store, workers=workers, slots=slots)
-        if shortcuts is not None and shortcuts.stop_early:
-            plan = leave_out_stopped(plan, store)
-        if plan.packs:
+        plan = make_plan(sweep, store, workers=workers, slots=slots, shortcuts=shortcuts)
+        if plan.num_to_run:
             observer.plan_made(plan, slots=slots)
         save_plan(store, sweep, workers=workers)
         crew = Crew(store, data_dir=data_dir, workers=workers, fail_fast=fail_fast, observer=observer)
-        problems = crew.train(plan, mirror, shortcuts or Shortcuts()) if plan.packs else []
+        problems = crew.train(plan, mirror, shortcuts) if plan.num_to_run else []
         observer.entered("Writing the report")
         summary = summarise(sweep, store, world_size=workers)
         report = renew_report(summary, store)
@@ -125,7 +133,11 @@ def run_sweep(
         links=links,
         problems=tuple(problems),
         log_folder=log_folder,
-        left_out=_describe_left_out(sweep, store, workers) if shortcuts is not None else "",
+        left_out=_describe_left_out(
+            make_plan(sweep, store, workers=workers), store, failed=crew.without_outcome
+        )
+        if shortcuts != NO_SHORTCUTS
+        else "",
         exit_code=EXIT_RUNS_FAILED if unwell else EXIT_DONE,
     )
 
@@ -173,12 +185,26 @@ def mirror_sweep(sweep: Sweep, store: Store, *, workers: int) -> "Links":
     )
 
 
-def _describe_left_out(sweep: Sweep, store: Store, workers: int) -> str:
-    plan = make_plan(sweep, store, workers=workers)
-    num_stopped = plan.num_to_run - leave_out_stopped(plan, store).num_to_run
-    if not plan.num_to_run:
+def _describe_left_out(plan: Plan, store: Store, *, failed: Collection[tuple[str, int]]) -> str:
+    """How many runs shortcuts left out; not those that failed, or whose teacher did.
+
+    Args:
+        plan: What remains.
+        store: Knows which runs were stopped early.
+        failed: Runs that failed without a record, by cell_id and seed.
+    """
+    untaught = {teacher.teacher_id for teacher in plan.teachers}
+    with_record = {(cell.cell_id, seed) for cell in plan.cells for seed in cell.records}
+    left_out = {
+        (pack.cell_id, pack.seeds[0])
+        for pack in plan.packs
+        if not (pack.cell.uses_teacher and teacher_id(pack.cell) in untaught)
+    }
+    left_out -= with_record.union(failed)
+    if not left_out:
         return ""
-    counts = f"Runs left out: {plan.num_to_run}, of which {num_stopped} were stopped early"
+    stopped = left_out & {(run.cell_id, run.seed) for run in load_stopped(store, plan.sweep)}
+    counts = f"Runs left out: {len(left_out)}, of which {len(stopped)} were stopped early"
     return f"{counts}; they are in no statistics."
 
 

@@ -6,7 +6,7 @@ from sweep_example import fill_store, make_sweep
 
 import hkrun.sweep
 from hkrun.cli.program import call
-from hkrun.plan import make_plan, save_plan
+from hkrun.plan import NO_SHORTCUTS, make_plan, save_plan
 from hkrun.report import summarise
 from hkrun.store import open_store
 
@@ -53,8 +53,9 @@ def started(monkeypatch):
     """Replaces what trains; returns the calls that would have."""
     calls = []
 
-    def plan_sweep(sweep, store, *, data_dir, workers):
-        return make_plan(sweep, store, workers=workers, slots=2)
+    def plan_sweep(sweep, store, *, data_dir, workers, shortcuts):
+        shortcuts = shortcuts or NO_SHORTCUTS
+        return make_plan(sweep, store, workers=workers, slots=2, shortcuts=shortcuts)
 
     def run_sweep(sweep, store, **arguments):
         calls.append((sweep, store, arguments))

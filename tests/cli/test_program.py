@@ -11,6 +11,7 @@ import pytest
 import hkrun.sweep
 from hkrun.cli.program import call, program
 from hkrun.errors import DataError, HkrunError, InputError, ResourceError, StoreError, TrainingError
+from hkrun.store import open_store
 
 VERBS = [
     *("sweep", "run", "teacher", "resume", "report", "stability", "status", "export", "sync", "ui"),
@@ -174,9 +175,33 @@ def test_ctrl_c_exits_with_75_and_says_how_to_go_on(folder, started, monkeypatch
 
     monkeypatch.setattr(hkrun.sweep, "run_sweep", interrupt)
     assert call(["sweep", "stability", "--store", "a store"]) == 75
-    assert "go on with: hkrun resume --store 'a store'" in capsys.readouterr().err
+    again = "go on with: hkrun resume stability --dataset digits"
+    assert f"{again} --store 'a store'" in capsys.readouterr().err
     assert call(["sweep", "stability"]) == 75
-    assert capsys.readouterr().err.endswith("go on with: hkrun resume\n")
+    assert capsys.readouterr().err.endswith(f"{again}\n")
+    assert call(["sweep", "stability", "--dataset", "imagenet", "--data", "my data"]) == 75
+    again = "go on with: hkrun resume stability --dataset imagenet --data 'my data'"
+    assert capsys.readouterr().err.endswith(f"{again}\n")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["sensitivity", "--scheduler", "asha"],
+        ["stability", "--dataset", "imagenet", "--data", "s3://key:secret@bucket/shards"],
+    ],
+    ids=["shortcut", "secret"],
+)
+def test_after_ctrl_c_the_same_command_goes_on_where_resume_would_do_something_else(
+    folder, started, monkeypatch, capsys, arguments
+):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(hkrun.sweep, "run_sweep", interrupt)
+    open_store(folder / "hkrun-store")
+    assert call(["sweep", *arguments, "--yes"]) == 75
+    assert capsys.readouterr().err.endswith("go on with: the same command\n")
 
 
 def test_a_sigterm_that_ray_took_for_itself_exits_with_75_too(folder, started, monkeypatch):

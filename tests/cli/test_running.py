@@ -155,3 +155,44 @@ def test_long_work_is_asked_about_where_somebody_can_answer(folder, started, mon
     monkeypatch.setattr("sys.stdin", SimpleNamespace(isatty=lambda: False))
     assert call(["sweep", "stability"]) == 0
     assert len(asked) == 1
+
+
+def test_a_dry_run_and_the_question_count_what_a_search_makes(folder, started, monkeypatch, document, capsys):
+    pytest.importorskip("optuna")
+    command = ["sweep", "sensitivity", "--search", "optuna", "--runs", "5"]
+    code, told = document(*command, "--dry-run")
+    assert (code, told["runs"], told["to_run"], told["trials"]) == (0, 330, 15, 15)
+    assert call([*command, "--dry-run"]) == 0
+    assert "15 of 330 runs to train, in 15 trials" in capsys.readouterr().out
+    monkeypatch.setattr("hkrun.cli.running._ASK_ABOVE_S", 0.0)
+    asked = []
+    monkeypatch.setattr("click.confirm", lambda question, **_: asked.append(question) and False)
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(isatty=lambda: True))
+    assert call(command) == 75
+    assert asked[0].startswith("15 runs, about ")
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"left_out": "Runs left out: 2"}, "makes the runs that were left out"),
+        ({"problems": ("a task: died",)}, "runs again what failed"),
+        (
+            {"left_out": "Runs left out: 2", "problems": ("a task: died",)},
+            "runs again what failed and makes the runs that were left out",
+        ),
+    ],
+    ids=["left out", "failed", "both"],
+)
+def test_a_sweep_says_what_resuming_it_would_do(folder, started, monkeypatch, capsys, changes, told):
+    run_sweep = hkrun.sweep.run_sweep
+
+    def with_changes(*arguments, **named):
+        outcome = run_sweep(*arguments, **named)
+        vars(outcome).update(changes)
+        return outcome
+
+    monkeypatch.setattr(hkrun.sweep, "run_sweep", with_changes)
+    assert call(["sweep", "stability", "--seeds", "2"]) == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last == f"Go on    hkrun resume stability --dataset digits   {told}"

@@ -1,16 +1,20 @@
 """Shortcuts through the axes: what Optuna proposes, and what ASHA ends early."""
 
 import itertools
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from fake_tasks import FakeTask, run
+from ray.tune.experiment import Trial
+from ray.tune.schedulers import TrialScheduler
 
 from hkrun.cluster import EarlyStopping, Point, Search, make_search, run_tasks
 from hkrun.cluster.schedule import Schedule
 from hkrun.cluster.search import AxesSearch
+from hkrun.cluster.tune import _Watch
 from hkrun.config import cell_id
-from hkrun.plan import make_plan
+from hkrun.plan import Shortcuts, make_plan
 from hkrun.spaces import load_sweep
 from hkrun.store import Record, open_store
 
@@ -94,9 +98,64 @@ def test_two_points_may_be_one_configuration():
     assert sorted(play(Search(runs=runs, known={}, budget=9), num_tasks=2, errors={})) == [0, 1]
 
 
+@dataclass(eq=False)
+class FakeTrial:
+    """What ASHA and the watch know of one of Tune's trials, which is that of the task of the same number."""
+
+    index: int
+    last_result: dict | None = None
+    status: str = Trial.RUNNING
+
+    @property
+    def trial_id(self):
+        return str(self.index)
+
+    @property
+    def config(self):
+        return {"index": self.index}
+
+
+def test_asha_compares_runs_of_the_same_epoch_and_spares_teachers_and_what_is_done():
+    early_stopping = EarlyStopping(frozenset({1, 2, 3, 4}), epochs=9)
+    trials = [FakeTrial(index) for index in range(5)]
+    for trial in trials:
+        early_stopping.on_trial_add(None, trial)
+
+    def is_stopped(index, epoch, error_pct, *, epochs=9):
+        report = {"progress/epoch": epoch, "progress/epochs": epochs, "progress/error_pct": error_pct}
+        return early_stopping.on_trial_result(None, trials[index], report) == TrialScheduler.STOP
+
+    assert not is_stopped(0, 1, 1.0)  # a teacher, better than all students
+    assert not is_stopped(1, 1, 20.0)
+    assert is_stopped(2, 1, 30.0)
+    assert not is_stopped(0, 3, 99.0)
+    assert not is_stopped(1, 2, 99.0)  # runs are compared after one and three epochs only
+    assert not is_stopped(1, 3, 10.0)
+    assert not is_stopped(3, 1, 10.0)  # a late one is compared with those before it
+    assert is_stopped(3, 3, 15.0)
+    assert not is_stopped(4, 3, 99.0, epochs=3)  # it is about to be recorded
+
+
+def test_a_run_that_is_ended_early_is_done_as_far_as_it_reported(observer, tmp_path):
+    schedule = Schedule(2, slots=2, fail_fast=True, needs={1: 0})
+    tasks = [FakeTask(name="run"), FakeTask(name="next")]
+    watch = _Watch(schedule, observer, log_folder=tmp_path, tasks=tasks, marks_stopped=True)
+    schedule.take()
+    trial = FakeTrial(0, {"progress": {"seed": 7, "epoch": 3, "epochs": 9, "error_pct": 66.0}})
+    watch.on_step_end(0, [trial])
+    assert not schedule.has_result(0)
+    trial.status = Trial.TERMINATED
+    watch.on_step_end(1, [trial])
+    (outcome,) = schedule.result(0).outcomes
+    assert (outcome["seed"], outcome["status"]) == (7, "stopped")
+    assert (outcome["epochs"], outcome["error_last_pct"]) == (3, 66.0)
+    assert observer.of(0) == ["done"]
+
+
 @pytest.mark.cluster
+@pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_asha_ends_runs_that_fall_behind_but_no_teacher(joined, observer, tmp_path):
+def test_asha_ends_ends_runs_that_fall_behind_but_no_teacher(joined, observer, tmp_path):
     names = ["teacher-90", "good-1", "bad-50", "bad-60"]
     tasks = [FakeTask(name=name, does="train", folder=str(tmp_path)) for name in names]
     results = run_tasks(
@@ -142,11 +201,11 @@ def test_a_search_on_a_cluster_leaves_out_what_it_does_not_choose(joined, observ
 @pytest.fixture
 def plan(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    return make_plan(load_sweep("sensitivity", seeds="2"), None)
+    return make_plan(load_sweep("sensitivity", seeds="2"), None, shortcuts=Shortcuts(search=True))
 
 
 def test_a_plans_runs_are_found_by_their_place_on_the_axes(plan):
-    search = make_search(plan, first_run=1, budget=None)
+    search = make_search(plan, first_run=1)
     assert len(search.runs) == 45
     assert search.budget == 33, "one run per configuration"
     corner = search.runs[Point("lambda_2 x lambda_3", (0, 4))]
@@ -165,8 +224,8 @@ def test_values_are_numbered_by_size_and_words_in_the_files_order(tmp_path, monk
         '[[axes]]\nkey = "loss.mu"\nvalues = [10, 1, 5]\n'
         '[[axes]]\nkey = "loss.gan"\nvalues = ["saturating", "non_saturating"]\n'
     )
-    plan = make_plan(load_sweep("space.toml"), None)
-    search = make_search(plan, first_run=0, budget=4)
+    plan = make_plan(load_sweep("space.toml"), None, shortcuts=Shortcuts(search=True, budget=4))
+    search = make_search(plan, first_run=0)
     places = {
         point.values: (plan.packs[index].cell.loss.mu, plan.packs[index].cell.loss.gan)
         for point, (index,) in search.runs.items()
@@ -184,7 +243,12 @@ def test_runs_that_the_store_has_count_towards_the_budget(tmp_path, monkeypatch)
     fields = {"status": "finished", "epochs": 1, "device": "cpu", "threads": 1, "started_at": 0.0}
     record = Record(cell_id=cell_id(named.cell), seed=1, error_last_pct=7.5, **fields)
     store.put_run(record, curves=None, student=None)
-    search = make_search(make_plan(sweep, store), first_run=0, budget=10)
+
+    def search_with(budget):
+        plan = make_plan(sweep, store, shortcuts=Shortcuts(search=True, budget=budget))
+        return make_search(plan, first_run=0)
+
+    search = search_with(10)
     point = Point("lambda_1", (0,))
     assert (search.budget, search.known[point], len(search.runs[point])) == (9, [7.5], 1)
-    assert make_search(make_plan(sweep, store), first_run=0, budget=1).budget == 0
+    assert search_with(1).budget == 0
