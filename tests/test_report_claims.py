@@ -7,8 +7,9 @@ import scipy.stats
 from report_example import EPOCHS, TEST_IMAGES, fill, make_cell, make_sweep, put_levels, put_run, put_teacher
 
 from hkrun import stats
+from hkrun.config import teacher_id
 from hkrun.report import load_published, render_report, summarise, summary_document, wording
-from hkrun.spaces import NamedCell
+from hkrun.spaces import NamedCell, load_sweep
 from hkrun.store import open_store
 
 
@@ -146,6 +147,64 @@ def test_a_teacher_is_one_number_against_every_seed(store):
     text = render_report(summary)["report.md"].decode()
     assert "| Teacher RN-164 (cited) | 1 teacher | 2.00 |" in text
     assert "one training and so one number" in text
+
+
+@pytest.fixture
+def imagenet(store):
+    """The shipped space of ImageNet, its runs made, and its two teachers' (id, a cell that uses it)."""
+    sweep = load_sweep("imagenet", seeds="3", epochs=str(EPOCHS))
+    users = {teacher_id(named.cell): named.cell for named in sweep.cells if named.cell.uses_teacher}
+    assert len(users) == 2, "RN-18 and RN-50 have attention sub-networks of different widths"
+    for named in sweep.cells:
+        place = list(users).index(teacher_id(named.cell)) if named.cell.uses_teacher else 0
+        for seed in sweep.seeds:
+            errors = [100 * (300 + len(named.name) + 40 * seed) / TEST_IMAGES] * EPOCHS
+            changes = {"teacher_hash": f"{place}{place}" * 32} if named.cell.uses_teacher else {}
+            put_run(store, named, seed, errors=errors, error_top5_last_pct=5.0, **changes)
+    return sweep, list(users.items())
+
+
+def put_teachers(store, users, errors_pct):
+    for place, ((_, cell), error_pct) in enumerate(zip(users, errors_pct, strict=True)):
+        put_teacher(store, cell, teacher_hash=f"{place}{place}" * 32, error_pct=error_pct)
+
+
+def teacher_lines(sweep, store):
+    text = render_report(summarise(sweep, store))["report.md"].decode()
+    return [line.split(" | ")[:3] for line in text.splitlines() if line.startswith("| Teacher RN-152")], text
+
+
+def test_teachers_of_equal_error_are_one_row_of_the_shipped_imagenet_space(store, imagenet):
+    sweep, users = imagenet
+    put_teachers(store, users, (21.69, 21.69))
+    lines, text = teacher_lines(sweep, store)
+    assert lines == [["| Teacher RN-152 (cited)", "1 teacher", "21.69"]]
+    assert "one training and so one number" in text
+    rows = {row.published.name: row for row in summarise(sweep, store).paper[0].rows}
+    comparison = rows["Teacher RN-152"].comparison
+    assert comparison.reference == "HKSANC (RN-18)"
+    hksanc = np.mean([100 * (300 + len("HKSANC (RN-18)") + 40 * seed) / TEST_IMAGES for seed in (0, 1, 2)])
+    assert comparison.difference == pytest.approx(21.69 - hksanc, abs=1e-12)
+
+
+def test_teachers_of_different_error_have_a_line_each(store, imagenet):
+    sweep, users = imagenet
+    put_teachers(store, users, (21.69, 23.0))
+    lines, text = teacher_lines(sweep, store)
+    assert lines == [
+        [f"| Teacher RN-152 (cited): {identity}", "1 teacher", error]
+        for (identity, _), error in zip(users, ("21.69", "23.00"), strict=True)
+    ]
+    assert "stands for 2 teachers of the measured rows" in text
+    rows = {row.published.name: row for row in summarise(sweep, store).paper[0].rows}
+    assert rows["Teacher RN-152"].comparison is None
+
+
+def test_both_columns_of_imagenet_are_on_the_measured_data(store, imagenet):
+    sweep, _ = imagenet
+    text = render_report(summarise(sweep, store))["report.md"].decode()
+    assert "The columns ImageNet, top-1 and ImageNet, top-5 are on the data of the measured ones." in text
+    assert "across data" not in text
 
 
 def test_a_teacher_that_the_store_lost_judges_nothing(store):

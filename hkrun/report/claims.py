@@ -122,8 +122,8 @@ class _Court:
         rows = self._published.tables[claim.table].rows if claim.table in self._published.tables else ()
         student = self._cells.get(against)
         if student is not None and any(row.name == name and row.is_teacher for row in rows):
-            teacher = find_teacher([student], self._teachers)
-            return comparing.teacher_side(name, teacher) if teacher else None
+            found = find_teachers([student], self._teachers)
+            return comparing.teacher_side(name, found[0]) if len(found) == 1 else None
         return None
 
     def _compare_scans(self, claim: Claim) -> Iterator[tuple[Pair, Found | None]]:
@@ -201,11 +201,18 @@ class _Court:
         )
 
 
-def find_teacher(cells: Sequence[CellSummary], teachers: Sequence[Teacher]) -> Teacher | None:
-    """The teacher of these cells; None where they have several or none."""
+def find_teachers(cells: Sequence[CellSummary], teachers: Sequence[Teacher]) -> tuple[Teacher, ...]:
+    """The teachers of these cells that the store has, one of each error.
+
+    One pretrained network with attention sub-networks for students of several widths is several teachers of
+    one error, and so one row of a table.
+    """
     hashes = {record.teacher_hash for cell in cells for record in cell.records if record.teacher_hash}
-    found = [teacher for teacher in teachers if teacher.hash in hashes]
-    return found[0] if len(found) == 1 else None
+    first: dict[float, Teacher] = {}
+    for teacher in teachers:
+        if teacher.hash in hashes and teacher.record is not None:
+            first.setdefault(teacher.record.error_pct, teacher)
+    return tuple(first.values())
 
 
 def _points_away(comparison: Comparison) -> bool:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from hkrun.report import comparing
-from hkrun.report.claims import find_teacher
+from hkrun.report.claims import find_teachers
 from hkrun.report.comparing import Side
 from hkrun.report.published import PublishedRow, PublishedTable
 from hkrun.report.summary import CellSummary, Comparison, PaperRow, PaperTable, Teacher
@@ -25,7 +25,7 @@ def set_beside(
     names = [row.name for row in table.rows]
     reference = sweep.reference if sweep.reference in names else table.reference
     measured = {row.name: cells.get(row.name) for row in table.rows}
-    theirs = find_teacher([cell for cell in measured.values() if cell is not None], teachers)
+    theirs = find_teachers([cell for cell in measured.values() if cell is not None], teachers)
     stands_for = {row.name: theirs for row in table.rows if row.is_teacher and measured[row.name] is None}
     comparisons = (
         _compare_stability(measured, reference, sweep)
@@ -40,7 +40,7 @@ def set_beside(
             PaperRow(
                 published=row,
                 cell=measured[row.name],
-                teacher=stands_for.get(row.name),
+                teachers=stands_for.get(row.name, ()),
                 comparison=comparisons.get(row.name),
             )
             for row in table.rows
@@ -59,17 +59,17 @@ def _compare_stability(
 def _compare_errors(
     rows: Sequence[PublishedRow],
     measured: Mapping[str, CellSummary | None],
-    stands_for: Mapping[str, Teacher | None],
+    stands_for: Mapping[str, tuple[Teacher, ...]],
     reference: str,
 ) -> dict[str, Comparison]:
     sides: dict[str, Side] = {}
     for row in rows:
-        cell, teacher = measured[row.name], stands_for.get(row.name)
+        cell, theirs = measured[row.name], stands_for.get(row.name, ())
         side = (
             comparing.cell_side(cell)
             if cell is not None
-            else comparing.teacher_side(row.name, teacher)
-            if teacher is not None
+            else comparing.teacher_side(row.name, theirs[0])
+            if len(theirs) == 1  # which one of several would be set against the reference?
             else None
         )
         if side is not None:

@@ -1,12 +1,20 @@
 """The tables beside the paper: its rows with what was measured, its claims, and the evidence on them."""
 
+from collections.abc import Iterator
+from dataclasses import replace
+
 from hkrun.report.result_tables import difference_entry, effect_entry, error_entry, p_entry, sd_entry
 from hkrun.report.summary import Comparison, PaperRow, PaperTable, Summary, Verdict
 from hkrun.report.tables import MINUS, NONE, Entry, Table, make_table
-from hkrun.report.wording import count, digits, interval, plus_minus
+from hkrun.report.wording import count, digits, interval, join, plus_minus
 
 # The recipe whose data a column of the paper is on; the others are never set against it.
-SAME_DATA = {"CIFAR-10": "cifar10", "CIFAR-100": "cifar100", "ImageNet, top-1": "imagenet"}
+SAME_DATA = {
+    "CIFAR-10": "cifar10",
+    "CIFAR-100": "cifar100",
+    "ImageNet, top-1": "imagenet",
+    "ImageNet, top-5": "imagenet",
+}
 
 
 def tabulate_paper(paper: PaperTable, summary: Summary) -> Table:
@@ -22,17 +30,27 @@ def tabulate_paper(paper: PaperTable, summary: Summary) -> Table:
     columns += [f"Published, {column}" for column in paper.published.columns]
     reference = next(row for row in paper.rows if row.published.name == paper.reference)
     rows = []
-    for row in paper.rows:
+    for row, name in _lines(paper):
         measured = _measured_errors(row, top5=top5) if is_error else _measured_stability(row)
         rows.append(
             [
-                describe_row(row),
+                name,
                 *measured,
                 *_compared(row, paper, is_error=is_error),
                 *_published(row, reference, paper.published.measure),
             ]
         )
     return make_table(paper.id, columns, rows)
+
+
+def _lines(paper: PaperTable) -> Iterator[tuple[PaperRow, str]]:
+    """The rows and what they are called; one that stands for several teachers is a line for each."""
+    for row in paper.rows:
+        if len(row.teachers) > 1:
+            for teacher in row.teachers:
+                yield replace(row, teachers=(teacher,)), f"{describe_row(row)}: {teacher.teacher_id}"
+        else:
+            yield row, describe_row(row)
 
 
 def describe_row(row: PaperRow) -> str:
@@ -53,10 +71,15 @@ def describe_marks(paper: PaperTable) -> str:
                 f"{row.published.name} was published on {row.published.network}; here it runs on the student "
                 "of the other rows."
             )
-        if row.teacher is not None:
+        if len(row.teachers) == 1:
             sentences.append(
                 f"{row.published.name} is the teacher of the measured rows, one training and so one number: "
                 "what is set against it is a one-sample test."
+            )
+        if len(row.teachers) > 1:
+            sentences.append(
+                f"{row.published.name} stands for {len(row.teachers)} teachers of the measured rows with "
+                "different errors, a line each; none is set against the reference."
             )
     return " ".join(sentences)
 
@@ -68,8 +91,8 @@ def _measured_errors(row: PaperRow, *, top5: bool) -> list[str | Entry]:
         runs = Entry(text=str(len(row.cell.seeds)), value=len(row.cell.seeds))
         return [runs, error_entry(row.cell.error_last), sd_entry(row.cell.error_last), *more]
     more = [NONE] if top5 else []
-    if row.teacher is not None and row.teacher.record is not None:
-        error_pct = row.teacher.record.error_pct
+    for record in (teacher.record for teacher in row.teachers if teacher.record is not None):
+        error_pct = record.error_pct
         return ["1 teacher", Entry(text=f"{error_pct:.2f}", value=error_pct), NONE, *more]
     return ["not run here", NONE, NONE, *more]
 
@@ -239,12 +262,14 @@ def _published_figure(name: str, figures: dict[str, tuple[float | None, ...]], p
 
 def describe_columns(paper: PaperTable, dataset: str) -> str:
     """Which columns may be read against each other."""
-    same = [column for column in paper.published.columns if SAME_DATA.get(column) == dataset]
+    columns = paper.published.columns
+    same = [column for column in columns if SAME_DATA.get(column) == dataset]
     if same:
-        return (
-            f"The column {same[0]} is on the data of the measured ones, the others are not: across data, "
-            "compare the signs of differences, not figures."
-        )
+        are = f"columns {join(same)} are" if len(same) > 1 else f"column {same[0]} is"
+        text = f"The {are} on the data of the measured ones"
+        if len(same) == len(columns):
+            return f"{text}."
+        return f"{text}, the others are not: across data, compare the signs of differences, not figures."
     return (
         f"What was measured is on {dataset}, what was published on other data: compare the signs of "
         "differences, not figures."

@@ -199,13 +199,13 @@ class PaperRow:
     Attributes:
         published: The row.
         cell: The sweep's cell of that name; None where there is none.
-        teacher: The teacher that the row stands for.
+        teachers: Those that the row stands for, one of each error: students of several widths have one each.
         comparison: With the table's reference row.
     """
 
     published: PublishedRow
     cell: CellSummary | None
-    teacher: "Teacher | None"
+    teachers: tuple["Teacher", ...]
     comparison: Comparison | None
 
 
