@@ -98,6 +98,20 @@ def test_the_seeds_that_would_decide_are_those_of_the_power_analysis_at_holms_fi
     assert not verdict.prospect.simulated
 
 
+@pytest.mark.parametrize(("num_seeds", "foretold"), [(2, False), (4, False), (5, True)])
+def test_from_fewer_than_five_seeds_nothing_is_foretold(store, num_seeds, foretold):
+    sweep = make_rows("L_b + L_is", "L_b + L_adv", num_seeds=num_seeds, published=("table4",))
+    put_wrong(store, sweep, {"L_b + L_is": [50, 54, 51, 50, 53][:num_seeds], "L_b + L_adv": [53] * num_seeds})
+    summary = summarise(sweep, store)
+    (claim,) = [claim for claim in summary_document(summary)["claims"] if claim["id"] == "is-beats-adv"]
+    text = render_report(summary)["report.md"].decode()
+    assert claim["outcome"] == "undecided"
+    assert ("too few seeds to say" in text) != foretold
+    assert (" seeds, then " in text) == foretold
+    assert (claim["decided_by"]["seeds"] is not None) == foretold
+    assert ("reason" in claim["decided_by"]) != foretold
+
+
 def test_no_difference_at_all_is_decided_by_no_number_of_seeds(store):
     sweep = make_rows("L_b + L_is", "L_b + L_adv", num_seeds=8, published=("table4",))
     put_wrong(store, sweep, {"L_b + L_is": [50, 51] * 4, "L_b + L_adv": [51, 50] * 4})
@@ -108,12 +122,12 @@ def test_no_difference_at_all_is_decided_by_no_number_of_seeds(store):
 
 
 def test_s_is_foreseen_by_simulation(store):
-    sweep = make_rows("L_b", "L_b + L_is", num_seeds=4, published=("table5",))
+    sweep = make_rows("L_b", "L_b + L_is", num_seeds=5, published=("table5",))
     fill(store, sweep)
     prospect = verdicts_of(sweep, store)["is-steadies-b"].prospect
     assert prospect.simulated
-    assert prospect.limit == 32
-    assert prospect.seeds in (8, 16, 32, None)
+    assert prospect.limit == 40
+    assert prospect.seeds in (10, 20, 40, None)
     document = summary_document(summarise(sweep, store))
     assert document["claims"][0]["decided_by"]["basis"] == "simulation"
 

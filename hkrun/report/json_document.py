@@ -109,6 +109,7 @@ def _prospect_document(prospect: Prospect) -> dict[str, object]:
         "limit": prospect.limit,
         "outcome": prospect.outcome,
         "basis": "simulation" if prospect.simulated else "power analysis",
+        **({"reason": "too few seeds to say"} if prospect.too_few else {}),
     }
 
 

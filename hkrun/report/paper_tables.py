@@ -178,7 +178,9 @@ def describe_prospect(verdict: Verdict) -> str:
     if verdict.prospect is None:
         return missing or NONE
     found = verdict.prospect
-    if found.seeds is None:
+    if found.too_few:
+        number = "too few seeds to say"
+    elif found.seeds is None:
         number = f"none found up to {found.limit:,} seeds{' (simulated)' if found.simulated else ''}"
     else:
         number = f"{found.seeds:,} seeds{' (simulated)' if found.simulated else ''}, then {found.outcome}"

@@ -160,16 +160,19 @@ class Prospect:
     """What would decide a claim that is undecided, if things are as they were measured.
 
     Attributes:
-        seeds: So many seeds would, with a probability of 80 %; None where no number up to `limit` does.
+        seeds: So many seeds would, with a probability of 80 %; None where no number up to `limit` does, or
+            where there are too few to say.
         limit: The largest number that was tried.
         outcome: What they would decide: "reproduced" or "contradicted".
         simulated: Whether the number comes from simulated runs, and not from a formula.
+        too_few: Whether there are too few seeds to foresee anything.
     """
 
     seeds: int | None
     limit: int
     outcome: str
     simulated: bool
+    too_few: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
