@@ -103,7 +103,6 @@ def call(arguments: Sequence[str]) -> int:
             _silence()
             return EXIT_INTERRUPTED if invocation.resumable else EXIT_DONE
         if isinstance(error, HkrunError) and error.exit_code != EXIT_BUG:
-            logging.getLogger(__name__).info("", exc_info=True)
             return _refuse(invocation, error.exit_code, error.problems)
         return _refuse(invocation, EXIT_BUG, [_describe_bug(error, invocation, arguments)])
 
@@ -114,6 +113,9 @@ def _invoke(arguments: Sequence[str], invocation: Invocation) -> int:
             return program.invoke(context) or EXIT_DONE
     except click.exceptions.Exit as ending:
         return ending.exit_code
+    except HkrunError:
+        logging.getLogger(__name__).info("", exc_info=True)  # shown with -v
+        raise
 
 
 def _name_command(arguments: Sequence[str]) -> str:
