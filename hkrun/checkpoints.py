@@ -7,17 +7,15 @@ the run. They are read back with `weights_only=True`: a checkpoint can hold no c
 import io
 import logging
 import pickle
-import re
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 
-from hkrun.store import DamagedError, NotCommittedError, Store
+from hkrun.store import DamagedError, NotCommittedError, Store, checkpoint_name, read_epoch
 
 KEPT = 2
 FORMAT = 1  # grows when a state holds other things than before; checkpoints of other formats are passed over
-_NAME = re.compile(r"epoch-(\d+)\.pt")
 _PLAIN = (bool, int, float, str, type(None))
 
 log = logging.getLogger("hkrun")
@@ -60,8 +58,7 @@ def _save(store: Store, folder: str, epoch: int, state: Mapping[str, Any]) -> No
     buffer = io.BytesIO()
     torch.save({"format": FORMAT, "state": state}, buffer)
     earlier = [name for known, name in _saved(store, folder) if known < epoch]
-    name = f"epoch-{epoch:06d}.pt"
-    store.commit(folder, {name: buffer.getvalue()}, keep=earlier[: KEPT - 1], tidy=True)
+    store.commit(folder, {checkpoint_name(epoch): buffer.getvalue()}, keep=earlier[: KEPT - 1], tidy=True)
 
 
 def _load(store: Store, folder: str) -> tuple[int, dict[str, Any]] | None:
@@ -92,7 +89,7 @@ def _saved(store: Store, folder: str) -> list[tuple[int, str]]:
     except DamagedError as error:
         log.warning("all checkpoints are passed over: %s", error.message)
         return []
-    numbered = ((int(match[1]), name) for name in names if (match := _NAME.fullmatch(name)))
+    numbered = ((epoch, name) for name in names if (epoch := read_epoch(name)) is not None)
     return sorted(numbered, reverse=True)
 
 

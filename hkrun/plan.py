@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import json
-import re
 import statistics
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -11,11 +10,10 @@ from dataclasses import dataclass
 from hkrun.config import Cell, cell_id, teacher_id
 from hkrun.errors import InputError
 from hkrun.spaces import Sweep, restore_sweep, sweep_document
-from hkrun.store import DamagedError, NotCommittedError, Record, Store
+from hkrun.store import DamagedError, NotCommittedError, Record, Store, read_epoch
 
 PLAN_FILE = "plan.json"
 STOPPED_FILE = "stopped.json"
-_CHECKPOINT = re.compile(r"epoch-(\d+)\.pt")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -449,4 +447,4 @@ def load_stopped(store: Store, sweep: Sweep) -> list[StoppedRun]:
 def checkpoint_epoch(store: Store, identity: str, seed: int) -> int | None:
     """The epoch of a run's newest checkpoint, which is there until the run has a result; None without one."""
     names = store.names(f"{store.run_folder(identity, seed)}/checkpoints")
-    return max((int(match[1]) for name in names if (match := _CHECKPOINT.fullmatch(name))), default=None)
+    return max((epoch for name in names if (epoch := read_epoch(name)) is not None), default=None)

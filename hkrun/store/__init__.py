@@ -4,12 +4,14 @@
     folders.py   folders with a manifest: what is committed, and checked against its SHA-256 when read
     records.py   what is kept of a run and of a teacher
     columns.py   curves as Parquet, and the columns of all runs
+    checkpoint_names.py   how the files of checkpoints are named
     holding.py   one driver per sweep
     store.py     hkrun's layout of cells, seeds, teachers and sweeps
 
 No run is ever lost or half there: a folder whose manifest is missing does not exist for readers.
 """
 
+from hkrun.store.checkpoint_names import checkpoint_name, read_epoch
 from hkrun.store.folders import DamagedError, NotCommittedError
 from hkrun.store.records import DivergedTeacher, Record, TeacherRecord
 from hkrun.store.store import NoStoreError, Store, open_store
@@ -22,5 +24,7 @@ __all__ = [
     "Record",
     "Store",
     "TeacherRecord",
+    "checkpoint_name",
     "open_store",
+    "read_epoch",
 ]
