@@ -155,7 +155,7 @@ def test_a_run_that_is_ended_early_is_done_as_far_as_it_reported(observer, tmp_p
 @pytest.mark.cluster
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_asha_ends_ends_runs_that_fall_behind_but_no_teacher(joined, observer, tmp_path):
+def test_asha_ends_runs_that_fall_behind_but_no_teacher(joined, observer, tmp_path):
     names = ["teacher-90", "good-1", "bad-50", "bad-60"]
     tasks = [FakeTask(name=name, does="train", folder=str(tmp_path)) for name in names]
     results = run_tasks(

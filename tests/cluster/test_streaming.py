@@ -5,6 +5,8 @@ import ray
 import torch
 from fake_tasks import FakeTask, digest_epoch, run
 from imagenet_example import damage, make_tree
+from ray.data import DataContext
+from ray.exceptions import RayTaskError
 
 from hkrun.cluster import run_tasks
 from hkrun.cluster.streaming import carry_with_ray_data
@@ -18,7 +20,6 @@ from hkrun.seeding import Purpose
 from hkrun.training import Alone
 
 pytestmark = [
-    pytest.mark.cluster,
     pytest.mark.timeout(600),
     # Ray Data warns of settings of its own that nobody made.
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
@@ -44,6 +45,79 @@ def connected(joined):
 REQUESTS = [(70, 64, 95), (3,), tuple(range(40)), (63, 0)]
 
 
+class FakeRayData:
+    """Stands in for Ray's tasks: its read tasks are done in this process, one after the other."""
+
+    def __init__(self, source, **options):
+        self.tasks, self.options = source.get_read_tasks(parallelism=1), options
+
+    def iter_rows(self):
+        for task in self.tasks:
+            try:
+                blocks = list(task())
+            except Exception as error:
+                told = RayTaskError("read", "its traceback", error)
+                raise RuntimeError("Ray Data broke off") from told
+            yield from (row for block in blocks for row in block.to_pylist())
+
+
+@pytest.fixture
+def read_datasource(monkeypatch):
+    """What Ray Data is asked for; nothing of Ray runs."""
+    monkeypatch.setattr(ray, "put", lambda value: value)
+    monkeypatch.setattr(ray, "get", lambda value: value)
+    monkeypatch.setattr(DataContext.get_current().execution_options, "preserve_order", False)
+    asked = []
+
+    def read_datasource(source, **options):
+        asked.append(FakeRayData(source, **options))
+        return asked[-1]
+
+    monkeypatch.setattr(ray.data, "read_datasource", read_datasource)
+    return asked
+
+
+def fake_view(image_id):
+    """An image that its number tells; every third one is damaged."""
+    return None if image_id % 3 == 0 else torch.full((3, 2, 2), image_id, dtype=torch.uint8)
+
+
+def read_fakes(request):
+    if 99 in request:
+        raise DataError("image 99: not there")
+    return [fake_view(image_id) for image_id in request]
+
+
+def test_each_request_is_one_read_task_and_its_images_come_back_in_order(read_datasource):
+    requests = [(70, 64, 95), (3,), tuple(range(40)), (63, 0)]
+    streamed = list(carry_with_ray_data(read_fakes, requests))
+    for request, views in zip(requests, streamed, strict=True):
+        for image_id, view in zip(request, views, strict=True):
+            expected = fake_view(image_id)
+            assert (view is None) == (expected is None)
+            assert view is None or (torch.equal(view, expected) and view.dtype == torch.uint8)
+    (asked,) = read_datasource
+    assert len(asked.tasks) == len(requests)
+    # Workers that wait for the tasks may hold all CPUs, and Ray Data must keep the order by itself.
+    assert asked.options == {"override_num_blocks": 4, "num_cpus": 0, "concurrency": 4}
+    assert DataContext.get_current().execution_options.preserve_order
+
+
+def test_no_requests_ask_ray_data_for_nothing(read_datasource):
+    assert list(carry_with_ray_data(read_fakes, [])) == []
+    assert read_datasource == []
+
+
+def test_an_error_of_the_data_comes_out_of_ray_datas_wrapping(read_datasource):
+    images = carry_with_ray_data(read_fakes, [(1, 2), (99,)])
+    assert len(next(images)) == 2
+    with pytest.raises(DataError, match=r"^image 99: not there$") as caught:
+        next(images)
+    assert type(caught.value) is DataError
+
+
+@pytest.mark.cluster
+@pytest.mark.slow
 def test_ray_data_gives_what_threads_give_in_the_same_order(connected, packed):
     dataset = load_dataset("imagenet", data_dir=packed)
     read = BlockReader(dataset.train.reader, TrainingView(5, Purpose.AUGMENTATION, size=16, flip=True))
@@ -55,6 +129,7 @@ def test_ray_data_gives_what_threads_give_in_the_same_order(connected, packed):
     assert list(carry_with_ray_data(read, [])) == []
 
 
+@pytest.mark.cluster
 @pytest.mark.slow
 def test_a_shard_that_cannot_be_read_is_an_error_of_the_data(connected, packed):
     dataset = load_dataset("imagenet", data_dir=packed)
@@ -65,6 +140,7 @@ def test_a_shard_that_cannot_be_read_is_an_error_of_the_data(connected, packed):
     assert type(caught.value) is DataError
 
 
+@pytest.mark.cluster
 @pytest.mark.slow
 def test_two_workers_see_the_batches_of_the_local_reader(joined, observer, packed):
     task = FakeTask(name="stream", does="stream", folder=str(packed))
