@@ -7,7 +7,7 @@ import scipy.stats
 from report_example import EPOCHS, TEST_IMAGES, fill, make_cell, make_sweep, put_levels, put_run, put_teacher
 
 from hkrun import stats
-from hkrun.config import teacher_id
+from hkrun.config import cell_from_values, teacher_id
 from hkrun.report import load_published, render_report, summarise, summary_document, wording
 from hkrun.spaces import NamedCell, load_sweep
 from hkrun.store import open_store
@@ -387,6 +387,39 @@ def test_rows_of_other_networks_and_cited_rows_are_marked(store):
     assert "| FitNets (cited, another network) | 4 |" in text
     assert "FitNets was published on a thin deep network of 2.5M parameters" in text
     assert "| HKSANC | 4 |" in text
+
+
+@pytest.mark.parametrize("relative", [True, False])
+def test_rows_at_a_relative_distance_are_marked(store, relative):
+    methods = {"FSP": "fsp", "FitNets": "fitnets", "KD": "kd"}
+    cells = []
+    for name, method in methods.items():
+        values = {"method": method, "student.epochs": EPOCHS}
+        values |= {} if method == "kd" else {"knowledge.relative": relative}
+        cells.append(NamedCell(name=name, cell=cell_from_values(values)))
+    sweep = make_sweep(cells=tuple(cells), reference=None, published=("table6",), num_seeds=2)
+    for named in cells:
+        for seed in sweep.seeds:
+            put_run(store, named, seed, errors=[5.0 + seed] * sum(named.cell.stage_epochs))
+    text = render_report(summarise(sweep, store))["report.md"].decode()
+    mark = ", relative distance" if relative else ""
+    assert f"| FSP (cited{mark}) | 2 |" in text
+    assert f"| FitNets (cited, another network{mark}) | 2 |" in text
+    assert "| KD (cited) | 2 |" in text
+    assert ("relative to the teacher's own squares here, not absolutely" in text) == relative
+
+
+def test_the_form_fsp_is_marked_in_table_2(store):
+    forms = {"L_b + L_is [FSP]": "fsp", "L_b + L_is [ours]": "squeezed"}
+    cells = tuple(
+        NamedCell(name=name, cell=make_cell(0.0, 1.0, **{"knowledge.form": form}))
+        for name, form in forms.items()
+    )
+    sweep = make_sweep(cells=cells, reference=None, published=("table2",), num_seeds=2)
+    fill(store, sweep)
+    text = render_report(summarise(sweep, store))["report.md"].decode()
+    assert r"| L_b + L_is \[FSP\] (relative distance) | 2 |" in text
+    assert r"| L_b + L_is \[ours\] | 2 |" in text
 
 
 def test_every_claim_names_rows_of_its_table_and_known_keys():

@@ -57,7 +57,16 @@ def describe_row(row: PaperRow) -> str:
     """A row's name with its marks."""
     marks = ["cited"] if row.published.source == "cited" else []
     marks += ["another network"] if row.published.network else []
+    marks += ["relative distance"] if _is_relative(row) else []
     return f"{row.published.name} ({', '.join(marks)})" if marks else row.published.name
+
+
+def _is_relative(row: PaperRow) -> bool:
+    """Whether ours ran with FSP's flows or FitNets' hint at a distance relative to the teacher's squares."""
+    if row.cell is None:
+        return False
+    cell = row.cell.cell
+    return cell.knowledge_form in ("hint", "fsp") and cell.knowledge.relative
 
 
 def describe_marks(paper: PaperTable) -> str:
@@ -81,6 +90,11 @@ def describe_marks(paper: PaperTable) -> str:
                 f"{row.published.name} stands for {len(row.teachers)} teachers of the measured rows with "
                 "different errors, a line each; none is set against the reference."
             )
+    if any(_is_relative(row) for row in paper.rows):
+        sentences.append(
+            "Relative distance: the squared distance of FSP's flows and FitNets' hint was taken relative to "
+            "the teacher's own squares here, not absolutely as in their papers (knowledge.relative = false)."
+        )
     return " ".join(sentences)
 
 
