@@ -5,6 +5,7 @@ from sweep_example import put_run
 
 import hkrun.cluster
 import hkrun.cluster.tune
+import hkrun.sweep.running
 from hkrun.cli.program import call
 from hkrun.cluster import TaskResult
 from hkrun.errors import DataError, StoreError
@@ -62,6 +63,17 @@ def test_an_error_of_data_or_store_in_a_worker_is_the_commands_exit_code(
     assert error.message in capsys.readouterr().err.splitlines()[-1]
     runs = open_store(folder / "hkrun-store").runs()
     assert runs["status"].to_pylist() == ["finished"] * 2  # what is finished is kept
+
+
+@pytest.mark.parametrize("verb", [["run", "method=supervised", "--epochs", "2"], ["teacher"]])
+def test_the_data_is_checked_once_whether_or_not_there_is_a_store(folder, monkeypatch, verb):
+    checks = []
+    for module in (hkrun.sweep, hkrun.sweep.running):
+        monkeypatch.setattr(module, "check_data", lambda *_, **__: checks.append(1))
+    monkeypatch.setattr(hkrun.cluster, "run_tasks", run_until(DataError("gone"), folder))
+    for number in (1, 2):
+        assert call([*verb, "--yes"]) == 3
+        assert len(checks) == number
 
 
 @pytest.mark.parametrize(("error", "code"), ERRORS)

@@ -164,10 +164,17 @@ def teacher(invocation: Invocation, *, overrides: tuple[str, ...], dataset: str 
     loaded = load_cell(dataset=dataset, overrides=overrides)
     if not loaded.cells[0].cell.uses_teacher:
         raise InputError(f"{loaded.cells[0].name}: this configuration uses no teacher")
-    store = _open_store(invocation, loaded, workers=workers)
+    store, checked = _open_store(invocation, loaded, workers=workers)
     invocation.resumable = "the same command"
     with Display(invocation.messages, title=f"Teacher for {loaded.title}") as display:
-        record = train_teacher(loaded, store, data_dir=invocation.data_dir, workers=workers, observer=display)
+        record = train_teacher(
+            loaded,
+            store,
+            data_dir=invocation.data_dir,
+            workers=workers,
+            observer=display,
+            data_checked=checked,
+        )
     invocation.resumable = None
     if invocation.as_json:
         invocation.print_document(
@@ -304,7 +311,7 @@ def _execute(
     from hkrun.report import print_summary
     from hkrun.sweep import run_sweep
 
-    store = _open_store(invocation, loaded, workers=workers)
+    store, checked = _open_store(invocation, loaded, workers=workers)
     # What a search or a scheduler leaves out is not in the plan: resuming would make all runs.
     again = _resume_command(invocation, loaded, store)
     invocation.resumable = again if again is not None and shortcuts is None else "the same command"
@@ -317,6 +324,7 @@ def _execute(
             fail_fast=fail_fast,
             observer=display,
             shortcuts=shortcuts,
+            data_checked=checked,
         )
     invocation.resumable = None
     print_summary(outcome.summary, invocation.results)
@@ -324,15 +332,19 @@ def _execute(
     return outcome
 
 
-def _open_store(invocation: Invocation, loaded: "Sweep", *, workers: int) -> "Store":
-    """The store to train into, made where there is none; but not for a data set that is not there."""
+def _open_store(invocation: Invocation, loaded: "Sweep", *, workers: int) -> "tuple[Store, bool]":
+    """The store to train into, made where there is none; but not for a data set that is not there.
+
+    Returns:
+        The store, and whether the data was checked for it.
+    """
     from hkrun.sweep import check_data
 
     store = invocation.find_store()
-    if store is None:
-        check_data(loaded, data_dir=invocation.data_dir, workers=workers)
-        store = invocation.open_store(create=True)
-    return store
+    if store is not None:
+        return store, False
+    check_data(loaded, data_dir=invocation.data_dir, workers=workers)
+    return invocation.open_store(create=True), True
 
 
 def _outcome_document(outcome: "Outcome") -> dict[str, object]:

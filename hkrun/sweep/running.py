@@ -81,6 +81,7 @@ def run_sweep(
     fail_fast: bool,
     observer: Observer,
     shortcuts: Shortcuts | None = None,
+    data_checked: bool = False,
 ) -> Outcome:
     """Runs what a sweep lacks, mirrors it to MLflow and writes the report. What is up to date is left alone.
 
@@ -92,6 +93,7 @@ def run_sweep(
         fail_fast: Whether the first failed run stops the others.
         observer: Who is told how it goes.
         shortcuts: How to make fewer runs, if so.
+        data_checked: Whether `check_data` was called; once is enough, as it builds teachers.
 
     Raises:
         ResourceError: Not one run fits. Nothing was started or written, as with the next two.
@@ -112,7 +114,8 @@ def run_sweep(
     slots = 1
     if make_plan(sweep, store, workers=workers, shortcuts=shortcuts).num_to_run:
         slots = find_slots(workers, log_folder)
-        check_data(sweep, data_dir=data_dir, workers=workers)
+        if not data_checked:
+            check_data(sweep, data_dir=data_dir, workers=workers)
     with store.hold(store.sweep_folder(sweep.name, sweep.dataset)):
         plan = make_plan(sweep, store, workers=workers, slots=slots, shortcuts=shortcuts)
         if plan.num_to_run:
@@ -143,9 +146,15 @@ def run_sweep(
 
 
 def train_teacher(
-    sweep: Sweep, store: Store, *, data_dir: Path | str | None, workers: int, observer: Observer
+    sweep: Sweep,
+    store: Store,
+    *,
+    data_dir: Path | str | None,
+    workers: int,
+    observer: Observer,
+    data_checked: bool = False,
 ) -> TeacherRecord:
-    """Trains the teacher of a sweep's first cell, unless the store has it.
+    """Trains the teacher of a sweep's first cell, unless the store has it; see `run_sweep`.
 
     Raises:
         ResourceError: It does not fit.
@@ -158,7 +167,8 @@ def train_teacher(
     cell = fix_content(sweep, data_dir).cells[0].cell
     identity = teacher_id(cell)
     if store.whole_teacher(identity) is None:
-        check_data(sweep, data_dir=data_dir, workers=workers)
+        if not data_checked:
+            check_data(sweep, data_dir=data_dir, workers=workers)
         crew = Crew(store, data_dir=data_dir, workers=workers, fail_fast=True, observer=observer)
         crew.train_teacher(identity, cell)
     record = store.teacher(identity)
