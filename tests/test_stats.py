@@ -427,6 +427,16 @@ def test_differences_without_spread_have_no_effect_size(differences: list[float]
     assert effect_size(differences) is None
 
 
+@pytest.mark.parametrize("differences", [[4.5, 4.59], [-4.5, -4.51, -4.52]])
+def test_far_out_the_interval_of_an_effect_is_that_of_the_spread(differences: list[float]) -> None:
+    """Where the mean is nearly certain, d_z times the quantiles of the spread chi / sqrt(n - 1)."""
+    found = effect_size(differences)
+    assert found is not None
+    degrees = len(differences) - 1
+    spread = scipy.stats.chi.ppf([0.025, 0.975], degrees) / math.sqrt(degrees)
+    assert found.ci95 == pytest.approx(sorted(found.d_z * spread), rel=5e-3)
+
+
 def test_a_huge_effect_has_an_interval_too() -> None:
     found = effect_size(generator().normal(50, 1, 20))
     assert found is not None
