@@ -31,7 +31,7 @@ from sweep_example import (
 )
 
 from hkrun.config import canonical, cell_id
-from hkrun.errors import InputError, StoreError
+from hkrun.errors import DataError, InputError, StoreError
 from hkrun.spaces import Sweep
 from hkrun.store import Store, open_store
 from hkrun.tracking import Links, Mirror, Site, background, resolve_uri, serve, server, sync, ui
@@ -552,13 +552,42 @@ def test_a_server_that_takes_connections_and_says_nothing_does_not_hold_the_end_
     warnings: list[str] = []
     with socket.create_server(("127.0.0.1", 0)) as silent:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{silent.getsockname()[1]}")
-        mirror = Mirror(make_sweep(), store, warn=warnings.append)
-        assert mirror.finish(summaries={}, files={}) is None
+        with Mirror(make_sweep(), store, warn=warnings.append) as mirror:
+            assert mirror.finish(summaries={}, files={}) is None
         assert len(warnings) == 1
+    wait_for_mirrors()
+    assert len(warnings) == 1
+
+
+def wait_for_mirrors() -> None:
+    """Waits until no mirror's thread lives; fails where a sweep left one waiting for ever."""
     for thread in threading.enumerate():
         if thread.name == "hkrun-mlflow":
-            thread.join()
-    assert len(warnings) == 1
+            thread.join(60)
+            assert not thread.is_alive()
+
+
+@pytest.mark.parametrize("away", [False, True])
+def test_a_sweep_that_breaks_off_leaves_no_thread_and_mirrors_only_what_was_done(
+    store: Store, monkeypatch: pytest.MonkeyPatch, closed_port: int, away: bool
+) -> None:
+    if away:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{closed_port}")
+    sweep = make_sweep(num_cells=1, num_seeds=1, epochs=2)
+    fill_store(store, sweep)
+    warnings: list[str] = []
+
+    def break_off() -> None:
+        with Mirror(sweep, store, warn=warnings.append) as mirror:
+            mirror.run_done(cell_id(sweep.cells[0].cell), 0)
+            raise DataError("the data is gone")
+
+    with pytest.raises(DataError, match="the data is gone"):
+        break_off()
+    wait_for_mirrors()
+    assert len(warnings) == (1 if away else 0)
+    if not away:
+        assert whole_database(store)
 
 
 @pytest.mark.slow

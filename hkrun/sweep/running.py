@@ -116,7 +116,7 @@ def run_sweep(
         slots = find_slots(workers, log_folder)
         if not data_checked:
             check_data(sweep, data_dir=data_dir, workers=workers)
-    with store.hold(store.sweep_folder(sweep.name, sweep.dataset)):
+    with mirror, store.hold(store.sweep_folder(sweep.name, sweep.dataset)):
         plan = make_plan(sweep, store, workers=workers, slots=slots, shortcuts=shortcuts)
         if plan.num_to_run:
             observer.plan_made(plan, slots=slots)

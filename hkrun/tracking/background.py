@@ -4,6 +4,7 @@ import contextlib
 import queue
 import threading
 from collections.abc import Callable, Mapping
+from typing import Self
 
 from hkrun.errors import HkrunError
 from hkrun.spaces import Sweep
@@ -24,7 +25,7 @@ class Mirror:
     The thread starts with the first run. It gets names, not data, and reads records and curves from the
     store, so its memory stays flat. It stops at the first failure; `finish` tries once more from the
     beginning, in case MLflow came back. Without any run, and with a receipt in the store, MLflow is not
-    even imported.
+    even imported. Used as a context manager it ends the thread, also where the sweep ends without `finish`.
 
     Args:
         sweep: Which cells and seeds.
@@ -51,6 +52,12 @@ class Mirror:
         self._links: Links | None = None
         self._warned = False
         self._thread: threading.Thread | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._jobs.put(None)  # ends a thread that waits for more; one that `finish` gave up on goes on
 
     def run_done(self, cell_id: str, seed: int) -> None:
         """Says that the store has the record of a run. Returns at once."""
@@ -105,18 +112,20 @@ class Mirror:
             experiment = self._open()
             while (job := self._jobs.get()) is not None:
                 experiment.add(*job)
-            self._end(experiment)
+            if self._ending is not None:
+                self._end(experiment)
         except HkrunError as error:
             self._complain(error.message)
             self._retry()
         self._progress.set()
 
     def _retry(self) -> None:
-        """Waits for the end of the sweep and mirrors all of it."""
-        while self._ending is None:
-            self._jobs.get()
-        with contextlib.suppress(HkrunError):
-            self._end(self._open())
+        """Waits for the end of the sweep and mirrors all of it, unless nobody asks for that."""
+        while self._ending is None and self._jobs.get() is not None:
+            pass
+        if self._ending is not None:
+            with contextlib.suppress(HkrunError):
+                self._end(self._open())
 
     def _complain(self, problem: str) -> None:
         if not self._warned:
@@ -127,6 +136,6 @@ class Mirror:
         return Experiment(self._sweep, self._store, world_size=self._world_size, progress=self._progress.set)
 
     def _end(self, experiment: Experiment) -> None:
-        assert self._ending is not None
+        assert self._ending is not None, "only `finish` asks for it"
         summaries, files = self._ending
         self._links = experiment.complete(summaries=summaries, files=files)
