@@ -45,7 +45,7 @@ def test_nothing_is_printed_and_nothing_is_left(tmp_path):
 
 @pytest.mark.cluster
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "sigterm"])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)], ids=["ctrl-c", "sigterm"])
 def test_a_signal_to_the_whole_group_ends_everything_silently(sleeping, number):
     assert len(sleeping.family()) > 5
     os.killpg(sleeping.process.pid, number)
@@ -55,6 +55,7 @@ def test_a_signal_to_the_whole_group_ends_everything_silently(sleeping, number):
     assert sleeping.left_behind(patience_s=10) == []
 
 
+@pytest.mark.slow
 @pytest.mark.cluster
 @pytest.mark.timeout(300)
 def test_a_killed_driver_leaves_nothing(sleeping):

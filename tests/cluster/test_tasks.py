@@ -68,6 +68,7 @@ def test_what_needs_a_task_follows_it_in_a_process_that_is_there(joined, observe
     assert len({results[index].outcomes[0]["pid"] for index in (0, 2, 3)}) <= 2
 
 
+@pytest.mark.slow
 def test_fail_fast_stops_what_runs_and_starts_nothing_more(joined, observer, tmp_path):
     tasks = [FakeTask(name="long", does="sleep", folder=str(tmp_path)), FakeTask(name="bad", does="fail")]
     tasks += [FakeTask(name=f"late{index}") for index in range(3)]
@@ -132,6 +133,7 @@ def test_a_stopped_trial_never_starves_the_next(joined, observer, tmp_path, monk
     assert all((result.error, result.retries) == (None, 0) for result in results)
 
 
+@pytest.mark.slow
 def test_an_observer_that_raises_stops_nothing(joined, tmp_path):
     class Broken:
         def __getattr__(self, name):

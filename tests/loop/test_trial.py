@@ -438,6 +438,7 @@ def test_a_killed_run_ends_as_if_undisturbed(tmp_path: Path, kills: int) -> None
     assert killed.student(cell_id(cell), 3) == undisturbed.student(cell_id(cell), 3)
 
 
+@pytest.mark.slow
 def test_a_killed_teacher_ends_as_if_undisturbed(tmp_path: Path) -> None:
     cell = make_cell(teacher__epochs=8, teacher__backbone="shared")
     undisturbed, killed = open_store(tmp_path / "undisturbed"), open_store(tmp_path / "killed")
@@ -455,6 +456,7 @@ def test_a_killed_teacher_ends_as_if_undisturbed(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_two_drivers_with_the_same_work_leave_one_teacher_and_one_run_of_it(tmp_path: Path) -> None:
     store, cell = open_store(tmp_path / "store"), make_cell(teacher__epochs=4, student__epochs=8)
     # As on two machines, where the same teacher comes out differently.

@@ -106,6 +106,7 @@ def test_a_small_disturbance_stays_small(dataset: Dataset) -> None:
     assert 0 < difference(disturbed.state_dict(), run.state_dict()) < 1e4 * 1e-13
 
 
+@pytest.mark.slow
 def test_statistics_of_each_worker_alone_are_another_method(dataset: Dataset, tmp_path: Path) -> None:
     _, run = train_teacher_and_student(dataset, Alone())
     first, _ = train_with_workers(dataset, tmp_path, 2, sync_batchnorm=False)
