@@ -30,6 +30,7 @@ from sweep_example import (
     put_run,
 )
 
+import hkrun.tracking.points
 from hkrun.config import canonical, cell_id
 from hkrun.errors import DataError, InputError, StoreError
 from hkrun.spaces import Sweep
@@ -86,6 +87,15 @@ def points(store: Store) -> Counter[tuple[Any, ...]]:
         (tags[run_id]["hkrun.cell_id"], tags[run_id].get("hkrun.seed"), *rest)
         for run_id, *rest in rows
         if run_id in tags
+    )
+
+
+def latest_points(store: Store) -> Counter[tuple[Any, ...]]:
+    """What the UI's tables show: (cell_id, seed or None, key, step, value, timestamp, is_nan), counted."""
+    tags = tags_of_runs(store)
+    rows = query(store, "select run_uuid, key, step, value, timestamp, is_nan from latest_metrics")
+    return Counter(
+        (tags[run_id]["hkrun.cell_id"], tags[run_id].get("hkrun.seed"), *rest) for run_id, *rest in rows
     )
 
 
@@ -265,6 +275,7 @@ def test_the_report_lies_with_every_parent(store: Store) -> None:
 def test_no_batch_is_larger_than_mlflow_takes(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     from mlflow.tracking import MlflowClient
 
+    monkeypatch.setattr(hkrun.tracking.points, "SQLITE", "no such scheme")
     sizes: list[int] = []
     original = MlflowClient.log_batch
 
@@ -278,6 +289,43 @@ def test_no_batch_is_larger_than_mlflow_takes(store: Store, monkeypatch: pytest.
     sync(sweep, store, summaries={}, files={})
     assert max(sizes) == 1000
     assert len(points(store)) == 600 * 5 + 2 + 600  # the child's curves, its two errors, the parent's mean
+
+
+@pytest.mark.parametrize("epochs", [1, 300])
+def test_rows_are_those_that_mlflows_own_client_writes(
+    store: Store, tmp_path: Path, empty_database: Path, monkeypatch: pytest.MonkeyPatch, epochs: int
+) -> None:
+    sweep = make_sweep(num_cells=2, num_seeds=2, epochs=epochs)
+    fill_store(store, sweep)
+    mirror_all(sweep, store)
+    other = open_store(tmp_path / "other")
+    shutil.copy(empty_database, tmp_path / "other" / "mlflow.db")
+    fill_store(other, sweep)
+    monkeypatch.setattr(hkrun.tracking.points, "SQLITE", "no such scheme")
+    mirror_all(sweep, other)
+    assert points(store) == points(other)
+    assert latest_points(store) == latest_points(other)
+    assert latest_points(store)
+
+
+def test_a_database_that_another_process_writes_to_is_waited_for(store: Store) -> None:
+    assert store.local_path is not None
+    sweep = make_sweep(num_cells=1, num_seeds=1, epochs=2)
+    fill_store(store, sweep)
+    mirror_all(sweep, store)
+    expected = points(store)
+    with contextlib.closing(sqlite3.connect(store.local_path / "mlflow.db")) as database:
+        database.execute("delete from metrics")
+        database.execute("update runs set status = 'RUNNING', end_time = null")
+        database.commit()
+    blocker = sqlite3.connect(store.local_path / "mlflow.db", check_same_thread=False)
+    blocker.execute("begin immediate")
+    release = threading.Timer(0.3, blocker.rollback)
+    release.start()
+    mirror_all(sweep, store)
+    release.join()
+    blocker.close()
+    assert points(store) == expected
 
 
 def test_nothing_reaches_the_terminal(store: Store, capfd: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,7 @@
 
     connection.py  where MLflow is, a quiet client for it, a database that is whole or absent
     runs.py        the MLflow runs of one sweep's experiment: found by tags, made once, replaced when outdated
+    points.py      the points of curves, and how they get into MLflow
     mirror.py      a sweep's cells, seeds, summaries and report into its experiment, each thing once
     background.py  the same while the sweep runs, in a thread that never holds training up
     receipt.py     a note in the store that MLflow has it all, so that nothing new needs no MLflow

@@ -11,20 +11,18 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeGuard
+from typing import TypeGuard
 
 import pyarrow as pa
 
 from hkrun.config import canonical, cell_id
 from hkrun.spaces import Sweep
-from hkrun.store import Record, Store
+from hkrun.store import NotCommittedError, Record, Store
 from hkrun.tracking.connection import connect, explained, resolve_uri
+from hkrun.tracking.points import Point
 from hkrun.tracking.receipt import Summaries, describe_content, keep_receipt
 from hkrun.tracking.runs import FORMAT, PARENT_TAG, CellRuns, MirroredRun, digest, open_experiment
 from hkrun.tracking.view import CELL_PARAMETER, ERROR_METRIC, RUNS_PER_PAGE, SHOWN_TAG, Links, save_view
-
-if TYPE_CHECKING:
-    from mlflow.entities import Metric
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,11 +116,12 @@ class Experiment:
         content = describe_content(
             self._sweep, self._store, summaries=summaries, files=files, world_size=self._world_size
         )
+        seeds = frozenset(self._sweep.seeds)
         parents: list[MirroredRun] = []
         finished: list[tuple[Record, MirroredRun]] = []
         for cell in self._cells.values():
             found = self._store.records(cell.cell_id)
-            records = [record for record in found if record.seed in self._sweep.seeds]
+            records = [record for record in found if record.seed in seeds]
             if not records:
                 continue
             with explained(self._uri):
@@ -158,7 +157,7 @@ class Experiment:
         run = runs.settle(record.seed, content)
         if run is not None and run.closed:
             return run
-        metrics, left_out = self._curve_metrics(record)
+        points, left_out = self._curve_points(record)
         if run is None:
             parent = runs.settle(None, None) or runs.create(
                 None, name=cell.name, started_at=record.started_at, tags={}
@@ -172,7 +171,7 @@ class Experiment:
         runs.write(
             run,
             parameters={**cell.parameters, "seed": record.seed},
-            metrics=metrics,
+            points=points,
             finished=record.status == "finished",
             ended_at=_ended_at(record),
         )
@@ -180,38 +179,37 @@ class Experiment:
         return run
 
     def _curves(self, record: Record) -> pa.Table | None:
-        folder = self._store.run_folder(record.cell_id, record.seed)
-        if "curves.parquet" not in self._store.names(folder):
-            return None
-        return self._store.curves(record.cell_id, record.seed)
+        try:
+            return self._store.curves(record.cell_id, record.seed)
+        except NotCommittedError:
+            return None  # it completed no epoch
 
-    def _curve_metrics(self, record: Record) -> tuple[list["Metric"], list[str]]:
+    def _curve_points(self, record: Record) -> tuple[list[Point], list[str]]:
         """Every finite point of every curve, with its stored time; and in words, which points were left out.
 
         MLflow would keep an infinity as the largest number there is, and a NaN as a zero with a mark.
         """
-        from mlflow.entities import Metric
-
-        metrics: list[Metric] = []
+        points: list[Point] = []
         left_out: list[str] = []
         curves = self._curves(record)
         if curves is not None:
             epochs = curves["epoch"].to_pylist()
             times = _end_times(record, curves)
             for name in curves.column_names:
-                if name == "epoch":
+                if name == "epoch" or curves[name].null_count == len(curves):
                     continue
-                points = list(zip(epochs, times, curves[name].to_pylist(), strict=True))
-                metrics += [
-                    Metric(name, value, time, epoch) for epoch, time, value in points if _finite(value)
+                values = curves[name].to_pylist()
+                odd = [epoch for epoch, value in zip(epochs, values, strict=True) if _is_odd(value)]
+                points += [
+                    Point(name, value, time, epoch)
+                    for value, time, epoch in zip(values, times, epochs, strict=True)
+                    if _finite(value)
                 ]
-                odd = [epoch for epoch, _, value in points if value is not None and not _finite(value)]
                 if odd:
                     left_out.append(f"{name}: {len(odd)} from epoch {odd[0]}")
-        ended = round(_ended_at(record) * 1000)
         single = {"error_last": record.error_last_pct, "error_best": record.error_best_pct}
-        metrics += [Metric(name, value, ended, 0) for name, value in single.items() if _finite(value)]
-        return metrics, left_out
+        points += _single_points(single, _ended_at(record))
+        return points, left_out
 
     # --- one cell -----------------------------------------------------------------------------------------
 
@@ -238,17 +236,15 @@ class Experiment:
         runs.write(
             parent,
             parameters=cell.parameters,
-            metrics=self._mean_curve(records) + _single_metrics(numbers, ended),
+            points=self._mean_curve(records) + _single_points(numbers, ended),
             finished=any(record.status == "finished" for record in records),
             ended_at=ended,
         )
         self._progress()
         return parent
 
-    def _mean_curve(self, records: Sequence[Record]) -> list["Metric"]:
+    def _mean_curve(self, records: Sequence[Record]) -> list[Point]:
         """Test error per epoch, the mean over finished runs: one line per cell for any number of seeds."""
-        from mlflow.entities import Metric
-
         sums: dict[int, float] = {}
         latest: dict[int, int] = {}
         finished = [record for record in records if record.status == "finished"]
@@ -263,7 +259,7 @@ class Experiment:
                 latest[epoch] = max(latest.get(epoch, 0), time)
         means = {epoch: total / len(finished) for epoch, total in sums.items()}
         return [
-            Metric(ERROR_METRIC, mean, latest[epoch], epoch) for epoch, mean in means.items() if _finite(mean)
+            Point(ERROR_METRIC, mean, latest[epoch], epoch) for epoch, mean in means.items() if _finite(mean)
         ]
 
     def _adopt(self, cell: MirroredCell, parent: MirroredRun) -> None:
@@ -309,10 +305,8 @@ def _run_tags(record: Record) -> dict[str, str]:
     return tags
 
 
-def _single_metrics(numbers: Mapping[str, float], time: float) -> list["Metric"]:
-    from mlflow.entities import Metric
-
-    return [Metric(name, value, round(time * 1000), 0) for name, value in numbers.items()]
+def _single_points(numbers: Mapping[str, float | None], time: float) -> list[Point]:
+    return [Point(name, value, round(time * 1000), 0) for name, value in numbers.items() if _finite(value)]
 
 
 def _end_times(record: Record, curves: pa.Table) -> list[int]:
@@ -330,3 +324,7 @@ def _ended_at(record: Record) -> float:
 
 def _finite(value: float | None) -> TypeGuard[float]:
     return value is not None and math.isfinite(value)
+
+
+def _is_odd(value: float | None) -> bool:
+    return value is not None and not math.isfinite(value)

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING
 from hkrun.spaces import Sweep
 from hkrun.store import Store
 from hkrun.tracking.connection import artifact_root, store_identity
+from hkrun.tracking.points import Point, write_content
 
 if TYPE_CHECKING:
-    from mlflow.entities import Metric, Run
+    from mlflow.entities import Run
     from mlflow.tracking import MlflowClient
 
 PARENT_TAG = "mlflow.parentRunId"
-ENTITIES_PER_BATCH = 1000  # metrics, parameters and tags together
 PARAMETERS_PER_BATCH = 100
 PARAMETER_LENGTH = 6000
 TAG_LENGTH = 5000
@@ -195,7 +195,7 @@ class CellRuns:
         run: MirroredRun,
         *,
         parameters: Mapping[str, object],
-        metrics: Sequence["Metric"],
+        points: Sequence[Point],
         finished: bool,
         ended_at: float,
     ) -> None:
@@ -204,11 +204,7 @@ class CellRuns:
 
         listed = [Param(key, text) for key, value in parameters.items() if (text := _parameter(value))]
         assert len(listed) <= PARAMETERS_PER_BATCH
-        first = ENTITIES_PER_BATCH - len(listed)
-        self._client.log_batch(run.run_id, params=listed, metrics=metrics[:first], synchronous=True)
-        for start in range(first, len(metrics), ENTITIES_PER_BATCH):
-            batch = metrics[start : start + ENTITIES_PER_BATCH]
-            self._client.log_batch(run.run_id, metrics=batch, synchronous=True)
+        write_content(self._client, run.run_id, listed, points)
         status = "FINISHED" if finished else "FAILED"
         self._client.set_terminated(run.run_id, status=status, end_time=round(ended_at * 1000))
         run.closed = True
