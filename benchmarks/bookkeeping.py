@@ -1,12 +1,13 @@
 """What the bookkeeping of many runs costs: plan, resume, report and the MLflow mirror, without training.
 
-Generates stores of finished runs through hkrun.store, as real runs leave them: the four cells of `stability`,
-a quarter of the runs each, with records, curves of 600 epochs and students. Then does each job in a process of
-its own and prints its time and the most memory that the process ever held, the libraries included.
+Generates stores of finished runs through hkrun.store, as real runs leave them: the four cells of
+`stability`, a quarter of the runs each, with records, curves of 600 epochs and students. Then does each job
+in a process of its own, and prints its time and the most memory that the process ever held, the libraries
+included.
 
-    python benchmarks/bookkeeping.py                          # 100 and 1,000 runs, part of make bench
-    python benchmarks/bookkeeping.py --runs 100 1000 10000    # the last store takes 1 GB, MLflow's database more
-    python benchmarks/bookkeeping.py --quick                  # a few runs of a few epochs: does it work?
+    python benchmarks/bookkeeping.py                        # 100 and 1,000 runs, part of make bench
+    python benchmarks/bookkeeping.py --runs 100 1000 10000  # needs 20 GB for MLflow's database
+    python benchmarks/bookkeeping.py --quick                # a few runs of a few epochs: does it work?
 
 Jobs:
     plan         a plan that wants twice the runs: half of them are there
@@ -43,6 +44,7 @@ JOBS = ("plan", "resume", "report", "report again", "sync", "sync again")
 TEST_IMAGES = 1107  # of digits: errors are whole numbers of images
 STUDENT_BYTES = 20_000  # of digits' student; nothing here reads it
 TEACHER_HASH = "ab" * 32
+STARTED_AT, SECONDS_PER_RUN = 1_760_000_000.0, 10.0
 
 
 def main() -> None:
@@ -75,11 +77,8 @@ def print_row(job: str, runs: int, found: list[dict[str, float]]) -> None:
     """One line: median, fastest and slowest time, the largest memory of any repetition."""
     seconds = sorted(one["seconds"] for one in found)
     peak = max(one["peak_mb"] for one in found)
-    print(
-        f"{runs:>6,}  {job:12}  {statistics.median(seconds):7.2f} s  {seconds[0]:6.2f} s  {seconds[-1]:6.2f} s"
-        f"  {peak:8.0f} MB   {os.getloadavg()[0]:.1f}",
-        flush=True,
-    )
+    times = f"{statistics.median(seconds):7.2f} s  {seconds[0]:6.2f} s  {seconds[-1]:6.2f} s"
+    print(f"{runs:>6,}  {job:12}  {times}  {peak:8.0f} MB   {os.getloadavg()[0]:.1f}", flush=True)
 
 
 def start_child(job: str, folder: str, runs: int, options: argparse.Namespace) -> dict[str, float]:
@@ -159,16 +158,17 @@ def fill_store(store: Store, sweep: Sweep) -> None:
     cell = sweep.cells[0].cell
     curves = pa.table({"epoch": [1], "error_pct": [2.0]})
     teacher = TeacherRecord(teacher_id=teacher_id(cell), config={}, epochs=60, teacher_hash=TEACHER_HASH,
-                            error_pct=2.0, train_error_pct=0.0, **surroundings())  # fmt: skip
+                            error_pct=2.0, train_error_pct=0.0, **surroundings(STARTED_AT))  # fmt: skip
     store.put_teacher(teacher, weights=bytes(STUDENT_BYTES), curves=curves)
-    for named in sweep.cells:
+    for place, named in enumerate(sweep.cells):
         identity = cell_id(named.cell)
         store.put_cell(identity, canonical_json(named.cell))
         for seed in sweep.seeds:
-            put_run(store, named.cell, identity, seed)
+            started_at = STARTED_AT + SECONDS_PER_RUN * (len(sweep.cells) * seed + place)
+            put_run(store, named.cell, identity, seed, started_at=started_at)
 
 
-def put_run(store: Store, cell: Cell, identity: str, seed: int) -> None:
+def put_run(store: Store, cell: Cell, identity: str, seed: int, *, started_at: float) -> None:
     """Puts one finished run with made-up numbers."""
     curves = make_curves(cell, np.random.default_rng([seed, int(identity, 16)]))
     errors = curves["error_pct"].to_pylist()
@@ -182,20 +182,20 @@ def put_run(store: Store, cell: Cell, identity: str, seed: int) -> None:
         teacher_id=teacher_id(cell),
         teacher_hash=TEACHER_HASH,
         pack=(seed,),
-        **surroundings(),
+        **surroundings(started_at),
     )
     store.put_run(record, curves=curves, student=bytes(STUDENT_BYTES))
 
 
-def surroundings() -> dict[str, Any]:
-    """What a record says of when and where, the same for all."""
+def surroundings(started_at: float) -> dict[str, Any]:
+    """What a record says of when and where."""
     versions = {"python": "3.11.9", "hkrun": "0.1.0", "torch": "2.15.0", "numpy": "2.4.0", "ray": "2.60.0"}
     return {
         "device": "cpu x86_64",
         "threads": 1,
-        "started_at": 1_760_000_000.0,
+        "started_at": started_at,
         "versions": versions,
-        "timings": {"total": 10.0, "epochs": 9.0},
+        "timings": {"total": SECONDS_PER_RUN, "epochs": SECONDS_PER_RUN - 1},
     }
 
 
