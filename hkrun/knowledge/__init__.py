@@ -1,0 +1,17 @@
+"""The teacher's knowledge: asked live on every batch, or computed once for every view of every image.
+
+Other methods' compact forms of knowledge lie in the table too; whole feature maps do not.
+
+teaching.py   what the loop asks, and the teacher that runs live
+table.py      the teacher whose answers are looked up, and computed where they are missing
+computing.py  passes of one shape, so that an answer's bits depend on its view alone
+parts.py      what of a network's output a table holds, and how it lies in rows
+rows.py       rows in memory-mapped files, each with a checksum
+"""
+
+from hkrun.knowledge.computing import RowComputer
+from hkrun.knowledge.rows import RowFiles, file_sizes
+from hkrun.knowledge.table import TableTeacher
+from hkrun.knowledge.teaching import LiveTeacher, Teaching, Views
+
+__all__ = ["LiveTeacher", "RowComputer", "RowFiles", "TableTeacher", "Teaching", "Views", "file_sizes"]

@@ -1,0 +1,153 @@
+"""The teacher table: what the teacher says of every view of every training image, computed once."""
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from hkrun.knowledge.computing import RowComputer
+from hkrun.knowledge.rows import RowFiles
+from hkrun.knowledge.teaching import Views
+from hkrun.models import Output
+
+logger = logging.getLogger("hkrun")
+
+ReadViews = Callable[[Tensor, Tensor], Tensor]  # image and view numbers [R] -> normalised views [R, C, H, W]
+
+
+class TableTeacher:
+    """A teacher whose answers are looked up, and computed where they are missing.
+
+    Row `image_id * num_views + view_id` of each part is the answer to a view. Rows are always computed in
+    passes of one shape and rounded to the table's type, also where they cannot be kept: whether a row was
+    there or not changes no bit of a run. What must hold for that is `RowComputer.is_steady`; where it does
+    not, only blocks of the fixed order of rows may be computed, each in one pass.
+
+    Args:
+        computer: Computes rows.
+        tables: The rows of each part of the computer's layout; empty to keep none.
+        num_images: Number of training images.
+        num_views: Views of each.
+        read: Reads views, for blocks of the fixed order; not needed where the computer is steady and
+            nothing is filled ahead.
+    """
+
+    def __init__(
+        self,
+        computer: RowComputer,
+        tables: Mapping[str, RowFiles],
+        *,
+        num_images: int,
+        num_views: int,
+        read: ReadViews,
+    ) -> None:
+        self._computer, self._tables = computer, dict(tables)
+        self._num_rows, self._num_views, self._read = num_images * num_views, num_views, read
+        self._alarms: list[str] = []
+        self._num_damaged = 0
+
+    def __call__(self, batch: Views) -> Output:
+        """See `Teaching`."""
+        assert batch.image_ids is not None
+        assert batch.view_ids is not None
+        ids = (batch.image_ids * self._num_views + batch.view_ids).flatten().numpy()
+        rows, missing = self._look_up(ids)
+        if len(missing):
+            needed, places, back = np.unique(ids[missing], return_index=True, return_inverse=True)
+            images = batch.images.flatten(0, -4)
+            computed = self._learn(needed, lambda: images[_index(missing[places], images.device)])
+            for part in self._computer.layout.parts:
+                if part not in rows:
+                    rows[part] = np.empty((len(ids), computed[part].shape[1]), computed[part].dtype)
+                rows[part][missing] = computed[part][back]
+        answers = {
+            part: torch.from_numpy(found).to(batch.images.device, batch.images.dtype)
+            for part, found in rows.items()
+        }
+        return self._computer.layout.put_together(answers, batch.images.shape[:-3])
+
+    def fill(self) -> None:
+        """Computes every row that was never computed, beside any other process that does the same.
+
+        Blocks come in an order of this process's own, so that two seldom compute the same one; what is there
+        when its turn comes is passed over. What was done is not lost with the process.
+        """
+        size = self._computer.pass_size
+        todo = [table.missing_blocks(size) for table in self._tables.values()]
+        blocks = np.unique(np.concatenate(todo)) if todo else np.empty(0, np.int64)
+        np.random.default_rng().shuffle(blocks)  # no number depends on the order
+        for block in blocks.tolist():
+            if not self._tables:  # the disk is full
+                return
+            if not all(table.written(block * size, (block + 1) * size) for table in self._tables.values()):
+                self._compute_block(block)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether there is a table, and every row of it was written."""
+        tables = self._tables.values()
+        return bool(tables) and all(not len(table.missing_blocks(1)) for table in tables)
+
+    def take_alarms(self) -> list[str]:
+        """See `Teaching`."""
+        alarms, self._alarms = self._alarms, []
+        if self._num_damaged:
+            alarms.append(f"{self._num_damaged} damaged row(s) of the teacher table were computed anew")
+            self._num_damaged = 0
+        if self._computer.clipped:
+            alarms.append("numbers beyond the range of float16 were clipped; use teacher_table = float32")
+        return alarms
+
+    def _look_up(self, ids: NDArray[np.int64]) -> tuple[dict[str, NDArray[Any]], NDArray[np.int64]]:
+        """The rows of each part, [R, width], and the places of those that some part lacks."""
+        rows: dict[str, NDArray[Any]] = {}
+        if not self._tables:
+            return rows, np.arange(len(ids))
+        complete = np.ones(len(ids), dtype=np.bool_)
+        for part, table in self._tables.items():
+            rows[part], there, damaged = table.read(ids)
+            complete &= there
+            if damaged:
+                logger.warning("%d damaged row(s) of the teacher table are computed anew", damaged)
+                self._num_damaged += damaged
+        return rows, np.flatnonzero(~complete)
+
+    def _learn(self, ids: NDArray[np.int64], images: Callable[[], Tensor]) -> dict[str, NDArray[Any]]:
+        """Computes rows, strictly increasing by number, and keeps them."""
+        if self._computer.is_steady or not self._tables:
+            computed = self._computer(images())
+            self._keep(ids, computed)
+            return computed
+        size = self._computer.pass_size
+        blocks = {block: self._compute_block(block) for block in np.unique(ids // size).tolist()}
+        return {
+            part: np.stack([blocks[row // size][part][row % size] for row in ids.tolist()])
+            for part in self._computer.layout.parts
+        }
+
+    def _compute_block(self, block: int) -> dict[str, NDArray[Any]]:
+        """Computes and keeps the rows of one block, in one pass."""
+        size = self._computer.pass_size
+        ids = np.arange(block * size, min((block + 1) * size, self._num_rows))
+        numbers = torch.from_numpy(ids)
+        computed = self._computer(self._read(numbers // self._num_views, numbers % self._num_views))
+        self._keep(ids, computed)
+        return computed
+
+    def _keep(self, ids: NDArray[np.int64], rows: Mapping[str, NDArray[Any]]) -> None:
+        try:
+            for part, table in self._tables.items():
+                table.write(ids, rows[part])
+        except OSError as error:
+            reason = error.strerror or str(error)
+            self._alarms.append(f"the teacher table can take no more rows ({reason}); the teacher runs live")
+            logger.warning(self._alarms[-1])
+            self._tables = {}
+
+
+def _index(places: NDArray[np.int64], device: torch.device) -> Tensor:
+    return torch.from_numpy(places).to(device)

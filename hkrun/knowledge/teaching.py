@@ -1,0 +1,82 @@
+"""What a student hears of its teacher in the loop, and the teacher that computes it there and then."""
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from hkrun.models import DistilledNetwork, Output
+from hkrun.training import autocast
+
+
+class Views(Protocol):
+    """What a teacher is asked about: views of images, and which they are. A `Batch` of the loop is one."""
+
+    @property
+    def images(self) -> Tensor:
+        """Normalised views, shape [..., C, H, W]."""
+
+    @property
+    def image_ids(self) -> Tensor | None:
+        """Number of each view's image, int64 on the CPU, shape [...]; None where images are streamed."""
+
+    @property
+    def view_ids(self) -> Tensor | None:
+        """Number of each view among those of its image, likewise."""
+
+
+class Teaching(Protocol):
+    """A frozen teacher, as the loop asks it."""
+
+    def __call__(self, batch: Views) -> Output:
+        """What the teacher says of a batch, without gradients.
+
+        Leading dimensions are those of the batch; fields that the cell does not compare may be None.
+        """
+
+    def take_alarms(self) -> list[str]:
+        """What looked wrong since the last time, one line each, for the record of a run."""
+
+
+class LiveTeacher:
+    """A teacher that runs on every batch.
+
+    Args:
+        network: Frozen and in eval mode.
+        precision: As of the cell.
+    """
+
+    def __init__(self, network: DistilledNetwork, *, precision: str) -> None:
+        self._network, self._precision = network, precision
+
+    def __call__(self, batch: Views) -> Output:
+        """See `Teaching`."""
+        batch_shape = batch.images.shape[:-3]
+        output = infer(self._network, batch.images.flatten(0, -4), precision=self._precision)
+        return Output(*(_unflatten(field, batch_shape) for field in output))  # type: ignore[arg-type]
+
+    def take_alarms(self) -> list[str]:
+        """See `Teaching`: a live teacher has nothing that could go wrong."""
+        return []
+
+
+def infer(network: DistilledNetwork, images: Tensor, *, precision: str) -> Output:
+    """What a network says of images [B, C, H, W], without gradients.
+
+    All but the maps is in the type of the images, whatever the precision of the forward pass.
+    """
+    with torch.no_grad(), autocast(precision, images.device):
+        output: Output = network(images)
+    return output._replace(
+        logits=output.logits.to(images.dtype),
+        knowledge=None if output.knowledge is None else output.knowledge.to(images.dtype),
+        descriptor=output.descriptor.to(images.dtype),
+    )
+
+
+def _unflatten(field: Tensor | tuple[Tensor, ...] | None, batch_shape: torch.Size) -> object:
+    if field is None:
+        return None
+    if isinstance(field, tuple):
+        return tuple(_unflatten(maps, batch_shape) for maps in field)
+    return field.reshape(*batch_shape, *field.shape[1:])
