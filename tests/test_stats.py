@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
+from hkrun import stats
 from hkrun.stats import (
     MOST_PAIRS,
     Floats,
@@ -19,12 +20,15 @@ from hkrun.stats import (
     paired_power,
     pairs_for_difference,
     pairs_for_equivalence,
+    permutations,
+    power,
     ranking_obstacle,
     runs_for_stability,
     stability,
     stability_power,
     summarise_errors,
 )
+from hkrun.stats.stability import _largest
 
 
 def generator(seed: int = 0) -> np.random.Generator:
@@ -527,3 +531,59 @@ def test_the_power_of_two_s_is_the_same_whichever_comes_first() -> None:
         for pair in ((one, other), (other, one))
     ]
     assert shares[0] == pytest.approx(shares[1], abs=0.25)
+
+
+# --- many runs ----------------------------------------------------------------------------------------------
+
+
+def brute_force_p(first, second, *, window, generator):
+    """The permutation p of S by its definition: labels swapped within seeds, ranges taken over all runs."""
+    one, other = (errors[:, -window:] - np.median(errors[:, -window:], axis=0) for errors in (first, second))
+    swapped = generator.integers(0, 2, (stats.PERMUTATIONS, len(one))).astype(bool)
+    contrasts = []
+    for swap in swapped:
+        sides = np.where(swap[:, None], other, one), np.where(swap[:, None], one, other)
+        a, b = (np.ptp(side, axis=0).var() for side in sides)
+        contrasts.append(abs(a - b) / (a + b))
+    a, b = (np.ptp(errors[:, -window:], axis=0).var() for errors in (first, second))
+    extreme = sum(contrast >= abs(a - b) / (a + b) - 1e-9 for contrast in contrasts)
+    return (extreme + 1) / (len(contrasts) + 1)
+
+
+@pytest.mark.parametrize("runs", [15, 90])
+def test_s_of_every_permutation_is_that_of_its_definition(runs):
+    # 90 runs: more than the few largest values that are looked through first.
+    generator = np.random.default_rng(runs)
+    first, second = (generator.normal(5, sd, (runs, 9)).round(1) for sd in (0.4, 0.6))
+    result = stats.compare_stability(first, second, window=6, generator=np.random.default_rng(1))
+    assert result.p == brute_force_p(first, second, window=6, generator=np.random.default_rng(1))
+
+
+def test_a_choice_that_has_none_of_the_largest_values_gets_its_own():
+    values = np.arange(400.0).reshape(200, 2)
+    taken = np.zeros((200, 3), dtype=bool)
+    taken[:5, 0] = taken[150:, 1] = taken[7, 2] = True
+    assert _largest(values, taken).T.tolist() == [[8.0, 9.0], [398.0, 399.0], [14.0, 15.0]]
+
+
+def test_random_swaps_are_the_same_in_parts_as_at_once(monkeypatch):
+    monkeypatch.setattr(permutations, "_STEP", 100)
+    drawn, all_taken = permutations.swaps(17, 999, np.random.default_rng(5))
+    assert not all_taken
+    assert np.array_equal(drawn, np.random.default_rng(5).integers(0, 2, (999, 17)).astype(bool))
+
+
+def test_simulated_runs_have_the_measured_covariance_also_where_runs_outnumber_epochs(monkeypatch):
+    generator = np.random.default_rng(3)
+    first, second = generator.normal(5, 0.4, (2, 40, 6))
+    drawn = []
+
+    def remember(one, other, **_):
+        drawn.append(np.concatenate([one, other], axis=1))
+        return stats.StabilityComparison(s=1.0, s_reference=2.0, p=1.0, runs=len(one))
+
+    monkeypatch.setattr(power, "compare_stability", remember)
+    power.stability_power(first, second, runs=20_000, window=4, studies=4, generator=generator)
+    measured = np.concatenate([first[:, -4:], second[:, -4:]], axis=1)
+    found = np.cov(np.concatenate(drawn), rowvar=False)
+    assert found == pytest.approx(np.cov(measured, rowvar=False), abs=0.01)

@@ -6,7 +6,7 @@ import numpy as np
 import scipy.stats
 from numpy.typing import ArrayLike
 
-from hkrun.stats.permutations import PERMUTATIONS, Floats, p_value, swaps
+from hkrun.stats.permutations import PERMUTATIONS, Floats, p_value, steps, swaps
 
 Interval = tuple[float, float]
 
@@ -85,7 +85,9 @@ def paired_difference(
         raise ValueError(f"{len(first)} values and {len(second)} reference values are not paired")
     differences = first - second
     flipped, all_taken = swaps(len(differences), permutations, generator)
-    means = np.where(flipped, -differences, differences).mean(axis=1)
+    means = np.concatenate(
+        [np.where(flipped[part], -differences, differences).mean(axis=1) for part in steps(*flipped.shape)]
+    )
     p = p_value(np.abs(means), abs(float(differences.mean())), all_taken)
     return PairedDifference(
         difference=float(differences.mean()), ci95=t_interval(differences), p=p, n=len(differences)

@@ -1,6 +1,6 @@
 """Permutation tests of paired runs, and Holm's correction."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 
 PERMUTATIONS = 9_999
+_STEP = 1_000_000
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -38,7 +39,17 @@ def swaps(pairs: int, permutations: int, generator: np.random.Generator) -> tupl
         raise ValueError(f"permutations is {permutations}; at least 1 is needed")
     if 2**pairs <= permutations:
         return (np.arange(2**pairs)[:, None] >> np.arange(pairs) & 1).astype(np.bool_), True
-    return generator.integers(0, 2, (permutations, pairs)).astype(np.bool_), False
+    drawn = np.empty((permutations, pairs), dtype=np.bool_)
+    for part in steps(permutations, pairs):
+        drawn[part] = generator.integers(0, 2, drawn[part].shape)
+    return drawn, False
+
+
+def steps(rows: int, width: int) -> Iterator[slice]:
+    """Cuts rows of so many numbers into parts of 8 MB: what is computed from all at once takes no memory."""
+    step = max(1, _STEP // width)
+    for first in range(0, rows, step):
+        yield slice(first, first + step)
 
 
 def p_value(permuted: Floats, observed: float, all_taken: bool) -> float:

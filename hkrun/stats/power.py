@@ -141,10 +141,12 @@ def stability_power(
     measured = np.concatenate(pair, axis=1)
     mean = measured.mean(axis=0)
     root = (measured - mean) / np.sqrt(len(measured) - 1)
+    if len(root) > root.shape[1]:
+        root = np.linalg.qr(root, mode="r")  # the same covariance from fewer numbers
     signs = _sign(pair[0], pair[1], ddof)
     found = 0
     for _ in range(studies):
-        drawn: Floats = mean + generator.standard_normal((runs, len(measured))) @ root
+        drawn: Floats = mean + generator.standard_normal((runs, len(root))) @ root
         first, second = drawn[:, :window], drawn[:, window:]
         if _sign(first, second, ddof) != signs:
             continue

@@ -15,8 +15,8 @@ RESAMPLES = 2_000
 
 # Percentage points: a range that varies by less only does so by rounding (30.1 - 29.3 and 10.1 - 9.3 differ).
 _ROUNDING_PCT = 1e-12
-# Numbers that one step of a resampling gathers: 2 MB, so that a step stays in the cache.
-_STEP = 250_000
+# Of so many largest values, a choice of at least half of the rows at random nearly always holds one.
+_LARGEST = 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +80,7 @@ def stability(error_pct: ArrayLike, *, window: int = 100, ddof: int = 0) -> floa
         ValueError: Fewer than two runs, fewer epochs than the window, a window below two, or a value missing.
     """
     errors = last_epochs(error_pct, window=window, ddof=ddof)
-    return float(_stability_of(errors, np.arange(len(errors))[None], ddof)[0])
+    return float(_variance(np.ptp(errors, axis=0)[None], ddof)[0])
 
 
 def analyse_stability(
@@ -175,8 +175,8 @@ def compare_stability(
     runs = len(first)
     stacked = np.concatenate([first - np.median(first, axis=0), second - np.median(second, axis=0)])
     swapped, all_taken = swaps(runs, permutations, generator)
-    ones = _stability_of(stacked, np.arange(runs) + runs * swapped, ddof)
-    others = _stability_of(stacked, np.arange(runs) + runs * ~swapped, ddof)
+    taken = np.concatenate([~swapped, swapped], axis=1)
+    ones, others = _stability_of(stacked, taken, ddof), _stability_of(stacked, ~taken, ddof)
     s, s_reference = stability(first, window=window, ddof=ddof), stability(second, window=window, ddof=ddof)
     p = p_value(_contrast(ones, others), float(_contrast(np.float64(s), np.float64(s_reference))), all_taken)
     return StabilityComparison(s=s, s_reference=s_reference, p=p, runs=runs)
@@ -226,12 +226,46 @@ def last_epochs(error_pct: ArrayLike, *, window: int, ddof: int) -> Floats:
     return errors[:, -window:]
 
 
-def _stability_of(errors: Floats, chosen: NDArray[np.intp], ddof: int) -> Floats:
-    """S of many choices of rows: errors [rows, window], chosen [choices, runs] -> [choices]."""
-    step = max(1, _STEP // (chosen.shape[1] * errors.shape[1]))
-    ranges = [np.ptp(errors[chosen[start : start + step]], axis=1) for start in range(0, len(chosen), step)]
-    s = np.concatenate([part.var(axis=1, ddof=ddof) for part in ranges])
+def _stability_of(errors: Floats, taken: NDArray[np.bool_], ddof: int) -> Floats:
+    """S of many choices of rows: errors [rows, window], taken [choices, rows] -> [choices]."""
+    choices = np.ascontiguousarray(taken.T)
+    ranges = _largest(errors, choices) + _largest(-errors, choices)
+    return _variance(np.ascontiguousarray(ranges.T), ddof)
+
+
+def _variance(ranges: Floats, ddof: int) -> Floats:
+    s = ranges.var(axis=1, ddof=ddof)
     return np.where(s < _ROUNDING_PCT**2, 0.0, s)
+
+
+def _largest(values: Floats, taken: NDArray[np.bool_]) -> Floats:
+    """The largest value at each epoch of each choice of rows.
+
+    The rows are looked through from the largest value on. As a choice has a good part of them, its own comes
+    soon: the time hardly depends on the number of rows.
+
+    Args:
+        values: Shape [rows, window].
+        taken: Which rows each choice has, at least one each; shape [rows, choices].
+
+    Returns:
+        Shape [window, choices].
+    """
+    few = min(len(values), _LARGEST)
+    largest = np.argpartition(-values, few - 1, axis=0)[:few]
+    order = np.argsort(-np.take_along_axis(values, largest, axis=0), axis=0)
+    epochs = np.arange(values.shape[1])
+    found = np.empty((len(epochs), taken.shape[1]))
+    waiting = np.ones(found.shape, dtype=np.bool_)
+    for rows in np.take_along_axis(largest, order, axis=0):
+        has = waiting & taken[rows]
+        np.copyto(found, values[rows, epochs][:, None], where=has)
+        waiting ^= has
+        if not waiting.any():
+            break
+    for epoch, choice in np.argwhere(waiting):  # it has none of the largest
+        found[epoch, choice] = values[taken[:, choice], epoch].max()
+    return found
 
 
 def _stability_interval(
@@ -250,11 +284,15 @@ def _stability_interval(
     return s / factor, s * factor
 
 
-def _subsets(runs: int, size: int, count: int, generator: np.random.Generator) -> NDArray[np.intp]:
-    """All subsets of `size` runs, or `count` random ones where there are more: [subsets, size]."""
+def _subsets(runs: int, size: int, count: int, generator: np.random.Generator) -> NDArray[np.bool_]:
+    """All subsets of `size` runs, or `count` random ones where there are more: [subsets, runs]."""
     if comb(runs, size) <= count:
-        return np.array(list(combinations(range(runs), size)))
-    return generator.permuted(np.tile(np.arange(runs), (count, 1)), axis=1)[:, :size]
+        members = np.array(list(combinations(range(runs), size)))
+    else:
+        members = generator.permuted(np.tile(np.arange(runs), (count, 1)), axis=1)[:, :size]
+    taken = np.zeros((len(members), runs), dtype=np.bool_)
+    np.put_along_axis(taken, members, values=True, axis=1)
+    return taken
 
 
 def _contrast(first: Floats | np.float64, second: Floats | np.float64) -> Floats:
