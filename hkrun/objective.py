@@ -119,25 +119,27 @@ class Objective(nn.Module):
                 student.knowledge, teacher.knowledge, distance=loss.distance, reduction=loss.reduction
             )
         dtype = student.logits.dtype
-        mine, theirs = self._tapped(student, dtype), self._tapped(teacher, dtype)
+        mine, theirs = self._tapped(student.stages, dtype), self._tapped(teacher.stages, dtype)
         match self._form:
             case "at":
-                return attention_transfer_loss(mine[1:], theirs[1:])
+                return attention_transfer_loss(mine, theirs)
             case "nst":
-                return nst_loss(mine[1:], theirs[1:])
+                return nst_loss(mine, theirs)
             case "vid":
-                return self._learned["vid"](mine[1:], theirs[1:])  # type: ignore[no-any-return]
+                return self._learned["vid"](mine, theirs)  # type: ignore[no-any-return]
             case "hint":
-                middle = 1 + _middle(mine[1:])
+                middle = _middle(mine)
                 return self._learned["hint"](mine[middle], theirs[middle])  # type: ignore[no-any-return]
+        mine = self._tapped([student.stem], dtype) + mine
+        theirs = self._tapped([teacher.stem], dtype) + theirs
         if "fsp" in self._learned:
             mine = self._learned["fsp"](mine)
         pairs = (list(itertools.pairwise(maps)) for maps in (mine, theirs))
         return fsp_loss(*pairs, reduction=self._reduction)
 
-    def _tapped(self, output: Output, dtype: torch.dtype) -> list[Tensor]:
-        """The stem's output and the stages', where `knowledge.tap` reads them."""
-        maps = [tensor.to(dtype) for tensor in (output.stem, *output.stages)]
+    def _tapped(self, maps: Sequence[Tensor], dtype: torch.dtype) -> list[Tensor]:
+        """Feature maps where `knowledge.tap` reads them."""
+        maps = [tensor.to(dtype) for tensor in maps]
         return [tensor.relu() for tensor in maps] if self._cell.knowledge.tap == "relu" else maps
 
 
