@@ -7,6 +7,7 @@
     checkpoint_names.py   how the files of checkpoints are named
     holding.py   one driver per sweep
     store.py     hkrun's layout of cells, seeds, teachers and sweeps
+    tables.py    teacher tables, which are too large to be read as a whole
 
 No run is ever lost or half there: a folder whose manifest is missing does not exist for readers.
 """
@@ -15,14 +16,17 @@ from hkrun.store.checkpoint_names import checkpoint_name, read_epoch
 from hkrun.store.folders import DamagedError, NotCommittedError
 from hkrun.store.records import DivergedTeacher, Record, TeacherRecord
 from hkrun.store.store import NoStoreError, Store, open_store
+from hkrun.store.tables import NoSpaceError, Tables
 
 __all__ = [
     "DamagedError",
     "DivergedTeacher",
+    "NoSpaceError",
     "NoStoreError",
     "NotCommittedError",
     "Record",
     "Store",
+    "Tables",
     "TeacherRecord",
     "checkpoint_name",
     "open_store",

@@ -113,13 +113,13 @@ class Folders:
             kept = {name: before[name] for name in keep if name in before and name not in sums}
             if any(before.get(name, known) != known for name, known in sums.items()):
                 self._cut_back(folder, kept)
-            self._files.put(folder, {**files, MANIFEST: _to_json(kept | sums)})
+            self._files.put(folder, {**files, MANIFEST: to_json(kept | sums)})
             self._files.remove(folder, before.keys() - kept.keys() - sums.keys())
         return True
 
     def _cut_back(self, folder: str, kept: Manifest) -> None:
         if kept:
-            self._files.put(folder, {MANIFEST: _to_json(kept)})
+            self._files.put(folder, {MANIFEST: to_json(kept)})
         else:
             self._files.remove(folder, [MANIFEST])
 
@@ -186,7 +186,8 @@ class Folders:
         )
 
 
-def _to_json(manifest: Manifest) -> bytes:
+def to_json(manifest: Manifest) -> bytes:
+    """A manifest as its file."""
     listed = {name: known._asdict() for name, known in sorted(manifest.items())}
     return json.dumps({"files": listed}, indent=1).encode()
 

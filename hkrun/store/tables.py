@@ -1,0 +1,200 @@
+"""Where teacher tables lie: in a local store itself, beside a remote one in a cache of this machine.
+
+A table is filled in the folder `<table_id>.partial`, by any number of processes, and gets its own name and
+its manifest when it is whole. A remote store takes whole tables, in pieces, for other machines to fetch.
+What is read of a table is checked row by row, so the manifest of a local one is only compared for its sizes.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from hkrun.errors import StoreError
+from hkrun.store.files import LocalFiles, explained
+from hkrun.store.folders import (
+    MANIFEST,
+    DamagedError,
+    Folders,
+    Manifest,
+    NotCommittedError,
+    Sum,
+    check_name,
+    to_json,
+)
+from hkrun.store.store import Store
+
+DESCRIPTION = "table.json"
+PIECE_BYTES = 2**26
+SPARE_BYTES = 2**28  # left on the disk for the records and checkpoints of the runs
+
+log = logging.getLogger("hkrun")
+
+
+class NoSpaceError(StoreError):
+    """A table does not fit on the disk."""
+
+
+class Tables:
+    """The teacher tables of a store, as this machine has them.
+
+    Args:
+        store: The store.
+        cache: Where tables lie on this machine if the store is elsewhere.
+    """
+
+    def __init__(self, store: Store, *, cache: Path) -> None:
+        self._remote = store if store.local_path is None else None
+        self._root = store.local_path / "tables" if store.local_path is not None else cache
+        self._files = LocalFiles(self._root)
+        self._folders = Folders(self._files, place=str(self._root))
+
+    def open(self, table_id: str, sizes: Mapping[str, int], description: Mapping[str, object]) -> Path:
+        """The folder of a table, whole or not, with its files in full size; what is not there yet is zeros.
+
+        Of a table that a remote store has, the content is fetched.
+
+        Args:
+            table_id: Its name.
+            sizes: Bytes of each of its files.
+            description: What the table is, for people.
+
+        Raises:
+            NoSpaceError: It does not fit on the disk.
+            StoreError: The disk cannot be written, or the store not be reached.
+        """
+        whole, partial = self._paths(table_id)
+        with self._files.exclusive(""):
+            if whole.is_dir():
+                if self._has_sizes(whole, sizes):
+                    return whole
+                with explained("repair", whole):  # something cut its files: it is filled up again
+                    shutil.rmtree(partial, ignore_errors=True)
+                    (whole / MANIFEST).unlink(missing_ok=True)
+                    whole.rename(partial)
+            self._allocate(partial, sizes)
+            if not (partial / DESCRIPTION).exists():
+                self._files.put(partial.name, {DESCRIPTION: json.dumps(description, indent=1).encode()})
+            if self._remote is None or not self._fetch(table_id, self._remote, partial):
+                return partial
+            self._name(partial, whole, _sums(partial))
+            return whole
+
+    def finish(self, table_id: str) -> None:
+        """Gives a table whose rows are all there its name and its manifest, and to a remote store a copy.
+
+        Another process may do the same at the same time, or may have done it.
+
+        Raises:
+            StoreError: The disk cannot be written, or the store not be reached.
+        """
+        whole, partial = self._paths(table_id)
+        sums = _sums(partial)
+        with self._files.exclusive(""):
+            if partial.is_dir() and not whole.exists():
+                self._name(partial, whole, sums)
+        if self._remote is not None:
+            self._upload(table_id, self._remote, whole)
+
+    def _paths(self, table_id: str) -> tuple[Path, Path]:
+        """The folders of a table: when it is whole, and while it is filled."""
+        return self._root / check_name(table_id), self._root / f"{table_id}.partial"
+
+    def _name(self, partial: Path, whole: Path, sums: Manifest) -> None:
+        self._files.put(partial.name, {MANIFEST: to_json(sums)})
+        with explained("finish", partial):
+            partial.rename(whole)
+
+    def _has_sizes(self, folder: Path, sizes: Mapping[str, int]) -> bool:
+        try:
+            manifest = self._folders.manifest(folder.name) or {}
+        except DamagedError:
+            return False
+        there = self._files.sizes(folder.name)
+        return all(there.get(name) == size and name in manifest for name, size in sizes.items())
+
+    def _allocate(self, folder: Path, sizes: Mapping[str, int]) -> None:
+        """Makes files of full size, all of it reserved on the disk; content that is there stays."""
+        there = self._files.sizes(folder.name)
+        needed = sum(sizes.values()) - sum(there.get(name, 0) for name in sizes)
+        free = shutil.disk_usage(self._root).free - SPARE_BYTES
+        if needed > free:
+            raise NoSpaceError(
+                f"{self._root}: a teacher table of {needed / 1e6:.0f} MB does not fit: "
+                f"{max(0, free) / 1e6:.0f} MB are free beside {SPARE_BYTES / 1e6:.0f} MB for records"
+            )
+        with explained("write", folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            for name, size in sizes.items():
+                if there.get(name) != size:
+                    descriptor = os.open(folder / name, os.O_RDWR | os.O_CREAT, 0o666)
+                    try:
+                        os.ftruncate(descriptor, size)
+                        os.posix_fallocate(descriptor, 0, size)
+                    finally:
+                        os.close(descriptor)
+
+    def _fetch(self, table_id: str, store: Store, folder: Path) -> bool:
+        """Copies a table that a remote store has whole.
+
+        Returns:
+            Whether it is there now.
+        """
+        remote = f"tables/{table_id}"
+        names = store.names(remote)
+        if DESCRIPTION not in names:
+            return False
+        try:
+            for name in names:
+                file, _, number = name.rpartition(".")
+                if number.isdecimal():
+                    _put_piece(folder / file, int(number), store.read(remote, name))
+        except (DamagedError, NotCommittedError) as error:
+            log.warning("not fetched whole, what is missing is computed: %s", error.message)
+            return False
+        return True
+
+    def _upload(self, table_id: str, store: Store, folder: Path) -> None:
+        """Copies a whole table to a remote store in pieces; the description, last, says that all is there."""
+        remote = f"tables/{table_id}"
+        there = store.names(remote)
+        if DESCRIPTION in there:
+            return
+        for path in _content(folder):
+            for number, piece in enumerate(_pieces(path)):
+                name = f"{path.name}.{number:05}"
+                if name not in there:
+                    store.commit(remote, {name: piece}, keep=store.names(remote))
+        description = (folder / DESCRIPTION).read_bytes()
+        store.commit(remote, {DESCRIPTION: description}, keep=store.names(remote))
+
+
+def _content(folder: Path) -> list[Path]:
+    """The files of a table that hold numbers."""
+    return sorted(path for path in folder.glob("*") if path.name not in (DESCRIPTION, MANIFEST))
+
+
+def _sums(folder: Path) -> Manifest:
+    """What a manifest says of the files of a table; makes their content survive a loss of power."""
+    sums = {}
+    with explained("finish", folder):
+        for path in _content(folder):
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+                sums[path.name] = Sum(hashlib.file_digest(file, "sha256").hexdigest(), path.stat().st_size)
+    return sums
+
+
+def _pieces(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        while piece := file.read(PIECE_BYTES):
+            yield piece
+
+
+def _put_piece(path: Path, number: int, content: bytes) -> None:
+    with explained("write", path), path.open("r+b") as file:
+        file.seek(number * PIECE_BYTES)
+        file.write(content)
