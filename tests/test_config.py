@@ -258,6 +258,7 @@ def test_ids_never_change(cell, expected):
         ("dataset", "mnist5k"),
         ("method", "supervised"),
         ("precision", "float64"),
+        ("teacher_table", "float16"),
         ("sync_batchnorm", False),
         ("teacher.network", "preact-20"),
         ("teacher.seed", 1),
@@ -300,12 +301,36 @@ def test_every_switch_that_changes_numbers_changes_the_id(key, value):
     assert cell_id(cell_from_values({key: value})) != cell_id(Cell())
 
 
+@pytest.mark.parametrize(
+    ("values", "parts"),
+    [
+        ({}, ("logits", "knowledge")),
+        ({"loss__lambda_3": 0.0}, ("logits",)),
+        ({"loss__lambda_1": 0.0, "loss__lambda_2": 0.0}, ("logits", "knowledge")),
+        ({"method": "kd"}, ("logits",)),
+        ({"method": "kd", "loss__alpha": 0.0}, ()),
+        ({"method": "tscan"}, ("logits",)),
+        ({"method": "anc"}, ("logits", "descriptor")),
+        ({"method": "anc", "loss__lambda_2": 0.0}, ("logits",)),
+        ({"knowledge__form": "at"}, ("logits", "attention_maps")),
+        *(({"knowledge__form": form}, ()) for form in ("fsp", "nst", "vid")),
+        *(({"method": method}, ()) for method in ("fsp", "fitnets", "supervised", "bwn")),
+        ({"dataset": "imagenet"}, ()),
+    ],
+)
+def test_a_table_holds_what_the_terms_compare_unless_it_is_whole_feature_maps(values, parts):
+    assert make_cell(**values).table_parts == parts
+
+
 def test_keys_that_cannot_change_the_result_are_not_in_the_id():
     supervised = make_cell(method="supervised")
     assert cell_id(supervised) == cell_id(make_cell(method="supervised", teacher__seed=3, loss__mu=9.0))
     assert not [
         key for key in canonical(supervised) if key.startswith(("teacher", "attention", "loss", "disc"))
     ]
+
+    flows = make_cell(knowledge__form="fsp")
+    assert cell_id(flows) == cell_id(make_cell(knowledge__form="fsp", teacher_table="float16"))
 
     without_adversarial = make_cell(loss__lambda_2=0.0)
     assert cell_id(without_adversarial) == cell_id(

@@ -403,7 +403,13 @@ class Cell:
         choices=("float32", "bfloat16", "float64"),
     )
     teacher_table: str = _key(
-        "off", "off: the teacher runs live on every batch.", METHOD, choices=("off",), active=_uses_teacher
+        "off",
+        "What the teacher says of every view of every training image is computed once, kept in the store and "
+        "looked up by all runs: float32: in full; float16: in half the space, rounded; off: the teacher runs "
+        "live on every batch. FSP, NST, VID, FitNets and imagenet have no table.",
+        METHOD,
+        choices=("off", "float32", "float16"),
+        active=_uses_teacher,
     )
     sync_batchnorm: bool = _key(
         True,
@@ -463,6 +469,24 @@ class Cell:
         if self.weight("knowledge") > 0:
             return self.knowledge.form
         return next((form for form in ("hint", "fsp") if self.weight(form) > 0), "")
+
+    @property
+    def table_parts(self) -> tuple[str, ...]:
+        """What of the teacher's output the terms compare, where a teacher table can hold all of it.
+
+        Empty where no term uses the teacher; where one compares whole feature maps, which are larger than the
+        images; and where the training images are streamed, so that their views have no number.
+        """
+        form = self.knowledge_form
+        if not self.uses_teacher or self.dataset == "imagenet" or form not in ("", "squeezed", "at"):
+            return ()
+        parts = ["logits"]
+        adversary = METHODS[self.method].adversary
+        if _adversarial(self) and adversary is not None and adversary.tap == "descriptor":
+            parts.append("descriptor")
+        if form:
+            parts.append("knowledge" if form == "squeezed" else "attention_maps")
+        return tuple(parts)
 
     @property
     def classifies_source(self) -> bool:

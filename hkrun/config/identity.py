@@ -37,6 +37,8 @@ def canonical(cell: Cell, *, world_size: int = 1) -> dict[str, object]:
         form["teacher.file"] = _identify_file(cell)
     if "attention.width" in form:
         form["attention.width"] = _resolved_width(cell)
+    if "teacher_table" in form and not cell.table_parts:
+        form["teacher_table"] = "off"  # whatever it says: there is nothing for a table to hold
     if cell.dataset_sha256:
         form["dataset_sha256"] = cell.dataset_sha256
     form |= {f"{key}.source": sha256 for key, sha256 in cell.sources if key in form}
