@@ -747,6 +747,24 @@ def test_curves_without_epochs_are_refused(store: Store) -> None:
         store.put_run(make_record(), curves=pa.table({"error_pct": [1.0]}), student=None)
 
 
+@pytest.mark.parametrize("parallel_reads", [1, 3])
+def test_the_curves_of_many_runs_come_in_order_with_the_columns_that_there_are(
+    store: Store, monkeypatch: pytest.MonkeyPatch, parallel_reads: int
+) -> None:
+    monkeypatch.setattr(LocalFiles, "parallel_reads", parallel_reads)
+    seeds = list(range(15, 0, -1))
+    for seed in seeds:
+        extra = {"loss_total": [0.5]} if seed % 2 else {}
+        curves = pa.table({"epoch": [1], "error_pct": [float(seed)], **extra})
+        store.put_run(make_record(seed), curves=curves, student=None)
+    runs = [(CELL, seed) for seed in seeds]
+    found = list(store.each_curves(runs, columns=("error_pct", "loss_total", "no_such")))
+    assert [table["error_pct"].to_pylist() for table in found] == [[float(seed)] for seed in seeds]
+    assert [("loss_total" in table.column_names) for table in found] == [seed % 2 == 1 for seed in seeds]
+    assert not any("epoch" in table.column_names for table in found)
+    assert "epoch" in next(iter(store.each_curves(runs))).column_names
+
+
 def test_all_curves_have_null_where_a_run_lacks_a_column(store: Store) -> None:
     other = "ba9876543210"
     store.put_run(make_record(3), curves=make_curves(loss_backbone=[0.5, 0.25]), student=None)

@@ -1,5 +1,6 @@
 """What a sweep does around its training: it leaves alone what is up to date, and refuses before it writes."""
 
+import dataclasses
 import subprocess
 import sys
 import textwrap
@@ -90,6 +91,14 @@ def test_a_report_is_written_again_where_it_is_gone_or_says_something_else(store
     assert (place / "report.md").read_bytes() == fresh
     renew_report(fewer, store)
     assert (place / "report.md").read_bytes() != fresh
+    written = contents(place)
+    first, *rest = fewer.cells
+    early = first.error_pct.copy()
+    early[0, 0] += 1.0  # in a curve alone
+    renew_report(
+        dataclasses.replace(fewer, cells=(dataclasses.replace(first, error_pct=early), *rest)), store
+    )
+    assert contents(place) != written
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """From the store to a summary: which runs are data, and what they say against each other."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from fractions import Fraction
 
@@ -38,8 +38,9 @@ def summarise(sweep: Sweep, store: Store, *, world_size: int = 1) -> Summary:
             curves of a finished run are incomplete.
     """
     ids = [config.cell_id(named.cell, world_size=world_size) for named in sweep.cells]
+    wanted = frozenset(sweep.seeds)
     records = {
-        cell_id: tuple(record for record in store.records(cell_id) if record.seed in sweep.seeds)
+        cell_id: tuple(record for record in store.records(cell_id) if record.seed in wanted)
         for cell_id in dict.fromkeys(ids)
     }
     quantum = _quantum(record.error_last_pct for found in records.values() for record in found)
@@ -97,15 +98,8 @@ def _summarise_cell(
 ) -> CellSummary:
     finished = [record for record in records if record.status == "finished"]
     epochs, first = named.cell.student.epochs, sum(named.cell.stage_epochs[:-1])
-    tables = [_read_curves(store, record) for record in finished]
-    for record, table in zip(finished, tables, strict=True):
-        if len(table) != first + epochs or not np.isfinite(table["error_pct"].to_numpy()).all():
-            raise StoreError(
-                f"{store.place}/{store.run_folder(cell_id, record.seed)}: the run is finished, but its "
-                f"curves do not have {first + epochs} epochs of errors; remove the folder and run the sweep "
-                "again"
-            )
-    errors = _stack(tables, "error_pct", first) if tables else np.empty((0, epochs))
+    curves = _stack_curves(store, finished, first=first, epochs=epochs)
+    errors = curves.pop("error_pct")
     top5 = [record.error_top5_last_pct for record in finished if record.error_top5_last_pct is not None]
     diverged = [record for record in records if record.status == "diverged"]
     results = {record.seed for record in records if record.status != "failed"}
@@ -121,20 +115,15 @@ def _summarise_cell(
         stopped=tuple(seed for seed in sweep.seeds if seed in stopped and seed not in results),
         error_pct=errors,
         diverged_curves=tuple(
-            _read_curves(store, record)["error_pct"].to_numpy()[first:]
-            for record in diverged
-            if record.epochs > first
+            table["error_pct"].to_numpy()[first:]
+            for table in _read_curves(store, [record for record in diverged if record.epochs > first])
         ),
         error_last=stats.summarise_errors(errors[:, -1]) if finished else None,
         error_best=stats.summarise_errors(errors.min(axis=1)) if finished else None,
         stability=None,
         undefined=None,
         error_top5=stats.summarise_errors(top5) if top5 else None,
-        health={
-            name: _stack(tables, name, first)
-            for name in HEALTH
-            if tables and all(name in table.column_names for table in tables)
-        },
+        health=curves,
     )
     if summary.selection:
         return _without_inference(summary)
@@ -160,16 +149,37 @@ def _without_inference(summary: CellSummary) -> CellSummary:
     return replace(summary, error_last=last, error_best=best, error_top5=top5, undefined=summary.selection)
 
 
-def _read_curves(store: Store, record: Record) -> pa.Table:
-    return store.curves(record.cell_id, record.seed).sort_by("epoch")
+def _stack_curves(store: Store, finished: Sequence[Record], *, first: int, epochs: int) -> dict[str, Curve]:
+    """The last stage's epochs of all runs: the errors, and of the health's columns those that all runs have.
+
+    One run's curves after another are read into place, so that no more is held than what comes out.
+
+    Returns:
+        By column, shape [runs, epochs]; NaN where there is no value.
+
+    Raises:
+        StoreError: Curves lack epochs or errors.
+    """
+    stacked = {
+        name: np.empty((len(finished), epochs)) for name in ("error_pct", *(HEALTH if finished else ()))
+    }
+    for row, (record, table) in enumerate(zip(finished, _read_curves(store, finished), strict=True)):
+        if len(table) != first + epochs or not np.isfinite(table["error_pct"].to_numpy()).all():
+            folder = f"{store.place}/{store.run_folder(record.cell_id, record.seed)}"
+            raise StoreError(
+                f"{folder}: the run is finished, but its curves do not have {first + epochs} epochs of "
+                "errors; remove the folder and run the sweep again"
+            )
+        stacked = {name: curve for name, curve in stacked.items() if name in table.column_names}
+        for name, curve in stacked.items():
+            curve[row] = table[name].to_numpy(zero_copy_only=False)[first:]
+    return stacked
 
 
-def _stack(tables: Sequence[pa.Table], column: str, first: int) -> Curve:
-    """One column of the last stage's epochs, of all runs: [runs, epochs]; NaN where there is no value."""
-    values: Curve = np.stack(
-        [table[column].to_numpy(zero_copy_only=False).astype(np.float64) for table in tables]
-    )
-    return values[:, first:]
+def _read_curves(store: Store, records: Sequence[Record]) -> Iterator[pa.Table]:
+    runs = [(record.cell_id, record.seed) for record in records]
+    for table in store.each_curves(runs, columns=("epoch", "error_pct", *HEALTH)):
+        yield table.sort_by("epoch")
 
 
 def _undefined(runs: int, epochs: int, window: int) -> str | None:

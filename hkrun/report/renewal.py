@@ -34,13 +34,17 @@ def renew_report(summary: Summary, store: Store) -> dict[str, str]:
 
 def _describe_content(summary: Summary) -> str:
     """SHA-256 of all that the report is made from, and of the version of hkrun that makes it."""
-    content = [hkrun.__version__, dataclasses.asdict(summary)]
+    content = [hkrun.__version__, summary]
     return hashlib.sha256(json.dumps(content, default=_plain).encode()).hexdigest()
 
 
 def _plain(value: object) -> object:
-    """What JSON has no form for: curves, and what a cell holds besides numbers and words."""
-    return value.tolist() if isinstance(value, np.ndarray) else str(value)
+    """What JSON has no form for: dataclasses by their fields, curves by their bytes, the rest in words."""
+    if isinstance(value, np.ndarray):
+        return [str(value.dtype), value.shape, hashlib.sha256(value.tobytes()).hexdigest()]
+    if dataclasses.is_dataclass(value):
+        return {spec.name: getattr(value, spec.name) for spec in dataclasses.fields(value)}
+    return str(value)
 
 
 def _find_current(store: Store, folder: str, content: str) -> list[str]:

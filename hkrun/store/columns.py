@@ -1,5 +1,7 @@
 """Curves as Parquet, with the types that every run shares, and the columns of the table of all runs."""
 
+from collections.abc import Collection
+
 import pyarrow as pa
 from pyarrow import parquet as pq
 
@@ -43,7 +45,9 @@ def to_parquet(curves: pa.Table) -> bytes:
     return content
 
 
-def from_parquet(content: bytes) -> pa.Table:
-    """The curves that `to_parquet` wrote."""
+def from_parquet(content: bytes, columns: Collection[str] | None = None) -> pa.Table:
+    """The curves that `to_parquet` wrote, or those of these columns that there are."""
+    file = pq.ParquetFile(pa.BufferReader(content))
+    chosen = None if columns is None else [name for name in file.schema_arrow.names if name in columns]
     # Curves are small: starting threads, or a decompressor such as zstd's, takes longer than reading them.
-    return pq.ParquetFile(pa.BufferReader(content)).read(use_threads=False)
+    return file.read(columns=chosen, use_threads=False)

@@ -5,7 +5,7 @@ import functools
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
@@ -230,6 +230,23 @@ class Store(Folders):
     def curves(self, cell_id: str, seed: int) -> pa.Table:
         """The curves of a run, one row per epoch."""
         return from_parquet(self.read(self.run_folder(cell_id, seed), CURVES_FILE))
+
+    def each_curves(
+        self, runs: Sequence[tuple[str, int]], *, columns: Collection[str] | None = None
+    ) -> Iterator[pa.Table]:
+        """The curves of many runs, in order, a few of them in memory at a time.
+
+        Args:
+            runs: The runs, as cell and seed.
+            columns: Only those of these columns that there are.
+        """
+
+        def read(run: tuple[str, int]) -> pa.Table:
+            return from_parquet(self.read(self.run_folder(*run), CURVES_FILE), columns)
+
+        size = 4 * self._files.parallel_reads
+        for first in range(0, len(runs), size):
+            yield from self._map(read, runs[first : first + size])
 
     def student(self, cell_id: str, seed: int) -> bytes:
         """The weights of a run's student."""

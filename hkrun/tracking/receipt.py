@@ -28,12 +28,13 @@ def describe_content(
 ) -> str:
     """A digest of all that a sweep puts into MLflow; the arguments are those of `sync`."""
     identities = dict.fromkeys(cell_id(named.cell, world_size=world_size) for named in sweep.cells)
-    records = [record for identity in identities for record in store.records(identity)]
+    seeds = frozenset(sweep.seeds)
+    records = (record for identity in identities for record in store.records(identity))
     return digest(
         [
             FORMAT,
             sweep_document(sweep),
-            [dataclasses.asdict(record) for record in records if record.seed in sweep.seeds],
+            [digest(dataclasses.asdict(record)) for record in records if record.seed in seeds],
             {
                 identity: {name: str(value) for name, value in found.items()}
                 for identity, found in summaries.items()
