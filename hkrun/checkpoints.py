@@ -7,7 +7,7 @@ the run. They are read back with `weights_only=True`: a checkpoint can hold no c
 import io
 import logging
 import pickle
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -38,9 +38,22 @@ def save_checkpoint(store: Store, cell_id: str, seed: int, *, epoch: int, state:
     _save(store, f"{store.run_folder(cell_id, seed)}/checkpoints", epoch, state)
 
 
-def load_checkpoint(store: Store, cell_id: str, seed: int) -> tuple[int, dict[str, Any]] | None:
-    """The newest undamaged state of a run with its epoch, tensors on the CPU; None where there is none."""
-    return _load(store, f"{store.run_folder(cell_id, seed)}/checkpoints")
+def load_checkpoints(
+    store: Store, cell_id: str, seeds: Sequence[int]
+) -> dict[int, tuple[int, dict[str, Any]]]:
+    """The newest states of runs with their epochs, by seed: all of one epoch wherever there is such.
+
+    Runs that train together are saved one after the other: a kill in between leaves some an epoch behind. Two
+    are kept of each, so the one before is there of all.
+    """
+    folders = {seed: f"{store.run_folder(cell_id, seed)}/checkpoints" for seed in seeds}
+    saved = {seed: dict(_saved(store, folder)) for seed, folder in folders.items()}
+    for epoch in sorted(set.intersection(*map(set, saved.values())), reverse=True):
+        states = {seed: _try(store, folder, saved[seed][epoch]) for seed, folder in folders.items()}
+        if all(state is not None for state in states.values()):
+            return {seed: (epoch, state) for seed, state in states.items() if state is not None}
+    newest = {seed: _load(store, folder) for seed, folder in folders.items()}
+    return {seed: found for seed, found in newest.items() if found is not None}
 
 
 def save_teacher_checkpoint(store: Store, teacher_id: str, *, epoch: int, state: Mapping[str, Any]) -> None:
@@ -49,7 +62,7 @@ def save_teacher_checkpoint(store: Store, teacher_id: str, *, epoch: int, state:
 
 
 def load_teacher_checkpoint(store: Store, teacher_id: str) -> tuple[int, dict[str, Any]] | None:
-    """The newest undamaged state of a teacher with its epoch; see `load_checkpoint`."""
+    """The newest undamaged state of a teacher and its epoch, tensors on the CPU; None where there is none."""
     return _load(store, f"{store.teacher_folder(teacher_id)}/checkpoints")
 
 
@@ -62,16 +75,24 @@ def _save(store: Store, folder: str, epoch: int, state: Mapping[str, Any]) -> No
 
 
 def _load(store: Store, folder: str) -> tuple[int, dict[str, Any]] | None:
+    """The newest state in a folder that is undamaged, with its epoch, tensors on the CPU."""
     saved = _saved(store, folder)
     for epoch, name in saved:
-        try:
-            return epoch, _read(store, folder, name)
-        except (DamagedError, NotCommittedError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
-            reason = " ".join(str(error).split())
-            log.warning("%s/%s/%s is passed over: %s", store.place, folder, name, reason)
+        if (state := _try(store, folder, name)) is not None:
+            return epoch, state
     if saved:
         log.warning("%s/%s holds no checkpoint that can be read: the run starts anew", store.place, folder)
     return None
+
+
+def _try(store: Store, folder: str, name: str) -> dict[str, Any] | None:
+    """A state, or None and a log line where it cannot be read."""
+    try:
+        return _read(store, folder, name)
+    except (DamagedError, NotCommittedError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        reason = " ".join(str(error).split())
+        log.warning("%s/%s/%s is passed over: %s", store.place, folder, name, reason)
+        return None
 
 
 def _read(store: Store, folder: str, name: str) -> dict[str, Any]:

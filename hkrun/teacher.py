@@ -28,10 +28,11 @@ from hkrun.training import (
     Averages,
     Batch,
     Context,
+    Errors,
     EvaluationSet,
     TrainingSet,
     autocast,
-    evaluate_epoch,
+    find_divergence,
     learning_rate,
     resolve_dtype,
     sum_gradients,
@@ -180,7 +181,7 @@ def train_teacher(
         run.optimizer.param_groups[0]["lr"] = rate
         averages = Averages(context)
         batches = training_set.batches(
-            settings.seed,
+            [settings.seed],
             epoch,
             batch_size=settings.batch_size,
             order=Purpose.TEACHER_ORDER,
@@ -192,14 +193,21 @@ def train_teacher(
         run.network.backbone.train(phase.backbone).requires_grad_(phase.backbone)
         for batch in batches:
             averages.add(_train_batch(run, cell, batch, phase, context))
-        figures = averages.read(epoch=epoch + 1)
+        (figures,) = averages.read()
         if phase.backbone or epoch % settings.epochs == 0:
-            top1_pct, top5_pct = evaluate_epoch(
-                test_set, run.network.backbone, epoch=epoch + 1, precision=cell.precision, context=context
+            run.network.eval()
+            (found,) = test_set.evaluate_each(
+                lambda images: run.network.backbone(images).logits[None],
+                1,
+                precision=cell.precision,
+                context=context,
             )
-            errors = {"error_pct": top1_pct, "error_top5_pct": top5_pct}
+            errors = {"error_pct": found.top1_pct, "error_top5_pct": found.top5_pct}
         else:  # a frozen backbone errs as it did
+            found = Errors(0.0, None)
             errors = {name: run.history[-1][name] for name in ("error_pct", "error_top5_pct")}
+        if (diverged := find_divergence(figures, found, epoch=epoch + 1)) is not None:
+            raise diverged
         run.history.append(
             {
                 "epoch": epoch + 1,
@@ -237,26 +245,25 @@ def _train_batch(
     run: TeacherRun, cell: Cell, batch: Batch, phase: Phase, context: Context
 ) -> dict[str, torch.Tensor]:
     """One step on CE(backbone) + CE(auxiliary classifier), each where its part trains."""
-    with autocast(cell.precision, batch.images.device):
+    images, labels = batch.images[0], batch.labels[0]
+    with autocast(cell.precision, images.device):
         if phase.attention:
-            output = run.network(batch.images)
+            output = run.network(images)
             logits, auxiliary = output.logits, run.classifier(output.knowledge)
         else:
-            logits, auxiliary = run.network.backbone(batch.images).logits, None
+            logits, auxiliary = run.network.backbone(images).logits, None
     figures = {}
     if phase.backbone:
-        figures["loss_backbone"] = cross_entropy(logits.to(batch.images.dtype), batch.labels) * batch.share
+        figures["loss_backbone"] = cross_entropy(logits.to(images.dtype), labels) * batch.share
     if auxiliary is not None:
-        figures["loss_auxiliary"] = (
-            cross_entropy(auxiliary.to(batch.images.dtype), batch.labels) * batch.share
-        )
+        figures["loss_auxiliary"] = cross_entropy(auxiliary.to(images.dtype), labels) * batch.share
     loss = torch.stack(tuple(figures.values())).sum()
     parameters = run.optimizer.param_groups[0]["params"]
     run.optimizer.zero_grad()
     loss.backward(inputs=parameters)  # type: ignore[no-untyped-call]
     sum_gradients(parameters, context)
     run.optimizer.step()
-    return {"loss_total": loss, **figures}
+    return {name: value[None] for name, value in {"loss_total": loss, **figures}.items()}
 
 
 def _phase(cell: Cell, epoch: int) -> Phase:

@@ -16,7 +16,7 @@ from torch import nn
 
 from hkrun import checkpoints
 from hkrun.checkpoints import (
-    load_checkpoint,
+    load_checkpoints,
     load_teacher_checkpoint,
     save_checkpoint,
     save_teacher_checkpoint,
@@ -42,9 +42,13 @@ def save(store: Store, *epochs: int) -> None:
         save_checkpoint(store, CELL, 3, epoch=epoch, state=make_state(epoch))
 
 
+def load_one(store: Store) -> tuple[int, dict[str, Any]] | None:
+    return load_checkpoints(store, CELL, [3]).get(3)
+
+
 def loaded_epoch(store: Store) -> int | None:
     """The epoch that is loaded, after a look at whether its state is that epoch's."""
-    found = load_checkpoint(store, CELL, 3)
+    found = load_one(store)
     if found is None:
         return None
     epoch, state = found
@@ -79,7 +83,7 @@ def test_the_full_state_of_training_comes_back_to_the_bit(store: Store) -> None:
         "double": torch.randn(3, dtype=torch.float64),
     }
     save_checkpoint(store, CELL, 3, epoch=1, state=state)
-    found = load_checkpoint(store, CELL, 3)
+    found = load_one(store)
     assert found is not None
     epoch, again = found
     assert epoch == 1
@@ -120,7 +124,7 @@ def test_epochs_count_as_numbers_beyond_six_digits(store: Store) -> None:
 
 
 def test_nothing_saved_is_nothing_loaded(store: Store) -> None:
-    assert load_checkpoint(store, CELL, 3) is None
+    assert load_one(store) is None
     assert load_teacher_checkpoint(store, CELL) is None
 
 
@@ -218,7 +222,7 @@ def test_where_all_are_damaged_the_run_starts_anew(
     save(store, 1, 2)
     damage(folder_of(store) / "epoch-000001.pt", kind)
     damage(folder_of(store) / "epoch-000002.pt", kind)
-    assert load_checkpoint(store, CELL, 3) is None
+    assert load_one(store) is None
     assert "epoch-000001.pt is passed over" in caplog.text
     assert "the run starts anew" in caplog.text
     save(store, 1)
@@ -231,7 +235,7 @@ def test_a_damaged_manifest_starts_the_run_anew(
 ) -> None:
     save(store, 1, 2)
     damage(folder_of(store) / "manifest.json", kind)
-    assert load_checkpoint(store, CELL, 3) is None
+    assert load_one(store) is None
     assert "manifest.json is damaged" in caplog.text
     save(store, 1)
     assert loaded_epoch(store) == 1
@@ -268,7 +272,7 @@ def test_a_store_that_cannot_be_read_is_no_fresh_start(store: Store) -> None:
     (folder_of(store) / "epoch-000002.pt").unlink()
     (folder_of(store) / "epoch-000002.pt").mkdir()
     with pytest.raises(StoreError, match="a folder stands where a file should be"):
-        load_checkpoint(store, CELL, 3)
+        load_one(store)
 
 
 def test_a_failed_save_leaves_the_earlier_ones(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -292,7 +296,7 @@ def test_a_failed_save_leaves_the_earlier_ones(store: Store, monkeypatch: pytest
 KILLS = """
 import os, random, signal, sys, time
 import torch
-from hkrun.checkpoints import load_checkpoint, save_checkpoint
+from hkrun.checkpoints import load_checkpoints, save_checkpoint
 from hkrun.store import open_store
 
 torch.set_num_threads(1)
@@ -315,7 +319,7 @@ for _ in range(int(sys.argv[3])):
     told = b"".join(iter(lambda: os.read(reader, 1 << 16), b""))
     os.close(reader)
     safe = int.from_bytes(told[-8:], "big") if told else safe
-    epoch, state = load_checkpoint(store, "0123456789ab", 0)
+    epoch, state = load_checkpoints(store, "0123456789ab", [0])[0]
     assert epoch in (safe, safe + 1), (epoch, safe)
     assert state["epoch"] == epoch and bool((state["weights"] == epoch).all())
     folder = store.local_path / "cells/0123456789ab/seeds/0/checkpoints"

@@ -28,6 +28,7 @@ class Running:
     """How far a task is."""
 
     label: str
+    num_runs: int = 1
     epoch: int = 0
     epochs: int | None = None
     error_pct: float | None = None
@@ -68,7 +69,7 @@ class Progress:
         if isinstance(error_pct, float):
             task.error_pct = error_pct
         if isinstance(epoch, int):
-            self._count(epoch - task.epoch, now)
+            self._count(task.num_runs * (epoch - task.epoch), now)
             task.epoch = epoch
 
     def end(self, name: str, outcomes: Sequence[Mapping[str, object]], *, now: float) -> None:
@@ -105,7 +106,7 @@ class Progress:
         if not rate or self._epochs_per_run is None:
             return None
         num_left = self.num_runs - self.num_done - self.num_failed
-        trained = sum(task.epoch for task in self.running.values())
+        trained = sum(task.num_runs * task.epoch for task in self.running.values())
         return max(0.0, (num_left * self._epochs_per_run - trained) / rate)
 
     def _count(self, epochs: int, now: float) -> None:
@@ -171,7 +172,7 @@ class Display:
     def started(self, task: "Task") -> None:
         """A task has got its process."""
         self._training_runs = bool(task.seeds)
-        self._progress.running[task.name] = Running(label=self._label(task))
+        self._progress.running[task.name] = Running(label=self._label(task), num_runs=max(1, len(task.seeds)))
 
     def progressed(self, task: "Task", progress: Mapping[str, object]) -> None:
         """A task is this far."""
@@ -183,7 +184,7 @@ class Display:
         self._progress.end(task.name, outcomes, now=self._clock())
         for outcome in outcomes:
             if outcome["status"] != "finished":
-                self._say(f"{self._label(task)}: {outcome['status']}: {outcome['message']}")
+                self._say(f"{self._label(task, outcome)}: {outcome['status']}: {outcome['message']}")
         self._say_now_and_then()
 
     def failed(self, task: "Task", message: str) -> None:
@@ -191,11 +192,13 @@ class Display:
         self._progress.fail(task.name, len(task.seeds))
         self._say(f"{self._label(task)}: failed: {message}")
 
-    def _label(self, task: "Task") -> str:
+    def _label(self, task: "Task", outcome: Mapping[str, object] | None = None) -> str:
+        """What a task trains, or one of the runs of it."""
         if not task.seeds:
             return f"teacher {task.cell.teacher.network}"
         name = self._names.get(task.cell_id, task.cell_id)
-        return f"{name}, seed {', '.join(map(str, task.seeds))}"
+        seeds = task.seeds if outcome is None else [outcome["seed"]]
+        return f"{name}, {describe_seeds(seeds)}"
 
     def _say(self, line: str) -> None:
         self._console.print(line, soft_wrap=not self._console.is_terminal)
@@ -210,7 +213,7 @@ class Display:
         state, now = self._progress, self._clock()
         parts = [f"{state.num_done}/{state.num_runs} runs done"] if state.num_runs else []
         if state.running:
-            parts.append(f"{len(state.running)} running")
+            parts.append(f"{sum(task.num_runs for task in state.running.values())} running")
         if state.num_runs:
             parts.append(f"{state.num_failed} failed")
         if state.num_diverged:
@@ -248,6 +251,13 @@ class Display:
             bar.add_row(ProgressBar(total=state.num_runs, completed=over))
             lines.append(bar)
         return Group(*lines, Text(self._counts(), no_wrap=True, overflow="ellipsis"), rows)
+
+
+def describe_seeds(seeds: Sequence[object]) -> str:
+    """Seeds for people: `seed 3`, `seeds 0, 1`, `20 seeds from 0 to 19`."""
+    if len(seeds) <= 2:
+        return f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
+    return f"{len(seeds)} seeds from {seeds[0]} to {seeds[-1]}"
 
 
 def describe_duration(seconds: float) -> str:

@@ -1,92 +1,115 @@
 """The loop of every method, epoch by epoch."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+from hkrun.distill.pack import Pack
 from hkrun.distill.run import Run, enter_stage, find_stage
-from hkrun.distill.step import Step
-from hkrun.models import (
-    DistilledNetwork,
-)
+from hkrun.distill.step import Step, Teach
 from hkrun.seeding import Purpose
 from hkrun.training import (
     Averages,
     Context,
     EvaluationSet,
     TrainingSet,
-    evaluate_epoch,
+    find_divergence,
     learning_rate,
 )
 
 
 def distill(
-    run: Run,
+    runs: Sequence[Run],
     *,
-    teacher: DistilledNetwork | None,
+    teach: Teach | None,
     training_set: TrainingSet,
     test_set: EvaluationSet,
     context: Context,
-    on_epoch: Callable[[Run], None],
+    on_epoch: Callable[[Sequence[Run]], None],
 ) -> None:
-    """Trains a run to its last epoch, from wherever it stands.
+    """Trains runs to their last epoch, each from wherever it stands, as many together as can be.
+
+    Those that are behind go first, until all are at the same epoch. One whose loss or logits are no longer
+    finite ends there, its `diverged` set, and the others go on without it.
 
     Args:
-        run: The state; it is changed in place.
-        teacher: Frozen and in eval mode; None where the method uses none.
+        runs: Runs of one cell; they are changed in place.
+        teach: What the teacher says of a batch; None where the method uses none.
         training_set: Gives each epoch's batches.
-        test_set: The error is measured on it after each epoch.
-        context: Where the loop runs.
-        on_epoch: Called after each epoch, when the state is whole.
-
-    Raises:
-        Diverged: A loss is no longer finite; the state is that of the failing epoch.
+        test_set: The errors are measured on it after each epoch.
+        context: Where the loop runs; with several workers, there is one run.
+        on_epoch: Called after each epoch with those that trained in it, when their state is whole.
     """
-    cell = run.cell
-    if teacher is not None and cell.knowledge_form != "squeezed":
-        teacher = DistilledNetwork(teacher.backbone)  # vectors that no term compares are not computed
-    while run.epoch < sum(cell.stage_epochs):
+    pack: Pack | None = None
+    while together := _find_hindmost(runs):
         started = time.perf_counter()
-        epoch = run.epoch
+        cell, epoch = together[0].cell, together[0].epoch
         stage, stage_epoch = find_stage(cell, epoch)
         if stage > 0 and stage_epoch == 0:
-            enter_stage(run, stage)
-        optimizers = {run.student_optimizer: cell.student.learning_rate}
-        if run.discriminator_optimizer is not None:
-            optimizers[run.discriminator_optimizer] = cell.discriminator.learning_rate
-        for optimizer, first_rate in optimizers.items():
-            optimizer.param_groups[0]["lr"] = learning_rate(
-                stage_epoch,
-                first=first_rate,
-                epochs=cell.stage_epochs[stage],
-                drops=cell.student.drops,
-                factor=cell.student.drop_factor,
-                warmup_epochs=cell.student.warmup_epochs,
-            )
+            for run in together:
+                enter_stage(run, stage)
+        if pack is None or pack.runs != together or stage_epoch == 0:
+            pack = Pack(together)
+        rate = _set_rates(pack, stage, stage_epoch)
+        pack.train()
         averages = Averages(context)
         batches = training_set.batches(
-            run.seed,
+            [run.seed for run in together],
             epoch,
             batch_size=cell.student.batch_size,
             order=Purpose.ORDER,
             augmentation=Purpose.AUGMENTATION,
             context=context,
         )
-        step = Step(run, stage, teacher if cell.stage_uses_teacher(stage) else None, context)
+        step = Step(pack, stage, teach if cell.stage_uses_teacher(stage) else None, context)
         for batch in batches:
             averages.add(step.train(batch))
-        figures = averages.read(epoch=epoch + 1)
-        errors = evaluate_epoch(
-            test_set, run.student.backbone, epoch=epoch + 1, precision=cell.precision, context=context
+        figures = averages.read()
+        errors = test_set.evaluate_each(
+            pack.classify, len(together), precision=cell.precision, context=context
         )
-        run.history.append(
-            {
-                "epoch": epoch + 1,
-                "error_pct": errors.top1_pct,
-                "error_top5_pct": errors.top5_pct,
-                **({"stage": stage + 1} if len(cell.stage_epochs) > 1 else {}),
-                **figures,
-                "learning_rate": run.student_optimizer.param_groups[0]["lr"],
-                "seconds": time.perf_counter() - started,
-            }
+        seconds = (time.perf_counter() - started) / len(together)
+        for run, own_figures, own_errors in zip(together, figures, errors, strict=True):
+            run.diverged = find_divergence(own_figures, own_errors, epoch=epoch + 1)
+            if run.diverged is None:
+                run.history.append(
+                    {
+                        "epoch": epoch + 1,
+                        "error_pct": own_errors.top1_pct,
+                        "error_top5_pct": own_errors.top5_pct,
+                        **({"stage": stage + 1} if len(cell.stage_epochs) > 1 else {}),
+                        **own_figures,
+                        "learning_rate": rate,
+                        "seconds": seconds,
+                    }
+                )
+        on_epoch(together)
+
+
+def _find_hindmost(runs: Sequence[Run]) -> tuple[Run, ...]:
+    """Of the runs that are not over, those with the fewest epochs."""
+    unfinished = [run for run in runs if run.diverged is None and run.epoch < sum(run.cell.stage_epochs)]
+    epoch = min((run.epoch for run in unfinished), default=0)
+    return tuple(run for run in unfinished if run.epoch == epoch)
+
+
+def _set_rates(pack: Pack, stage: int, stage_epoch: int) -> float:
+    """Sets the learning rates of an epoch; returns the student's."""
+    cell = pack.runs[0].cell
+
+    def rate(first: float) -> float:
+        return learning_rate(
+            stage_epoch,
+            first=first,
+            epochs=cell.stage_epochs[stage],
+            drops=cell.student.drops,
+            factor=cell.student.drop_factor,
+            warmup_epochs=cell.student.warmup_epochs,
         )
-        on_epoch(run)
+
+    students, discriminators = rate(cell.student.learning_rate), rate(cell.discriminator.learning_rate)
+    trained: list[Pack | Run] = [pack, *pack.runs]
+    for each in trained:
+        each.student_optimizer.param_groups[0]["lr"] = students
+        if each.discriminator_optimizer is not None:
+            each.discriminator_optimizer.param_groups[0]["lr"] = discriminators
+    return students

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import nn
+from torch.utils._pytree import tree_map
 
 from hkrun.config import Cell
 from hkrun.data.dataset import Dataset
@@ -22,15 +23,12 @@ from hkrun.models.quantized import quantize
 from hkrun.networks import parse_network
 from hkrun.objective import Objective
 from hkrun.seeding import Purpose, derive
-from hkrun.training import (
-    Context,
-    resolve_dtype,
-)
+from hkrun.training import Context, Diverged, resolve_dtype
 
 Epoch = dict[str, float | None]
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, eq=False)
 class Run:
     """One student in training: everything that a checkpoint must hold.
 
@@ -44,6 +42,7 @@ class Run:
         student_optimizer: SGD over the student and the objective; begun anew with each stage.
         history: One row of figures per finished epoch, over all stages. Order and augmentation derive from
             seed and epoch, so its length is all that they need.
+        diverged: Why it cannot go on; None while it can.
     """
 
     cell: Cell
@@ -54,6 +53,7 @@ class Run:
     objective: Objective
     student_optimizer: torch.optim.SGD
     history: list[Epoch] = field(default_factory=list)
+    diverged: Diverged | None = None
 
     @property
     def epoch(self) -> int:
@@ -63,7 +63,8 @@ class Run:
     def state_dict(self) -> dict[str, object]:
         """The state as tensors, numbers and containers, loadable with `weights_only`."""
         states = [None if part is None else part.state_dict() for part in self._parts()]
-        return {"parts": states, "history": self.history}
+        # Copies: in a pack the tensors are parts of larger ones, and would be saved with all of those.
+        return {"parts": tree_map(_copy, states), "history": list(self.history)}
 
     def load_state_dict(self, state: Mapping[str, object]) -> None:
         """Takes over a state that `state_dict` gave."""
@@ -156,6 +157,10 @@ def enter_stage(run: Run, stage: int) -> None:
     initialise(run.objective, torch.Generator().manual_seed(derive(run.seed, Purpose.OBJECTIVE, stage)))
     run.objective.to(next(run.student.parameters()))
     run.student_optimizer = _optimizer(cell, run.student, run.objective)
+
+
+def _copy(value: object) -> object:
+    return value.clone(memory_format=torch.contiguous_format) if isinstance(value, torch.Tensor) else value
 
 
 def _build_discriminator(cell: Cell, dataset: Dataset | StreamedDataset) -> Discriminator:

@@ -1,19 +1,17 @@
-"""One batch: the discriminator learns to tell teacher from student, then the student learns from both."""
+"""One batch: the discriminators learn to tell teacher from student, then the students learn from both."""
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
-from hkrun.config import Cell
-from hkrun.distill.run import Run
+from hkrun.distill.pack import Pack
 from hkrun.losses.adversarial import discriminator_loss, student_adversarial_loss
 from hkrun.methods import METHODS
-from hkrun.models import (
-    DistilledNetwork,
-    Output,
-    Verdict,
-)
+from hkrun.models import Discriminator, Output, Verdict
 from hkrun.models.quantized import clip_weights
 from hkrun.networks import parse_network
+from hkrun.objective import Objective
 from hkrun.seeding import Purpose, derive
 from hkrun.training import (
     Batch,
@@ -23,37 +21,47 @@ from hkrun.training import (
     sum_over_workers,
 )
 
+# What the teacher says of a batch, with the batch's leading dimensions and without gradients.
+Teach = Callable[[Batch], Output]
+
 # The terms whose gradient passes the logits: what the adversarial term's gradient there is compared with.
 ON_LOGITS = frozenset({"backbone", "logits_l1", "cross_entropy", "kd"})
 
 
 class Step:
-    """What happens with each batch of one epoch.
+    """What happens with each batch of one epoch, in all k runs of a pack at once.
+
+    A loss is a vector of k, and what is minimised is its sum: no run's loss depends on another's parameters,
+    so the gradients are each run's own.
 
     Args:
-        run: The state; it is changed in place.
+        pack: The runs; they are changed in place.
         stage: The stage of the method, from 0.
-        teacher: None where no term of the stage uses it.
+        teach: None where no term of the stage uses the teacher.
         context: Where the loop runs.
     """
 
-    def __init__(self, run: Run, stage: int, teacher: DistilledNetwork | None, context: Context) -> None:
-        method = METHODS[run.cell.method]
-        self._run, self._cell, self._teacher, self._context = run, run.cell, teacher, context
-        self._weights = run.cell.stage_weights[stage]
+    def __init__(self, pack: Pack, stage: int, teach: Teach | None, context: Context) -> None:
+        cell = pack.runs[0].cell
+        method = METHODS[cell.method]
+        self._pack, self._cell, self._teach, self._context = pack, cell, teach, context
+        self._weights = cell.stage_weights[stage]
         self._adversary = method.adversary if "adversarial" in self._weights else None
         self._clips = method.stages[stage].quantizer == "binary_connect"
-        self._dropout = run.cell.discriminator.dropout if self._adversary and self._adversary.dropout else 0.0
-        self._noise = torch.Generator().manual_seed(derive(run.seed, Purpose.DROPOUT, run.epoch))
+        self._dropout = cell.discriminator.dropout if self._adversary and self._adversary.dropout else 0.0
+        self._noise = [
+            torch.Generator().manual_seed(derive(run.seed, Purpose.DROPOUT, run.epoch)) for run in pack.runs
+        ]
 
     def train(self, batch: Batch) -> dict[str, Tensor]:
-        """The discriminator's steps, then the student's, on one forward pass of the student."""
-        run, cell = self._run, self._cell
-        target = None
-        if self._teacher is not None:
-            with torch.no_grad():
-                target = _forward(self._teacher, batch.images, cell)
-        output = _forward(run.student, batch.images, cell)
+        """The discriminators' steps, then the students', on one forward pass of the students.
+
+        Returns:
+            The figures of the batch, [k] each.
+        """
+        cell = self._cell
+        target = None if self._teach is None else self._teach(batch)
+        output = self._forward(batch.images)
         figures: dict[str, Tensor] = {}
         mask = self._draw_mask(batch) if self._dropout > 0 else None
         if self._adversary is not None:
@@ -62,59 +70,81 @@ class Step:
                 figures |= self._step_discriminator(batch, target, output, mask)
         for step in range(cell.student.steps):
             if step > 0:
-                output = _forward(run.student, batch.images, cell)
+                output = self._forward(batch.images)
             figures |= self._step_student(batch, target, output, mask)
         return figures
 
+    def _forward(self, images: Tensor) -> Output:
+        """What the students compute; all but the maps in the images' precision, whatever it computes in."""
+        with autocast(self._cell.precision, images.device):
+            output = self._pack.forward(images)
+        return output._replace(
+            logits=output.logits.to(images.dtype),
+            knowledge=None if output.knowledge is None else output.knowledge.to(images.dtype),
+            descriptor=output.descriptor.to(images.dtype),
+        )
+
     def _draw_mask(self, batch: Batch) -> Tensor:
-        """The dropout of this worker's part of a batch, [B, width]; each draws that of the whole batch."""
+        """The dropout of this worker's part of a batch, [k, B, width]; each draws that of the whole batch."""
         context, size = self._context, self._cell.student.batch_size
         width = parse_network(self._cell.teacher.network).widths[-1]
-        drawn = torch.rand(size, width, generator=self._noise) >= self._dropout
+        drawn = torch.stack([torch.rand(size, width, generator=noise) for noise in self._noise])
         first, last = (size * rank // context.world_size for rank in (context.rank, context.rank + 1))
-        return drawn[first:last].to(batch.images) / (1 - self._dropout)
+        kept = drawn[:, first:last] >= self._dropout
+        return kept.to(batch.images) / (1 - self._dropout)
 
-    def _judged(self, output: Output, mask: Tensor | None) -> Tensor:
-        """What the discriminator judges of the student."""
-        judged = self._run.objective.judged(output, student=True)
-        return judged if mask is None else judged * mask
+    def _judged(self, output: Output, mask: Tensor | None, *, student: bool) -> Tensor:
+        """What the discriminators judge of students or teacher, [k, B, width]."""
+
+        def judged(objective: Objective, output: Output) -> Tensor:
+            return objective.judged(output, student=student)
+
+        samples: Tensor = self._pack.each_objective(judged, output)
+        return samples if mask is None else samples * mask
 
     def _step_discriminator(
         self, batch: Batch, target: Output, output: Output, mask: Tensor | None
     ) -> dict[str, Tensor]:
-        """Minimises eqs. (5) to (7) over the discriminator; the student's side is constant here."""
-        run, cell = self._run, self._cell
-        discriminator, optimizer = run.discriminator, run.discriminator_optimizer
-        assert discriminator is not None
+        """Minimises eqs. (5) to (7) over the discriminators; the students' side is constant here."""
+        cell, optimizer = self._cell, self._pack.discriminator_optimizer
         assert optimizer is not None
-        size = len(batch.labels)
+        size = batch.labels.shape[1]
         with torch.no_grad():
-            samples = torch.cat([run.objective.judged(target, student=False), self._judged(output, mask)])
-        # The discriminator has no BatchNorm: judging both in one pass is the same, with half the operations.
-        source, classes = discriminator(samples)
-        teacher_verdict = Verdict(source[:size], None if classes is None else classes[:size])
-        student_verdict = Verdict(source[size:], None if classes is None else classes[size:])
-        parts = discriminator_loss(
-            teacher_verdict,
-            student_verdict,
-            batch.labels,
-            tuple(discriminator.parameters()),
-            mu=cell.loss.mu,
-            category=cell.classifies_source,
-            regularizer=cell.loss.regularizer,
-            reg_reduction=cell.loss.reg_reduction,
-        )
-        loss = torch.stack(tuple(parts.values())).sum() * batch.share
+            samples = torch.cat(
+                [self._judged(target, None, student=False), self._judged(output, mask, student=True)], dim=1
+            )
+
+        def judge(
+            discriminator: Discriminator, samples: Tensor, labels: Tensor
+        ) -> tuple[dict[str, Tensor], Tensor]:
+            # It has no BatchNorm: judging both in one pass is the same, with half the operations.
+            source, classes = discriminator(samples)
+            parts = discriminator_loss(
+                Verdict(source[:size], None if classes is None else classes[:size]),
+                Verdict(source[size:], None if classes is None else classes[size:]),
+                labels,
+                tuple(discriminator.parameters()),
+                mu=cell.loss.mu,
+                category=cell.classifies_source,
+                regularizer=cell.loss.regularizer,
+                reg_reduction=cell.loss.reg_reduction,
+            )
+            return parts, source
+
+        parts, source = self._pack.each_discriminator(judge, samples, batch.labels)
+        loss = torch.stack(tuple(parts.values())).sum(dim=0) * batch.share
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.sum().backward()  # type: ignore[no-untyped-call]
         sum_gradients(optimizer.param_groups[0]["params"], self._context)
         optimizer.step()
         with torch.no_grad():
-            right = (source[:size] > 0).sum() + (source[size:] <= 0).sum()
-            belief = source.double().sigmoid().view(2, size)  # the spread is a difference of squares
-            means = belief.mean(dim=1) * batch.share
+            right = (source[:, :size] > 0).sum(dim=1) + (source[:, size:] <= 0).sum(dim=1)
+            belief = (
+                source.double().sigmoid().unflatten(1, (2, size))
+            )  # the spread is of squares' differences
+            means = belief.mean(dim=2) * batch.share
             # The deviation over the whole batch: a mean of the workers' own would depend on their shares.
-            moments = torch.stack([means.mean(), belief.square().mean() * batch.share])
+            moments = torch.stack([means.mean(dim=1), belief.square().mean(dim=(1, 2)) * batch.share])
             sum_over_workers([moments], self._context)
             spread = (moments[1] - moments[0].square()).clamp(min=0).sqrt()
             return {
@@ -125,69 +155,69 @@ class Step:
                     if name == "regularizer"
                 },
                 "discriminator_accuracy": right.double() / (2 * size) * batch.share,
-                "discriminator_teacher_mean": means[0],
-                "discriminator_student_mean": means[1],
+                "discriminator_teacher_mean": means[:, 0],
+                "discriminator_student_mean": means[:, 1],
                 "discriminator_spread": spread * batch.share,
             }
 
     def _step_student(
         self, batch: Batch, target: Output | None, output: Output, mask: Tensor | None
     ) -> dict[str, Tensor]:
-        """Minimises the stage's terms, eq. (3), over the student; the other networks are constants here."""
-        run, cell = self._run, self._cell
-        terms = run.objective(output, target, batch.labels)
+        """Minimises the stage's terms, eq. (3), over the students; the other networks are constants here."""
+        cell = self._cell
+        terms: dict[str, Tensor] = self._pack.each_objective(_evaluate, output, target, batch.labels)
         if self._adversary is not None:
-            assert run.discriminator is not None
-            verdict = run.discriminator(self._judged(output, mask))
-            terms["adversarial"] = student_adversarial_loss(
-                verdict, batch.labels, gan=cell.loss.gan, category=cell.classifies_source
-            )
-        loss = torch.zeros((), dtype=output.logits.dtype, device=output.logits.device)
+
+            def judge(discriminator: Discriminator, judged: Tensor, labels: Tensor) -> Tensor:
+                return student_adversarial_loss(
+                    discriminator(judged), labels, gan=cell.loss.gan, category=cell.classifies_source
+                )
+
+            judged = self._judged(output, mask, student=True)
+            terms["adversarial"] = self._pack.each_discriminator(judge, judged, batch.labels)
+        loss = output.logits.new_zeros(len(output.logits))
         figures: dict[str, Tensor] = {}
         for name, weight in self._weights.items():
             term = terms[name] * batch.share
             figures[f"loss_{name}"] = term
             loss = loss + weight * term
-        optimizer = run.student_optimizer
+        optimizer = self._pack.student_optimizer
         parameters = optimizer.param_groups[0]["params"]
         optimizer.zero_grad()
         if self._adversary is not None and ON_LOGITS & self._weights.keys():
             adversarial = self._weights["adversarial"] * figures["loss_adversarial"]
-            judged = output.logits if self._adversary.tap == "logits" else output.descriptor
-            figures["adversarial_gradient_ratio"] = self._backward(loss, adversarial, judged, parameters)
+            compared = output.logits if self._adversary.tap == "logits" else output.descriptor
+            figures["adversarial_gradient_ratio"] = self._backward(loss, adversarial, compared, parameters)
             figures["adversarial_gradient_ratio"] *= batch.share
         else:
-            loss.backward(inputs=parameters)  # type: ignore[no-untyped-call]
+            loss.sum().backward(inputs=parameters)  # type: ignore[no-untyped-call]
         sum_gradients(parameters, self._context)
         optimizer.step()
         if self._clips:
-            clip_weights(run.student.backbone)
+            for run in self._pack.runs:
+                clip_weights(run.student.backbone)
         return {"loss_total": loss, **figures}
 
     def _backward(
         self, loss: Tensor, adversarial: Tensor, judged: Tensor, parameters: list[nn.Parameter]
     ) -> Tensor:
-        """Accumulates the loss's gradients, and gives the adversarial part's norm over that of all others.
+        """Accumulates the losses' gradients, and gives the adversarial part's norm over that of all others.
 
-        Both norms are of the gradient at what the discriminator judges, over the whole batch.
+        Both norms are of the gradient at what the discriminator judges, over the whole batch; [k].
         """
-        (of_adversary,) = torch.autograd.grad(adversarial, judged, retain_graph=True)
+        (of_adversary,) = torch.autograd.grad(adversarial.sum(), judged, retain_graph=True)
         of_all: list[Tensor] = []
         handle = judged.register_hook(of_all.append)  # type: ignore[no-untyped-call]
-        loss.backward(inputs=parameters)  # type: ignore[no-untyped-call]
+        loss.sum().backward(inputs=parameters)  # type: ignore[no-untyped-call]
         handle.remove()
         others = of_all[0] - of_adversary
-        squares = torch.stack([of_adversary.double().square().sum(), others.double().square().sum()])
+        squares = torch.stack([part.double().square().sum(dim=(1, 2)) for part in (of_adversary, others)])
         sum_over_workers([squares], self._context)
         return (squares[0] / squares[1].clamp(min=torch.finfo(torch.float64).tiny)).sqrt()
 
 
-def _forward(network: DistilledNetwork, images: Tensor, cell: Cell) -> Output:
-    """What a network computes; all but the maps in the precision of the images, whatever it computes in."""
-    with autocast(cell.precision, images.device):
-        output: Output = network(images)
-    return output._replace(
-        logits=output.logits.to(images.dtype),
-        knowledge=None if output.knowledge is None else output.knowledge.to(images.dtype),
-        descriptor=output.descriptor.to(images.dtype),
-    )
+def _evaluate(
+    objective: Objective, output: Output, target: Output | None, labels: Tensor
+) -> dict[str, Tensor]:
+    terms: dict[str, Tensor] = objective(output, target, labels)
+    return terms

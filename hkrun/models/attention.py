@@ -128,5 +128,5 @@ class AttentionEstimator(nn.Module):
             squeezed.append(vector)
             maps.append(attention)
             if self.hierarchical and len(squeezed) < len(stages):
-                guide = torch.cat([guide, vector], dim=1)
+                guide = torch.cat([guide, vector], dim=-1)
         return squeezed[::-1], maps[::-1]

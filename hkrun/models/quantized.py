@@ -88,7 +88,7 @@ class TernaryWeights(nn.Module):
 
     def forward(self, weight: Tensor) -> Tensor:
         """The weights that the layer computes with, in the shape of the real ones."""
-        return _Ternary.apply(weight, self.positive, self.negative)  # type: ignore[no-any-return]
+        return ternary_weights(weight, self.positive, self.negative)
 
     def encode(self, weight: Tensor) -> Codes:
         """What `forward` returns, taken apart."""
@@ -204,6 +204,11 @@ def quantize(backbone: nn.Module, scheme: str) -> None:
         setattr(parent, name.rpartition(".")[2], replacement)
     if any(norm.synchronised for norm in backbone.modules() if isinstance(norm, BatchNorm2d)):
         synchronise(backbone)  # XNOR's own BatchNorms, as those that were there
+
+
+def ternary_weights(weight: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
+    """`TernaryWeights` as a function of the weights of one layer and its two scales."""
+    return _Ternary.apply(weight, positive, negative)  # type: ignore[no-any-return]
 
 
 @torch.no_grad()

@@ -29,7 +29,7 @@ class Record:
         device: "cpu" or the name of the accelerator.
         threads: Threads of one process.
         world_size: Number of processes that trained the run together.
-        pack: Seeds that trained in the same process, in order.
+        pack: Seeds that trained together as one network, in order, this one among them.
         versions: Of Python and the libraries, by name.
         started_at: Unix time in seconds.
         resumed: How many times it went on from a checkpoint.

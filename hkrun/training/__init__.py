@@ -1,7 +1,7 @@
 """What both stages of training share: images, the schedule, the figures of an epoch, and work in step."""
 
 from hkrun.training.context import Alone, Context, sum_gradients, sum_over_workers
-from hkrun.training.epochs import Averages, Diverged, evaluate_epoch, learning_rate
+from hkrun.training.epochs import Averages, Diverged, find_divergence, learning_rate
 from hkrun.training.images import (
     Batch,
     Errors,
@@ -30,7 +30,7 @@ __all__ = [
     "StreamedTrainingSet",
     "TrainingSet",
     "autocast",
-    "evaluate_epoch",
+    "find_divergence",
     "learning_rate",
     "resolve_dtype",
     "sum_gradients",

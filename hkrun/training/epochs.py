@@ -4,10 +4,10 @@ import math
 from collections.abc import Mapping, Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from hkrun.training.context import Context, sum_over_workers
-from hkrun.training.images import Errors, EvaluationSet, NotFiniteError
+from hkrun.training.images import Errors, describe_undefined
 
 
 class Diverged(Exception):  # noqa: N818 - a state of the run, not an error of the program
@@ -42,18 +42,20 @@ def learning_rate(
     return first * factor**passed * warmth
 
 
-def evaluate_epoch(
-    images: EvaluationSet, network: nn.Module, *, epoch: int, precision: str, context: Context
-) -> Errors:
-    """The errors after an epoch, counted from 1.
+def find_divergence(figures: Mapping[str, float], errors: Errors, *, epoch: int) -> Diverged | None:
+    """Whether a network's epoch, counted from 1, went beyond what is finite.
 
-    Raises:
-        Diverged: The network answers with NaN. Its last step made it so: the losses were taken before that.
+    Args:
+        figures: Means over the epoch's batches.
+        errors: After it. Where the network answers with NaN, its last step made it so.
+        epoch: Which epoch.
     """
-    try:
-        return images.evaluate(network, precision=precision, context=context)
-    except NotFiniteError as error:
-        raise Diverged(f"{error} after epoch {epoch}", epoch) from error
+    for name, mean in figures.items():
+        if not math.isfinite(mean):
+            return Diverged(f"{name} is {mean} in epoch {epoch}", epoch)
+    if errors.undefined_pct:
+        return Diverged(f"{describe_undefined(errors)} after epoch {epoch}", epoch)
+    return None
 
 
 class Averages:
@@ -66,23 +68,14 @@ class Averages:
         self._count = 0
 
     def add(self, values: Mapping[str, Tensor]) -> None:
-        """Adds the scalars of one batch, weighted with the share of it; the same ones each time."""
+        """Adds the figures of one batch, [k] each, weighted with the share of it; the same ones each time."""
         stacked = torch.stack([value.detach() for value in values.values()]).double()
         self._names = tuple(values)
         self._sums = stacked if self._sums is None else self._sums + stacked
         self._count += 1
 
-    def read(self, *, epoch: int) -> dict[str, float]:
-        """The means over batches and workers.
-
-        Raises:
-            Diverged: A mean is not finite.
-        """
-        if self._sums is None:
-            return {}
+    def read(self) -> list[dict[str, float]]:
+        """The means over batches and workers, of each of the k."""
+        assert self._sums is not None, "an epoch has at least one batch"
         sum_over_workers([self._sums], self._context)
-        means = dict(zip(self._names, (self._sums / self._count).tolist(), strict=True))
-        for name, mean in means.items():
-            if not math.isfinite(mean):
-                raise Diverged(f"{name} is {mean} in epoch {epoch}", epoch)
-        return means
+        return [dict(zip(self._names, own, strict=True)) for own in (self._sums / self._count).T.tolist()]

@@ -2,7 +2,7 @@
 
 import itertools
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Set
+from collections.abc import Callable, Iterator, Sequence, Set
 from typing import NamedTuple
 
 import torch
@@ -31,18 +31,22 @@ class NotFiniteError(ArithmeticError):
 
 
 class Batch(NamedTuple):
-    """One worker's part of a batch.
+    """One worker's part of a batch of each of k seeds.
 
     Attributes:
-        images: Normalised views, [B, C, H, W].
-        labels: Class of each image, [B].
+        images: Normalised views, [k, B, C, H, W].
+        labels: Class of each image, [k, B].
         share: B over the size of the whole batch: weights this worker's mean loss, so that the sum over the
             workers is the mean over the whole batch.
+        image_ids: Which images they are, int64, [k, B], on the CPU; None where they are streamed.
+        view_ids: Which of their views, see `hkrun.data.views.Views`; likewise.
     """
 
     images: Tensor
     labels: Tensor
     share: float
+    image_ids: Tensor | None = None
+    view_ids: Tensor | None = None
 
 
 class TrainingSet(ABC):
@@ -57,7 +61,7 @@ class TrainingSet(ABC):
     @abstractmethod
     def batches(
         self,
-        seed: int,
+        seeds: Sequence[int],
         epoch: int,
         *,
         batch_size: int,
@@ -65,7 +69,7 @@ class TrainingSet(ABC):
         augmentation: seeding.Purpose,
         context: Context,
     ) -> Iterator[Batch]:
-        """The batches of one epoch, from 0; the last short batch is dropped.
+        """The batches of one epoch, from 0, of each seed its own; the last short batch is dropped.
 
         Each worker gets its contiguous part of every batch, so each image is seen by exactly one of them.
         """
@@ -84,7 +88,7 @@ class ResidentTrainingSet(TrainingSet):
 
     def batches(
         self,
-        seed: int,
+        seeds: Sequence[int],
         epoch: int,
         *,
         batch_size: int,
@@ -94,15 +98,23 @@ class ResidentTrainingSet(TrainingSet):
     ) -> Iterator[Batch]:
         """See `TrainingSet`."""
         num_images = len(self._labels)
-        generator = torch.Generator().manual_seed(seeding.derive(seed, order, epoch))
-        image_ids = torch.randperm(num_images, generator=generator).to(self._device)
-        generator.manual_seed(seeding.derive(seed, augmentation, epoch))
-        view_ids = self._views.draw(generator, num_images).to(self._device)
+        generator = torch.Generator()
+        orders, views = [], []
+        for seed in seeds:
+            generator.manual_seed(seeding.derive(seed, order, epoch))
+            orders.append(torch.randperm(num_images, generator=generator))
+            generator.manual_seed(seeding.derive(seed, augmentation, epoch))
+            views.append(self._views.draw(generator, num_images))
+        image_ids, view_ids = torch.stack(orders), torch.stack(views)
+        here = image_ids.to(self._device), view_ids.to(self._device)
         first, last = _own_part(batch_size, context)
         for start in range(0, num_images - batch_size + 1, batch_size):
             part = slice(start + first, start + last)
-            ids = image_ids[part]
-            yield Batch(self._reader(ids, view_ids[part]), self._labels[ids], (last - first) / batch_size)
+            ids, shown = (values[:, part] for values in here)
+            images = self._reader(ids.flatten(), shown.flatten())
+            images = images.view(*ids.shape, *images.shape[1:])
+            share = (last - first) / batch_size
+            yield Batch(images, self._labels[ids], share, image_ids[:, part], view_ids[:, part])
 
 
 class StreamedTrainingSet(TrainingSet):
@@ -122,7 +134,7 @@ class StreamedTrainingSet(TrainingSet):
 
     def batches(
         self,
-        seed: int,
+        seeds: Sequence[int],
         epoch: int,
         *,
         batch_size: int,
@@ -130,7 +142,8 @@ class StreamedTrainingSet(TrainingSet):
         augmentation: seeding.Purpose,
         context: Context,
     ) -> Iterator[Batch]:
-        """See `TrainingSet`."""
+        """See `TrainingSet`. The images of one seed: no two decode the same."""
+        (seed,) = seeds
         labels = self._dataset.train.labels
         generator = torch.Generator().manual_seed(seeding.derive(seed, order, epoch))
         image_ids = epoch_order(len(labels), generator)
@@ -150,17 +163,29 @@ class StreamedTrainingSet(TrainingSet):
         while own := list(itertools.islice(whole, last - first)):
             ids, pixels = zip(*own, strict=True)
             yield Batch(
-                _to_input(torch.stack(pixels), self._dataset, dtype=self._dtype, device=self._device),
-                labels[list(ids)].to(self._device),
+                _to_input(torch.stack(pixels), self._dataset, dtype=self._dtype, device=self._device)[None],
+                labels[list(ids)].to(self._device)[None],
                 (last - first) / batch_size,
             )
 
 
 class Errors(NamedTuple):
-    """Shares of wrongly classified images, in percent; top-5 only where there are more than ten classes."""
+    """Shares of images, in percent.
+
+    Attributes:
+        top1_pct: Wrongly classified.
+        top5_pct: Whose class is not among the five first; None where there are no more than ten classes.
+        undefined_pct: Whose logits are NaN: there is no class to take for the answer.
+    """
 
     top1_pct: float
     top5_pct: float | None
+    undefined_pct: float = 0.0
+
+
+def describe_undefined(errors: Errors) -> str:
+    """What is wrong with a network some of whose logits are NaN."""
+    return f"the logits of {errors.undefined_pct:.2f} % of the images are not numbers"
 
 
 class EvaluationSet(ABC):
@@ -177,7 +202,6 @@ class EvaluationSet(ABC):
     def _batches(self, first: int, last: int, context: Context) -> Iterator[tuple[Tensor, Tensor]]:
         """Normalised images and labels, on the device, of the images from `first` to before `last`."""
 
-    @torch.no_grad()
     def evaluate(self, network: nn.Module, *, precision: str, context: Context) -> Errors:
         """Errors of a network in eval mode; its mode is restored. Each worker takes a part of the images.
 
@@ -187,29 +211,56 @@ class EvaluationSet(ABC):
         """
         was_training = network.training
         network.eval()
-        # Seen, top-1 wrong, top-5 wrong, not a number.
-        counts = torch.zeros(4, dtype=torch.int64, device=self._device)
+        (errors,) = self.evaluate_each(
+            lambda images: network(images).logits[None], 1, precision=precision, context=context
+        )
+        network.train(was_training)
+        if errors.undefined_pct:
+            raise NotFiniteError(describe_undefined(errors))
+        return errors
+
+    @torch.no_grad()
+    def evaluate_each(
+        self, classify: Callable[[Tensor], Tensor], number: int, *, precision: str, context: Context
+    ) -> list[Errors]:
+        """Errors of several networks at once.
+
+        Args:
+            classify: From images [B, C, H, W] to each network's logits [number, B, classes].
+            number: How many networks there are.
+            precision: The arithmetic.
+            context: Each worker takes a part of the images.
+
+        Raises:
+            DataError: Every image is damaged.
+        """
+        seen = torch.zeros(1, dtype=torch.int64, device=self._device)
+        wrong = torch.zeros(3, number, dtype=torch.int64, device=self._device)  # top-1, top-5, not a number
         first, last = _own_part(self._num_images, context)
         for images, labels in self._batches(first, last, context):
             with autocast(precision, self._device):
-                logits = network(images).logits
-            counts[0] += len(labels)
-            counts[1] += (logits.argmax(1) != labels).sum()
-            counts[3] += logits.isnan().any(1).sum()
+                logits = classify(images)
+            seen += len(labels)
+            wrong[0] += (logits.argmax(2) != labels).sum(1)
+            wrong[2] += logits.isnan().any(2).sum(1)
             if self._top5:
-                counts[2] += (logits.topk(5, dim=1).indices != labels[:, None]).all(1).sum()
+                wrong[1] += (logits.topk(5, dim=2).indices != labels[:, None]).all(2).sum(1)
         if context.world_size > 1:
-            torch.distributed.all_reduce(counts)
-        network.train(was_training)
-        seen, *wrong = counts.tolist()
-        if not seen:
+            torch.distributed.all_reduce(seen)
+            torch.distributed.all_reduce(wrong)
+        num_seen = int(seen)
+        if not num_seen:
             raise DataError(
                 "not one image to evaluate on is whole; `hkrun data verify` names the damaged ones"
             )
-        top1, top5, undefined = (100.0 * count / seen for count in wrong)
-        if undefined:
-            raise NotFiniteError(f"the logits of {undefined:.2f} % of the images are not numbers")
-        return Errors(top1, top5 if self._top5 else None)
+        return [
+            Errors(
+                100.0 * top1 / num_seen,
+                100.0 * top5 / num_seen if self._top5 else None,
+                100.0 * undefined / num_seen,
+            )
+            for top1, top5, undefined in wrong.T.tolist()
+        ]
 
 
 class ResidentEvaluationSet(EvaluationSet):

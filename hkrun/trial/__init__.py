@@ -1,7 +1,7 @@
 """One task from its start, or its newest checkpoint, to its records in the store.
 
     task.py          what a task is, and how its end is told
-    run.py           a run of a student
+    run.py           the runs of students
     teaching.py      a teacher
     inputs.py        images and teachers, kept between the trials of a process
     curves.py        a history as a table
@@ -40,4 +40,4 @@ def run_task(task: Task, context: Context) -> list[Outcome]:
     with reproducible(task.threads):
         if not task.seeds:
             return [teach(task, context)]
-        return [Trial(task, seed, context).run() for seed in task.seeds]
+        return Trial(task, context).run()

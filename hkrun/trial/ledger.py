@@ -13,27 +13,37 @@ from hkrun.trial.task import Task
 class Ledger:
     """When a training began, what it ran on, how long it took, and what looked wrong.
 
+    Args:
+        task: What is trained.
+        pack: The seeds that train together; each is charged with its share of the time. Empty for a teacher.
+
     Attributes:
         alarms: What looked wrong, one line each.
         resumed: How many times it went on from a checkpoint.
     """
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, task: Task, *, pack: tuple[int, ...] = ()) -> None:
         self.alarms: list[str] = []
         self.resumed = 0
         self._started_at = time.time()
         self._surroundings = describe_surroundings(task)
+        self._pack = pack
         self._spent_s = 0.0
         self._began_s = time.perf_counter()
 
     @property
     def seconds(self) -> float:
-        """Seconds spent so far."""
-        return self._spent_s + time.perf_counter() - self._began_s
+        """Seconds spent so far: where k runs train together, a k-th of the clock's."""
+        return self._spent_s + (time.perf_counter() - self._began_s) / max(1, len(self._pack))
 
-    def state(self) -> dict[str, Any]:
-        """What a checkpoint must hold of it."""
+    def state(self, *, pack: tuple[int, ...] = ()) -> dict[str, Any]:
+        """What a checkpoint must hold of it.
+
+        Args:
+            pack: Those seeds of the pack that have not diverged: who goes on together from here.
+        """
         return {
+            "pack": pack,
             "started_at": self._started_at,
             "resumed": self.resumed,
             "seconds": self.seconds,
@@ -50,6 +60,8 @@ class Ledger:
         torch.set_num_threads(began["threads"])
         self._surroundings["threads"] = began["threads"]
         changed = [name for name in began if began[name] != self._surroundings[name]]
+        if state["pack"] != self._pack:
+            changed.append("pack")
         if changed:
             self.alarms.append(
                 f"resumed after epoch {epoch}, not bit-identical: another {', '.join(changed)}"
@@ -57,4 +69,5 @@ class Ledger:
 
     def fields(self) -> dict[str, Any]:
         """The fields of a record, by name, except for alarms and timings."""
-        return {"started_at": self._started_at, "resumed": self.resumed, **self._surroundings}
+        pack = {"pack": self._pack} if self._pack else {}
+        return {"started_at": self._started_at, "resumed": self.resumed, **pack, **self._surroundings}

@@ -1,35 +1,65 @@
 """What happens after an epoch: checkpoints and progress, each as rarely as it may be."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
 from hkrun.training import Context
 
 # What a kill can cost, and how rarely the loop is disturbed. Neither changes a number.
 CHECKPOINT_EVERY_S = 5.0
+QUICKLY_SAVED_S = 0.2  # what takes longer to save, as many runs together do, is saved as much more rarely
 REPORT_EVERY_S = 1.0
 
 
+class Learner(Protocol):
+    """What is in training: a run, or the teacher."""
+
+    @property
+    def history(self) -> Sequence["Figures"]:
+        """One row of figures per finished epoch."""
+
+
+Figures = dict[str, float | None]
+
+
 class Watch:
-    """Looks after a loop: it is told of each epoch, and saves and reports when it is time."""
+    """Looks after a loop: it is told of each epoch, and saves and reports when it is time.
+
+    Args:
+        context: Where the loop runs.
+        epochs: How many there are.
+        seed: Of the one run; None for several, or the teacher.
+        save: Saves the state of all that is in training.
+    """
 
     def __init__(self, context: Context, *, epochs: int, seed: int | None, save: Callable[[], None]) -> None:
         self._context, self._epochs, self._seed, self._save = context, epochs, seed, save
-        self._saved_at = self._reported_at = time.monotonic()
+        self._save_at = time.monotonic() + CHECKPOINT_EVERY_S
+        self._reported_at = time.monotonic()
 
-    def epoch_done(self, history: Sequence[Mapping[str, float | None]]) -> None:
-        """Called when the state is whole; the last epoch needs no checkpoint, the record follows."""
-        now, last = time.monotonic(), len(history) == self._epochs
-        if self._context.rank == 0 and now - self._saved_at >= CHECKPOINT_EVERY_S and not last:
+    def epoch_done(self, learners: Sequence[Learner]) -> None:
+        """Called when the state is whole; the last epoch needs no checkpoint, the record follows.
+
+        Args:
+            learners: What went through the epoch; their mean error is told.
+        """
+        if not learners:
+            return
+        now, epoch = time.monotonic(), len(learners[0].history)
+        last = epoch == self._epochs
+        if self._context.rank == 0 and now >= self._save_at and not last:
             self._save()
-            self._saved_at = time.monotonic()
+            after = time.monotonic()
+            self._save_at = after + CHECKPOINT_EVERY_S * max(1.0, (after - now) / QUICKLY_SAVED_S)
         if now - self._reported_at >= REPORT_EVERY_S or last:
             self._reported_at = now
+            errors = [float(str(learner.history[-1]["error_pct"])) for learner in learners]
             self._context.report(
                 {
                     "seed": self._seed,
-                    "epoch": len(history),
+                    "epoch": epoch,
                     "epochs": self._epochs,
-                    "error_pct": history[-1]["error_pct"],
+                    "error_pct": sum(errors) / len(errors),
                 }
             )

@@ -1,18 +1,22 @@
-"""One run of a task: from its start, or its newest checkpoint, to its record."""
+"""The runs of a task: from their start, or their newest checkpoints, to their records."""
 
 import logging
 import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from hkrun.checkpoints import load_checkpoint, save_checkpoint
+from hkrun.checkpoints import load_checkpoints, save_checkpoint
 from hkrun.config import canonical_json, teacher_id
 from hkrun.distill import Run, distill, start_run
 from hkrun.errors import DataError, StoreError
+from hkrun.knowledge import LiveTeacher
+from hkrun.models import DistilledNetwork
 from hkrun.store import Record, open_store
 from hkrun.teacher import dump_weights
-from hkrun.training import Context, Diverged
+from hkrun.training import Context
 from hkrun.trial.alarms import find_damage_alarms, find_discriminator_alarms
 from hkrun.trial.curves import tabulate
 from hkrun.trial.inputs import TeacherPlace, load_sets, load_teacher
@@ -23,116 +27,179 @@ from hkrun.trial.task import Outcome, Task, make_outcome
 logger = logging.getLogger("hkrun")
 
 
+@dataclass
+class Pupil:
+    """A run that is being trained, with what its record will say of it."""
+
+    run: Run
+    ledger: Ledger
+
+
 class Trial:
-    """One run of a task, with what its record says of it."""
+    """The runs of a task, which train together."""
 
-    def __init__(self, task: Task, seed: int, context: Context) -> None:
-        self.task, self.seed, self.context = task, seed, context
+    def __init__(self, task: Task, context: Context) -> None:
+        self.task, self.context = task, context
         self.store = open_store(task.store)
-        self.ledger = Ledger(task)
-        self.history: list[dict[str, float | None]] = []
-        self.teacher_hash: str | None = None
+        self._records = {
+            seed: record for seed in task.seeds if (record := self.store.record(task.cell_id, seed))
+        }
+        self._teacher_hash: str | None = None
+        self._pupils: list[Pupil] = []
+        self._outcomes: dict[int, Outcome] = {
+            seed: make_outcome(seed, record.status, record.error_last_pct, record.epochs)
+            for seed, record in self._records.items()
+            if record.status != "failed"
+        }
 
-    def run(self) -> Outcome:
-        """Trains the run unless the store has it, and records how it ended."""
-        record = self.store.record(self.task.cell_id, self.seed)
-        if record is not None and record.status != "failed":
-            return make_outcome(self.seed, record.status, record.error_last_pct, record.epochs)
-        student = None
-        torch.set_num_threads(self.task.threads)  # the pack's run before may have gone on with others
+    def run(self) -> list[Outcome]:
+        """Trains the runs that the store does not have, and records how they ended."""
+        seeds = tuple(seed for seed in self.task.seeds if seed not in self._outcomes)
+        if not seeds:
+            return self._in_order()
+        torch.set_num_threads(self.task.threads)
         try:
-            student = self._train()
-            status, message, trace = "finished", "", None
-        except Diverged as error:
-            status, message, trace = "diverged", str(error.args[0]), None
+            self._train(seeds)
         except (DataError, StoreError):
-            raise  # nothing of this run is wrong, and no other run would fare better
-        except Exception as error:  # the trial's border: one failing run must not take the sweep down
-            status, trace = "failed", traceback.format_exc()
-            message = f"{type(error).__name__}: {error}".strip()
-            if self.context.world_size > 1:
-                # The other workers would wait for this one for half an hour; raising ends the group. Theirs
-                # then only echo the first, whose record stands. After a death the run is tried again.
-                if self.store.record(self.task.cell_id, self.seed) == record:
-                    self._record(status, student, trace)
-                raise
-        if self.context.rank == 0:
-            self._record(status, student, trace)
-        errors = self._errors()
-        return make_outcome(self.seed, status, errors[-1] if errors else None, len(self.history), message)
+            raise  # nothing of these runs is wrong, and no others would fare better
+        except Exception as error:  # the trial's border: failing runs must not take the sweep down
+            self._fail(seeds, error)
+        return self._in_order()
 
-    def _train(self) -> bytes:
+    def _in_order(self) -> list[Outcome]:
+        return [self._outcomes[seed] for seed in self.task.seeds]
+
+    def _train(self, seeds: Sequence[int]) -> None:
         task, cell = self.task, self.task.cell
-        device = torch.device(task.device)
         dataset, training_set, test_set = load_sets(cell, task)
-        teacher = None
+        teach = None
         if cell.uses_teacher:
             place = TeacherPlace(task.store, teacher_id(cell), task.device, cell, task.data_dir)
-            teacher, self.teacher_hash = load_teacher(place)
-        run = start_run(cell, dataset, self.seed, context=self.context, device=device)
-        self._resume(run)
-        self.history = run.history
-        watch = Watch(
-            self.context, epochs=sum(cell.stage_epochs), seed=self.seed, save=lambda: self._save(run)
-        )
+            network, self._teacher_hash = load_teacher(place)
+            if cell.knowledge_form != "squeezed":
+                network = DistilledNetwork(network.backbone)  # vectors that no term compares cost time
+            teach = LiveTeacher(network, precision=cell.precision)
+        self._pupils = [
+            Pupil(
+                start_run(cell, dataset, seed, context=self.context, device=torch.device(task.device)),
+                Ledger(task, pack=tuple(seeds)),
+            )
+            for seed in seeds
+        ]
+        self._resume()
+        only = seeds[0] if len(seeds) == 1 else None
+        watch = Watch(self.context, epochs=sum(cell.stage_epochs), seed=only, save=self._save)
+
+        def epoch_done(together: Sequence[Run]) -> None:
+            for pupil in self._pupils:
+                if pupil.run.diverged is not None and pupil.run.seed not in self._outcomes:
+                    self._end(pupil)
+            watch.epoch_done([run for run in together if run.diverged is None])
+
         distill(
-            run,
-            teacher=teacher,
+            [pupil.run for pupil in self._pupils],
+            teach=teach,
             training_set=training_set,
             test_set=test_set,
             context=self.context,
-            on_epoch=lambda run: watch.epoch_done(run.history),
+            on_epoch=epoch_done,
         )
-        self.ledger.alarms += find_damage_alarms({"train": training_set, "val": test_set}, self.context)
-        return dump_weights(run.student.backbone)
+        damage = find_damage_alarms({"train": training_set, "val": test_set}, self.context)
+        for pupil in self._pupils:
+            if pupil.run.diverged is None:
+                pupil.ledger.alarms += damage
+                self._end(pupil)
 
-    def _save(self, run: Run) -> None:
-        state = {
-            "run": run.state_dict(),
-            "teacher_hash": self.teacher_hash,
-            "ledger": self.ledger.state(),
-        }
-        save_checkpoint(self.store, self.task.cell_id, self.seed, epoch=run.epoch, state=state)
+    def _save(self) -> None:
+        learning = [pupil for pupil in self._pupils if pupil.run.diverged is None]
+        for pupil in learning:
+            state = {
+                "run": pupil.run.state_dict(),
+                "teacher_hash": self._teacher_hash,
+                "ledger": pupil.ledger.state(pack=tuple(other.run.seed for other in learning)),
+            }
+            save_checkpoint(self.store, self.task.cell_id, pupil.run.seed, epoch=pupil.run.epoch, state=state)
 
-    def _resume(self, run: Run) -> None:
-        """Goes on from the newest checkpoint, unless the teacher is another one by now."""
-        found = load_checkpoint(self.store, self.task.cell_id, self.seed)
-        if found is None:
-            return
-        epoch, state = found
-        if state["teacher_hash"] != self.teacher_hash:
-            logger.warning("seed %d begins anew: its checkpoint is of another teacher", self.seed)
-            return
-        run.load_state_dict(state["run"])
-        self.ledger.resume(state["ledger"], epoch=epoch)
+    def _resume(self) -> None:
+        """Goes on from the newest checkpoints, unless the teacher is another one by now."""
+        found = load_checkpoints(self.store, self.task.cell_id, [pupil.run.seed for pupil in self._pupils])
+        for pupil in self._pupils:
+            if pupil.run.seed not in found:
+                continue
+            epoch, state = found[pupil.run.seed]
+            if state["teacher_hash"] != self._teacher_hash:
+                logger.warning("seed %d begins anew: its checkpoint is of another teacher", pupil.run.seed)
+                continue
+            pupil.run.load_state_dict(state["run"])
+            pupil.ledger.resume(state["ledger"], epoch=epoch)
 
-    def _errors(self) -> list[float]:
-        return [float(str(row["error_pct"])) for row in self.history]
+    def _end(self, pupil: Pupil) -> None:
+        """Records that a run finished or diverged."""
+        run = pupil.run
+        status, message = "finished", ""
+        if run.diverged is not None:
+            status, message = "diverged", str(run.diverged.args[0])
+        if self.context.rank == 0:
+            student = dump_weights(run.student.backbone) if status == "finished" else None
+            self._record(pupil.run.seed, status, run.history, pupil.ledger, student=student)
+        self._set_outcome(run.seed, status, run.history, message)
 
-    def _record(self, status: Any, student: bytes | None, trace: str | None) -> None:
-        errors = self._errors()
+    def _fail(self, seeds: Sequence[int], error: Exception) -> None:
+        """Records that the runs failed which had not ended before."""
+        trace = traceback.format_exc()
+        message = f"{type(error).__name__}: {error}".strip()
+        begun = {pupil.run.seed: pupil for pupil in self._pupils}
+        for seed in seeds:
+            if seed in self._outcomes:
+                continue
+            pupil = begun.get(seed)
+            history = pupil.run.history if pupil else []
+            ledger = pupil.ledger if pupil else Ledger(self.task, pack=tuple(seeds))
+            # In a group of workers the others only echo the first, whose record stands.
+            alone = self.context.world_size == 1
+            if alone or self.store.record(self.task.cell_id, seed) == self._records.get(seed):
+                self._record(seed, "failed", history, ledger, trace=trace)
+            self._set_outcome(seed, "failed", history, message)
+        if self.context.world_size > 1:
+            raise error  # the others would wait for this one for half an hour; raising ends the group
+
+    def _set_outcome(self, seed: int, status: str, history: Sequence[Any], message: str) -> None:
+        error_pct = float(str(history[-1]["error_pct"])) if history else None
+        self._outcomes[seed] = make_outcome(seed, status, error_pct, len(history), message)
+
+    def _record(
+        self,
+        seed: int,
+        status: Any,
+        history: list[dict[str, float | None]],
+        ledger: Ledger,
+        *,
+        student: bytes | None = None,
+        trace: str | None = None,
+    ) -> None:
+        errors = [float(str(row["error_pct"])) for row in history]
         complete = status == "finished"
-        top5 = self.history[-1]["error_top5_pct"] if complete else None
-        train_s = sum(float(str(row["seconds"])) for row in self.history)
         record = Record(
             cell_id=self.task.cell_id,
-            seed=self.seed,
+            seed=seed,
             status=status,
-            epochs=len(self.history),
+            epochs=len(history),
             error_last_pct=errors[-1] if complete else None,
             error_best_pct=min(errors) if complete else None,
-            error_top5_last_pct=top5,
+            error_top5_last_pct=history[-1]["error_top5_pct"] if complete else None,
             teacher_id=teacher_id(self.task.cell) if self.task.cell.uses_teacher else None,
-            teacher_hash=self.teacher_hash,
-            diverged_epoch=len(self.history) + 1 if status == "diverged" else None,
+            teacher_hash=self._teacher_hash,
+            diverged_epoch=len(history) + 1 if status == "diverged" else None,
             traceback=trace,
-            alarms=(*self.ledger.alarms, *find_discriminator_alarms(self.history)),
-            pack=self.task.seeds,
-            timings={"total": self.ledger.seconds, "epochs": train_s},
-            **self.ledger.fields(),
+            alarms=(*ledger.alarms, *find_discriminator_alarms(history)),
+            timings={
+                "total": ledger.seconds,
+                "epochs": sum(float(str(row["seconds"])) for row in history),
+            },
+            **ledger.fields(),
         )
         self.store.put_cell(
             self.task.cell_id, canonical_json(self.task.cell, world_size=self.task.world_size)
         )
-        curves = tabulate(self.history) if self.history else None
+        curves = tabulate(history) if history else None
         self.store.put_run(record, curves=curves, student=student, keep_result=True)

@@ -45,7 +45,7 @@ def teach(task: Task, context: Context) -> Outcome:
             training_set=training_set,
             test_set=test_set,
             context=context,
-            on_epoch=lambda run: watch.epoch_done(run.history),
+            on_epoch=lambda run: watch.epoch_done([run]),
         )
     except Diverged as error:
         if context.rank == 0:

@@ -172,7 +172,7 @@ def digest_epoch(data_dir, context):
     images = StreamedTrainingSet(dataset, size=16, flip=True, dtype=torch.float32, device=torch.device("cpu"))
     digest = hashlib.sha256()
     for batch in images.batches(
-        3, 1, batch_size=20, order=Purpose.ORDER, augmentation=Purpose.AUGMENTATION, context=context
+        [3], 1, batch_size=20, order=Purpose.ORDER, augmentation=Purpose.AUGMENTATION, context=context
     ):
         digest.update(batch.images.numpy().tobytes() + batch.labels.numpy().tobytes())
     return digest.hexdigest()

@@ -17,8 +17,8 @@ def run_and_die_once(task, context):
     progress.CHECKPOINT_EVERY_S = 0.0
     original = progress.Watch.epoch_done
 
-    def epoch_done(watch, history):
-        original(watch, history)
+    def epoch_done(watch, learners):
+        original(watch, learners)
         if context.rank == 1 and death.exists() and checkpoint_epoch(store, task.cell_id, task.seeds[0]):
             death.unlink()
             os.kill(os.getpid(), signal.SIGKILL)

@@ -1,14 +1,17 @@
 """A small data set and small cells that both stages of training run on in a second."""
 
 import dataclasses
+from collections.abc import Callable
 
 import pytest
 import torch
+from torch.utils._pytree import tree_map
 
 from hkrun.config import Cell, cell_from_values
 from hkrun.data import Dataset, Split
 from hkrun.data.views import Views
-from hkrun.training import ResidentEvaluationSet, ResidentTrainingSet, resolve_dtype
+from hkrun.models import DistilledNetwork, Output
+from hkrun.training import Batch, ResidentEvaluationSet, ResidentTrainingSet, resolve_dtype
 
 CPU = torch.device("cpu")
 TINY = {
@@ -39,6 +42,26 @@ def make_sets(cell: Cell, dataset: Dataset) -> dict[str, object]:
             dataset.test.images, dataset.test.labels, dataset, dtype=dtype, device=CPU
         ),
     }
+
+
+def ask(teacher: DistilledNetwork | None) -> Callable[[Batch], Output] | None:
+    """What the loop asks for the teacher's side of each batch."""
+    if teacher is None:
+        return None
+
+    def teach(batch: Batch) -> Output:
+        with torch.no_grad():
+            return lead_with(batch.labels.shape[0], teacher(batch.images.flatten(0, 1)))
+
+    return teach
+
+
+def lead_with(size: int, output: Output) -> Output:
+    """An output [k B, ...] as [k, B, ...]."""
+    shaped: Output = tree_map(
+        lambda values: values if values is None else values.unflatten(0, (size, -1)), output
+    )
+    return shaped
 
 
 @pytest.fixture(scope="session")

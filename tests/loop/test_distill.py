@@ -2,6 +2,7 @@
 
 import copy
 import io
+from collections.abc import Sequence
 
 import pytest
 import torch
@@ -10,9 +11,9 @@ from hkrun.data import Dataset
 from hkrun.distill import Run, distill, start_run
 from hkrun.models import DistilledNetwork
 from hkrun.teacher import build_teacher, freeze, hash_weights, start_teacher
-from hkrun.training import Alone, Diverged
+from hkrun.training import Alone
 from loop import reference
-from loop.conftest import CPU, make_sets, same_state, tiny_cell
+from loop.conftest import CPU, ask, make_sets, same_state, tiny_cell
 
 
 def make_teacher(cell: object, dataset: Dataset) -> DistilledNetwork:
@@ -28,7 +29,7 @@ def train(
     if teacher is None and cell.uses_teacher:  # type: ignore[attr-defined]
         teacher = make_teacher(cell, dataset)
     sets = make_sets(cell, dataset)  # type: ignore[arg-type]
-    distill(run, teacher=teacher, context=Alone(), on_epoch=lambda _: None, **sets)  # type: ignore[arg-type]
+    distill([run], teach=ask(teacher), context=Alone(), on_epoch=lambda _: None, **sets)  # type: ignore[arg-type]
     return run
 
 
@@ -237,15 +238,15 @@ def stop_after(cell: object, dataset: Dataset, epochs: int) -> dict[str, object]
     run = start_run(cell, dataset, 0, context=Alone(), device=CPU)  # type: ignore[arg-type]
     saved = io.BytesIO()
 
-    def stop(run: Run) -> None:
+    def stop(_runs: Sequence[Run]) -> None:
         if run.epoch == epochs:
             torch.save(run.state_dict(), saved)
             raise StopError
 
     with pytest.raises(StopError):
         distill(
-            run,
-            teacher=make_teacher(cell, dataset),
+            [run],
+            teach=ask(make_teacher(cell, dataset)),
             context=Alone(),
             on_epoch=stop,
             **make_sets(cell, dataset),  # type: ignore[arg-type]
@@ -281,9 +282,9 @@ def test_every_part_of_the_state_is_needed(dataset: Dataset, missing: int) -> No
 def test_divergence_names_its_epoch_and_keeps_the_epochs_before(dataset: Dataset) -> None:
     cell = tiny_cell(student__learning_rate=1e200, student__epochs=5)
     run = start_run(cell, dataset, 0, context=Alone(), device=CPU)
-    with pytest.raises(Diverged) as caught:
-        train(cell, dataset, run=run)
-    assert caught.value.epoch == run.epoch + 1 <= 5
+    train(cell, dataset, run=run)
+    assert run.diverged is not None
+    assert run.diverged.epoch == run.epoch + 1 <= 5
 
 
 @pytest.mark.parametrize(

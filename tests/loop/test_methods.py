@@ -3,6 +3,7 @@
 import copy
 import io
 import itertools
+from collections.abc import Sequence
 from functools import cache
 
 import pytest
@@ -18,7 +19,7 @@ from hkrun.models.quantized import quantized_layers
 from hkrun.objective import Objective
 from hkrun.teacher import freeze, start_teacher, train_teacher
 from hkrun.training import Alone
-from loop.conftest import CPU, make_sets, same_state, tiny_cell
+from loop.conftest import CPU, ask, make_sets, same_state, tiny_cell
 
 # What tables 2, 4, 6 and 7 compare, apart from HKSANC's own terms, which have tests of their own.
 METHOD_CELLS: dict[str, dict[str, object]] = {
@@ -64,16 +65,16 @@ def train(cell: Cell, dataset: Dataset, *, run: Run | None = None, epochs: int |
     """Distils a run to its end, or to some epoch."""
     run = run or start_run(cell, dataset, 0, context=Alone(), device=CPU)
 
-    def stop(run: Run) -> None:
-        if run.epoch == epochs:
+    def stop(runs: Sequence[Run]) -> None:
+        if runs[0].epoch == epochs:
             raise StopError
 
-    arguments = {"teacher": make_teacher(cell, dataset), "context": Alone(), **make_sets(cell, dataset)}
+    arguments = {"teach": ask(make_teacher(cell, dataset)), "context": Alone(), **make_sets(cell, dataset)}
     if epochs is None:
-        distill(run, on_epoch=stop, **arguments)  # type: ignore[arg-type]
+        distill([run], on_epoch=stop, **arguments)  # type: ignore[arg-type]
     else:
         with pytest.raises(StopError):
-            distill(run, on_epoch=stop, **arguments)  # type: ignore[arg-type]
+            distill([run], on_epoch=stop, **arguments)  # type: ignore[arg-type]
     return run
 
 
@@ -133,8 +134,8 @@ def learn_digits(name: str) -> Run:
     teacher = digits_teacher(cell.teacher.network) if cell.uses_teacher else None
     run = start_run(cell, dataset, 0, context=Alone(), device=CPU)
     distill(
-        run,
-        teacher=teacher,
+        [run],
+        teach=ask(teacher),
         context=Alone(),
         on_epoch=lambda _: None,
         **make_sets(cell, dataset),  # type: ignore[arg-type]
@@ -281,7 +282,7 @@ def test_the_teacher_never_changes(dataset: Dataset, name: str) -> None:
     before = copy.deepcopy(teacher.state_dict())
     run = start_run(cell, dataset, 0, context=Alone(), device=CPU)
     sets = make_sets(cell, dataset)
-    distill(run, teacher=teacher, context=Alone(), on_epoch=lambda _: None, **sets)  # type: ignore[arg-type]
+    distill([run], teach=ask(teacher), context=Alone(), on_epoch=lambda _: None, **sets)  # type: ignore[arg-type]
     assert same_state(before, teacher.state_dict())
 
 

@@ -9,7 +9,7 @@ from torchvision.models import resnet18
 from hkrun.data import Dataset
 from hkrun.errors import InputError
 from hkrun.teacher import TeacherRun, num_epochs, start_teacher, train_teacher
-from hkrun.training import Alone, evaluate_epoch
+from hkrun.training import Alone, EvaluationSet
 from loop.conftest import CPU, make_sets, same_state, tiny_cell
 
 
@@ -56,15 +56,17 @@ def test_shared_freezes_the_backbone_for_the_second_phase(dataset: Dataset) -> N
 
 
 def test_a_frozen_backbone_is_evaluated_once(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
-    evaluated: list[int] = []
+    evaluated: list[object] = []
+
+    original = EvaluationSet.evaluate_each
 
     def evaluate(*args: object, **options: object) -> object:
-        evaluated.append(options["epoch"])  # type: ignore[arg-type]
-        return evaluate_epoch(*args, **options)  # type: ignore[arg-type]
+        evaluated.append(args[0])
+        return original(*args, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("hkrun.teacher.evaluate_epoch", evaluate)
+    monkeypatch.setattr(EvaluationSet, "evaluate_each", evaluate)
     history = train(tiny_cell(teacher__backbone="shared"), dataset).history
-    assert evaluated == [1, 2, 3]
+    assert len(evaluated) == 3
     assert history[1]["error_pct"] == history[2]["error_pct"] == history[3]["error_pct"]
 
 

@@ -10,9 +10,10 @@ from hkrun.seeding import Purpose
 from hkrun.training import (
     Alone,
     Averages,
-    Diverged,
+    Errors,
     ResidentEvaluationSet,
     ResidentTrainingSet,
+    find_divergence,
     learning_rate,
 )
 from loop.conftest import CPU
@@ -54,14 +55,14 @@ def read_epoch(
     """The images of an epoch's batches, unaugmented."""
     training_set = ResidentTrainingSet(dataset, Views(0, False), dtype=torch.float64, device=CPU)
     batches = training_set.batches(
-        seed,
+        [seed],
         epoch,
         batch_size=16,
         order=Purpose.ORDER,
         augmentation=Purpose.AUGMENTATION,
         context=context or Alone(),
     )
-    return [batch.images for batch in batches]
+    return [batch.images[0] for batch in batches]
 
 
 def test_an_epoch_sees_no_image_twice_and_drops_the_short_last_batch(dataset: Dataset) -> None:
@@ -74,10 +75,10 @@ def test_labels_stay_with_their_images(dataset: Dataset) -> None:
     training_set = ResidentTrainingSet(dataset, Views(0, False), dtype=torch.float64, device=CPU)
     scale = 255 * dataset.std.view(-1, 1, 1)
     for batch in training_set.batches(
-        3, 1, batch_size=8, order=Purpose.ORDER, augmentation=Purpose.AUGMENTATION, context=Alone()
+        [3], 1, batch_size=8, order=Purpose.ORDER, augmentation=Purpose.AUGMENTATION, context=Alone()
     ):
-        raw = (batch.images * scale + 255 * dataset.mean.view(-1, 1, 1)).round().to(torch.uint8)
-        for image, label in zip(raw, batch.labels, strict=True):
+        raw = (batch.images[0] * scale + 255 * dataset.mean.view(-1, 1, 1)).round().to(torch.uint8)
+        for image, label in zip(raw, batch.labels[0], strict=True):
             (where,) = (dataset.train.images == image).all(dim=(1, 2, 3)).nonzero(as_tuple=True)
             assert dataset.train.labels[where].tolist() == [int(label)]
 
@@ -101,7 +102,7 @@ def test_shares_of_a_batch_sum_to_one(dataset: Dataset) -> None:
     training_set = ResidentTrainingSet(dataset, Views(0, False), dtype=torch.float64, device=CPU)
     options = {"batch_size": 16, "order": Purpose.ORDER, "augmentation": Purpose.AUGMENTATION}
     shares = [
-        [batch.share for batch in training_set.batches(0, 0, context=Alone(rank, 3), **options)]
+        [batch.share for batch in training_set.batches([0], 0, context=Alone(rank, 3), **options)]
         for rank in range(3)
     ]
     assert [sum(parts) for parts in zip(*shares, strict=True)] == pytest.approx([1.0, 1.0])
@@ -132,15 +133,21 @@ def test_errors_are_counted_image_by_image(num_classes: int) -> None:
 
 def test_averages_are_means_over_batches() -> None:
     averages = Averages(Alone())
-    averages.add({"a": torch.tensor(1.0), "b": torch.tensor(4.0)})
-    averages.add({"a": torch.tensor(3.0), "b": torch.tensor(0.0)})
-    assert averages.read(epoch=1) == {"a": 2.0, "b": 2.0}
+    averages.add({"a": torch.tensor([1.0, 8.0]), "b": torch.tensor([4.0, 5.0])})
+    averages.add({"a": torch.tensor([3.0, 0.0]), "b": torch.tensor([0.0, 6.0])})
+    assert averages.read() == [{"a": 2.0, "b": 2.0}, {"a": 4.0, "b": 5.5}]
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_loss_that_is_not_finite_names_itself_and_the_epoch(value: float) -> None:
-    averages = Averages(Alone())
-    averages.add({"loss_backbone": torch.tensor(value)})
-    with pytest.raises(Diverged, match=r"loss_backbone is .* in epoch 7") as caught:
-        averages.read(epoch=7)
-    assert caught.value.epoch == 7
+    diverged = find_divergence({"loss_total": 1.0, "loss_backbone": value}, Errors(5.0, None), epoch=7)
+    assert diverged is not None
+    assert diverged.epoch == 7
+    assert diverged.args[0] == f"loss_backbone is {value} in epoch 7"
+
+
+def test_logits_that_are_not_numbers_are_a_divergence_and_finite_figures_none() -> None:
+    assert find_divergence({"loss_total": 1.0}, Errors(5.0, None), epoch=7) is None
+    diverged = find_divergence({"loss_total": 1.0}, Errors(5.0, None, 12.5), epoch=7)
+    assert diverged is not None
+    assert diverged.args[0] == "the logits of 12.50 % of the images are not numbers after epoch 7"

@@ -146,25 +146,25 @@ def test_a_run_with_a_result_is_not_repeated(taught: Store, monkeypatch: pytest.
     assert run_task(task, Alone()) == [{**first[0], "message": ""}]
 
 
-def test_a_failing_run_keeps_its_traceback_and_leaves_the_others_alone(
+def test_failing_runs_keep_their_traceback_and_leave_those_alone_that_have_a_result(
     taught: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cell = make_cell()
-    original = running.distill
+    run_task(make_task(taught, cell, 1), Alone())
 
-    def fail_for_seed_1(run: Run, **kwargs: object) -> None:
-        if run.seed == 1:
-            raise ZeroDivisionError("a planted fault")
-        original(run, **kwargs)  # type: ignore[arg-type]
+    def fail(_runs: list[Run], **_kwargs: object) -> None:
+        raise ZeroDivisionError("a planted fault")
 
-    monkeypatch.setattr(running, "distill", fail_for_seed_1)
+    monkeypatch.setattr(running, "distill", fail)
     outcomes = run_task(make_task(taught, cell, 0, 1, 2), Alone())
-    assert [o["status"] for o in outcomes] == ["finished", "failed", "finished"]
-    assert outcomes[1]["message"] == "ZeroDivisionError: a planted fault"
-    record = taught.record(cell_id(cell), 1)
-    assert record is not None
-    assert "fail_for_seed_1" in str(record.traceback)
-    assert record.error_last_pct is None
+    assert [o["status"] for o in outcomes] == ["failed", "finished", "failed"]
+    for seed in (0, 2):
+        assert outcomes[seed]["message"] == "ZeroDivisionError: a planted fault"
+        record = taught.record(cell_id(cell), seed)
+        assert record is not None
+        assert 'ZeroDivisionError("a planted fault")' in str(record.traceback)
+        assert record.error_last_pct is None
+        assert record.pack == (0, 2)
 
 
 def test_a_failed_run_is_tried_again(taught: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -182,9 +182,9 @@ def test_a_failed_run_goes_on_from_its_checkpoint(
     cell, original = make_cell(), progress.Watch.epoch_done
     task = make_task(taught, cell, 0)
 
-    def fail_after_two(watch: object, history: list[object]) -> None:
-        original(watch, history)  # type: ignore[arg-type]
-        if len(history) == 2:
+    def fail_after_two(watch: object, runs: list[Run]) -> None:
+        original(watch, runs)  # type: ignore[arg-type]
+        if runs[0].epoch == 2:
             raise MemoryError("a planted fault")
 
     with monkeypatch.context() as patch:
@@ -204,11 +204,11 @@ def test_a_failing_worker_ends_its_group_and_the_first_traceback_stands(
     taught: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     task = make_task(taught, make_cell(), 0)
-    second = running.Trial(task, 0, Alone(1, 2))
-    first = running.Trial(task, 0, Alone(0, 2))
+    second = running.Trial(task, Alone(1, 2))
+    first = running.Trial(task, Alone(0, 2))
 
-    def fail() -> bytes:
-        monkeypatch.setattr(second, "_train", lambda: 1 / 0)
+    def fail(_seeds: object) -> None:
+        monkeypatch.setattr(second, "_train", lambda _seeds: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             second.run()
         raise RuntimeError("connection closed by peer")
@@ -227,9 +227,9 @@ def test_an_alarm_outlives_a_second_resumption(taught: Store, monkeypatch: pytes
     task, original = make_task(taught, make_cell(student__epochs=6), 0), progress.Watch.epoch_done
 
     def stop_after(epochs: int) -> None:
-        def epoch_done(watch: object, history: list[object]) -> None:
-            original(watch, history)  # type: ignore[arg-type]
-            if len(history) == epochs:
+        def epoch_done(watch: object, runs: list[Run]) -> None:
+            original(watch, runs)  # type: ignore[arg-type]
+            if runs[0].epoch == epochs:
                 raise KeyboardInterrupt
 
         with monkeypatch.context() as patch:

@@ -21,7 +21,7 @@ from hkrun.data import Dataset
 from hkrun.distill import Run, distill, start_run
 from hkrun.teacher import TeacherRun, freeze, start_teacher, train_teacher
 from hkrun.training import Alone
-from loop.conftest import CPU, make_sets, tiny_cell
+from loop.conftest import CPU, ask, make_sets, tiny_cell
 
 TOLERANCE = 1e-9
 
@@ -39,8 +39,8 @@ def train_teacher_and_student(
         for parameter in run.student.parameters():
             parameter *= 1 + nudge
     distill(
-        run,
-        teacher=freeze(teacher.network),
+        [run],
+        teach=ask(freeze(teacher.network)),
         context=context,
         on_epoch=lambda _: None,
         **sets,  # type: ignore[arg-type]

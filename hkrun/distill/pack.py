@@ -1,0 +1,100 @@
+"""Runs of one cell that take their steps together."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map
+
+from hkrun.distill.run import Run
+from hkrun.models import DistilledNetwork, Output
+from hkrun.models.packed import PackedNetwork, Stacked, join_optimizers
+
+
+class Pack:
+    """k runs as one student, one discriminator and one optimiser for each.
+
+    All that its methods take and give has a leading dimension of k, a single run's too. The runs' own
+    networks and optimisers stay up to date: they share their memory with the pack's. A run alone is trained
+    as it is.
+
+    Args:
+        runs: At the same epoch of the same cell.
+
+    Attributes:
+        runs: The same.
+        student_optimizer: Over the students and their objectives.
+        discriminator_optimizer: None where there is no discriminator.
+    """
+
+    student_optimizer: torch.optim.SGD
+    discriminator_optimizer: torch.optim.SGD | None
+    _students: DistilledNetwork | PackedNetwork
+    _objectives: nn.Module
+    _discriminators: nn.Module | None
+
+    def __init__(self, runs: Sequence[Run]) -> None:
+        self.runs = tuple(runs)
+        (first, *others) = runs
+        if not others:
+            self._students, self._objectives = first.student, first.objective
+            self._discriminators = first.discriminator
+            self.student_optimizer = first.student_optimizer
+            self.discriminator_optimizer = first.discriminator_optimizer
+            return
+        self._students = PackedNetwork([run.student for run in runs])
+        objectives = Stacked([run.objective for run in runs])
+        self._objectives = objectives
+        self.student_optimizer = join_optimizers(
+            [run.student_optimizer for run in runs], [*self._students.joins, *objectives.joins]
+        )
+        self._discriminators = self.discriminator_optimizer = None
+        if first.discriminator is not None:
+            discriminators = Stacked([run.discriminator for run in runs if run.discriminator is not None])
+            self._discriminators = discriminators
+            self.discriminator_optimizer = join_optimizers(
+                [run.discriminator_optimizer for run in runs if run.discriminator_optimizer is not None],
+                discriminators.joins,
+            )
+
+    def train(self) -> None:
+        """Puts the students in training mode."""
+        self._students.train()
+
+    def forward(self, images: Tensor) -> Output:
+        """What each student computes from its own images, [k, B, channels, H, W]."""
+        if isinstance(self._students, PackedNetwork):
+            packed: Output = self._students(images)
+            return packed
+        output: Output = _lead(self._students(images[0]))
+        return output
+
+    def classify(self, images: Tensor) -> Tensor:
+        """Each student's logits in eval mode, [k, B, classes], of the same images, [B, channels, H, W]."""
+        self._students.eval()
+        if isinstance(self._students, PackedNetwork):
+            return self._students.classify(images)
+        logits: Tensor = self._students.backbone(images).logits
+        return logits[None]
+
+    def each_objective(self, function: Callable[..., Any], *args: Any) -> Any:
+        """`function(objective, *args)` of every run; see `hkrun.models.packed.Stacked.each`."""
+        return _each(self._objectives, function, args)
+
+    def each_discriminator(self, function: Callable[..., Any], *args: Any) -> Any:
+        """`function(discriminator, *args)` of every run; see `hkrun.models.packed.Stacked.each`."""
+        assert self._discriminators is not None
+        return _each(self._discriminators, function, args)
+
+
+def _each(members: nn.Module, function: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+    if isinstance(members, Stacked):
+        return members.each(function, *args)
+    own = tree_map(lambda value: value[0] if isinstance(value, Tensor) else value, args)
+    return _lead(function(members, *own))
+
+
+def _lead(values: Any) -> Any:
+    """The same values with a leading dimension of 1."""
+    return tree_map(lambda value: value[None] if isinstance(value, Tensor) else value, values)

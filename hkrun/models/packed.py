@@ -1,0 +1,363 @@
+"""k networks of one architecture as one network, numerically each as it is alone.
+
+Their channels lie side by side, [B, k C, H, W]: convolutions are grouped, BatchNorm normalises k C channels
+(so each member's own), and linear layers are batched products. Nothing mixes two members. A layer's k weights
+are one parameter [k, ...], of which each member's own parameter is a view: members are read, saved and
+exported as ever, and what one step changes, the members have.
+"""
+
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.func import vmap
+from torch.nn import functional as F
+from torch.utils._pytree import tree_map
+
+from hkrun.models.attention import AttentionEstimator, BlockAttention
+from hkrun.models.batchnorm import BatchNorm2d
+from hkrun.models.distilled import DistilledNetwork, Output
+from hkrun.models.preact import Backbone, BasicBlock, BottleneckBlock, Features
+from hkrun.models.quantized import (
+    QuantizedConv2d,
+    QuantizedLinear,
+    SignActivation,
+    TernaryWeights,
+    ternary_weights,
+)
+
+
+class Join(NamedTuple):
+    """A parameter of a pack, [k, ...], and the members' own that are views of it."""
+
+    packed: nn.Parameter
+    own: tuple[nn.Parameter, ...]
+
+
+class PackedNetwork(nn.Module):
+    """k networks of one architecture, in training, as one.
+
+    Args:
+        members: Backbones of `Backbone`'s architecture, with or without attention sub-networks.
+
+    Attributes:
+        joins: Its parameters, and what they are of each member.
+    """
+
+    def __init__(self, members: Sequence[DistilledNetwork]) -> None:
+        super().__init__()
+        self.joins: list[Join] = []
+        self._size = len(members)
+        self._backbone = _pack([member.backbone for member in members], self.joins)
+        self._attention: nn.Module | None = None
+        if members[0].attention is not None:
+            estimators = [member.attention for member in members if member.attention is not None]
+            self._attention = _pack(estimators, self.joins)
+
+    def forward(self, images: Tensor) -> Output:
+        """Runs each member's own images, [k, B, channels, H, W]; all of the output has the leading k."""
+        features: Features = self._backbone(images.transpose(0, 1).flatten(1, 2))
+        descriptor = _members(features.descriptor, self._size)
+        knowledge = None
+        if self._attention is not None:
+            squeezed = self._attention(features.stages, descriptor)
+            knowledge = torch.cat(squeezed, dim=-1).to(features.logits.dtype).transpose(0, 1)
+        return Output(
+            logits=self._split(features.logits),
+            knowledge=knowledge,
+            descriptor=descriptor.transpose(0, 1),
+            stages=tuple(self._split(stage) for stage in features.stages),
+            stem=self._split(features.stem),
+        )
+
+    def classify(self, images: Tensor) -> Tensor:
+        """Each member's logits, [k, B, classes], of the same images, [B, channels, H, W]."""
+        features: Features = self._backbone(images.repeat(1, self._size, 1, 1))
+        return self._split(features.logits)
+
+    def _split(self, values: Tensor) -> Tensor:
+        """[k, B, C, ...] of [B, k C, ...], without a copy."""
+        return _members(values, self._size).transpose(0, 1)
+
+
+class Stacked(nn.Module):
+    """k small modules of one architecture, on which any function of one of them is evaluated at once.
+
+    Args:
+        members: The modules; they have no buffers.
+
+    Attributes:
+        joins: Its parameters, and what they are of each member.
+    """
+
+    def __init__(self, members: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.joins: list[Join] = []
+        self._first = (members[0],)  # in a tuple: its parameters are not to be found as this module's own
+        self._slots: list[tuple[nn.Module, str]] = []
+        for name, _ in members[0].named_parameters():
+            _join([member.get_parameter(name) for member in members], self.joins)
+            path, _, own_name = name.rpartition(".")
+            self._slots.append((members[0].get_submodule(path), own_name))
+        self._values = nn.ParameterList(join.packed for join in self.joins)
+
+    def each(self, function: Callable[..., Any], *args: Any) -> Any:
+        """`function(member, *args of its own)` of every member; what goes in and comes out has a leading k.
+
+        Args:
+            function: Takes a member, with any of its methods, and returns tensors.
+            args: Tensors with a leading k, None, and named tuples of them.
+        """
+
+        def one(values: list[Tensor], *own: Any) -> Any:
+            with _replaced(self._slots, values):
+                return function(self._first[0], *own)
+
+        values = list(self._values)
+        dims = tree_map(lambda value: 0 if isinstance(value, Tensor) else None, (values, *args))
+        return vmap(one, in_dims=dims)(values, *args)
+
+
+@contextmanager
+def _replaced(slots: Sequence[tuple[nn.Module, str]], values: Sequence[Tensor]) -> Iterator[None]:
+    """Lets modules compute with other tensors than their parameters."""
+    own = [module._parameters[name] for module, name in slots]
+    try:
+        for (module, name), value in zip(slots, values, strict=True):
+            module._parameters[name] = value  # type: ignore[assignment]
+        yield
+    finally:
+        for (module, name), parameter in zip(slots, own, strict=True):
+            module._parameters[name] = parameter
+
+
+def join_optimizers(optimizers: Sequence[torch.optim.SGD], joins: Sequence[Join]) -> torch.optim.SGD:
+    """One optimiser of a pack's parameters that goes on where the members' own are; they stay up to date.
+
+    Args:
+        optimizers: One per member, of the same settings.
+        joins: The pack's parameters.
+    """
+    joined = torch.optim.SGD([join.packed for join in joins], **optimizers[0].defaults)
+    if not joined.defaults["momentum"]:
+        return joined
+    for packed, own in joins:
+        # A first step without a buffer is one with a buffer of zeros.
+        buffer = torch.zeros_like(packed)
+        for place, optimizer, parameter in zip(buffer, optimizers, own, strict=True):
+            before = optimizer.state[parameter].get("momentum_buffer")
+            if before is not None:
+                place.copy_(before)
+            optimizer.state[parameter]["momentum_buffer"] = place
+        joined.state[packed]["momentum_buffer"] = buffer
+    return joined
+
+
+@torch.no_grad()
+def _join(own: Sequence[Tensor], joins: list[Join]) -> nn.Parameter:
+    """Lays the members' values of one parameter together, and makes each member's own a view of them."""
+    values = _lay_together(own)
+    parameters = []
+    for parameter, view in zip(own, values, strict=True):
+        assert isinstance(parameter, nn.Parameter)
+        parameter.data = view
+        parameters.append(parameter)
+    packed = nn.Parameter(values)
+    joins.append(Join(packed, tuple(parameters)))
+    return packed
+
+
+def _join_buffer(members: Sequence[nn.Module], name: str) -> Tensor:
+    """The same of a buffer."""
+    values = _lay_together([member.get_buffer(name) for member in members])
+    for member, view in zip(members, values, strict=True):
+        setattr(member, name, view)
+    return values
+
+
+def _lay_together(tensors: Sequence[Tensor]) -> Tensor:
+    """The tensors in new memory, [k, ...]; a pack's weights of convolutions are channels_last."""
+    if tensors[0].dim() < 4:
+        return torch.stack([tensor.detach() for tensor in tensors])
+    joined = torch.cat([tensor.detach() for tensor in tensors])
+    joined = joined.contiguous(memory_format=torch.channels_last)
+    return joined.view(len(tensors), *tensors[0].shape)
+
+
+def _members(values: Tensor, number: int) -> Tensor:
+    """[B, k, C, ...] of [B, k C, ...], without a copy."""
+    batch, channels, *rest = values.shape
+    return values.view(batch, number, channels // number, *rest)
+
+
+def _pack(members: Sequence[nn.Module], joins: list[Join]) -> nn.Module:
+    """Packs modules of one type, and what is in them.
+
+    Raises:
+        TypeError: The type is none that keeps its members apart when packed.
+    """
+    first = members[0]
+    if isinstance(first, _CHANNELWISE):
+        return first
+    for kind, packed in _PACKED.items():
+        if isinstance(first, kind):
+            module: nn.Module = packed(members, joins)
+            return module
+    if not isinstance(first, _COMPOSED):
+        raise TypeError(f"a {type(first).__name__} cannot be packed")
+    composed = copy.copy(first)
+    composed._modules = {
+        name: None if child is None else _pack([member.get_submodule(name) for member in members], joins)
+        for name, child in first._modules.items()
+    }
+    return composed
+
+
+# What treats every channel alike, and what only calls the modules that it is made of.
+_CHANNELWISE = (nn.ReLU, nn.Identity, SignActivation)
+_COMPOSED = (Backbone, BasicBlock, BottleneckBlock, AttentionEstimator, nn.Sequential, nn.ModuleList)
+
+
+class _PackedConv2d(nn.Module):
+    def __init__(self, members: Sequence[nn.Conv2d], joins: list[Join]) -> None:
+        super().__init__()
+        first = members[0]
+        self.weight = _join([member.weight for member in members], joins)
+        self._bias = None
+        if first.bias is not None:
+            self._bias = _join([member.bias for member in members if member.bias is not None], joins)
+        assert first.padding_mode == "zeros"
+        self._options: dict[str, Any] = {
+            "stride": first.stride,
+            "padding": first.padding,
+            "dilation": first.dilation,
+            "groups": first.groups * len(members),
+        }
+        self._quantizer = _pack_quantizers(members, joins)
+        self._first = None
+        if isinstance(first, QuantizedConv2d) and first.first is not None:
+            self._first = _pack([member.get_submodule("first") for member in members], joins)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Maps [B, k in_channels, H, W]."""
+        if self._first is not None:
+            inputs = self._first(inputs)
+        weight = self.weight if self._quantizer is None else self._quantizer(self.weight)
+        bias = None if self._bias is None else self._bias.flatten()
+        return F.conv2d(inputs, weight.flatten(0, 1), bias, **self._options)
+
+
+class _PackedLinear(nn.Module):
+    def __init__(self, members: Sequence[nn.Linear], joins: list[Join]) -> None:
+        super().__init__()
+        self.weight = _join([member.weight for member in members], joins)
+        self._bias = None
+        if members[0].bias is not None:
+            self._bias = _join([member.bias for member in members], joins)
+        self._quantizer = _pack_quantizers(members, joins)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Maps [B, k in_features]."""
+        weight = self.weight if self._quantizer is None else self._quantizer(self.weight)
+        own = _members(inputs, len(weight)).transpose(0, 1)
+        if self._bias is None:
+            outputs = torch.bmm(own, weight.transpose(1, 2))
+        else:
+            outputs = torch.baddbmm(self._bias[:, None], own, weight.transpose(1, 2))
+        return outputs.transpose(0, 1).flatten(1)
+
+
+class _PackedBatchNorm2d(nn.Module):
+    def __init__(self, members: Sequence[BatchNorm2d], joins: list[Join]) -> None:
+        super().__init__()
+        assert not members[0].synchronised
+        self._weight = _join([member.weight for member in members], joins)
+        self._bias = _join([member.bias for member in members], joins)
+        for name in ("running_mean", "running_var", "num_batches_tracked"):
+            self.register_buffer(name, _join_buffer(members, name))
+        self._momentum, self._eps = members[0].momentum, members[0].eps
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Normalises [B, k C, H, W]."""
+        if self.training:
+            self.get_buffer("num_batches_tracked").add_(1)
+        assert self._momentum is not None
+        return F.batch_norm(
+            inputs,
+            self.get_buffer("running_mean").flatten(),
+            self.get_buffer("running_var").flatten(),
+            self._weight.flatten(),
+            self._bias.flatten(),
+            training=self.training,
+            momentum=self._momentum,
+            eps=self._eps,
+        )
+
+
+class _PackedBlockAttention(nn.Module):
+    """`BlockAttention`, with one more dimension for the members."""
+
+    def __init__(self, members: Sequence[BlockAttention], joins: list[Join]) -> None:
+        super().__init__()
+        self._tap = _pack([member.tap for member in members], joins)
+        self._align = _join([member.align.weight for member in members], joins)
+        self._score = _join([member.score.weight for member in members], joins)
+        self._average = members[0].average
+
+    def forward(self, stage: Tensor, guide: Tensor) -> tuple[Tensor, Tensor]:
+        """Squeezes raw stage outputs [B, k width, H, W], guided by [B, k, guide_width]; see `BlockAttention`.
+
+        Returns:
+            The squeezed vectors [B, k, C_i] and the attention maps [B, k, H, W].
+        """
+        height, width = stage.shape[2:]
+        features = _members(self._tap(stage).flatten(2), len(self._score))
+        attention = (self._score @ features).softmax(dim=3)  # [B, k, 1, H*W]
+        aligned = torch.bmm(guide.transpose(0, 1), self._align.transpose(1, 2)).transpose(0, 1)
+        squeezed = (features @ attention.transpose(2, 3))[..., 0] + aligned
+        if self._average:
+            squeezed = squeezed / (height * width)
+        return squeezed, attention.reshape(*squeezed.shape[:2], height, width)
+
+
+class _PackedTernary(nn.Module):
+    def __init__(self, members: Sequence[TernaryWeights], joins: list[Join]) -> None:
+        super().__init__()
+        self._positive = _join([member.positive for member in members], joins)
+        self._negative = _join([member.negative for member in members], joins)
+
+    def forward(self, weight: Tensor) -> Tensor:
+        own = zip(weight.unbind(), self._positive.unbind(), self._negative.unbind(), strict=True)
+        return torch.stack([ternary_weights(*each) for each in own])
+
+
+class _PackedRows(nn.Module):
+    """A quantiser that treats each filter by itself."""
+
+    def __init__(self, quantizer: nn.Module) -> None:
+        super().__init__()
+        self._quantizer = quantizer
+
+    def forward(self, weight: Tensor) -> Tensor:
+        rows: Tensor = self._quantizer(weight.flatten(0, 1))
+        return rows.view(weight.shape)
+
+
+def _pack_quantizers(members: Sequence[nn.Module], joins: list[Join]) -> nn.Module | None:
+    if not isinstance(members[0], QuantizedConv2d | QuantizedLinear):
+        return None
+    quantizers = [member.get_submodule("quantizer") for member in members]
+    if isinstance(quantizers[0], TernaryWeights):
+        return _PackedTernary(quantizers, joins)  # type: ignore[arg-type]
+    return _PackedRows(quantizers[0])
+
+
+_PACKED: dict[type[nn.Module], Any] = {
+    nn.Conv2d: _PackedConv2d,
+    nn.Linear: _PackedLinear,
+    BatchNorm2d: _PackedBatchNorm2d,
+    BlockAttention: _PackedBlockAttention,
+}

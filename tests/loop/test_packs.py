@@ -1,0 +1,181 @@
+"""Runs trained together are each as it is alone."""
+
+import contextlib
+import io
+from collections.abc import Sequence
+
+import pytest
+import torch
+
+from hkrun.config import Cell
+from hkrun.data import Dataset
+from hkrun.distill import Run, distill, start_run
+from hkrun.models.packed import _pack
+from hkrun.training import Alone
+from loop.conftest import CPU, ask, make_sets, same_state, tiny_cell
+from loop.test_methods import METHOD_CELLS, curves, make_teacher, method_cell
+
+SEEDS = (3, 0, 11)
+
+# Grouped sums have another order of additions. What that changes is at the last bit of a float64, and grows
+# in the few steps of a test by no more than this.
+TOLERANCE = 1e-8
+
+
+def train(cell: Cell, dataset: Dataset, runs: Sequence[Run], *, to: int | None = None) -> Sequence[Run]:
+    """Trains runs together, to their end or until all are at least at epoch `to`."""
+
+    class StopError(Exception):
+        pass
+
+    def stop(_: Sequence[Run]) -> None:
+        if to is not None and all(run.epoch >= to for run in runs):
+            raise StopError
+
+    with contextlib.suppress(StopError):
+        distill(
+            runs,
+            teach=ask(make_teacher(cell, dataset)),
+            context=Alone(),
+            on_epoch=stop,
+            **make_sets(cell, dataset),  # type: ignore[arg-type]
+        )
+    return runs
+
+
+def start(cell: Cell, dataset: Dataset, seeds: Sequence[int] = SEEDS) -> list[Run]:
+    return [start_run(cell, dataset, seed, context=Alone(), device=CPU) for seed in seeds]
+
+
+def assert_close(first: object, second: object) -> None:
+    """Two nested states are equal but for rounding."""
+    assert type(first) is type(second)
+    if isinstance(first, torch.Tensor):
+        torch.testing.assert_close(first, second, rtol=TOLERANCE, atol=TOLERANCE)
+    elif isinstance(first, dict):
+        assert isinstance(second, dict)
+        assert first.keys() == second.keys()
+        for name in first:
+            assert_close(first[name], second[name])
+    elif isinstance(first, list | tuple):
+        assert isinstance(second, list | tuple)
+        assert len(first) == len(second)
+        for ours, theirs in zip(first, second, strict=True):
+            assert_close(ours, theirs)
+    elif isinstance(first, float):
+        assert first == pytest.approx(second, rel=TOLERANCE, abs=TOLERANCE, nan_ok=True)
+    else:
+        assert first == second
+
+
+def assert_same_runs(first: Sequence[Run], second: Sequence[Run]) -> None:
+    """Runs are equal but for rounding: their errors to the last image."""
+    for ours, theirs in zip(first, second, strict=True):
+        assert [row["error_pct"] for row in ours.history] == [row["error_pct"] for row in theirs.history]
+        assert_close(curves(ours), curves(theirs))
+        assert_close(ours.state_dict()["parts"], theirs.state_dict()["parts"])
+
+
+@pytest.mark.parametrize("name", METHOD_CELLS)
+def test_packed_runs_are_what_they_are_alone(dataset: Dataset, name: str) -> None:
+    cell = method_cell(name)
+    packed = train(cell, dataset, start(cell, dataset))
+    alone = [train(cell, dataset, [run])[0] for run in start(cell, dataset)]
+    assert_same_runs(packed, alone)
+    assert curves(packed[0]) != curves(packed[1])
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"student__network": "preact-bottleneck-11"},
+        {"student__network": "wrn-10-1"},
+        {"teacher__network": "wrn-10-1", "attention__width": "project"},
+        {"attention__connection": "original", "attention__tap": "raw", "attention__pool": "avg"},
+        {"loss__category": False, "loss__regularizer": False},
+        {"loss__gan": "saturating", "loss__distance": "cross_entropy", "loss__reg_reduction": "sum"},
+        {"discriminator__steps": 2, "student__steps": 2, "student__momentum": 0.0},
+    ],
+)
+def test_hksanc_s_packed_runs_are_what_they_are_alone(dataset: Dataset, values: dict[str, object]) -> None:
+    cell = tiny_cell(student__learning_rate=0.01, **values)
+    packed = train(cell, dataset, start(cell, dataset))
+    alone = [train(cell, dataset, [run])[0] for run in start(cell, dataset)]
+    assert_same_runs(packed, alone)
+
+
+def reload(cell: Cell, dataset: Dataset, runs: Sequence[Run]) -> list[Run]:
+    """The runs, from the bytes of their states."""
+    reloaded = []
+    for run in runs:
+        saved = io.BytesIO()
+        torch.save(run.state_dict(), saved)
+        saved.seek(0)
+        (fresh,) = start(cell, dataset, [run.seed])
+        fresh.load_state_dict(torch.load(saved, weights_only=True))
+        reloaded.append(fresh)
+    return reloaded
+
+
+@pytest.mark.parametrize("epochs", [1, 2])
+def test_a_resumed_pack_equals_an_undisturbed_one_to_the_bit(dataset: Dataset, epochs: int) -> None:
+    cell = tiny_cell(precision="float32")
+    stopped = train(cell, dataset, start(cell, dataset), to=epochs)
+    resumed = train(cell, dataset, reload(cell, dataset, stopped))
+    undisturbed = train(cell, dataset, start(cell, dataset))
+    for ours, theirs in zip(resumed, undisturbed, strict=True):
+        assert curves(ours) == curves(theirs)
+        assert same_state(ours.state_dict()["parts"], theirs.state_dict()["parts"])
+
+
+@pytest.mark.parametrize("name", ["hksanc", "fitnets", "ttq", "vid"])
+def test_a_pack_goes_on_as_smaller_packs(dataset: Dataset, name: str) -> None:
+    cell = tiny_cell(student__epochs=4) if name == "hksanc" else method_cell(name, student__epochs=4)
+    stopped = reload(cell, dataset, train(cell, dataset, start(cell, dataset), to=2))
+    apart = [*train(cell, dataset, stopped[:2]), *train(cell, dataset, stopped[2:])]
+    assert_same_runs(apart, train(cell, dataset, start(cell, dataset)))
+
+
+def test_the_state_of_a_packed_run_is_as_large_as_that_of_one_alone(dataset: Dataset) -> None:
+    cell = tiny_cell()
+    sizes = []
+    for seeds in (SEEDS, SEEDS[:1]):
+        saved = io.BytesIO()
+        torch.save(train(cell, dataset, start(cell, dataset, seeds))[0].state_dict(), saved)
+        sizes.append(len(saved.getvalue()))
+    assert sizes[0] == sizes[1]
+
+
+def test_runs_that_are_behind_catch_up_and_then_go_on_with_the_others(dataset: Dataset) -> None:
+    cell = tiny_cell()
+    runs = start(cell, dataset)
+    train(cell, dataset, runs[:1], to=2)
+    together: list[list[int]] = []
+    distill(
+        runs,
+        teach=ask(make_teacher(cell, dataset)),
+        context=Alone(),
+        on_epoch=lambda those: together.append([run.seed for run in those]),
+        **make_sets(cell, dataset),  # type: ignore[arg-type]
+    )
+    assert together == [[0, 11], [0, 11], [3, 0, 11]]
+    assert_same_runs(runs, [train(cell, dataset, [run])[0] for run in start(cell, dataset)])
+
+
+def test_a_run_that_diverges_leaves_the_others_as_they_are_alone(dataset: Dataset) -> None:
+    cell = tiny_cell()
+    runs = start(cell, dataset)
+    with torch.no_grad():
+        next(runs[1].student.backbone.parameters()).fill_(float("nan"))
+    train(cell, dataset, runs)
+    assert runs[1].diverged is not None
+    assert runs[1].diverged.epoch == 1
+    assert runs[1].history == []
+    others = [train(cell, dataset, [run])[0] for run in start(cell, dataset, (SEEDS[0], SEEDS[2]))]
+    assert_same_runs([runs[0], runs[2]], others)
+
+
+def test_a_layer_that_would_mix_the_members_is_refused() -> None:
+    members = [torch.nn.Sequential(torch.nn.LayerNorm(4)) for _ in range(2)]
+    with pytest.raises(TypeError, match="a LayerNorm cannot be packed"):
+        _pack(members, [])
