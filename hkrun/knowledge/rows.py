@@ -110,11 +110,6 @@ class RowFiles:
         missing = np.flatnonzero(self._sums == 0) // size
         return np.unique(missing)
 
-    def flush(self) -> None:
-        """Makes what was written survive a loss of power."""
-        for descriptor in self._descriptors:
-            os.fsync(descriptor)
-
     def _checksums(self, rows: NDArray[Any], ids: NDArray[np.int64]) -> NDArray[np.uint64]:
         """A sum per row of its words, each times a factor of its place, and of the row's own number.
 

@@ -1,7 +1,7 @@
 """The teacher table: what the teacher says of every view of every training image, computed once."""
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -30,10 +30,12 @@ class TableTeacher:
     Args:
         computer: Computes rows.
         tables: The rows of each part of the computer's layout; empty to keep none.
+        asked: The parts that answers have. What else the computer gives is computed and kept with them, for
+            others.
         num_images: Number of training images.
         num_views: Views of each.
-        read: Reads views, for blocks of the fixed order; not needed where the computer is steady and
-            nothing is filled ahead.
+        read: Reads views, for blocks of the fixed order.
+        alarms: What looked wrong before.
     """
 
     def __init__(
@@ -41,13 +43,15 @@ class TableTeacher:
         computer: RowComputer,
         tables: Mapping[str, RowFiles],
         *,
+        asked: Sequence[str],
         num_images: int,
         num_views: int,
         read: ReadViews,
+        alarms: Sequence[str] = (),
     ) -> None:
-        self._computer, self._tables = computer, dict(tables)
+        self._computer, self._tables, self._asked = computer, dict(tables), tuple(asked)
         self._num_rows, self._num_views, self._read = num_images * num_views, num_views, read
-        self._alarms: list[str] = []
+        self._alarms = list(alarms)
         self._num_damaged = 0
 
     def __call__(self, batch: Views) -> Output:
@@ -60,7 +64,7 @@ class TableTeacher:
             needed, places, back = np.unique(ids[missing], return_index=True, return_inverse=True)
             images = batch.images.flatten(0, -4)
             computed = self._learn(needed, lambda: images[_index(missing[places], images.device)])
-            for part in self._computer.layout.parts:
+            for part in self._asked:
                 if part not in rows:
                     rows[part] = np.empty((len(ids), computed[part].shape[1]), computed[part].dtype)
                 rows[part][missing] = computed[part][back]
@@ -87,10 +91,19 @@ class TableTeacher:
                 self._compute_block(block)
 
     @property
+    def is_steady(self) -> bool:
+        """Whether missing rows may be computed one by one; see `RowComputer.is_steady`."""
+        return self._computer.is_steady
+
+    @property
     def is_whole(self) -> bool:
-        """Whether there is a table, and every row of it was written."""
-        tables = self._tables.values()
-        return bool(tables) and all(not len(table.missing_blocks(1)) for table in tables)
+        """Whether there is a table, and every row of the parts that are asked for was written."""
+        return bool(self._tables) and set(self._asked) <= set(self.whole_parts)
+
+    @property
+    def whole_parts(self) -> tuple[str, ...]:
+        """The parts of which every row was written."""
+        return tuple(part for part, table in self._tables.items() if table.written(0, table.num_rows))
 
     def take_alarms(self) -> list[str]:
         """See `Teaching`."""
@@ -108,8 +121,8 @@ class TableTeacher:
         if not self._tables:
             return rows, np.arange(len(ids))
         complete = np.ones(len(ids), dtype=np.bool_)
-        for part, table in self._tables.items():
-            rows[part], there, damaged = table.read(ids)
+        for part in self._asked:
+            rows[part], there, damaged = self._tables[part].read(ids)
             complete &= there
             if damaged:
                 logger.warning("%d damaged row(s) of the teacher table are computed anew", damaged)
@@ -126,7 +139,7 @@ class TableTeacher:
         blocks = {block: self._compute_block(block) for block in np.unique(ids // size).tolist()}
         return {
             part: np.stack([blocks[row // size][part][row % size] for row in ids.tolist()])
-            for part in self._computer.layout.parts
+            for part in self._asked
         }
 
     def _compute_block(self, block: int) -> dict[str, NDArray[Any]]:

@@ -5,6 +5,7 @@ its manifest when it is whole. A remote store takes whole tables, in pieces, for
 What is read of a table is checked row by row, so the manifest of a local one is only compared for its sizes.
 """
 
+import errno
 import hashlib
 import json
 import logging
@@ -121,21 +122,24 @@ class Tables:
         there = self._files.sizes(folder.name)
         needed = sum(sizes.values()) - sum(there.get(name, 0) for name in sizes)
         free = shutil.disk_usage(self._root).free - SPARE_BYTES
-        if needed > free:
+        if needed > max(0, free):
             raise NoSpaceError(
                 f"{self._root}: a teacher table of {needed / 1e6:.0f} MB does not fit: "
                 f"{max(0, free) / 1e6:.0f} MB are free beside {SPARE_BYTES / 1e6:.0f} MB for records"
             )
         with explained("write", folder):
             folder.mkdir(parents=True, exist_ok=True)
-            for name, size in sizes.items():
-                if there.get(name) != size:
-                    descriptor = os.open(folder / name, os.O_RDWR | os.O_CREAT, 0o666)
-                    try:
-                        os.ftruncate(descriptor, size)
-                        os.posix_fallocate(descriptor, 0, size)
-                    finally:
-                        os.close(descriptor)
+            try:
+                for name, size in sizes.items():
+                    if there.get(name) != size:
+                        _reserve(folder / name, size)
+            except OSError as error:
+                if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                    raise
+                shutil.rmtree(folder)
+                raise NoSpaceError(
+                    f"{self._root}: a teacher table of {needed / 1e6:.0f} MB does not fit: {error.strerror}"
+                ) from error
 
     def _fetch(self, table_id: str, store: Store, folder: Path) -> bool:
         """Copies a table that a remote store has whole.
@@ -170,6 +174,16 @@ class Tables:
                     store.commit(remote, {name: piece}, keep=store.names(remote))
         description = (folder / DESCRIPTION).read_bytes()
         store.commit(remote, {DESCRIPTION: description}, keep=store.names(remote))
+
+
+def _reserve(path: Path, size: int) -> None:
+    """Makes a file this long, all of it reserved on the disk; what it has of that stays."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        os.ftruncate(descriptor, size)
+        os.posix_fallocate(descriptor, 0, size)
+    finally:
+        os.close(descriptor)
 
 
 def _content(folder: Path) -> list[Path]:

@@ -47,7 +47,7 @@ class _ImagesPlace:
 
 @functools.lru_cache(maxsize=2)
 def _sets(place: _ImagesPlace) -> tuple[Dataset | StreamedDataset, TrainingSet, EvaluationSet]:
-    dataset, device = _load_dataset(place.dataset, place.data_dir), torch.device(place.device)
+    dataset, device = load_images(place.dataset, place.data_dir), torch.device(place.device)
     dtype, augment = resolve_dtype(place.precision), place.augment
     training_set: TrainingSet
     if isinstance(dataset, StreamedDataset):
@@ -73,7 +73,8 @@ def make_evaluation_set(
 
 
 @functools.lru_cache(maxsize=2)
-def _load_dataset(name: str, data_dir: str | None) -> Dataset | StreamedDataset:
+def load_images(name: str, data_dir: str | None) -> Dataset | StreamedDataset:
+    """A data set; kept between the trials of a process."""
     return load_dataset(name, data_dir=data_dir)
 
 
@@ -100,7 +101,7 @@ def load_teacher(place: TeacherPlace) -> tuple[DistilledNetwork, str]:
     record = store.teacher(place.teacher_id)
     if record is None:
         raise StoreError(f"{where}: no such teacher; `hkrun teacher` trains it")
-    network = build_teacher(cell, _load_dataset(cell.dataset, place.data_dir))
+    network = build_teacher(cell, load_images(cell.dataset, place.data_dir))
     network.to(resolve_dtype(cell.precision))
     weights = store.teacher_weights(place.teacher_id)
     network.load_state_dict(torch.load(BytesIO(weights), map_location="cpu", weights_only=True))

@@ -20,6 +20,8 @@ class Task:
         threads: Threads of each process.
         device: "cpu" or "cuda".
         world_size: How many workers train the task together.
+        table: When a teacher table gets its rows: on "first_use", or all "ahead" of the loop.
+        table_parts: What other cells will ask of the same table, which is computed with what this one asks.
     """
 
     cell: Cell
@@ -30,6 +32,8 @@ class Task:
     threads: int
     device: str
     world_size: int = 1
+    table: str = "first_use"
+    table_parts: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:

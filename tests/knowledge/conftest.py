@@ -95,6 +95,7 @@ def make_table(
     return TableTeacher(
         computer,
         tables if keep else {},
+        asked=computer.layout.parts,
         num_images=num_images,
         num_views=VIEWS.count,
         read=make_reader(dataset, images_dtype),

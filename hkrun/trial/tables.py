@@ -1,0 +1,187 @@
+"""The teacher of a task as the loop asks it: live, or with a table that other tasks fill and read too."""
+
+import functools
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from hkrun.config import Cell, teacher_id
+from hkrun.data.dataset import Dataset
+from hkrun.data.fetching import default_directory
+from hkrun.data.views import ViewReader, Views
+from hkrun.knowledge import (
+    LiveTeacher,
+    RowComputer,
+    RowFiles,
+    TableTeacher,
+    Teaching,
+    describe_table,
+    file_sizes,
+    hash_images,
+    table_id,
+)
+from hkrun.models import DistilledNetwork
+from hkrun.store import NoSpaceError, Tables, open_store
+from hkrun.training import resolve_dtype
+from hkrun.trial.inputs import TeacherPlace, load_images, load_teacher
+from hkrun.trial.task import Task
+
+logger = logging.getLogger("hkrun")
+
+
+def load_teaching(cell: Cell, task: Task) -> tuple[Teaching, str]:
+    """The cell's teacher, and the hash of its weights; kept between the trials of a process.
+
+    Where the task says so, the table is filled before this returns. With fewer rows than that, and also
+    where the disk has no space for any, the answers are the same to the bit.
+
+    Raises:
+        StoreError: The teacher is not in the store, or is damaged; or the store cannot be used.
+    """
+    place = TeacherPlace(task.store, teacher_id(cell), task.device, cell, task.data_dir)
+    network, teacher_hash = load_teacher(place)
+    if cell.teacher_table == "off" or not cell.table_parts:
+        return _make_live(network, cell), teacher_hash
+    parts = tuple(sorted({*cell.table_parts, *task.table_parts}))
+    # As many threads as compute, which may be those of a run that is resumed.
+    opened = _open(_TablePlace(place, cell.teacher_table, cell.table_parts, parts, torch.get_num_threads()))
+    if task.table == "ahead":
+        opened.teacher.fill()
+    opened.finish()
+    if not opened.teacher.is_whole and not opened.teacher.is_steady:
+        alarm = "the teacher runs live: what it says of an image depends on the others of its batch"
+        logger.info(alarm)
+        return _make_live(network, cell, alarm=alarm), teacher_hash
+    return opened.teacher, teacher_hash
+
+
+def _make_live(network: DistilledNetwork, cell: Cell, *, alarm: str = "") -> LiveTeacher:
+    if cell.knowledge_form != "squeezed":
+        network = DistilledNetwork(network.backbone)  # vectors that no term compares are not computed
+    return LiveTeacher(network, precision=cell.precision, alarm=alarm)
+
+
+@dataclass(frozen=True)
+class _TablePlace:
+    """Which table, and what is asked of it; the teacher's id holds data, augmentation and precision."""
+
+    teacher: TeacherPlace
+    storage: str
+    asked: tuple[str, ...]
+    parts: tuple[str, ...]
+    threads: int
+
+
+@dataclass
+class _Opened:
+    """A table that is being filled or read."""
+
+    teacher: TableTeacher
+    tables: Tables
+    ids: dict[str, str]
+    finished: set[str] = field(default_factory=set)
+
+    def finish(self) -> None:
+        """Gives the parts that are whole their names in the store."""
+        for part in self.teacher.whole_parts:
+            if part not in self.finished:
+                self.tables.finish(self.ids[part])
+                self.finished.add(part)
+
+
+@functools.lru_cache(maxsize=2)
+def _open(place: _TablePlace) -> _Opened:
+    cell, device = place.teacher.cell, torch.device(place.teacher.device)
+    dataset, images_hash = _load_images(cell.dataset, place.teacher.data_dir)
+    network, teacher_hash = load_teacher(place.teacher)
+    if "knowledge" not in place.parts:
+        network = DistilledNetwork(network.backbone)
+    dtype = resolve_dtype(cell.precision)
+    row_dtype = np.dtype("float16" if place.storage == "float16" else str(dtype).removeprefix("torch."))
+    computer = RowComputer(
+        network,
+        place.parts,
+        tap=cell.knowledge.tap,
+        image_shape=dataset.image_shape(0),
+        precision=cell.precision,
+        image_dtype=dtype,
+        row_dtype=row_dtype,
+        device=device,
+    )
+    views = Views(cell.augment.padding, cell.augment.flip)
+    num_rows = len(dataset.train) * views.count
+    tables = Tables(open_store(place.teacher.store), cache=default_directory() / "tables")
+    descriptions = {
+        part: describe_table(
+            part,
+            rows=num_rows,
+            width=width,
+            type=row_dtype.name,
+            teacher_id=place.teacher.teacher_id,
+            teacher_hash=teacher_hash,
+            images=images_hash,
+            padding=views.padding,
+            flip=views.flip,
+            precision=cell.precision,
+            tap=cell.knowledge.tap if part == "attention_maps" else "",
+            pass_size=computer.pass_size,
+            device=device.type,
+            threads=place.threads if device.type == "cpu" else 0,
+            torch=torch.__version__,
+        )
+        for part, width in computer.layout.widths.items()
+    }
+    ids = {part: table_id(description) for part, description in descriptions.items()}
+    rows, alarms = {}, []
+    try:
+        for part, width in computer.layout.widths.items():
+            rows[part] = _open_rows(tables, descriptions[part], num_rows, width, row_dtype)
+    except NoSpaceError as error:
+        logger.warning("%s; the teacher runs live", error.message)
+        rows, alarms = {}, [f"{error.message}; the teacher runs live"]
+
+    @functools.cache
+    def reader() -> ViewReader:
+        return ViewReader(
+            dataset.train.images,
+            views=views,
+            mean=dataset.mean,
+            std=dataset.std,
+            dtype=dtype,
+            device=device,
+        )
+
+    teacher = TableTeacher(
+        computer,
+        rows,
+        asked=place.asked,
+        num_images=len(dataset.train),
+        num_views=views.count,
+        read=lambda image_ids, view_ids: reader()(image_ids.to(device), view_ids.to(device)),
+        alarms=alarms,
+    )
+    return _Opened(teacher, tables, ids)
+
+
+def _open_rows(
+    tables: Tables, description: Mapping[str, object], num_rows: int, width: int, dtype: np.dtype[Any]
+) -> RowFiles:
+    sizes = file_sizes(num_rows, width, dtype)
+    while True:
+        folder = tables.open(table_id(description), sizes, description)
+        try:
+            return RowFiles(folder, num_rows=num_rows, width=width, dtype=dtype)
+        except FileNotFoundError:
+            continue  # another process has just given the table its name
+
+
+@functools.lru_cache(maxsize=2)
+def _load_images(name: str, data_dir: str | None) -> tuple[Dataset, str]:
+    """A data set whose images lie in memory, and what identifies those it trains on."""
+    dataset = load_images(name, data_dir)
+    assert isinstance(dataset, Dataset), "streamed images have no table"
+    return dataset, hash_images(dataset.train.images, dataset.mean, dataset.std)

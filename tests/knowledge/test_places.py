@@ -1,0 +1,153 @@
+"""Where tables lie: named when whole, mended when cut, fetched from afar, refused where they do not fit."""
+
+import errno
+import json
+import os
+import shutil
+from collections import namedtuple
+from pathlib import Path
+
+import pytest
+from pyarrow import fs
+
+from hkrun.store import NoSpaceError, Store, Tables, open_store
+from hkrun.store import tables as module
+from hkrun.store.files import RemoteFiles
+
+SIZES = {"rows": 1000, "sums": 80}
+ABOUT = {"part": "logits"}
+Usage = namedtuple("Usage", ["total", "used", "free"])
+
+
+def remote_store(root: Path) -> Store:
+    """A store behind the code for object stores, with a folder of this disk as the far end."""
+    root.mkdir(exist_ok=True)
+    filesystem = fs.SubTreeFileSystem(str(root), fs.LocalFileSystem())
+    files = RemoteFiles(filesystem, "bucket", place="far://bucket")
+    return Store(files, uri="far://", place="far://", local_path=None)
+
+
+def fill(folder: Path) -> dict[str, bytes]:
+    content = {name: os.urandom(size) for name, size in SIZES.items()}
+    for name, some in content.items():
+        (folder / name).write_bytes(some)
+    return content
+
+
+def read(folder: Path) -> dict[str, bytes]:
+    return {name: (folder / name).read_bytes() for name in SIZES}
+
+
+def test_a_table_has_its_name_only_when_it_is_whole(tmp_path: Path) -> None:
+    store = open_store(tmp_path)
+    tables = Tables(store, cache=tmp_path / "unused")
+    folder = tables.open("abc", SIZES, ABOUT)
+    assert folder == tmp_path / "tables" / "abc.partial"
+    assert read(folder) == {name: bytes(size) for name, size in SIZES.items()}
+    assert json.loads((folder / "table.json").read_text()) == ABOUT
+    assert not store.is_committed("tables/abc")
+    content = fill(folder)
+    assert read(tables.open("abc", SIZES, ABOUT)) == content
+    tables.finish("abc")
+    whole = tables.open("abc", SIZES, ABOUT)
+    assert whole == tmp_path / "tables" / "abc"
+    assert not folder.exists()
+    for name, expected in content.items():
+        assert store.read("tables/abc", name) == expected
+    tables.finish("abc")  # as another process may
+    assert read(whole) == content
+
+
+def test_the_space_of_a_table_is_reserved(tmp_path: Path) -> None:
+    folder = Tables(open_store(tmp_path), cache=tmp_path).open("abc", {"rows": 10**6}, ABOUT)
+    assert (folder / "rows").stat().st_blocks * 512 >= 10**6
+
+
+@pytest.mark.parametrize("finished", [False, True])
+def test_a_table_that_was_cut_short_is_filled_up_again(tmp_path: Path, finished: bool) -> None:
+    tables = Tables(open_store(tmp_path), cache=tmp_path)
+    content = fill(tables.open("abc", SIZES, ABOUT))
+    if finished:
+        tables.finish("abc")
+    path = tables.open("abc", SIZES, ABOUT) / "rows"
+    with path.open("r+b") as file:
+        file.truncate(600)
+    folder = tables.open("abc", SIZES, ABOUT)
+    assert folder.name == "abc.partial"
+    assert read(folder) == {"rows": content["rows"][:600] + bytes(400), "sums": content["sums"]}
+
+
+def test_a_table_that_does_not_fit_is_refused_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tables = Tables(open_store(tmp_path), cache=tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(0, 0, module.SPARE_BYTES + 1079))
+    with pytest.raises(NoSpaceError, match=r"a teacher table of 0 MB does not fit: 0 MB are free beside 268"):
+        tables.open("abc", SIZES, ABOUT)
+    assert list((tmp_path / "tables").iterdir()) == []
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(0, 0, module.SPARE_BYTES + 1080))
+    tables.open("abc", SIZES, ABOUT)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(0, 0, 0))
+    tables.open("abc", SIZES, ABOUT)  # its space was reserved
+
+
+def test_a_disk_that_fills_up_meanwhile_is_refused_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "posix_fallocate", refuse)
+    with pytest.raises(NoSpaceError, match="does not fit: No space left on device"):
+        Tables(open_store(tmp_path), cache=tmp_path).open("abc", SIZES, ABOUT)
+    assert list((tmp_path / "tables").iterdir()) == []
+
+
+def test_another_machine_fetches_a_whole_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "PIECE_BYTES", 300)
+    first = Tables(remote_store(tmp_path / "far"), cache=tmp_path / "first")
+    content = fill(first.open("abc", SIZES, ABOUT))
+    second = Tables(remote_store(tmp_path / "far"), cache=tmp_path / "second")
+    assert not any(read(second.open("abc", SIZES, ABOUT))["rows"])  # nobody has it whole yet
+    first.finish("abc")
+    names = remote_store(tmp_path / "far").names("tables/abc")
+    assert names == ["rows.00000", "rows.00001", "rows.00002", "rows.00003", "sums.00000", "table.json"]
+    folder = second.open("abc", SIZES, ABOUT)
+    assert folder == tmp_path / "second" / "abc"
+    assert read(folder) == content
+
+
+def test_an_upload_that_was_killed_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "PIECE_BYTES", 300)
+    tables = Tables(remote_store(tmp_path / "far"), cache=tmp_path / "first")
+    content = fill(tables.open("abc", SIZES, ABOUT))
+    put, uploaded = RemoteFiles.put, []
+
+    def die(self: RemoteFiles, folder: str, files: dict[str, bytes]) -> None:
+        if len(uploaded) == 2:
+            raise KeyboardInterrupt
+        uploaded.append(folder)
+        put(self, folder, files)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(RemoteFiles, "put", die)
+        with pytest.raises(KeyboardInterrupt):
+            tables.finish("abc")
+    other = Tables(remote_store(tmp_path / "far"), cache=tmp_path / "second")
+    assert other.open("abc", SIZES, ABOUT).name == "abc.partial"
+    tables.finish("abc")
+    assert read(other.open("abc", SIZES, ABOUT)) == content
+
+
+def test_a_damaged_piece_is_left_to_be_computed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(module, "PIECE_BYTES", 300)
+    first = Tables(remote_store(tmp_path / "far"), cache=tmp_path / "first")
+    content = fill(first.open("abc", SIZES, ABOUT))
+    first.finish("abc")
+    (tmp_path / "far/bucket/tables/abc/rows.00002").write_bytes(b"nonsense")
+    folder = Tables(remote_store(tmp_path / "far"), cache=tmp_path / "second").open("abc", SIZES, ABOUT)
+    assert folder.name == "abc.partial"
+    assert read(folder)["rows"] == content["rows"][:600] + bytes(400)
+    assert "rows.00002 is damaged" in caplog.text
