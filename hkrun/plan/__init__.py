@@ -1,0 +1,53 @@
+"""What a sweep still has to run, given what the store holds, and what that will cost.
+
+plans.py     what a plan is
+planning.py  the comparison of a sweep with the store
+packs.py     how many runs train together
+estimate.py  how long it will take
+kept.py      what the store keeps of a sweep that was started
+"""
+
+from hkrun.plan.kept import (
+    PLAN_FILE,
+    StoppedRun,
+    StoredPlan,
+    checkpoint_epoch,
+    kept_sizes,
+    load_stopped,
+    save_plan,
+    save_stopped,
+    stored_plans,
+)
+from hkrun.plan.packs import choose_sizes, why_alone
+from hkrun.plan.planning import make_plan
+from hkrun.plan.plans import (
+    NO_SHORTCUTS,
+    Estimate,
+    Pack,
+    Plan,
+    PlannedCell,
+    PlannedTeacher,
+    Shortcuts,
+)
+
+__all__ = [
+    "NO_SHORTCUTS",
+    "PLAN_FILE",
+    "Estimate",
+    "Pack",
+    "Plan",
+    "PlannedCell",
+    "PlannedTeacher",
+    "Shortcuts",
+    "StoppedRun",
+    "StoredPlan",
+    "checkpoint_epoch",
+    "choose_sizes",
+    "kept_sizes",
+    "load_stopped",
+    "make_plan",
+    "save_plan",
+    "save_stopped",
+    "stored_plans",
+    "why_alone",
+]

@@ -1,0 +1,104 @@
+"""How long a plan will take."""
+
+import statistics
+from collections.abc import Iterable
+
+from hkrun.config import Cell
+from hkrun.plan.plans import Estimate, Pack, PlannedCell, PlannedTeacher, cells_on_axes
+from hkrun.spaces import Sweep
+from hkrun.store import Record
+
+
+def estimate_time(
+    sweep: Sweep,
+    cells: Iterable[PlannedCell],
+    packs: tuple[Pack, ...],
+    teachers: tuple[PlannedTeacher, ...],
+    slots: int,
+    left_to_search: int | None,
+) -> Estimate:
+    """Estimates the time for teachers and packs, from recorded timings or else the recipe's.
+
+    Args:
+        sweep: The sweep.
+        cells: One per name.
+        packs: What remains.
+        teachers: Those that must be trained first.
+        slots: How many packs run at the same time.
+        left_to_search: How many of the packs on the axes a search makes; None without one.
+    """
+    num_left = dict.fromkeys((pack.cell_id for pack in packs), 0.0)
+    for pack in packs:
+        num_left[pack.cell_id] += len(pack.seeds)
+    if left_to_search is not None:  # nobody knows yet which: each cell's share
+        on_axes = cells_on_axes(sweep, cells).keys() & num_left.keys()
+        candidates = sum(num_left[identity] for identity in on_axes)
+        for identity in on_axes:
+            num_left[identity] *= left_to_search / candidates
+    num_left = {identity: number for identity, number in num_left.items() if number}
+    if not num_left:
+        return Estimate(seconds=0.0, basis="nothing to run")
+    costs: dict[str, float] = {}
+    sources: set[str] = set()
+    for cell in cells:
+        if cell.cell_id not in num_left or cell.cell_id in costs:
+            continue
+        cost, source = _seconds_per_run(cell, sweep)
+        if cost is None:
+            return Estimate(seconds=None, basis=source)
+        costs[cell.cell_id] = cost
+        sources.add(source)
+    work = sum(costs[identity] * number for identity, number in num_left.items())
+    seconds = max(work / slots, *(costs[pack.cell_id] * len(pack.seeds) for pack in packs))
+    notes = [*sorted(sources), f"{slots} at a time"]
+    if left_to_search is not None:
+        notes.append(f"the search makes {left_to_search} of the runs on the axes")
+    for teacher in teachers:
+        cost = _evidence(sweep, "seconds_per_teacher", teacher.cell, teacher.cell.teacher.epochs)
+        if cost is None:
+            notes.append(f"without training teacher {teacher.teacher_id}, which was never timed")
+        seconds += cost or 0.0
+    return Estimate(seconds=round(seconds, 1), basis="; ".join(notes))
+
+
+def _seconds_per_run(cell: PlannedCell, sweep: Sweep) -> tuple[float | None, str]:
+    """Seconds of one run and where they come from; None and the reason where they are unknown."""
+    timed = [record.timings["total"] for record in cell.records.values() if _is_timed(record)]
+    if timed:
+        return statistics.median(timed), "recorded timings of the same cell"
+    recipe = sweep.recipe
+    seconds = _evidence(sweep, "seconds_per_run", cell.cell, sum(cell.cell.stage_epochs))
+    if seconds is not None:
+        return (
+            seconds,
+            f"recipe {recipe.dataset}, {recipe.evidence['seconds_per_run']['label']}, scaled by epochs",
+        )
+    if not _has_recipe_networks(cell.cell, recipe.cell):
+        return (
+            None,
+            f"no finished run of {cell.name!r} is in the store, and its networks are not the recipe's",
+        )
+    return (
+        None,
+        f"no finished run of {cell.name!r} is in the store, and recipe {recipe.dataset} has no measurement",
+    )
+
+
+def _is_timed(record: Record) -> bool:
+    return record.status == "finished" and "total" in record.timings
+
+
+def _evidence(sweep: Sweep, name: str, cell: Cell, epochs: int) -> float | None:
+    """A measured time of the recipe, scaled to the epochs; None where there is none for these networks."""
+    value = sweep.recipe.evidence.get(name, {}).get("value")
+    own = sweep.recipe.cell
+    if not isinstance(value, int | float) or not _has_recipe_networks(cell, own):
+        return None
+    measured_epochs = own.teacher.epochs if name == "seconds_per_teacher" else own.student.epochs
+    return float(value) * epochs / measured_epochs
+
+
+def _has_recipe_networks(cell: Cell, own: Cell) -> bool:
+    return cell.student.network == own.student.network and (
+        not cell.uses_teacher or cell.teacher.network == own.teacher.network
+    )

@@ -1,0 +1,125 @@
+"""What the store keeps of a sweep that was started: its plan, and which runs were ended early."""
+
+import contextlib
+import dataclasses
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from hkrun.errors import InputError
+from hkrun.spaces import Sweep, restore_sweep, sweep_document
+from hkrun.store import DamagedError, NotCommittedError, Store, read_epoch
+
+PLAN_FILE = "plan.json"
+STOPPED_FILE = "stopped.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredPlan:
+    """A sweep that was started.
+
+    Attributes:
+        sweep: The sweep.
+        workers: How many workers train each of its runs.
+        sizes: How many of its runs train together, by cell_id.
+    """
+
+    sweep: Sweep
+    workers: int
+    sizes: Mapping[str, int]
+
+
+def save_plan(store: Store, sweep: Sweep, *, workers: int, sizes: Mapping[str, int] | None = None) -> None:
+    """Keeps a sweep in the store, so that it can be resumed and reported without its files."""
+    folder = store.sweep_folder(sweep.name, sweep.dataset)
+    document = {"sweep": sweep_document(sweep), "workers": workers, "pack": dict(sizes or {})}
+    content = json.dumps(document, indent=1, ensure_ascii=False).encode()
+    with contextlib.suppress(DamagedError, NotCommittedError):
+        if store.read(folder, PLAN_FILE) == content:
+            return
+    store.commit(folder, {PLAN_FILE: content}, keep=store.names(folder))
+
+
+def stored_plans(store: Store) -> tuple[list[StoredPlan], dict[str, str]]:
+    """Every sweep that was started in the store.
+
+    Returns:
+        Those whose plan can be read, by name and data set; and why it cannot be for the other folders.
+
+    Raises:
+        StoreError: The store cannot be read.
+    """
+    plans: list[StoredPlan] = []
+    problems: dict[str, str] = {}
+    for folder in store.sweep_folders():
+        try:
+            if PLAN_FILE in store.names(folder):
+                plans.append(_read_plan(store, folder))
+        except DamagedError as error:
+            problems[folder] = error.message
+        except (InputError, AttributeError, KeyError, TypeError, ValueError) as error:
+            reason = (
+                error.problems[0] if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
+            )
+            problems[folder] = (
+                f"{store.place}/{folder}/{PLAN_FILE}: cannot be understood ({reason}): it is damaged or of "
+                "another version of hkrun; the command that started the sweep writes it again, and repeats "
+                "no run"
+            )
+    return plans, problems
+
+
+def _read_plan(store: Store, folder: str) -> StoredPlan:
+    document = json.loads(store.read(folder, PLAN_FILE))
+    sweep = restore_sweep(document["sweep"], where=PLAN_FILE)
+    sizes = {str(identity): int(size) for identity, size in document["pack"].items()}
+    return StoredPlan(sweep=sweep, workers=int(document["workers"]), sizes=sizes)
+
+
+def kept_sizes(store: Store, sweep: Sweep) -> Mapping[str, int]:
+    """How many runs of a sweep train together, by cell_id, as it was started; empty where it never was."""
+    folder = store.sweep_folder(sweep.name, sweep.dataset)
+    with contextlib.suppress(
+        DamagedError, NotCommittedError, ValueError, KeyError, AttributeError, TypeError
+    ):
+        return _read_plan(store, folder).sizes
+    return {}
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoppedRun:
+    """A run that a scheduler ended early. It has no record, so no statistics see it; its checkpoint is kept.
+
+    Attributes:
+        cell_id: Its cell.
+        seed: Its seed.
+        epoch: The last epoch that it reported.
+        error_pct: The test error after that epoch.
+    """
+
+    cell_id: str
+    seed: int
+    epoch: int
+    error_pct: float | None
+
+
+def save_stopped(store: Store, sweep: Sweep, stopped: Iterable[StoppedRun]) -> None:
+    """Marks runs of a sweep as stopped early, beside those that are marked already."""
+    marked = {(run.cell_id, run.seed): run for run in (*load_stopped(store, sweep), *stopped)}
+    document = [dataclasses.asdict(run) for run in marked.values()]
+    folder = store.sweep_folder(sweep.name, sweep.dataset)
+    store.commit(folder, {STOPPED_FILE: json.dumps(document, indent=1).encode()}, keep=store.names(folder))
+
+
+def load_stopped(store: Store, sweep: Sweep) -> list[StoppedRun]:
+    """The runs of a sweep that are marked as stopped early."""
+    folder = store.sweep_folder(sweep.name, sweep.dataset)
+    if STOPPED_FILE not in store.names(folder):
+        return []
+    return [StoppedRun(**run) for run in json.loads(store.read(folder, STOPPED_FILE))]
+
+
+def checkpoint_epoch(store: Store, identity: str, seed: int) -> int | None:
+    """The epoch of a run's newest checkpoint, which is there until the run has a result; None without one."""
+    names = store.names(f"{store.run_folder(identity, seed)}/checkpoints")
+    return max((epoch for name in names if (epoch := read_epoch(name)) is not None), default=None)

@@ -1,0 +1,129 @@
+"""Which teachers have a table, and when it is filled."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from hkrun.config import Cell, teacher_id
+
+# An epoch asks for one view of each image. After twice as many epochs as there are views, 86 % of them were
+# asked for, and nearly every batch on the way had one that was not there yet.
+AHEAD_FROM = 2
+
+# Training images and classes of the data sets that cannot differ, to tell a table's size before they are read.
+_IMAGES = {"digits": (300, 10), "mnist5k": (4000, 10), "cifar10": (50_000, 10), "cifar100": (50_000, 100)}
+
+_SUM_BYTES = 8  # of a row's checksum
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedTable:
+    """How a teacher answers those cells of a plan that ask the same of it.
+
+    Attributes:
+        teacher_id: The teacher.
+        names: The cells.
+        mode: "ahead": every view is computed before the first run begins; "first_use": each when a run asks
+            for it; "live": on every batch, as there is no table.
+        parts: What the cells compare, all together; empty where there is no table.
+        num_views: Views of each image.
+        num_epochs: Epochs of all runs that are to be made.
+        num_bytes: Size of the table; None where it shows only with the data.
+    """
+
+    teacher_id: str
+    names: tuple[str, ...]
+    mode: Literal["ahead", "first_use", "live"]
+    parts: tuple[str, ...]
+    num_views: int
+    num_epochs: int
+    num_bytes: int | None
+
+    def describe(self) -> str:
+        """One line for people."""
+        if self.mode == "live":
+            return f"Teacher {self.teacher_id} runs live for {', '.join(self.names)}"
+        when = "before the runs" if self.mode == "ahead" else "as the runs ask"
+        size = "" if self.num_bytes is None else f", {_describe_size(self.num_bytes)}"
+        return (
+            f"Teacher table of {self.teacher_id}: filled {when}, {self.num_views} views of each image{size}"
+        )
+
+    def document(self) -> dict[str, object]:
+        """What `sweep --dry-run --json` prints of it."""
+        return {
+            "teacher_id": self.teacher_id,
+            "cells": list(self.names),
+            "mode": self.mode,
+            "views": self.num_views,
+            "bytes": self.num_bytes,
+        }
+
+
+def plan_tables(runs: Iterable[tuple[str, Cell, int]], *, share: float = 1.0) -> tuple[PlannedTable, ...]:
+    """Decides how each teacher answers.
+
+    Args:
+        runs: The name of a cell, the cell, and a number of its runs that remain; a cell may come again.
+        share: How much of them a search makes, if it does.
+
+    Returns:
+        One entry for each group of cells that share a table, in their order; then one for each teacher that
+        also runs live.
+    """
+    groups: dict[tuple[str, ...], list[tuple[str, Cell, int]]] = {}
+    for name, cell, num_runs in runs:
+        if cell.uses_teacher:
+            groups.setdefault(table_group(cell), []).append((name, cell, num_runs))
+    tables = [_plan_table(group, share) for group in groups.values()]
+    return tuple(sorted(tables, key=lambda table: table.mode == "live"))
+
+
+def table_group(cell: Cell) -> tuple[str, ...]:
+    """What the cells have in common that share a table, or a live teacher."""
+    if not has_table(cell):
+        return (teacher_id(cell), "live")
+    tap = cell.knowledge.tap if "attention_maps" in cell.table_parts else ""
+    return (teacher_id(cell), cell.teacher_table, tap)
+
+
+def has_table(cell: Cell) -> bool:
+    """Whether the cell's teacher answers from a table."""
+    return cell.teacher_table != "off" and bool(cell.table_parts)
+
+
+def _plan_table(group: list[tuple[str, Cell, int]], share: float) -> PlannedTable:
+    _, cell, _ = group[0]
+    num_views = (2 * cell.augment.padding + 1) ** 2 * (2 if cell.augment.flip else 1)
+    num_epochs = round(share * sum(cell.student.epochs * num_runs for _, cell, num_runs in group))
+    parts = tuple(sorted({part for _, cell, _ in group for part in cell.table_parts if has_table(cell)}))
+    mode: Literal["ahead", "first_use", "live"] = "live"
+    if has_table(cell):
+        mode = "ahead" if num_epochs >= AHEAD_FROM * num_views else "first_use"
+    return PlannedTable(
+        teacher_id=teacher_id(cell),
+        names=tuple(dict.fromkeys(name for name, _, _ in group)),
+        mode=mode,
+        parts=parts,
+        num_views=num_views,
+        num_epochs=num_epochs,
+        num_bytes=_count_bytes(cell, parts, num_views),
+    )
+
+
+def _count_bytes(cell: Cell, parts: tuple[str, ...], num_views: int) -> int | None:
+    """Size of a table: a row of each part, and its checksum, for each view of each image."""
+    num_images, num_classes = _IMAGES.get(cell.dataset, (None, 0))
+    widths: Mapping[str, int] = {
+        "logits": num_classes,
+        "knowledge": sum(cell.squeeze_widths),
+        "descriptor": cell.teacher_widths[-1],
+    }
+    if num_images is None or not parts or not set(parts) <= widths.keys():
+        return None
+    number_bytes = 2 if cell.teacher_table == "float16" else 8 if cell.precision == "float64" else 4
+    return num_images * num_views * sum(widths[part] * number_bytes + _SUM_BYTES for part in parts)
+
+
+def _describe_size(num_bytes: int) -> str:
+    return f"{num_bytes / 1e9:.1f} GB" if num_bytes >= 10**9 else f"{num_bytes / 1e6:.1f} MB"
