@@ -10,7 +10,8 @@ from hkrun.config import Cell, teacher_id
 # asked for, and nearly every batch on the way had one that was not there yet.
 AHEAD_FROM = 2
 
-# Training images and classes of the data sets that cannot differ, to tell a table's size before they are read.
+# Training images and classes of the data sets whose content is fixed: a table's size is known before they are
+# read.
 _IMAGES = {"digits": (300, 10), "mnist5k": (4000, 10), "cifar10": (50_000, 10), "cifar100": (50_000, 100)}
 
 _SUM_BYTES = 8  # of a row's checksum

