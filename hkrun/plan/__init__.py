@@ -3,6 +3,7 @@
 plans.py     what a plan is
 planning.py  the comparison of a sweep with the store
 packs.py     how many runs train together
+tables.py    which teachers have a table, and when it is filled
 estimate.py  how long it will take
 kept.py      what the store keeps of a sweep that was started
 """
@@ -29,6 +30,7 @@ from hkrun.plan.plans import (
     PlannedTeacher,
     Shortcuts,
 )
+from hkrun.plan.tables import PlannedTable
 
 __all__ = [
     "NO_SHORTCUTS",
@@ -37,6 +39,7 @@ __all__ = [
     "Pack",
     "Plan",
     "PlannedCell",
+    "PlannedTable",
     "PlannedTeacher",
     "Shortcuts",
     "StoppedRun",

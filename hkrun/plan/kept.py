@@ -12,6 +12,8 @@ from hkrun.store import DamagedError, NotCommittedError, Store, read_epoch
 
 PLAN_FILE = "plan.json"
 STOPPED_FILE = "stopped.json"
+# What a document of another version raises where it is read.
+_NOT_UNDERSTOOD = (InputError, AttributeError, KeyError, TypeError, ValueError)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +59,7 @@ def stored_plans(store: Store) -> tuple[list[StoredPlan], dict[str, str]]:
                 plans.append(_read_plan(store, folder))
         except DamagedError as error:
             problems[folder] = error.message
-        except (InputError, AttributeError, KeyError, TypeError, ValueError) as error:
+        except _NOT_UNDERSTOOD as error:
             reason = (
                 error.problems[0] if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
             )
@@ -79,9 +81,7 @@ def _read_plan(store: Store, folder: str) -> StoredPlan:
 def kept_sizes(store: Store, sweep: Sweep) -> Mapping[str, int]:
     """How many runs of a sweep train together, by cell_id, as it was started; empty where it never was."""
     folder = store.sweep_folder(sweep.name, sweep.dataset)
-    with contextlib.suppress(
-        DamagedError, NotCommittedError, ValueError, KeyError, AttributeError, TypeError
-    ):
+    with contextlib.suppress(DamagedError, NotCommittedError, *_NOT_UNDERSTOOD):
         return _read_plan(store, folder).sizes
     return {}
 

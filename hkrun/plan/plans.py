@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from hkrun.config import Cell
+from hkrun.plan.tables import PlannedTable, plan_tables
 from hkrun.spaces import Sweep
 from hkrun.store import Record
 
@@ -142,6 +143,16 @@ class Plan:
         """How many packs those are."""
         return len(self.packs) if self.num_left_to_search is None else self.num_to_run
 
+    @property
+    def tables(self) -> tuple[PlannedTable, ...]:
+        """How the teachers answer the runs that are made now."""
+        runs: dict[str, tuple[str, Cell, int]] = {}
+        for pack in self.packs:
+            _, _, others = runs.get(pack.cell_id, ("", pack.cell, 0))
+            runs[pack.cell_id] = (pack.name, pack.cell, others + len(pack.seeds))
+        planned = sum(number for _, _, number in runs.values())
+        return plan_tables(runs.values(), share=self.num_to_run / max(1, planned))
+
     def document(self) -> dict[str, object]:
         """What `sweep --dry-run --json` prints."""
         return {
@@ -160,6 +171,7 @@ class Plan:
             "done": self.num_done,
             "to_run": self.num_to_run,
             "trials": self.num_trials,
+            "teachers": [table.document() for table in self.tables],
             "estimate": {"seconds": self.estimate.seconds, "basis": self.estimate.basis},
         }
 

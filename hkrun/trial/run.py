@@ -12,16 +12,15 @@ from hkrun.checkpoints import load_checkpoints, save_checkpoint
 from hkrun.config import canonical_json, teacher_id
 from hkrun.distill import Run, distill, start_run
 from hkrun.errors import DataError, StoreError
-from hkrun.knowledge import LiveTeacher
-from hkrun.models import DistilledNetwork
 from hkrun.store import Record, open_store
 from hkrun.teacher import dump_weights
 from hkrun.training import Context
 from hkrun.trial.alarms import find_damage_alarms, find_discriminator_alarms
 from hkrun.trial.curves import tabulate
-from hkrun.trial.inputs import TeacherPlace, load_sets, load_teacher
+from hkrun.trial.inputs import load_sets
 from hkrun.trial.ledger import Ledger
 from hkrun.trial.progress import Watch
+from hkrun.trial.tables import load_teaching
 from hkrun.trial.task import Outcome, Task, make_outcome
 
 logger = logging.getLogger("hkrun")
@@ -74,11 +73,7 @@ class Trial:
         dataset, training_set, test_set = load_sets(cell, task)
         teach = None
         if cell.uses_teacher:
-            place = TeacherPlace(task.store, teacher_id(cell), task.device, cell, task.data_dir)
-            network, self._teacher_hash = load_teacher(place)
-            if cell.knowledge_form != "squeezed":
-                network = DistilledNetwork(network.backbone)  # vectors that no term compares cost time
-            teach = LiveTeacher(network, precision=cell.precision)
+            teach, self._teacher_hash = load_teaching(cell, task)
         self._pupils = [
             Pupil(
                 start_run(cell, dataset, seed, context=self.context, device=torch.device(task.device)),
@@ -105,6 +100,7 @@ class Trial:
             on_epoch=epoch_done,
         )
         damage = find_damage_alarms({"train": training_set, "val": test_set}, self.context)
+        damage += teach.take_alarms() if teach is not None else []
         for pupil in self._pupils:
             if pupil.run.diverged is None:
                 pupil.ledger.alarms += damage
