@@ -242,6 +242,15 @@ def test_the_document_is_the_contracts(store):
         "done": 1,
         "to_run": 2,
         "trials": 2,
+        "teachers": [
+            {
+                "teacher_id": teacher_id(L_B),
+                "cells": ["L_b"],
+                "mode": "first_use",
+                "views": 162,
+                "bytes": 300 * 162 * (10 * 4 + 8),
+            }
+        ],
         "estimate": {"seconds": 8.0, "basis": "recorded timings of the same cell; 1 at a time"},
     }
 

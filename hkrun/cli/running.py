@@ -401,6 +401,8 @@ def _print_plan(invocation: Invocation, plan: "Plan") -> None:
     invocation.say(f"{plan.num_to_run} of {plan.num_runs} runs to train, in {plan.num_to_run} trials")
     for teacher in plan.teachers:
         invocation.say(f"Teacher {teacher.teacher_id} ({teacher.cell.teacher.network}) to train first")
+    for planned in plan.tables:
+        invocation.say(planned.describe())
     seconds = plan.estimate.seconds
     length = "unknown" if seconds is None else f"about {describe_duration(seconds)}"
     invocation.say(f"Time: {length} ({plan.estimate.basis})")

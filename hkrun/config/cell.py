@@ -403,7 +403,7 @@ class Cell:
         choices=("float32", "bfloat16", "float64"),
     )
     teacher_table: str = _key(
-        "off",
+        "float32",
         "What the teacher says of every view of every training image is computed once, kept in the store and "
         "looked up by all runs: float32: in full; float16: in half the space, rounded; off: the teacher runs "
         "live on every batch. FSP, NST, VID, FitNets and imagenet have no table.",

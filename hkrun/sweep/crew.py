@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from hkrun.config import Cell, teacher_id
 from hkrun.errors import TrainingError
-from hkrun.plan import Plan, Shortcuts, StoppedRun, save_stopped
+from hkrun.plan import Plan, PlannedTable, Shortcuts, StoppedRun, save_stopped
 from hkrun.store import Store
 from hkrun.sweep.machine import THREADS, find_device, log_folder_of
 
@@ -77,7 +77,11 @@ class Crew:
         if not plan.packs or (known and self._fail_fast):
             raise TrainingError("\n".join(known))
         teachers = [self._task(teacher.cell, teacher.teacher_id, ()) for teacher in plan.teachers]
-        runs = [self._task(pack.cell, pack.cell_id, pack.seeds) for pack in plan.packs]
+        tables = {name: table for table in plan.tables for name in table.names}
+        runs = [
+            self._task(pack.cell, pack.cell_id, pack.seeds, table=tables.get(pack.name))
+            for pack in plan.packs
+        ]
         places = {task.cell_id: index for index, task in enumerate(teachers)}
         needs = {
             index: places[teacher_id(task.cell)]
@@ -138,7 +142,9 @@ class Crew:
         if problems:
             raise TrainingError("\n".join(problems))
 
-    def _task(self, cell: Cell, identity: str, seeds: tuple[int, ...]) -> "Task":
+    def _task(
+        self, cell: Cell, identity: str, seeds: tuple[int, ...], *, table: PlannedTable | None = None
+    ) -> "Task":
         from hkrun.trial import Task
 
         return Task(
@@ -150,6 +156,8 @@ class Crew:
             threads=THREADS,
             device=find_device(),
             world_size=self._workers,
+            table="ahead" if table is not None and table.mode == "ahead" else "first_use",
+            table_parts=() if table is None else table.parts,
         )
 
     def _run(

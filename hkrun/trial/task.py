@@ -20,7 +20,7 @@ class Task:
         threads: Threads of each process.
         device: "cpu" or "cuda".
         world_size: How many workers train the task together.
-        table: When a teacher table gets its rows: on "first_use", or all "ahead" of the loop.
+        table: When the teacher table, if there is one, gets its rows: on "first_use", or all "ahead".
         table_parts: What other cells will ask of the same table, which is computed with what this one asks.
     """
 
