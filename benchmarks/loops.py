@@ -1,0 +1,314 @@
+"""The loops that seed_step.py sets side by side, in processes that stay from one repetition to the next."""
+
+import itertools
+import multiprocessing
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, Protocol
+
+import floor
+import numpy as np
+import reference
+import torch
+from reference import SIZES, Size
+
+from hkrun.data.dataset import Dataset, Split
+from hkrun.data.views import ViewReader, Views
+from hkrun.distill import start_run
+from hkrun.distill.pack import Pack
+from hkrun.distill.step import Step
+from hkrun.knowledge import LiveTeacher, RowComputer, RowFiles, TableTeacher, file_sizes
+from hkrun.models import DistilledNetwork
+from hkrun.seeding import Purpose
+from hkrun.training import Alone, Averages, Batch, ResidentTrainingSet
+from hkrun.trial.surroundings import reproducible
+
+KNOWLEDGE = ("logits", "knowledge")  # what HKSANC compares with the teacher's
+START_S = 600.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """What to set up, in how many processes at once.
+
+    Attributes:
+        name: What the table of results calls it.
+        loop: "reference", "live" (hkrun with a live teacher), "table" (hkrun with a teacher table) or
+            "teacher" (the teacher's passes that fill a table; its step is one view).
+        size: Name of the networks' and images' size.
+        folder: Where the generated images are.
+        processes: How many at once, each with seeds of its own.
+        threads: Of each.
+        seeds: Seeds that each trains together.
+        workers: Of the reference's DataLoader.
+        device: Where they train.
+    """
+
+    name: str
+    loop: str
+    size: str
+    folder: str
+    processes: int
+    threads: int
+    seeds: int = 1
+    workers: int = 0
+    device: str = "cpu"
+
+
+class Loop(Protocol):
+    """Something that goes on by steps."""
+
+    units: int  # what one step makes: seed-steps, or views of a teacher
+
+    def advance(self, steps: int) -> None:
+        """Does steps, from the beginning of the same batches."""
+
+
+class ReferenceLoop:
+    """The field's: see reference.py."""
+
+    units = 1
+
+    def __init__(self, recipe: Recipe, first_seed: int) -> None:
+        size, device = SIZES[recipe.size], torch.device(recipe.device)
+        self._training = reference.start_training(size, first_seed, device=device)
+        self._batches = reference.endless_batches(
+            Path(recipe.folder), size, workers=recipe.workers, device=device
+        )
+
+    def advance(self, steps: int) -> None:
+        """See `Loop`; the batches go on."""
+        for images, labels in itertools.islice(self._batches, steps):
+            self._training.step(images, labels)
+
+
+class OurLoop:
+    """The one of hkrun: what an epoch of `hkrun.distill` does between its beginning and its evaluation."""
+
+    def __init__(self, recipe: Recipe, first_seed: int) -> None:
+        size, device = SIZES[recipe.size], torch.device(recipe.device)
+        self.units = recipe.seeds
+        self._size, self._device = size, device
+        dataset = read_dataset(Path(recipe.folder), size)
+        self._images = ResidentTrainingSet(dataset, _views(size), dtype=torch.float32, device=device)
+        self._seeds = list(range(first_seed, first_seed + recipe.seeds))
+        runs = [start_run(size.cell, dataset, seed, context=Alone(), device=device) for seed in self._seeds]
+        torch.manual_seed(0)
+        network = reference.build_teacher(size).to(device)
+        teach: Any = LiveTeacher(network, precision=size.cell.precision)
+        if recipe.loop == "table":
+            teach = make_table(Path(recipe.folder), network, dataset, size, device)
+        pack = Pack(runs)
+        pack.train()
+        self._set_rates(pack)
+        self._step = Step(pack, 0, teach, Alone())
+
+    def _set_rates(self, pack: Pack) -> None:
+        for one in (pack, *pack.runs):
+            one.student_optimizer.param_groups[0]["lr"] = self._size.cell.student.learning_rate
+            assert one.discriminator_optimizer is not None
+            one.discriminator_optimizer.param_groups[0]["lr"] = self._size.cell.discriminator.learning_rate
+
+    def advance(self, steps: int) -> None:
+        """See `Loop`. Reading the averages is the wait for the device that each epoch has."""
+        averages = Averages(Alone())
+        for batch in itertools.islice(self._endless_batches(), steps):
+            averages.add(self._step.train(batch))
+        averages.read()
+
+    def _endless_batches(self) -> Iterator[Batch]:
+        while True:
+            yield from self._images.batches(
+                self._seeds,
+                0,
+                batch_size=self._size.batch_size,
+                order=Purpose.ORDER,
+                augmentation=Purpose.AUGMENTATION,
+                context=Alone(),
+            )
+
+
+class TeacherLoop:
+    """The passes of the teacher that fill a table; what it costs to write the rows is in it too."""
+
+    def __init__(self, recipe: Recipe, first_seed: int) -> None:
+        size, device = SIZES[recipe.size], torch.device(recipe.device)
+        dataset = read_dataset(Path(recipe.folder), size)
+        self._read, self._num_views = _reader(dataset, size, device), _views(size).count
+        self._computer = make_computer(reference.build_teacher(size).to(device), size, device)
+        self.units = self._computer.pass_size
+        self._rows = {
+            part: make_rows(Path(recipe.folder) / f"passes-{first_seed}-{part}", 100 * self.units, width)
+            for part, width in self._computer.layout.widths.items()
+        }
+
+    def advance(self, steps: int) -> None:
+        """See `Loop`."""
+        for step in range(steps):
+            ids = np.arange(self.units) + self.units * (step % 100)
+            numbers = torch.from_numpy(ids)
+            computed = self._computer(self._read(numbers // self._num_views, numbers % self._num_views))
+            for part, rows in self._rows.items():
+                rows.write(ids, computed[part])
+
+
+# --- what hkrun's loop needs --------------------------------------------------------------------------------
+
+
+def read_dataset(folder: Path, size: Size) -> Dataset:
+    """The generated images as hkrun has them."""
+    images, labels = reference.read_images(folder, size)
+    split = Split(torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(), torch.from_numpy(labels))
+    return Dataset(size.dataset, split, split, tuple("0123456789"))
+
+
+def make_computer(network: DistilledNetwork, size: Size, device: torch.device) -> RowComputer:
+    """Computes a table's rows."""
+    return RowComputer(
+        network,
+        KNOWLEDGE,
+        tap=size.cell.knowledge.tap,
+        image_shape=(size.channels, size.side, size.side),
+        precision=size.cell.precision,
+        image_dtype=torch.float32,
+        row_dtype=np.dtype(np.float32),
+        device=device,
+    )
+
+
+def make_table(
+    folder: Path, network: DistilledNetwork, dataset: Dataset, size: Size, device: torch.device
+) -> TableTeacher:
+    """A table that fills on first use, shared by all loops of a size."""
+    computer = make_computer(network, size, device)
+    num_views = _views(size).count
+    rows = {
+        part: make_rows(folder / f"table-{part}", len(dataset.train) * num_views, width)
+        for part, width in computer.layout.widths.items()
+    }
+    return TableTeacher(
+        computer,
+        rows,
+        asked=KNOWLEDGE,
+        num_images=len(dataset.train),
+        num_views=num_views,
+        read=_reader(dataset, size, device),
+    )
+
+
+def make_rows(folder: Path, num_rows: int, width: int) -> RowFiles:
+    """Empty rows, unless the folder has them."""
+    folder.mkdir(exist_ok=True)
+    dtype = np.dtype(np.float32)
+    for name, length in file_sizes(num_rows, width, dtype).items():
+        with (folder / name).open("ab") as file:
+            file.truncate(length)
+    return RowFiles(folder, num_rows=num_rows, width=width, dtype=dtype)
+
+
+def _views(size: Size) -> Views:
+    return Views(size.padding, size.flip)
+
+
+def _reader(dataset: Dataset, size: Size, device: torch.device) -> Any:
+    reader = ViewReader(
+        dataset.train.images,
+        views=_views(size),
+        mean=dataset.mean,
+        std=dataset.std,
+        dtype=torch.float32,
+        device=device,
+    )
+    return lambda image_ids, view_ids: reader(image_ids.to(device), view_ids.to(device))
+
+
+# --- processes ----------------------------------------------------------------------------------------------
+
+LOOPS = {"reference": ReferenceLoop, "live": OurLoop, "table": OurLoop, "teacher": TeacherLoop}
+
+
+class Contender:
+    """A loop in as many processes as its recipe says, all at work at the same time."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.recipe = recipe
+        context = multiprocessing.get_context("spawn")
+        self._ends, self._processes = [], []
+        for number in range(recipe.processes):
+            own, other = context.Pipe()
+            process = context.Process(target=serve, args=(recipe, number * recipe.seeds, other))
+            process.start()
+            other.close()
+            self._ends.append(own)
+            self._processes.append(process)
+        self.units: int = self._answers()[0]
+
+    def measure(self, steps: int) -> float:
+        """Seconds per unit, over all processes: while one works at a seed-step, so do the others."""
+        started = time.perf_counter()
+        self._ask(("advance", steps))
+        return (time.perf_counter() - started) / (steps * self.units * self.recipe.processes)
+
+    def machine(self) -> floor.Machine:
+        """What one of the processes reaches while the others do the same; the slowest of them."""
+        found = self._ask(("machine", None))
+        return floor.Machine(
+            flops_per_s=min(one.flops_per_s for one in found),
+            bytes_per_s=min(one.bytes_per_s for one in found),
+        )
+
+    def work(self, machine: floor.Machine) -> floor.Work:
+        """What one step does."""
+        found: floor.Work = self._ask(("work", machine))[0]
+        return found
+
+    def close(self) -> None:
+        """Ends the processes."""
+        for end in self._ends:
+            end.send(None)
+        for process in self._processes:
+            process.join()
+
+    def _ask(self, request: object) -> list[Any]:
+        for end in self._ends:
+            end.send(request)
+        return self._answers()
+
+    def _answers(self) -> list[Any]:
+        """One answer of each process.
+
+        Raises:
+            RuntimeError: A process ended; what it said is in the terminal.
+        """
+        answers = []
+        for end in self._ends:
+            try:
+                answers.append(end.recv())
+            except EOFError as error:
+                raise RuntimeError(f"a process of {self.recipe.name!r} ended") from error
+        return answers
+
+
+def serve(recipe: Recipe, first_seed: int, end: Connection) -> None:
+    """A process of a contender: sets the loop up and does what it is asked until it is told to end."""
+    torch.set_num_threads(recipe.threads)
+    device = torch.device(recipe.device)
+    with ExitStack() as settings:
+        if recipe.loop != "reference":
+            settings.enter_context(reproducible(recipe.threads))
+        loop: Loop = LOOPS[recipe.loop](recipe, first_seed)
+        end.send(loop.units)
+        while (request := end.recv()) is not None:
+            what, argument = request
+            if what == "advance":
+                loop.advance(argument)
+                floor.synchronise(device)
+                end.send(None)
+            elif what == "machine":
+                end.send(floor.measure_machine(device))
+            else:
+                end.send(floor.measure_work(lambda: loop.advance(1), argument))
