@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 
 PERMUTATIONS = 9_999
-_STEP = 1_000_000
+_STEP = 4_000_000
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -46,7 +46,7 @@ def swaps(pairs: int, permutations: int, generator: np.random.Generator) -> tupl
 
 
 def steps(rows: int, width: int) -> Iterator[slice]:
-    """Cuts rows of so many numbers into parts of 8 MB: what is computed from all at once takes no memory."""
+    """Cuts rows of so many numbers into parts of 32 MB at most: all at once could take gigabytes."""
     step = max(1, _STEP // width)
     for first in range(0, rows, step):
         yield slice(first, first + step)

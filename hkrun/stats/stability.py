@@ -9,7 +9,7 @@ import scipy.stats
 from numpy.typing import ArrayLike, NDArray
 
 from hkrun.stats.errors import LEVEL, Interval
-from hkrun.stats.permutations import PERMUTATIONS, Floats, p_value, smallest_runs, swaps
+from hkrun.stats.permutations import PERMUTATIONS, Floats, p_value, smallest_runs, steps, swaps
 
 RESAMPLES = 2_000
 
@@ -175,8 +175,10 @@ def compare_stability(
     runs = len(first)
     stacked = np.concatenate([first - np.median(first, axis=0), second - np.median(second, axis=0)])
     swapped, all_taken = swaps(runs, permutations, generator)
-    taken = np.concatenate([~swapped, swapped], axis=1)
-    ones, others = _stability_of(stacked, taken, ddof), _stability_of(stacked, ~taken, ddof)
+    ones, others = np.empty(len(swapped)), np.empty(len(swapped))
+    for part in steps(len(swapped), 2 * runs):
+        taken = np.concatenate([~swapped[part], swapped[part]], axis=1)
+        ones[part], others[part] = (_stability_of(stacked, side, ddof) for side in (taken, ~taken))
     s, s_reference = stability(first, window=window, ddof=ddof), stability(second, window=window, ddof=ddof)
     p = p_value(_contrast(ones, others), float(_contrast(np.float64(s), np.float64(s_reference))), all_taken)
     return StabilityComparison(s=s, s_reference=s_reference, p=p, runs=runs)
