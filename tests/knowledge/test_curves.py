@@ -1,0 +1,206 @@
+"""Whole runs with a table: their curves are the live teacher's, however the table came about."""
+
+import dataclasses
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections import namedtuple
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hkrun.config import Cell, cell_from_values, cell_id, teacher_id
+from hkrun.store import Store, open_store
+from hkrun.training import Alone
+from hkrun.trial import Task, inputs, run_task, tables
+
+VALUES = {
+    "dataset": "digits",
+    "teacher.network": "preact-8-w4",
+    "teacher.epochs": 2,
+    "student.network": "preact-8-w4",
+    "student.epochs": 3,
+    "augment.padding": 1,
+    "augment.flip": False,
+}
+METHODS = [
+    {"loss.lambda_3": 0.0},
+    {},
+    {"knowledge.form": "at"},
+    {"knowledge.form": "at", "knowledge.tap": "relu"},
+    {"method": "kd"},
+    {"method": "anc"},
+    {"method": "tscan"},
+]
+
+
+@pytest.fixture(autouse=True)
+def forget() -> Iterator[None]:
+    """A process keeps teachers and tables by store and cell."""
+    yield
+    start_anew()
+
+
+def start_anew() -> None:
+    inputs.load_teacher.cache_clear()
+    tables._open.cache_clear()
+
+
+def make_cell(values: dict[str, object], **others: object) -> Cell:
+    return cell_from_values({**VALUES, **values, **others})  # type: ignore[dict-item]
+
+
+def make_task(store: Store, cell: Cell, *seeds: int, table: str = "first_use") -> Task:
+    identity = cell_id(cell) if seeds else teacher_id(cell)
+    return Task(
+        cell=cell,
+        cell_id=identity,
+        seeds=seeds,
+        store=store.uri,
+        data_dir=None,
+        threads=1,
+        device="cpu",
+        table=table,
+    )
+
+
+def curves(store: Store, cell: Cell, seed: int = 0) -> dict[str, list[float]]:
+    return store.curves(cell_id(cell), seed).drop(["seconds"]).to_pydict()  # type: ignore[no-any-return]
+
+
+def train(store: Store, cell: Cell, *seeds: int, table: str = "first_use") -> None:
+    for outcome in run_task(make_task(store, cell, *seeds, table=table), Alone()):
+        assert outcome["status"] == "finished", outcome["message"]
+
+
+@pytest.fixture(scope="module")
+def taught(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with the teachers of both precisions."""
+    store = open_store(tmp_path_factory.mktemp("taught") / "store")
+    for precision in ("float32", "float64"):
+        train(store, make_cell({}, precision=precision))
+    return Path(store.uri)
+
+
+@pytest.fixture
+def store(taught: Path, tmp_path: Path) -> Store:
+    shutil.copytree(taught, tmp_path / "store")
+    return open_store(tmp_path / "store")
+
+
+@pytest.mark.parametrize("values", METHODS, ids=str)
+@pytest.mark.parametrize("table", ["first_use", "ahead"])
+def test_in_float64_the_curves_equal_the_live_teacher_s(
+    store: Store, values: dict[str, object], table: str
+) -> None:
+    live = make_cell(values, precision="float64", teacher_table="off")
+    looked_up = dataclasses.replace(live, teacher_table="float32")
+    assert cell_id(live) != cell_id(looked_up)
+    train(store, live, 0, 1)
+    train(store, looked_up, 0, 1, table=table)
+    for seed in (0, 1):
+        expected, found = curves(store, live, seed), curves(store, looked_up, seed)
+        assert found["error_pct"] == expected["error_pct"]
+        for name, column in expected.items():
+            if column[0] is not None:
+                np.testing.assert_allclose(found[name], column, rtol=1e-6, atol=1e-9, err_msg=name)
+
+
+@pytest.mark.parametrize("storage", ["float32", "float16"])
+def test_the_bits_of_a_run_do_not_depend_on_how_the_table_was_filled(
+    store: Store, monkeypatch: pytest.MonkeyPatch, storage: str
+) -> None:
+    cell = make_cell({}, teacher_table=storage)
+    found = []
+    for way in ("first_use", "ahead", "whole", "full disk"):
+        with monkeypatch.context() as patched:
+            if way == "full disk":
+                shutil.rmtree(Path(store.uri) / "tables")
+                usage = namedtuple("usage", ["total", "used", "free"])(0, 0, 0)
+                patched.setattr(shutil, "disk_usage", lambda _, usage=usage: usage)
+            train(store, cell, 0, table="ahead" if way == "ahead" else "first_use")
+        found.append((curves(store, cell), store.student(cell_id(cell), 0)))
+        record = store.record(cell_id(cell), 0)
+        assert record is not None
+        assert bool(record.alarms) == (way == "full disk")
+        store.delete(store.run_folder(cell_id(cell), 0))
+        if way == "first_use":
+            shutil.rmtree(Path(store.uri) / "tables")
+        start_anew()
+    assert found[1:] == found[:1] * 3
+
+
+def test_a_damaged_table_is_mended_and_the_record_says_so(store: Store) -> None:
+    cell = make_cell({})
+    train(store, cell, 0, table="ahead")
+    expected = curves(store, cell)
+    (folder, *_) = sorted((Path(store.uri) / "tables").iterdir())
+    content = bytearray((folder / "rows").read_bytes())
+    content[::50] = bytes(byte ^ 4 for byte in content[::50])
+    (folder / "rows").write_bytes(content)
+    store.delete(store.run_folder(cell_id(cell), 0))
+    start_anew()
+    train(store, cell, 0)
+    assert curves(store, cell) == expected
+    record = store.record(cell_id(cell), 0)
+    assert record is not None
+    assert any("damaged row(s) of the teacher table were computed anew" in alarm for alarm in record.alarms)
+
+
+KILLED = """
+import sys
+from knowledge.test_curves import make_cell, make_task
+from hkrun.knowledge import TableTeacher
+from hkrun.store import open_store
+from hkrun.training import Alone
+from hkrun.trial import run_task
+
+compute, calls = TableTeacher._compute_block, 0
+
+def stall(self, block):
+    global calls
+    calls += 1
+    if calls > 10:
+        print("stalled", flush=True)
+        sys.stdin.readline()
+    return compute(self, block)
+
+TableTeacher._compute_block = stall
+run_task(make_task(open_store(sys.argv[1]), make_cell({}), 0, table="ahead"), Alone())
+"""
+
+
+def test_a_run_that_is_killed_while_it_fills_the_table_goes_on_with_what_there_is(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cell = make_cell({})
+    killed = subprocess.Popen(
+        [sys.executable, "-c", KILLED, store.uri],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": "tests", "OMP_NUM_THREADS": "1"},
+    )
+    assert killed.stdout is not None
+    assert killed.stdout.readline() == b"stalled\n"
+    killed.send_signal(signal.SIGKILL)
+    killed.communicate()
+    blocks: list[int] = []
+    compute = tables.TableTeacher._compute_block
+
+    def note(self: object, block: int) -> object:
+        blocks.append(block)
+        return compute(self, block)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(tables.TableTeacher, "_compute_block", note)
+    train(store, cell, 0, table="ahead")
+    assert len(blocks) == len(set(blocks)) == 43 - 10  # 300 images of nine views, 64 to a block
+    found = curves(store, cell)
+    shutil.rmtree(Path(store.uri) / "tables")
+    store.delete(store.run_folder(cell_id(cell), 0))
+    start_anew()
+    train(store, cell, 0)
+    assert curves(store, cell) == found
