@@ -11,7 +11,7 @@ LOCK := $(BIN)/uv pip compile -q pyproject.toml --group dev --all-extras --unive
 BUILD_LOCK := echo 'hatchling>=1.27' | $(BIN)/uv pip compile -q - --universal --python-version 3.11 \
         --generate-hashes --no-emit-index-url --no-header
 
-.PHONY: setup stability test test-all check lock bench digits-recipe
+.PHONY: setup stability test test-all check lock bench bench-gpu digits-recipe
 
 setup: $(STAMP)
 
@@ -39,9 +39,16 @@ lock: $(BIN)/uv
 	$(LOCK) $(OPTIONS) -o requirements.lock
 	$(BUILD_LOCK) $(OPTIONS) -o build.lock
 
-# A minute: epochs per second on this machine.
+# Ten minutes, best on an idle machine: a seed-step against the loop of the field, bookkeeping of many runs.
 bench: setup
-	$(BIN)/python benchmarks/speed.py
+	$(BIN)/python benchmarks/seed_step.py --device cpu
+	$(BIN)/python benchmarks/seed_step.py --device cpu --size digits
+	$(BIN)/python benchmarks/bookkeeping.py
+
+# The same seed-steps on a GPU. Needs torch, numpy and pyarrow alone, in the Python that PYTHON names.
+bench-gpu:
+	PYTHONPATH=. $(PYTHON) benchmarks/seed_step.py --device cuda
+	PYTHONPATH=. $(PYTHON) benchmarks/seed_step.py --device cuda --size digits
 
 # Hours: the search that chose split, networks and epochs of the digits recipe (benchmarks/digits_recipe.md).
 digits-recipe: setup

@@ -60,7 +60,7 @@ def train(kind: str, network: str, size: int, batch_size: int, epochs: int, seed
         train_teacher(run, cell, **sets)
     else:
         run = start_run(cell, dataset, seed, **where)
-        distill(run, teacher=None, **sets)
+        distill([run], teach=None, **sets)
     return {
         "kind": kind,
         "network": network,

@@ -232,7 +232,12 @@ LOOPS = {"reference": ReferenceLoop, "live": OurLoop, "table": OurLoop, "teacher
 
 
 class Contender:
-    """A loop in as many processes as its recipe says, all at work at the same time."""
+    """A loop in as many processes as its recipe says, all at work at the same time.
+
+    Attributes:
+        recipe: What it is.
+        units: What one step of one process makes: seed-steps, or views of the teacher; 0 before `wait`.
+    """
 
     def __init__(self, recipe: Recipe) -> None:
         self.recipe = recipe
@@ -245,7 +250,11 @@ class Contender:
             other.close()
             self._ends.append(own)
             self._processes.append(process)
-        self.units: int = self._answers()[0]
+        self.units = 0
+
+    def wait(self) -> None:
+        """Waits until every process is ready."""
+        self.units = self._answers()[0]
 
     def measure(self, steps: int) -> float:
         """Seconds per unit, over all processes: while one works at a seed-step, so do the others."""

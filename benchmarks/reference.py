@@ -96,10 +96,10 @@ def generate_images(folder: Path, size: Size, *, num_images: int, seed: int = 0)
         labels = generator.integers(0, CLASSES, num_images // len(TRAINING_FILES))
         noise = generator.normal(0, 40, (len(labels), patterns.shape[1]))
         content = {
-            b"batch_label": name.encode(),
-            b"labels": labels.tolist(),
-            b"data": (patterns[labels] + noise).clip(0, 255).astype(np.uint8),
-            b"filenames": [b"generated.png"] * len(labels),
+            "batch_label": name,
+            "labels": labels.tolist(),
+            "data": (patterns[labels] + noise).clip(0, 255).astype(np.uint8),
+            "filenames": ["generated.png"] * len(labels),
         }
         (folder / name).write_bytes(pickle.dumps(content))
 
@@ -107,9 +107,9 @@ def generate_images(folder: Path, size: Size, *, num_images: int, seed: int = 0)
 def read_images(folder: Path, size: Size) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """Images [N, side, side, channels] and labels [N] of such files."""
     parts = [pickle.loads((folder / name).read_bytes()) for name in TRAINING_FILES]
-    data = np.concatenate([part[b"data"] for part in parts])
+    data = np.concatenate([part["data"] for part in parts])
     images = data.reshape(-1, size.channels, size.side, size.side).transpose(0, 2, 3, 1)
-    return np.ascontiguousarray(images), np.concatenate([part[b"labels"] for part in parts])
+    return np.ascontiguousarray(images), np.concatenate([part["labels"] for part in parts])
 
 
 class AugmentedImages(Dataset[tuple[Tensor, int]]):

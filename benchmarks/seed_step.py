@@ -46,19 +46,22 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=2.0, help="of one repetition of one contender")
     parser.add_argument("--device", choices=["cpu", "cuda"], help="(default: the GPU where there is one)")
-    parser.add_argument("--quick", action="store_true", help="one short repetition, packs of 1 and 2")
+    parser.add_argument("--quick", action="store_true", help="one process each, one step, a pack of 2")
     options = parser.parse_args()
     if options.quick:
-        options.packs, options.repeats, options.seconds = [1, 2], 1, 0.0
+        options.packs, options.repeats, options.seconds = [2], 1, 0.0
     device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
     size = SIZES[options.size]
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as opened:
         generate_images(Path(folder), size, num_images=NUM_IMAGES)
         print(describe_machine(device), flush=True)
+        at_once = count_cores() if device == "cpu" and not options.quick else 1
         contenders = []
-        for recipe in list_recipes(options.size, folder, device, options.packs):
+        for recipe in list_recipes(options.size, folder, device, options.packs, at_once=at_once):
             contenders.append(Contender(recipe))
             opened.callback(contenders[-1].close)
+        for contender in contenders:
+            contender.wait()
         found = measure_in_turn(contenders, repeats=options.repeats, seconds=options.seconds)
         print_times(found, size, EPOCHS[options.size])
         print_floor(contenders, found)
@@ -79,10 +82,9 @@ def count_cores() -> int:
     return len(os.sched_getaffinity(0))
 
 
-def list_recipes(size: str, folder: str, device: str, packs: Sequence[int]) -> list[Recipe]:
-    """Everybody who takes part."""
+def list_recipes(size: str, folder: str, device: str, packs: Sequence[int], *, at_once: int) -> list[Recipe]:
+    """Everybody who takes part, each with so many processes at once."""
     cores = count_cores()
-    at_once = cores if device == "cpu" else 1
 
     def recipe(name: str, loop: str, *, processes: int = at_once, threads: int = 1, **rest: int) -> Recipe:
         return Recipe(
@@ -104,7 +106,7 @@ def list_recipes(size: str, folder: str, device: str, packs: Sequence[int]) -> l
         recipe("teacher's passes, a view", "teacher"),
     ]
     if at_once > 1:
-        recipes.insert(1, recipe(f"reference, {cores} processes", "reference", workers=1))
+        recipes.insert(1, recipe(f"reference, {at_once} processes", "reference", workers=1))
     return recipes
 
 

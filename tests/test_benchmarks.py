@@ -1,22 +1,191 @@
-"""The scripts in benchmarks/ still run; what they measure is not looked at."""
+"""The scripts in benchmarks/ still run, and measure what they say; what comes out is not looked at."""
 
-import importlib.util
+import copy
+import dataclasses
+import importlib
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+import torch
+
+from hkrun.data.views import Views
+from hkrun.distill import start_run
+from hkrun.distill.pack import Pack
+from hkrun.distill.step import Step
+from hkrun.knowledge import LiveTeacher
+from hkrun.seeding import Purpose
+from hkrun.store import open_store
+from hkrun.training import Alone, ResidentTrainingSet
 
 FOLDER = Path(__file__).parent.parent / "benchmarks"
+CPU = torch.device("cpu")
+# What `make bench-gpu` must do without.
+NOT_ON_A_GPU_BOX = ("ray", "mlflow", "torchvision", "scipy", "matplotlib", "jinja2", "rich", "click", "PIL")
 
 
-def load(name):
-    spec = importlib.util.spec_from_file_location(name, FOLDER / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+@pytest.fixture
+def load(monkeypatch):
+    """Imports a script as it imports its neighbours: by name."""
+    monkeypatch.syspath_prepend(str(FOLDER))
+    return importlib.import_module
 
 
 @pytest.mark.parametrize("kind", ["teacher", "student"])
-def test_the_recipe_search_trains_teachers_and_students_alone(kind):
+def test_the_recipe_search_trains_teachers_and_students_alone(load, kind):
     row = load("digits_recipe").train(kind, "preact-8-w4", 100, 50, epochs=1, seed=1000)
     assert row["kind"] == kind
     assert 0 < row["error_pct"] <= 100
+
+
+# --- the reference loop -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def tiny(load):
+    """A size with networks small enough for a test: colour, mirrored, all terms."""
+    return load("reference").Size(
+        dataset="cifar10",
+        teacher="preact-8-w6",
+        student="preact-8-w4",
+        side=8,
+        channels=3,
+        padding=1,
+        flip=True,
+        batch_size=8,
+    )
+
+
+def test_the_reference_loop_computes_what_hkrun_computes(load, tiny, tmp_path):
+    reference, loops = load("reference"), load("loops")
+    reference.generate_images(tmp_path, tiny, num_images=40)
+    dataset = loops.read_dataset(tmp_path, tiny)
+    cell = dataclasses.replace(tiny.cell, precision="float64")
+    run = start_run(cell, dataset, 3, context=Alone(), device=CPU)
+    run.student_optimizer.param_groups[0]["lr"] = cell.student.learning_rate
+    run.discriminator_optimizer.param_groups[0]["lr"] = cell.discriminator.learning_rate
+    teacher = reference.build_teacher(tiny).double()
+    theirs = reference.Training(
+        cell, teacher, copy.deepcopy(run.student), copy.deepcopy(run.discriminator), device=CPU
+    )
+    pack = Pack([run])
+    step = Step(pack, 0, LiveTeacher(teacher, precision="float64"), Alone())
+    images = ResidentTrainingSet(dataset, Views(1, flip=True), dtype=torch.float64, device=CPU)
+    batches = images.batches(
+        [3], 0, batch_size=8, order=Purpose.ORDER, augmentation=Purpose.AUGMENTATION, context=Alone()
+    )
+    steps = 0
+    for batch in batches:
+        steps += 1
+        ours = step.train(batch)
+        figures = theirs.step(batch.images[0], batch.labels[0])
+        assert figures == {name: pytest.approx(ours[name].item(), rel=1e-10) for name in figures}
+    assert steps == 5
+    for mine, other in ((run.student, theirs.student), (run.discriminator, theirs.discriminator)):
+        for name, value in mine.state_dict().items():
+            assert torch.allclose(value, other.state_dict()[name], rtol=1e-9, atol=1e-12), name
+
+
+def test_the_reference_loop_shows_the_views_that_hkrun_does(load, tiny, tmp_path):
+    reference, loops = load("reference"), load("loops")
+    reference.generate_images(tmp_path, tiny, num_images=5)
+    dataset = loops.read_dataset(tmp_path, tiny)
+    shown = reference.AugmentedImages(*reference.read_images(tmp_path, tiny), tiny)
+    views = Views(tiny.padding, tiny.flip)
+    images = ResidentTrainingSet(dataset, views, dtype=torch.float32, device=CPU)
+    read = images._reader
+    torch.manual_seed(0)
+    seen = set()
+    for _ in range(200):
+        tensor, label = shown[2]
+        assert label == dataset.train.labels[2]
+        candidates = read(torch.full((views.count,), 2), torch.arange(views.count))
+        found = [view for view, image in enumerate(candidates) if torch.allclose(image, tensor, atol=1e-5)]
+        assert len(found) == 1
+        seen.update(found)
+    assert seen == set(range(views.count))
+
+
+def test_generated_images_are_in_the_files_of_cifar(load, tmp_path):
+    torchvision = pytest.importorskip("torchvision")
+    reference = load("reference")
+    size = reference.SIZES["cifar"]
+    reference.generate_images(tmp_path, size, num_images=50)
+    images, labels = reference.read_images(tmp_path, size)
+    assert images.shape == (50, 32, 32, 3)
+    assert set(labels) <= set(range(10))
+
+    class Generated(torchvision.datasets.CIFAR10):
+        base_folder = "."
+        test_list = ()
+        meta = None
+
+        def _check_integrity(self):
+            return True
+
+        def _load_meta(self):
+            self.classes = []
+
+    theirs = Generated(str(tmp_path), train=True)
+    assert (theirs.data == images).all()
+    assert theirs.targets == labels.tolist()
+
+
+# --- the floor ----------------------------------------------------------------------------------------------
+
+
+def test_the_floor_counts_operations_and_bytes_of_both_passes(load):
+    floor = load("floor")
+    machine = floor.Machine(flops_per_s=1e9, bytes_per_s=1e9)
+    left, right = torch.randn(8, 16), torch.randn(16, 4)
+    product = floor.measure_work(lambda: left @ right, machine)
+    assert product.operations == 1
+    assert product.flops == 2 * 8 * 16 * 4
+    assert product.bytes == 4 * (8 * 16 + 16 * 4 + 8 * 4)
+    assert product.floor_s == pytest.approx(max(product.flops, product.bytes) / 1e9)
+    weights = right.clone().requires_grad_()
+    both = floor.measure_work(lambda: (left @ weights).sum().backward(), machine)
+    assert both.flops == 2 * product.flops  # the weights' gradient; nobody asks for the input's
+    assert floor.measure_work(lambda: left.view(16, 8).t(), machine).operations == 0
+
+
+# --- bookkeeping --------------------------------------------------------------------------------------------
+
+
+def test_generated_runs_are_complete_for_plan_and_resume(load, tmp_path):
+    bookkeeping = load("bookkeeping")
+    sweep, store = bookkeeping.make_sweep(8, 12), open_store(tmp_path / "store")
+    bookkeeping.fill_store(store, sweep)
+    for job in ("plan", "resume"):
+        found = bookkeeping.measure(job, tmp_path / "store", 8, 12)
+        assert found["seconds"] > 0
+        assert found["peak_mb"] > 0
+
+
+@pytest.mark.slow
+def test_the_bookkeeping_benchmark_runs():
+    printed = start("bookkeeping.py", "--quick")
+    assert all(f" {job} " in printed for job in ("plan", "resume", "report again", "sync", "sync again"))
+
+
+@pytest.mark.slow
+def test_the_seed_step_benchmark_needs_torch_numpy_and_pyarrow_alone(tmp_path):
+    block = f"import sys\nsys.modules.update(dict.fromkeys({NOT_ON_A_GPU_BOX}))\n"
+    (tmp_path / "sitecustomize.py").write_text(block)
+    printed = start("seed_step.py", "--size", "digits", "--quick", PYTHONPATH=str(tmp_path))
+    assert "hkrun, table, pack of 2" in printed
+    assert "times floor" in printed
+
+
+def start(script, *arguments, **environment):
+    done = subprocess.run(
+        [sys.executable, str(FOLDER / script), *arguments],
+        env=os.environ | {"OMP_NUM_THREADS": "1"} | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
