@@ -157,7 +157,7 @@ class TableTeacher:
                 table.write(ids, rows[part])
         except OSError as error:
             reason = error.strerror or str(error)
-            self._alarms.append(f"the teacher table can take no more rows ({reason}); the teacher runs live")
+            self._alarms.append(f"the teacher table takes no more rows, the teacher runs live: {reason}")
             logger.warning(self._alarms[-1])
             self._tables = {}
 

@@ -100,6 +100,12 @@ class Tables:
         if self._remote is not None:
             self._upload(table_id, self._remote, whole)
 
+    def has_space(self, num_bytes: int) -> bool:
+        """Whether so much fits on the disk, with the tables that are there."""
+        held = sum(self._files.sizes("").values())
+        place = next(path for path in (self._root, *self._root.parents) if path.exists())
+        return num_bytes <= shutil.disk_usage(place).free - SPARE_BYTES + held
+
     def _paths(self, table_id: str) -> tuple[Path, Path]:
         """The folders of a table: when it is whole, and while it is filled."""
         return self._root / check_name(table_id), self._root / f"{table_id}.partial"

@@ -1,6 +1,7 @@
 """Who sends a sweep's tasks to the cluster, and tells the observer and MLflow what becomes of them."""
 
 import dataclasses
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -8,13 +9,15 @@ from typing import TYPE_CHECKING, Any, Protocol
 from hkrun.config import Cell, teacher_id
 from hkrun.errors import TrainingError
 from hkrun.plan import Plan, PlannedTable, Shortcuts, StoppedRun, save_stopped
-from hkrun.store import Store
+from hkrun.store import Store, Tables
 from hkrun.sweep.machine import THREADS, find_device, log_folder_of
 
 if TYPE_CHECKING:
     from hkrun.cluster import TaskResult
     from hkrun.tracking import Mirror
     from hkrun.trial import Task
+
+logger = logging.getLogger("hkrun")
 
 
 class Observer(Protocol):
@@ -78,6 +81,7 @@ class Crew:
             raise TrainingError("\n".join(known))
         teachers = [self._task(teacher.cell, teacher.teacher_id, ()) for teacher in plan.teachers]
         tables = {name: table for table in plan.tables for name in table.names}
+        _warn_of_space(plan.tables, self._store)
         runs = [
             self._task(pack.cell, pack.cell_id, pack.seeds, table=tables.get(pack.name))
             for pack in plan.packs
@@ -229,6 +233,16 @@ def _raise_common_error(results: "Sequence[TaskResult]") -> None:
     for result in results:
         if error := result.common_error:
             raise error
+
+
+def _warn_of_space(tables: Sequence[PlannedTable], store: Store) -> None:
+    """Says which tables do not fit beside a local store; a remote store's lie on machines of their own."""
+    if store.local_path is None:
+        return
+    place = Tables(store, cache=store.local_path)
+    for table in tables:
+        if table.num_bytes is not None and not place.has_space(table.num_bytes):
+            logger.warning("%s: does not fit on the disk, the teacher runs live", table.describe())
 
 
 def _absolute(data_dir: Path | str | None) -> str | None:

@@ -141,8 +141,8 @@ def _open(place: _TablePlace) -> _Opened:
         for part, width in computer.layout.widths.items():
             rows[part] = _open_rows(tables, descriptions[part], num_rows, width, row_dtype)
     except NoSpaceError as error:
-        logger.warning("%s; the teacher runs live", error.message)
-        rows, alarms = {}, [f"{error.message}; the teacher runs live"]
+        rows, alarms = {}, [f"there is no teacher table, the teacher runs live: {error.message}"]
+        logger.warning(alarms[0])
 
     @functools.cache
     def reader() -> ViewReader:

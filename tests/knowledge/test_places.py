@@ -91,6 +91,16 @@ def test_a_table_that_does_not_fit_is_refused_and_leaves_nothing(
     tables.open("abc", SIZES, ABOUT)  # its space was reserved
 
 
+def test_what_fits_counts_the_tables_that_are_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tables = Tables(open_store(tmp_path), cache=tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(0, 0, module.SPARE_BYTES + 2000))
+    assert tables.has_space(2000)
+    assert not tables.has_space(2001)
+    tables.open("abc", SIZES, {})
+    assert tables.has_space(2000 + sum(SIZES.values()))
+    assert not tables.has_space(3100)
+
+
 def test_a_disk_that_fills_up_meanwhile_is_refused_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

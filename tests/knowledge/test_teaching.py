@@ -10,12 +10,14 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 import torch
+from pyarrow import fs
 
 from hkrun.config import Cell, cell_from_values, cell_id, teacher_canonical, teacher_id
 from hkrun.data import load_dataset
 from hkrun.data.views import ViewReader, Views
 from hkrun.knowledge import LiveTeacher, RowComputer, TableTeacher
 from hkrun.store import Store, TeacherRecord, open_store
+from hkrun.store.files import RemoteFiles
 from hkrun.teacher import dump_weights, hash_weights, start_teacher
 from hkrun.training import Alone, resolve_dtype
 from hkrun.trial import Task, inputs, tables
@@ -216,7 +218,7 @@ def test_a_full_disk_is_said_and_changes_no_bit(
     assert folders(store) == []
     (alarm,) = teaching.take_alarms()
     assert "does not fit" in alarm
-    assert alarm.endswith("the teacher runs live")
+    assert alarm.startswith("there is no teacher table, the teacher runs live: ")
     assert alarm in caplog.text
     tables._open.cache_clear()
     whole, _ = tables.load_teaching(cell, make_task(store, cell, table="ahead"))
@@ -238,6 +240,30 @@ def test_a_teacher_whose_answers_depend_on_the_batch_runs_live_unless_the_table_
     assert isinstance(teaching, TableTeacher)
     teaching, _ = tables.load_teaching(cell, make_task(store, cell))
     assert isinstance(teaching, TableTeacher)
+
+
+def test_another_machine_fetches_the_table_of_a_remote_store(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    filesystem = fs.SubTreeFileSystem(str(tmp_path), fs.LocalFileSystem())
+    files = RemoteFiles(filesystem, Path(store.uri).name, place="far://")
+    far = Store(files, uri="far://", place="far://", local_path=None)
+    for module in (inputs, tables):
+        monkeypatch.setattr(module, "open_store", lambda _: far)
+    cell = make_cell()
+    answers = []
+    for machine, mode in (("first", "ahead"), ("second", "first_use")):
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / machine))
+        tables._open.cache_clear()
+        inputs.load_teacher.cache_clear()
+        teaching, _ = tables.load_teaching(cell, make_task(far, cell, table=mode))
+        network, _ = inputs.load_teacher(inputs.TeacherPlace(far.uri, teacher_id(cell), "cpu", cell, None))
+        counter = Counter(network)
+        answers.append(teaching(make_batch(cell)))
+        assert counter.passes == 0
+        names = sorted(path.name for path in (tmp_path / machine / "hkrun" / "tables").iterdir())
+        assert names == folders(store)
+    assert torch.equal(answers[0].logits, answers[1].logits)
 
 
 def test_a_table_that_gets_its_name_while_it_is_opened_is_opened_again(
