@@ -58,7 +58,7 @@ def test_an_error_of_data_or_store_in_a_worker_is_the_commands_exit_code(
     folder, monkeypatch, capsys, error, code
 ):
     monkeypatch.setattr(hkrun.cluster, "run_tasks", run_until(error, folder))
-    command = ["run", "method=supervised", "--seeds", "3", "--epochs", "2", "--yes"]
+    command = ["run", "method=supervised", "--seeds", "3", "--epochs", "2", "--pack", "1", "--yes"]
     assert call(command) == code
     assert error.message in capsys.readouterr().err.splitlines()[-1]
     runs = open_store(folder / "hkrun-store").runs()

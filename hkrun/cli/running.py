@@ -33,6 +33,29 @@ _workers = click.option(
     show_default=True,
     help="Processes that train one run together, data-parallel.",
 )
+
+
+class PackSize(click.ParamType[object]):
+    """A number from 1, or "auto"."""
+
+    name = "pack"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
+        """Reads what was typed."""
+        if value == "auto":
+            return "auto"
+        if not str(value).isdecimal() or int(str(value)) < 1:
+            self.fail(f"{value!r} is neither a number from 1 nor 'auto'.", param, ctx)
+        return int(str(value))
+
+
+_pack = click.option(
+    "--pack",
+    metavar="K|auto",
+    type=PackSize(),
+    help="How many seeds of a cell train together as one network. auto: the fastest, as measured once on "
+    "this machine. Without it: as the sweep was begun, else as its recipe has measured.",
+)
 _fail_fast = click.option("--fail-fast", is_flag=True, help="Stop at the first run that fails.")
 
 
@@ -54,6 +77,7 @@ _fail_fast = click.option("--fail-fast", is_flag=True, help="Stop at the first r
 @_seeds
 @_epochs
 @_workers
+@_pack
 @click.option(
     "--search",
     type=click.Choice(["optuna"]),
@@ -81,6 +105,7 @@ def sweep(
     seeds: str | None,
     epochs: str | None,
     workers: int,
+    pack: int | str | None,
     search: str | None,
     runs: int | None,
     scheduler: str | None,
@@ -96,9 +121,17 @@ def sweep(
     from hkrun.spaces import load_sweep
 
     loaded = load_sweep(name, dataset=dataset, seeds=seeds, epochs=epochs, overrides=overrides)
-    shortcuts = _read_shortcuts(loaded, search=search, runs=runs, scheduler=scheduler, workers=workers)
+    shortcuts = _read_shortcuts(
+        loaded, search=search, runs=runs, scheduler=scheduler, workers=workers, pack=pack
+    )
     return _run(
-        invocation, loaded, workers=workers, dry_run=dry_run, fail_fast=fail_fast, shortcuts=shortcuts
+        invocation,
+        loaded,
+        workers=workers,
+        pack=pack,
+        dry_run=dry_run,
+        fail_fast=fail_fast,
+        shortcuts=shortcuts,
     )
 
 
@@ -116,6 +149,7 @@ def sweep(
 @_seeds
 @_epochs
 @_workers
+@_pack
 @click.option("--dry-run", is_flag=True, help="Only show the plan. Nothing is written.")
 @_fail_fast
 def run(
@@ -126,6 +160,7 @@ def run(
     seeds: str | None,
     epochs: str | None,
     workers: int,
+    pack: int | str | None,
     dry_run: bool,
     fail_fast: bool,
 ) -> int:
@@ -137,7 +172,7 @@ def run(
     from hkrun.spaces import load_cell
 
     loaded = load_cell(dataset=dataset, seeds=seeds, epochs=epochs, overrides=overrides)
-    return _run(invocation, loaded, workers=workers, dry_run=dry_run, fail_fast=fail_fast)
+    return _run(invocation, loaded, workers=workers, pack=pack, dry_run=dry_run, fail_fast=fail_fast)
 
 
 @verb(
@@ -236,7 +271,13 @@ def resume(invocation: Invocation, *, name: str | None, dataset: str | None, fai
 
 
 def _read_shortcuts(
-    loaded: "Sweep", *, search: str | None, runs: int | None, scheduler: str | None, workers: int
+    loaded: "Sweep",
+    *,
+    search: str | None,
+    runs: int | None,
+    scheduler: str | None,
+    workers: int,
+    pack: int | str | None,
 ) -> "Shortcuts | None":
     """The shortcuts that the options ask for; None where they ask for none.
 
@@ -249,6 +290,8 @@ def _read_shortcuts(
     for option, value in (("--search", search), ("--scheduler", scheduler)):
         if value is not None and not any(named.point for named in loaded.cells):
             problems.append(f"{option} {value}: {loaded.source} has no [[axes]] to take a shortcut on")
+        if value is not None and pack not in (None, 1):
+            problems.append(f"{option} {value}: decides about runs one by one; not with --pack {pack}")
     if runs is not None and search is None:
         problems.append("--runs: says how many runs --search makes; give that too")
     if search is not None and importlib.util.find_spec("optuna") is None:
@@ -267,6 +310,7 @@ def _run(
     loaded: "Sweep",
     *,
     workers: int,
+    pack: int | str | None,
     dry_run: bool,
     fail_fast: bool,
     shortcuts: "Shortcuts | None" = None,
@@ -279,6 +323,7 @@ def _run(
         invocation.find_store(),
         data_dir=invocation.data_dir,
         workers=workers,
+        pack=pack,
         shortcuts=shortcuts,
     )
     if dry_run:
@@ -292,7 +337,9 @@ def _run(
         question = f"{plan.num_to_run} runs, about {describe_duration(seconds)}. Start?"
         if not invocation.confirm(question):
             raise Interrupted("not started")
-    outcome = _execute(invocation, loaded, workers=workers, fail_fast=fail_fast, shortcuts=shortcuts)
+    outcome = _execute(
+        invocation, loaded, workers=workers, pack=pack, fail_fast=fail_fast, shortcuts=shortcuts
+    )
     if invocation.as_json:
         invocation.print_document(_outcome_document(outcome))
     return outcome.exit_code
@@ -304,6 +351,7 @@ def _execute(
     *,
     workers: int,
     fail_fast: bool,
+    pack: int | str | None = None,
     shortcuts: "Shortcuts | None" = None,
 ) -> "Outcome":
     """Runs a sweep to its end and shows what came out."""
@@ -323,6 +371,7 @@ def _execute(
             workers=workers,
             fail_fast=fail_fast,
             observer=display,
+            pack=pack,
             shortcuts=shortcuts,
             data_checked=checked,
         )
@@ -398,7 +447,7 @@ def _print_plan(invocation: Invocation, plan: "Plan") -> None:
             cell.cell_id, Text(cell.name), str(cell.num_runs), str(cell.num_done), str(len(cell.to_run))
         )
     invocation.results.print(table)
-    invocation.say(f"{plan.num_to_run} of {plan.num_runs} runs to train, in {plan.num_to_run} trials")
+    invocation.say(f"{plan.num_to_run} of {plan.num_runs} runs to train, in {plan.num_trials} trials")
     for teacher in plan.teachers:
         invocation.say(f"Teacher {teacher.teacher_id} ({teacher.cell.teacher.network}) to train first")
     for planned in plan.tables:

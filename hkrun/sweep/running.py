@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from hkrun.config import teacher_id
 from hkrun.errors import EXIT_DONE, EXIT_RUNS_FAILED
-from hkrun.plan import NO_SHORTCUTS, Plan, Shortcuts, load_stopped, make_plan, save_plan
+from hkrun.plan import NO_SHORTCUTS, Plan, Shortcuts, kept_sizes, load_stopped, make_plan, save_plan
 from hkrun.report import Summary, summarise
 from hkrun.report.renewal import renew_report
 from hkrun.spaces import Sweep
@@ -16,6 +16,7 @@ from hkrun.store import Store, TeacherRecord
 from hkrun.sweep.checks import check_data, fix_content
 from hkrun.sweep.crew import Crew, Observer
 from hkrun.sweep.machine import find_slots, log_folder_of
+from hkrun.sweep.packing import find_sizes
 
 if TYPE_CHECKING:
     from hkrun.tracking import Links
@@ -54,9 +55,12 @@ def plan_sweep(
     *,
     data_dir: Path | str | None,
     workers: int,
+    pack: int | str | None = None,
     shortcuts: Shortcuts | None = None,
 ) -> Plan:
-    """Plans a sweep on this machine, or on the cluster that RAY_ADDRESS names. Nothing is written.
+    """Plans a sweep on this machine, or on the cluster that RAY_ADDRESS names.
+
+    Nothing is written, but what `pack` "auto" measures.
 
     Raises:
         ResourceError: Not one run fits.
@@ -69,7 +73,10 @@ def plan_sweep(
     if not plan.num_to_run:
         return plan  # and no need to wait for PyTorch and Ray, who know the machine
     slots = find_slots(workers, log_folder_of(store))
-    return make_plan(sweep, store, workers=workers, slots=slots, shortcuts=shortcuts)
+    sizes = None
+    if shortcuts == NO_SHORTCUTS:
+        sizes = find_sizes(sweep, store, pack=pack, workers=workers, slots=slots, data_dir=data_dir)
+    return make_plan(sweep, store, workers=workers, slots=slots, sizes=sizes, shortcuts=shortcuts)
 
 
 def run_sweep(
@@ -80,6 +87,7 @@ def run_sweep(
     workers: int,
     fail_fast: bool,
     observer: Observer,
+    pack: int | str | None = None,
     shortcuts: Shortcuts | None = None,
     data_checked: bool = False,
 ) -> Outcome:
@@ -92,6 +100,7 @@ def run_sweep(
         workers: Processes that train one run together.
         fail_fast: Whether the first failed run stops the others.
         observer: Who is told how it goes.
+        pack: How many runs train together; see `hkrun.sweep.packing.find_sizes`. With shortcuts, one.
         shortcuts: How to make fewer runs, if so.
         data_checked: Whether `check_data` was called; once is enough, as it builds teachers.
 
@@ -112,15 +121,27 @@ def run_sweep(
     log_folder = log_folder_of(store)
     mirror = Mirror(sweep, store, warn=logger.warning, world_size=workers)
     slots = 1
-    if make_plan(sweep, store, workers=workers, shortcuts=shortcuts).num_to_run:
+    to_run = make_plan(sweep, store, workers=workers, shortcuts=shortcuts).num_to_run
+    if to_run:
         slots = find_slots(workers, log_folder)
         if not data_checked:
             check_data(sweep, data_dir=data_dir, workers=workers)
     with mirror, store.hold(store.sweep_folder(sweep.name, sweep.dataset)):
-        plan = make_plan(sweep, store, workers=workers, slots=slots, shortcuts=shortcuts)
+        sizes = dict(kept_sizes(store, sweep))
+        if to_run and shortcuts == NO_SHORTCUTS:
+            observer.entered("Planning")
+            sizes = find_sizes(sweep, store, pack=pack, workers=workers, slots=slots, data_dir=data_dir)
+        plan = make_plan(
+            sweep,
+            store,
+            workers=workers,
+            slots=slots,
+            sizes=sizes if shortcuts == NO_SHORTCUTS else None,
+            shortcuts=shortcuts,
+        )
         if plan.num_to_run:
             observer.plan_made(plan, slots=slots)
-        save_plan(store, sweep, workers=workers)
+        save_plan(store, sweep, workers=workers, sizes=sizes)
         crew = Crew(store, data_dir=data_dir, workers=workers, fail_fast=fail_fast, observer=observer)
         problems = crew.train(plan, mirror, shortcuts) if plan.num_to_run else []
         observer.entered("Writing the report")

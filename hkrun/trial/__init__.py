@@ -6,6 +6,7 @@
     inputs.py        images and teachers, kept between the trials of a process
     curves.py        a history as a table
     ledger.py        when it began, how long it took, what looked wrong; over all resumptions
+    pack_speed.py    how fast runs train together
     progress.py      when checkpoints are saved and progress is told
     surroundings.py  torch's settings, and what else decides the bits of a result
     alarms.py        what looked wrong in a run that went through
@@ -15,12 +16,13 @@ A run that fails or diverges is a record, not an exception: only missing data an
 
 from hkrun.parts import check_source
 from hkrun.training import Context
+from hkrun.trial.pack_speed import measure_packs
 from hkrun.trial.run import Trial
 from hkrun.trial.surroundings import reproducible
 from hkrun.trial.task import Outcome, Task
 from hkrun.trial.teaching import teach
 
-__all__ = ["Outcome", "Task", "run_task"]
+__all__ = ["Outcome", "Task", "measure_packs", "run_task"]
 
 
 def run_task(task: Task, context: Context) -> list[Outcome]:
