@@ -1,6 +1,7 @@
 """The teacher table: what the teacher says of every view of every training image, computed once."""
 
 import logging
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -15,6 +16,8 @@ from hkrun.knowledge.teaching import Views
 from hkrun.models import Output
 
 logger = logging.getLogger("hkrun")
+
+SAY_EVERY_S = 60.0
 
 ReadViews = Callable[[Tensor, Tensor], Tensor]  # image and view numbers [R] -> normalised views [R, C, H, W]
 
@@ -84,11 +87,15 @@ class TableTeacher:
         todo = [table.missing_blocks(size) for table in self._tables.values()]
         blocks = np.unique(np.concatenate(todo)) if todo else np.empty(0, np.int64)
         np.random.default_rng().shuffle(blocks)  # no number depends on the order
-        for block in blocks.tolist():
+        said_at = time.monotonic()
+        for done, block in enumerate(blocks.tolist()):
             if not self._tables:  # the disk is full
                 return
             if not all(table.written(block * size, (block + 1) * size) for table in self._tables.values()):
                 self._compute_block(block)
+            if time.monotonic() - said_at >= SAY_EVERY_S:
+                said_at = time.monotonic()
+                logger.info("filling the teacher table: %.1f %% of what it lacked", 100 * done / len(blocks))
 
     @property
     def is_steady(self) -> bool:
