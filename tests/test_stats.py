@@ -573,6 +573,14 @@ def test_random_swaps_are_the_same_in_parts_as_at_once(monkeypatch):
     assert np.array_equal(drawn, np.random.default_rng(5).integers(0, 2, (999, 17)).astype(bool))
 
 
+def test_no_more_runs_are_simulated_than_anyone_makes():
+    assert power.tried_runs(20) == (40, 80, 160)
+    assert power.tried_runs(2_500) == (5_000, 10_000)
+    generator = np.random.default_rng(3)
+    many = generator.normal(5, 0.4, (6_000, 2))
+    assert power.runs_for_stability(many, many, window=2, generator=generator) is None
+
+
 def test_simulated_runs_have_the_measured_covariance_also_where_runs_outnumber_epochs(monkeypatch):
     generator = np.random.default_rng(3)
     first, second = generator.normal(5, 0.4, (2, 40, 6))

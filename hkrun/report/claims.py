@@ -163,9 +163,10 @@ class _Court:
             return None
         contrary = [comparison for comparison in open_ones if _points_away(comparison)]
         simulated = any(comparison.measure == "stability" for comparison in open_ones)
+        most = max(comparison.n for comparison in open_ones)
         prospect = Prospect(
             seeds=None,
-            limit=8 * max(comparison.n for comparison in open_ones) if simulated else stats.MOST_PAIRS,
+            limit=max((most, *stats.tried_runs(most))) if simulated else stats.MOST_PAIRS,
             outcome="contradicted" if contrary else "reproduced",
             simulated=simulated,
         )

@@ -28,6 +28,7 @@ from hkrun.stats.power import (
     pairs_for_equivalence,
     runs_for_stability,
     stability_power,
+    tried_runs,
 )
 from hkrun.stats.stability import (
     Stability,
@@ -66,4 +67,5 @@ __all__ = [
     "stability",
     "stability_power",
     "summarise_errors",
+    "tried_runs",
 ]

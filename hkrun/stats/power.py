@@ -172,21 +172,21 @@ def runs_for_stability(
     power: float = POWER,
     generator: np.random.Generator,
 ) -> int | None:
-    """The first of twice, four and eight times the measured runs that tells two S apart often enough.
+    """The first of `tried_runs` that tells two S apart often enough.
 
     Returns:
-        The number of pairs of runs; None where eight times as many do not either.
+        The number of pairs of runs; None where the largest does not either.
 
     Raises:
         ValueError: As `compare_stability`.
     """
-    pairs = len(np.asarray(error_pct))
+    tried = tried_runs(len(np.asarray(error_pct)))
 
-    def is_enough(multiple: int) -> bool:
+    def is_enough(runs: int) -> bool:
         share = stability_power(
             error_pct,
             reference_pct,
-            runs=multiple * pairs,
+            runs=runs,
             window=window,
             ddof=ddof,
             level=level,
@@ -194,7 +194,11 @@ def runs_for_stability(
         )
         return share >= power
 
-    if not is_enough(_MULTIPLES[-1]):
+    if not tried or not is_enough(tried[-1]):
         return None
-    enough = next((multiple for multiple in _MULTIPLES[:-1] if is_enough(multiple)), _MULTIPLES[-1])
-    return enough * pairs
+    return next((runs for runs in tried[:-1] if is_enough(runs)), tried[-1])
+
+
+def tried_runs(pairs: int) -> tuple[int, ...]:
+    """How many runs are simulated from measured ones: 2, 4 and 8 times as many, `MOST_PAIRS` at most."""
+    return tuple(multiple * pairs for multiple in _MULTIPLES if multiple * pairs <= MOST_PAIRS)
