@@ -118,7 +118,14 @@ class Trial:
 
     def _resume(self) -> None:
         """Goes on from the newest checkpoints, unless the teacher is another one by now."""
-        found = load_checkpoints(self.store, self.task.cell_id, [pupil.run.seed for pupil in self._pupils])
+        seeds = tuple(pupil.run.seed for pupil in self._pupils)
+        found = load_checkpoints(self.store, self.task.cell_id, seeds)
+        epochs = {found[seed][0] if seed in found else 0 for seed in seeds}
+        if len(epochs) > 1 and all(state["ledger"]["pack"] == seeds for _, state in found.values()):
+            # A kill while the first checkpoints were saved. Going on from some of them would part the pack
+            # for an epoch, and give other bits.
+            logger.info("seeds %s begin anew: not all of them have a checkpoint", seeds)
+            return
         for pupil in self._pupils:
             if pupil.run.seed not in found:
                 continue

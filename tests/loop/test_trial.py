@@ -418,24 +418,128 @@ def finish(task: Task) -> None:
 
 
 @pytest.mark.parametrize(
-    "kills", [1, pytest.param(4, marks=pytest.mark.slow)], ids=["once", "again and again"]
+    ("seeds", "kills"),
+    [((3, 0, 7), 1), pytest.param((3,), 4, marks=pytest.mark.slow)],
+    ids=["a pack once", "one alone again and again"],
 )
-def test_a_killed_run_ends_as_if_undisturbed(tmp_path: Path, kills: int) -> None:
+def test_killed_runs_end_as_if_undisturbed(tmp_path: Path, seeds: tuple[int, ...], kills: int) -> None:
     cell = make_cell(student__epochs=12)
     undisturbed, killed = open_store(tmp_path / "undisturbed"), open_store(tmp_path / "killed")
     for store in (undisturbed, killed):
         run_task(make_task(store, cell), Alone())
-    finish(make_task(undisturbed, cell, 3))
+    finish(make_task(undisturbed, cell, *seeds))
     random = np.random.default_rng(11)
     for _ in range(kills):
-        kill_after(make_task(killed, cell, 3), 1, float(random.uniform(0, 0.3)))
+        kill_after(make_task(killed, cell, *seeds), 2, float(random.uniform(0, 0.3)))
     assert killed.record(cell_id(cell), 3) is None, "the kill came too late to show anything"
-    finish(make_task(killed, cell, 3))
-    record = killed.record(cell_id(cell), 3)
-    assert record is not None
-    assert record.resumed == kills
-    assert curves(killed, cell, 3) == curves(undisturbed, cell, 3)
-    assert killed.student(cell_id(cell), 3) == undisturbed.student(cell_id(cell), 3)
+    finish(make_task(killed, cell, *seeds))
+    for seed in seeds:
+        record = killed.record(cell_id(cell), seed)
+        assert record is not None
+        assert record.resumed == kills
+        assert record.alarms == ()
+        assert curves(killed, cell, seed) == curves(undisturbed, cell, seed)
+        assert killed.student(cell_id(cell), seed) == undisturbed.student(cell_id(cell), seed)
+
+
+def stop_pack(task: Task, monkeypatch: pytest.MonkeyPatch, *, epoch: int, saved: int | None = None) -> None:
+    """Ends a task in an epoch after its checkpoints, or after the first few of them, were saved."""
+    monkeypatch.setattr(progress, "CHECKPOINT_EVERY_S", 0.0)
+    original, done = running.save_checkpoint, 0
+
+    def save(*args: object, **options: object) -> None:
+        nonlocal done
+        if options["epoch"] == epoch and done == saved:
+            raise KeyboardInterrupt
+        original(*args, **options)  # type: ignore[arg-type]
+        done += options["epoch"] == epoch
+        if saved is None and done == len(task.seeds):
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(running, "save_checkpoint", save)
+        with pytest.raises(KeyboardInterrupt):
+            run_task(task, Alone())
+
+
+@pytest.mark.parametrize(("epoch", "resumed"), [(1, 0), (2, 1)])
+def test_a_kill_between_two_checkpoints_of_a_pack_parts_it_for_no_epoch(
+    taught: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, epoch: int, resumed: int
+) -> None:
+    cell, undisturbed = make_cell(student__epochs=4), open_store(tmp_path / "undisturbed")
+    for seeds in ((), (0, 1, 2)):
+        run_task(make_task(undisturbed, cell, *seeds), Alone())
+    task = make_task(taught, cell, 0, 1, 2)
+    stop_pack(task, monkeypatch, epoch=epoch, saved=2)
+    run_task(task, Alone())
+    for seed in task.seeds:
+        record = taught.record(task.cell_id, seed)
+        assert record is not None
+        assert (record.resumed, record.pack, record.alarms) == (resumed, task.seeds, ())
+        assert curves(taught, cell, seed) == curves(undisturbed, cell, seed)
+
+
+def test_a_pack_resumed_as_smaller_ones_says_so_and_errs_the_same(
+    taught: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cell = make_cell(student__epochs=4, precision="float64")
+    undisturbed = open_store(tmp_path / "undisturbed")
+    for store, seeds in ((undisturbed, ()), (undisturbed, (0, 1, 2, 3)), (taught, ())):
+        run_task(make_task(store, cell, *seeds), Alone())
+    stop_pack(make_task(taught, cell, 0, 1, 2, 3), monkeypatch, epoch=2)
+    for seeds in ((0, 1), (2, 3)):
+        run_task(make_task(taught, cell, *seeds), Alone())
+        for seed in seeds:
+            record = taught.record(cell_id(cell), seed)
+            assert record is not None
+            assert record.pack == seeds
+            assert record.alarms == ("resumed after epoch 2, not bit-identical: another pack",)
+            ours, theirs = curves(taught, cell, seed), curves(undisturbed, cell, seed)
+            assert ours["error_pct"] == theirs["error_pct"]
+            assert ours["loss_total"] == pytest.approx(theirs["loss_total"], rel=1e-9)
+
+
+def test_runs_begun_alone_go_on_in_a_pack_without_losing_an_epoch(
+    taught: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cell = make_cell(student__epochs=4)
+    stop_pack(make_task(taught, cell, 1), monkeypatch, epoch=2)
+    run_task(make_task(taught, cell, 0, 1, 2), Alone())
+    records = [taught.record(cell_id(cell), seed) for seed in (0, 1, 2)]
+    assert [record.resumed for record in records if record] == [0, 1, 0]
+    assert [record.epochs for record in records if record] == [4, 4, 4]
+    assert [len(record.alarms) for record in records if record] == [0, 1, 0]
+
+
+def test_a_run_that_diverges_is_recorded_at_once_and_the_others_go_on(
+    taught: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cell, original = make_cell(), running.start_run
+
+    def start_run(cell: Cell, dataset: object, seed: int, **options: object) -> Run:
+        run = original(cell, dataset, seed, **options)  # type: ignore[arg-type]
+        if seed == 1:
+            with torch.no_grad():
+                next(run.student.backbone.parameters()).fill_(float("inf"))
+        return run
+
+    monkeypatch.setattr(running, "start_run", start_run)
+    outcomes = run_task(make_task(taught, cell, 0, 1, 2), Alone())
+    assert [outcome["status"] for outcome in outcomes] == ["finished", "diverged", "finished"]
+    diverged = taught.record(cell_id(cell), 1)
+    assert diverged is not None
+    assert (diverged.diverged_epoch, diverged.epochs) == (1, 0)
+
+
+def test_runs_that_train_together_are_charged_with_their_share_of_the_time(taught: Store) -> None:
+    cell = make_cell()
+    began = time.perf_counter()
+    run_task(make_task(taught, cell, 0, 1, 2), Alone())
+    whole = time.perf_counter() - began
+    records = [taught.record(cell_id(cell), seed) for seed in (0, 1, 2)]
+    shares = [record.timings["total"] for record in records if record]
+    assert 0 < sum(shares) <= whole
+    assert max(shares) < whole / 2
 
 
 @pytest.mark.slow
