@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from hkrun.config import Cell, teacher_id
 from hkrun.data.dataset import Dataset
@@ -48,9 +49,12 @@ def load_teaching(cell: Cell, task: Task) -> tuple[Teaching, str]:
         return _make_live(network, cell), teacher_hash
     parts = tuple(sorted({*cell.table_parts, *task.table_parts}))
     # As many threads as compute, which may be those of a run that is resumed.
-    opened = _open(_TablePlace(place, cell.teacher_table, cell.table_parts, parts, torch.get_num_threads()))
+    threads = torch.get_num_threads()
+    tap = cell.knowledge.tap if "attention_maps" in parts else ""
+    opened = _open(_TablePlace(place, cell.teacher_table, cell.table_parts, parts, tap, threads))
     if task.table == "ahead":
         opened.teacher.fill()
+        _make_reader.cache_clear()  # the loop has images of its own
     opened.finish()
     if not opened.teacher.is_whole and not opened.teacher.is_steady:
         alarm = "the teacher runs live: what it says of an image depends on the others of its batch"
@@ -73,6 +77,7 @@ class _TablePlace:
     storage: str
     asked: tuple[str, ...]
     parts: tuple[str, ...]
+    tap: str
     threads: int
 
 
@@ -93,11 +98,11 @@ class _Opened:
                 self.finished.add(part)
 
 
-@functools.lru_cache(maxsize=2)
+@functools.lru_cache(maxsize=8)  # the cells of a sweep ask for different parts of one table
 def _open(place: _TablePlace) -> _Opened:
     cell, device = place.teacher.cell, torch.device(place.teacher.device)
-    dataset, images_hash = _load_images(cell.dataset, place.teacher.data_dir)
-    network, teacher_hash = load_teacher(place.teacher)
+    dataset, _ = _load_images(cell.dataset, place.teacher.data_dir)
+    network, _ = load_teacher(place.teacher)
     if "knowledge" not in place.parts:
         network = DistilledNetwork(network.backbone)
     dtype = resolve_dtype(cell.precision)
@@ -105,37 +110,17 @@ def _open(place: _TablePlace) -> _Opened:
     computer = RowComputer(
         network,
         place.parts,
-        tap=cell.knowledge.tap,
+        tap=place.tap,
         image_shape=dataset.image_shape(0),
         precision=cell.precision,
         image_dtype=dtype,
         row_dtype=row_dtype,
         device=device,
     )
-    views = Views(cell.augment.padding, cell.augment.flip)
-    num_rows = len(dataset.train) * views.count
+    num_views = Views(cell.augment.padding, cell.augment.flip).count
+    num_rows = len(dataset.train) * num_views
     tables = Tables(open_store(place.teacher.store), cache=default_directory() / "tables")
-    descriptions = {
-        part: describe_table(
-            part,
-            rows=num_rows,
-            width=width,
-            type=row_dtype.name,
-            teacher_id=place.teacher.teacher_id,
-            teacher_hash=teacher_hash,
-            images=images_hash,
-            padding=views.padding,
-            flip=views.flip,
-            precision=cell.precision,
-            tap=cell.knowledge.tap if part == "attention_maps" else "",
-            pass_size=computer.pass_size,
-            device=device.type,
-            threads=place.threads if device.type == "cpu" else 0,
-            torch=torch.__version__,
-        )
-        for part, width in computer.layout.widths.items()
-    }
-    ids = {part: table_id(description) for part, description in descriptions.items()}
+    descriptions = _describe(place, computer, num_rows=num_rows, row_dtype=row_dtype)
     rows, alarms = {}, []
     try:
         for part, width in computer.layout.widths.items():
@@ -144,27 +129,63 @@ def _open(place: _TablePlace) -> _Opened:
         rows, alarms = {}, [f"there is no teacher table, the teacher runs live: {error.message}"]
         logger.warning(alarms[0])
 
-    @functools.cache
-    def reader() -> ViewReader:
-        return ViewReader(
-            dataset.train.images,
-            views=views,
-            mean=dataset.mean,
-            std=dataset.std,
-            dtype=dtype,
-            device=device,
-        )
+    def read(image_ids: Tensor, view_ids: Tensor) -> Tensor:
+        return _make_reader(place.teacher)(image_ids.to(device), view_ids.to(device))
 
     teacher = TableTeacher(
         computer,
         rows,
         asked=place.asked,
         num_images=len(dataset.train),
-        num_views=views.count,
-        read=lambda image_ids, view_ids: reader()(image_ids.to(device), view_ids.to(device)),
+        num_views=num_views,
+        read=read,
         alarms=alarms,
     )
-    return _Opened(teacher, tables, ids)
+    return _Opened(teacher, tables, {part: table_id(known) for part, known in descriptions.items()})
+
+
+def _describe(
+    place: _TablePlace, computer: RowComputer, *, num_rows: int, row_dtype: np.dtype[Any]
+) -> dict[str, dict[str, object]]:
+    """By part, all that decides what its table holds."""
+    cell, on_cpu = place.teacher.cell, place.teacher.device == "cpu"
+    _, images_hash = _load_images(cell.dataset, place.teacher.data_dir)
+    _, teacher_hash = load_teacher(place.teacher)
+    return {
+        part: describe_table(
+            part,
+            rows=num_rows,
+            width=width,
+            type=row_dtype.name,
+            teacher_id=place.teacher.teacher_id,
+            teacher_hash=teacher_hash,
+            images=images_hash,
+            padding=cell.augment.padding,
+            flip=cell.augment.flip,
+            precision=cell.precision,
+            tap=place.tap if part == "attention_maps" else "",
+            pass_size=computer.pass_size,
+            device=place.teacher.device,
+            threads=place.threads if on_cpu else 0,
+            torch=torch.__version__,
+        )
+        for part, width in computer.layout.widths.items()
+    }
+
+
+@functools.lru_cache(maxsize=1)
+def _make_reader(place: TeacherPlace) -> ViewReader:
+    """Reads the views of the training images that the teacher is asked about."""
+    cell = place.cell
+    dataset, _ = _load_images(cell.dataset, place.data_dir)
+    return ViewReader(
+        dataset.train.images,
+        views=Views(cell.augment.padding, cell.augment.flip),
+        mean=dataset.mean,
+        std=dataset.std,
+        dtype=resolve_dtype(cell.precision),
+        device=place.device,
+    )
 
 
 def _open_rows(

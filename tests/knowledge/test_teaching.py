@@ -162,6 +162,14 @@ def test_what_other_cells_will_ask_is_computed_with_what_this_one_asks(store: St
     assert counter.passes == 0
 
 
+def test_a_process_keeps_apart_what_it_reads_of_stages_before_and_after_a_relu(store: Store) -> None:
+    raw, active = (make_cell(knowledge__form="at", knowledge__tap=tap) for tap in ("raw", "relu"))
+    answers = [
+        tables.load_teaching(cell, make_task(store, cell))[0](make_batch(cell)) for cell in (raw, active)
+    ]
+    assert not torch.equal(answers[0].stages[0], answers[1].stages[0])
+
+
 def table_ids(store: Store, cell: Cell) -> set[str]:
     before = set(folders(store))
     tables._open.cache_clear()
