@@ -122,6 +122,7 @@ def start_teacher(
     initialise(classifier, generator(Purpose.TEACHER_CLASSIFIER))
     for module in (network, classifier):
         module.to(device, resolve_dtype(cell.precision))
+    network.lay_out()
     if cell.teacher.file:
         _load_backbone(network.backbone, cell)
     if context.world_size > 1:
@@ -237,7 +238,12 @@ def hash_weights(network: nn.Module) -> str:
 def dump_weights(network: nn.Module) -> bytes:
     """The state_dict as the bytes of a file that `torch.load(..., weights_only=True)` reads."""
     buffer = io.BytesIO()
-    torch.save({name: tensor.cpu() for name, tensor in network.state_dict().items()}, buffer)
+    # Copies: in a pack the tensors are parts of larger ones, and would be saved with all of those.
+    state = {
+        name: tensor.cpu().clone(memory_format=torch.contiguous_format)
+        for name, tensor in network.state_dict().items()
+    }
+    torch.save(state, buffer)
     return buffer.getvalue()
 
 

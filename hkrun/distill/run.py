@@ -125,6 +125,7 @@ def start_run(
         )
         initialise(attention, generator(Purpose.ATTENTION))
     student = DistilledNetwork(backbone, attention).to(device, resolve_dtype(cell.precision))
+    student.lay_out()
     if context.world_size > 1 and cell.sync_batchnorm:
         synchronise(student)
     discriminator = discriminator_optimizer = None

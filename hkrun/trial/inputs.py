@@ -103,6 +103,7 @@ def load_teacher(place: TeacherPlace) -> tuple[DistilledNetwork, str]:
         raise StoreError(f"{where}: no such teacher; `hkrun teacher` trains it")
     network = build_teacher(cell, load_images(cell.dataset, place.data_dir))
     network.to(resolve_dtype(cell.precision))
+    network.lay_out()
     weights = store.teacher_weights(place.teacher_id)
     network.load_state_dict(torch.load(BytesIO(weights), map_location="cpu", weights_only=True))
     if hash_weights(network) != record.teacher_hash:
