@@ -45,7 +45,9 @@ def test_nothing_is_printed_and_nothing_is_left(tmp_path):
 
 @pytest.mark.cluster
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)], ids=["ctrl-c", "sigterm"])
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)], ids=["ctrl-c", "sigterm"]
+)
 def test_a_signal_to_the_whole_group_ends_everything_silently(sleeping, number):
     assert len(sleeping.family()) > 5
     os.killpg(sleeping.process.pid, number)
