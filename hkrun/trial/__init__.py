@@ -15,6 +15,7 @@ A run that fails or diverges is a record, not an exception: only missing data an
 """
 
 from hkrun.parts import check_source
+from hkrun.stopwatch import Stopwatch
 from hkrun.training import Context
 from hkrun.trial.pack_speed import measure_packs
 from hkrun.trial.run import Trial
@@ -30,16 +31,24 @@ def run_task(task: Task, context: Context) -> list[Outcome]:
 
     Returns:
         One outcome per seed, or one for the teacher: "seed" (None for a teacher), "status" ("finished",
-        "diverged" or "failed"), "error_last_pct", "epochs", and a "message" where it did not finish.
+        "diverged" or "failed"), "error_last_pct", "epochs", a "message" where it did not finish, and its
+        equal share of the task's "seconds" by part: inputs, table, epochs, checkpoints, progress, records.
 
     Raises:
         DataError: The data set is missing or damaged: no run of the sweep can go on.
         StoreError: The store cannot be read or written.
         InputError: A network or data set of the user's own is not here, or has another source.
     """
+    stopwatch = Stopwatch("inputs")
     for name, sha256 in task.cell.own_parts.items():
         check_source(name, sha256)
     with reproducible(task.threads):
-        if not task.seeds:
-            return [teach(task, context)]
-        return Trial(task, context).run()
+        outcomes = _train(task, context, stopwatch)
+    shares = {part: seconds / len(outcomes) for part, seconds in stopwatch.read().items()}
+    return [{**outcome, "seconds": shares} for outcome in outcomes]
+
+
+def _train(task: Task, context: Context, stopwatch: Stopwatch) -> list[Outcome]:
+    if not task.seeds:
+        return [teach(task, context, stopwatch)]
+    return Trial(task, context, stopwatch).run()

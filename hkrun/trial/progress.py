@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from hkrun.stopwatch import Stopwatch
 from hkrun.training import Context
 
 # What a kill can cost, and how rarely the loop is disturbed. Neither changes a number.
@@ -31,10 +32,20 @@ class Watch:
         epochs: How many there are.
         seed: Of the one run; None for several, or the teacher.
         save: Saves the state of all that is in training.
+        stopwatch: The task's. What it reads is told too, so that it is known of a task that is cut off.
     """
 
-    def __init__(self, context: Context, *, epochs: int, seed: int | None, save: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        context: Context,
+        *,
+        epochs: int,
+        seed: int | None,
+        save: Callable[[], None],
+        stopwatch: Stopwatch,
+    ) -> None:
         self._context, self._epochs, self._seed, self._save = context, epochs, seed, save
+        self._stopwatch = stopwatch
         self._save_at = time.monotonic() + CHECKPOINT_EVERY_S
         self._reported_at = time.monotonic()
 
@@ -49,17 +60,20 @@ class Watch:
         now, epoch = time.monotonic(), len(learners[0].history)
         last = epoch == self._epochs
         if self._context.rank == 0 and now >= self._save_at and not last:
-            self._save()
+            with self._stopwatch.within("checkpoints"):
+                self._save()
             after = time.monotonic()
             self._save_at = after + CHECKPOINT_EVERY_S * max(1.0, (after - now) / QUICKLY_SAVED_S)
         if now - self._reported_at >= REPORT_EVERY_S or last:
             self._reported_at = now
             errors = [float(str(learner.history[-1]["error_pct"])) for learner in learners]
-            self._context.report(
-                {
-                    "seed": self._seed,
-                    "epoch": epoch,
-                    "epochs": self._epochs,
-                    "error_pct": sum(errors) / len(errors),
-                }
-            )
+            with self._stopwatch.within("progress"):
+                self._context.report(
+                    {
+                        "seed": self._seed,
+                        "epoch": epoch,
+                        "epochs": self._epochs,
+                        "error_pct": sum(errors) / len(errors),
+                        "seconds": self._stopwatch.read(),
+                    }
+                )

@@ -12,6 +12,7 @@ from hkrun.checkpoints import load_checkpoints, save_checkpoint
 from hkrun.config import canonical_json, teacher_id
 from hkrun.distill import Run, distill, start_run
 from hkrun.errors import DataError, StoreError
+from hkrun.stopwatch import Stopwatch
 from hkrun.store import Record, open_store
 from hkrun.teacher import dump_weights
 from hkrun.training import Context
@@ -37,8 +38,8 @@ class Pupil:
 class Trial:
     """The runs of a task, which train together."""
 
-    def __init__(self, task: Task, context: Context) -> None:
-        self.task, self.context = task, context
+    def __init__(self, task: Task, context: Context, stopwatch: Stopwatch) -> None:
+        self.task, self.context, self._stopwatch = task, context, stopwatch
         self.store = open_store(task.store)
         self._records = {
             seed: record for seed in task.seeds if (record := self.store.record(task.cell_id, seed))
@@ -73,7 +74,8 @@ class Trial:
         dataset, training_set, test_set = load_sets(cell, task)
         teach = None
         if cell.uses_teacher:
-            teach, self._teacher_hash = load_teaching(cell, task)
+            with self._stopwatch.within("table" if task.table == "ahead" else "inputs"):
+                teach, self._teacher_hash = load_teaching(cell, task)
         self._pupils = [
             Pupil(
                 start_run(cell, dataset, seed, context=self.context, device=torch.device(task.device)),
@@ -83,7 +85,13 @@ class Trial:
         ]
         self._resume()
         only = seeds[0] if len(seeds) == 1 else None
-        watch = Watch(self.context, epochs=sum(cell.stage_epochs), seed=only, save=self._save)
+        watch = Watch(
+            self.context,
+            epochs=sum(cell.stage_epochs),
+            seed=only,
+            save=self._save,
+            stopwatch=self._stopwatch,
+        )
 
         def epoch_done(together: Sequence[Run]) -> None:
             for pupil in self._pupils:
@@ -91,14 +99,15 @@ class Trial:
                     self._end(pupil)
             watch.epoch_done([run for run in together if run.diverged is None])
 
-        distill(
-            [pupil.run for pupil in self._pupils],
-            teach=teach,
-            training_set=training_set,
-            test_set=test_set,
-            context=self.context,
-            on_epoch=epoch_done,
-        )
+        with self._stopwatch.within("epochs"):
+            distill(
+                [pupil.run for pupil in self._pupils],
+                teach=teach,
+                training_set=training_set,
+                test_set=test_set,
+                context=self.context,
+                on_epoch=epoch_done,
+            )
         damage = find_damage_alarms({"train": training_set, "val": test_set}, self.context)
         damage += teach.take_alarms() if teach is not None else []
         for pupil in self._pupils:
@@ -143,8 +152,9 @@ class Trial:
         if run.diverged is not None:
             status, message = "diverged", str(run.diverged.args[0])
         if self.context.rank == 0:
-            student = dump_weights(run.student.backbone) if status == "finished" else None
-            self._record(pupil.run.seed, status, run.history, pupil.ledger, student=student)
+            with self._stopwatch.within("records"):
+                student = dump_weights(run.student.backbone) if status == "finished" else None
+                self._record(pupil.run.seed, status, run.history, pupil.ledger, student=student)
         self._set_outcome(run.seed, status, run.history, message)
 
     def _fail(self, seeds: Sequence[int], error: Exception) -> None:
@@ -161,7 +171,8 @@ class Trial:
             # In a group of workers the others only echo the first, whose record stands.
             alone = self.context.world_size == 1
             if alone or self.store.record(self.task.cell_id, seed) == self._records.get(seed):
-                self._record(seed, "failed", history, ledger, trace=trace)
+                with self._stopwatch.within("records"):
+                    self._record(seed, "failed", history, ledger, trace=trace)
             self._set_outcome(seed, "failed", history, message)
         if self.context.world_size > 1:
             raise error  # the others would wait for this one for half an hour; raising ends the group

@@ -6,6 +6,7 @@ import torch
 
 from hkrun.checkpoints import load_teacher_checkpoint, save_teacher_checkpoint
 from hkrun.config import teacher_canonical
+from hkrun.stopwatch import Stopwatch
 from hkrun.store import DivergedTeacher, Store, TeacherRecord, open_store
 from hkrun.teacher import TeacherRun, dump_weights, hash_weights, num_epochs, start_teacher, train_teacher
 from hkrun.training import Context, Diverged
@@ -16,7 +17,7 @@ from hkrun.trial.progress import Watch
 from hkrun.trial.task import Outcome, Task, make_outcome
 
 
-def teach(task: Task, context: Context) -> Outcome:
+def teach(task: Task, context: Context, stopwatch: Stopwatch) -> Outcome:
     """Trains a teacher unless the store knows how it ends, and leaves its record there."""
     store, cell = open_store(task.store), task.cell
     record, diverged = store.whole_teacher(task.cell_id), store.diverged_teacher(task.cell_id)
@@ -37,7 +38,8 @@ def teach(task: Task, context: Context) -> Outcome:
         state = {"run": run.state_dict(), "ledger": ledger.state()}
         save_teacher_checkpoint(store, task.cell_id, epoch=run.epoch, state=state)
 
-    watch = Watch(context, epochs=num_epochs(cell), seed=None, save=save)
+    watch = Watch(context, epochs=num_epochs(cell), seed=None, save=save, stopwatch=stopwatch)
+    stopwatch.enter("epochs")
     try:
         train_teacher(
             run,
@@ -48,12 +50,14 @@ def teach(task: Task, context: Context) -> Outcome:
             on_epoch=lambda run: watch.epoch_done([run]),
         )
     except Diverged as error:
+        stopwatch.enter("records")
         if context.rank == 0:
             _record_divergence(task, run, ledger, error, store)
         return make_outcome(None, "diverged", None, run.epoch, str(error.args[0]))
     train_errors = make_evaluation_set(
         dataset.train, dataset, cell, device=torch.device(task.device)
     ).evaluate(run.network.backbone, precision=cell.precision, context=context)
+    stopwatch.enter("records")
     error_pct = float(str(run.history[-1]["error_pct"]))
     if context.rank == 0:
         record = TeacherRecord(

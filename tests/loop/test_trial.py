@@ -19,6 +19,7 @@ import torch
 from hkrun.config import Cell, canonical_json, cell_from_values, cell_id, teacher_canonical, teacher_id
 from hkrun.distill import Run
 from hkrun.errors import StoreError
+from hkrun.stopwatch import Stopwatch
 from hkrun.store import Store, open_store
 from hkrun.training import Alone
 from hkrun.trial import Task, inputs, ledger, progress, run_task, teaching
@@ -143,7 +144,9 @@ def test_a_run_with_a_result_is_not_repeated(taught: Store, monkeypatch: pytest.
     task = make_task(taught, make_cell(), 0)
     first = run_task(task, Alone())
     monkeypatch.setattr(running, "distill", None)
-    assert run_task(task, Alone()) == [{**first[0], "message": ""}]
+    (again,) = run_task(task, Alone())
+    assert again.pop("seconds").keys() == {"inputs"}
+    assert again == {name: value for name, value in first[0].items() if name != "seconds"}
 
 
 def test_failing_runs_keep_their_traceback_and_leave_those_alone_that_have_a_result(
@@ -204,8 +207,8 @@ def test_a_failing_worker_ends_its_group_and_the_first_traceback_stands(
     taught: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     task = make_task(taught, make_cell(), 0)
-    second = running.Trial(task, Alone(1, 2))
-    first = running.Trial(task, Alone(0, 2))
+    second = running.Trial(task, Alone(1, 2), Stopwatch("inputs"))
+    first = running.Trial(task, Alone(0, 2), Stopwatch("inputs"))
 
     def fail(_seeds: object) -> None:
         monkeypatch.setattr(second, "_train", lambda _seeds: 1 / 0)
@@ -298,7 +301,8 @@ def test_a_diverged_teacher_is_no_teacher_and_is_not_trained_again(
     assert record.diverged_epoch == record.epochs + 1
     assert f"in epoch {record.diverged_epoch}" in record.message
     monkeypatch.setattr(teaching, "train_teacher", None)  # calling it would raise
-    assert run_task(make_task(store, cell), Alone()) == [outcome]
+    (again,) = run_task(make_task(store, cell), Alone())
+    assert {**again, "seconds": outcome["seconds"]} == outcome
 
 
 def test_a_teacher_whose_weights_are_damaged_is_trained_to_the_same_again(
