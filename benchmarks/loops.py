@@ -2,6 +2,7 @@
 
 import itertools
 import multiprocessing
+import signal
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -241,7 +242,8 @@ class Contender:
 
     def __init__(self, recipe: Recipe) -> None:
         self.recipe = recipe
-        context = multiprocessing.get_context("spawn")
+        # Forked, processes need not import torch again; but CUDA does not survive that.
+        context: Any = multiprocessing.get_context("fork" if recipe.device == "cpu" else "spawn")
         self._ends, self._processes = [], []
         for number in range(recipe.processes):
             own, other = context.Pipe()
@@ -304,6 +306,7 @@ class Contender:
 
 def serve(recipe: Recipe, first_seed: int, end: Connection) -> None:
     """A process of a contender: sets the loop up and does what it is asked until it is told to end."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     torch.set_num_threads(recipe.threads)
     device = torch.device(recipe.device)
     with ExitStack() as settings:

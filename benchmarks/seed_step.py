@@ -21,7 +21,9 @@ import argparse
 import contextlib
 import os
 import platform
+import signal
 import statistics
+import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -50,6 +52,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.quick:
         options.packs, options.repeats, options.seconds = [2], 1, 0.0
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the processes end too
     device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
     size = SIZES[options.size]
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as opened:

@@ -151,6 +151,19 @@ def test_the_floor_counts_operations_and_bytes_of_both_passes(load):
     assert floor.measure_work(lambda: left.view(16, 8).t(), machine).operations == 0
 
 
+@pytest.mark.parametrize("groups", [1, 3])
+def test_the_floor_counts_the_groups_of_a_convolution(load, groups):
+    floor = load("floor")
+    images = torch.randn(2, 6, 5, 5, requires_grad=True)
+    weights = torch.randn(9, 6 // groups, 3, 3, requires_grad=True)
+    machine = floor.Machine(flops_per_s=1e9, bytes_per_s=1e9)
+    work = floor.measure_work(
+        lambda: torch.nn.functional.conv2d(images, weights, groups=groups).sum().backward(), machine
+    )
+    forward = 2 * (2 * 9 * 3 * 3) * (6 // groups * 3 * 3)
+    assert work.flops == 3 * forward
+
+
 # --- bookkeeping --------------------------------------------------------------------------------------------
 
 
