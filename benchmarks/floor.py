@@ -105,7 +105,7 @@ class _Counter(TorchDispatchMode):
 
 
 def _count_flops(func: Any, args: Any, kwargs: dict[str, Any], result: Any) -> int:
-    """FLOPs of an operation; torch's own count of a grouped convolution's backward pass forgets the groups."""
+    """FLOPs of an operation; torch's own count of a convolution's backward pass forgets its groups."""
     if func is torch.ops.aten.convolution_backward.default:
         gradient, _, weights, *_, needed = args
         return int(2 * gradient.numel() * math.prod(weights.shape[1:]) * (needed[0] + needed[1]))

@@ -5,7 +5,7 @@ import multiprocessing
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -280,7 +280,8 @@ class Contender:
     def close(self) -> None:
         """Ends the processes."""
         for end in self._ends:
-            end.send(None)
+            with suppress(OSError):  # it ended by itself
+                end.send(None)
         for process in self._processes:
             process.join()
 
