@@ -29,6 +29,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
+from floor import Machine
 from loops import Contender, Recipe
 from reference import SIZES, Size, generate_images
 
@@ -68,9 +69,9 @@ def main() -> None:
             opened.callback(contenders[-1].close)
         for contender in contenders:
             contender.wait()
-        found = measure_in_turn(contenders, repeats=options.repeats, seconds=options.seconds)
+        found, machine = measure_in_turn(contenders, repeats=options.repeats, seconds=options.seconds)
         print_times(found, size, EPOCHS[options.size])
-        print_floor(contenders, found)
+        print_floor(contenders, found, machine)
 
 
 def describe_machine(device: str) -> str:
@@ -121,8 +122,8 @@ def list_recipes(size: str, folder: str, device: str, packs: Sequence[int], *, a
 
 def measure_in_turn(
     contenders: Sequence[Contender], *, repeats: int, seconds: float
-) -> dict[Recipe, list[float]]:
-    """Seconds per unit of every contender, by repetition.
+) -> tuple[dict[Recipe, list[float]], Machine]:
+    """Seconds per unit of every contender, by repetition; and the most that the machine reached meanwhile.
 
     Each first goes through its batches once: tables are filled, caches are warm.
     """
@@ -133,10 +134,16 @@ def measure_in_turn(
         steps[contender] = max(1, min(50, round(seconds / per_step)))
         contender.measure(steps[contender])
     found: dict[Recipe, list[float]] = {contender.recipe: [] for contender in contenders}
+    reached = []
     for _ in range(repeats):
         for contender in contenders:
             found[contender.recipe].append(contender.measure(steps[contender]))
-    return found
+        reached.append(contenders[-1].machine())
+    machine = Machine(
+        flops_per_s=max(one.flops_per_s for one in reached),
+        bytes_per_s=max(one.bytes_per_s for one in reached),
+    )
+    return found, machine
 
 
 def print_times(found: Mapping[Recipe, Sequence[float]], size: Size, epochs: int) -> None:
@@ -159,9 +166,10 @@ def print_times(found: Mapping[Recipe, Sequence[float]], size: Size, epochs: int
 # --- the floor ----------------------------------------------------------------------------------------------
 
 
-def print_floor(contenders: Sequence[Contender], found: Mapping[Recipe, Sequence[float]]) -> None:
+def print_floor(
+    contenders: Sequence[Contender], found: Mapping[Recipe, Sequence[float]], machine: Machine
+) -> None:
     """What this machine reaches, what a seed-step does, and how far its time is from the floor."""
-    machine = contenders[-1].machine()
     print(
         f"\nlarge matrix product {machine.flops_per_s / 1e9:.0f} GFLOP/s, "
         f"large copy {machine.bytes_per_s / 1e9:.1f} GB/s, each process while all are at it"
