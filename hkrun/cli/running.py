@@ -16,6 +16,7 @@ from hkrun.errors import EXIT_DONE, InputError, Interrupted
 if TYPE_CHECKING:
     from hkrun.plan import Plan, Shortcuts
     from hkrun.spaces import Sweep
+    from hkrun.stopwatch import Stopwatch
     from hkrun.store import Store
     from hkrun.sweep import Outcome
 
@@ -316,8 +317,10 @@ def _run(
     shortcuts: "Shortcuts | None" = None,
 ) -> int:
     from hkrun.cli.display import describe_duration
+    from hkrun.stopwatch import Stopwatch
     from hkrun.sweep import plan_sweep
 
+    stopwatch = Stopwatch("planning")
     plan = plan_sweep(
         loaded,
         invocation.find_store(),
@@ -338,7 +341,13 @@ def _run(
         if not invocation.confirm(question):
             raise Interrupted("not started")
     outcome = _execute(
-        invocation, loaded, workers=workers, pack=pack, fail_fast=fail_fast, shortcuts=shortcuts
+        invocation,
+        loaded,
+        workers=workers,
+        pack=pack,
+        fail_fast=fail_fast,
+        shortcuts=shortcuts,
+        stopwatch=stopwatch,
     )
     if invocation.as_json:
         invocation.print_document(_outcome_document(outcome))
@@ -353,6 +362,7 @@ def _execute(
     fail_fast: bool,
     pack: int | str | None = None,
     shortcuts: "Shortcuts | None" = None,
+    stopwatch: "Stopwatch | None" = None,
 ) -> "Outcome":
     """Runs a sweep to its end and shows what came out."""
     from hkrun.cli.display import Display
@@ -374,6 +384,7 @@ def _execute(
             pack=pack,
             shortcuts=shortcuts,
             data_checked=checked,
+            stopwatch=stopwatch,
         )
     invocation.resumable = None
     print_summary(outcome.summary, invocation.results)

@@ -50,6 +50,9 @@ class Observer(Protocol):
     unless everything was stopped. A task that is left out is neither.
     """
 
+    def taken(self, index: int) -> None:
+        """A slot is a task's from now on; its process may not be there yet. Called for each try."""
+
     def started(self, index: int) -> None:
         """A task has got its process."""
 
@@ -131,7 +134,9 @@ def run_tasks(
             tune.Tuner(
                 tune.with_resources(trainable, _resources(request)),
                 tune_config=tune.TuneConfig(
-                    search_alg=_TaskSearch(schedule, AxesSearch(search, schedule) if search else None),
+                    search_alg=_TaskSearch(
+                        schedule, AxesSearch(search, schedule) if search else None, on_take=watch.on_take
+                    ),
                     scheduler=early_stopping,
                     num_samples=-1,
                     reuse_actors=True,
@@ -234,8 +239,11 @@ class _TaskSearch(Searcher):
     were never written; the shutdown of Ray that follows ends them all in a second or two.
     """
 
-    def __init__(self, schedule: Schedule, search: AxesSearch | None) -> None:
+    def __init__(
+        self, schedule: Schedule, search: AxesSearch | None, *, on_take: Callable[[int], None]
+    ) -> None:
         super().__init__()
+        self._on_take = on_take
         self._schedule = schedule
         self._search = search
         self._marks = draw_marks()
@@ -247,7 +255,10 @@ class _TaskSearch(Searcher):
         if self._schedule.finished:
             raise _Over
         index = self._schedule.take(self._search.choose) if self._search else self._schedule.take()
-        return None if index is None else {"index": index, "mark": next(self._marks)}
+        if index is None:
+            return None
+        self._on_take(index)
+        return {"index": index, "mark": next(self._marks)}
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
@@ -297,6 +308,11 @@ class _Watch(tune.Callback):
     def __getstate__(self) -> dict[str, object]:
         """Nothing: Tune pickles its callbacks for a restore that never comes; observers hold terminals."""
         return {}
+
+    @_guarded
+    def on_take(self, index: int) -> None:
+        """A task has been taken from the schedule; Tune does not call this."""
+        self._observer.taken(index)
 
     @_guarded
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: object) -> None:

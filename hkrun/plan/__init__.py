@@ -6,8 +6,10 @@ packs.py     how many runs train together
 tables.py    which teachers have a table, and when it is filled
 estimate.py  how long it will take
 kept.py      what the store keeps of a sweep that was started
+executions.py  and of where its time went
 """
 
+from hkrun.plan.executions import OVERHEADS, Execution, load_executions, save_executions
 from hkrun.plan.kept import (
     PLAN_FILE,
     StoppedRun,
@@ -34,8 +36,10 @@ from hkrun.plan.tables import PlannedTable
 
 __all__ = [
     "NO_SHORTCUTS",
+    "OVERHEADS",
     "PLAN_FILE",
     "Estimate",
+    "Execution",
     "Pack",
     "Plan",
     "PlannedCell",
@@ -47,8 +51,10 @@ __all__ = [
     "checkpoint_epoch",
     "choose_sizes",
     "kept_sizes",
+    "load_executions",
     "load_stopped",
     "make_plan",
+    "save_executions",
     "save_plan",
     "save_stopped",
     "stored_plans",

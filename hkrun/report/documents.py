@@ -15,7 +15,7 @@ from hkrun import figures, stats
 from hkrun.report import drawing, latex, paper_tables, result_tables, run_tables
 from hkrun.report.summary import PaperTable, Summary
 from hkrun.report.tables import Table
-from hkrun.report.wording import count, describe_teacher, digits, duration, write_findings
+from hkrun.report.wording import count, describe_teacher, describe_time, digits, duration, write_findings
 from hkrun.store import DamagedError, NotCommittedError, Store
 
 _MARKDOWN = re.compile(r"([\\`*<>|\[\]$#~])")
@@ -180,6 +180,8 @@ def _gather(summary: Summary) -> dict[str, object]:
         "shared": shared,
         "own": own,
         "time": run_tables.tabulate_time(summary),
+        "executions": run_tables.tabulate_executions(summary),
+        "time_spent": describe_time(summary) if summary.executions else "",
         "conditions": run_tables.tabulate_conditions(summary),
         "teachers": [describe_teacher(teacher) for teacher in summary.teachers],
         "quantum": digits(quantum) if quantum is not None else "",

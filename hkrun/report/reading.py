@@ -11,7 +11,7 @@ import pyarrow as pa
 from hkrun import config, stats
 from hkrun.config import Cell
 from hkrun.errors import StoreError
-from hkrun.plan import load_stopped
+from hkrun.plan import load_executions, load_stopped
 from hkrun.report.claims import judge_claims
 from hkrun.report.comparing import compare_with_reference, make_generator
 from hkrun.report.paper import set_beside
@@ -79,6 +79,7 @@ def summarise(sweep: Sweep, store: Store, *, world_size: int = 1) -> Summary:
         verdicts=judge_claims(published, sweep, by_name, teachers, scans),
         scans=scans,
         quantum_pct=quantum,
+        executions=load_executions(store, sweep),
     )
     return replace(summary, warnings=tuple(write_warnings(summary)))
 

@@ -33,8 +33,12 @@ def renew_report(summary: Summary, store: Store) -> dict[str, str]:
 
 
 def _describe_content(summary: Summary) -> str:
-    """SHA-256 of all that the report is made from, and of the version of hkrun that makes it."""
-    content = [hkrun.__version__, summary]
+    """SHA-256 of all that the report is made from, and of the version of hkrun that makes it.
+
+    What an execution did after its report does not count: else each sweep asked for again would have news.
+    """
+    executions = tuple(execution.before_report() for execution in summary.executions)
+    content = [hkrun.__version__, dataclasses.replace(summary, executions=executions)]
     return hashlib.sha256(json.dumps(content, default=_plain).encode()).hexdigest()
 
 

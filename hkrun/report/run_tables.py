@@ -5,8 +5,23 @@ from datetime import UTC, datetime
 
 from hkrun import config
 from hkrun.report.summary import Summary
-from hkrun.report.tables import NONE, Table, make_table
-from hkrun.report.wording import count, duration, first_line, seeds
+from hkrun.report.tables import NONE, Entry, Table, make_table
+from hkrun.report.wording import count, duration, first_line, seeds, share
+
+PART_NAMES = {
+    "epochs": "Epochs of runs",
+    "teacher": "Epochs of teachers",
+    "table": "Teacher table, filled ahead",
+    "start": "Ray, processes, imports",
+    "planning": "Planning",
+    "inputs": "Reading images, teachers, checkpoints",
+    "checkpoints": "Saving checkpoints",
+    "progress": "Telling progress",
+    "records": "Writing records",
+    "report": "Report",
+    "mlflow": "MLflow, after the report",
+    "idle": "Idle slots",
+}
 
 
 def tabulate_runs(summary: Summary) -> Table:
@@ -79,6 +94,30 @@ def _plain(value: object) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     return "[" + ", ".join(map(_plain, value)) + "]" if isinstance(value, list | tuple) else str(value)
+
+
+def tabulate_executions(summary: Summary) -> Table | None:
+    """Where the time of the executions went: the wall clock times the slots, by part."""
+    parts = summary.slot_seconds
+    total = sum(parts.values())
+    if not total:
+        return None
+    every = f"All: {count(len(summary.executions), 'execution')}"
+    rows = [(name, parts.get(part)) for part, name in PART_NAMES.items()]
+    return make_table(
+        "executions",
+        ["Part", "Seconds of slots", "Share"],
+        [(name, *_time_entries(seconds, total)) for name, seconds in [*rows, (every, total)]],
+    )
+
+
+def _time_entries(seconds: float | None, total: float) -> tuple[Entry, Entry]:
+    if seconds is None:
+        return Entry(text=NONE), Entry(text=NONE)
+    return (
+        Entry(text=f"{seconds:,.1f}", value=seconds),
+        Entry(text=share(seconds, total), value=seconds / total),
+    )
 
 
 def tabulate_time(summary: Summary) -> Table:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from hkrun import stats
 from hkrun.config import Cell, Value
+from hkrun.plan import Execution
 from hkrun.report.published import Claim, PublishedRow, PublishedTable
 from hkrun.spaces import Sweep
 from hkrun.store import Record, TeacherRecord
@@ -306,6 +307,8 @@ class Summary:
         scans: The curves and grids among the cells.
         quantum_pct: What one test image is worth, in percentage points; None before the first run.
         warnings: What a reader must know before believing the numbers, one sentence or two each.
+        executions: Each time that the sweep trained something; none where the store was written before they
+            were kept.
     """
 
     sweep: Sweep
@@ -319,6 +322,16 @@ class Summary:
     scans: tuple[Scan, ...]
     quantum_pct: float | None
     warnings: tuple[str, ...] = ()
+    executions: tuple[Execution, ...] = ()
+
+    @property
+    def slot_seconds(self) -> dict[str, float]:
+        """Seconds of slots by part, over all executions."""
+        sums: dict[str, float] = {}
+        for execution in self.executions:
+            for part, seconds in execution.parts.items():
+                sums[part] = sums.get(part, 0.0) + seconds
+        return sums
 
     @property
     def records(self) -> list[Record]:

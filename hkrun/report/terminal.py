@@ -7,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from hkrun.report.summary import CellSummary, Summary
-from hkrun.report.wording import count, describe_teacher, digits, interval, p_value, plus_minus
+from hkrun.report.wording import count, describe_teacher, describe_time, digits, interval, p_value, plus_minus
 
 WIDTH = 100
 
@@ -88,4 +88,5 @@ def _notes(summary: Summary) -> list[str]:
         "Error: mean over seeds ± half of its 95 % interval. * The best epoch is selected on the test set.",
         f"S: eq. (10), variance of the range over seeds, last {window} epochs, ddof {ddof}{quantum}.",
         *(describe_teacher(teacher) for teacher in summary.teachers),
+        *([describe_time(summary)] if summary.executions else []),
     ]

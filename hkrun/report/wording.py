@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from hkrun import stats
 from hkrun.config import teacher_id
+from hkrun.plan import OVERHEADS
 from hkrun.report.summary import CellSummary, Comparison, Summary, Teacher
 
 # Two S with at most this ratio are what RANKING speaks of.
@@ -105,6 +106,23 @@ def describe_teacher(teacher: Teacher) -> str:
             text += f"; with epochs until more no longer help: {teacher.plateau_pct:.2f} %"
         text += "."
     return text
+
+
+def describe_time(summary: Summary) -> str:
+    """How long the executions took, and how much of that was neither training nor a teacher table."""
+    parts = summary.slot_seconds
+    total = sum(parts.values())
+    overhead = sum(parts.get(part, 0.0) for part in OVERHEADS)
+    wall_s = sum(execution.wall_s for execution in summary.executions)
+    return (
+        f"Time: {duration(wall_s)} in {count(len(summary.executions), 'execution')}; "
+        f"overhead {share(overhead, total)} of the wall clock, idle slots {share(parts['idle'], total)}."
+    )
+
+
+def share(part: float, total: float) -> str:
+    """A share in percent, with one decimal."""
+    return f"{100 * part / total:.1f} %"
 
 
 # --- warnings -----------------------------------------------------------------------------------------------

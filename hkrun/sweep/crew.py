@@ -10,6 +10,7 @@ from hkrun.config import Cell, teacher_id
 from hkrun.errors import TrainingError
 from hkrun.plan import Plan, PlannedTable, Shortcuts, StoppedRun, save_stopped
 from hkrun.store import Store, Tables
+from hkrun.sweep.account import Account
 from hkrun.sweep.machine import THREADS, find_device, log_folder_of
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ class Observer(Protocol):
 
 
 class Crew:
-    """Sends tasks to the cluster, and tells observer and mirror what becomes of them.
+    """Sends tasks to the cluster, and tells observer, mirror and account what becomes of them.
 
     Attributes:
         without_outcome: The runs, by cell_id and seed, that were begun and came to nothing.
@@ -57,9 +58,10 @@ class Crew:
         workers: int,
         fail_fast: bool,
         observer: Observer,
+        account: Account | None = None,
     ) -> None:
         self._store, self._data_dir, self._workers = store, data_dir, workers
-        self._fail_fast, self._observer = fail_fast, observer
+        self._fail_fast, self._observer, self._account = fail_fast, observer, account
         self._log_folder = log_folder_of(store)
         self.without_outcome: set[tuple[str, int]] = set()
 
@@ -169,7 +171,7 @@ class Crew:
     ) -> "tuple[list[TaskResult], list[str]]":
         from hkrun.cluster import run_tasks
 
-        watch = _Watch(tasks, self._observer, mirror, self._store)
+        watch = _Watch(tasks, self._observer, mirror, self._store, self._account)
         results = run_tasks(
             tasks,
             workers=self._workers,
@@ -186,21 +188,36 @@ class _Watch:
     """Translates task numbers for the sweep's observer, and passes finished runs on to MLflow."""
 
     def __init__(
-        self, tasks: "Sequence[Task]", observer: Observer, mirror: "Mirror | None", store: Store
+        self,
+        tasks: "Sequence[Task]",
+        observer: Observer,
+        mirror: "Mirror | None",
+        store: Store,
+        account: Account | None,
     ) -> None:
         self._tasks, self._observer, self._mirror, self._store = tasks, observer, mirror, store
+        self._account = account
         self._teachers_left = sum(not task.seeds for task in tasks)
         self.problems: list[str] = []
         self._enter_stage()
+
+    def taken(self, index: int) -> None:
+        if self._account is not None:
+            self._account.taken(self._tasks[index])
 
     def started(self, index: int) -> None:
         self._observer.started(self._tasks[index])
 
     def progress(self, index: int, progress: Mapping[str, object]) -> None:
+        if self._account is not None:
+            self._account.told(self._tasks[index], _read_seconds([progress]))
         self._observer.progressed(self._tasks[index], progress)
 
     def done(self, index: int, outcomes: Sequence[Mapping[str, object]]) -> None:
         task = self._tasks[index]
+        if self._account is not None:
+            self._account.told(task, _read_seconds(outcomes))
+            self._account.ended(task)
         if not task.seeds:
             if divergence := describe_divergence(self._store, task.cell_id):
                 self.problems.append(divergence)
@@ -213,6 +230,8 @@ class _Watch:
 
     def failed(self, index: int, message: str) -> None:
         task = self._tasks[index]
+        if self._account is not None:
+            self._account.ended(task)
         self.problems.append(f"{task.name}: {message}")
         self._observer.failed(task, message)
         self._teacher_over(task)
@@ -226,6 +245,17 @@ class _Watch:
     def _enter_stage(self) -> None:
         what = {0: "Training", 1: "Training the teacher"}.get(self._teachers_left, "Training the teachers")
         self._observer.entered(what)
+
+
+def _read_seconds(told: Sequence[Mapping[str, object]]) -> dict[str, float]:
+    """What a task has told of its time, by part: the sum over its progress or outcomes."""
+    sums: dict[str, float] = {}
+    for each in told:
+        seconds = each.get("seconds")
+        if isinstance(seconds, Mapping):
+            for part, value in seconds.items():
+                sums[part] = sums.get(part, 0.0) + value
+    return sums
 
 
 def _raise_common_error(results: "Sequence[TaskResult]") -> None:

@@ -1,5 +1,6 @@
 """A sweep from its plan to its report."""
 
+import dataclasses
 import logging
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -8,11 +9,22 @@ from typing import TYPE_CHECKING
 
 from hkrun.config import teacher_id
 from hkrun.errors import EXIT_DONE, EXIT_RUNS_FAILED
-from hkrun.plan import NO_SHORTCUTS, Plan, Shortcuts, kept_sizes, load_stopped, make_plan, save_plan
+from hkrun.plan import (
+    NO_SHORTCUTS,
+    Plan,
+    Shortcuts,
+    kept_sizes,
+    load_executions,
+    load_stopped,
+    make_plan,
+    save_plan,
+)
 from hkrun.report import Summary, summarise
 from hkrun.report.renewal import renew_report
 from hkrun.spaces import Sweep
+from hkrun.stopwatch import Stopwatch
 from hkrun.store import Store, TeacherRecord
+from hkrun.sweep.account import Account
 from hkrun.sweep.checks import check_data, fix_content
 from hkrun.sweep.crew import Crew, Observer
 from hkrun.sweep.machine import find_slots, log_folder_of
@@ -90,6 +102,7 @@ def run_sweep(
     pack: int | str | None = None,
     shortcuts: Shortcuts | None = None,
     data_checked: bool = False,
+    stopwatch: Stopwatch | None = None,
 ) -> Outcome:
     """Runs what a sweep lacks, mirrors it to MLflow and writes the report. What is up to date is left alone.
 
@@ -103,6 +116,7 @@ def run_sweep(
         pack: How many runs train together; see `hkrun.sweep.packing.find_sizes`. With shortcuts, one.
         shortcuts: How to make fewer runs, if so.
         data_checked: Whether `check_data` was called; once is enough, as it builds teachers.
+        stopwatch: One that runs since the command began, for the account of its time; else it begins here.
 
     Raises:
         ResourceError: Not one run fits. Nothing was started or written, as with the next two.
@@ -116,6 +130,7 @@ def run_sweep(
     """
     from hkrun.tracking import Mirror
 
+    stopwatch = stopwatch or Stopwatch("planning")
     sweep = fix_content(sweep, data_dir)
     shortcuts = shortcuts or NO_SHORTCUTS
     log_folder = log_folder_of(store)
@@ -126,7 +141,8 @@ def run_sweep(
         slots = find_slots(workers, log_folder)
         if not data_checked:
             check_data(sweep, data_dir=data_dir, workers=workers)
-    with mirror, store.hold(store.sweep_folder(sweep.name, sweep.dataset)):
+    account = Account(sweep, store, slots=slots, stopwatch=stopwatch)
+    with mirror, store.hold(store.sweep_folder(sweep.name, sweep.dataset)), account:
         sizes = dict(kept_sizes(store, sweep))
         if to_run and shortcuts == NO_SHORTCUTS:
             observer.entered("Planning")
@@ -142,13 +158,25 @@ def run_sweep(
         if plan.num_to_run:
             observer.plan_made(plan, slots=slots)
         save_plan(store, sweep, workers=workers, sizes=sizes)
-        crew = Crew(store, data_dir=data_dir, workers=workers, fail_fast=fail_fast, observer=observer)
+        crew = Crew(
+            store,
+            data_dir=data_dir,
+            workers=workers,
+            fail_fast=fail_fast,
+            observer=observer,
+            account=account,
+        )
+        account.enter("ray")
         problems = crew.train(plan, mirror, shortcuts) if plan.num_to_run else []
+        account.save()
+        account.enter("report")
         observer.entered("Writing the report")
         summary = summarise(sweep, store, world_size=workers)
         report = renew_report(summary, store)
+        account.enter("mlflow")
         observer.entered("Bringing MLflow up to date")
         links = mirror.finish(summaries=_summary_metrics(summary), files=_report_files(store, sweep, report))
+    summary = dataclasses.replace(summary, executions=load_executions(store, sweep))  # now to their ends
     unwell = problems or any(cell.failed or cell.diverged for cell in summary.cells)
     return Outcome(
         summary=summary,

@@ -12,6 +12,10 @@ class Recorder:
 
     def __init__(self) -> None:
         self.events: list[tuple] = []
+        self.tries: list[int] = []
+
+    def taken(self, index):
+        self.tries.append(index)
 
     def started(self, index):
         self.events.append(("started", index))

@@ -10,6 +10,9 @@ from hkrun.errors import Interrupted
 
 
 class Silent:
+    def taken(self, index):
+        pass
+
     def started(self, index):
         pass
 
