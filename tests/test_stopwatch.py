@@ -1,26 +1,14 @@
 """A stopwatch divides all of its time among parts, of which always one runs."""
 
 import pytest
+from stopped_clock import StoppedClock
 
 from hkrun.stopwatch import Stopwatch
 
 
-class Clock:
-    """Seconds that grow only where a test says so."""
-
-    def __init__(self):
-        self.now = 1000.0
-
-    def __call__(self):
-        return self.now
-
-    def advance(self, seconds):
-        self.now += seconds
-
-
 @pytest.fixture
 def clock():
-    return Clock()
+    return StoppedClock()
 
 
 def test_every_second_belongs_to_one_part(clock):

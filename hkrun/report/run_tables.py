@@ -12,8 +12,8 @@ PART_NAMES = {
     "epochs": "Epochs of runs",
     "teacher": "Epochs of teachers",
     "table": "Teacher table, filled ahead",
-    "start": "Ray, processes, imports",
-    "planning": "Planning",
+    "start": "Ray, processes, their imports",
+    "planning": "Planning, with the driver's imports",
     "inputs": "Reading images, teachers, checkpoints",
     "checkpoints": "Saving checkpoints",
     "progress": "Telling progress",
@@ -98,10 +98,10 @@ def _plain(value: object) -> str:
 
 def tabulate_executions(summary: Summary) -> Table | None:
     """Where the time of the executions went: the wall clock times the slots, by part."""
+    if not summary.executions:
+        return None
     parts = summary.slot_seconds
     total = sum(parts.values())
-    if not total:
-        return None
     every = f"All: {count(len(summary.executions), 'execution')}"
     rows = [(name, parts.get(part)) for part, name in PART_NAMES.items()]
     return make_table(

@@ -105,6 +105,7 @@ def test_a_killed_process_is_replaced_and_its_task_goes_on(joined, observer, tmp
     results = run_fakes(tasks, observer, tmp_path)
     assert [result.retries for result in results] == [1, 0, 0]
     assert results[0].outcomes[0]["attempts"] == 2
+    assert sorted(observer.tries) == [0, 0, 1, 2]  # a slot for each try
     assert observer.of(0) == ["started", "progress", "progress", "done"]  # started once for the observer
     assert observer.of(2)[-1] == "done"
 
