@@ -11,7 +11,7 @@ from hkrun.cli.invocation import DEFAULT_STORE, STORE_VARIABLE, Invocation
 from hkrun.cli.mirroring import links_document
 from hkrun.cli.stored import find_plans
 from hkrun.cli.verbs import verb
-from hkrun.errors import EXIT_DONE, InputError, Interrupted
+from hkrun.errors import EXIT_DONE, DataError, HkrunError, InputError, Interrupted, TrainingError
 
 if TYPE_CHECKING:
     from hkrun.plan import Plan, Shortcuts
@@ -246,7 +246,8 @@ def resume(invocation: Invocation, *, name: str | None, dataset: str | None, fai
 
     The store knows what they were: no search space and no overrides are needed, only --data where the data
     set is not embedded. Runs continue from their newest checkpoints, and end exactly as if nothing had
-    happened. All runs are made, also those that --search or --scheduler left out.
+    happened. All runs are made, also those that --search or --scheduler left out. A sweep whose data or files
+    are missing is named, and the others go on.
     """
     from hkrun.plan import make_plan
 
@@ -260,15 +261,24 @@ def resume(invocation: Invocation, *, name: str | None, dataset: str | None, fai
         if invocation.as_json:
             invocation.print_document({"store": store.place, "sweeps": []})
         return EXIT_DONE
-    outcomes = [
-        _execute(invocation, stored.sweep, workers=stored.workers, fail_fast=fail_fast)
-        for stored in open_plans
-    ]
+    outcomes: list[Outcome] = []
+    problems: dict[str, HkrunError] = {}
+    for stored in open_plans:
+        try:
+            outcomes.append(_execute(invocation, stored.sweep, workers=stored.workers, fail_fast=fail_fast))
+        except (InputError, DataError, TrainingError) as error:
+            if len(open_plans) == 1:
+                raise
+            problems[f"{stored.sweep.name} on {stored.sweep.dataset}"] = error
+            invocation.resumable = None
+            invocation.say(f"hkrun: {stored.sweep.name} on {stored.sweep.dataset}: {error.message}")
     if invocation.as_json:
-        invocation.print_document(
-            {"store": store.place, "sweeps": [_outcome_document(outcome) for outcome in outcomes]}
-        )
-    return max(outcome.exit_code for outcome in outcomes)
+        document: dict[str, object] = {"store": store.place, "sweeps": list(map(_outcome_document, outcomes))}
+        if problems:
+            document["problems"] = {name: error.problems for name, error in problems.items()}
+        invocation.print_document(document)
+    codes = [outcome.exit_code for outcome in outcomes]
+    return max([*codes, *(error.exit_code for error in problems.values())])
 
 
 def _read_shortcuts(

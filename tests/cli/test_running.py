@@ -1,4 +1,5 @@
 import importlib.util
+import json
 from types import SimpleNamespace
 
 import pytest
@@ -6,6 +7,7 @@ from sweep_example import make_sweep
 
 import hkrun.sweep
 from hkrun.cli.program import call
+from hkrun.errors import DataError
 from hkrun.plan import make_plan, save_plan
 from hkrun.spaces import load_sweep
 from hkrun.sweep import Shortcuts
@@ -128,6 +130,27 @@ def test_resume_runs_the_sweeps_that_lack_runs_with_what_they_began_with(store, 
     assert (code, [found["sweep"] for found in told["sweeps"]]) == (0, ["longer"])
     ((sweep, _, given),) = started
     assert (sweep, given["workers"]) == (longer, 2)
+
+
+def test_resume_goes_on_with_the_others_where_one_has_lost_its_data(store, started, monkeypatch, capsys):
+    for name in ("first", "second", "third"):
+        save_plan(store, make_sweep(num_seeds=5, name=name), workers=1)
+    original = hkrun.sweep.run_sweep
+
+    def run_sweep(sweep, *arguments, **options):
+        if sweep.name == "second":
+            raise DataError("the archive is gone")
+        return original(sweep, *arguments, **options)
+
+    monkeypatch.setattr(hkrun.sweep, "run_sweep", run_sweep)
+    assert call(["resume", "--json"]) == 3
+    told = capsys.readouterr()
+    document = json.loads(told.out)
+    assert [sweep["sweep"] for sweep in document["sweeps"]] == ["first", "third"]
+    assert document["problems"] == {"second on digits": ["the archive is gone"]}
+    assert "hkrun: second on digits: the archive is gone" in told.err
+    assert call(["resume", "second", "--json"]) == 3
+    assert json.loads(capsys.readouterr().out)["error"]["message"] == "the archive is gone"
 
 
 def test_resume_of_an_unknown_sweep_lists_those_there_are(store, capsys):
