@@ -49,7 +49,9 @@ def estimate_time(
         costs[cell.cell_id] = cost
         sources.add(source)
     work = sum(costs[identity] * number for identity, number in num_left.items())
-    seconds = max(work / slots, *(costs[pack.cell_id] * len(pack.seeds) for pack in packs))
+    # A cell whose share of a search rounds to none has no cost.
+    longest = max(costs[pack.cell_id] * len(pack.seeds) for pack in packs if pack.cell_id in costs)
+    seconds = max(work / slots, longest)
     notes = [*sorted(sources), f"{slots} at a time"]
     if left_to_search is not None:
         notes.append(f"the search makes {left_to_search} of the runs on the axes")

@@ -26,6 +26,7 @@ def make_plan(
     slots: int = 1,
     sizes: Mapping[str, int] | None = None,
     shortcuts: Shortcuts = NO_SHORTCUTS,
+    seen: Plan | None = None,
 ) -> Plan:
     """Compares a sweep with the store.
 
@@ -36,11 +37,16 @@ def make_plan(
         slots: How many packs can run at the same time.
         sizes: How many runs train together, by cell_id; 1 where nothing is said.
         shortcuts: How to make fewer runs. With `stop_early`, those that were stopped before are left out.
+        seen: A plan of the same sweep from a moment ago, whose records are not read again.
 
     Raises:
         StoreError: The store cannot be read.
     """
-    cells = [_plan_cell(named.name, named.cell, sweep, store, workers) for named in sweep.cells]
+    cells = (
+        [_plan_cell(named.name, named.cell, sweep, store, workers) for named in sweep.cells]
+        if seen is None
+        else list(seen.cells)
+    )
     distinct = {cell.cell_id: cell for cell in reversed(cells)}
     packs = _form_packs([cell for cell in cells if distinct[cell.cell_id] is cell], sweep.seeds, sizes or {})
     if shortcuts.stop_early and store is not None:

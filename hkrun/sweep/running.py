@@ -88,7 +88,7 @@ def plan_sweep(
     sizes = None
     if shortcuts == NO_SHORTCUTS:
         sizes = find_sizes(sweep, store, pack=pack, workers=workers, slots=slots, data_dir=data_dir)
-    return make_plan(sweep, store, workers=workers, slots=slots, sizes=sizes, shortcuts=shortcuts)
+    return make_plan(sweep, store, workers=workers, slots=slots, sizes=sizes, shortcuts=shortcuts, seen=plan)
 
 
 def run_sweep(
