@@ -124,7 +124,7 @@ def _packed(
 
     def step() -> None:
         packed.zero_grad()
-        logits = packed(images).logits
+        logits = packed(images)[0].logits
         F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="sum").backward()
 
     return step

@@ -15,7 +15,7 @@ import torch
 from hkrun.store import DamagedError, NotCommittedError, Store, checkpoint_name, read_epoch
 
 KEPT = 2
-FORMAT = 1  # grows when a state holds other things than before; checkpoints of other formats are passed over
+FORMAT = 2  # grows when a state holds other things than before; checkpoints of other formats are passed over
 _PLAIN = (bool, int, float, str, type(None))
 
 log = logging.getLogger("hkrun")
@@ -54,6 +54,11 @@ def load_checkpoints(
             return {seed: (epoch, state) for seed, state in states.items() if state is not None}
     newest = {seed: _load(store, folder) for seed, folder in folders.items()}
     return {seed: found for seed, found in newest.items() if found is not None}
+
+
+def count_checkpoints(store: Store, cell_id: str, seed: int) -> int:
+    """How many states of a run are saved, damaged or not."""
+    return len(_saved(store, f"{store.run_folder(cell_id, seed)}/checkpoints"))
 
 
 def save_teacher_checkpoint(store: Store, teacher_id: str, *, epoch: int, state: Mapping[str, Any]) -> None:

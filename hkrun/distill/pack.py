@@ -62,13 +62,24 @@ class Pack:
         """Puts the students in training mode."""
         self._students.train()
 
-    def forward(self, images: Tensor) -> Output:
-        """What each student computes from its own images, [k, B, channels, H, W]."""
+    def forward(self, images: Tensor) -> tuple[Output, Output]:
+        """What each student computes from its own images, [k, B, channels, H, W].
+
+        Returns:
+            The output, and the same as the networks hold it: from its logits and descriptor all else of the
+            output is computed, so their gradients are those of the whole loss. `split` brings them into the
+            form of the output.
+        """
         if isinstance(self._students, PackedNetwork):
-            packed: Output = self._students(images)
+            packed: tuple[Output, Output] = self._students(images)
             return packed
-        output: Output = _lead(self._students(images[0]))
-        return output
+        held: Output = self._students(images[0])
+        output: Output = _lead(held)
+        return output, held
+
+    def split(self, values: Tensor) -> Tensor:
+        """[k, B, C] of logits or descriptors as the networks hold them."""
+        return values.reshape(len(values), len(self.runs), -1).transpose(0, 1)
 
     def classify(self, images: Tensor) -> Tensor:
         """Each student's logits in eval mode, [k, B, classes], of the same images, [B, channels, H, W]."""

@@ -61,7 +61,7 @@ class Step:
         """
         cell = self._cell
         target = None if self._teach is None else self._teach(batch)
-        output = self._forward(batch.images)
+        output, held = self._forward(batch.images)
         figures: dict[str, Tensor] = {}
         mask = self._draw_mask(batch) if self._dropout > 0 else None
         if self._adversary is not None:
@@ -70,19 +70,23 @@ class Step:
                 figures |= self._step_discriminator(batch, target, output, mask)
         for step in range(cell.student.steps):
             if step > 0:
-                output = self._forward(batch.images)
-            figures |= self._step_student(batch, target, output, mask)
+                output, held = self._forward(batch.images)
+            figures |= self._step_student(batch, target, output, held, mask)
         return figures
 
-    def _forward(self, images: Tensor) -> Output:
-        """What the students compute; all but the maps in the images' precision, whatever it computes in."""
+    def _forward(self, images: Tensor) -> tuple[Output, Output]:
+        """What the students compute, see `Pack.forward`.
+
+        All but the maps is in the images' precision, whatever it is computed in.
+        """
         with autocast(self._cell.precision, images.device):
-            output = self._pack.forward(images)
-        return output._replace(
+            output, held = self._pack.forward(images)
+        output = output._replace(
             logits=output.logits.to(images.dtype),
             knowledge=None if output.knowledge is None else output.knowledge.to(images.dtype),
             descriptor=output.descriptor.to(images.dtype),
         )
+        return output, held
 
     def _draw_mask(self, batch: Batch) -> Tensor:
         """The dropout of this worker's part of a batch, [k, B, width]; each draws that of the whole batch."""
@@ -161,7 +165,7 @@ class Step:
             }
 
     def _step_student(
-        self, batch: Batch, target: Output | None, output: Output, mask: Tensor | None
+        self, batch: Batch, target: Output | None, output: Output, held: Output, mask: Tensor | None
     ) -> dict[str, Tensor]:
         """Minimises the stage's terms, eq. (3), over the students; the other networks are constants here."""
         cell = self._cell
@@ -186,7 +190,7 @@ class Step:
         optimizer.zero_grad()
         if self._adversary is not None and ON_LOGITS & self._weights.keys():
             adversarial = self._weights["adversarial"] * figures["loss_adversarial"]
-            compared = output.logits if self._adversary.tap == "logits" else output.descriptor
+            compared = held.logits if self._adversary.tap == "logits" else held.descriptor
             figures["adversarial_gradient_ratio"] = self._backward(loss, adversarial, compared, parameters)
             figures["adversarial_gradient_ratio"] *= batch.share
         else:
@@ -210,8 +214,8 @@ class Step:
         handle = judged.register_hook(of_all.append)  # type: ignore[no-untyped-call]
         loss.sum().backward(inputs=parameters)  # type: ignore[no-untyped-call]
         handle.remove()
-        others = of_all[0] - of_adversary
-        squares = torch.stack([part.double().square().sum(dim=(1, 2)) for part in (of_adversary, others)])
+        parts = [self._pack.split(part.double()) for part in (of_adversary, of_all[0] - of_adversary)]
+        squares = torch.stack([part.square().sum(dim=(1, 2)) for part in parts])
         sum_over_workers([squares], self._context)
         return (squares[0] / squares[1].clamp(min=torch.finfo(torch.float64).tiny)).sqrt()
 

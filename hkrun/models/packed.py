@@ -57,21 +57,28 @@ class PackedNetwork(nn.Module):
             estimators = [member.attention for member in members if member.attention is not None]
             self._attention = _pack(estimators, self.joins)
 
-    def forward(self, images: Tensor) -> Output:
-        """Runs each member's own images, [k, B, channels, H, W]; all of the output has the leading k."""
+    def forward(self, images: Tensor) -> tuple[Output, Output]:
+        """Runs each member's own images, [k, B, channels, H, W].
+
+        Returns:
+            The output, all of it with a leading k; and the same with the members' channels side by side, as
+            the network computes it.
+        """
         features: Features = self._backbone(images.transpose(0, 1).flatten(1, 2))
         descriptor = _members(features.descriptor, self._size)
         knowledge = None
         if self._attention is not None:
             squeezed = self._attention(features.stages, descriptor)
             knowledge = torch.cat(squeezed, dim=-1).to(features.logits.dtype).transpose(0, 1)
-        return Output(
+        output = Output(
             logits=self._split(features.logits),
             knowledge=knowledge,
             descriptor=descriptor.transpose(0, 1),
             stages=tuple(self._split(stage) for stage in features.stages),
             stem=self._split(features.stem),
         )
+        held = Output(features.logits, None, features.descriptor, features.stages, features.stem)
+        return output, held
 
     def classify(self, images: Tensor) -> Tensor:
         """Each member's logits, [k, B, classes], of the same images, [B, channels, H, W]."""

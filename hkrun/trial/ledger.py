@@ -67,6 +67,12 @@ class Ledger:
                 f"resumed after epoch {epoch}, not bit-identical: another {', '.join(changed)}"
             )
 
+    def note_apart(self) -> None:
+        """Notes that the run took an epoch without others of its pack, who were ahead of it."""
+        alarm = "caught up with its pack, not bit-identical: took epochs without the others"
+        if alarm not in self.alarms:
+            self.alarms.append(alarm)
+
     def fields(self) -> dict[str, Any]:
         """The fields of a record, by name, except for alarms and timings."""
         pack = {"pack": self._pack} if self._pack else {}

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from hkrun.checkpoints import load_checkpoints, save_checkpoint
+from hkrun.checkpoints import count_checkpoints, load_checkpoints, save_checkpoint
 from hkrun.config import canonical_json, teacher_id
 from hkrun.distill import Run, distill, start_run
 from hkrun.errors import DataError, StoreError
@@ -94,9 +94,16 @@ class Trial:
         )
 
         def epoch_done(together: Sequence[Run]) -> None:
-            for pupil in self._pupils:
-                if pupil.run.diverged is not None and pupil.run.seed not in self._outcomes:
-                    self._end(pupil)
+            trained = [pupil for pupil in self._pupils if pupil.run in together]
+            if any(pupil.run.diverged is None and pupil.run not in together for pupil in self._pupils):
+                for pupil in trained:
+                    pupil.ledger.note_apart()
+            diverged = [pupil for pupil in trained if pupil.run.diverged is not None]
+            if diverged and self.context.rank == 0:
+                # Who goes on together from here is on record before the pack becomes smaller by one.
+                self._save()
+            for pupil in diverged:
+                self._end(pupil)
             watch.epoch_done([run for run in together if run.diverged is None])
 
         with self._stopwatch.within("epochs"):
@@ -129,11 +136,13 @@ class Trial:
         """Goes on from the newest checkpoints, unless the teacher is another one by now."""
         seeds = tuple(pupil.run.seed for pupil in self._pupils)
         found = load_checkpoints(self.store, self.task.cell_id, seeds)
-        epochs = {found[seed][0] if seed in found else 0 for seed in seeds}
-        if len(epochs) > 1 and all(state["ledger"]["pack"] == seeds for _, state in found.values()):
-            # A kill while the first checkpoints were saved. Going on from some of them would part the pack
+        saved = {seed: count_checkpoints(self.store, self.task.cell_id, seed) for seed in seeds}
+        if min(saved.values()) == 0 < max(saved.values()) == 1 and all(
+            state["ledger"]["pack"] == seeds for _, state in found.values()
+        ):
+            # A kill while the pack's first checkpoints were saved. Going on from some of them would part it
             # for an epoch, and give other bits.
-            logger.info("seeds %s begin anew: not all of them have a checkpoint", seeds)
+            logger.info("seeds %s begin anew: not all of them have a first checkpoint", seeds)
             return
         for pupil in self._pupils:
             if pupil.run.seed not in found:

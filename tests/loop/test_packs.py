@@ -1,7 +1,9 @@
 """Runs trained together are each as it is alone."""
 
 import contextlib
+import copy
 import io
+import math
 from collections.abc import Sequence
 
 import pytest
@@ -181,3 +183,46 @@ def test_a_layer_that_would_mix_the_members_is_refused() -> None:
     members = [torch.nn.Sequential(torch.nn.LayerNorm(4)) for _ in range(2)]
     with pytest.raises(TypeError, match="a LayerNorm cannot be packed"):
         _pack(members, [])
+
+
+@pytest.mark.parametrize("seeds", [(3,), (3, 0)], ids=["alone", "packed"])
+def test_the_gradient_ratio_of_anc_is_that_at_the_features_of_each_member(
+    dataset: Dataset, seeds: tuple[int, ...]
+) -> None:
+    cell = method_cell(
+        "anc",
+        student__batch_size=40,
+        student__epochs=1,
+        loss__lambda_1=0.5,
+        loss__lambda_2=3.0,
+        discriminator__dropout=0.0,
+        augment__padding=0,
+        augment__flip=False,
+    )
+    runs = start(cell, dataset, seeds)
+    students, teacher = [copy.deepcopy(run.student) for run in runs], make_teacher(cell, dataset)
+    assert teacher is not None
+    train(cell, dataset, runs)
+    mean, std = dataset.mean.view(1, -1, 1, 1), dataset.std.view(1, -1, 1, 1)
+    images = (dataset.train.images.double() / 255 - mean) / std
+    # One batch of all images: the student judged was the initial one, the discriminator the final one.
+    for run, student in zip(runs, students, strict=True):
+        assert run.discriminator is not None
+        features = student(images).descriptor.detach().requires_grad_()
+        logits = student.backbone.get_submodule("classifier")(features)
+        adversarial = -run.discriminator(features).source.sigmoid().log().mean()
+        of_backbone = (logits - teacher(images).logits.detach()).square().mean()
+        (ours,) = torch.autograd.grad(3.0 * adversarial, features)
+        (others,) = torch.autograd.grad(0.5 * of_backbone, features)
+        expected = float(ours.norm() / others.norm())
+        assert run.history[0]["adversarial_gradient_ratio"] == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize("name", ["hksanc", "anc", "vid", "ttq"])
+def test_packs_compute_in_bfloat16_too(dataset: Dataset, name: str) -> None:
+    values = {"precision": "bfloat16", "student__epochs": 2}
+    cell = tiny_cell(**values) if name == "hksanc" else method_cell(name, **values)
+    for run in train(cell, dataset, start(cell, dataset)):
+        assert run.diverged is None
+        assert all(math.isfinite(float(str(row["loss_total"]))) for row in run.history)
+        assert all(float(str(row.get("adversarial_gradient_ratio", 0))) < 1e6 for row in run.history)

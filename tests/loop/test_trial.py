@@ -512,7 +512,12 @@ def test_runs_begun_alone_go_on_in_a_pack_without_losing_an_epoch(
     records = [taught.record(cell_id(cell), seed) for seed in (0, 1, 2)]
     assert [record.resumed for record in records if record] == [0, 1, 0]
     assert [record.epochs for record in records if record] == [4, 4, 4]
-    assert [len(record.alarms) for record in records if record] == [0, 1, 0]
+    apart = "caught up with its pack, not bit-identical: took epochs without the others"
+    assert [record.alarms for record in records if record] == [
+        (apart,),
+        ("resumed after epoch 2, not bit-identical: another pack",),
+        (apart,),
+    ]
 
 
 def test_a_run_that_diverges_is_recorded_at_once_and_the_others_go_on(
@@ -533,6 +538,62 @@ def test_a_run_that_diverges_is_recorded_at_once_and_the_others_go_on(
     diverged = taught.record(cell_id(cell), 1)
     assert diverged is not None
     assert (diverged.diverged_epoch, diverged.epochs) == (1, 0)
+
+
+def test_a_member_whose_checkpoints_are_all_damaged_costs_the_others_nothing(
+    taught: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cell = make_cell(student__epochs=5)
+    task = make_task(taught, cell, 0, 1, 2)
+    stop_pack(task, monkeypatch, epoch=3)
+    folder = Path(str(taught.local_path), taught.run_folder(task.cell_id, 1), "checkpoints")
+    for checkpoint in folder.glob("*.pt"):
+        checkpoint.write_bytes(b"damaged")
+    run_task(task, Alone())
+    records = [taught.record(task.cell_id, seed) for seed in task.seeds]
+    assert [record.resumed for record in records if record] == [1, 0, 1]
+    assert [len(record.alarms) for record in records if record] == [0, 1, 0]
+
+
+def test_a_kill_after_a_divergence_leaves_the_others_as_they_would_have_been(
+    taught: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cell, original = make_cell(student__epochs=6), running.distill
+
+    def distill(runs: list[Run], **options: object) -> None:
+        """Seed 1 diverges in its fourth epoch."""
+        on_epoch = options["on_epoch"]
+
+        def poison(together: list[Run]) -> None:
+            for run in together:
+                if run.seed == 1 and run.epoch == 3:
+                    with torch.no_grad():
+                        next(run.student.backbone.parameters()).fill_(float("nan"))
+            on_epoch(together)  # type: ignore[operator]
+
+        original(runs, **{**options, "on_epoch": poison})  # type: ignore[arg-type]
+
+    monkeypatch.setattr(running, "distill", distill)
+    undisturbed = open_store(tmp_path / "undisturbed")
+    for seeds in ((), (0, 1, 2)):
+        run_task(make_task(undisturbed, cell, *seeds), Alone())
+    task, watching = make_task(taught, cell, 0, 1, 2), progress.Watch.epoch_done
+
+    def kill_at_five(watch: object, runs: list[Run]) -> None:
+        watching(watch, runs)  # type: ignore[arg-type]
+        if runs[0].epoch == 5:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(progress.Watch, "epoch_done", kill_at_five)
+        with pytest.raises(KeyboardInterrupt):
+            run_task(task, Alone())
+    assert [outcome["status"] for outcome in run_task(task, Alone())] == ["finished", "diverged", "finished"]
+    for seed in (0, 2):
+        record = taught.record(task.cell_id, seed)
+        assert record is not None
+        assert (record.resumed, record.alarms) == (1, ())
+        assert curves(taught, cell, seed) == curves(undisturbed, cell, seed)
 
 
 def test_runs_that_train_together_are_charged_with_their_share_of_the_time(taught: Store) -> None:
