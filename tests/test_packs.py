@@ -100,11 +100,35 @@ def test_a_wish_comes_before_what_was_begun_and_that_before_the_recipe():
     assert set(choose(sweep, workers=2, kept=kept, wanted=10).values()) == {1}
 
 
-def test_the_store_keeps_the_sizes_of_a_sweep(tmp_path):
-    store, sweep = open_store(tmp_path), make_sweep()
+def test_the_store_keeps_the_sizes_of_a_sweep_for_the_seeds_that_it_began_with(tmp_path):
+    store, sweep = open_store(tmp_path), make_sweep(seeds=range(20))
     assert kept_sizes(store, sweep) == {}
     save_plan(store, sweep, workers=1, sizes={cell_id(L_B): 5})
     assert kept_sizes(store, sweep) == {cell_id(L_B): 5}
+    assert kept_sizes(store, make_sweep(seeds=range(30))) == {}
+
+
+def test_a_run_s_share_of_a_pack_is_estimated_from_packs(tmp_path):
+    evidence = {
+        "seconds_per_run": {"value": 3.0, "label": MEASURED},
+        "seconds_per_packed_run": {"value": 0.5, "label": MEASURED},
+    }
+    sweep = make_sweep([("alone", ALONE)], seeds=range(4), evidence=evidence)
+    assert make_plan(sweep, None).estimate.seconds == 4 * 6.0  # ten epochs of the recipe's five
+    assert make_plan(sweep, None, sizes={cell_id(ALONE): 2}).estimate.seconds == 4 * 1.0
+    store = open_store(tmp_path)
+    put(store, ALONE, 0, seconds=7.0, pack=(0,))
+    put(store, ALONE, 1, seconds=2.0, pack=(1, 9))
+    assert make_plan(sweep, store).estimate.seconds == 2 * 7.0
+    assert make_plan(sweep, store, sizes={cell_id(ALONE): 4}).estimate.seconds == 2 * 2.0
+
+
+def test_the_estimate_says_where_the_teacher_runs_live():
+    vid = cell_from_values({"knowledge.form": "vid", "loss.lambda_2": 0.0, "student.epochs": 10})
+    evidence = {"seconds_per_run": {"value": 3.0, "label": MEASURED}}
+    live = make_plan(make_sweep([("vid", vid)], evidence=evidence), None).estimate
+    assert "longer where the teacher runs live" in live.basis
+    assert "live" not in make_plan(make_sweep(evidence=evidence), None).estimate.basis
 
 
 # --- the measurement ----------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 
 from hkrun.config import Cell
 from hkrun.plan.plans import Estimate, Pack, PlannedCell, PlannedTeacher, cells_on_axes
+from hkrun.plan.tables import has_table
 from hkrun.spaces import Sweep
 from hkrun.store import Record
 
@@ -40,10 +41,11 @@ def estimate_time(
         return Estimate(seconds=0.0, basis="nothing to run")
     costs: dict[str, float] = {}
     sources: set[str] = set()
+    packed = {pack.cell_id for pack in packs if len(pack.seeds) > 1}
     for cell in cells:
         if cell.cell_id not in num_left or cell.cell_id in costs:
             continue
-        cost, source = _seconds_per_run(cell, sweep)
+        cost, source = _seconds_per_run(cell, sweep, packed=cell.cell_id in packed)
         if cost is None:
             return Estimate(seconds=None, basis=source)
         costs[cell.cell_id] = cost
@@ -53,6 +55,8 @@ def estimate_time(
     longest = max(costs[pack.cell_id] * len(pack.seeds) for pack in packs if pack.cell_id in costs)
     seconds = max(work / slots, longest)
     notes = [*sorted(sources), f"{slots} at a time"]
+    if any(pack.cell.uses_teacher and not has_table(pack.cell) for pack in packs):
+        notes.append("longer where the teacher runs live")
     if left_to_search is not None:
         notes.append(f"the search makes {left_to_search} of the runs on the axes")
     for teacher in teachers:
@@ -63,18 +67,20 @@ def estimate_time(
     return Estimate(seconds=round(seconds, 1), basis="; ".join(notes))
 
 
-def _seconds_per_run(cell: PlannedCell, sweep: Sweep) -> tuple[float | None, str]:
-    """Seconds of one run and where they come from; None and the reason where they are unknown."""
-    timed = [record.timings["total"] for record in cell.records.values() if _is_timed(record)]
-    if timed:
-        return statistics.median(timed), "recorded timings of the same cell"
+def _seconds_per_run(cell: PlannedCell, sweep: Sweep, *, packed: bool) -> tuple[float | None, str]:
+    """Seconds of one run, or its share of a pack's, and where they come from; or None, and why."""
+    timed = [record for record in cell.records.values() if _is_timed(record)]
+    alike = [record.timings["total"] for record in timed if (len(record.pack) > 1) == packed]
+    if alike:
+        return statistics.median(alike), "recorded timings of the same cell"
     recipe = sweep.recipe
-    seconds = _evidence(sweep, "seconds_per_run", cell.cell, sum(cell.cell.stage_epochs))
-    if seconds is not None:
-        return (
-            seconds,
-            f"recipe {recipe.dataset}, {recipe.evidence['seconds_per_run']['label']}, scaled by epochs",
-        )
+    for name in ("seconds_per_packed_run", "seconds_per_run") if packed else ("seconds_per_run",):
+        seconds = _evidence(sweep, name, cell.cell, sum(cell.cell.stage_epochs))
+        if seconds is not None:
+            return seconds, f"recipe {recipe.dataset}, {recipe.evidence[name]['label']}, scaled by epochs"
+    if timed:
+        seconds = statistics.median(record.timings["total"] for record in timed)
+        return seconds, "recorded timings of the same cell, in packs of another size"
     if not _has_recipe_networks(cell.cell, recipe.cell):
         return (
             None,

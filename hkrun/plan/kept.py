@@ -79,10 +79,14 @@ def _read_plan(store: Store, folder: str) -> StoredPlan:
 
 
 def kept_sizes(store: Store, sweep: Sweep) -> Mapping[str, int]:
-    """How many runs of a sweep train together, by cell_id, as it was started; empty where it never was."""
+    """How many runs of a sweep train together, by cell_id, as it was started; empty where it never was.
+
+    With other seeds it is another study: three seeds to try something out do not decide how twenty train.
+    """
     folder = store.sweep_folder(sweep.name, sweep.dataset)
     with contextlib.suppress(DamagedError, NotCommittedError, *_NOT_UNDERSTOOD):
-        return _read_plan(store, folder).sizes
+        plan = _read_plan(store, folder)
+        return plan.sizes if plan.sweep.seeds == sweep.seeds else {}
     return {}
 
 
