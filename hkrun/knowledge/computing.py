@@ -57,7 +57,6 @@ class RowComputer:
         self.layout = Layout.of(
             infer(network, self._probe[: self.pass_size], precision=precision), parts, tap=tap
         )
-        self.clipped = False
 
     @functools.cached_property
     def is_steady(self) -> bool:
@@ -88,7 +87,6 @@ class RowComputer:
         if self._row_dtype != np.float16:
             return rows.astype(self._row_dtype, copy=False)
         largest = np.finfo(np.float16).max
-        self.clipped |= bool((np.abs(rows) > largest).any())
         rounded: NDArray[Any] = np.clip(rows, -largest, largest).astype(np.float16)
         return rounded
 

@@ -19,6 +19,8 @@ logger = logging.getLogger("hkrun")
 
 SAY_EVERY_S = 60.0
 
+_SIZE_BITS, _LARGEST_BITS = np.uint16(0x7FFF), np.uint16(0x7BFF)  # of a float16: all but its sign, and 65504
+
 ReadViews = Callable[[Tensor, Tensor], Tensor]  # image and view numbers [R] -> normalised views [R, C, H, W]
 
 
@@ -38,7 +40,7 @@ class TableTeacher:
         num_images: Number of training images.
         num_views: Views of each.
         read: Reads views, for blocks of the fixed order.
-        alarms: What looked wrong before.
+        alarms: What is wrong from the start, for the record of each run.
     """
 
     def __init__(
@@ -54,8 +56,12 @@ class TableTeacher:
     ) -> None:
         self._computer, self._tables, self._asked = computer, dict(tables), tuple(asked)
         self._num_rows, self._num_views, self._read = num_images * num_views, num_views, read
-        self._alarms = list(alarms)
-        self._num_damaged = 0
+        self._alarms = list(alarms)  # of every run from here on
+        self.begin_run()
+
+    def begin_run(self) -> None:
+        """Forgets what looked wrong in runs before, which may have broken off."""
+        self._num_damaged, self._clipped = 0, False
 
     def __call__(self, batch: Views) -> Output:
         """See `Teaching`."""
@@ -71,6 +77,7 @@ class TableTeacher:
                 if part not in rows:
                     rows[part] = np.empty((len(ids), computed[part].shape[1]), computed[part].dtype)
                 rows[part][missing] = computed[part][back]
+        self._clipped = self._clipped or any(_has_clipped(found) for found in rows.values())
         answers = {
             part: torch.from_numpy(found).to(batch.images.device, batch.images.dtype)
             for part, found in rows.items()
@@ -114,12 +121,12 @@ class TableTeacher:
 
     def take_alarms(self) -> list[str]:
         """See `Teaching`."""
-        alarms, self._alarms = self._alarms, []
+        alarms = list(self._alarms)
         if self._num_damaged:
             alarms.append(f"{self._num_damaged} damaged row(s) of the teacher table were computed anew")
-            self._num_damaged = 0
-        if self._computer.clipped:
+        if self._clipped:
             alarms.append("numbers beyond the range of float16 were clipped; use teacher_table = float32")
+        self.begin_run()
         return alarms
 
     def _look_up(self, ids: NDArray[np.int64]) -> tuple[dict[str, NDArray[Any]], NDArray[np.int64]]:
@@ -167,6 +174,12 @@ class TableTeacher:
             self._alarms.append(f"the teacher table takes no more rows, the teacher runs live: {reason}")
             logger.warning(self._alarms[-1])
             self._tables = {}
+
+
+def _has_clipped(rows: NDArray[Any]) -> bool:
+    """Whether a number was clipped to the range of float16, or lies at its end by itself."""
+    # Compared as bits: NumPy takes ten times as long for float16.
+    return rows.dtype == np.float16 and bool(((rows.view(np.uint16) & _SIZE_BITS) == _LARGEST_BITS).any())
 
 
 def _index(places: NDArray[np.int64], device: torch.device) -> Tensor:

@@ -35,7 +35,7 @@ class Teaching(Protocol):
         """
 
     def take_alarms(self) -> list[str]:
-        """What looked wrong since the last time, one line each, for the record of a run."""
+        """What looked wrong in the loop that is over, one line each, for the records of its runs."""
 
 
 class LiveTeacher:

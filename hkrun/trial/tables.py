@@ -52,6 +52,7 @@ def load_teaching(cell: Cell, task: Task) -> tuple[Teaching, str]:
     threads = torch.get_num_threads()
     tap = cell.knowledge.tap if "attention_maps" in parts else ""
     opened = _open(_TablePlace(place, cell.teacher_table, cell.table_parts, parts, tap, threads))
+    opened.teacher.begin_run()
     if task.table == "ahead":
         opened.teacher.fill()
         _make_reader.cache_clear()  # the loop has images of its own

@@ -270,19 +270,30 @@ def test_a_table_that_takes_no_more_rows_leaves_every_answer_as_it_would_be(
     for seed in range(2):
         batch = make_batch(dataset, seed=seed)
         assert same(full(batch), expected(batch), ("logits", "knowledge"))
-    (alarm,) = full.take_alarms()
-    assert alarm == "the teacher table takes no more rows, the teacher runs live: No space left on device"
-    assert full.take_alarms() == []
+    for _ in range(2):  # every run from here on
+        (alarm,) = full.take_alarms()
+        assert alarm == "the teacher table takes no more rows, the teacher runs live: No space left on device"
 
 
-def test_numbers_beyond_float16_are_clipped_and_said(
-    tmp_path: Path, dataset: Dataset, network: DistilledNetwork
+@pytest.mark.parametrize("sign", [1, -1])
+def test_numbers_beyond_float16_are_clipped_and_each_run_that_reads_them_says_so(
+    tmp_path: Path, dataset: Dataset, sign: int
 ) -> None:
-    network.backbone.classifier.bias += 1e6
-    computer = make_computer(network, ("logits",), storage="float16")
-    table = make_table(tmp_path, computer, dataset, dtype="float16")
-    assert (table(make_batch(dataset)).logits == np.finfo(np.float16).max).all()
-    assert any("float16" in alarm for alarm in table.take_alarms())
+    clipping, other = make_network(), make_network()
+    clipping.backbone.classifier.bias += sign * 1e6
+    other.backbone.classifier.bias += sign * 6e4  # large, but in the range
+    expected = "numbers beyond the range of float16 were clipped; use teacher_table = float32"
+    for network, alarms in ((clipping, [expected]), (other, [])):
+        folder = tmp_path / str(len(alarms))
+        filling = make_table(folder, make_computer(network, storage="float16"), dataset, dtype="float16")
+        filling.fill()
+        reading = make_table(folder, make_computer(network, storage="float16"), dataset, dtype="float16")
+        for table in (filling, reading):
+            assert table.take_alarms() == []  # no run was told any of them
+            for _ in range(2):
+                largest = float(table(make_batch(dataset)).logits.abs().max())
+                assert (largest == np.finfo(np.float16).max) == bool(alarms)
+                assert table.take_alarms() == alarms
 
 
 class Unsteady(DistilledNetwork):

@@ -150,6 +150,20 @@ def test_a_table_of_first_uses_serves_the_next_process(store: Store) -> None:
     assert counter.passes == 0
 
 
+def test_a_run_does_not_answer_for_one_that_broke_off(store: Store) -> None:
+    cell = make_cell()
+    teaching, _ = tables.load_teaching(cell, make_task(store, cell))
+    teaching(make_batch(cell))
+    assert store.local_path is not None
+    for path in (store.local_path / "tables").glob("*/rows"):
+        damaged = bytes(byte ^ 1 for byte in path.read_bytes())
+        path.write_bytes(damaged)
+    teaching(make_batch(cell))  # in a loop that ends with an error
+    again, _ = tables.load_teaching(cell, make_task(store, cell))
+    assert again is teaching
+    assert teaching.take_alarms() == []
+
+
 def test_what_other_cells_will_ask_is_computed_with_what_this_one_asks(store: Store) -> None:
     cell, other = make_cell(loss__lambda_3=0.0), make_cell()
     task = make_task(store, cell, table="ahead", table_parts=("knowledge", "logits"))
