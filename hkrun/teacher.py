@@ -22,6 +22,7 @@ from hkrun.data.pretrained import fetch_weights
 from hkrun.errors import InputError
 from hkrun.losses.response import cross_entropy
 from hkrun.models import AttentionEstimator, DistilledNetwork, build_network, initialise, synchronise
+from hkrun.models.sgd import SGD
 from hkrun.networks import FROM_TORCHVISION
 from hkrun.seeding import Purpose, derive
 from hkrun.training import (
@@ -82,7 +83,7 @@ class TeacherRun:
 
     network: DistilledNetwork
     classifier: nn.Linear
-    optimizer: torch.optim.SGD
+    optimizer: SGD
     history: list[Epoch] = field(default_factory=list)
 
     @property
@@ -127,9 +128,7 @@ def start_teacher(
         _load_backbone(network.backbone, cell)
     if context.world_size > 1:
         synchronise(network)
-    run = TeacherRun(
-        network=network, classifier=classifier, optimizer=torch.optim.SGD(classifier.parameters())
-    )
+    run = TeacherRun(network=network, classifier=classifier, optimizer=SGD(classifier.parameters()))
     run.optimizer = _optimizer(run, phases(cell)[0])
     return run
 
@@ -276,12 +275,12 @@ def _phase(cell: Cell, epoch: int) -> Phase:
     return phases(cell)[epoch // cell.teacher.epochs]
 
 
-def _optimizer(run: TeacherRun, phase: Phase) -> torch.optim.SGD:
+def _optimizer(run: TeacherRun, phase: Phase) -> SGD:
     assert run.network.attention is not None
     trained: list[nn.Module] = [run.network.backbone] if phase.backbone else []
     trained += [run.network.attention, run.classifier] if phase.attention else []
     parameters = [parameter for module in trained for parameter in module.parameters()]
-    return torch.optim.SGD(parameters, lr=1.0, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY, fused=True)
+    return SGD(parameters, lr=1.0, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY, fused=True)
 
 
 def _load_backbone(backbone: nn.Module, cell: Cell) -> None:

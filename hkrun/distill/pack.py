@@ -3,13 +3,13 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from hkrun.distill.run import Run
 from hkrun.models import DistilledNetwork, Output
 from hkrun.models.packed import PackedNetwork, Stacked, join_optimizers
+from hkrun.models.sgd import SGD
 
 
 class Pack:
@@ -28,8 +28,8 @@ class Pack:
         discriminator_optimizer: None where there is no discriminator.
     """
 
-    student_optimizer: torch.optim.SGD
-    discriminator_optimizer: torch.optim.SGD | None
+    student_optimizer: SGD
+    discriminator_optimizer: SGD | None
     _students: DistilledNetwork | PackedNetwork
     _objectives: nn.Module
     _discriminators: nn.Module | None

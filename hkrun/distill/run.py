@@ -20,6 +20,7 @@ from hkrun.models import (
     synchronise,
 )
 from hkrun.models.quantized import quantize
+from hkrun.models.sgd import SGD
 from hkrun.networks import parse_network
 from hkrun.objective import Objective
 from hkrun.seeding import Purpose, derive
@@ -49,9 +50,9 @@ class Run:
     seed: int
     student: DistilledNetwork
     discriminator: Discriminator | None
-    discriminator_optimizer: torch.optim.SGD | None
+    discriminator_optimizer: SGD | None
     objective: Objective
-    student_optimizer: torch.optim.SGD
+    student_optimizer: SGD
     history: list[Epoch] = field(default_factory=list)
     diverged: Diverged | None = None
 
@@ -77,7 +78,7 @@ class Run:
             if part is not None:
                 part.load_state_dict(part_state)
 
-    def _parts(self) -> tuple[nn.Module | torch.optim.SGD | None, ...]:
+    def _parts(self) -> tuple[nn.Module | SGD | None, ...]:
         return (
             self.student,
             self.discriminator,
@@ -175,9 +176,9 @@ def _build_discriminator(cell: Cell, dataset: Dataset | StreamedDataset) -> Disc
     )
 
 
-def _optimizer(cell: Cell, *modules: nn.Module) -> torch.optim.SGD:
+def _optimizer(cell: Cell, *modules: nn.Module) -> SGD:
     """SGD whose learning rate each epoch sets."""
-    return torch.optim.SGD(
+    return SGD(
         [parameter for module in modules for parameter in module.parameters()],
         lr=1.0,
         momentum=cell.student.momentum,

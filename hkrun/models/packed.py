@@ -28,6 +28,7 @@ from hkrun.models.quantized import (
     TernaryWeights,
     ternary_weights,
 )
+from hkrun.models.sgd import SGD
 
 
 class Join(NamedTuple):
@@ -141,14 +142,14 @@ def _replaced(slots: Sequence[tuple[nn.Module, str]], values: Sequence[Tensor]) 
             module._parameters[name] = parameter
 
 
-def join_optimizers(optimizers: Sequence[torch.optim.SGD], joins: Sequence[Join]) -> torch.optim.SGD:
+def join_optimizers(optimizers: Sequence[SGD], joins: Sequence[Join]) -> SGD:
     """One optimiser of a pack's parameters that goes on where the members' own are; they stay up to date.
 
     Args:
         optimizers: One per member, of the same settings.
         joins: The pack's parameters.
     """
-    joined = torch.optim.SGD([join.packed for join in joins], **optimizers[0].defaults)
+    joined = SGD([join.packed for join in joins], **optimizers[0].defaults)
     if not joined.defaults["momentum"]:
         return joined
     for packed, own in joins:

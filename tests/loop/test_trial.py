@@ -19,6 +19,7 @@ import torch
 from hkrun.config import Cell, canonical_json, cell_from_values, cell_id, teacher_canonical, teacher_id
 from hkrun.distill import Run
 from hkrun.errors import StoreError
+from hkrun.models.sgd import SGD
 from hkrun.stopwatch import Stopwatch
 from hkrun.store import Store, open_store
 from hkrun.training import Alone
@@ -267,17 +268,17 @@ def test_a_run_whose_very_last_step_breaks_it_has_diverged(
     taught: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cell = make_cell()
-    original = torch.optim.SGD.step
+    original = SGD.step
     steps = []
 
-    def step(optimizer: torch.optim.SGD, *args: object) -> None:
+    def step(optimizer: SGD, *args: object) -> None:
         original(optimizer, *args)  # type: ignore[arg-type]
         steps.append(optimizer)
         if len(steps) == 2 * 3 * 4:  # both optimisers, three epochs, four batches: the student steps last
             with torch.no_grad():
                 optimizer.param_groups[0]["params"][0].fill_(float("nan"))
 
-    monkeypatch.setattr(torch.optim.SGD, "step", step)
+    monkeypatch.setattr(SGD, "step", step)
     (outcome,) = run_task(make_task(taught, cell, 0), Alone())
     assert outcome["status"] == "diverged"
     assert "not numbers after epoch 3" in str(outcome["message"])

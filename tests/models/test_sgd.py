@@ -1,0 +1,72 @@
+"""hkrun's optimiser is torch's, step by step and byte by byte."""
+
+import copy
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+from hkrun.models.sgd import SGD
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_steps_and_states_are_torch_s(momentum: float) -> None:
+    generator = torch.Generator().manual_seed(3)
+    ours = nn.Linear(5, 4)
+    theirs = copy.deepcopy(ours)
+    options = {"lr": 0.1, "momentum": momentum, "weight_decay": 1e-2, "fused": True}
+    optimizers = SGD(ours.parameters(), **options), torch.optim.SGD(theirs.parameters(), **options)
+    for step in range(4):
+        images = torch.randn(8, 5, generator=generator)
+        for network, optimizer in zip((ours, theirs), optimizers, strict=True):
+            optimizer.param_groups[0]["lr"] = 0.1 / (1 + step)
+            optimizer.zero_grad()
+            network(images).square().sum().backward()
+            optimizer.step()
+        assert torch.equal(ours.weight, theirs.weight)
+        assert torch.equal(ours.bias, theirs.bias)
+    states = [optimizer.state_dict() for optimizer in optimizers]
+    assert states[0]["param_groups"] == states[1]["param_groups"]
+    for index, state in states[1]["state"].items():
+        for name, value in state.items():
+            assert torch.equal(states[0]["state"][index][name], value) if value is not None else True
+    fresh = SGD(ours.parameters(), lr=1.0, momentum=momentum)
+    fresh.load_state_dict(states[1])
+    assert fresh.param_groups[0]["lr"] == 0.1 / 4
+    if momentum:
+        assert torch.equal(
+            fresh.state[ours.weight]["momentum_buffer"],
+            optimizers[1].state[theirs.weight]["momentum_buffer"],
+        )
+
+
+TRAIN = """
+import sys, torch
+from hkrun.config import cell_from_values
+from hkrun.data import load_dataset
+from hkrun.data.views import Views
+from hkrun.distill import distill, start_run
+from hkrun.training import Alone, ResidentEvaluationSet, ResidentTrainingSet
+values = {"method": "supervised", "student.network": "preact-8-w4", "student.epochs": 1}
+cell, data, cpu = cell_from_values(values), load_dataset("digits"), torch.device("cpu")
+runs = [start_run(cell, data, seed, context=Alone(), device=cpu) for seed in (0, 1)]
+distill(
+    runs,
+    teach=None,
+    training_set=ResidentTrainingSet(data, Views(1, False), dtype=torch.float32, device=cpu),
+    test_set=ResidentEvaluationSet(
+        data.test.images, data.test.labels, data, dtype=torch.float32, device=cpu
+    ),
+    context=Alone(),
+    on_epoch=lambda runs: [run.state_dict() for run in runs],
+)
+assert runs[0].epoch == 1
+print("torch._dynamo" in sys.modules)
+"""
+
+
+def test_training_does_not_import_torch_s_compiler() -> None:
+    done = subprocess.run([sys.executable, "-c", TRAIN], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False"]
