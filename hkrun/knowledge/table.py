@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from hkrun.errors import StoreError
 from hkrun.knowledge.computing import RowComputer
 from hkrun.knowledge.rows import RowFiles
 from hkrun.knowledge.teaching import Views
@@ -40,6 +41,7 @@ class TableTeacher:
         num_images: Number of training images.
         num_views: Views of each.
         read: Reads views, for blocks of the fixed order.
+        on_whole: Called once with each part of which every row was written.
         alarms: What is wrong from the start, for the record of each run.
     """
 
@@ -52,10 +54,12 @@ class TableTeacher:
         num_images: int,
         num_views: int,
         read: ReadViews,
+        on_whole: Callable[[str], None],
         alarms: Sequence[str] = (),
     ) -> None:
         self._computer, self._tables, self._asked = computer, dict(tables), tuple(asked)
         self._num_rows, self._num_views, self._read = num_images * num_views, num_views, read
+        self._on_whole, self._handed_on = on_whole, set[str]()
         self._alarms = list(alarms)  # of every run from here on
         self.begin_run()
 
@@ -104,6 +108,17 @@ class TableTeacher:
                 said_at = time.monotonic()
                 logger.info("filling the teacher table: %.1f %% of what it lacked", 100 * done / len(blocks))
 
+    def hand_on(self) -> None:
+        """Hands on the parts that have become whole.
+
+        Raises:
+            StoreError: They could not be kept for others; handing on again tries again.
+        """
+        for part in self.whole_parts:
+            if part not in self._handed_on:
+                self._on_whole(part)
+                self._handed_on.add(part)
+
     @property
     def is_steady(self) -> bool:
         """Whether missing rows may be computed one by one; see `RowComputer.is_steady`."""
@@ -120,7 +135,11 @@ class TableTeacher:
         return tuple(part for part, table in self._tables.items() if table.written(0, table.num_rows))
 
     def take_alarms(self) -> list[str]:
-        """See `Teaching`."""
+        """See `Teaching`. Parts that the loop made whole are handed on."""
+        try:
+            self.hand_on()
+        except StoreError as error:  # which must not cost the runs that were just trained their records
+            logger.warning("the teacher table is not there for others yet: %s", error.message)
         alarms = list(self._alarms)
         if self._num_damaged:
             alarms.append(f"{self._num_damaged} damaged row(s) of the teacher table were computed anew")

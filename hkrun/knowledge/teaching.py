@@ -35,7 +35,11 @@ class Teaching(Protocol):
         """
 
     def take_alarms(self) -> list[str]:
-        """What looked wrong in the loop that is over, one line each, for the records of its runs."""
+        """Ends a loop, once for all runs that trained in it.
+
+        Returns:
+            What looked wrong in it, one line each, for the records of its runs.
+        """
 
 
 class LiveTeacher:

@@ -93,10 +93,9 @@ class Tables:
             StoreError: The disk cannot be written, or the store not be reached.
         """
         whole, partial = self._paths(table_id)
-        sums = _sums(partial)
-        with self._files.exclusive(""):
+        with self._files.exclusive(""):  # no one else renames the folder while its files are read
             if partial.is_dir() and not whole.exists():
-                self._name(partial, whole, sums)
+                self._name(partial, whole, _sums(partial))
         if self._remote is not None:
             self._upload(table_id, self._remote, whole)
 
@@ -173,12 +172,13 @@ class Tables:
         there = store.names(remote)
         if DESCRIPTION in there:
             return
-        for path in _content(folder):
-            for number, piece in enumerate(_pieces(path)):
-                name = f"{path.name}.{number:05}"
-                if name not in there:
-                    store.commit(remote, {name: piece}, keep=store.names(remote))
-        description = (folder / DESCRIPTION).read_bytes()
+        with explained("read", folder):
+            for path in _content(folder):
+                for number, piece in enumerate(_pieces(path)):
+                    name = f"{path.name}.{number:05}"
+                    if name not in there:
+                        store.commit(remote, {name: piece}, keep=store.names(remote))
+            description = (folder / DESCRIPTION).read_bytes()
         store.commit(remote, {DESCRIPTION: description}, keep=store.names(remote))
 
 

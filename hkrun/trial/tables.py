@@ -3,7 +3,7 @@
 import functools
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -51,17 +51,17 @@ def load_teaching(cell: Cell, task: Task) -> tuple[Teaching, str]:
     # As many threads as compute, which may be those of a run that is resumed.
     threads = torch.get_num_threads()
     tap = cell.knowledge.tap if "attention_maps" in parts else ""
-    opened = _open(_TablePlace(place, cell.teacher_table, cell.table_parts, parts, tap, threads))
-    opened.teacher.begin_run()
+    teacher = _open(_TablePlace(place, cell.teacher_table, cell.table_parts, parts, tap, threads))
+    teacher.begin_run()
     if task.table == "ahead":
-        opened.teacher.fill()
+        teacher.fill()
         _make_reader.cache_clear()  # the loop has images of its own
-    opened.finish()
-    if not opened.teacher.is_whole and not opened.teacher.is_steady:
+    teacher.hand_on()  # what runs of earlier processes made whole, too
+    if not teacher.is_whole and not teacher.is_steady:
         alarm = "the teacher runs live: what it says of an image depends on the others of its batch"
         logger.info(alarm)
         return _make_live(network, cell, alarm=alarm), teacher_hash
-    return opened.teacher, teacher_hash
+    return teacher, teacher_hash
 
 
 def _make_live(network: DistilledNetwork, cell: Cell, *, alarm: str = "") -> LiveTeacher:
@@ -82,25 +82,8 @@ class _TablePlace:
     threads: int
 
 
-@dataclass
-class _Opened:
-    """A table that is being filled or read."""
-
-    teacher: TableTeacher
-    tables: Tables
-    ids: dict[str, str]
-    finished: set[str] = field(default_factory=set)
-
-    def finish(self) -> None:
-        """Gives the parts that are whole their names in the store."""
-        for part in self.teacher.whole_parts:
-            if part not in self.finished:
-                self.tables.finish(self.ids[part])
-                self.finished.add(part)
-
-
 @functools.lru_cache(maxsize=8)  # the cells of a sweep ask for different parts of one table
-def _open(place: _TablePlace) -> _Opened:
+def _open(place: _TablePlace) -> TableTeacher:
     cell, device = place.teacher.cell, torch.device(place.teacher.device)
     dataset, _ = _load_images(cell.dataset, place.teacher.data_dir)
     network, _ = load_teacher(place.teacher)
@@ -133,16 +116,16 @@ def _open(place: _TablePlace) -> _Opened:
     def read(image_ids: Tensor, view_ids: Tensor) -> Tensor:
         return _make_reader(place.teacher)(image_ids.to(device), view_ids.to(device))
 
-    teacher = TableTeacher(
+    return TableTeacher(
         computer,
         rows,
         asked=place.asked,
         num_images=len(dataset.train),
         num_views=num_views,
         read=read,
+        on_whole=lambda part: tables.finish(table_id(descriptions[part])),
         alarms=alarms,
     )
-    return _Opened(teacher, tables, {part: table_id(known) for part, known in descriptions.items()})
 
 
 def _describe(

@@ -99,6 +99,7 @@ def make_table(
         num_images=num_images,
         num_views=VIEWS.count,
         read=make_reader(dataset, images_dtype),
+        on_whole=lambda _: None,
     )
 
 

@@ -4,12 +4,14 @@ import errno
 import json
 import os
 import shutil
+import threading
 from collections import namedtuple
 from pathlib import Path
 
 import pytest
 from pyarrow import fs
 
+from hkrun.errors import StoreError
 from hkrun.store import NoSpaceError, Store, Tables, open_store
 from hkrun.store import tables as module
 from hkrun.store.files import RemoteFiles
@@ -56,6 +58,27 @@ def test_a_table_has_its_name_only_when_it_is_whole(tmp_path: Path) -> None:
         assert store.read("tables/abc", name) == expected
     tables.finish("abc")  # as another process may
     assert read(whole) == content
+
+
+def test_a_table_is_not_renamed_while_another_process_reads_its_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tables = Tables(open_store(tmp_path), cache=tmp_path)
+    fill(tables.open("abc", SIZES, ABOUT))
+    other = threading.Thread(target=Tables(open_store(tmp_path), cache=tmp_path).finish, args=("abc",))
+    content = module._content
+
+    def let_other_finish(folder: Path) -> list[Path]:
+        paths = content(folder)
+        monkeypatch.setattr(module, "_content", content)
+        other.start()
+        other.join(timeout=0.3)  # it waits until this one is through
+        return paths
+
+    monkeypatch.setattr(module, "_content", let_other_finish)
+    tables.finish("abc")
+    other.join()
+    assert tables.open("abc", SIZES, ABOUT).name == "abc"
 
 
 def test_the_space_of_a_table_is_reserved(tmp_path: Path) -> None:
@@ -147,6 +170,14 @@ def test_an_upload_that_was_killed_goes_on(tmp_path: Path, monkeypatch: pytest.M
     assert other.open("abc", SIZES, ABOUT).name == "abc.partial"
     tables.finish("abc")
     assert read(other.open("abc", SIZES, ABOUT)) == content
+
+
+def test_a_table_that_is_gone_before_its_upload_is_said(tmp_path: Path) -> None:
+    tables = Tables(remote_store(tmp_path / "far"), cache=tmp_path / "cache")
+    shutil.rmtree(tables.open("abc", SIZES, ABOUT))
+    with pytest.raises(StoreError, match=r"cannot read .*abc"):
+        tables.finish("abc")
+    assert remote_store(tmp_path / "far").names("tables/abc") == []
 
 
 def test_a_damaged_piece_is_left_to_be_computed(

@@ -15,7 +15,8 @@ from pyarrow import fs
 from hkrun.config import Cell, cell_from_values, cell_id, teacher_canonical, teacher_id
 from hkrun.data import load_dataset
 from hkrun.data.views import ViewReader, Views
-from hkrun.knowledge import LiveTeacher, RowComputer, TableTeacher
+from hkrun.errors import StoreError
+from hkrun.knowledge import LiveTeacher, RowComputer, TableTeacher, Teaching
 from hkrun.store import Store, TeacherRecord, open_store
 from hkrun.store.files import RemoteFiles
 from hkrun.teacher import dump_weights, hash_weights, start_teacher
@@ -148,6 +149,49 @@ def test_a_table_of_first_uses_serves_the_next_process(store: Store) -> None:
     counter = Counter(network)
     assert torch.equal(again(make_batch(cell)).logits, expected.logits)
     assert counter.passes == 0
+
+
+def ask_every_view(teaching: Teaching, cell: Cell) -> None:
+    dataset = load_dataset("digits")
+    reader = ViewReader(
+        dataset.train.images,
+        views=Views(1, flip=False),
+        mean=dataset.mean,
+        std=dataset.std,
+        dtype=resolve_dtype(cell.precision),
+        device="cpu",
+    )
+    image_ids, view_ids = (
+        ids.flatten() for ids in torch.meshgrid(torch.arange(300), torch.arange(9), indexing="ij")
+    )
+    teaching(Batch(reader(image_ids, view_ids), image_ids, view_ids))
+
+
+def test_a_table_that_the_loop_made_whole_has_its_name_when_the_loop_is_over(store: Store) -> None:
+    cell = make_cell()
+    teaching, _ = tables.load_teaching(cell, make_task(store, cell))
+    ask_every_view(teaching, cell)
+    assert teaching.take_alarms() == []
+    assert len(folders(store)) == 2
+    assert all(store.is_committed(f"tables/{name}") for name in folders(store))
+
+
+def test_a_store_that_does_not_take_the_table_costs_no_run_its_record(
+    store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*_: object) -> None:
+        raise StoreError("cannot write far://: it is gone")
+
+    cell = make_cell()
+    teaching, _ = tables.load_teaching(cell, make_task(store, cell))
+    ask_every_view(teaching, cell)
+    with monkeypatch.context() as patched:
+        patched.setattr(tables.Tables, "finish", refuse)
+        assert teaching.take_alarms() == []
+    assert "the teacher table is not there for others yet: cannot write far://: it is gone" in caplog.text
+    assert all(name.endswith(".partial") for name in folders(store))
+    assert teaching.take_alarms() == []
+    assert not any(name.endswith(".partial") for name in folders(store))
 
 
 def test_a_run_does_not_answer_for_one_that_broke_off(store: Store) -> None:
