@@ -143,7 +143,17 @@ def learn_digits(name: str) -> Run:
     return run
 
 
-@pytest.mark.parametrize("name", METHOD_CELLS)
+# Five seconds each: one of each kind in every test run, all with `make test-all`.
+LEARNED_ALWAYS = ("kd", "fsp", "ttq")
+
+
+def and_slowly(name: str, *others: str) -> object:
+    """A test's parameters, behind the slow marker unless the method is always learned."""
+    marks = () if name in LEARNED_ALWAYS else (pytest.mark.slow,)
+    return pytest.param(name, *others, marks=marks)
+
+
+@pytest.mark.parametrize("name", map(and_slowly, METHOD_CELLS))
 def test_every_method_learns_the_digits(name: str) -> None:
     limit = 60 if name == "xnor" else 40  # binary inputs learn far slower
     assert learn_digits(name).history[-1]["error_pct"] < limit  # type: ignore[operator]
@@ -152,11 +162,11 @@ def test_every_method_learns_the_digits(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "term"),
     [
-        *((form, "loss_knowledge") for form in ("at", "l_is_fsp", "nst", "vid")),
-        ("fitnets", "loss_hint"),
-        ("fsp", "loss_fsp"),
-        ("tscan", "loss_logits_l1"),
-        ("kd", "loss_kd"),
+        *(and_slowly(form, "loss_knowledge") for form in ("at", "l_is_fsp", "nst", "vid")),
+        and_slowly("fitnets", "loss_hint"),
+        and_slowly("fsp", "loss_fsp"),
+        and_slowly("tscan", "loss_logits_l1"),
+        and_slowly("kd", "loss_kd"),
     ],
 )
 def test_the_term_of_each_method_falls(name: str, term: str) -> None:
