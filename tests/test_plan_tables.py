@@ -1,14 +1,20 @@
 """Which teachers have a table, and when it is filled: decided from what the runs ahead will ask of it."""
 
 import json
+import shutil
+from collections import namedtuple
+from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from hkrun.config import Cell, cell_from_values, teacher_id
 from hkrun.data import load_dataset
 from hkrun.knowledge import file_sizes
 from hkrun.plan import tables
-from hkrun.plan.tables import plan_tables
+from hkrun.plan.tables import find_too_large, plan_tables
+from hkrun.store import Store, Tables, TeacherRecord, open_store
+from hkrun.store.files import LocalFiles
 
 
 def make_cell(**values: object) -> Cell:
@@ -125,3 +131,91 @@ def test_a_size_that_shows_only_with_the_data_is_unknown() -> None:
         (table,) = plan_tables([("cell", make_cell(**values), 1)])
         assert table.num_bytes is None
         assert table.describe().endswith("162 views of each image")
+
+
+MB = 10**6
+SPARE_MB = 2**28 / MB
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return open_store(tmp_path)
+
+
+def put_teacher(store: Store, cell: Cell, teacher_hash: str) -> None:
+    record = TeacherRecord(
+        teacher_id=teacher_id(cell),
+        teacher_hash=teacher_hash,
+        error_pct=5.0,
+        train_error_pct=0.0,
+        config={},
+        epochs=1,
+        versions={},
+        device="cpu",
+        threads=1,
+        world_size=1,
+        alarms=(),
+        resumed=0,
+        started_at=0.0,
+        timings={},
+    )
+    store.put_teacher(record, weights=b"", curves=pa.table({"epoch": [1]}))
+
+
+def leave_free(monkeypatch: pytest.MonkeyPatch, megabytes: float) -> None:
+    usage = namedtuple("usage", ["total", "used", "free"])(0, 0, round((SPARE_MB + megabytes) * MB))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+
+
+def test_tables_must_fit_together(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    cells = [make_cell(loss__lambda_3=0.0, teacher__seed=seed) for seed in range(2)]
+    planned = plan_tables([(f"cell {seed}", cell, 1) for seed, cell in enumerate(cells)])
+    assert [table.num_bytes for table in planned] == [388_800_000, 388_800_000]
+    for megabytes, too_large in ((388, [0, 1]), (389, [1]), (777, [1]), (778, [])):
+        leave_free(monkeypatch, megabytes)
+        assert find_too_large(planned, store) == [planned[index] for index in too_large]
+
+
+def test_only_what_is_there_of_a_table_itself_leaves_it_less_to_find_room_for(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cell, other = make_cell(dataset="digits"), make_cell(dataset="digits", teacher__seed=1)
+    planned = plan_tables([("cell", cell, 1)])
+    (table,) = planned
+    size, identity = table.num_bytes, teacher_id(cell)
+    assert size is not None
+    about = {"teacher_id": identity, "teacher_hash": "of now", "type": "float32"}
+    elsewhere = [
+        {**about, "teacher_id": teacher_id(other), "part": "logits"},
+        {**about, "teacher_hash": "of before", "part": "logits"},
+        {**about, "type": "float16", "part": "logits"},
+        {**about, "part": "descriptor"},
+    ]
+    leave_free(monkeypatch, 100)
+    tables = Tables(store, cache=Path())
+    for index, description in enumerate(elsewhere):
+        tables.open(f"other{index}", {"rows": size}, description)
+    put_teacher(store, cell, "of now")
+    leave_free(monkeypatch, (size - 1) / MB)
+    assert find_too_large(planned, store) == [table]
+    leave_free(monkeypatch, 100)
+    tables.open("own", {"rows": size // 2}, {**about, "part": "logits"})
+    leave_free(monkeypatch, (size - size // 2) / MB)
+    assert find_too_large(planned, store) == []
+    leave_free(monkeypatch, (size - size // 2 - 1) / MB)
+    assert find_too_large(planned, store) == [table]
+    store.delete(store.teacher_folder(identity))  # it is trained again: its table will be another
+    leave_free(monkeypatch, (size - 1) / MB)
+    assert find_too_large(planned, store) == [table]
+
+
+def test_of_tables_elsewhere_or_of_unknown_size_it_is_not_said_that_they_are_too_large(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leave_free(monkeypatch, 0)
+    planned = plan_tables([("at", make_cell(knowledge__form="at"), 1)])
+    assert find_too_large(planned, store) == []
+    planned = plan_tables([("cell", make_cell(), 1)])
+    assert find_too_large(planned, store) == list(planned)
+    far = Store(LocalFiles(Path("far")), uri="far://", place="far://", local_path=None)
+    assert find_too_large(planned, far) == []

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from hkrun.config import Cell, teacher_id
+from hkrun.store import Store, Tables
 
 # An epoch asks for one view of each image. After twice as many epochs as there are views, 86 % of them were
 # asked for, and nearly every batch on the way had one that was not there yet.
@@ -29,6 +30,7 @@ class PlannedTable:
         parts: What the cells compare, all together; empty where there is no table.
         num_views: Views of each image.
         num_epochs: Epochs of all runs that are to be made.
+        row_type: Type of the table's numbers.
         num_bytes: Size of the table; None where it shows only with the data.
     """
 
@@ -38,6 +40,7 @@ class PlannedTable:
     parts: tuple[str, ...]
     num_views: int
     num_epochs: int
+    row_type: str
     num_bytes: int | None
 
     def describe(self) -> str:
@@ -80,6 +83,40 @@ def plan_tables(runs: Iterable[tuple[str, Cell, int]], *, share: float = 1.0) ->
     return tuple(sorted(tables, key=lambda table: table.mode == "live"))
 
 
+def find_too_large(tables: Iterable[PlannedTable], store: Store) -> list[PlannedTable]:
+    """The tables that do not fit on the disk, in addition to those before them that do.
+
+    What the disk has of a table already is no more to be found room for. A remote store's tables lie on
+    machines of their own, of which nothing is known here.
+    """
+    if store.local_path is None:
+        return []
+    place = Tables(store, cache=store.local_path)
+    needed, too_large = 0, []
+    for table in tables:
+        if table.num_bytes is None:
+            continue
+        missing = max(0, table.num_bytes - _held_bytes(table, store, place))
+        if place.has_space(needed + missing):
+            needed += missing
+        else:
+            too_large.append(table)
+    return too_large
+
+
+def _held_bytes(table: PlannedTable, store: Store, place: Tables) -> int:
+    """What the disk has of a table, as far as that shows without the images and the device."""
+    teacher = store.teacher(table.teacher_id)
+    if teacher is None:  # what is there is of another that had its place
+        return 0
+    known = {
+        "teacher_id": table.teacher_id,
+        "teacher_hash": teacher.teacher_hash,
+        "type": table.row_type,
+    }
+    return sum(place.held_bytes({**known, "part": part}) for part in table.parts)
+
+
 def table_group(cell: Cell) -> tuple[str, ...]:
     """What the cells have in common that share a table, or a live teacher."""
     if not has_table(cell):
@@ -108,8 +145,16 @@ def _plan_table(group: list[tuple[str, Cell, int]], share: float) -> PlannedTabl
         parts=parts,
         num_views=num_views,
         num_epochs=num_epochs,
+        row_type=_row_type(cell),
         num_bytes=_count_bytes(cell, parts, num_views),
     )
+
+
+def _row_type(cell: Cell) -> str:
+    """Type of the numbers of a cell's table."""
+    if cell.teacher_table == "float16":
+        return "float16"
+    return "float64" if cell.precision == "float64" else "float32"
 
 
 def _count_bytes(cell: Cell, parts: tuple[str, ...], num_views: int) -> int | None:
@@ -122,7 +167,7 @@ def _count_bytes(cell: Cell, parts: tuple[str, ...], num_views: int) -> int | No
     }
     if num_images is None or not parts or not set(parts) <= widths.keys():
         return None
-    number_bytes = 2 if cell.teacher_table == "float16" else 8 if cell.precision == "float64" else 4
+    number_bytes = int(_row_type(cell).removeprefix("float")) // 8
     return num_images * num_views * sum(widths[part] * number_bytes + _SUM_BYTES for part in parts)
 
 

@@ -5,6 +5,7 @@ its manifest when it is whole. A remote store takes whole tables, in pieces, for
 What is read of a table is checked row by row, so the manifest of a local one is only compared for its sizes.
 """
 
+import contextlib
 import errno
 import hashlib
 import json
@@ -100,10 +101,18 @@ class Tables:
             self._upload(table_id, self._remote, whole)
 
     def has_space(self, num_bytes: int) -> bool:
-        """Whether so much fits on the disk, with the tables that are there."""
-        held = sum(self._files.sizes("").values())
+        """Whether so much more fits on the disk, beside what is left for records."""
         place = next(path for path in (self._root, *self._root.parents) if path.exists())
-        return num_bytes <= shutil.disk_usage(place).free - SPARE_BYTES + held
+        return num_bytes <= shutil.disk_usage(place).free - SPARE_BYTES
+
+    def held_bytes(self, known: Mapping[str, object]) -> int:
+        """Bytes on the disk of the largest table, whole or not, of whose description this is a part."""
+        held = 0
+        for path in self._root.glob(f"*/{DESCRIPTION}"):
+            with contextlib.suppress(OSError, ValueError):  # deleted meanwhile, or damaged
+                if known.items() <= json.loads(path.read_bytes()).items():
+                    held = max(held, sum(file.stat().st_size for file in _content(path.parent)))
+        return held
 
     def _paths(self, table_id: str) -> tuple[Path, Path]:
         """The folders of a table: when it is whole, and while it is filled."""

@@ -114,14 +114,21 @@ def test_a_table_that_does_not_fit_is_refused_and_leaves_nothing(
     tables.open("abc", SIZES, ABOUT)  # its space was reserved
 
 
-def test_what_fits_counts_the_tables_that_are_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_space_of_a_table_that_is_there_is_no_other_s(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     tables = Tables(open_store(tmp_path), cache=tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(0, 0, module.SPARE_BYTES + 2000))
+    assert tables.held_bytes({}) == 0
+    tables.open("abc", SIZES, {"part": "logits", "type": "float32"})
+    tables.open("def", {"rows": 10}, {"part": "logits", "type": "float32"})
+    tables.finish("abc")
     assert tables.has_space(2000)
     assert not tables.has_space(2001)
-    tables.open("abc", SIZES, {})
-    assert tables.has_space(2000 + sum(SIZES.values()))
-    assert not tables.has_space(3100)
+    assert tables.held_bytes({"part": "logits"}) == sum(SIZES.values())
+    assert tables.held_bytes({"part": "logits", "type": "float16"}) == 0
+    (tmp_path / "tables" / "abc" / "table.json").write_bytes(b"\xff")
+    assert tables.held_bytes({"part": "logits"}) == 10
 
 
 def test_a_disk_that_fills_up_meanwhile_is_refused_too(
