@@ -8,6 +8,7 @@ from functools import cache
 
 import pytest
 import torch
+from _pytest.mark import ParameterSet
 
 from hkrun.config import Cell, cell_from_values
 from hkrun.data import Dataset, load_dataset
@@ -147,13 +148,13 @@ def learn_digits(name: str) -> Run:
 LEARNED_ALWAYS = ("kd", "fsp", "ttq")
 
 
-def and_slowly(name: str, *others: str) -> object:
+def and_slowly(name: str, *others: str) -> ParameterSet:
     """A test's parameters, behind the slow marker unless the method is always learned."""
     marks = () if name in LEARNED_ALWAYS else (pytest.mark.slow,)
     return pytest.param(name, *others, marks=marks)
 
 
-@pytest.mark.parametrize("name", map(and_slowly, METHOD_CELLS))
+@pytest.mark.parametrize("name", list(map(and_slowly, METHOD_CELLS)))
 def test_every_method_learns_the_digits(name: str) -> None:
     limit = 60 if name == "xnor" else 40  # binary inputs learn far slower
     assert learn_digits(name).history[-1]["error_pct"] < limit  # type: ignore[operator]
