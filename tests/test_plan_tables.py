@@ -72,7 +72,8 @@ def test_methods_on_whole_feature_maps_keep_the_live_teacher_and_the_plan_says_s
     table, live = plan_tables(runs)
     identity = teacher_id(make_cell())
     assert table.describe() == (
-        f"Teacher table of {identity}: filled before the runs, 162 views of each image, 388.8 MB"
+        f"Teacher table of {identity}: filled before the runs where it is not there yet, "
+        "162 views of each image, 388.8 MB"
     )
     assert live.describe() == f"Teacher {identity} runs live for fsp, off, nst"
     assert live.parts == ()
@@ -130,7 +131,9 @@ def test_a_size_that_shows_only_with_the_data_is_unknown() -> None:
     for values in ({"dataset": "folder"}, {"knowledge__form": "at"}):
         (table,) = plan_tables([("cell", make_cell(**values), 1)])
         assert table.num_bytes is None
-        assert table.describe().endswith("162 views of each image")
+        assert table.describe().endswith(
+            "filled as the runs ask where it is not there yet, 162 views of each image"
+        )
 
 
 MB = 10**6

@@ -86,6 +86,9 @@ def test_a_dry_run_says_when_the_table_is_filled(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert call(["sweep", "stability", "--dry-run"]) == 0
-    assert "filled before the runs, 9 views of each image, 0.5 MB" in capsys.readouterr().out
+    assert (
+        "filled before the runs where it is not there yet, 9 views of each image, 0.5 MB"
+        in capsys.readouterr().out
+    )
     assert call(["sweep", "stability", "--dry-run", "teacher_table=off"]) == 0
     assert "runs live for L_b" in capsys.readouterr().out

@@ -25,8 +25,8 @@ class PlannedTable:
     Attributes:
         teacher_id: The teacher.
         names: The cells.
-        mode: "ahead": every view is computed before the first run begins; "first_use": each when a run asks
-            for it; "live": on every batch, as there is no table.
+        mode: "ahead": every view that is not there is computed before the first run begins; "first_use": each
+            when a run asks for it; "live": on every batch, as there is no table.
         parts: What the cells compare, all together; empty where there is no table.
         num_views: Views of each image.
         num_epochs: Epochs of all runs that are to be made.
@@ -44,13 +44,14 @@ class PlannedTable:
     num_bytes: int | None
 
     def describe(self) -> str:
-        """One line for people."""
+        """One line for people, true whether the table is there or not: its id shows only with the data."""
         if self.mode == "live":
             return f"Teacher {self.teacher_id} runs live for {', '.join(self.names)}"
         when = "before the runs" if self.mode == "ahead" else "as the runs ask"
         size = "" if self.num_bytes is None else f", {_describe_size(self.num_bytes)}"
         return (
-            f"Teacher table of {self.teacher_id}: filled {when}, {self.num_views} views of each image{size}"
+            f"Teacher table of {self.teacher_id}: filled {when} where it is not there yet, "
+            f"{self.num_views} views of each image{size}"
         )
 
     def document(self) -> dict[str, object]:
