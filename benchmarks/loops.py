@@ -199,6 +199,7 @@ def make_table(
         num_images=len(dataset.train),
         num_views=num_views,
         read=_reader(dataset, size, device),
+        on_whole=lambda _part: None,
     )
 
 
