@@ -2,8 +2,10 @@
 
 import functools
 import logging
+import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -32,6 +34,8 @@ from hkrun.trial.inputs import TeacherPlace, load_images, load_teacher
 from hkrun.trial.task import Task
 
 logger = logging.getLogger("hkrun")
+
+_CPU_INFO = Path("/proc/cpuinfo")  # of Linux
 
 
 def load_teaching(cell: Cell, task: Task) -> tuple[Teaching, str]:
@@ -150,11 +154,25 @@ def _describe(
             tap=place.tap if part == "attention_maps" else "",
             pass_size=computer.pass_size,
             device=place.teacher.device,
+            machine=_describe_machine(place.teacher.device),
             threads=place.threads if on_cpu else 0,
             torch=torch.__version__,
         )
         for part, width in computer.layout.widths.items()
     }
+
+
+def _describe_machine(device: str) -> str:
+    """What computes on a device: its model, and the instructions that torch's own code uses on a CPU."""
+    if device == "cuda":
+        return torch.cuda.get_device_name()
+    try:
+        lines = _CPU_INFO.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    model = models[0] if models else platform.machine()
+    return f"{model}, {torch.backends.cpu.get_cpu_capability()}"
 
 
 @functools.lru_cache(maxsize=1)

@@ -1,6 +1,7 @@
 """A task's teacher: live, or with the table of its cell, wherever the store is."""
 
 import dataclasses
+import json
 import logging
 import shutil
 from collections import namedtuple
@@ -270,6 +271,30 @@ def test_the_bits_are_those_of_the_threads_that_compute(store: Store) -> None:
         assert len(table_ids(store, cell)) == 1
     finally:
         torch.set_num_threads(before)
+
+
+def test_machines_of_one_model_share_a_table_and_others_do_not(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cell = make_cell(loss__lambda_3=0.0)
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
+    monkeypatch.setattr(tables, "_CPU_INFO", tmp_path / "cpuinfo")
+    text = "processor\t: 0\nmodel name\t: {}\ncpu MHz\t\t: {}\n\nprocessor\t: 1\nmodel name\t: {}\n"
+    (tmp_path / "cpuinfo").write_text(text.format("EPYC 1", 2000.0, "EPYC 1"))
+    (first,) = table_ids(store, cell)
+    assert store.local_path is not None
+    about = json.loads((store.local_path / "tables" / f"{first}.partial" / "table.json").read_text())
+    assert about["machine"] == "EPYC 1, AVX512"
+    (tmp_path / "cpuinfo").write_text(text.format("EPYC 1", 3111.1, "EPYC 1"))
+    assert table_ids(store, cell) == set()
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
+    assert len(table_ids(store, cell)) == 1
+    (tmp_path / "cpuinfo").write_text(text.format("EPYC 2", 2000.0, "EPYC 2"))
+    assert len(table_ids(store, cell)) == 1
+    (tmp_path / "cpuinfo").unlink()  # no Linux
+    assert len(table_ids(store, cell)) == 1
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "NVIDIA L4")
+    assert tables._describe_machine("cuda") == "NVIDIA L4"
 
 
 def test_a_full_disk_is_said_and_changes_no_bit(
