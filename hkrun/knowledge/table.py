@@ -75,15 +75,15 @@ class TableTeacher:
         rows, missing = self._look_up(ids)
         if len(missing):
             needed, places, back = np.unique(ids[missing], return_index=True, return_inverse=True)
-            images = batch.images.flatten(0, -4)
-            computed = self._learn(needed, lambda: images[_index(missing[places], images.device)])
+            images, chosen = batch.images.flatten(0, -4), torch.from_numpy(missing[places])
+            computed = self._learn(needed, lambda: images[_move(chosen, images.device)])
             for part in self._asked:
                 if part not in rows:
                     rows[part] = np.empty((len(ids), computed[part].shape[1]), computed[part].dtype)
                 rows[part][missing] = computed[part][back]
         self._clipped = self._clipped or any(_has_clipped(found) for found in rows.values())
         answers = {
-            part: torch.from_numpy(found).to(batch.images.device, batch.images.dtype)
+            part: _move(torch.from_numpy(found), batch.images.device).to(batch.images.dtype)
             for part, found in rows.items()
         }
         return self._computer.layout.put_together(answers, batch.images.shape[:-3])
@@ -201,5 +201,9 @@ def _has_clipped(rows: NDArray[Any]) -> bool:
     return rows.dtype == np.float16 and bool(((rows.view(np.uint16) & _SIZE_BITS) == _LARGEST_BITS).any())
 
 
-def _index(places: NDArray[np.int64], device: torch.device) -> Tensor:
-    return torch.from_numpy(places).to(device)
+def _move(tensor: Tensor, device: torch.device) -> Tensor:
+    """Brings a tensor of the CPU to a device, without waiting for a GPU to have read it."""
+    if device.type != "cuda":
+        return tensor.to(device)
+    # Only pinned memory is read behind this process's back, and torch reuses it only after that.
+    return tensor.contiguous().pin_memory().to(device, non_blocking=True)
