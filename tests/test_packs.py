@@ -1,12 +1,17 @@
 """How many runs train together: the rules, and the measurement that a user can ask for."""
 
+import dataclasses
 import json
 
 import pytest
 from test_plan import ALONE, L_B, L_IS, MEASURED, make_sweep, put
 
+from hkrun.cli.program import call
+from hkrun.cluster.resources import Node, check_pack
 from hkrun.config import cell_from_values, cell_id
+from hkrun.errors import InputError, ResourceError
 from hkrun.plan import choose_sizes, kept_sizes, make_plan, save_plan, why_alone
+from hkrun.plan.packs import PROCESS_BYTES, seed_bytes
 from hkrun.spaces import load_sweep
 from hkrun.store import open_store
 from hkrun.sweep import packing
@@ -79,24 +84,71 @@ def test_a_network_of_the_user_s_own_trains_alone(tmp_path, monkeypatch):
 def test_a_new_sweep_takes_what_its_recipe_has_measured_for_its_networks():
     wide = cell_from_values({"student.network": "preact-32"})
     sweep = make_sweep([("L_b", L_B), ("wide", wide)], seeds=range(20), evidence=EVIDENCE)
-    assert choose(sweep) == {cell_id(L_B): 8, cell_id(wide): 1}
+    assert choose(sweep) == {cell_id(L_B): 7, cell_id(wide): 1}  # of at most 8: three packs of the 20
     assert choose(sweep, device="cuda") == {cell_id(L_B): 1, cell_id(wide): 1}
     assert set(choose(make_sweep(seeds=range(20))).values()) == {1}
 
 
-@pytest.mark.parametrize(("slots", "size"), [(1, 8), (4, 8), (6, 7), (10, 4), (40, 1), (400, 1)])
-def test_no_slot_stays_idle_for_larger_packs(slots, size):
-    sweep = make_sweep(seeds=range(20), evidence=EVIDENCE)  # of two cells
-    assert set(choose(sweep, slots=slots).values()) == {size}
+TWENTY = {"pack_cpu": {"value": 20, "label": MEASURED}}
+
+
+def of_many_cells(number, *, num_seeds=20, again=0):
+    """A sweep of so many cells, some of which have another name again."""
+    cells = [(f"c{index}", cell_from_values({"loss.lambda_2": float(index)})) for index in range(number)]
+    return make_sweep(
+        cells + [(f"{name} again", cell) for name, cell in cells[:again]],
+        seeds=range(num_seeds),
+        evidence=TWENTY,
+    )
+
+
+@pytest.mark.parametrize(
+    ("num_cells", "slots", "size"),
+    [
+        (4, 2, 20),  # two rounds of 20 x 0.2 = 4; of tens four of 2.5
+        (3, 2, 10),  # three rounds of 2.5; of twenties two of 4, with a slot idle in the second
+        (1, 2, 10),
+        (4, 16, 5),  # one round of 5 x 0.35 = 1.75; of fours two of 1.6
+        (1, 16, 2),  # one round of 1.24 though six slots are idle; of single runs two of 1
+        (1, 20, 1),
+        (1, 400, 1),
+        (55, 16, 20),
+    ],
+)
+def test_a_new_sweep_takes_the_packs_with_which_it_ends_first(num_cells, slots, size):
+    assert set(choose(of_many_cells(num_cells), slots=slots).values()) == {size}
+
+
+def test_another_name_of_a_cell_is_no_more_work():
+    assert choose(of_many_cells(1, again=1), slots=2) == choose(of_many_cells(1), slots=2)
+
+
+def test_runs_that_train_alone_fill_the_slots_too():
+    wide = cell_from_values({"student.network": "preact-32"})
+    sizes = choose(make_sweep([("L_b", L_B), ("wide", wide)], seeds=range(20), evidence=TWENTY), slots=2)
+    assert sizes == {cell_id(L_B): 20, cell_id(wide): 1}  # 4 beside 20 units of work; alone they were tens
+
+
+def test_seeds_are_spread_evenly_over_packs():
+    assert set(choose(of_many_cells(1, num_seeds=21), slots=1).values()) == {11}
+
+
+def test_packs_shrink_to_what_memory_allows():
+    sweep = of_many_cells(4)
+    (first, *others) = choose(sweep)
+    sizes = choose(sweep, limits={first: 6})
+    assert sizes == {first: 5, **dict.fromkeys(others, 20)}
 
 
 def test_a_wish_comes_before_what_was_begun_and_that_before_the_recipe():
     sweep = make_sweep([("L_b", L_B), ("L_is", L_IS)], seeds=range(20), evidence=EVIDENCE)
     kept = {cell_id(L_B): 5}
-    assert choose(sweep, kept=kept) == {cell_id(L_B): 5, cell_id(L_IS): 8}
+    assert choose(sweep, kept=kept) == {cell_id(L_B): 5, cell_id(L_IS): 7}
     assert set(choose(sweep, kept=kept, wanted=10).values()) == {10}
     assert set(choose(sweep, kept=kept, wanted=100).values()) == {20}  # there are no more seeds
-    assert choose(sweep, kept=kept, wanted={cell_id(L_IS): 2}) == {cell_id(L_B): 5, cell_id(L_IS): 2}
+    measured = {cell_id(L_IS): {1: 1.0, 2: 0.6}}
+    assert choose(sweep, kept=kept, steps=measured) == {cell_id(L_B): 5, cell_id(L_IS): 2}
+    assert choose(sweep, kept={**kept, cell_id(L_IS): 5}, steps=measured)[cell_id(L_IS)] == 2
     assert set(choose(sweep, workers=2, kept=kept, wanted=10).values()) == {1}
 
 
@@ -135,17 +187,19 @@ def test_the_estimate_says_where_the_teacher_runs_live():
 
 
 @pytest.mark.parametrize(
-    ("figures", "most", "size"),
+    ("figures", "sizes"),
     [
-        ({}, 9, 1),
-        ({1: 9.0, 2: 10.0, 4: 12.0}, 9, 1),
-        ({1: 9.0, 2: 6.0, 4: 4.0, 8: 3.95}, 9, 4),  # 8 is hardly faster
-        ({1: 9.0, 2: 6.0, 4: 4.0, 8: 2.0}, 4, 4),
-        ({2: 6.0}, 1, 1),
+        ({}, [1]),
+        ({1: 9.0, 2: 10.0, 4: 12.0}, [1]),
+        ({1: 9.0, 2: 6.0, 4: 4.0, 8: 3.95}, [1, 2, 4]),  # 8 is hardly faster
+        ({1: 9.0, 2: 10.0, 4: 4.0, 8: 4.1, 16: 3.0}, [1, 4, 16]),
+        ({2: 6.0}, [1]),
     ],
 )
-def test_the_fastest_size_is_the_smallest_that_is_as_fast(figures, most, size):
-    assert packing.fastest_size(figures, most=most) == size
+def test_sizes_that_are_hardly_faster_than_a_smaller_one_do_not_count(figures, sizes):
+    steps = packing.compare_steps(figures)
+    assert list(steps) == sizes
+    assert steps == {size: figures.get(size, 9.0) / 9.0 for size in sizes}
 
 
 @pytest.fixture
@@ -163,6 +217,10 @@ def measured(monkeypatch):
 
 def find(sweep, store, *, pack="auto", slots=2):
     return packing.find_sizes(sweep, store, pack=pack, workers=1, slots=slots, data_dir=None)
+
+
+def expect(sweep, store, *, pack="auto", slots=2, workers=1):
+    return packing.expect_sizes(sweep, store, pack=pack, workers=workers, slots=slots)
 
 
 def test_a_machine_measures_each_shape_once(tmp_path, measured):
@@ -183,10 +241,44 @@ def test_another_machine_measures_anew(tmp_path, measured, monkeypatch):
     store, sweep = open_store(tmp_path), make_sweep(seeds=range(20))
     find(sweep, store)
     before, genuine = len(measured), packing._describe_machine
-    monkeypatch.setattr(packing, "_describe_machine", lambda device: {**genuine(device), "processor": "x"})
+    monkeypatch.setattr(packing, "_describe_machine", lambda *known: {**genuine(*known), "processor": "x"})
     find(sweep, store)
     assert len(measured) == 2 * before
     assert len(list(tmp_path.glob("machines/*/packs.json"))) == 2
+
+
+def test_with_more_slots_each_has_less_memory_and_is_measured_anew(tmp_path, measured):
+    store, sweep = open_store(tmp_path), make_sweep([("L_b", L_B)], seeds=range(20))
+    find(sweep, store, slots=2)
+    find(sweep, store, slots=4)
+    assert len(measured) == 2
+
+
+def test_without_a_measurement_auto_takes_the_figures_that_there_are_and_says_what_is_missing(
+    tmp_path, measured, monkeypatch
+):
+    monkeypatch.setattr("hkrun.data.load_dataset", None)  # nothing may load images
+    sweep = make_sweep([("L_b", L_B), ("alone", ALONE)], seeds=range(20), evidence=TWENTY)
+    store = open_store(tmp_path / "store")
+    before = set(tmp_path.rglob("*"))
+    for known in (None, store):
+        sizes, (note,) = expect(sweep, known)
+        assert sizes == expect(sweep, known, pack=None)[0]
+        assert "no figures of this machine yet for 2 of 2" in note
+        assert "measures when the sweep starts" in note
+    assert measured == []
+    assert set(tmp_path.rglob("*")) == before
+    monkeypatch.undo()
+    monkeypatch.setattr("hkrun.trial.measure_packs", lambda *_, **__: {1: 9.0, 2: 6.0, 5: 2.0})
+    find(sweep, store)
+    assert expect(sweep, store) == (dict.fromkeys(sizes, 5), ())
+
+
+def test_a_measurement_that_came_to_nothing_is_not_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr("hkrun.trial.measure_packs", lambda *_, **__: {})
+    store, sweep = open_store(tmp_path), make_sweep(seeds=range(20), evidence=TWENTY)
+    assert find(sweep, store) == expect(sweep, store, pack=None)[0]
+    assert list(tmp_path.glob("machines/*")) == []
 
 
 def test_damaged_figures_are_measured_again(tmp_path, measured):
@@ -201,37 +293,181 @@ def test_damaged_figures_are_measured_again(tmp_path, measured):
 
 def test_without_the_wish_nothing_is_measured(tmp_path, measured):
     sweep = make_sweep(seeds=range(20), evidence=EVIDENCE)
-    assert set(find(sweep, open_store(tmp_path), pack=None).values()) == {8}
-    assert set(find(sweep, None, pack=4).values()) == {4}
+    assert set(find(sweep, open_store(tmp_path), pack=None).values()) == {7}
+    assert set(find(sweep, open_store(tmp_path), pack=4).values()) == {4}
     assert measured == []
+
+
+def measure_small(sizes=(1, 2, 3), *, memory_bytes=1 << 40, **values):
+    from hkrun.trial import measure_packs
+
+    small = {"student.network": "preact-8-w4", "teacher.network": "preact-8-w4", "student.batch_size": 8}
+    return measure_packs(
+        cell_from_values({**small, **values}),
+        sizes,
+        num_classes=10,
+        image_shape=(1, 8, 8),
+        threads=1,
+        device="cpu",
+        memory_bytes=memory_bytes,
+    )
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["hksanc", "supervised", "anc", "fitnets", "vid"])
 def test_a_real_measurement_has_a_figure_for_each_size(method):
-    from hkrun.trial import measure_packs
-
     values = {"knowledge.form": "vid"} if method == "vid" else {"method": method}
-    cell = cell_from_values(
-        {
-            "student.network": "preact-8-w4",
-            "teacher.network": "preact-8-w4",
-            "student.batch_size": 8,
-            **values,
-        }
-    )
-    figures = measure_packs(
-        cell,
-        (1, 2, 3),
-        num_classes=10,
-        image_shape=(1, 8, 8),
-        threads=1,
-        device="cpu",
-        memory_bytes=1 << 40,
-    )
+    figures = measure_small(**values)
     assert list(figures) == [1, 2, 3]
     assert all(figure > 0 for figure in figures.values())
-    few = measure_packs(
-        cell, (1, 2, 3), num_classes=10, image_shape=(1, 8, 8), threads=1, device="cpu", memory_bytes=1
+
+
+@pytest.mark.slow
+def test_a_measurement_that_took_too_much_spoils_no_other_one():
+    from hkrun.trial.pack_speed import peak_bytes
+
+    held = bytearray(1 << 30)
+    held[:: 1 << 12] = b"x" * (1 << 18)  # touches every page
+    assert peak_bytes("cpu") > 1 << 30
+    assert list(measure_small(memory_bytes=1)) == [1]
+    assert list(measure_small(memory_bytes=1 << 30)) == [1, 2, 3]
+    del held
+
+
+@pytest.mark.slow
+def test_a_measurement_counts_the_images_that_a_test_takes_at_a_time(monkeypatch):
+    from hkrun.trial import pack_speed
+
+    asked = []
+    classify = pack_speed.Pack.classify
+
+    def listening(pack, images):
+        asked.append((len(pack.runs), tuple(images.shape)))
+        return classify(pack, images)
+
+    monkeypatch.setattr(pack_speed.Pack, "classify", listening)
+    cell = cell_from_values({"method": "supervised", "student.network": "preact-8-w4"})
+    inputs = pack_speed._Inputs(cell, 10, (1, 8, 8), 1, "cpu")
+    assert [size for size, _ in pack_speed._time_sizes(inputs, (1, 2), 1 << 40)] == [1, 2]
+    assert asked == [(1, (256, 1, 8, 8)), (2, (256, 1, 8, 8))]
+
+
+@pytest.mark.slow
+def test_an_error_of_the_measurement_is_raised_here():
+    with pytest.raises(InputError, match=r"nowhere\.pt"):
+        measure_small(**{"teacher.file": "nowhere.pt"})
+
+
+# --- memory -------------------------------------------------------------------------------------------------
+
+GB = 10**9
+
+
+@pytest.mark.parametrize(("size", "measured_gb"), [(1, 0.86), (4, 1.33), (8, 1.66), (20, 3.0)])
+def test_a_pack_is_estimated_to_take_what_was_measured_or_somewhat_more(size, measured_gb):
+    cell = cell_from_values({"student.network": "preact-20"})
+    estimate = PROCESS_BYTES + size * seed_bytes(cell, side=32, evaluation_batch=256)
+    assert measured_gb * GB <= estimate <= 1.25 * measured_gb * GB
+
+
+def test_large_tests_double_precision_and_large_batches_take_more():
+    def need(evaluation_batch=256, **values):
+        cell = cell_from_values({"student.network": "preact-20", **values})
+        return seed_bytes(cell, side=32, evaluation_batch=evaluation_batch)
+
+    assert need(precision="float64") == 2 * need()
+    assert need(**{"student.batch_size": 128}) == 2 * need()
+    assert need(evaluation_batch=2048) == 3 * 16 * 32 * 32 * 2048 * 4 > need()
+
+
+def test_the_sides_of_known_images_are_theirs():
+    from hkrun.data import load_dataset
+
+    for name in ("digits", "mnist5k"):
+        assert load_dataset(name).image_shape(0)[1:] == (packing.SIDES[name],) * 2
+
+
+@pytest.fixture
+def small_machine(monkeypatch):
+    """Two CPUs with 1 GiB each."""
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    node = Node(cpus=2, gpus=0, memory_bytes=2 << 30)
+    monkeypatch.setattr("hkrun.cluster.resources.local_node", lambda **_: node)
+
+
+def on_cifar(*, seeds=20, recipe=None):
+    cell = cell_from_values({"dataset": "cifar10", "student.network": "preact-20"})
+    sweep = make_sweep([("L_b", cell)], seeds=range(seeds), evidence=TWENTY)
+    return dataclasses.replace(
+        sweep, dataset="cifar10", recipe=dataclasses.replace(sweep.recipe, cell=recipe or cell)
     )
-    assert list(few) == [1]
+
+
+def test_a_pack_that_the_user_wants_must_fit(small_machine, monkeypatch):
+    def check(pack, **options):
+        packing.check_packs(on_cifar(**options), pack=pack, workers=1, slots=2)
+
+    with pytest.raises(ResourceError) as refusal:
+        check(20)
+    assert refusal.value.exit_code == 4
+    assert refusal.value.message == (
+        "--pack 20: 20 runs of L_b take about 3.25 GiB together, but 2 processes at a time may have "
+        "1 GiB each; --pack 1 would fit"
+    )
+    for pack in (None, "auto", 1):
+        check(pack)
+    check(20, seeds=1)  # it is packs of one
+    monkeypatch.setenv("RAY_ADDRESS", "somewhere:6379")
+    check(20)
+
+
+def test_the_size_that_would_fit_does():
+    needs = {"process_bytes": PROCESS_BYTES, "seed_bytes": 132 * 10**6}
+    with pytest.raises(ResourceError, match="--pack 8 would fit"):
+        check_pack(9, "x", share_bytes=2 * GB, slots=1, **needs)
+    check_pack(8, "x", share_bytes=2 * GB, slots=1, **needs)
+
+
+def test_packs_of_the_recipe_shrink_to_the_memory_without_a_word(small_machine, monkeypatch):
+    sweep = on_cifar()
+    assert expect(sweep, None, pack=None) == ({cell_id(sweep.cells[0].cell): 1}, ())
+    node = Node(cpus=2, gpus=0, memory_bytes=4 << 30)
+    monkeypatch.setattr("hkrun.cluster.resources.local_node", lambda **_: node)
+    assert expect(sweep, None, pack=None) == ({cell_id(sweep.cells[0].cell): 5}, ())
+
+
+# --- what a plan says ---------------------------------------------------------------------------------------
+
+
+def test_a_plan_names_the_size_of_each_cell_and_why_some_are_not_packed(tmp_path, monkeypatch, capsys):
+    for name in ("HKRUN_STORE", "RAY_ADDRESS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(tmp_path)
+    command = ["sweep", "stability", "--dry-run", "--seeds", "6"]
+
+    def told(*options):
+        assert call([*command, *options]) == 0
+        return capsys.readouterr().out
+
+    assert call([*command, "--pack", "3", "--json"]) == 0
+    assert {cell["pack"] for cell in json.loads(capsys.readouterr().out)["cells"]} == {3}
+    table = told("--pack", "3")
+    assert "together" in table
+    assert "alone" not in table
+    rows = [line.split() for line in table.splitlines() if "L_b" in line]
+    assert {row[-1] for row in rows} == {"3"}
+    assert "Each run trains alone: L_b, " in told("--pack", "3", "--workers", "2")
+    assert "(several workers train one run)" in told("--pack", "auto", "--workers", "2")
+    assert "alone" not in told("--workers", "2")
+    assert "measures when the sweep starts" in told("--pack", "auto").replace("\n", " ")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_sweep_refuses_packs_that_do_not_fit_before_it_writes(tmp_path, small_machine, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("HKRUN_STORE", raising=False)
+    command = ["sweep", "stability", "--dataset", "cifar10", "--seeds", "20", "--pack", "10"]
+    for options in ([], ["--dry-run"]):
+        assert call([*command, *options]) == 4
+        assert "would fit" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []

@@ -237,7 +237,7 @@ def test_the_document_is_the_contracts(store):
     document = make_plan(make_sweep([("L_b", L_B)], seeds=(0, 1, 2)), store).document()
     assert json.loads(json.dumps(document)) == {
         "sweep": "study",
-        "cells": [{"cell_id": cell_id(L_B), "name": "L_b", "runs": 3, "done": 1, "to_run": 2}],
+        "cells": [{"cell_id": cell_id(L_B), "name": "L_b", "runs": 3, "done": 1, "to_run": 2, "pack": 1}],
         "runs": 3,
         "done": 1,
         "to_run": 2,

@@ -461,14 +461,15 @@ def _print_plan(invocation: Invocation, plan: "Plan") -> None:
     from hkrun.cli.display import describe_duration
 
     table = Table(box=box.SIMPLE, title_justify="left", title=f"{plan.sweep.title} on {plan.sweep.dataset}")
-    for heading in ("cell", "name", "runs", "done", "to run"):
+    for heading in ("cell", "name", "runs", "done", "to run", "together"):
         table.add_column(heading, justify="left" if heading in ("cell", "name") else "right")
     for cell in plan.cells:
-        table.add_row(
-            cell.cell_id, Text(cell.name), str(cell.num_runs), str(cell.num_done), str(len(cell.to_run))
-        )
+        numbers = (cell.num_runs, cell.num_done, len(cell.to_run), plan.sizes.get(cell.cell_id, 1))
+        table.add_row(cell.cell_id, Text(cell.name), *map(str, numbers))
     invocation.results.print(table)
     invocation.say(f"{plan.num_to_run} of {plan.num_runs} runs to train, in {plan.num_trials} trials")
+    for note in plan.notes:
+        invocation.say(note)
     for teacher in plan.teachers:
         invocation.say(f"Teacher {teacher.teacher_id} ({teacher.cell.teacher.network}) to train first")
     for planned in plan.tables:

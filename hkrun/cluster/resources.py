@@ -70,6 +70,44 @@ def check_fit(request: Request, nodes: Sequence[Node], *, place: str) -> int:
     )
 
 
+def largest_pack(share_bytes: int, *, process_bytes: int, seed_bytes: int) -> int:
+    """How many runs fit into one process; a run alone always may try.
+
+    Args:
+        share_bytes: Memory that each process may take.
+        process_bytes: What a process takes besides its runs.
+        seed_bytes: What each run adds.
+    """
+    return max(1, (share_bytes - process_bytes) // seed_bytes)
+
+
+def check_pack(
+    size: int, name: str, *, share_bytes: int, process_bytes: int, seed_bytes: int, slots: int
+) -> None:
+    """Decides whether so many runs of a cell fit into one process; see `largest_pack`.
+
+    Args:
+        size: How many runs.
+        name: What the cell is called in the message.
+        share_bytes: Memory that each process may take.
+        process_bytes: What a process takes besides its runs.
+        seed_bytes: What each run adds.
+        slots: How many processes run at a time on this machine.
+
+    Raises:
+        ResourceError: They do not fit. Says what they would take, what there is, and what would fit.
+    """
+    fitting = largest_pack(share_bytes, process_bytes=process_bytes, seed_bytes=seed_bytes)
+    if size <= fitting:
+        return
+    needed = _gib(process_bytes + size * seed_bytes)
+    raise ResourceError(
+        f"--pack {size}: {size} runs of {name} take about {needed} together, but "
+        f"{_count(slots, 'process', 'processes')} at a time may have {_gib(share_bytes)} each; "
+        f"--pack {fitting} would fit"
+    )
+
+
 def _room(request: Request, node: Node) -> int:
     """How many processes fit on a node."""
     limits = [node.cpus // request.threads, node.memory_bytes // BYTES_PER_PROCESS]

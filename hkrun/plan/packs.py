@@ -1,12 +1,26 @@
 """How many runs of a cell train together, as one packed network."""
 
+import heapq
+import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from hkrun.config import Cell, cell_id
-from hkrun.networks import IMAGENET_NETWORKS
+from hkrun.networks import IMAGENET_NETWORKS, parse_network
 from hkrun.parts import is_own
 from hkrun.spaces import Recipe, Sweep
+
+# Time of a seed's step in a pack of so many, in that of a seed alone: the digits recipe's networks; measured
+# (2026-11-22, 2 CPU cores), see benchmarks/README.md.
+STEPS: Mapping[int, float] = {1: 1.0, 2: 0.62, 4: 0.4, 5: 0.35, 10: 0.25, 20: 0.2}
+
+# What a process takes besides its seeds' activations, and how many maps of its width a block leaves for the
+# backward pass. Both round up what preact-20 takes at 32x32 with batches of 64: 0.86, 1.33, 1.66 and 3 GB for
+# 1, 4, 8 and 20 seeds; measured (2026-11-22, 2 CPU cores).
+PROCESS_BYTES = 850_000_000
+MAPS_PER_BLOCK = 6
+# Maps of the widest stage that an evaluation holds at a time: a block's input, its inner map and its output.
+EVALUATION_MAPS = 3
 
 
 def why_alone(cell: Cell, *, workers: int) -> str:
@@ -22,47 +36,75 @@ def why_alone(cell: Cell, *, workers: int) -> str:
     return ""
 
 
+def seed_bytes(cell: Cell, *, side: int, evaluation_batch: int) -> int:
+    """What each seed of a pack adds to the memory of its process, estimated; rather too much.
+
+    Args:
+        cell: The configuration, of a network that can be packed.
+        side: Height and width of its images.
+        evaluation_batch: Images that the test evaluates at a time.
+    """
+    shape = parse_network(cell.student.network)
+    # Stages halve the sides of their maps.
+    maps = [width * math.ceil(side / (1 << stage)) ** 2 for stage, width in enumerate(shape.widths)]
+    training = sum(MAPS_PER_BLOCK * blocks * size for blocks, size in zip(shape.blocks, maps, strict=True))
+    numbers = max(training * cell.student.batch_size, EVALUATION_MAPS * max(maps) * evaluation_batch)
+    return numbers * (8 if cell.precision == "float64" else 4)
+
+
 def choose_sizes(
     sweep: Sweep,
     *,
     workers: int,
     slots: int,
     device: str,
-    wanted: Mapping[str, int] | int | None = None,
+    wanted: int | None = None,
+    steps: Mapping[str, Mapping[int, float]] | None = None,
+    limits: Mapping[str, int] | None = None,
     kept: Mapping[str, int] | None = None,
 ) -> dict[str, int]:
     """Decides how many runs of each cell train together.
 
-    Without a wish, a sweep that was started keeps its packs. A new one takes what its recipe has measured for
-    its networks on such a device, but no more than gives every slot something to do; nothing measured now
-    decides it, so the same command on the same machine always trains the same packs.
+    Without a wish, a sweep that was started keeps its packs. A new one takes those with which it ends first:
+    larger packs do less work, but too large ones leave slots idle. How steps get shorter is what the recipe
+    has measured for its networks on such a device; nothing measured now decides it, so the same command on
+    the same machine always trains the same packs.
 
     Args:
         sweep: The sweep.
         workers: Processes that train one run together.
         slots: How many packs can run at the same time.
         device: "cpu" or "cuda".
-        wanted: A size for all cells that can be packed, or by cell_id.
+        wanted: A size for all cells that can be packed.
+        steps: By cell_id, of cells that were measured here: the sizes to choose from, among them 1, and a
+            seed's step in a pack of each, in units of a seed's step alone. They come before what is kept.
+        limits: By cell_id, the largest size that memory allows where the recipe decides; none without one.
         kept: By cell_id, of the sweep as it was started before.
 
     Returns:
         Sizes by cell_id.
     """
     cells = {cell_id(named.cell, world_size=workers): named.cell for named in sweep.cells}
-    most = min(len(sweep.seeds), math.ceil(len(cells) * len(sweep.seeds) / slots))
-    sizes = {}
+    measured = steps or {}
+    sizes: dict[str, int] = {}
+    open_steps: dict[str, Mapping[int, float]] = {}
     for identity, cell in cells.items():
         if why_alone(cell, workers=workers):
             sizes[identity] = 1
         elif isinstance(wanted, int):
             sizes[identity] = min(wanted, len(sweep.seeds))
-        elif wanted is not None and identity in wanted:
-            sizes[identity] = wanted[identity]
+        elif identity in measured:
+            open_steps[identity] = measured[identity]
         elif kept is not None and identity in kept:
             sizes[identity] = kept[identity]
         else:
-            sizes[identity] = min(most, _measured_size(cell, sweep.recipe, device))
-    return sizes
+            most = _measured_size(cell, sweep.recipe, device)
+            open_steps[identity] = _expect_steps(
+                min(most, (limits or {}).get(identity, most)), len(sweep.seeds)
+            )
+    candidates = _cap_sizes(open_steps, len(sweep.seeds))
+    choices = [{identity: {**sizes, **capped}[identity] for identity in cells} for capped in candidates]
+    return min(choices, key=lambda choice: _end(choice, open_steps, len(sweep.seeds), slots))
 
 
 def _measured_size(cell: Cell, recipe: Recipe, device: str) -> int:
@@ -70,3 +112,46 @@ def _measured_size(cell: Cell, recipe: Recipe, device: str) -> int:
     if not isinstance(size, int) or cell.student.network != recipe.cell.student.network:
         return 1
     return max(1, size)
+
+
+def _expect_steps(most: int, num_seeds: int) -> dict[int, float]:
+    """A seed's step by size, of those sizes that divide the seeds most evenly into so many packs."""
+    sizes = {math.ceil(num_seeds / number) for number in range(1, num_seeds + 1)}
+    return {size: _duration(size, STEPS) / size for size in sorted(sizes) if size <= most}
+
+
+def _cap_sizes(steps: Mapping[str, Mapping[int, float]], num_seeds: int) -> list[dict[str, int]]:
+    """The largest sizes up to each bound; rising, so that of equally good ones the smallest are taken."""
+    bounds = sorted({size for own in steps.values() for size in own if size <= num_seeds} | {1})
+    return [
+        {identity: max(size for size in own if size <= bound) for identity, own in steps.items()}
+        for bound in bounds
+    ]
+
+
+def _end(
+    sizes: Mapping[str, int], steps: Mapping[str, Mapping[int, float]], num_seeds: int, slots: int
+) -> float:
+    """When the last pack of a sweep ends, each begun in turn by the slot that is free first.
+
+    The unit is a run alone, whichever its cell. Nothing is known to be faster but what has `steps`.
+    """
+    packs: list[tuple[int, float]] = []
+    for identity, size in sizes.items():
+        own = steps.get(identity, {1: 1.0})
+        whole, rest = divmod(num_seeds, size)
+        packs += [(first, _duration(size, own)) for first in range(0, whole * size, size)]
+        packs += [(whole * size, _duration(rest, own))] if rest else []
+    free = [0.0] * slots
+    for _, duration in sorted(packs, key=lambda pack: pack[0]):
+        heapq.heapreplace(free, free[0] + duration)
+    return round(max(free), 9)  # what is equal but for rounding is equal
+
+
+def _duration(size: int, steps: Mapping[int, float]) -> float:
+    """How long a pack takes, in units of a run alone; linear between the sizes that have a figure."""
+    points: Sequence[tuple[int, float]] = [(known, known * steps[known]) for known in sorted(steps)]
+    for (low, shorter), (high, longer) in itertools.pairwise(points):
+        if size <= high:
+            return shorter + (longer - shorter) * (size - low) / (high - low)
+    return points[-1][1] * size / points[-1][0]

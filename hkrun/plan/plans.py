@@ -1,7 +1,7 @@
 """What a plan is."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from hkrun.config import Cell
 from hkrun.plan.tables import PlannedTable, plan_tables
@@ -106,6 +106,8 @@ class Plan:
         estimate: Of the time for teachers and packs.
         num_left_to_search: How many of the packs on the axes a search makes, whichever it chooses; None
             without a search.
+        sizes: How many runs of a cell train together, by cell_id; 1 where nothing is said.
+        notes: What there is to say about these sizes, a line each.
     """
 
     sweep: Sweep
@@ -114,6 +116,8 @@ class Plan:
     teachers: tuple[PlannedTeacher, ...]
     estimate: Estimate
     num_left_to_search: int | None = None
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     @property
     def distinct_cells(self) -> tuple[PlannedCell, ...]:
@@ -164,6 +168,7 @@ class Plan:
                     "runs": cell.num_runs,
                     "done": cell.num_done,
                     "to_run": len(cell.to_run),
+                    "pack": self.sizes.get(cell.cell_id, 1),
                 }
                 for cell in self.cells
             ],

@@ -12,6 +12,7 @@ from typing import Any
 
 from hkrun.config import Cell, cell_id
 from hkrun.plan import choose_sizes, kept_sizes, why_alone
+from hkrun.plan.packs import PROCESS_BYTES, seed_bytes
 from hkrun.spaces import Sweep
 from hkrun.store import DamagedError, NotCommittedError, Store
 from hkrun.sweep.machine import THREADS, find_device
@@ -21,11 +22,13 @@ FIGURES_FILE = "packs.json"
 SIZES = (1, 2, 4, 5, 8, 10, 16, 20, 32, 40)
 # A larger pack that is hardly faster is not worth its memory, and the runs that wait for one another.
 LEAST_GAIN = 0.03
+# Height and width of the images of data sets that always are the same: known without reading them.
+SIDES: Mapping[str, int] = {"digits": 8, "mnist5k": 32, "cifar10": 32, "cifar100": 32}
 
 
 def find_sizes(
     sweep: Sweep,
-    store: Store | None,
+    store: Store,
     *,
     pack: int | str | None,
     workers: int,
@@ -37,74 +40,198 @@ def find_sizes(
     Args:
         sweep: The sweep.
         store: Has the sweep as it was begun, and what was measured on this machine; measurements are kept
-            there. None where there is none yet.
+            there.
         pack: A size, "auto" for the fastest as measured, or None: see `hkrun.plan.choose_sizes`.
         workers: Processes that train one run together.
         slots: How many packs can run at the same time.
         data_dir: Where data sets lie that are not embedded; asked only for a measurement.
     """
-    device = find_device()
-    wanted: Mapping[str, int] | int | None = pack if isinstance(pack, int) else None
     if pack == AUTO:
-        wanted = _measure(sweep, store, workers=workers, slots=slots, data_dir=data_dir, device=device)
-    kept = kept_sizes(store, sweep) if store is not None else {}
-    return choose_sizes(sweep, workers=workers, slots=slots, device=device, wanted=wanted, kept=kept)
+        _measure(sweep, store, workers=workers, slots=slots, data_dir=data_dir)
+    sizes, _ = expect_sizes(sweep, store, pack=pack, workers=workers, slots=slots)
+    return sizes
 
 
-def fastest_size(milliseconds: Mapping[int, float], *, most: int) -> int:
-    """The size with the shortest step of a seed; of those hardly slower the smallest. 1 without figures.
+def expect_sizes(
+    sweep: Sweep, store: Store | None, *, pack: int | str | None, workers: int, slots: int
+) -> tuple[dict[str, int], tuple[str, ...]]:
+    """As `find_sizes` from what is known already: nothing is measured, read of the data set or written.
 
-    Args:
-        milliseconds: Per step of a seed, by size.
-        most: The largest size that is of use.
+    Returns:
+        Sizes by cell_id; and what to tell of them, a line each: which cells are not packed although that was
+        asked for, and whether there is something to measure.
     """
-    allowed = {size: figure for size, figure in milliseconds.items() if size <= most}
-    if not allowed:
-        return 1
-    enough = min(allowed.values()) * (1 + LEAST_GAIN)
-    return min(size for size, figure in allowed.items() if figure <= enough)
+    device = find_device()
+    cells = _distinct(sweep, workers)
+    notes = _explain_alone(sweep, workers) if pack not in (None, 1) else []
+    steps = {}
+    if pack == AUTO:
+        known = _read_figures(store, _describe_machine(device, slots)) if store is not None else {}
+        shapes = {identity: _digest(_describe_shape(cell)) for identity, cell in cells.items()}
+        steps = {
+            identity: compare_steps({int(size): float(figure) for size, figure in known[shape].items()})
+            for identity, shape in shapes.items()
+            if shape in known
+        }
+        packable = {identity for identity, cell in cells.items() if not why_alone(cell, workers=workers)}
+        if missing := packable - steps.keys():
+            notes.append(
+                f"--pack auto has no figures of this machine yet for {len(missing)} of {len(cells)} "
+                "configurations: it measures when the sweep starts, and may change how many train together"
+            )
+    sizes = choose_sizes(
+        sweep,
+        workers=workers,
+        slots=slots,
+        device=device,
+        wanted=pack if isinstance(pack, int) else None,
+        steps=steps,
+        limits=_limit_sizes(sweep, workers=workers, slots=slots, device=device),
+        kept=kept_sizes(store, sweep) if store is not None else {},
+    )
+    return sizes, tuple(notes)
 
 
-def _measure(
+def check_packs(
     sweep: Sweep,
-    store: Store | None,
     *,
+    pack: int | str | None,
     workers: int,
     slots: int,
-    data_dir: Path | str | None,
-    device: str,
-) -> dict[str, int]:
-    machine = _describe_machine(device)
-    folder = f"machines/{_digest(machine)}"
-    known = _read_figures(store, folder) if store is not None else {}
-    most = max(1, -(-len(sweep.cells) * len(sweep.seeds) // slots))
-    sizes, measured = {}, dict(known)
-    for cell in {cell_id(named.cell, world_size=workers): named.cell for named in sweep.cells}.values():
-        if why_alone(cell, workers=workers):
-            continue
+    data_dir: Path | str | None = None,
+    read_images: bool = False,
+) -> None:
+    """Checks that packs of a size that the user wants fit into the memory, by estimate.
+
+    Not on a cluster, whose machines have memory of their own; nor, without `read_images`, for a data set that
+    must be read to know how large its images are.
+
+    Raises:
+        ResourceError: They do not fit.
+    """
+    from hkrun.cluster.resources import check_pack
+
+    size = min(pack, len(sweep.seeds)) if isinstance(pack, int) else 1
+    cells = {named.name: named.cell for named in sweep.cells if not why_alone(named.cell, workers=workers)}
+    if size == 1 or not cells or os.environ.get("RAY_ADDRESS"):
+        return
+    side = SIDES.get(sweep.dataset)
+    if side is None and read_images:
+        from hkrun.data import load_dataset
+
+        some = next(iter(cells.values()))
+        side = max(load_dataset(sweep.dataset, data_dir=data_dir).image_shape(some.augment.size)[1:])
+    if side is None:
+        return
+    device = find_device()
+    needs = {name: _seed_bytes(cell, side, device) for name, cell in cells.items()}
+    largest = max(needs, key=lambda name: needs[name])
+    check_pack(
+        size,
+        largest,
+        share_bytes=_share_bytes(device, slots),
+        process_bytes=PROCESS_BYTES,
+        seed_bytes=needs[largest],
+        slots=slots,
+    )
+
+
+def compare_steps(milliseconds: Mapping[int, float]) -> dict[int, float]:
+    """A seed's step in packs of rising size, in units of a seed's step alone; only of sizes that pay.
+
+    A size that is not at least `LEAST_GAIN` faster than each smaller one is left out.
+
+    Args:
+        milliseconds: Per step of a seed, by size; where that has none of 1, nothing else counts.
+    """
+    if 1 not in milliseconds:
+        return {1: 1.0}
+    steps: dict[int, float] = {1: 1.0}
+    for size in sorted(milliseconds):
+        step = milliseconds[size] / milliseconds[1]
+        if step < min(steps.values()) * (1 - LEAST_GAIN):
+            steps[size] = step
+    return steps
+
+
+def _distinct(sweep: Sweep, workers: int) -> dict[str, Cell]:
+    return {cell_id(named.cell, world_size=workers): named.cell for named in sweep.cells}
+
+
+def _explain_alone(sweep: Sweep, workers: int) -> list[str]:
+    names: dict[str, list[str]] = {}
+    for named in sweep.cells:
+        if reason := why_alone(named.cell, workers=workers):
+            names.setdefault(reason, []).append(named.name)
+    return [
+        f"Each run trains alone: {', '.join(alone[:3])}{f' and {len(alone) - 3} more' * (len(alone) > 3)} "
+        f"({reason})"
+        for reason, alone in names.items()
+    ]
+
+
+def _limit_sizes(sweep: Sweep, *, workers: int, slots: int, device: str) -> dict[str, int]:
+    """The largest sizes that memory allows by estimate, by cell_id, of cells of which one can tell."""
+    from hkrun.cluster.resources import largest_pack
+
+    side = SIDES.get(sweep.dataset)
+    if side is None or os.environ.get("RAY_ADDRESS"):
+        return {}
+    share = _share_bytes(device, slots)
+    return {
+        identity: largest_pack(share, process_bytes=PROCESS_BYTES, seed_bytes=_seed_bytes(cell, side, device))
+        for identity, cell in _distinct(sweep, workers).items()
+        if not why_alone(cell, workers=workers)
+    }
+
+
+def _seed_bytes(cell: Cell, side: int, device: str) -> int:
+    from hkrun.training.images import EVALUATION_BATCH
+
+    return seed_bytes(cell, side=side, evaluation_batch=EVALUATION_BATCH[device])
+
+
+def _share_bytes(device: str, slots: int) -> int:
+    """The memory of each pack on this machine: a GPU's, or a part of the machine's."""
+    if device == "cuda":
+        import torch
+
+        return torch.cuda.get_device_properties(0).total_memory
+    return _host_share_bytes(slots)
+
+
+def _host_share_bytes(slots: int) -> int:
+    from hkrun.cluster.resources import local_node
+
+    node = local_node(gpus=False)
+    return node.memory_bytes // min(slots, node.cpus)  # a cluster's other slots are elsewhere
+
+
+def _measure(sweep: Sweep, store: Store, *, workers: int, slots: int, data_dir: Path | str | None) -> None:
+    """Measures what has no figures on this machine, and stores them after each shape."""
+    device = find_device()
+    machine = _describe_machine(device, slots)
+    folder = _machine_folder(machine)
+    measured = _read_shapes(store, machine)
+    for cell in _distinct(sweep, workers).values():
         shape = _describe_shape(cell)
-        if _digest(shape) not in measured:
-            figures = _time_sizes(cell, sweep, slots=slots, data_dir=data_dir, device=device)
-            measured[_digest(shape)] = {"shape": shape, "ms_per_step_of_a_seed": figures}
-        figures = measured[_digest(shape)]["ms_per_step_of_a_seed"]
-        by_size = {int(size): float(figure) for size, figure in figures.items()}
-        sizes[cell_id(cell, world_size=workers)] = fastest_size(by_size, most=min(most, len(sweep.seeds)))
-    if store is not None and measured != known:
+        if why_alone(cell, workers=workers) or _digest(shape) in measured:
+            continue
+        figures = _time_sizes(cell, slots=slots, data_dir=data_dir, device=device)
+        if not figures:  # it was ended, by whomever, before the first
+            continue
+        measured[_digest(shape)] = {"shape": shape, "ms_per_step_of_a_seed": figures}
         document = {"machine": machine, "shapes": measured}
         store.commit(
             folder, {FIGURES_FILE: json.dumps(document, indent=1).encode()}, keep=store.names(folder)
         )
-    return sizes
 
 
-def _time_sizes(
-    cell: Cell, sweep: Sweep, *, slots: int, data_dir: Path | str | None, device: str
-) -> dict[str, float]:
-    from hkrun.cluster.resources import local_node
+def _time_sizes(cell: Cell, *, slots: int, data_dir: Path | str | None, device: str) -> dict[str, float]:
     from hkrun.data import load_dataset
     from hkrun.trial import measure_packs
 
-    dataset = load_dataset(sweep.dataset, data_dir=data_dir)
+    dataset = load_dataset(cell.dataset, data_dir=data_dir)
     figures = measure_packs(
         cell,
         SIZES,
@@ -112,19 +239,29 @@ def _time_sizes(
         image_shape=dataset.image_shape(cell.augment.size),
         threads=THREADS,
         device=device,
-        memory_bytes=local_node(gpus=False).memory_bytes // slots,
+        memory_bytes=_host_share_bytes(slots),
     )
     return {str(size): round(figure, 3) for size, figure in figures.items()}
 
 
-def _read_figures(store: Store, folder: str) -> dict[str, Any]:
+def _read_figures(store: Store, machine: Mapping[str, object]) -> dict[str, dict[str, float]]:
+    """Milliseconds per step of a seed, by size, of each shape that was measured."""
+    shapes = _read_shapes(store, machine)
+    return {digest: known["ms_per_step_of_a_seed"] for digest, known in shapes.items()}
+
+
+def _read_shapes(store: Store, machine: Mapping[str, object]) -> dict[str, Any]:
     with contextlib.suppress(DamagedError, NotCommittedError, ValueError, KeyError):
-        return dict(json.loads(store.read(folder, FIGURES_FILE))["shapes"])
+        return dict(json.loads(store.read(_machine_folder(machine), FIGURES_FILE))["shapes"])
     return {}
 
 
-def _describe_machine(device: str) -> dict[str, object]:
-    """What a measurement depends on besides the cell."""
+def _machine_folder(machine: Mapping[str, object]) -> str:
+    return f"machines/{_digest(machine)}"
+
+
+def _describe_machine(device: str, slots: int) -> dict[str, object]:
+    """What a measurement depends on besides the cell; `slots` share the memory."""
     import torch
 
     processor = platform.machine()
@@ -136,6 +273,7 @@ def _describe_machine(device: str) -> dict[str, object]:
         "processor": processor,
         "cpus": len(os.sched_getaffinity(0)),
         "threads": THREADS,
+        "slots": slots,
         "torch": torch.__version__,
     }
 

@@ -28,7 +28,7 @@ from hkrun.sweep.account import Account
 from hkrun.sweep.checks import check_data, fix_content
 from hkrun.sweep.crew import Crew, Observer
 from hkrun.sweep.machine import find_slots, log_folder_of
-from hkrun.sweep.packing import find_sizes
+from hkrun.sweep.packing import check_packs, expect_sizes, find_sizes
 
 if TYPE_CHECKING:
     from hkrun.tracking import Links
@@ -72,10 +72,10 @@ def plan_sweep(
 ) -> Plan:
     """Plans a sweep on this machine, or on the cluster that RAY_ADDRESS names.
 
-    Nothing is written, but what `pack` "auto" measures.
+    Nothing is written and no images are loaded: with `pack` "auto", sizes are what was measured before.
 
     Raises:
-        ResourceError: Not one run fits.
+        ResourceError: Not one run fits, or not so many together.
         DataError: The content of `folder` or `imagenet` cannot be read.
         StoreError: The store cannot be read.
     """
@@ -83,12 +83,16 @@ def plan_sweep(
     shortcuts = shortcuts or NO_SHORTCUTS
     plan = make_plan(sweep, store, workers=workers, shortcuts=shortcuts)
     if not plan.num_to_run:
-        return plan  # and no need to wait for PyTorch and Ray, who know the machine
+        # No need to wait for PyTorch and Ray, who know the machine.
+        return dataclasses.replace(plan, sizes=kept_sizes(store, sweep) if store is not None else {})
     slots = find_slots(workers, log_folder_of(store))
-    sizes = None
+    sizes: Mapping[str, int] = {}
+    notes: tuple[str, ...] = ()
     if shortcuts == NO_SHORTCUTS:
-        sizes = find_sizes(sweep, store, pack=pack, workers=workers, slots=slots, data_dir=data_dir)
-    return make_plan(sweep, store, workers=workers, slots=slots, sizes=sizes, shortcuts=shortcuts, seen=plan)
+        check_packs(sweep, pack=pack, workers=workers, slots=slots)
+        sizes, notes = expect_sizes(sweep, store, pack=pack, workers=workers, slots=slots)
+    plan = make_plan(sweep, store, workers=workers, slots=slots, sizes=sizes, shortcuts=shortcuts, seen=plan)
+    return dataclasses.replace(plan, sizes=sizes, notes=notes)
 
 
 def run_sweep(
@@ -119,7 +123,8 @@ def run_sweep(
         stopwatch: One that runs since the command began, for the account of its time; else it begins here.
 
     Raises:
-        ResourceError: Not one run fits. Nothing was started or written, as with the next two.
+        ResourceError: Not one run fits, or not so many together. Nothing was started or written, as with the
+            next two.
         DataError: The data set is missing or damaged. If that shows only in training, all runs are stopped,
             and those that are finished are kept; likewise for StoreError.
         InputError: A batch is larger than the data set, or smaller than the number of workers; or
@@ -141,6 +146,8 @@ def run_sweep(
         slots = find_slots(workers, log_folder)
         if not data_checked:
             check_data(sweep, data_dir=data_dir, workers=workers)
+        if shortcuts == NO_SHORTCUTS:
+            check_packs(sweep, pack=pack, workers=workers, slots=slots, data_dir=data_dir, read_images=True)
     account = Account(sweep, store, slots=slots, stopwatch=stopwatch)
     with mirror, store.hold(store.sweep_folder(sweep.name, sweep.dataset)), account:
         sizes = dict(kept_sizes(store, sweep))

@@ -1,9 +1,14 @@
 """How fast runs of a cell train together, measured: time per step of a seed against the size of the pack."""
 
-import resource
+import multiprocessing
+import signal
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
@@ -14,10 +19,22 @@ from hkrun.knowledge import LiveTeacher
 from hkrun.models import Output
 from hkrun.teacher import freeze, start_teacher
 from hkrun.training import Alone, Batch, resolve_dtype
+from hkrun.training.images import EVALUATION_BATCH
+from hkrun.training.precision import autocast
 from hkrun.trial.surroundings import reproducible
 
 WARM_UP = 2
 REPETITIONS = 7
+
+
+class _Inputs(NamedTuple):
+    """What is measured: networks of a cell, and what they are trained with."""
+
+    cell: Cell
+    num_classes: int
+    image_shape: tuple[int, int, int]
+    threads: int
+    device: str
 
 
 def measure_packs(
@@ -33,39 +50,74 @@ def measure_packs(
     """Milliseconds per step of a seed, by how many seeds take it together; by the median.
 
     The networks are the cell's own in their initial state, the images random, and the teacher's answers are
-    there already, as they are from a table.
+    there already, as they are from a table. It happens in a process of its own: what a process has taken once
+    counts for as long as it lives, and where memory ends in spite of all, that process alone ends.
 
     Args:
         cell: The configuration.
-        sizes: What to measure, rising.
+        sizes: What to measure, rising, from 1.
         num_classes: Of its data set.
         image_shape: Channels, height and width of its images.
         threads: Of the process.
         device: "cpu" or "cuda".
-        memory_bytes: What a process may take; sizes beyond the first that takes more are left out.
+        memory_bytes: What a process may take on a CPU; on a GPU, what is free there counts. The sizes from
+            the first that takes more are left out, but never 1.
     """
-    place, dtype = torch.device(device), resolve_dtype(cell.precision)
+    context = multiprocessing.get_context("spawn")
+    receiver, sender = context.Pipe(duplex=False)
+    inputs = _Inputs(cell, num_classes, image_shape, threads, device)
+    process = context.Process(target=_report, args=(sender, inputs, tuple(sizes), memory_bytes), daemon=True)
+    process.start()
+    sender.close()
+    figures: dict[int, float] = {}
+    try:
+        with suppress(EOFError):  # the process has ended, or was ended for its memory
+            while True:
+                told = receiver.recv()
+                if isinstance(told, Exception):
+                    raise told
+                number, figure = told
+                figures[number] = figure
+    finally:
+        process.kill()
+        process.join()
+        receiver.close()
+    return figures
+
+
+def _report(sender: Connection, inputs: _Inputs, sizes: Sequence[int], memory_bytes: int) -> None:
+    """Sends a pair of size and milliseconds for each size that fits; or the error that ended it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's, who ends this process
+    try:
+        for pair in _time_sizes(inputs, sizes, memory_bytes):
+            sender.send(pair)
+    except Exception as error:
+        sender.send(error)
+    sender.close()
+
+
+def _time_sizes(inputs: _Inputs, sizes: Sequence[int], memory_bytes: int) -> Iterator[tuple[int, float]]:
+    cell, place = inputs.cell, torch.device(inputs.device)
+    limit = torch.cuda.mem_get_info()[0] if place.type == "cuda" else memory_bytes
+    dtype = resolve_dtype(cell.precision)
     generator = torch.Generator().manual_seed(0)
     size = cell.student.batch_size
-    images = torch.randint(0, 256, (size, *image_shape), generator=generator, dtype=torch.uint8)
-    labels = torch.randint(0, num_classes, (size,), generator=generator)
+    images = torch.randint(0, 256, (size, *inputs.image_shape), generator=generator, dtype=torch.uint8)
+    labels = torch.randint(0, inputs.num_classes, (size,), generator=generator)
     split = Split(images, labels)
-    classes = tuple(map(str, range(num_classes)))
+    classes = tuple(map(str, range(inputs.num_classes)))
     dataset = Dataset(name=cell.dataset, train=split, test=split, classes=classes)
-    views = torch.randn(size, *image_shape, generator=generator).to(place, dtype)
-    figures: dict[int, float] = {}
-    with reproducible(threads):
+    views = torch.randn(size, *inputs.image_shape, generator=generator).to(place, dtype)
+    with reproducible(inputs.threads):
         answer = _ask_teacher(cell, dataset, views, place)
         for number in sizes:
             try:
-                figures[number] = _time_step(cell, dataset, number, views, labels.to(place), answer, place)
+                figure = _time_step(cell, dataset, number, views, labels.to(place), answer, place)
             except torch.cuda.OutOfMemoryError:
-                break
-            if _peak_bytes(device) > memory_bytes:
-                if len(figures) > 1:
-                    del figures[number]
-                break
-    return figures
+                return
+            if number > 1 and peak_bytes(inputs.device) > limit:
+                return
+            yield number, figure
 
 
 def _ask_teacher(cell: Cell, dataset: Dataset, views: torch.Tensor, device: torch.device) -> Output | None:
@@ -101,6 +153,10 @@ def _time_step(
         step.train(batch)
         _wait(device)
         seconds.append(time.perf_counter() - began)
+    # An epoch ends with the test, which takes many images at a time: its memory counts, its time does not.
+    tested = torch.zeros(EVALUATION_BATCH[device.type], *views.shape[1:], dtype=views.dtype, device=device)
+    with torch.no_grad(), autocast(cell.precision, device):
+        pack.classify(tested)
     return 1e3 * statistics.median(seconds[WARM_UP:]) / number
 
 
@@ -118,7 +174,10 @@ def _wait(device: torch.device) -> None:
         torch.cuda.synchronize()
 
 
-def _peak_bytes(device: str) -> int:
+def peak_bytes(device: str) -> int:
+    """The most memory that this process has taken so far, of a GPU or of the machine."""
     if device == "cuda":
-        return torch.cuda.max_memory_allocated()
-    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return torch.cuda.max_memory_reserved()
+    # Not ru_maxrss, which also counts what the process was before it became this program.
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return 1024 * int(status["VmHWM"].removesuffix("kB"))
