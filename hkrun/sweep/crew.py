@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 from hkrun.config import Cell, teacher_id
 from hkrun.errors import TrainingError
 from hkrun.plan import Plan, PlannedTable, Shortcuts, StoppedRun, save_stopped
-from hkrun.store import Store, Tables
+from hkrun.plan.tables import find_too_large
+from hkrun.store import Store
 from hkrun.sweep.account import Account
 from hkrun.sweep.machine import THREADS, find_device, log_folder_of
 
@@ -267,12 +268,8 @@ def _raise_common_error(results: "Sequence[TaskResult]") -> None:
 
 def _warn_of_space(tables: Sequence[PlannedTable], store: Store) -> None:
     """Says which tables do not fit beside a local store; a remote store's lie on machines of their own."""
-    if store.local_path is None:
-        return
-    place = Tables(store, cache=store.local_path)
-    for table in tables:
-        if table.num_bytes is not None and not place.has_space(table.num_bytes):
-            logger.warning("%s: does not fit on the disk, the teacher runs live", table.describe())
+    for table in find_too_large(tables, store):
+        logger.warning("%s: does not fit on the disk, the teacher runs live", table.describe())
 
 
 def _absolute(data_dir: Path | str | None) -> str | None:
