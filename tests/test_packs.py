@@ -363,11 +363,11 @@ def test_an_error_of_the_measurement_is_raised_here():
 GB = 10**9
 
 
-@pytest.mark.parametrize(("size", "measured_gb"), [(1, 0.86), (4, 1.33), (8, 1.66), (20, 3.0)])
+@pytest.mark.parametrize(("size", "measured_gb"), [(1, 0.91), (4, 1.58), (8, 2.13), (20, 3.42)])
 def test_a_pack_is_estimated_to_take_what_was_measured_or_somewhat_more(size, measured_gb):
     cell = cell_from_values({"student.network": "preact-20"})
     estimate = PROCESS_BYTES + size * seed_bytes(cell, side=32, evaluation_batch=256)
-    assert measured_gb * GB <= estimate <= 1.25 * measured_gb * GB
+    assert measured_gb * GB <= estimate <= 1.3 * measured_gb * GB
 
 
 def test_large_tests_double_precision_and_large_batches_take_more():
@@ -411,7 +411,7 @@ def test_a_pack_that_the_user_wants_must_fit(small_machine, monkeypatch):
         check(20)
     assert refusal.value.exit_code == 4
     assert refusal.value.message == (
-        "--pack 20: 20 runs of L_b take about 3.25 GiB together, but 2 processes at a time may have "
+        "--pack 20: 20 runs of L_b take about 3.8 GiB together, but 2 processes at a time may have "
         "1 GiB each; --pack 1 would fit"
     )
     for pack in (None, "auto", 1):
@@ -423,9 +423,9 @@ def test_a_pack_that_the_user_wants_must_fit(small_machine, monkeypatch):
 
 def test_the_size_that_would_fit_does():
     needs = {"process_bytes": PROCESS_BYTES, "seed_bytes": 132 * 10**6}
-    with pytest.raises(ResourceError, match="--pack 8 would fit"):
-        check_pack(9, "x", share_bytes=2 * GB, slots=1, **needs)
-    check_pack(8, "x", share_bytes=2 * GB, slots=1, **needs)
+    with pytest.raises(ResourceError, match="--pack 7 would fit"):
+        check_pack(8, "x", share_bytes=2 * GB, slots=1, **needs)
+    check_pack(7, "x", share_bytes=2 * GB, slots=1, **needs)
 
 
 def test_packs_of_the_recipe_shrink_to_the_memory_without_a_word(small_machine, monkeypatch):
