@@ -15,8 +15,8 @@ from hkrun.spaces import Recipe, Sweep
 STEPS: Mapping[int, float] = {1: 1.0, 2: 0.62, 4: 0.4, 5: 0.35, 10: 0.25, 20: 0.2}
 
 # What a process takes besides its seeds' activations, and how many maps of its width a block leaves for the
-# backward pass. Both round up what preact-20 takes with all terms at 32x32 with batches of 64: 0.91, 1.58, 2.13
-# and 3.42 GB for 1, 4, 8 and 20 seeds; measured (2026-11-22, 2 CPU cores).
+# backward pass. Both round up what preact-20 takes with all terms at 32x32 with batches of 64: 0.91, 1.58,
+# 2.13 and 3.42 GB for 1, 4, 8 and 20 seeds; measured (2026-11-22, 2 CPU cores).
 PROCESS_BYTES = 1_000_000_000
 MAPS_PER_BLOCK = 7
 # Maps of the widest stage that an evaluation holds at a time: a block's input, its inner map and its output.
