@@ -177,6 +177,7 @@ def test_asha_ends_runs_that_fall_behind_but_no_teacher(joined, observer, tmp_pa
 
 @pytest.mark.cluster
 @pytest.mark.timeout(300)
+@pytest.mark.slow
 def test_a_search_on_a_cluster_leaves_out_what_it_does_not_choose(joined, observer, tmp_path):
     pytest.importorskip("optuna")
     tasks = [FakeTask(name=f"run-{number}", does="train", folder=str(tmp_path)) for number in range(12)]
