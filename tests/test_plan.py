@@ -2,6 +2,7 @@ import dataclasses
 import json
 
 import pytest
+from teacher_example import put_teacher
 
 from hkrun.config import Cell, canonical_json, cell_from_values, cell_id, teacher_id
 from hkrun.plan import (
@@ -16,7 +17,7 @@ from hkrun.plan import (
     stored_plans,
 )
 from hkrun.spaces import NamedCell, Recipe, Sweep
-from hkrun.store import Record, TeacherRecord, open_store
+from hkrun.store import Record, open_store
 
 MEASURED = "measured (2025-01-01, a laptop)"
 L_B = cell_from_values({"loss.lambda_2": 0.0, "loss.lambda_3": 0.0, "student.epochs": 10})
@@ -62,25 +63,6 @@ def put(store, cell, seed, status="finished", seconds=None, **fields):
         **fields,
     )
     store.put_run(record, curves=None, student=None)
-
-
-def put_teacher(store, cell):
-    import pyarrow as pa
-
-    record = TeacherRecord(
-        teacher_id=teacher_id(cell),
-        teacher_hash="0" * 64,
-        error_pct=1.0,
-        train_error_pct=0.0,
-        config={},
-        epochs=1,
-        versions={},
-        device="cpu",
-        threads=1,
-        started_at=0.0,
-        timings={},
-    )
-    store.put_teacher(record, weights=b"", curves=pa.table({"epoch": [1]}))
 
 
 def runs_of(plan):

@@ -5,15 +5,15 @@ import shutil
 from collections import namedtuple
 from pathlib import Path
 
-import pyarrow as pa
 import pytest
+from teacher_example import put_teacher
 
 from hkrun.config import Cell, cell_from_values, teacher_id
 from hkrun.data import load_dataset
 from hkrun.knowledge import file_sizes
 from hkrun.plan import tables
 from hkrun.plan.tables import find_too_large, plan_tables
-from hkrun.store import Store, Tables, TeacherRecord, open_store
+from hkrun.store import Store, Tables, open_store
 from hkrun.store.files import LocalFiles
 
 
@@ -145,26 +145,6 @@ def store(tmp_path: Path) -> Store:
     return open_store(tmp_path)
 
 
-def put_teacher(store: Store, cell: Cell, teacher_hash: str) -> None:
-    record = TeacherRecord(
-        teacher_id=teacher_id(cell),
-        teacher_hash=teacher_hash,
-        error_pct=5.0,
-        train_error_pct=0.0,
-        config={},
-        epochs=1,
-        versions={},
-        device="cpu",
-        threads=1,
-        world_size=1,
-        alarms=(),
-        resumed=0,
-        started_at=0.0,
-        timings={},
-    )
-    store.put_teacher(record, weights=b"", curves=pa.table({"epoch": [1]}))
-
-
 def leave_free(monkeypatch: pytest.MonkeyPatch, megabytes: float) -> None:
     usage = namedtuple("usage", ["total", "used", "free"])(0, 0, round((SPARE_MB + megabytes) * MB))
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
@@ -198,7 +178,7 @@ def test_only_what_is_there_of_a_table_itself_leaves_it_less_to_find_room_for(
     tables = Tables(store, cache=Path())
     for index, description in enumerate(elsewhere):
         tables.open(f"other{index}", {"rows": size}, description)
-    put_teacher(store, cell, "of now")
+    put_teacher(store, cell, teacher_hash="of now")
     leave_free(monkeypatch, (size - 1) / MB)
     assert find_too_large(planned, store) == [table]
     leave_free(monkeypatch, 100)

@@ -3,9 +3,9 @@
 import dataclasses
 from types import SimpleNamespace
 
-import pyarrow as pa
 import pytest
 from sweep_example import make_sweep, put_run
+from teacher_example import put_teacher
 
 import hkrun.cluster
 import hkrun.sweep.running
@@ -13,7 +13,7 @@ from hkrun.cluster import EarlyStopping, Search, TaskResult
 from hkrun.config import cell_id, teacher_id
 from hkrun.errors import TrainingError
 from hkrun.plan import load_stopped, make_plan
-from hkrun.store import DivergedTeacher, TeacherRecord, open_store
+from hkrun.store import DivergedTeacher, open_store
 from hkrun.sweep import Shortcuts, run_sweep
 
 
@@ -55,25 +55,8 @@ def store(tmp_path, monkeypatch, sweep):
     monkeypatch.setattr(hkrun.sweep.running, "find_slots", lambda *_: 2)
     monkeypatch.setattr(hkrun.sweep.running, "check_data", lambda *_, **__: None)
     store = open_store(tmp_path / "store")
-    put_teacher(store, sweep)
+    put_teacher(store, sweep.cells[0].cell)
     return store
-
-
-def put_teacher(store, sweep):
-    record = TeacherRecord(
-        teacher_id=teacher_id(sweep.cells[0].cell),
-        teacher_hash="ab" * 32,
-        error_pct=2.0,
-        train_error_pct=0.0,
-        config={},
-        epochs=1,
-        versions={},
-        device="cpu",
-        threads=1,
-        started_at=0.0,
-        timings={},
-    )
-    store.put_teacher(record, weights=b"weights", curves=pa.table({"epoch": [1], "error_pct": [2.0]}))
 
 
 @pytest.fixture
