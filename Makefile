@@ -56,7 +56,7 @@ digits-recipe: setup
 
 # The stamp is written last: an interrupted set-up is done again.
 $(STAMP): requirements.lock build.lock pyproject.toml $(BIN)/uv
-	$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements.lock
+	$(BIN)/uv pip sync --quiet --compile-bytecode --python $(BIN)/python --require-hashes requirements.lock
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --build-constraints build.lock --editable .
 	touch $@
 
