@@ -1,0 +1,246 @@
+"""S3 servers for tests: moto's, which is always there, and Ceph's radosgw where it is installed.
+
+A test module that needs one says `pytest_plugins = ["s3_server"]` and takes one of the fixtures
+
+    s3_store    a place on moto's server: `uri`, and the `environment` that opens it
+    s3_server   the server behind it
+
+Each server is a process of this one's user on a loopback port of its own; its files lie in a temporary folder.
+"""
+
+import contextlib
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+KEY, SECRET, BUCKET = "hkrun-tests", "kept-out-of-every-message", "lab"
+
+
+@dataclass(frozen=True)
+class S3Server:
+    """A running server.
+
+    Attributes:
+        name: Which one.
+        endpoint: Its address, such as http://127.0.0.1:9000.
+        log: Its access log, a request per line; None where it keeps none that is easily read.
+    """
+
+    name: str
+    endpoint: str
+    log: Path | None = None
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The variables by which every S3 client finds it."""
+        return {
+            "AWS_ACCESS_KEY_ID": KEY,
+            "AWS_SECRET_ACCESS_KEY": SECRET,
+            "AWS_ENDPOINT_URL": self.endpoint,
+            "AWS_REGION": "us-east-1",
+            "AWS_EC2_METADATA_DISABLED": "true",
+        }
+
+    def requests(self) -> list[str]:
+        """The requests so far, each as its method and its path with the query."""
+        assert self.log is not None
+        return self.log.read_text().splitlines()
+
+    def place(self) -> "S3Place":
+        """A place of its own on the server."""
+        return S3Place(f"s3://{BUCKET}/{secrets.token_hex(6)}", self)
+
+
+@dataclass(frozen=True)
+class S3Place:
+    """An empty prefix of a bucket.
+
+    Attributes:
+        uri: Its name; the variables of `environment` must be set for it to be found.
+        server: Where it is.
+    """
+
+    uri: str
+    server: S3Server
+    environment: dict[str, str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "environment", self.server.environment)
+
+    @property
+    def full_uri(self) -> str:
+        """A name that says all, with which no variable has to be set."""
+        host = self.server.endpoint.removeprefix("http://")
+        query = f"endpoint_override={host}&scheme=http&region=us-east-1"
+        return f"s3://{KEY}:{SECRET}@{self.uri.removeprefix('s3://')}?{query}"
+
+
+class Gate:
+    """A way to a server that can be shut: while it is, connections are refused and the open ones are cut."""
+
+    def __init__(self, endpoint: str) -> None:
+        host, _, port = endpoint.removeprefix("http://").partition(":")
+        self._target = (host, int(port))
+        self._port = 0
+        self._listener: socket.socket | None = None
+        self._pairs: set[socket.socket] = set()
+        self.open()
+
+    @property
+    def endpoint(self) -> str:
+        return f"http://127.0.0.1:{self._port}"
+
+    def open(self) -> None:
+        self._listener = socket.socket()
+        self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._listener.bind(("127.0.0.1", self._port))
+        self._listener.listen(64)
+        self._port = self._listener.getsockname()[1]
+        threading.Thread(target=self._accept, args=(self._listener,), daemon=True).start()
+
+    def shut(self) -> None:
+        if self._listener is not None:
+            with contextlib.suppress(OSError):
+                self._listener.shutdown(socket.SHUT_RDWR)  # wakes who waits in accept
+            self._listener.close()
+            self._listener = None
+        for connection in list(self._pairs):
+            _cut(connection)
+
+    def _accept(self, listener: socket.socket) -> None:
+        while True:
+            try:
+                client, _ = listener.accept()
+            except OSError:
+                return
+            try:
+                server = socket.create_connection(self._target)
+            except OSError:
+                client.close()
+                continue
+            self._pairs |= {client, server}
+            for source, sink in ((client, server), (server, client)):
+                threading.Thread(target=self._copy, args=(source, sink), daemon=True).start()
+
+    def _copy(self, source: socket.socket, sink: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while content := source.recv(65536):
+                sink.sendall(content)
+        for connection in (source, sink):
+            _cut(connection)
+            self._pairs.discard(connection)
+
+
+def _cut(connection: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        connection.shutdown(socket.SHUT_RDWR)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def await_answer(process: subprocess.Popen[bytes], endpoint: str, *, seconds: float = 60) -> None:
+    """Waits until a server answers, whatever it says."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        assert process.poll() is None, f"the server ended with status {process.returncode}"
+        try:
+            urllib.request.urlopen(endpoint, timeout=5).close()
+        except urllib.error.HTTPError as answer:
+            answer.close()
+            return
+        except OSError:
+            time.sleep(0.05)
+        else:
+            return
+    raise TimeoutError(f"no answer from {endpoint} within {seconds:g} s")
+
+
+def make_bucket(server: S3Server) -> None:
+    import boto3
+
+    client = boto3.client(
+        "s3",
+        endpoint_url=server.endpoint,
+        region_name="us-east-1",
+        aws_access_key_id=KEY,
+        aws_secret_access_key=SECRET,
+    )
+    client.create_bucket(Bucket=BUCKET)
+    client.close()
+
+
+@contextlib.contextmanager
+def moto_running(folder: Path) -> Iterator[S3Server]:
+    """Moto's server, which keeps what it is given in its memory."""
+    port = free_port()
+    server = S3Server("moto", f"http://127.0.0.1:{port}", folder / "requests.log")
+    command = [sys.executable, __file__, str(port), str(server.log)]
+    with (
+        (folder / "moto.log").open("wb") as log,
+        subprocess.Popen(command, stdout=log, stderr=log) as process,
+    ):
+        try:
+            await_answer(process, server.endpoint)
+            make_bucket(server)
+            yield server
+        finally:
+            process.send_signal(signal.SIGKILL)
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """Moto's server."""
+    with moto_running(tmp_path_factory.mktemp("moto")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def s3_store(s3_server: S3Server) -> S3Place:
+    """A place for one store on moto's server, shared by the session; `s3_server.place()` makes more."""
+    return s3_server.place()
+
+
+def serve_moto(port: int, log: str) -> None:
+    """Serves S3 until the process is killed, a line in the log for each request.
+
+    One request at a time is handled: moto looks at a condition and then writes, without a lock.
+    """
+    from moto.server import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
+    from werkzeug.serving import run_simple
+
+    application = DomainDispatcherApplication(create_backend_app)
+    turn = threading.Lock()
+
+    class Quiet(MotoRequestHandler):
+        def log_request(self, *_: object) -> None:
+            pass
+
+    def handle(environ, start_response):  # type: ignore[no-untyped-def]
+        query = environ.get("QUERY_STRING")
+        line = f"{environ['REQUEST_METHOD']} {environ['PATH_INFO']}{'?' * bool(query)}{query}\n"
+        with turn:
+            with Path(log).open("a") as file:
+                file.write(line)
+            return list(application(environ, start_response))
+
+    run_simple("127.0.0.1", port, handle, threaded=True, request_handler=Quiet)
+
+
+if __name__ == "__main__":
+    serve_moto(int(sys.argv[1]), sys.argv[2])
