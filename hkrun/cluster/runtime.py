@@ -2,7 +2,6 @@
 
 import logging
 import os
-import secrets
 import shutil
 import signal
 import socket
@@ -21,7 +20,8 @@ from typing import Any
 from hkrun.cluster import caretaker
 from hkrun.cluster.output import output_to
 from hkrun.cluster.resources import Node, Request, check_fit, local_node
-from hkrun.errors import HkrunError, ResourceError
+from hkrun.cluster.token import ensure_token
+from hkrun.errors import ResourceError
 
 # Tasks exchange a few kilobytes; Ray's default is a third of the memory.
 OBJECT_STORE_BYTES = 128 << 20
@@ -129,7 +129,7 @@ def _own_cluster(node: Node, *, log_folder: Path, in_groups: bool) -> Iterator[P
     """
     import ray
 
-    _ensure_token()
+    ensure_token()
     folder = _make_folder()
     with _caretaker(folder), _environment({caretaker.VARIABLE: folder.name}, {}):
         try:
@@ -255,27 +255,6 @@ def _make_folder() -> Path:
     base = tempfile.gettempdir()
     short = len(base) <= LONGEST_TEMPORARY_FOLDER
     return Path(tempfile.mkdtemp(prefix="hkrun-", dir=base if short else "/tmp"))  # noqa: S108
-
-
-def _ensure_token() -> None:
-    """Makes sure that there is a token that only the user can read; Ray would write one that all can."""
-    if os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH"):
-        return
-    path = Path.home() / ".ray" / "auth_token"
-    try:
-        path.parent.mkdir(mode=0o700, exist_ok=True)
-        if not path.exists():
-            descriptor, written = tempfile.mkstemp(dir=path.parent)  # 0600
-            with os.fdopen(descriptor, "w") as file:
-                file.write(secrets.token_hex(32))
-            with suppress(FileExistsError):
-                os.link(written, path)  # never over one that another process has just made
-            Path(written).unlink()
-        path.chmod(0o600)
-    except OSError as error:
-        raise HkrunError(
-            f"{path}: cannot write Ray's token ({error}); RAY_AUTH_TOKEN may hold one instead"
-        ) from error
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from driver_process import Driver
 from hkrun.cluster import runtime
 from hkrun.cluster.output import output_to
 from hkrun.cluster.resources import Node
+from hkrun.cluster.token import ensure_token
 from hkrun.errors import HkrunError, ResourceError
 
 
@@ -78,14 +79,14 @@ def test_the_token_is_for_the_user_alone(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("RAY_AUTH_TOKEN", raising=False)
     token = tmp_path / ".ray" / "auth_token"
-    runtime._ensure_token()
+    ensure_token()
     assert stat.S_IMODE(token.stat().st_mode) == 0o600
     assert len(token.read_text()) == 64
     assert list(token.parent.iterdir()) == [token]
 
     token.write_text("the user's own")
     token.chmod(0o644)
-    runtime._ensure_token()
+    ensure_token()
     assert stat.S_IMODE(token.stat().st_mode) == 0o600
     assert token.read_text() == "the user's own"
 
@@ -95,13 +96,13 @@ def test_a_home_that_cannot_hold_a_token_is_named(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.delenv("RAY_AUTH_TOKEN", raising=False)
     with pytest.raises(HkrunError, match=r"home/\.ray/auth_token: cannot write Ray's token"):
-        runtime._ensure_token()
+        ensure_token()
 
 
 def test_a_token_in_the_environment_needs_no_file(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("RAY_AUTH_TOKEN", "secret")
-    runtime._ensure_token()
+    ensure_token()
     assert list(tmp_path.iterdir()) == []
 
 
