@@ -19,6 +19,7 @@ from ray.util.queue import Queue
 
 from hkrun.cluster.output import output_to
 from hkrun.cluster.schedule import COMMON_ERRORS, WorkerDiedError
+from hkrun.cluster.watchdog import pulse
 from hkrun.data.streams import BlockIds, BlockViews, ReadBlock
 from hkrun.training import Context
 from hkrun.trial import Outcome, Task
@@ -87,7 +88,13 @@ def train_task(
     queue = Queue(actor_options={"num_cpus": 0})
     trainer = TorchTrainer(
         _work,
-        train_loop_config={"task": task, "function": function, "queue": queue, "log_file": log_file},
+        train_loop_config={
+            "task": task,
+            "function": function,
+            "queue": queue,
+            "log_file": log_file,
+            "mark": mark,
+        },
         torch_config=TorchConfig(backend="nccl" if on_gpu else "gloo"),
         scaling_config=ScalingConfig(
             num_workers=workers,
@@ -114,7 +121,10 @@ def _work(config: dict[str, Any]) -> Any:
     here = train.get_context()
     context = TrainContext(here.get_world_rank(), here.get_world_size(), config["queue"])
     log_file: Path = config["log_file"]
-    with output_to(log_file.with_suffix(f".{context.rank}.log")):
+    with (
+        output_to(log_file.with_suffix(f".{context.rank}.log")),
+        pulse(config["mark"], f"rank-{context.rank}"),
+    ):
         try:
             return config["function"](config["task"], context)
         except Exception:

@@ -23,6 +23,7 @@ from hkrun.cluster.resources import Request
 from hkrun.cluster.runtime import ray_running
 from hkrun.cluster.schedule import COMMON_ERRORS, Schedule, TaskResult, WorkerDiedError
 from hkrun.cluster.search import AxesSearch, EarlyStopping
+from hkrun.cluster.watchdog import Watchdog, pulse
 from hkrun.data.streams import BlockIds, BlockViews, ReadBlock, carry_in_threads
 from hkrun.errors import HkrunError, Interrupted
 from hkrun.training import Context
@@ -111,11 +112,12 @@ def run_tasks(
     request = Request(workers=workers, threads=tasks[0].threads, device=tasks[0].device)
     log_folder = log_folder.absolute()
     try:
-        with ray_running(request, log_folder=log_folder) as running:
+        with ray_running(request, log_folder=log_folder) as running, Watchdog() as watchdog:
             schedule = Schedule(len(tasks), slots=running.slots, fail_fast=fail_fast, needs=needs)
             watch = _Watch(
                 schedule,
                 observer,
+                watchdog,
                 log_folder=log_folder,
                 tasks=tasks,
                 marks_stopped=early_stopping is not None,
@@ -200,7 +202,7 @@ def _run_trial(
     task = tasks[config["index"]]
     log_file = _log_file(log_folder, task)
     context = TuneContext()
-    with output_to(log_file):
+    with output_to(log_file), pulse(config.get("mark"), "trial"):
         try:
             if workers == 1:
                 outcomes = function(task, context)
@@ -292,6 +294,7 @@ class _Watch(tune.Callback):
         self,
         schedule: Schedule,
         observer: Observer,
+        watchdog: Watchdog,
         *,
         log_folder: Path,
         tasks: Sequence[Task],
@@ -299,6 +302,7 @@ class _Watch(tune.Callback):
     ) -> None:
         self._schedule = schedule
         self._observer = observer
+        self._watchdog = watchdog
         self._log_folder = log_folder
         self._tasks = tasks
         self._marks_stopped = marks_stopped
@@ -328,6 +332,7 @@ class _Watch(tune.Callback):
         """The trial has reported; its last report is what `_run_trial` returned."""
         index = trial.config["index"]
         if "progress" in result:
+            self._watchdog.progressed(trial.config["mark"])
             self._observer.progress(index, result["progress"])
         elif "outcomes" in result:
             self._tell(index, self._schedule.returned(index, result["outcomes"]))
@@ -345,6 +350,7 @@ class _Watch(tune.Callback):
             self._live.remove(trial)
             index = trial.config["index"]
             self._schedule.release(index)
+            killed_why = self._watchdog.ended(trial.config["mark"])
             if self._schedule.has_result(index):
                 continue
             if trial.status == Trial.TERMINATED and self._marks_stopped:
@@ -354,7 +360,11 @@ class _Watch(tune.Callback):
             elif ACTOR_STILL_BUSY in (told := _read_error(trial)):
                 self._schedule.put_back(index)
             else:
-                self._tell(index, self._schedule.died(index, _reason(told)))
+                self._tell(index, self._schedule.died(index, killed_why or _reason(told)))
+        running = [trial for trial in self._live if trial.status == Trial.RUNNING]
+        self._watchdog.look(
+            {trial.config["mark"]: self._tasks[trial.config["index"]].name for trial in running}
+        )
 
     def _tell(self, index: int, result: TaskResult | None) -> None:
         """Passes on how a task has ended, unless it will be tried again."""

@@ -1,0 +1,69 @@
+"""Tasks that fail in ways that nobody reports, in a module that Ray's processes can import."""
+
+import os
+import signal
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class FaultTask:
+    """What `run_tasks` knows of a task.
+
+    Attributes:
+        does: The name of a function of this module.
+        folder: Where its attempts are counted.
+    """
+
+    name: str
+    does: str
+    folder: str
+    threads: int = 1
+    device: str = "cpu"
+
+
+def run(task, context):
+    """Reports two epochs, lets the task's fault happen at its first attempt, and ends well."""
+    first = attempt(task, context) == 1
+    for epoch in (1, 2):
+        context.report({"epoch": epoch, "epochs": 3, "error_pct": 1.0})
+        time.sleep(0.3)
+    if first:
+        globals()[task.does](context)
+    context.report({"epoch": 3, "epochs": 3, "error_pct": 1.0})
+    return [{"seed": 0, "status": "finished", "error_last_pct": 1.0, "epochs": 3}]
+
+
+def attempt(task, context) -> int:
+    """How often this worker of the task has been started, this time included."""
+    marks = Path(task.folder) / f"{task.name}.{context.rank}"
+    with marks.open("a") as file:
+        file.write(f"{os.getpid()}\n")
+    return len(marks.read_text().split())
+
+
+def nothing(context):
+    """No fault."""
+
+
+def stop(context):
+    """The process is stopped, as by SIGSTOP from outside; of a group, its second worker."""
+    if context.rank == context.world_size - 1:
+        os.kill(os.getpid(), signal.SIGSTOP)
+    wait(context)
+
+
+def hang(context):
+    """It waits for ever, as in a collective that a peer never enters."""
+    if context.rank == context.world_size - 1:
+        time.sleep(3600)
+    wait(context)
+
+
+def wait(context):
+    """The others of a group wait for it."""
+    if context.world_size > 1:
+        import torch
+
+        torch.distributed.barrier()
