@@ -93,10 +93,12 @@ def _choose_cells(summary: Summary) -> list[CellSummary]:
 
 
 def _encode(name: str, caption: str, figure: matplotlib.figure.Figure) -> Figure:
+    svg = figures.encode(figure, "svg")
+    figure.set_layout_engine("none")  # what was laid out stays: doing it again takes a fifth of the report
     return Figure(
         name=name,
         caption=caption,
-        svg=figures.encode(figure, "svg"),
+        svg=svg,
         png=figures.encode(figure, "png"),
         width_pct=min(100, round(100 * figure.get_figwidth() / figures.PAGE)),
     )
