@@ -16,7 +16,9 @@ import floor
 import numpy as np
 import reference
 import torch
-from reference import SIZES, Size
+from reference import Size
+from torch import nn
+from torch.utils.data import RandomSampler
 
 from hkrun.data.dataset import Dataset, Split
 from hkrun.data.views import ViewReader, Views
@@ -24,12 +26,13 @@ from hkrun.distill import start_run
 from hkrun.distill.pack import Pack
 from hkrun.distill.step import Step
 from hkrun.knowledge import LiveTeacher, RowComputer, RowFiles, TableTeacher, file_sizes
-from hkrun.models import DistilledNetwork
+from hkrun.models import DistilledNetwork, build_network
 from hkrun.seeding import Purpose
 from hkrun.training import Alone, Averages, Batch, ResidentTrainingSet
 from hkrun.trial.surroundings import reproducible
 
-KNOWLEDGE = ("logits", "knowledge")  # what HKSANC compares with the teacher's
+# What a method compares with the teacher's.
+KNOWLEDGE = {"hksanc": ("logits", "knowledge"), "kd": ("logits",)}
 START_S = 600.0
 
 
@@ -39,9 +42,9 @@ class Recipe:
 
     Attributes:
         name: What the table of results calls it.
-        loop: "reference", "live" (hkrun with a live teacher), "table" (hkrun with a teacher table) or
-            "teacher" (the teacher's passes that fill a table; its step is one view).
-        size: Name of the networks' and images' size.
+        loop: "reference", "torchdistill", "live" (hkrun with a live teacher), "table" (hkrun with a teacher
+            table) or "teacher" (the teacher's passes that fill a table; its step is one view).
+        size: Networks, images, method and precision.
         folder: Where the generated images are.
         processes: How many at once, each with seeds of its own.
         threads: Of each.
@@ -52,7 +55,7 @@ class Recipe:
 
     name: str
     loop: str
-    size: str
+    size: Size
     folder: str
     processes: int
     threads: int
@@ -76,7 +79,7 @@ class ReferenceLoop:
     units = 1
 
     def __init__(self, recipe: Recipe, first_seed: int) -> None:
-        size, device = SIZES[recipe.size], torch.device(recipe.device)
+        size, device = recipe.size, torch.device(recipe.device)
         self._training = reference.start_training(size, first_seed, device=device)
         self._batches = reference.endless_batches(
             Path(recipe.folder), size, workers=recipe.workers, device=device
@@ -88,11 +91,107 @@ class ReferenceLoop:
             self._training.step(images, labels)
 
 
+class TorchdistillLoop:
+    """That of a public code base: torchdistill's box, for the knowledge distillation of Hinton et al."""
+
+    units = 1
+
+    def __init__(self, recipe: Recipe, first_seed: int) -> None:
+        # Only this loop needs it: it is no dependency of the others.
+        from torchdistill.core.distillation import get_distillation_box
+
+        size = recipe.size
+        torch.manual_seed(first_seed)
+        torch.backends.cudnn.benchmark = True
+        networks = [
+            LogitsOf(build_network(name, num_classes=reference.CLASSES, in_channels=size.channels))
+            for name in (size.teacher, size.student)
+        ]
+        images = reference.AugmentedImages(*reference.read_images(Path(recipe.folder), size), size)
+        self.box = get_distillation_box(
+            *(network.to(recipe.device) for network in networks),
+            {"train": images},
+            describe_distillation(size, workers=recipe.workers, pinned=recipe.device == "cuda"),
+            torch.device(recipe.device),
+            None,
+            False,
+            1,
+        )
+        self._device = torch.device(recipe.device)
+        self._batches = self._endless_batches()
+
+    def advance(self, steps: int) -> None:
+        """See `Loop`; as torchdistill's own example trains an epoch, which prints the loss of each step."""
+        for images, labels, supplements in itertools.islice(self._batches, steps):
+            loss = self.box.forward_process(
+                images.to(self._device, non_blocking=True),
+                labels.to(self._device, non_blocking=True),
+                supplements,
+            )
+            self.box.post_forward_process(loss)
+            loss.item()
+
+    def _endless_batches(self) -> Iterator[Any]:
+        for epoch in itertools.count():
+            self.box.pre_epoch_process(epoch=epoch)
+            yield from self.box.train_data_loader
+
+
+class LogitsOf(nn.Module):
+    """A network of hkrun's as others expect one: from images [B, C, H, W] to logits [B, classes]."""
+
+    def __init__(self, backbone: nn.Module) -> None:
+        super().__init__()
+        self.backbone = backbone
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """The logits."""
+        logits: torch.Tensor = self.backbone(images).logits
+        return logits
+
+
+def describe_distillation(size: Size, *, workers: int, pinned: bool) -> dict[str, Any]:
+    """The configuration of torchdistill's box: what hkrun's `kd` is."""
+    cell = size.cell
+    logits = {
+        f"{who}_module_{what}": value
+        for who in ("student", "teacher")
+        for what, value in (("path", "."), ("io", "output"))
+    }
+    soft = {"temperature": cell.loss.temperature, "alpha": 1 - cell.loss.alpha, "reduction": "batchmean"}
+    term = {"criterion": {"key": "KDLoss", "kwargs": logits | soft}, "weight": 1}
+    return {
+        "num_epochs": 1,
+        "train_data_loader": {
+            "dataset_id": "train",
+            "sampler": {"class_or_func": RandomSampler},
+            "kwargs": {
+                "batch_size": size.batch_size,
+                "num_workers": workers,
+                "persistent_workers": workers > 0,
+                "pin_memory": pinned,
+                "drop_last": True,
+            },
+        },
+        "teacher": {"requires_grad": False, "forward_proc": "forward_batch_only"},
+        "student": {"forward_proc": "forward_batch_only"},
+        "criterion": {"key": "WeightedSumLoss", "kwargs": {"sub_terms": {"kd": term}}},
+        "optimizer": {
+            "key": "SGD",
+            "kwargs": {
+                "lr": reference.LEARNING_RATE,
+                "momentum": reference.MOMENTUM,
+                "weight_decay": reference.WEIGHT_DECAY,
+            },
+        },
+    }
+
+
 class OurLoop:
     """The one of hkrun: what an epoch of `hkrun.distill` does between its beginning and its evaluation."""
 
     def __init__(self, recipe: Recipe, first_seed: int) -> None:
-        size, device = SIZES[recipe.size], torch.device(recipe.device)
+        size, device = recipe.size, torch.device(recipe.device)
         self.units = recipe.seeds
         self._size, self._device = size, device
         dataset = read_dataset(Path(recipe.folder), size)
@@ -112,8 +211,10 @@ class OurLoop:
     def _set_rates(self, pack: Pack) -> None:
         for one in (pack, *pack.runs):
             one.student_optimizer.param_groups[0]["lr"] = self._size.cell.student.learning_rate
-            assert one.discriminator_optimizer is not None
-            one.discriminator_optimizer.param_groups[0]["lr"] = self._size.cell.discriminator.learning_rate
+            if one.discriminator_optimizer is not None:
+                one.discriminator_optimizer.param_groups[0]["lr"] = (
+                    self._size.cell.discriminator.learning_rate
+                )
 
     def advance(self, steps: int) -> None:
         """See `Loop`. Reading the averages is the wait for the device that each epoch has."""
@@ -138,7 +239,7 @@ class TeacherLoop:
     """The passes of the teacher that fill a table; what it costs to write the rows is in it too."""
 
     def __init__(self, recipe: Recipe, first_seed: int) -> None:
-        size, device = SIZES[recipe.size], torch.device(recipe.device)
+        size, device = recipe.size, torch.device(recipe.device)
         dataset = read_dataset(Path(recipe.folder), size)
         self._read, self._num_views = _reader(dataset, size, device), _views(size).count
         self._computer = make_computer(reference.build_teacher(size).to(device), size, device)
@@ -172,7 +273,7 @@ def make_computer(network: DistilledNetwork, size: Size, device: torch.device) -
     """Computes a table's rows."""
     return RowComputer(
         network,
-        KNOWLEDGE,
+        KNOWLEDGE[size.method],
         tap=size.cell.knowledge.tap,
         image_shape=(size.channels, size.side, size.side),
         precision=size.cell.precision,
@@ -195,7 +296,7 @@ def make_table(
     return TableTeacher(
         computer,
         rows,
-        asked=KNOWLEDGE,
+        asked=KNOWLEDGE[size.method],
         num_images=len(dataset.train),
         num_views=num_views,
         read=_reader(dataset, size, device),
@@ -231,7 +332,13 @@ def _reader(dataset: Dataset, size: Size, device: torch.device) -> Any:
 
 # --- processes ----------------------------------------------------------------------------------------------
 
-LOOPS = {"reference": ReferenceLoop, "live": OurLoop, "table": OurLoop, "teacher": TeacherLoop}
+LOOPS = {
+    "reference": ReferenceLoop,
+    "torchdistill": TorchdistillLoop,
+    "live": OurLoop,
+    "table": OurLoop,
+    "teacher": TeacherLoop,
+}
 
 
 class Contender:
@@ -319,7 +426,7 @@ def serve(recipe: Recipe, first_seed: int, end: Connection) -> None:
     torch.set_num_threads(recipe.threads)
     device = torch.device(recipe.device)
     with ExitStack() as settings:
-        if recipe.loop != "reference":
+        if recipe.loop not in ("reference", "torchdistill"):
             settings.enter_context(reproducible(recipe.threads))
         loop: Loop = LOOPS[recipe.loop](recipe, first_seed)
         end.send(loop.units)

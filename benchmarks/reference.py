@@ -47,13 +47,17 @@ class Size:
     padding: int
     flip: bool
     batch_size: int = 64
+    method: str = "hksanc"
+    precision: str = "float32"
 
     @property
     def cell(self) -> Cell:
-        """The cell of this size in hkrun: HKSANC with all its terms."""
+        """The cell of this size in hkrun: its method with all its terms."""
         return cell_from_values(
             {
                 "dataset": self.dataset,
+                "method": self.method,
+                "precision": self.precision,
                 "teacher.network": self.teacher,
                 "student.network": self.student,
                 "student.batch_size": self.batch_size,

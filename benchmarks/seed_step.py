@@ -1,13 +1,15 @@
 """Time per seed-step: hkrun against the loop of the field, side by side in one run, and against the floor.
 
 A seed-step is one batch of 64 images through one student in training, on random images in CIFAR's files. All
-loops run HKSANC with all its terms in float32. Each contender has processes of its own, which stay; the
-repetitions go round the contenders, so that what else the machine does hits all alike. On a CPU, contenders
-are given all its cores: as one process after another with all threads, or as many processes of one thread as
-there are cores. Wall-clock time is divided by the seed-steps of all processes.
+loops run HKSANC with all its terms in float32, unless told otherwise. Each contender has processes of its
+own, which stay; the repetitions go round the contenders, so that what else the machine does hits all alike.
+On a CPU, contenders are given all its cores: as one process after another with all threads, or as many
+processes of one thread as there are cores. Wall-clock time is divided by the seed-steps of all processes.
 
     python benchmarks/seed_step.py                   # networks of CIFAR's size; minutes, part of make bench
     python benchmarks/seed_step.py --size digits     # those of the embedded digits
+    python benchmarks/seed_step.py --method kd       # plain knowledge distillation, beside torchdistill's
+    python benchmarks/seed_step.py --precision bfloat16   # hkrun's part of it; other numbers too
     python benchmarks/seed_step.py --quick           # does it work?
 
 "Filling counted" adds what the teacher's passes for the whole table cost, spread over the seed-steps of
@@ -19,6 +21,7 @@ Needs torch, numpy and pyarrow beside hkrun itself.
 
 import argparse
 import contextlib
+import dataclasses
 import os
 import platform
 import signal
@@ -30,7 +33,7 @@ from pathlib import Path
 
 import torch
 from floor import Machine
-from loops import Contender, Recipe
+from loops import KNOWLEDGE, Contender, Recipe
 from reference import SIZES, Size, generate_images
 
 from hkrun.data.views import Views
@@ -39,6 +42,7 @@ PACKS = (1, 2, 4, 5, 10, 20)
 MOST_ON_CPU = {"cifar": 10, "digits": 20}  # a pack of twenty at 32x32 takes 3 GB in each process
 RUNS, EPOCHS = 80, {"cifar": 600, "digits": 120}  # of `stability`: four cells of twenty seeds
 NUM_IMAGES = 5_120
+OTHERS = ("reference", "torchdistill")  # what hkrun is measured against
 MOST_WORKERS = 8  # of the reference's DataLoader
 
 
@@ -46,6 +50,8 @@ def main() -> None:
     """Sets the contenders up, measures them in turn, prints the tables."""
     parser = argparse.ArgumentParser(description="Time per seed-step, hkrun against the loop of the field.")
     parser.add_argument("--size", choices=SIZES, default="cifar")
+    parser.add_argument("--method", choices=KNOWLEDGE, default="hksanc")
+    parser.add_argument("--precision", choices=["float32", "bfloat16"], default="float32")
     parser.add_argument("--packs", type=int, nargs="+", help="seeds that train together")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=2.0, help="of one repetition of one contender")
@@ -58,13 +64,13 @@ def main() -> None:
     device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
     most = MOST_ON_CPU[options.size] if device == "cpu" else max(PACKS)
     packs = options.packs or [seeds for seeds in PACKS if seeds <= most]
-    size = SIZES[options.size]
+    size = dataclasses.replace(SIZES[options.size], method=options.method, precision=options.precision)
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as opened:
         generate_images(Path(folder), size, num_images=NUM_IMAGES)
         print(describe_machine(device), flush=True)
         at_once = count_cores() if device == "cpu" and not options.quick else 1
         contenders = []
-        for recipe in list_recipes(options.size, folder, device, packs, at_once=at_once):
+        for recipe in list_recipes(size, folder, device, packs, at_once=at_once):
             contenders.append(Contender(recipe))
             opened.callback(contenders[-1].close)
         for contender in contenders:
@@ -89,7 +95,7 @@ def count_cores() -> int:
     return len(os.sched_getaffinity(0))
 
 
-def list_recipes(size: str, folder: str, device: str, packs: Sequence[int], *, at_once: int) -> list[Recipe]:
+def list_recipes(size: Size, folder: str, device: str, packs: Sequence[int], *, at_once: int) -> list[Recipe]:
     """Everybody who takes part, each with so many processes at once."""
     cores = count_cores()
 
@@ -106,14 +112,15 @@ def list_recipes(size: str, folder: str, device: str, packs: Sequence[int], *, a
         )
 
     workers = min(MOST_WORKERS, max(1, cores))
+    other = "reference" if size.method == "hksanc" else "torchdistill"
     recipes = [
-        recipe("reference, one process", "reference", processes=1, threads=cores, workers=workers),
+        recipe(f"{other}, one process", other, processes=1, threads=cores, workers=workers),
         recipe("hkrun, live teacher", "live"),
         *(recipe(f"hkrun, table, pack of {seeds}", "table", seeds=seeds) for seeds in packs),
         recipe("teacher's passes, a view", "teacher"),
     ]
     if at_once > 1:
-        recipes.insert(1, recipe(f"reference, {at_once} processes", "reference", workers=1))
+        recipes.insert(1, recipe(f"{other}, {at_once} processes", other, workers=1))
     return recipes
 
 
@@ -149,7 +156,7 @@ def measure_in_turn(
 def print_times(found: Mapping[Recipe, Sequence[float]], size: Size, epochs: int) -> None:
     """A line per contender: time of a seed-step, and the ratio to the reference's better form."""
     medians = {recipe: statistics.median(times) for recipe, times in found.items()}
-    best = min(median for recipe, median in medians.items() if recipe.loop == "reference")
+    best = min(median for recipe, median in medians.items() if recipe.loop in OTHERS)
     view_s = next(median for recipe, median in medians.items() if recipe.loop == "teacher")
     filling_s = Views(size.padding, size.flip).count * size.batch_size * view_s / (RUNS * epochs)
     print(f"\n{'':28}{'ms per seed-step':>17}{'from':>9}{'to':>9}{'ratio':>8}{'with filling':>14}")
@@ -177,7 +184,7 @@ def print_floor(
     print(f"{'':28}{'operations':>11}{'GFLOP':>9}{'GB':>8}{'floor ms':>10}{'ms':>10}{'times floor':>13}")
     for contender in contenders:
         recipe = contender.recipe
-        if recipe.loop == "teacher" or (recipe.loop == "reference" and recipe.threads > 1):
+        if recipe.loop == "teacher" or (recipe.loop in OTHERS and recipe.threads > 1):
             continue  # the machine was asked with one thread
         work = contender.work(machine)
         own_s = statistics.median(found[recipe]) * recipe.processes

@@ -88,6 +88,39 @@ def test_the_reference_loop_computes_what_hkrun_computes(load, tiny, tmp_path):
             assert torch.allclose(value, other.state_dict()[name], rtol=1e-9, atol=1e-12), name
 
 
+@pytest.mark.filterwarnings("default")  # what torchdistill imports warns of itself
+def test_torchdistill_s_loop_computes_what_hkrun_computes(load, tiny, tmp_path):
+    reference, loops = load("reference"), load("loops")
+    size = dataclasses.replace(tiny, method="kd", precision="float64")
+    reference.generate_images(tmp_path, size, num_images=40)
+    dataset = loops.read_dataset(tmp_path, size)
+    run = start_run(size.cell, dataset, 3, context=Alone(), device=CPU)
+    run.student_optimizer.param_groups[0]["lr"] = size.cell.student.learning_rate
+    recipe = loops.Recipe(
+        name="", loop="torchdistill", size=size, folder=str(tmp_path), processes=1, threads=1
+    )
+    box = loops.TorchdistillLoop(recipe, 0).box
+    teacher = reference.build_teacher(size).double()
+    box.teacher_model.double().backbone.load_state_dict(teacher.backbone.state_dict())
+    box.teacher_model.eval()
+    box.student_model.double().backbone.load_state_dict(run.student.backbone.state_dict())
+    step = Step(Pack([run]), 0, LiveTeacher(teacher, precision="float64"), Alone())
+    images = ResidentTrainingSet(dataset, Views(1, flip=True), dtype=torch.float64, device=CPU)
+    batches = images.batches(
+        [3], 0, batch_size=8, order=Purpose.ORDER, augmentation=Purpose.AUGMENTATION, context=Alone()
+    )
+    steps = 0
+    for batch in batches:
+        steps += 1
+        ours = step.train(batch)
+        theirs = box.forward_process(batch.images[0], batch.labels[0], None)
+        assert theirs.item() == pytest.approx(ours["loss_total"].item(), rel=1e-10)
+        box.post_forward_process(theirs)
+    assert steps == 5
+    for name, value in run.student.backbone.state_dict().items():
+        assert torch.allclose(value, box.student_model.backbone.state_dict()[name], rtol=1e-9, atol=1e-12)
+
+
 def test_the_reference_loop_shows_the_views_that_hkrun_does(load, tiny, tmp_path):
     reference, loops = load("reference"), load("loops")
     reference.generate_images(tmp_path, tiny, num_images=5)
