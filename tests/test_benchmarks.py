@@ -11,12 +11,15 @@ from pathlib import Path
 import pytest
 import torch
 
+from hkrun.config import cell_id
 from hkrun.data.views import Views
 from hkrun.distill import start_run
 from hkrun.distill.pack import Pack
 from hkrun.distill.step import Step
 from hkrun.knowledge import LiveTeacher
+from hkrun.plan import make_plan
 from hkrun.seeding import Purpose
+from hkrun.spaces import load_sweep
 from hkrun.store import open_store
 from hkrun.training import Alone, ResidentTrainingSet
 
@@ -235,3 +238,62 @@ def start(script, *arguments, **environment):
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+# --- capacity -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def capacity(load):
+    return load("capacity")
+
+
+@pytest.fixture
+def sweep():
+    return load_sweep("stability", dataset=None, seeds="4", epochs=None, overrides=())
+
+
+def times_of(capacity, sweep, *, run_s):
+    runs = {cell_id(named.cell): run_s for named in sweep.cells}
+    return capacity.Times(runs=runs, teacher=50.0, launch=3.0, before=7.0, after=11.0)
+
+
+def test_the_simulated_schedule_takes_what_one_slot_must(capacity, sweep):
+    plan = make_plan(sweep, None)
+    result = capacity.simulate(plan, times_of(capacity, sweep, run_s=100.0), slots=1)
+    # The teacher in a new process; then 16 runs in the same one.
+    messages = 17 / capacity.TRIALS_PER_S + 16 * capacity.REUSE_S
+    assert result.wall_s == pytest.approx(7 + 3 + 50 + 16 * 100 + 11 + messages)
+    assert result.busy == pytest.approx((50 + 1600) / result.wall_s)
+    assert (result.lost_s, result.failed) == (0, 0)
+
+
+def test_the_simulated_schedule_waits_for_the_teacher_and_then_uses_all_slots(capacity, sweep):
+    plan = make_plan(sweep, None)
+    result = capacity.simulate(plan, times_of(capacity, sweep, run_s=100.0), slots=8)
+    # One slot trains the teacher; the others start a process each when it is done; two turns of eight.
+    assert result.wall_s == pytest.approx(7 + 3 + 50 + 3 + 2 * 100 + 11, abs=2)
+
+
+def test_slots_beyond_the_number_of_runs_gain_nothing(capacity, sweep):
+    plan = make_plan(sweep, None)
+    times = times_of(capacity, sweep, run_s=100.0)
+    sixteen = capacity.simulate(plan, times, slots=16)
+    assert capacity.simulate(plan, times, slots=256).wall_s == sixteen.wall_s
+
+
+def test_simulated_deaths_cost_no_more_than_what_no_checkpoint_had_kept(capacity, sweep):
+    plan = make_plan(sweep, None)
+    times = times_of(capacity, sweep, run_s=100.0)
+    undisturbed = capacity.simulate(plan, times, slots=2)
+    disturbed = capacity.simulate(plan, times, slots=2, deaths_per_hour=30.0)
+    deaths = disturbed.lost_s / capacity.CHECKPOINT_EVERY_S
+    assert 0 < deaths < 17 * 3
+    assert disturbed.wall_s > undisturbed.wall_s
+    assert disturbed.failed == 0
+
+
+def test_a_simulated_task_that_dies_too_often_fails(capacity, sweep):
+    plan = make_plan(sweep, None)
+    times = times_of(capacity, sweep, run_s=10_000.0)
+    assert capacity.simulate(plan, times, slots=2, deaths_per_hour=3600.0).failed > 0
