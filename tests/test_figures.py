@@ -11,6 +11,7 @@ from matplotlib.colors import to_rgb
 from hkrun import figures
 from hkrun.figures import CellCurves, CellHealth, PairedDifferences, ScanCurve, ScanGrid, style
 from hkrun.figures import errors as labels
+from hkrun.stats import spread_of
 
 NAMES = [
     *("supervised learning", "L_b", "L_b + L_is [hierarchical]", "L_b + L_is [original]"),
@@ -322,12 +323,14 @@ def test_a_grid_prints_every_mean_with_its_interval_and_frames_the_reference():
 def test_what_the_discriminator_did_is_drawn_over_seeds_and_left_out_where_it_is_unknown():
     accuracy = np.array([[0.5, 0.6, 0.7], [0.7, 0.8, 0.9]])
     cells = [
-        CellHealth(name="L_b + L_adv", curves={"discriminator_accuracy": accuracy}),
+        CellHealth(name="L_b + L_adv", curves={"discriminator_accuracy": spread_of(accuracy, epochs=3)}),
         CellHealth(
             name="other",
             curves={
-                "discriminator_accuracy": accuracy,
-                "adversarial_gradient_ratio": np.array([[np.nan, 0.2, 0.1], [np.nan, 0.4, 0.3]]),
+                "discriminator_accuracy": spread_of(accuracy, epochs=3),
+                "adversarial_gradient_ratio": spread_of(
+                    np.array([[np.nan, 0.2, 0.1], [np.nan, 0.4, 0.3]]), epochs=3
+                ),
             },
         ),
     ]

@@ -595,3 +595,26 @@ def test_simulated_runs_have_the_measured_covariance_also_where_runs_outnumber_e
     measured = np.concatenate([first[:, -4:], second[:, -4:]], axis=1)
     found = np.cov(np.concatenate(drawn), rowvar=False)
     assert found == pytest.approx(np.cov(measured, rowvar=False), abs=0.01)
+
+
+# --- spreads ------------------------------------------------------------------------------------------------
+
+
+def test_a_spread_added_up_run_by_run_is_that_of_all_runs_at_once():
+    curves = np.random.default_rng(4).normal(5, 1, (7, 30))
+    curves[2, 5:9] = np.nan
+    curves[4] = np.nan
+    curves[:, 11] = np.nan
+    spread = stats.spread_of(curves, epochs=30)
+    known = np.arange(30) != 11
+    assert np.isnan([spread.mean[11], spread.low[11], spread.high[11]]).all()
+    np.testing.assert_allclose(spread.mean[known], np.nanmean(curves[:, known], axis=0), rtol=1e-12)
+    np.testing.assert_array_equal(spread.low[known], np.nanmin(curves[:, known], axis=0))
+    np.testing.assert_array_equal(spread.high[known], np.nanmax(curves[:, known], axis=0))
+    others = [0, 1, 2, 3, 5, 6]
+    np.testing.assert_allclose(spread.late[others], curves[others, -3:].mean(axis=1), rtol=1e-12)
+    assert np.isnan(spread.late[4])
+
+
+def test_the_late_part_of_a_short_curve_is_its_last_epoch():
+    assert stats.spread_of(np.array([[1.0, 2.0, 4.0]]), epochs=3).late.tolist() == [4.0]

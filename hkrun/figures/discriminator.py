@@ -10,7 +10,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from hkrun.figures.style import MUTED, PAGE, Curve, stroke_of, styled, typeset
+from hkrun.figures.style import MUTED, PAGE, stroke_of, styled, typeset
+from hkrun.stats import Spread
 
 ACCURACY, TEACHER, STUDENT, SPREAD, RATIO = (
     "discriminator_accuracy",
@@ -27,11 +28,11 @@ class CellHealth:
 
     Attributes:
         name: The cell's name.
-        curves: By column of the curves, shape [runs, epochs].
+        curves: By column of the curves.
     """
 
     name: str
-    curves: Mapping[str, Curve]
+    curves: Mapping[str, Spread]
 
 
 def draw_health(cells: Sequence[CellHealth]) -> Figure:
@@ -70,14 +71,14 @@ def _plot_health(axes: Axes, cell: CellHealth, names: Sequence[str]) -> None:
         axes.axhline(0.5, color=MUTED, linewidth=0.7, linestyle=(0, (1, 2)))
     for index, name in enumerate(names):
         runs = cell.curves.get(name)
-        if runs is None or not np.isfinite(runs).any():
+        if runs is None or not np.isfinite(runs.mean).any():
             continue
-        epoch = np.flatnonzero(np.isfinite(runs).any(axis=0))
-        values = runs[:, epoch]
+        epoch = np.flatnonzero(np.isfinite(runs.mean))
         stroke = {**stroke_of(index), "marker": ""}
-        low, high = np.nanmin(values, axis=0), np.nanmax(values, axis=0)
-        axes.fill_between(epoch + 1, low, high, color=stroke["color"], alpha=0.15, linewidth=0)
-        axes.plot(epoch + 1, np.nanmean(values, axis=0), **stroke)
+        axes.fill_between(
+            epoch + 1, runs.low[epoch], runs.high[epoch], color=stroke["color"], alpha=0.15, linewidth=0
+        )
+        axes.plot(epoch + 1, runs.mean[epoch], **stroke)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=4, min_n_ticks=1))
     if names[0] in (SPREAD, RATIO):
         axes.set_ylim(bottom=0)

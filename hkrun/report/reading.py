@@ -99,8 +99,7 @@ def _summarise_cell(
 ) -> CellSummary:
     finished = [record for record in records if record.status == "finished"]
     epochs, first = named.cell.student.epochs, sum(named.cell.stage_epochs[:-1])
-    curves = _stack_curves(store, finished, first=first, epochs=epochs)
-    errors = curves.pop("error_pct")
+    errors, health = _read_finished(store, finished, first=first, epochs=epochs)
     top5 = [record.error_top5_last_pct for record in finished if record.error_top5_last_pct is not None]
     diverged = [record for record in records if record.status == "diverged"]
     results = {record.seed for record in records if record.status != "failed"}
@@ -124,7 +123,7 @@ def _summarise_cell(
         stability=None,
         undefined=None,
         error_top5=stats.summarise_errors(top5) if top5 else None,
-        health=curves,
+        health=health,
     )
     if summary.selection:
         return _without_inference(summary)
@@ -150,20 +149,18 @@ def _without_inference(summary: CellSummary) -> CellSummary:
     return replace(summary, error_last=last, error_best=best, error_top5=top5, undefined=summary.selection)
 
 
-def _stack_curves(store: Store, finished: Sequence[Record], *, first: int, epochs: int) -> dict[str, Curve]:
-    """The last stage's epochs of all runs: the errors, and of the health's columns those that all runs have.
+def _read_finished(
+    store: Store, finished: Sequence[Record], *, first: int, epochs: int
+) -> tuple[Curve, dict[str, stats.Spread]]:
+    """The last stage's epochs of all runs: the errors, and the health where all runs have it.
 
-    One run's curves after another are read into place, so that no more is held than what comes out.
-
-    Returns:
-        By column, shape [runs, epochs]; NaN where there is no value.
+    One run after another is read, so that no more is held than the errors, shape [runs, epochs].
 
     Raises:
         StoreError: Curves lack epochs or errors.
     """
-    stacked = {
-        name: np.empty((len(finished), epochs)) for name in ("error_pct", *(HEALTH if finished else ()))
-    }
+    errors = np.empty((len(finished), epochs))
+    health = {name: stats.SpreadSum(epochs) for name in HEALTH} if finished else {}
     for row, (record, table) in enumerate(zip(finished, _read_curves(store, finished), strict=True)):
         if len(table) != first + epochs or not np.isfinite(table["error_pct"].to_numpy()).all():
             folder = f"{store.place}/{store.run_folder(record.cell_id, record.seed)}"
@@ -171,10 +168,11 @@ def _stack_curves(store: Store, finished: Sequence[Record], *, first: int, epoch
                 f"{folder}: the run is finished, but its curves do not have {first + epochs} epochs of "
                 "errors; remove the folder and run the sweep again"
             )
-        stacked = {name: curve for name, curve in stacked.items() if name in table.column_names}
-        for name, curve in stacked.items():
-            curve[row] = table[name].to_numpy(zero_copy_only=False)[first:]
-    return stacked
+        errors[row] = table["error_pct"].to_numpy()[first:]
+        health = {name: spread for name, spread in health.items() if name in table.column_names}
+        for name, spread in health.items():
+            spread.add(table[name].to_numpy(zero_copy_only=False)[first:])
+    return errors, {name: spread.read() for name, spread in health.items()}
 
 
 def _read_curves(store: Store, records: Sequence[Record]) -> Iterator[pa.Table]:

@@ -237,10 +237,9 @@ def _alarms_entry(cell: CellSummary) -> Entry:
 def _health_entry(cell: CellSummary, name: str) -> Entry:
     if name not in cell.health:
         return Entry(text=NONE)
-    late = cell.health[name][:, -max(1, cell.health[name].shape[1] // 10) :]
-    if not np.isfinite(late).any(axis=1).all():
+    runs = cell.health[name].late
+    if not np.isfinite(runs).all():
         return Entry(text=NONE)
-    runs = np.nanmean(late, axis=1)
     low, high, mean = float(runs.min()), float(runs.max()), float(runs.mean())
     text = [f"{value:.3f}" if mean >= 0.01 else f"{value:.1e}" for value in (mean, low, high)]
     return Entry(text=f"{text[0]} [{text[1]}, {text[2]}]", value=mean, ends=(low, high))

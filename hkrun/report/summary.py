@@ -53,7 +53,7 @@ class CellSummary:
         stability: S; None where it is undefined.
         undefined: Why S is undefined.
         error_top5: Top-5 error of the last epoch, where the data set has one.
-        health: What the discriminator did in the finished runs, by column of the curves: [seeds, epochs].
+        health: What the discriminator did in the finished runs, by column of the curves.
     """
 
     cell_id: str
@@ -72,7 +72,7 @@ class CellSummary:
     stability: stats.Stability | None
     undefined: str | None
     error_top5: stats.ErrorSummary | None
-    health: Mapping[str, Curve]
+    health: Mapping[str, stats.Spread]
 
     @property
     def selection(self) -> str | None:

@@ -5,6 +5,7 @@ effects.py        the size of a paired difference; equivalence within a margin
 stability.py      S of eq. (10), its interval, and when two S may be ranked
 power.py          how many runs would decide what these left open
 permutations.py   permutation tests and Holm's correction
+spread.py         mean and range of curves, run by run
 
 Everything random takes its generator. Runs are the independent units: they are resampled and permuted whole,
 never their epochs, which are correlated.
@@ -30,6 +31,7 @@ from hkrun.stats.power import (
     stability_power,
     tried_runs,
 )
+from hkrun.stats.spread import Spread, SpreadSum, spread_of
 from hkrun.stats.stability import (
     Stability,
     StabilityComparison,
@@ -49,6 +51,8 @@ __all__ = [
     "ErrorSummary",
     "Floats",
     "PairedDifference",
+    "Spread",
+    "SpreadSum",
     "Stability",
     "StabilityComparison",
     "analyse_stability",
@@ -64,6 +68,7 @@ __all__ = [
     "ranking_obstacle",
     "runs_for_stability",
     "smallest_runs",
+    "spread_of",
     "stability",
     "stability_power",
     "summarise_errors",
