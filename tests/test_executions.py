@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 from stopped_clock import StoppedClock
-from sweep_example import fill_store, make_sweep, put_run
+from sweep_example import TWO_SLOTS, fill_store, make_sweep, put_run
 
 import hkrun.cluster
 import hkrun.sweep.running
@@ -254,7 +254,7 @@ def ray(monkeypatch, sweep, store, clock):
         return [TaskResult(outcomes=[]) for _ in tasks]
 
     monkeypatch.setattr(hkrun.cluster, "run_tasks", run_tasks)
-    monkeypatch.setattr(hkrun.sweep.running, "find_slots", lambda *_: 2)
+    monkeypatch.setattr(hkrun.sweep.running, "find_machine", lambda *_, **__: TWO_SLOTS)
     monkeypatch.setattr(hkrun.sweep.running, "check_data", lambda *_, **__: None)
     monkeypatch.setattr(hkrun.sweep.crew, "describe_divergence", lambda *_: "")
     return ray
@@ -270,7 +270,6 @@ def run(sweep, store, clock):
         sweep,
         store,
         data_dir=None,
-        workers=1,
         fail_fast=False,
         observer=Watcher(),
         pack=1,
@@ -346,7 +345,7 @@ def test_the_report_shows_each_part_and_the_share_of_overheads(sweep, store):
 
 def test_what_came_after_the_report_is_shown_by_the_next_one(sweep, store, capsys):
     fill_store(store, sweep)
-    save_plan(store, sweep, workers=1)
+    save_plan(store, sweep)
     save_executions(store, sweep, [EXECUTION.before_report()])
     renew_report(summarise(sweep, store), store)
     folder = store.local_path / "sweeps" / "stability-digits"
@@ -366,7 +365,7 @@ def test_what_came_after_the_report_is_shown_by_the_next_one(sweep, store, capsy
 
 def test_another_execution_is_news(sweep, store):
     fill_store(store, sweep)
-    save_plan(store, sweep, workers=1)
+    save_plan(store, sweep)
     folder = store.local_path / "sweeps" / "stability-digits"
     save_executions(store, sweep, [EXECUTION])
     renew_report(summarise(sweep, store), store)

@@ -10,11 +10,12 @@ from hkrun.cli.program import call
 from hkrun.cluster.resources import Node, check_pack
 from hkrun.config import cell_from_values, cell_id
 from hkrun.errors import InputError, ResourceError
-from hkrun.plan import choose_sizes, kept_sizes, make_plan, save_plan, why_alone
+from hkrun.plan import AUTO, Workers, choose_sizes, kept_sizes, make_plan, save_plan, why_alone
 from hkrun.plan.packs import PROCESS_BYTES, seed_bytes
 from hkrun.spaces import load_sweep
 from hkrun.store import open_store
 from hkrun.sweep import packing
+from hkrun.sweep.machine import Machine
 
 EVIDENCE = {"pack_cpu": {"value": 8, "label": MEASURED}}
 
@@ -23,7 +24,7 @@ def packs_of(plan):
     return [(pack.name, pack.seeds) for pack in plan.packs]
 
 
-def choose(sweep, *, slots=1, workers=1, device="cpu", **options):
+def choose(sweep, *, slots=1, workers=AUTO, device="cpu", **options):
     return choose_sizes(sweep, workers=workers, slots=slots, device=device, **options)
 
 
@@ -67,7 +68,7 @@ def test_the_longest_pack_bounds_the_estimate():
     ],
 )
 def test_what_cannot_be_packed_says_why(values, workers, reason):
-    found = why_alone(cell_from_values(values), workers=workers)
+    found = why_alone(cell_from_values(values), workers=Workers.exactly(workers))
     assert reason in found
     assert bool(found) == bool(reason)
 
@@ -78,7 +79,7 @@ def test_a_network_of_the_user_s_own_trains_alone(tmp_path, monkeypatch):
     )
     monkeypatch.syspath_prepend(tmp_path)
     cell = cell_from_values({"student.network": "pack_nets:Net", "method": "supervised"})
-    assert "pack_nets:Net" in why_alone(cell, workers=1)
+    assert "pack_nets:Net" in why_alone(cell, workers=AUTO)
 
 
 def test_a_new_sweep_takes_what_its_recipe_has_measured_for_its_networks():
@@ -149,13 +150,13 @@ def test_a_wish_comes_before_what_was_begun_and_that_before_the_recipe():
     measured = {cell_id(L_IS): {1: 1.0, 2: 0.6}}
     assert choose(sweep, kept=kept, steps=measured) == {cell_id(L_B): 5, cell_id(L_IS): 2}
     assert choose(sweep, kept={**kept, cell_id(L_IS): 5}, steps=measured)[cell_id(L_IS)] == 2
-    assert set(choose(sweep, workers=2, kept=kept, wanted=10).values()) == {1}
+    assert set(choose(sweep, workers=Workers.exactly(2), kept=kept, wanted=10).values()) == {1}
 
 
 def test_the_store_keeps_the_sizes_of_a_sweep_for_the_seeds_that_it_began_with(tmp_path):
     store, sweep = open_store(tmp_path), make_sweep(seeds=range(20))
     assert kept_sizes(store, sweep) == {}
-    save_plan(store, sweep, workers=1, sizes={cell_id(L_B): 5})
+    save_plan(store, sweep, sizes={cell_id(L_B): 5})
     assert kept_sizes(store, sweep) == {cell_id(L_B): 5}
     assert kept_sizes(store, make_sweep(seeds=range(30))) == {}
 
@@ -215,12 +216,17 @@ def measured(monkeypatch):
     return cells
 
 
+def machine(slots):
+    """One machine with so many CPUs, and memory enough."""
+    return Machine(nodes=(Node(cpus=slots, gpus=0, memory_bytes=64 << 30),))
+
+
 def find(sweep, store, *, pack="auto", slots=2):
-    return packing.find_sizes(sweep, store, pack=pack, workers=1, slots=slots, data_dir=None)
+    return packing.find_sizes(sweep, store, pack=pack, workers=AUTO, machine=machine(slots), data_dir=None)
 
 
-def expect(sweep, store, *, pack="auto", slots=2, workers=1):
-    return packing.expect_sizes(sweep, store, pack=pack, workers=workers, slots=slots)
+def expect(sweep, store, *, pack="auto", slots=2):
+    return packing.expect_sizes(sweep, store, pack=pack, workers=AUTO, machine=machine(slots))
 
 
 def test_a_machine_measures_each_shape_once(tmp_path, measured):
@@ -392,7 +398,8 @@ def small_machine(monkeypatch):
     """Two CPUs with 1 GiB each."""
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     node = Node(cpus=2, gpus=0, memory_bytes=2 << 30)
-    monkeypatch.setattr("hkrun.cluster.resources.local_node", lambda **_: node)
+    monkeypatch.setattr("hkrun.cluster.runtime.local_node", lambda **_: node)
+    return Machine(nodes=(node,))
 
 
 def on_cifar(*, seeds=20, recipe=None):
@@ -403,9 +410,9 @@ def on_cifar(*, seeds=20, recipe=None):
     )
 
 
-def test_a_pack_that_the_user_wants_must_fit(small_machine, monkeypatch):
-    def check(pack, **options):
-        packing.check_packs(on_cifar(**options), pack=pack, workers=1, slots=2)
+def test_a_pack_that_the_user_wants_must_fit(small_machine):
+    def check(pack, *, machine=small_machine, **options):
+        packing.check_packs(on_cifar(**options), pack=pack, workers=AUTO, machine=machine)
 
     with pytest.raises(ResourceError) as refusal:
         check(20)
@@ -417,8 +424,16 @@ def test_a_pack_that_the_user_wants_must_fit(small_machine, monkeypatch):
     for pack in (None, "auto", 1):
         check(pack)
     check(20, seeds=1)  # it is packs of one
-    monkeypatch.setenv("RAY_ADDRESS", "somewhere:6379")
-    check(20)
+    (small,) = small_machine.nodes
+    large = dataclasses.replace(small, memory_bytes=64 << 30)
+    check(20, machine=Machine(nodes=(large, large)))
+    with pytest.raises(ResourceError, match=r"2 processes at a time on one of the nodes may have 1 GiB each"):
+        check(20, machine=Machine(nodes=(large, small)))  # each pack may come to lie on each node
+    check(20, machine=Machine(nodes=(large, dataclasses.replace(small, cpus=0))))  # there none lies
+    on_gpu = dataclasses.replace(large, gpus=1, gpu_memory_bytes=16 << 30)
+    check(20, machine=Machine(nodes=(on_gpu,), device="cuda"))
+    with pytest.raises(ResourceError, match=r"4 processes at a time may have 4 GiB each; --pack 8 would fit"):
+        check(20, machine=Machine(nodes=(on_gpu,), device="cuda", per_gpu=4))
 
 
 def test_the_size_that_would_fit_does():
@@ -428,12 +443,13 @@ def test_the_size_that_would_fit_does():
     check_pack(7, "x", share_bytes=2 * GB, slots=1, **needs)
 
 
-def test_packs_of_the_recipe_shrink_to_the_memory_without_a_word(small_machine, monkeypatch):
+def test_packs_of_the_recipe_shrink_to_the_memory_without_a_word(small_machine):
     sweep = on_cifar()
-    assert expect(sweep, None, pack=None) == ({cell_id(sweep.cells[0].cell): 1}, ())
-    node = Node(cpus=2, gpus=0, memory_bytes=4 << 30)
-    monkeypatch.setattr("hkrun.cluster.resources.local_node", lambda **_: node)
-    assert expect(sweep, None, pack=None) == ({cell_id(sweep.cells[0].cell): 5}, ())
+    (small,) = small_machine.nodes
+    for memory_gib, size in ((2, 1), (4, 5)):
+        node = dataclasses.replace(small, memory_bytes=memory_gib << 30)
+        found = packing.expect_sizes(sweep, None, pack=None, workers=AUTO, machine=Machine(nodes=(node,)))
+        assert found == ({cell_id(sweep.cells[0].cell): size}, ())
 
 
 # --- what a plan says ---------------------------------------------------------------------------------------
@@ -455,7 +471,7 @@ def test_a_plan_names_the_size_of_each_cell_and_why_some_are_not_packed(tmp_path
     assert "together" in table
     assert "alone" not in table
     rows = [line.split() for line in table.splitlines() if "L_b" in line]
-    assert {row[-1] for row in rows} == {"3"}
+    assert {row[-2] for row in rows} == {"3"}
     assert "Each run trains alone: L_b, " in told("--pack", "3", "--workers", "2")
     assert "(several workers train one run)" in told("--pack", "auto", "--workers", "2")
     assert "alone" not in told("--workers", "2")

@@ -6,9 +6,11 @@ from teacher_example import put_teacher
 
 from hkrun.config import Cell, canonical_json, cell_from_values, cell_id, teacher_id
 from hkrun.plan import (
+    AUTO,
     PLAN_FILE,
     Shortcuts,
     StoppedRun,
+    Workers,
     checkpoint_epoch,
     load_stopped,
     make_plan,
@@ -119,8 +121,8 @@ def test_without_synchronised_batchnorm_other_workers_are_another_cell(store):
     apart = dataclasses.replace(L_B, sync_batchnorm=False)
     put(store, apart, 0)
     sweep = make_sweep([("apart", apart)], seeds=(0,))
-    assert make_plan(sweep, store, workers=1).num_to_run == 0
-    assert make_plan(sweep, store, workers=2).num_to_run == 1
+    assert make_plan(sweep, store).num_to_run == 0
+    assert make_plan(sweep, store, workers=Workers.exactly(2)).num_to_run == 1
 
 
 # --- teachers -----------------------------------------------------------------------------------------------
@@ -219,7 +221,17 @@ def test_the_document_is_the_contracts(store):
     document = make_plan(make_sweep([("L_b", L_B)], seeds=(0, 1, 2)), store).document()
     assert json.loads(json.dumps(document)) == {
         "sweep": "study",
-        "cells": [{"cell_id": cell_id(L_B), "name": "L_b", "runs": 3, "done": 1, "to_run": 2, "pack": 1}],
+        "cells": [
+            {
+                "cell_id": cell_id(L_B),
+                "name": "L_b",
+                "runs": 3,
+                "done": 1,
+                "to_run": 2,
+                "pack": 1,
+                "workers": {"least": 1, "most": 1},
+            }
+        ],
         "runs": 3,
         "done": 1,
         "to_run": 2,
@@ -233,6 +245,7 @@ def test_the_document_is_the_contracts(store):
                 "bytes": 300 * 162 * (10 * 4 + 8),
             }
         ],
+        "teachers_to_train": [],
         "estimate": {"seconds": 8.0, "basis": "recorded timings of the same cell; 1 at a time"},
     }
 
@@ -242,26 +255,26 @@ def test_the_document_is_the_contracts(store):
 
 def test_a_started_sweep_is_found_again_without_its_file(store):
     first, second = make_sweep(), make_sweep([("alone", ALONE)], name="another")
-    save_plan(store, first, workers=2)
-    save_plan(store, second, workers=1)
+    save_plan(store, first, workers=Workers.exactly(2))
+    save_plan(store, second)
     plans, problems = stored_plans(store)
-    assert [(plan.sweep, plan.workers) for plan in plans] == [(second, 1), (first, 2)]
+    assert [(plan.sweep, plan.workers) for plan in plans] == [(second, AUTO), (first, Workers.exactly(2))]
     assert problems == {}
 
 
 def test_the_newest_plan_of_a_sweep_stands_and_its_report_stays(store):
-    save_plan(store, make_sweep(), workers=1)
+    save_plan(store, make_sweep())
     folder = store.sweep_folder("study", "digits")
     store.commit(folder, {"report.md": b"text"}, keep=[PLAN_FILE])
-    save_plan(store, make_sweep(seeds=range(9)), workers=1)
+    save_plan(store, make_sweep(seeds=range(9)))
     (plan,) = stored_plans(store)[0]
     assert len(plan.sweep.seeds) == 9
     assert store.read(folder, "report.md") == b"text"
 
 
 def test_a_plan_of_another_version_is_named_with_its_place_and_hides_no_other(store):
-    save_plan(store, make_sweep(), workers=1)
-    save_plan(store, make_sweep(name="zebra"), workers=1)
+    save_plan(store, make_sweep())
+    save_plan(store, make_sweep(name="zebra"))
     folder = store.sweep_folder("study", "digits")
     document = json.loads(store.read(folder, PLAN_FILE))
     document["sweep"]["cells"][0]["cell"]["loss.eta"] = 1
@@ -282,7 +295,7 @@ def test_a_plan_that_is_no_plan_is_named_too(store, content):
 
 
 def test_a_plan_whose_bytes_changed_is_named_too(store):
-    save_plan(store, make_sweep(), workers=1)
+    save_plan(store, make_sweep())
     folder = store.sweep_folder("study", "digits")
     file = store.local_path / folder / PLAN_FILE
     file.write_bytes(file.read_bytes()[:-1] + b" ")
@@ -324,7 +337,7 @@ def test_a_run_that_was_stopped_early_is_marked_and_can_be_made_later(store):
         StoppedRun(cell_id=pack.cell_id, seed=pack.seeds[0], epoch=3, error_pct=50.0)
         for pack in plan.packs[:2]
     )
-    save_plan(store, sweep, workers=1)
+    save_plan(store, sweep)
     save_stopped(store, sweep, [first])
     save_stopped(store, sweep, [second, first])
     assert load_stopped(store, sweep) == [first, second]
@@ -334,7 +347,7 @@ def test_a_run_that_was_stopped_early_is_marked_and_can_be_made_later(store):
     assert runs_of(make_plan(sweep, store)) == runs_of(plan), (
         "without the scheduler they are runs like others"
     )
-    save_plan(store, sweep, workers=1)
+    save_plan(store, sweep)
     assert load_stopped(store, sweep) == [first, second]
     assert len(stored_plans(store)[0]) == 1
 

@@ -47,7 +47,7 @@ def run_finished_sweep(store):
         from hkrun.sweep import run_sweep
         store = open_store({store.uri!r})
         outcome = run_sweep(
-            make_sweep(), store, data_dir=None, workers=1, fail_fast=False, observer=MagicMock()
+            make_sweep(), store, data_dir=None, fail_fast=False, observer=MagicMock()
         )
         assert outcome.links.view and outcome.report["report.html"]
         print(*sorted({{"mlflow", "ray", "torch"}} & set(sys.modules)))
@@ -72,7 +72,7 @@ def test_a_finished_sweep_asked_for_again_writes_nothing_and_needs_neither_mlflo
 
 def test_a_report_is_written_again_where_it_is_gone_or_says_something_else(store):
     sweep = make_sweep()
-    save_plan(store, sweep, workers=1)
+    save_plan(store, sweep)
     summary = summarise(sweep, store)
     paths = renew_report(summary, store)
     place = store.local_path / "sweeps" / "stability-digits"

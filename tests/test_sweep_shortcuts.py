@@ -4,7 +4,7 @@ import dataclasses
 from types import SimpleNamespace
 
 import pytest
-from sweep_example import make_sweep, put_run
+from sweep_example import TWO_SLOTS, make_sweep, put_run
 from teacher_example import put_teacher
 
 import hkrun.cluster
@@ -52,7 +52,7 @@ def store(tmp_path, monkeypatch, sweep):
     monkeypatch.chdir(tmp_path)
     for name in ("MLFLOW_TRACKING_URI", "RAY_ADDRESS"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(hkrun.sweep.running, "find_slots", lambda *_: 2)
+    monkeypatch.setattr(hkrun.sweep.running, "find_machine", lambda *_, **__: TWO_SLOTS)
     monkeypatch.setattr(hkrun.sweep.running, "check_data", lambda *_, **__: None)
     store = open_store(tmp_path / "store")
     put_teacher(store, sweep.cells[0].cell)
@@ -101,7 +101,6 @@ def run(sweep, store, **shortcuts):
         sweep,
         store,
         data_dir=None,
-        workers=1,
         fail_fast=False,
         observer=watcher,
         shortcuts=Shortcuts(**shortcuts) if shortcuts else None,

@@ -41,7 +41,11 @@ def run_until(error, folder):
         for index, _ in enumerate(tasks):
             observer.started(index)
             reported = hkrun.cluster.tune._run_trial(
-                {"index": index}, tasks=tasks, function=do, workers=1, log_folder=log_folder, storage=folder
+                {"index": index, "workers": 1},
+                tasks=tasks,
+                function=do,
+                log_folder=log_folder,
+                storage=folder,
             )
             results.append(TaskResult(**reported))
             if "error" in reported:

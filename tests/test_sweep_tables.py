@@ -5,6 +5,7 @@ from collections import namedtuple
 from pathlib import Path
 
 import pytest
+from sweep_example import TWO_SLOTS
 
 import hkrun.cluster
 from hkrun.cli.program import call
@@ -46,7 +47,7 @@ class Silent:
 
 def send(store: Store, *overrides: str, seeds: str = "20") -> None:
     sweep = load_sweep("stability", seeds=seeds, overrides=overrides)
-    crew = module.Crew(store, data_dir=None, workers=1, fail_fast=False, observer=Silent())  # type: ignore[arg-type]
+    crew = module.Crew(store, data_dir=None, machine=TWO_SLOTS, fail_fast=False, observer=Silent())  # type: ignore[arg-type]
     with pytest.raises(SentError):
         crew.train(make_plan(sweep, store), None, NO_SHORTCUTS)  # type: ignore[arg-type]
 

@@ -1,5 +1,6 @@
 """The verbs that train: sweep, run, teacher, resume."""
 
+import dataclasses
 import importlib.util
 import os
 import shlex
@@ -14,7 +15,7 @@ from hkrun.cli.verbs import verb
 from hkrun.errors import EXIT_DONE, DataError, HkrunError, InputError, Interrupted, TrainingError
 
 if TYPE_CHECKING:
-    from hkrun.plan import Plan, Shortcuts
+    from hkrun.plan import Plan, Shortcuts, Workers
     from hkrun.spaces import Sweep
     from hkrun.stopwatch import Stopwatch
     from hkrun.store import Store
@@ -26,13 +27,41 @@ _overrides = click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 _dataset = click.option("--dataset", metavar="NAME", help="Data set; its recipe comes with it.")
 _seeds = click.option("--seeds", metavar="N|A,B,C", help="How many seeds (0..N-1), or which.")
 _epochs = click.option("--epochs", metavar="E", help="Epochs of the student; the schedule scales with them.")
+
+
+class WorkersOption(click.ParamType["Workers"]):
+    """What `--workers` takes."""
+
+    name = "workers"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> "Workers":
+        """Reads what was typed."""
+        from hkrun.plan import Workers
+
+        if isinstance(value, Workers):
+            return value
+        try:
+            return Workers.parse(str(value))
+        except InputError:
+            self.fail(f"{value!r} is neither auto, nor a number from 1, nor MIN:MAX.", param, ctx)
+
+
 _workers = click.option(
     "--workers",
+    metavar="auto|N|MIN:MAX",
+    type=WorkersOption(),
+    default="auto",
+    show_default=True,
+    help="Processes that train one run together, data-parallel. MIN:MAX: as many as have room, fewer when "
+    "some are lost. auto: runs on imagenet take all there are, others one.",
+)
+_per_gpu = click.option(
+    "--per-gpu",
     metavar="N",
     type=click.IntRange(min=1),
     default=1,
     show_default=True,
-    help="Processes that train one run together, data-parallel.",
+    help="Processes that share a GPU, where each trains runs of its own.",
 )
 
 
@@ -78,6 +107,7 @@ _fail_fast = click.option("--fail-fast", is_flag=True, help="Stop at the first r
 @_seeds
 @_epochs
 @_workers
+@_per_gpu
 @_pack
 @click.option(
     "--search",
@@ -105,7 +135,8 @@ def sweep(
     dataset: str | None,
     seeds: str | None,
     epochs: str | None,
-    workers: int,
+    workers: "Workers",
+    per_gpu: int,
     pack: int | str | None,
     search: str | None,
     runs: int | None,
@@ -128,7 +159,7 @@ def sweep(
     return _run(
         invocation,
         loaded,
-        workers=workers,
+        workers=dataclasses.replace(workers, per_gpu=per_gpu),
         pack=pack,
         dry_run=dry_run,
         fail_fast=fail_fast,
@@ -150,6 +181,7 @@ def sweep(
 @_seeds
 @_epochs
 @_workers
+@_per_gpu
 @_pack
 @click.option("--dry-run", is_flag=True, help="Only show the plan. Nothing is written.")
 @_fail_fast
@@ -160,7 +192,8 @@ def run(
     dataset: str | None,
     seeds: str | None,
     epochs: str | None,
-    workers: int,
+    workers: "Workers",
+    per_gpu: int,
     pack: int | str | None,
     dry_run: bool,
     fail_fast: bool,
@@ -173,6 +206,7 @@ def run(
     from hkrun.spaces import load_cell
 
     loaded = load_cell(dataset=dataset, seeds=seeds, epochs=epochs, overrides=overrides)
+    workers = dataclasses.replace(workers, per_gpu=per_gpu)
     return _run(invocation, loaded, workers=workers, pack=pack, dry_run=dry_run, fail_fast=fail_fast)
 
 
@@ -187,7 +221,15 @@ def run(
 @_overrides
 @_dataset
 @_workers
-def teacher(invocation: Invocation, *, overrides: tuple[str, ...], dataset: str | None, workers: int) -> int:
+@_per_gpu
+def teacher(
+    invocation: Invocation,
+    *,
+    overrides: tuple[str, ...],
+    dataset: str | None,
+    workers: "Workers",
+    per_gpu: int,
+) -> int:
     """Train the teacher of a configuration, and print its error.
 
     A sweep does this by itself. A teacher that the store has is not trained again, whichever sweep it was
@@ -200,6 +242,7 @@ def teacher(invocation: Invocation, *, overrides: tuple[str, ...], dataset: str 
     loaded = load_cell(dataset=dataset, overrides=overrides)
     if not loaded.cells[0].cell.uses_teacher:
         raise InputError(f"{loaded.cells[0].name}: this configuration uses no teacher")
+    workers = dataclasses.replace(workers, per_gpu=per_gpu)
     store, checked = _open_store(invocation, loaded, workers=workers)
     invocation.resumable = "the same command"
     with Display(invocation.messages, title=f"Teacher for {loaded.title}") as display:
@@ -287,7 +330,7 @@ def _read_shortcuts(
     search: str | None,
     runs: int | None,
     scheduler: str | None,
-    workers: int,
+    workers: "Workers",
     pack: int | str | None,
 ) -> "Shortcuts | None":
     """The shortcuts that the options ask for; None where they ask for none.
@@ -307,7 +350,8 @@ def _read_shortcuts(
         problems.append("--runs: says how many runs --search makes; give that too")
     if search is not None and importlib.util.find_spec("optuna") is None:
         problems.append(f"--search {search}: needs Optuna, which comes with pip install 'hkrun[search]'")
-    if scheduler is not None and workers > 1:
+    in_groups = any(not workers.of_runs(named.cell).alone for named in loaded.cells)
+    if scheduler is not None and in_groups:
         problems.append(f"--scheduler {scheduler}: ends runs of one worker; not with --workers {workers}")
     if problems:
         raise InputError("\n".join(problems))
@@ -320,7 +364,7 @@ def _run(
     invocation: Invocation,
     loaded: "Sweep",
     *,
-    workers: int,
+    workers: "Workers",
     pack: int | str | None,
     dry_run: bool,
     fail_fast: bool,
@@ -368,7 +412,7 @@ def _execute(
     invocation: Invocation,
     loaded: "Sweep",
     *,
-    workers: int,
+    workers: "Workers",
     fail_fast: bool,
     pack: int | str | None = None,
     shortcuts: "Shortcuts | None" = None,
@@ -402,7 +446,7 @@ def _execute(
     return outcome
 
 
-def _open_store(invocation: Invocation, loaded: "Sweep", *, workers: int) -> "tuple[Store, bool]":
+def _open_store(invocation: Invocation, loaded: "Sweep", *, workers: "Workers") -> "tuple[Store, bool]":
     """The store to train into, made where there is none; but not for a data set that is not there.
 
     Returns:
@@ -461,17 +505,20 @@ def _print_plan(invocation: Invocation, plan: "Plan") -> None:
     from hkrun.cli.display import describe_duration
 
     table = Table(box=box.SIMPLE, title_justify="left", title=f"{plan.sweep.title} on {plan.sweep.dataset}")
-    for heading in ("cell", "name", "runs", "done", "to run", "together"):
+    for heading in ("cell", "name", "runs", "done", "to run", "together", "workers"):
         table.add_column(heading, justify="left" if heading in ("cell", "name") else "right")
     for cell in plan.cells:
         numbers = (cell.num_runs, cell.num_done, len(cell.to_run), plan.sizes.get(cell.cell_id, 1))
-        table.add_row(cell.cell_id, Text(cell.name), *map(str, numbers))
+        table.add_row(cell.cell_id, Text(cell.name), *map(str, numbers), str(cell.workers))
     invocation.results.print(table)
     invocation.say(f"{plan.num_to_run} of {plan.num_runs} runs to train, in {plan.num_trials} trials")
     for note in plan.notes:
         invocation.say(note)
     for teacher in plan.teachers:
-        invocation.say(f"Teacher {teacher.teacher_id} ({teacher.cell.teacher.network}) to train first")
+        together = "" if teacher.workers.alone else f", by {teacher.workers} workers"
+        invocation.say(
+            f"Teacher {teacher.teacher_id} ({teacher.cell.teacher.network}) to train first{together}"
+        )
     for planned in plan.tables:
         invocation.say(planned.describe())
     seconds = plan.estimate.seconds

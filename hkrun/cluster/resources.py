@@ -5,7 +5,8 @@ A request that does not fit hangs in Ray without a word, so the decision is made
 
 import math
 import os
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,26 +26,34 @@ class Node:
         cpus: CPUs that processes may use.
         gpus: GPUs that processes may use.
         memory_bytes: Memory that processes may use.
+        gpu_memory_bytes: Memory of its smallest GPU; 0 where nobody looked.
+        name: What a cluster calls it; empty for this machine.
     """
 
     cpus: int
     gpus: int
     memory_bytes: int
+    gpu_memory_bytes: int = 0
+    name: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What one task asks for.
+    """What one task asks for, at least.
 
     Attributes:
         workers: Processes that train the task together.
         threads: CPUs of each process.
         device: "cpu", or "cuda" for one GPU per process.
+        per_gpu: How many processes share a GPU where each is a task alone.
+        in_groups: Whether more processes than one may train the task.
     """
 
     workers: int
     threads: int
     device: str
+    per_gpu: int = 1
+    in_groups: bool = False
 
 
 def check_fit(request: Request, nodes: Sequence[Node], *, place: str) -> int:
@@ -61,13 +70,34 @@ def check_fit(request: Request, nodes: Sequence[Node], *, place: str) -> int:
     Raises:
         ResourceError: Not one task fits. Says what was asked for, what there is, and what would fit.
     """
-    room = sum(_room(request, node) for node in nodes)
+    room = count_processes(request, nodes)
     if room >= request.workers:
         return room // request.workers
     raise ResourceError(
         f"{_describe_request(request)}, but {place} has {_describe_nodes(nodes)}; "
         f"{_suggest(request, nodes, room)}"
     )
+
+
+def count_processes(request: Request, nodes: Iterable[Node]) -> int:
+    """How many processes of such tasks fit where nothing else runs, counted node by node."""
+    return sum(_room(request, node) for node in nodes)
+
+
+def check_all(requests: Sequence[Request], nodes: Sequence[Node], *, place: str) -> None:
+    """Checks that each of several kinds of tasks fits where nothing else runs; see `check_fit`.
+
+    Raises:
+        ResourceError: One does not, or more: a line for each.
+    """
+    problems = []
+    for request in requests:
+        try:
+            check_fit(request, nodes, place=place)
+        except ResourceError as error:
+            problems.append(error.message)
+    if problems:
+        raise ResourceError("\n".join(problems))
 
 
 def largest_pack(share_bytes: int, *, process_bytes: int, seed_bytes: int) -> int:
@@ -82,7 +112,14 @@ def largest_pack(share_bytes: int, *, process_bytes: int, seed_bytes: int) -> in
 
 
 def check_pack(
-    size: int, name: str, *, share_bytes: int, process_bytes: int, seed_bytes: int, slots: int
+    size: int,
+    name: str,
+    *,
+    share_bytes: int,
+    process_bytes: int,
+    seed_bytes: int,
+    slots: int,
+    place: str = "",
 ) -> None:
     """Decides whether so many runs of a cell fit into one process; see `largest_pack`.
 
@@ -92,7 +129,8 @@ def check_pack(
         share_bytes: Memory that each process may take.
         process_bytes: What a process takes besides its runs.
         seed_bytes: What each run adds.
-        slots: How many processes run at a time on this machine.
+        slots: How many processes share that memory.
+        place: Where it is, such as " on the node with the least"; empty for this machine.
 
     Raises:
         ResourceError: They do not fit. Says what they would take, what there is, and what would fit.
@@ -103,7 +141,7 @@ def check_pack(
     needed = _gib(process_bytes + size * seed_bytes)
     raise ResourceError(
         f"--pack {size}: {size} runs of {name} take about {needed} together, but "
-        f"{_count(slots, 'process', 'processes')} at a time may have {_gib(share_bytes)} each; "
+        f"{_count(slots, 'process', 'processes')} at a time{place} may have {_gib(share_bytes)} each; "
         f"--pack {fitting} would fit"
     )
 
@@ -112,14 +150,15 @@ def _room(request: Request, node: Node) -> int:
     """How many processes fit on a node."""
     limits = [node.cpus // request.threads, node.memory_bytes // BYTES_PER_PROCESS]
     if request.device == "cuda":
-        limits.append(node.gpus)
+        limits.append(node.gpus * (request.per_gpu if request.workers == 1 else 1))
     return min(limits)
 
 
 def _describe_request(request: Request) -> str:
     parts = [_count(request.threads, "CPU")]
     if request.device == "cuda":
-        parts.append("1 GPU")
+        shared = request.workers == 1 and request.per_gpu > 1
+        parts.append(f"1/{request.per_gpu} of a GPU" if shared else "1 GPU")
     each = f"{', '.join(parts)} and {_gib(BYTES_PER_PROCESS)} of memory each"
     return f"--workers {request.workers} asks for {_count(request.workers, 'process', 'processes')} of {each}"
 
@@ -128,8 +167,20 @@ def _describe_nodes(nodes: Sequence[Node]) -> str:
     cpus = _count(sum(node.cpus for node in nodes), "CPU")
     gpus = _count(sum(node.gpus for node in nodes), "GPU") if any(node.gpus for node in nodes) else "no GPU"
     memory = _gib(sum(node.memory_bytes for node in nodes))
-    spread = f" on {len(nodes)} nodes" if len(nodes) > 1 else ""
-    return f"{cpus}, {gpus} and {memory} of memory{spread}"
+    return f"{cpus}, {gpus} and {memory} of memory{_describe_spread(nodes)}"
+
+
+def _describe_spread(nodes: Sequence[Node]) -> str:
+    """On how many nodes it is, and on which how much, where that differs."""
+    if len(nodes) < 2:
+        return ""
+    kinds = Counter(
+        _count(node.cpus, "CPU") + (f" and {_count(node.gpus, 'GPU')}" if node.gpus else "") for node in nodes
+    )
+    if len(kinds) == 1:
+        return f" on {len(nodes)} nodes"
+    each = ", ".join(f"{number} x {kind}" if number > 1 else kind for kind, number in kinds.most_common())
+    return f" on {len(nodes)} nodes ({each})"
 
 
 def _suggest(request: Request, nodes: Sequence[Node], room: int) -> str:
@@ -167,10 +218,12 @@ def local_node(*, gpus: bool) -> Node:
     for folder in _control_groups():
         quota = min(quota, parse_cpu_max(_read(folder / "cpu.max")))
         memory = min(memory, parse_memory_max(_read(folder / "memory.max")))
+    num_gpus, gpu_memory_bytes = look_at_gpus() if gpus else (0, 0)
     return Node(
         cpus=max(1, int(min(len(os.sched_getaffinity(0)), quota))),
-        gpus=_count_gpus() if gpus else 0,
+        gpus=num_gpus,
         memory_bytes=int(memory),
+        gpu_memory_bytes=gpu_memory_bytes,
     )
 
 
@@ -201,7 +254,10 @@ def _read(path: Path) -> str:
         return ""
 
 
-def _count_gpus() -> int:
+def look_at_gpus() -> tuple[int, int]:
+    """How many GPUs torch can use in this process, and the memory of the smallest in bytes."""
     import torch
 
-    return torch.cuda.device_count()
+    number = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    sizes = [torch.cuda.get_device_properties(index).total_memory for index in range(number)]
+    return number, min(sizes, default=0)

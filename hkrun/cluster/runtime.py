@@ -10,7 +10,7 @@ import sys
 import tempfile
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +19,7 @@ from typing import Any
 
 from hkrun.cluster import caretaker
 from hkrun.cluster.output import output_to
-from hkrun.cluster.resources import Node, Request, check_fit, local_node
+from hkrun.cluster.resources import Node, Request, check_all, local_node
 from hkrun.cluster.token import ensure_token
 from hkrun.errors import ResourceError
 
@@ -38,10 +38,11 @@ SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # else a FutureWarning in every process without a GPU
     "RAY_CHDIR_TO_TRIAL_DIR": "0",  # relative paths of the user mean what they meant on the command line
+    "RAY_OVERRIDE_JOB_RUNTIME_ENV": "1",  # in a job, these are added to the variables that it was sent with
     "RAY_AIR_NEW_OUTPUT": "0",  # the older reporter is silent at verbosity 0, the newer is not
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",  # prints of workers go where their stdout goes
     "RAY_TRAIN_ENABLE_WORKER_STRUCTURED_LOGGING": "0",
-    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "300",  # after 60 s a busy machine would begin it all again
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "30",  # for room, not for processes; then the schedule decides
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",  # a worker group's end is seen after half a second, not two
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # CSV, JSON and TensorBoard files that nobody reads
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C is ours
@@ -59,16 +60,20 @@ _LOGGING: dict[str, Any] = {
 }
 
 
-def find_slots(request: Request, *, log_folder: Path) -> int:
-    """How many tasks run at once here, or on the cluster that RAY_ADDRESS names.
+def find_nodes(*, log_folder: Path) -> tuple[list[Node], str]:
+    """What there is here, or on the cluster that RAY_ADDRESS names: nodes, and what to call them together.
+
+    Of GPUs those count that torch can use.
 
     Raises:
-        ResourceError: Not one fits, or the cluster cannot be reached.
+        ResourceError: The cluster cannot be reached.
     """
     if not os.environ.get("RAY_ADDRESS"):
-        return check_fit(request, [local_node(gpus=request.device == "cuda")], place="this machine")
-    with ray_running(request, log_folder=log_folder) as running:
-        return running.slots
+        return [local_node(gpus=True)], "this machine"
+    with ray_running((), log_folder=log_folder) as running:
+        from hkrun.cluster.roster import look_closer
+
+        return look_closer(running.nodes), running.place
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,43 +81,52 @@ class Running:
     """A cluster that is there.
 
     Attributes:
-        slots: How many tasks run at once.
+        nodes: What it has.
+        place: What to call it in a message.
+        joined: Whether it was there before, and nodes may come and go.
         folder: A folder that is removed with it.
     """
 
-    slots: int
+    nodes: list[Node]
+    place: str
+    joined: bool
     folder: Path
 
 
 @contextmanager
-def ray_running(request: Request, *, log_folder: Path) -> Iterator[Running]:
+def ray_running(requests: Sequence[Request], *, log_folder: Path) -> Iterator[Running]:
     """Joins the cluster that RAY_ADDRESS names, or starts one of this machine alone, while the block runs.
 
     Nothing of Ray reaches the terminal: what it logs here goes to `ray.log` in the log folder, and where the
     block raises, the logs of its own processes are kept in `ray/` beside it. SIGINT and SIGTERM raise
-    KeyboardInterrupt in the block. Nothing starts if the request does not fit.
+    KeyboardInterrupt in the block. Nothing starts if one of the requests does not fit.
 
     Raises:
-        ResourceError: Not one task fits, or the cluster cannot be reached.
+        ResourceError: A request does not fit, or the cluster cannot be reached.
     """
     address = os.environ.get("RAY_ADDRESS")
+    place = f"the Ray cluster at {address}" if address else "this machine"
     if not address:
-        here = local_node(gpus=request.device == "cuda")
-        slots = check_fit(request, [here], place="this machine")
+        nodes = [local_node(gpus=any(request.device == "cuda" for request in requests))]
+        check_all(requests, nodes, place=place)
     log_folder.mkdir(parents=True, exist_ok=True)
+    threads = max((request.threads for request in requests), default=1)
     with ExitStack() as stack:
-        stack.enter_context(_environment({"OMP_NUM_THREADS": str(request.threads)}, SETTINGS))
+        stack.enter_context(_environment({"OMP_NUM_THREADS": str(threads)}, SETTINGS))
         stack.enter_context(_quiet(log_folder / "ray.log"))
         interrupts = stack.enter_context(_Interrupts())
         if not address:
-            own = _own_cluster(here, log_folder=log_folder, in_groups=request.workers > 1)
-            folder = stack.enter_context(own)
+            in_groups = any(request.in_groups for request in requests)
+            folder = stack.enter_context(_own_cluster(nodes[0], log_folder=log_folder, in_groups=in_groups))
         else:
+            from hkrun.cluster.roster import read_nodes
+
             folder = stack.enter_context(_joined_cluster(address))
-            slots = check_fit(request, _cluster_nodes(), place=f"the Ray cluster at {address}")
+            nodes = read_nodes()
+            check_all(requests, nodes, place=place)
         interrupts.install()  # again: ray.init takes SIGTERM for itself
         try:
-            yield Running(slots=slots, folder=folder)
+            yield Running(nodes=nodes, place=place, joined=bool(address), folder=folder)
         finally:
             interrupts.ignore()  # an impatient second Ctrl-C must not leave processes behind
 
@@ -202,7 +216,9 @@ def _joined_cluster(address: str) -> Iterator[Path]:
     """The cluster at an address; its processes get the settings through the runtime environment."""
     import ray
 
-    names = ["OMP_NUM_THREADS", *SETTINGS, *(name for name in os.environ if name.startswith("HKRUN_"))]
+    names = ["OMP_NUM_THREADS", *SETTINGS]
+    # Tasks have the store's URI from elsewhere; here everybody who may use the cluster could read it.
+    names += [name for name in os.environ if name.startswith("HKRUN_") and name != "HKRUN_STORE"]
     names += ["PYTHONPATH"] if "PYTHONPATH" in os.environ else []  # where parts of the user's own are found
     try:
         _knock(address)
@@ -233,21 +249,6 @@ def _knock(address: str) -> None:
     if "/" in host or not port.isdigit():
         raise ValueError("expected host:port of its head, or auto")
     socket.create_connection((host, int(port)), timeout=10).close()
-
-
-def _cluster_nodes() -> list[Node]:
-    import ray
-
-    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
-    alive = [node["Resources"] for node in nodes if node["Alive"]]
-    return [
-        Node(
-            cpus=int(resources.get("CPU", 0)),
-            gpus=int(resources.get("GPU", 0)),
-            memory_bytes=int(resources.get("memory", 0)),
-        )
-        for resources in alive
-    ]
 
 
 def _make_folder() -> Path:

@@ -1,10 +1,12 @@
 """Which task runs next, which is tried again, and when all is over. Pure decisions; Ray carries them out."""
 
+import itertools
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from hkrun.cluster.placement import Fit
 from hkrun.errors import DataError, HkrunError, StoreError
 
 # A task whose process died is tried again twice, after 2 and 8 seconds: enough for a lost node to leave Ray's
@@ -19,6 +21,10 @@ COMMON_ERRORS = (DataError, StoreError)
 
 class WorkerDiedError(Exception):
     """A process of a task died, or could not be started; the task is not at fault."""
+
+
+class NoRoomError(Exception):
+    """The processes of a task found no room in time; it was not even begun."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +79,7 @@ class Schedule:
         fail_fast: Whether the first failed result ends everything.
         needs: For a task that builds on another one's result, that one's index. It is left out, with an empty
             result, unless the other one is complete.
+        fit: Whether a task has room; without it each has.
         clock: Seconds that only grow.
     """
 
@@ -83,12 +90,14 @@ class Schedule:
         slots: int,
         fail_fast: bool,
         needs: Mapping[int, int] | None = None,
+        fit: Callable[[int], Fit] = lambda _: Fit.NOW,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._num_tasks = num_tasks
         self._slots = slots
         self._fail_fast = fail_fast
         self._needs = dict(needs or {})
+        self._fit = fit
         self._clock = clock
         self._fresh = deque(range(num_tasks))
         self._resting: dict[int, float] = {}  # tasks to be tried again, and when
@@ -105,7 +114,9 @@ class Schedule:
     def take(self, choose: Callable[[Sequence[int]], int] = lambda candidates: candidates[0]) -> int | None:
         """Takes the task that starts now, or None: those that are tried again first, as they have begun.
 
-        A task that needs another one waits for it; those behind it do not.
+        A task that needs another one waits for it; those behind it do not. A task that waits for room holds
+        those behind it up, or small ones would keep a large one from ever beginning; but not if what there is
+        would not do even if nothing else ran.
 
         Args:
             choose: Which of the tasks that may begin does; without it the first.
@@ -113,17 +124,39 @@ class Schedule:
         if self.finished or len(self._running) >= self._slots:
             return None
         now = self._clock()
-        index = next((index for index, start in self._resting.items() if start <= now), None)
-        if index is not None:
-            del self._resting[index]
+        rested = [index for index, start in self._resting.items() if start <= now]
+        ready = itertools.chain(rested, (index for index in self._fresh if self._may_begin(index)))
+        first, candidates = None, []
+        for index in ready:
+            fit = self._fit(index)
+            if fit is Fit.LATER:
+                break
+            if fit is Fit.NOW and index in self._resting:
+                first = index
+                break
+            if fit is Fit.NOW:
+                candidates.append(index)
+        if first is not None:
+            del self._resting[first]
+        elif candidates:
+            first = choose(candidates)
+            self._fresh.remove(first)
         else:
-            candidates = [index for index in self._fresh if self._may_begin(index)]
-            if not candidates:
-                return None
-            index = choose(candidates)
+            return None
+        self._running.add(first)
+        return first
+
+    def find_misfits(self) -> list[int]:
+        """The tasks that could begin but for what there is, which would not do even if nothing else ran."""
+        ready = [*self._resting, *(index for index in self._fresh if self._may_begin(index))]
+        return [index for index in ready if self._fit(index) is Fit.NOT_HERE]
+
+    def gave_up(self, index: int, reason: str) -> TaskResult:
+        """Notes that a task that was not running never will."""
+        self._resting.pop(index, None)
+        if index in self._fresh:
             self._fresh.remove(index)
-        self._running.add(index)
-        return index
+        return self._end(index, TaskResult(error=reason, retries=self.retries(index)))
 
     def _may_begin(self, index: int) -> bool:
         need = self._needs.get(index)

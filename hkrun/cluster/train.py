@@ -11,23 +11,20 @@ from typing import Any
 from ray import train
 from ray.exceptions import RayError
 from ray.train.torch import TorchConfig
-from ray.train.v2._internal.exceptions import RayTrainError
+from ray.train.v2._internal.exceptions import RayTrainError, WorkerGroupStartupTimeoutError
 from ray.train.v2.api.config import FailureConfig, RunConfig, ScalingConfig
-from ray.train.v2.api.exceptions import TrainingFailedError, WorkerGroupError
+from ray.train.v2.api.exceptions import ControllerError, TrainingFailedError, WorkerGroupError
 from ray.train.v2.torch.torch_trainer import TorchTrainer
 from ray.util.queue import Queue
 
 from hkrun.cluster.output import output_to
-from hkrun.cluster.schedule import COMMON_ERRORS, WorkerDiedError
+from hkrun.cluster.schedule import COMMON_ERRORS, NoRoomError, WorkerDiedError
 from hkrun.cluster.watchdog import pulse
 from hkrun.data.streams import BlockIds, BlockViews, ReadBlock
-from hkrun.training import Context
+from hkrun.training import Context, PeerLostError
 from hkrun.trial import Outcome, Task
 
 logger = logging.getLogger(__name__)
-
-# A worker group that gets no room is given up after three timeouts (runtime.SETTINGS); Ray itself never does.
-MAX_FAILED_STARTS = 2
 
 
 @dataclass(frozen=True)
@@ -82,6 +79,7 @@ def train_task(
 
     Raises:
         WorkerDiedError: A worker died; another try may succeed.
+        NoRoomError: There was no room for the workers in time.
         Exception: What the function raised on a worker.
     """
     on_gpu = task.device == "cuda"
@@ -104,8 +102,8 @@ def train_task(
         run_config=RunConfig(
             name=task.name,
             storage_path=str(storage),
-            # One place decides about further tries: the schedule.
-            failure_config=FailureConfig(max_failures=0, controller_failure_limit=MAX_FAILED_STARTS),
+            # One place decides about further tries: the schedule. Ray itself would wait for room for ever.
+            failure_config=FailureConfig(max_failures=0, controller_failure_limit=0),
         ),
     )
     try:
@@ -138,6 +136,10 @@ def classify(error: TrainingFailedError) -> Exception:
     A worker that loses its peer raises too, so one death explains all, and what data or store lack explains
     what the others raise.
     """
+    if isinstance(error, ControllerError) and isinstance(
+        error.controller_failure, WorkerGroupStartupTimeoutError
+    ):
+        return NoRoomError(str(error.controller_failure).partition(". ")[0])
     if not isinstance(error, WorkerGroupError):
         return WorkerDiedError(f"Ray Train: {error}")
     failures = error.worker_failures
@@ -145,7 +147,12 @@ def classify(error: TrainingFailedError) -> Exception:
         if isinstance(failure, RayError | RayTrainError):
             return WorkerDiedError(f"worker {rank} of the group died")
     by_rank = [failures[rank] for rank in sorted(failures)]
-    return next((failure for failure in by_rank if isinstance(failure, COMMON_ERRORS)), by_rank[0])
+    for failure in by_rank:
+        if isinstance(failure, COMMON_ERRORS):
+            return failure
+    # Who lost the others does not know why. On a lost node nobody is left to say it.
+    own = [failure for failure in by_rank if not isinstance(failure, PeerLostError)]
+    return own[0] if own else WorkerDiedError("a worker of the group was lost")
 
 
 @contextmanager

@@ -7,8 +7,9 @@ difference of two sums of squares would lose the variance of features whose mean
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
+
+from hkrun.models.collective import all_reduce
 
 
 class BatchNorm2d(nn.BatchNorm2d):
@@ -59,7 +60,7 @@ class _AllReduceSum(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, tensor: Tensor) -> Tensor:  # noqa: ARG004 - nothing to keep
         total = tensor.contiguous().clone()
-        dist.all_reduce(total)
+        all_reduce(total)
         return total
 
     @staticmethod

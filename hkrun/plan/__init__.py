@@ -5,6 +5,7 @@ planning.py  the comparison of a sweep with the store
 packs.py     how many runs train together
 tables.py    which teachers have a table, and when it is filled
 estimate.py  how long it will take
+workers.py   how many processes train one task together
 kept.py      what the store keeps of a sweep that was started
 executions.py  and of where its time went
 """
@@ -33,8 +34,11 @@ from hkrun.plan.plans import (
     Shortcuts,
 )
 from hkrun.plan.tables import PlannedTable
+from hkrun.plan.workers import ALONE, AUTO, Span, Workers, check_elastic
 
 __all__ = [
+    "ALONE",
+    "AUTO",
     "NO_SHORTCUTS",
     "OVERHEADS",
     "PLAN_FILE",
@@ -46,8 +50,11 @@ __all__ = [
     "PlannedTable",
     "PlannedTeacher",
     "Shortcuts",
+    "Span",
     "StoppedRun",
     "StoredPlan",
+    "Workers",
+    "check_elastic",
     "checkpoint_epoch",
     "choose_sizes",
     "kept_sizes",

@@ -15,7 +15,9 @@ def estimate_time(
     cells: Iterable[PlannedCell],
     packs: tuple[Pack, ...],
     teachers: tuple[PlannedTeacher, ...],
+    *,
     slots: int,
+    group_slots: int,
     left_to_search: int | None,
 ) -> Estimate:
     """Estimates the time for teachers and packs, from recorded timings or else the recipe's.
@@ -25,21 +27,15 @@ def estimate_time(
         cells: One per name.
         packs: What remains.
         teachers: Those that must be trained first.
-        slots: How many packs run at the same time.
+        slots: How many packs run at the same time, each in a process of its own.
+        group_slots: How many processes do of runs that several train together.
         left_to_search: How many of the packs on the axes a search makes; None without one.
     """
-    num_left = dict.fromkeys((pack.cell_id for pack in packs), 0.0)
-    for pack in packs:
-        num_left[pack.cell_id] += len(pack.seeds)
-    if left_to_search is not None:  # nobody knows yet which: each cell's share
-        on_axes = cells_on_axes(sweep, cells).keys() & num_left.keys()
-        candidates = sum(num_left[identity] for identity in on_axes)
-        for identity in on_axes:
-            num_left[identity] *= left_to_search / candidates
-    num_left = {identity: number for identity, number in num_left.items() if number}
+    num_left = _count_runs(sweep, cells, packs, left_to_search)
     if not num_left:
         return Estimate(seconds=0.0, basis="nothing to run")
-    costs: dict[str, float] = {}
+    costs: dict[str, float] = {}  # seconds of one process
+    widths: dict[str, int] = {}  # processes of a run
     sources: set[str] = set()
     packed = {pack.cell_id for pack in packs if len(pack.seeds) > 1}
     for cell in cells:
@@ -48,13 +44,24 @@ def estimate_time(
         cost, source = _seconds_per_run(cell, sweep, packed=cell.cell_id in packed)
         if cost is None:
             return Estimate(seconds=None, basis=source)
-        costs[cell.cell_id] = cost
+        costs[cell.cell_id], widths[cell.cell_id] = cost, cell.workers.most or group_slots
         sources.add(source)
-    work = sum(costs[identity] * number for identity, number in num_left.items())
+    durations = {identity: cost / widths[identity] for identity, cost in costs.items()}
+    at_once = {
+        identity: slots if width == 1 else max(1, group_slots // width) for identity, width in widths.items()
+    }
+    work = sum(durations[identity] * number / at_once[identity] for identity, number in num_left.items())
     # A cell whose share of a search rounds to none has no cost.
-    longest = max(costs[pack.cell_id] * len(pack.seeds) for pack in packs if pack.cell_id in costs)
-    seconds = max(work / slots, longest)
-    notes = [*sorted(sources), f"{slots} at a time"]
+    longest = max(durations[pack.cell_id] * len(pack.seeds) for pack in packs if pack.cell_id in costs)
+    seconds = max(work, longest)
+    numbers = sorted(set(at_once.values()))
+    notes = [*sorted(sources), f"{' or '.join(map(str, numbers))} at a time"]
+    together = {width for width in widths.values() if width > 1}
+    together |= {teacher.workers.most or group_slots for teacher in teachers} - {1}
+    if together:
+        notes.append(
+            f"as if {' or '.join(map(str, sorted(together)))} workers were so many times as fast as one"
+        )
     if any(pack.cell.uses_teacher and not has_table(pack.cell) for pack in packs):
         notes.append("longer where the teacher runs live")
     if left_to_search is not None:
@@ -63,14 +70,29 @@ def estimate_time(
         cost = _evidence(sweep, "seconds_per_teacher", teacher.cell, teacher.cell.teacher.epochs)
         if cost is None:
             notes.append(f"without training teacher {teacher.teacher_id}, which was never timed")
-        seconds += cost or 0.0
+        seconds += (cost or 0.0) / (teacher.workers.most or group_slots)
     return Estimate(seconds=round(seconds, 1), basis="; ".join(notes))
 
 
+def _count_runs(
+    sweep: Sweep, cells: Iterable[PlannedCell], packs: tuple[Pack, ...], left_to_search: int | None
+) -> dict[str, float]:
+    """How many runs of each cell are made, by cell_id."""
+    num_left = dict.fromkeys((pack.cell_id for pack in packs), 0.0)
+    for pack in packs:
+        num_left[pack.cell_id] += len(pack.seeds)
+    if left_to_search is not None:  # nobody knows yet which: each cell's share
+        on_axes = cells_on_axes(sweep, cells).keys() & num_left.keys()
+        candidates = sum(num_left[identity] for identity in on_axes)
+        for identity in on_axes:
+            num_left[identity] *= left_to_search / candidates
+    return {identity: number for identity, number in num_left.items() if number}
+
+
 def _seconds_per_run(cell: PlannedCell, sweep: Sweep, *, packed: bool) -> tuple[float | None, str]:
-    """Seconds of one run, or its share of a pack's, and where they come from; or None, and why."""
+    """Seconds of one process for a run, or its share of a pack's, and where they come from; or None, why."""
     timed = [record for record in cell.records.values() if _is_timed(record)]
-    alike = [record.timings["total"] for record in timed if (len(record.pack) > 1) == packed]
+    alike = [_process_seconds(record) for record in timed if (len(record.pack) > 1) == packed]
     if alike:
         return statistics.median(alike), "recorded timings of the same cell"
     recipe = sweep.recipe
@@ -79,7 +101,7 @@ def _seconds_per_run(cell: PlannedCell, sweep: Sweep, *, packed: bool) -> tuple[
         if seconds is not None:
             return seconds, f"recipe {recipe.dataset}, {recipe.evidence[name]['label']}, scaled by epochs"
     if timed:
-        seconds = statistics.median(record.timings["total"] for record in timed)
+        seconds = statistics.median(map(_process_seconds, timed))
         return seconds, "recorded timings of the same cell, in packs of another size"
     if not _has_recipe_networks(cell.cell, recipe.cell):
         return (
@@ -94,6 +116,11 @@ def _seconds_per_run(cell: PlannedCell, sweep: Sweep, *, packed: bool) -> tuple[
 
 def _is_timed(record: Record) -> bool:
     return record.status == "finished" and "total" in record.timings
+
+
+def _process_seconds(record: Record) -> float:
+    """What the run took of all its processes together."""
+    return record.timings["total"] * record.world_size
 
 
 def _evidence(sweep: Sweep, name: str, cell: Cell, epochs: int) -> float | None:

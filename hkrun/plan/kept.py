@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from hkrun.errors import InputError
+from hkrun.plan.workers import AUTO, Workers
 from hkrun.spaces import Sweep, restore_sweep, sweep_document
 from hkrun.store import DamagedError, NotCommittedError, Store, read_epoch
 
@@ -22,19 +23,26 @@ class StoredPlan:
 
     Attributes:
         sweep: The sweep.
-        workers: How many workers train each of its runs.
+        workers: How many processes train one of its runs together.
         sizes: How many of its runs train together, by cell_id.
     """
 
     sweep: Sweep
-    workers: int
+    workers: Workers
     sizes: Mapping[str, int]
 
 
-def save_plan(store: Store, sweep: Sweep, *, workers: int, sizes: Mapping[str, int] | None = None) -> None:
+def save_plan(
+    store: Store, sweep: Sweep, *, workers: Workers = AUTO, sizes: Mapping[str, int] | None = None
+) -> None:
     """Keeps a sweep in the store, so that it can be resumed and reported without its files."""
     folder = store.sweep_folder(sweep.name, sweep.dataset)
-    document = {"sweep": sweep_document(sweep), "workers": workers, "pack": dict(sizes or {})}
+    document = {
+        "sweep": sweep_document(sweep),
+        "workers": str(workers),
+        "per_gpu": workers.per_gpu,
+        "pack": dict(sizes or {}),
+    }
     content = json.dumps(document, indent=1, ensure_ascii=False).encode()
     with contextlib.suppress(DamagedError, NotCommittedError):
         if store.read(folder, PLAN_FILE) == content:
@@ -75,7 +83,8 @@ def _read_plan(store: Store, folder: str) -> StoredPlan:
     document = json.loads(store.read(folder, PLAN_FILE))
     sweep = restore_sweep(document["sweep"], where=PLAN_FILE)
     sizes = {str(identity): int(size) for identity, size in document["pack"].items()}
-    return StoredPlan(sweep=sweep, workers=int(document["workers"]), sizes=sizes)
+    workers = Workers.parse(str(document["workers"]), per_gpu=int(document.get("per_gpu", 1)))
+    return StoredPlan(sweep=sweep, workers=workers, sizes=sizes)
 
 
 def kept_sizes(store: Store, sweep: Sweep) -> Mapping[str, int]:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from hkrun.config import Cell, cell_id
 from hkrun.networks import IMAGENET_NETWORKS, parse_network
 from hkrun.parts import is_own
+from hkrun.plan.workers import Workers
 from hkrun.spaces import Recipe, Sweep
 
 # Time of a seed's step in a pack of so many, in that of a seed alone: the digits recipe's networks; measured
@@ -23,9 +24,9 @@ MAPS_PER_BLOCK = 7
 EVALUATION_MAPS = 3
 
 
-def why_alone(cell: Cell, *, workers: int) -> str:
+def why_alone(cell: Cell, *, workers: Workers) -> str:
     """Why the runs of a cell cannot be packed; empty where they can."""
-    if workers > 1:
+    if not workers.of_runs(cell).alone:
         return "several workers train one run"
     if is_own(cell.student.network):
         return f"what {cell.student.network} does to its channels is not known"
@@ -55,7 +56,7 @@ def seed_bytes(cell: Cell, *, side: int, evaluation_batch: int) -> int:
 def choose_sizes(
     sweep: Sweep,
     *,
-    workers: int,
+    workers: Workers,
     slots: int,
     device: str,
     wanted: int | None = None,
@@ -72,7 +73,7 @@ def choose_sizes(
 
     Args:
         sweep: The sweep.
-        workers: Processes that train one run together.
+        workers: How many processes train one run together.
         slots: How many packs can run at the same time.
         device: "cpu" or "cuda".
         wanted: A size for all cells that can be packed.
@@ -84,7 +85,7 @@ def choose_sizes(
     Returns:
         Sizes by cell_id.
     """
-    cells = {cell_id(named.cell, world_size=workers): named.cell for named in sweep.cells}
+    cells = {cell_id(named.cell, world_size=workers.world_size): named.cell for named in sweep.cells}
     measured = steps or {}
     sizes: dict[str, int] = {}
     open_steps: dict[str, Mapping[int, float]] = {}

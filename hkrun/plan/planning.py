@@ -1,6 +1,7 @@
 """Compares a sweep with the store."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from hkrun.config import Cell, cell_id, teacher_id
 from hkrun.plan.estimate import estimate_time
@@ -14,6 +15,7 @@ from hkrun.plan.plans import (
     Shortcuts,
     count_on_axes,
 )
+from hkrun.plan.workers import AUTO, Workers
 from hkrun.spaces import Sweep
 from hkrun.store import Store
 
@@ -22,8 +24,9 @@ def make_plan(
     sweep: Sweep,
     store: Store | None,
     *,
-    workers: int = 1,
+    workers: Workers = AUTO,
     slots: int = 1,
+    group_slots: int | None = None,
     sizes: Mapping[str, int] | None = None,
     shortcuts: Shortcuts = NO_SHORTCUTS,
     seen: Plan | None = None,
@@ -33,8 +36,9 @@ def make_plan(
     Args:
         sweep: What is wanted.
         store: What is there; None where there is no store yet.
-        workers: Processes that train one run together; in the id of cells without synchronised BatchNorm.
-        slots: How many packs can run at the same time.
+        workers: How many processes train one run together.
+        slots: How many packs can run at the same time, each in a process of its own.
+        group_slots: How many processes can of tasks that several do together; None for as many.
         sizes: How many runs train together, by cell_id; 1 where nothing is said.
         shortcuts: How to make fewer runs. With `stop_early`, those that were stopped before are left out.
         seen: A plan of the same sweep from a moment ago, whose records are not read again.
@@ -47,19 +51,26 @@ def make_plan(
         if seen is None
         else list(seen.cells)
     )
+    room = slots if group_slots is None else group_slots
+    cells = [replace(cell, workers=workers.of_runs(cell.cell).bounded(room)) for cell in cells]
     distinct = {cell.cell_id: cell for cell in reversed(cells)}
     packs = _form_packs([cell for cell in cells if distinct[cell.cell_id] is cell], sweep.seeds, sizes or {})
     if shortcuts.stop_early and store is not None:
         stopped = {(run.cell_id, run.seed) for run in load_stopped(store, sweep)}
         packs = tuple(pack for pack in packs if (pack.cell_id, pack.seeds[0]) not in stopped)
     left = _left_to_search(sweep, cells, packs, shortcuts.budget) if shortcuts.search else None
-    teachers = _missing_teachers(packs, store)
+    teachers = tuple(
+        PlannedTeacher(teacher_id=identity, cell=cell, workers=workers.of_teacher(cell).bounded(room))
+        for identity, cell in _missing_teachers(packs, store).items()
+    )
     return Plan(
         sweep=sweep,
         cells=tuple(cells),
         packs=packs,
         teachers=teachers,
-        estimate=estimate_time(sweep, cells, packs, teachers, slots, left),
+        estimate=estimate_time(
+            sweep, cells, packs, teachers, slots=slots, group_slots=room, left_to_search=left
+        ),
         num_left_to_search=left,
     )
 
@@ -80,8 +91,8 @@ def _left_to_search(
     return min(max(0, left), count_on_axes(sweep, cells, packs))
 
 
-def _plan_cell(name: str, cell: Cell, sweep: Sweep, store: Store | None, workers: int) -> PlannedCell:
-    identity = cell_id(cell, world_size=workers)
+def _plan_cell(name: str, cell: Cell, sweep: Sweep, store: Store | None, workers: Workers) -> PlannedCell:
+    identity = cell_id(cell, world_size=workers.world_size)
     held = {record.seed: record for record in store.records(identity)} if store is not None else {}
     records = {seed: held[seed] for seed in sweep.seeds if seed in held}
     to_run = tuple(seed for seed in sweep.seeds if seed not in records or records[seed].status == "failed")
@@ -107,13 +118,14 @@ def _form_packs(
     return tuple(pack for _, pack in sorted(packs, key=lambda placed: placed[0]))
 
 
-def _missing_teachers(packs: Iterable[Pack], store: Store | None) -> tuple[PlannedTeacher, ...]:
+def _missing_teachers(packs: Iterable[Pack], store: Store | None) -> dict[str, Cell]:
+    """The teachers that the store does not hold, by id, with a cell that uses each."""
     users = {pack.cell_id: pack.cell for pack in packs if pack.cell.uses_teacher}
     needed: dict[str, Cell] = {}
     for cell in users.values():
         needed.setdefault(teacher_id(cell), cell)
-    return tuple(
-        PlannedTeacher(teacher_id=identity, cell=cell)
+    return {
+        identity: cell
         for identity, cell in needed.items()
         if store is None or store.whole_teacher(identity) is None
-    )
+    }

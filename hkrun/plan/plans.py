@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from hkrun.config import Cell
 from hkrun.plan.tables import PlannedTable, plan_tables
+from hkrun.plan.workers import ALONE, Span
 from hkrun.spaces import Sweep
 from hkrun.store import Record
 
@@ -20,6 +21,7 @@ class PlannedCell:
         records: The records that the store holds of the sweep's seeds, by seed.
         to_run: The seeds without a result, in the sweep's order. A failed run is run again; a diverged one is
             a result, for it would only diverge again.
+        workers: How many processes train one of its runs together.
     """
 
     name: str
@@ -27,6 +29,7 @@ class PlannedCell:
     cell_id: str
     records: Mapping[int, Record]
     to_run: tuple[int, ...]
+    workers: Span = ALONE
 
     def seeds(self, status: str) -> list[int]:
         """The seeds whose record has this status."""
@@ -62,10 +65,17 @@ class Pack:
 
 @dataclass(frozen=True, kw_only=True)
 class PlannedTeacher:
-    """A teacher that must be trained first: its id, and one of the cells that use it."""
+    """A teacher that must be trained first.
+
+    Attributes:
+        teacher_id: Its id.
+        cell: One of the cells that use it.
+        workers: How many processes train it together.
+    """
 
     teacher_id: str
     cell: Cell
+    workers: Span = ALONE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,6 +179,7 @@ class Plan:
                     "done": cell.num_done,
                     "to_run": len(cell.to_run),
                     "pack": self.sizes.get(cell.cell_id, 1),
+                    "workers": cell.workers.document(),
                 }
                 for cell in self.cells
             ],
@@ -177,6 +188,10 @@ class Plan:
             "to_run": self.num_to_run,
             "trials": self.num_trials,
             "teachers": [table.document() for table in self.tables],
+            "teachers_to_train": [
+                {"teacher_id": teacher.teacher_id, "workers": teacher.workers.document()}
+                for teacher in self.teachers
+            ],
             "estimate": {"seconds": self.estimate.seconds, "basis": self.estimate.basis},
         }
 

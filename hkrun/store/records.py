@@ -28,7 +28,8 @@ class Record:
         alarms: What looked wrong on the way, one line each.
         device: "cpu" or the name of the accelerator.
         threads: Threads of one process.
-        world_size: Number of processes that trained the run together.
+        world_size: Number of processes that trained the run together, to its end.
+        world_sizes: Where that number changed on the way: what it was from which epoch on, by that epoch.
         pack: Seeds that trained together as one network, in order, this one among them.
         versions: Of Python and the libraries, by name.
         started_at: Unix time in seconds.
@@ -52,6 +53,7 @@ class Record:
     traceback: str | None = None
     alarms: tuple[str, ...] = ()
     world_size: int = 1
+    world_sizes: dict[str, int] = field(default_factory=dict)
     pack: tuple[int, ...] = ()
     versions: dict[str, str] = field(default_factory=dict)
     resumed: int = 0
@@ -68,7 +70,8 @@ class TeacherTraining:
         epochs: Epochs completed.
         device: "cpu" or the name of the accelerator.
         threads: Threads of one process.
-        world_size: Number of processes that trained the teacher together.
+        world_size: Number of processes that trained the teacher together, to its end.
+        world_sizes: Where that number changed on the way: what it was from which epoch on, by that epoch.
         alarms: What looked wrong on the way, one line each.
         started_at: Unix time in seconds.
         resumed: How many times it went on from a checkpoint.
@@ -83,6 +86,7 @@ class TeacherTraining:
     threads: int
     started_at: float
     world_size: int = 1
+    world_sizes: dict[str, int] = field(default_factory=dict)
     alarms: tuple[str, ...] = ()
     resumed: int = 0
     versions: dict[str, str] = field(default_factory=dict)

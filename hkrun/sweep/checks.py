@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 from hkrun.config import Cell, teacher_id
 from hkrun.errors import InputError
 from hkrun.parts import check_source, is_own
+from hkrun.plan import Workers
 from hkrun.spaces import Sweep, with_content
 
 if TYPE_CHECKING:
     from hkrun.data import Dataset, StreamedDataset
 
 
-def check_data(sweep: Sweep, *, data_dir: Path | str | None, workers: int) -> None:
+def check_data(sweep: Sweep, *, data_dir: Path | str | None, workers: Workers) -> None:
     """Finds or fetches a sweep's data set, before anything is written and many processes ask for it at once.
 
     Networks of the user's own are tried on it, and files of teachers' weights loaded.
@@ -30,13 +31,14 @@ def check_data(sweep: Sweep, *, data_dir: Path | str | None, workers: int) -> No
     _try_own_networks(cells, dataset)
     _try_teacher_files(cells, dataset)
     num_images = len(dataset.train)
+    least = workers.span.least if workers.span is not None else 1
     sizes = {("student.batch_size", cell.student.batch_size) for cell in cells}
     sizes |= {("teacher.batch_size", cell.teacher.batch_size) for cell in cells if cell.uses_teacher}
     problems = [
-        f"{key}: {size} does not fit: allowed are {workers} (one image per worker) "
+        f"{key}: {size} does not fit: allowed are {least} (one image per worker) "
         f"to {num_images} (the training images of {sweep.dataset})"
         for key, size in sorted(sizes)
-        if not workers <= size <= num_images
+        if not least <= size <= num_images
     ]
     if problems:
         raise InputError("\n".join(problems))

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from hkrun.config import Cell, teacher_id
 from hkrun.errors import TrainingError
-from hkrun.plan import Plan, PlannedTable, Shortcuts, StoppedRun, save_stopped
+from hkrun.plan import AUTO, Plan, PlannedTable, Shortcuts, Span, StoppedRun, Workers, save_stopped
 from hkrun.plan.tables import find_too_large
 from hkrun.store import Store
 from hkrun.sweep.account import Account
-from hkrun.sweep.machine import THREADS, find_device, log_folder_of
+from hkrun.sweep.machine import THREADS, Machine, find_machine, log_folder_of
 
 if TYPE_CHECKING:
     from hkrun.cluster import TaskResult
@@ -56,12 +56,14 @@ class Crew:
         store: Store,
         *,
         data_dir: Path | str | None,
-        workers: int,
+        workers: Workers = AUTO,
+        machine: Machine | None = None,
         fail_fast: bool,
         observer: Observer,
         account: Account | None = None,
     ) -> None:
         self._store, self._data_dir, self._workers = store, data_dir, workers
+        self._machine = machine
         self._fail_fast, self._observer, self._account = fail_fast, observer, account
         self._log_folder = log_folder_of(store)
         self.without_outcome: set[tuple[str, int]] = set()
@@ -154,6 +156,8 @@ class Crew:
     ) -> "Task":
         from hkrun.trial import Task
 
+        if self._machine is None:
+            self._machine = find_machine(self._log_folder, per_gpu=self._workers.per_gpu)
         return Task(
             cell=cell,
             cell_id=identity,
@@ -161,11 +165,15 @@ class Crew:
             store=self._store.uri,
             data_dir=_absolute(self._data_dir),
             threads=THREADS,
-            device=find_device(),
-            world_size=self._workers,
+            device=self._machine.device,
+            world_size=self._workers.world_size,
             table="ahead" if table is not None and table.mode == "ahead" else "first_use",
             table_parts=() if table is None else table.parts,
         )
+
+    def _span(self, task: "Task") -> Span:
+        """How many processes may do a task together."""
+        return self._workers.of_runs(task.cell) if task.seeds else self._workers.of_teacher(task.cell)
 
     def _run(
         self, tasks: "Sequence[Task]", *, mirror: "Mirror | None", needs: Mapping[int, int], **options: Any
@@ -175,7 +183,8 @@ class Crew:
         watch = _Watch(tasks, self._observer, mirror, self._store, self._account)
         results = run_tasks(
             tasks,
-            workers=self._workers,
+            workers=[self._span(task) for task in tasks],
+            per_gpu=self._workers.per_gpu,
             observer=watch,
             fail_fast=self._fail_fast,
             log_folder=self._log_folder,

@@ -1,31 +1,113 @@
-"""What a sweep asks of the machine that it runs on: threads, a device, slots, a place for logs."""
+"""What a sweep runs on: nodes, threads, a device, slots, a place for logs."""
 
 import tempfile
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from hkrun.plan import Span, Workers
+from hkrun.spaces import Sweep
 from hkrun.store import Store
+
+if TYPE_CHECKING:
+    from hkrun.cluster import Node, Request
 
 # One thread per process, whatever the machine: as many runs as cores use them better than threads would, and
 # the number of threads decides the last bits of a result.
 THREADS = 1
 
 
-def find_device() -> str:
-    """The device: "cuda" where there is a GPU, else "cpu"."""
-    import torch
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """This machine, or the cluster that RAY_ADDRESS names.
 
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    Attributes:
+        nodes: What it has.
+        place: What to call it in a message.
+        device: "cuda" where torch can use a GPU, else "cpu".
+        per_gpu: How many processes share a GPU where each is a task alone.
+    """
+
+    nodes: tuple["Node", ...]
+    place: str = "this machine"
+    device: str = "cpu"
+    per_gpu: int = 1
+
+    @property
+    def slots(self) -> int:
+        """How many processes fit at a time, each a task alone; at least 1."""
+        return max(1, self._count(self._request(1)))
+
+    @property
+    def group_slots(self) -> int:
+        """How many processes fit at a time of tasks that several do together; at least 1."""
+        return max(1, self._count(self._request(2)))
+
+    def check(self, spans: Iterable[Span]) -> None:
+        """Checks that tasks of so many processes fit where nothing else runs.
+
+        Raises:
+            ResourceError: One does not. Says what was asked for, what there is, and what would fit.
+        """
+        from hkrun.cluster.resources import check_all
+
+        least = sorted({span.least for span in spans})
+        check_all([self._request(number) for number in least], self.nodes, place=self.place)
+
+    def tasks_at_once(self, spans: Iterable[Span]) -> int:
+        """How many tasks of that kind run at a time of which most do."""
+        return max(
+            [
+                self.slots if span.alone else self.group_slots // max(1, span.within(self.group_slots))
+                for span in spans
+            ],
+            default=self.slots,
+        )
+
+    def find_share(self) -> tuple[int, int] | None:
+        """The memory in bytes that each process may take on any node, and how many share the node's or GPU's.
+
+        None where nobody knows.
+        """
+        shares: list[tuple[int, int]] = []
+        for node in self.nodes:
+            on_gpu = self.device == "cuda"
+            number = self.per_gpu if on_gpu else self._count(self._request(1), [node])
+            memory_bytes = node.gpu_memory_bytes if on_gpu else node.memory_bytes
+            if number and memory_bytes:
+                shares.append((memory_bytes // number, number))
+        return min(shares) if shares else None
+
+    def _count(self, request: "Request", nodes: "Iterable[Node] | None" = None) -> int:
+        from hkrun.cluster.resources import count_processes
+
+        return count_processes(request, self.nodes if nodes is None else nodes)
+
+    def _request(self, workers: int) -> "Request":
+        from hkrun.cluster import Request
+
+        return Request(workers=workers, threads=THREADS, device=self.device, per_gpu=self.per_gpu)
 
 
-def find_slots(workers: int, log_folder: Path) -> int:
-    """How many runs fit at a time.
+def find_machine(log_folder: Path, *, per_gpu: int = 1) -> Machine:
+    """Looks at this machine, or at the cluster that RAY_ADDRESS names.
 
     Raises:
-        ResourceError: Not one.
+        ResourceError: The cluster cannot be reached.
     """
-    from hkrun.cluster import Request, find_slots
+    from hkrun.cluster import find_nodes
 
-    return find_slots(Request(workers=workers, threads=THREADS, device=find_device()), log_folder=log_folder)
+    nodes, place = find_nodes(log_folder=log_folder)
+    device = "cuda" if any(node.gpus for node in nodes) else "cpu"
+    return Machine(nodes=tuple(nodes), place=place, device=device, per_gpu=per_gpu)
+
+
+def spans_of(sweep: Sweep, workers: Workers) -> set[Span]:
+    """How many processes train the tasks of a sweep, each kind once."""
+    cells = [named.cell for named in sweep.cells]
+    teachers = {workers.of_teacher(cell) for cell in cells if cell.uses_teacher}
+    return teachers | {workers.of_runs(cell) for cell in cells}
 
 
 def log_folder_of(store: Store | None) -> Path:

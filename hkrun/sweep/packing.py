@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from hkrun.config import Cell, cell_id
-from hkrun.plan import choose_sizes, kept_sizes, why_alone
+from hkrun.plan import Workers, choose_sizes, kept_sizes, why_alone
 from hkrun.plan.packs import PROCESS_BYTES, seed_bytes
 from hkrun.spaces import Sweep
 from hkrun.store import DamagedError, NotCommittedError, Store
-from hkrun.sweep.machine import THREADS, find_device
+from hkrun.sweep.machine import THREADS, Machine
 
 AUTO = "auto"
 FIGURES_FILE = "packs.json"
@@ -31,8 +31,8 @@ def find_sizes(
     store: Store,
     *,
     pack: int | str | None,
-    workers: int,
-    slots: int,
+    workers: Workers,
+    machine: Machine,
     data_dir: Path | str | None,
 ) -> dict[str, int]:
     """How many runs of each cell train together, by cell_id.
@@ -42,18 +42,18 @@ def find_sizes(
         store: Has the sweep as it was begun, and what was measured on this machine; measurements are kept
             there.
         pack: A size, "auto" for the fastest as measured, or None: see `hkrun.plan.choose_sizes`.
-        workers: Processes that train one run together.
-        slots: How many packs can run at the same time.
+        workers: How many processes train one run together.
+        machine: What the packs run on.
         data_dir: Where data sets lie that are not embedded; asked only for a measurement.
     """
     if pack == AUTO:
-        _measure(sweep, store, workers=workers, slots=slots, data_dir=data_dir)
-    sizes, _ = expect_sizes(sweep, store, pack=pack, workers=workers, slots=slots)
+        _measure(sweep, store, workers=workers, machine=machine, data_dir=data_dir)
+    sizes, _ = expect_sizes(sweep, store, pack=pack, workers=workers, machine=machine)
     return sizes
 
 
 def expect_sizes(
-    sweep: Sweep, store: Store | None, *, pack: int | str | None, workers: int, slots: int
+    sweep: Sweep, store: Store | None, *, pack: int | str | None, workers: Workers, machine: Machine
 ) -> tuple[dict[str, int], tuple[str, ...]]:
     """As `find_sizes` from what is known already: nothing is measured, read of the data set or written.
 
@@ -61,12 +61,15 @@ def expect_sizes(
         Sizes by cell_id; and what to tell of them, a line each: which cells are not packed although that was
         asked for, and whether there is something to measure.
     """
-    device = find_device()
     cells = _distinct(sweep, workers)
     notes = _explain_alone(sweep, workers) if pack not in (None, 1) else []
     steps = {}
     if pack == AUTO:
-        known = _read_figures(store, _describe_machine(device, slots)) if store is not None else {}
+        known = (
+            _read_figures(store, _describe_machine(machine.device, machine.slots))
+            if store is not None
+            else {}
+        )
         shapes = {identity: _digest(_describe_shape(cell)) for identity, cell in cells.items()}
         steps = {
             identity: compare_steps({int(size): float(figure) for size, figure in known[shape].items()})
@@ -82,11 +85,11 @@ def expect_sizes(
     sizes = choose_sizes(
         sweep,
         workers=workers,
-        slots=slots,
-        device=device,
+        slots=machine.slots,
+        device=machine.device,
         wanted=pack if isinstance(pack, int) else None,
         steps=steps,
-        limits=_limit_sizes(sweep, workers=workers, slots=slots, device=device),
+        limits=_limit_sizes(sweep, workers=workers, machine=machine),
         kept=kept_sizes(store, sweep) if store is not None else {},
     )
     return sizes, tuple(notes)
@@ -96,15 +99,14 @@ def check_packs(
     sweep: Sweep,
     *,
     pack: int | str | None,
-    workers: int,
-    slots: int,
+    workers: Workers,
+    machine: Machine,
     data_dir: Path | str | None = None,
     read_images: bool = False,
 ) -> None:
-    """Checks that packs of a size that the user wants fit into the memory, by estimate.
+    """Checks that packs of a size that the user wants fit into the memory of every node, by estimate.
 
-    Not on a cluster, whose machines have memory of their own; nor, without `read_images`, for a data set that
-    must be read to know how large its images are.
+    Not, without `read_images`, for a data set that must be read to know how large its images are.
 
     Raises:
         ResourceError: They do not fit.
@@ -113,7 +115,8 @@ def check_packs(
 
     size = min(pack, len(sweep.seeds)) if isinstance(pack, int) else 1
     cells = {named.name: named.cell for named in sweep.cells if not why_alone(named.cell, workers=workers)}
-    if size == 1 or not cells or os.environ.get("RAY_ADDRESS"):
+    share = machine.find_share()
+    if size == 1 or not cells or share is None:
         return
     side = SIDES.get(sweep.dataset)
     if side is None and read_images:
@@ -123,16 +126,16 @@ def check_packs(
         side = max(load_dataset(sweep.dataset, data_dir=data_dir).image_shape(some.augment.size)[1:])
     if side is None:
         return
-    device = find_device()
-    needs = {name: _seed_bytes(cell, side, device) for name, cell in cells.items()}
+    needs = {name: _seed_bytes(cell, side, machine.device) for name, cell in cells.items()}
     largest = max(needs, key=lambda name: needs[name])
     check_pack(
         size,
         largest,
-        share_bytes=_share_bytes(device, slots),
+        share_bytes=share[0],
         process_bytes=PROCESS_BYTES,
         seed_bytes=needs[largest],
-        slots=slots,
+        slots=share[1],
+        place=" on one of the nodes" if len(machine.nodes) > 1 else "",
     )
 
 
@@ -154,11 +157,11 @@ def compare_steps(milliseconds: Mapping[int, float]) -> dict[int, float]:
     return steps
 
 
-def _distinct(sweep: Sweep, workers: int) -> dict[str, Cell]:
-    return {cell_id(named.cell, world_size=workers): named.cell for named in sweep.cells}
+def _distinct(sweep: Sweep, workers: Workers) -> dict[str, Cell]:
+    return {cell_id(named.cell, world_size=workers.world_size): named.cell for named in sweep.cells}
 
 
-def _explain_alone(sweep: Sweep, workers: int) -> list[str]:
+def _explain_alone(sweep: Sweep, workers: Workers) -> list[str]:
     names: dict[str, list[str]] = {}
     for named in sweep.cells:
         if reason := why_alone(named.cell, workers=workers):
@@ -170,16 +173,17 @@ def _explain_alone(sweep: Sweep, workers: int) -> list[str]:
     ]
 
 
-def _limit_sizes(sweep: Sweep, *, workers: int, slots: int, device: str) -> dict[str, int]:
+def _limit_sizes(sweep: Sweep, *, workers: Workers, machine: Machine) -> dict[str, int]:
     """The largest sizes that memory allows by estimate, by cell_id, of cells of which one can tell."""
     from hkrun.cluster.resources import largest_pack
 
-    side = SIDES.get(sweep.dataset)
-    if side is None or os.environ.get("RAY_ADDRESS"):
+    side, share = SIDES.get(sweep.dataset), machine.find_share()
+    if side is None or share is None:
         return {}
-    share = _share_bytes(device, slots)
     return {
-        identity: largest_pack(share, process_bytes=PROCESS_BYTES, seed_bytes=_seed_bytes(cell, side, device))
+        identity: largest_pack(
+            share[0], process_bytes=PROCESS_BYTES, seed_bytes=_seed_bytes(cell, side, machine.device)
+        )
         for identity, cell in _distinct(sweep, workers).items()
         if not why_alone(cell, workers=workers)
     }
@@ -191,43 +195,28 @@ def _seed_bytes(cell: Cell, side: int, device: str) -> int:
     return seed_bytes(cell, side=side, evaluation_batch=EVALUATION_BATCH[device])
 
 
-def _share_bytes(device: str, slots: int) -> int:
-    """The memory of each pack on this machine: a GPU's, or a part of the machine's."""
-    if device == "cuda":
-        import torch
-
-        return torch.cuda.get_device_properties(0).total_memory
-    return _host_share_bytes(slots)
-
-
-def _host_share_bytes(slots: int) -> int:
-    from hkrun.cluster.resources import local_node
-
-    node = local_node(gpus=False)
-    return node.memory_bytes // min(slots, node.cpus)  # a cluster's other slots are elsewhere
-
-
-def _measure(sweep: Sweep, store: Store, *, workers: int, slots: int, data_dir: Path | str | None) -> None:
+def _measure(
+    sweep: Sweep, store: Store, *, workers: Workers, machine: Machine, data_dir: Path | str | None
+) -> None:
     """Measures what has no figures on this machine, and stores them after each shape."""
-    device = find_device()
-    machine = _describe_machine(device, slots)
-    folder = _machine_folder(machine)
-    measured = _read_shapes(store, machine)
+    described = _describe_machine(machine.device, machine.slots)
+    folder = _machine_folder(described)
+    measured = _read_shapes(store, described)
     for cell in _distinct(sweep, workers).values():
         shape = _describe_shape(cell)
         if why_alone(cell, workers=workers) or _digest(shape) in measured:
             continue
-        figures = _time_sizes(cell, slots=slots, data_dir=data_dir, device=device)
+        figures = _time_sizes(cell, machine, data_dir=data_dir)
         if not figures:  # it was ended, by whomever, before the first
             continue
         measured[_digest(shape)] = {"shape": shape, "ms_per_step_of_a_seed": figures}
-        document = {"machine": machine, "shapes": measured}
+        document = {"machine": described, "shapes": measured}
         store.commit(
             folder, {FIGURES_FILE: json.dumps(document, indent=1).encode()}, keep=store.names(folder)
         )
 
 
-def _time_sizes(cell: Cell, *, slots: int, data_dir: Path | str | None, device: str) -> dict[str, float]:
+def _time_sizes(cell: Cell, machine: Machine, *, data_dir: Path | str | None) -> dict[str, float]:
     from hkrun.data import load_dataset
     from hkrun.trial import measure_packs
 
@@ -238,10 +227,18 @@ def _time_sizes(cell: Cell, *, slots: int, data_dir: Path | str | None, device: 
         num_classes=dataset.num_classes,
         image_shape=dataset.image_shape(cell.augment.size),
         threads=THREADS,
-        device=device,
-        memory_bytes=_host_share_bytes(slots),
+        device=machine.device,
+        memory_bytes=_host_share_bytes(machine),
     )
     return {str(size): round(figure, 3) for size, figure in figures.items()}
+
+
+def _host_share_bytes(machine: Machine) -> int:
+    """The memory of this machine for each of the processes that share it."""
+    from hkrun.cluster.resources import local_node
+
+    node = local_node(gpus=False)
+    return node.memory_bytes // min(machine.slots, node.cpus)  # a cluster's other slots are elsewhere
 
 
 def _read_figures(store: Store, machine: Mapping[str, object]) -> dict[str, dict[str, float]]:

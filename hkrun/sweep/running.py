@@ -10,9 +10,12 @@ from typing import TYPE_CHECKING
 from hkrun.config import teacher_id
 from hkrun.errors import EXIT_DONE, EXIT_RUNS_FAILED
 from hkrun.plan import (
+    AUTO,
     NO_SHORTCUTS,
     Plan,
     Shortcuts,
+    Workers,
+    check_elastic,
     kept_sizes,
     load_executions,
     load_stopped,
@@ -27,7 +30,7 @@ from hkrun.store import Store, TeacherRecord
 from hkrun.sweep.account import Account
 from hkrun.sweep.checks import check_data, fix_content
 from hkrun.sweep.crew import Crew, Observer
-from hkrun.sweep.machine import find_slots, log_folder_of
+from hkrun.sweep.machine import find_machine, log_folder_of, spans_of
 from hkrun.sweep.packing import check_packs, expect_sizes, find_sizes
 
 if TYPE_CHECKING:
@@ -66,7 +69,7 @@ def plan_sweep(
     store: Store | None,
     *,
     data_dir: Path | str | None,
-    workers: int,
+    workers: Workers = AUTO,
     pack: int | str | None = None,
     shortcuts: Shortcuts | None = None,
 ) -> Plan:
@@ -75,23 +78,35 @@ def plan_sweep(
     Nothing is written and no images are loaded: with `pack` "auto", sizes are what was measured before.
 
     Raises:
-        ResourceError: Not one run fits, or not so many together.
+        ResourceError: A run or a teacher does not fit, or not so many together.
+        InputError: The number of workers may not follow what there is.
         DataError: The content of `folder` or `imagenet` cannot be read.
         StoreError: The store cannot be read.
     """
+    check_elastic(workers, {named.name: named.cell for named in sweep.cells})
     sweep = fix_content(sweep, data_dir)
     shortcuts = shortcuts or NO_SHORTCUTS
     plan = make_plan(sweep, store, workers=workers, shortcuts=shortcuts)
     if not plan.num_to_run:
         # No need to wait for PyTorch and Ray, who know the machine.
         return dataclasses.replace(plan, sizes=kept_sizes(store, sweep) if store is not None else {})
-    slots = find_slots(workers, log_folder_of(store))
+    machine = find_machine(log_folder_of(store), per_gpu=workers.per_gpu)
+    machine.check(spans_of(sweep, workers))
     sizes: Mapping[str, int] = {}
     notes: tuple[str, ...] = ()
     if shortcuts == NO_SHORTCUTS:
-        check_packs(sweep, pack=pack, workers=workers, slots=slots)
-        sizes, notes = expect_sizes(sweep, store, pack=pack, workers=workers, slots=slots)
-    plan = make_plan(sweep, store, workers=workers, slots=slots, sizes=sizes, shortcuts=shortcuts, seen=plan)
+        check_packs(sweep, pack=pack, workers=workers, machine=machine)
+        sizes, notes = expect_sizes(sweep, store, pack=pack, workers=workers, machine=machine)
+    plan = make_plan(
+        sweep,
+        store,
+        workers=workers,
+        slots=machine.slots,
+        group_slots=machine.group_slots,
+        sizes=sizes,
+        shortcuts=shortcuts,
+        seen=plan,
+    )
     return dataclasses.replace(plan, sizes=sizes, notes=notes)
 
 
@@ -100,7 +115,7 @@ def run_sweep(
     store: Store,
     *,
     data_dir: Path | str | None,
-    workers: int,
+    workers: Workers = AUTO,
     fail_fast: bool,
     observer: Observer,
     pack: int | str | None = None,
@@ -114,7 +129,7 @@ def run_sweep(
         sweep: What is wanted.
         store: Where records go; what it has is not run again.
         data_dir: Where data sets lie that are not embedded.
-        workers: Processes that train one run together.
+        workers: How many processes train one run together.
         fail_fast: Whether the first failed run stops the others.
         observer: Who is told how it goes.
         pack: How many runs train together; see `hkrun.sweep.packing.find_sizes`. With shortcuts, one.
@@ -123,12 +138,12 @@ def run_sweep(
         stopwatch: One that runs since the command began, for the account of its time; else it begins here.
 
     Raises:
-        ResourceError: Not one run fits, or not so many together. Nothing was started or written, as with the
-            next two.
+        ResourceError: A run or a teacher does not fit, or not so many together. Nothing was started or
+            written, as with the next two.
         DataError: The data set is missing or damaged. If that shows only in training, all runs are stopped,
             and those that are finished are kept; likewise for StoreError.
-        InputError: A batch is larger than the data set, or smaller than the number of workers; or
-            MLFLOW_TRACKING_URI cannot be used.
+        InputError: A batch is larger than the data set, or smaller than the number of workers; that number
+            may not follow what there is; or MLFLOW_TRACKING_URI cannot be used.
         StoreError: The store cannot be used, or another driver runs this sweep.
         TrainingError: No teacher could be trained.
         Interrupted: The user stopped it.
@@ -136,39 +151,46 @@ def run_sweep(
     from hkrun.tracking import Mirror
 
     stopwatch = stopwatch or Stopwatch("planning")
+    check_elastic(workers, {named.name: named.cell for named in sweep.cells})
     sweep = fix_content(sweep, data_dir)
     shortcuts = shortcuts or NO_SHORTCUTS
     log_folder = log_folder_of(store)
-    mirror = Mirror(sweep, store, warn=logger.warning, world_size=workers)
-    slots = 1
+    mirror = Mirror(sweep, store, warn=logger.warning, world_size=workers.world_size)
+    machine, at_once = None, 1
     to_run = make_plan(sweep, store, workers=workers, shortcuts=shortcuts).num_to_run
     if to_run:
-        slots = find_slots(workers, log_folder)
+        machine = find_machine(log_folder, per_gpu=workers.per_gpu)
+        machine.check(spans_of(sweep, workers))
+        at_once = machine.tasks_at_once(spans_of(sweep, workers))
         if not data_checked:
             check_data(sweep, data_dir=data_dir, workers=workers)
         if shortcuts == NO_SHORTCUTS:
-            check_packs(sweep, pack=pack, workers=workers, slots=slots, data_dir=data_dir, read_images=True)
-    account = Account(sweep, store, slots=slots, stopwatch=stopwatch)
+            check_packs(
+                sweep, pack=pack, workers=workers, machine=machine, data_dir=data_dir, read_images=True
+            )
+    account = Account(sweep, store, slots=at_once, stopwatch=stopwatch)
     with mirror, store.hold(store.sweep_folder(sweep.name, sweep.dataset)), account:
         sizes = dict(kept_sizes(store, sweep))
-        if to_run and shortcuts == NO_SHORTCUTS:
+        if machine is not None and shortcuts == NO_SHORTCUTS:
             observer.entered("Planning")
-            sizes = find_sizes(sweep, store, pack=pack, workers=workers, slots=slots, data_dir=data_dir)
+            sizes = find_sizes(sweep, store, pack=pack, workers=workers, machine=machine, data_dir=data_dir)
         plan = make_plan(
             sweep,
             store,
             workers=workers,
-            slots=slots,
+            slots=machine.slots if machine is not None else 1,
+            group_slots=machine.group_slots if machine is not None else 1,
             sizes=sizes if shortcuts == NO_SHORTCUTS else None,
             shortcuts=shortcuts,
         )
         if plan.num_to_run:
-            observer.plan_made(plan, slots=slots)
+            observer.plan_made(plan, slots=at_once)
         save_plan(store, sweep, workers=workers, sizes=sizes)
         crew = Crew(
             store,
             data_dir=data_dir,
             workers=workers,
+            machine=machine,
             fail_fast=fail_fast,
             observer=observer,
             account=account,
@@ -178,7 +200,7 @@ def run_sweep(
         account.save()
         account.enter("report")
         observer.entered("Writing the report")
-        summary = summarise(sweep, store, world_size=workers)
+        summary = summarise(sweep, store, world_size=workers.world_size)
         report = renew_report(summary, store)
         account.enter("mlflow")
         observer.entered("Bringing MLflow up to date")
@@ -206,7 +228,7 @@ def train_teacher(
     store: Store,
     *,
     data_dir: Path | str | None,
-    workers: int,
+    workers: Workers = AUTO,
     observer: Observer,
     data_checked: bool = False,
 ) -> TeacherRecord:
@@ -225,14 +247,18 @@ def train_teacher(
     if store.whole_teacher(identity) is None:
         if not data_checked:
             check_data(sweep, data_dir=data_dir, workers=workers)
-        crew = Crew(store, data_dir=data_dir, workers=workers, fail_fast=True, observer=observer)
+        machine = find_machine(log_folder_of(store), per_gpu=workers.per_gpu)
+        machine.check([workers.of_teacher(cell)])
+        crew = Crew(
+            store, data_dir=data_dir, workers=workers, machine=machine, fail_fast=True, observer=observer
+        )
         crew.train_teacher(identity, cell)
     record = store.teacher(identity)
     assert record is not None, "a task that ended well leaves its record"
     return record
 
 
-def mirror_sweep(sweep: Sweep, store: Store, *, workers: int) -> "Links":
+def mirror_sweep(sweep: Sweep, store: Store, *, workers: Workers = AUTO) -> "Links":
     """Brings MLflow up to date with a sweep, from the store alone; doing it again adds nothing.
 
     Raises:
@@ -240,14 +266,14 @@ def mirror_sweep(sweep: Sweep, store: Store, *, workers: int) -> "Links":
     """
     from hkrun.tracking import sync
 
-    summary = summarise(sweep, store, world_size=workers)
+    summary = summarise(sweep, store, world_size=workers.world_size)
     report = renew_report(summary, store)
     return sync(
         sweep,
         store,
         summaries=_summary_metrics(summary),
         files=_report_files(store, sweep, report),
-        world_size=workers,
+        world_size=workers.world_size,
     )
 
 

@@ -1,6 +1,14 @@
 """What both stages of training share: images, the schedule, the figures of an epoch, and work in step."""
 
-from hkrun.training.context import Alone, Context, sum_gradients, sum_over_workers
+from hkrun.training.context import (
+    Alone,
+    Context,
+    PeerLostError,
+    gather,
+    share_from_first,
+    sum_gradients,
+    sum_over_workers,
+)
 from hkrun.training.epochs import Averages, Diverged, find_divergence, learning_rate
 from hkrun.training.images import (
     Batch,
@@ -24,6 +32,7 @@ __all__ = [
     "Errors",
     "EvaluationSet",
     "NotFiniteError",
+    "PeerLostError",
     "ResidentEvaluationSet",
     "ResidentTrainingSet",
     "StreamedEvaluationSet",
@@ -31,8 +40,10 @@ __all__ = [
     "TrainingSet",
     "autocast",
     "find_divergence",
+    "gather",
     "learning_rate",
     "resolve_dtype",
+    "share_from_first",
     "sum_gradients",
     "sum_over_workers",
 ]

@@ -1,14 +1,27 @@
 """Where a loop runs, and how workers act as one."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import torch
 import torch.distributed
 from torch import Tensor, nn
 
 from hkrun.data.streams import BlockIds, BlockViews, ReadBlock, carry_in_threads
+from hkrun.models.collective import PeerLostError, all_reduce, with_peers
+
+__all__ = [
+    "Alone",
+    "Context",
+    "PeerLostError",
+    "gather",
+    "share_from_first",
+    "sum_gradients",
+    "sum_over_workers",
+]
+
+T = TypeVar("T")
 
 
 class Context(Protocol):
@@ -49,10 +62,30 @@ def sum_over_workers(tensors: Sequence[Tensor], context: Context) -> None:
     if context.world_size == 1:
         return
     flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
-    torch.distributed.all_reduce(flat)
+    all_reduce(flat)
     parts = torch.split(flat, [tensor.numel() for tensor in tensors])
     for tensor, part in zip(tensors, parts, strict=True):
         tensor.copy_(part.view_as(tensor))
+
+
+def share_from_first(read: Callable[[], T], context: Context) -> T:
+    """What the first worker reads, for all: what each reads for itself may differ, as files come and go."""
+    if context.world_size == 1:
+        return read()
+    told: list[T | None] = [read() if context.rank == 0 else None]
+    with with_peers():
+        torch.distributed.broadcast_object_list(told)
+    return told[0]  # type: ignore[return-value]
+
+
+def gather(own: T, context: Context) -> list[T]:
+    """What every worker has, by rank."""
+    if context.world_size == 1:
+        return [own]
+    told: list[T | None] = [None] * context.world_size
+    with with_peers():
+        torch.distributed.all_gather_object(told, own)
+    return told  # type: ignore[return-value]
 
 
 def sum_gradients(parameters: Sequence[nn.Parameter], context: Context) -> None:

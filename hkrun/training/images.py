@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Sequence, Set
 from typing import NamedTuple
 
 import torch
-import torch.distributed
 from torch import Tensor, nn
 
 from hkrun import seeding
@@ -16,7 +15,7 @@ from hkrun.data.encoded import EncodedSplit, StreamedDataset, epoch_order
 from hkrun.data.streams import Carrier, ImageStream, carry_in_threads, split_windows
 from hkrun.data.views import ViewReader, Views, normalise
 from hkrun.errors import DataError
-from hkrun.training.context import Context
+from hkrun.training.context import Context, sum_over_workers
 from hkrun.training.precision import autocast
 
 # Images per forward pass of an evaluation. On a CPU the activations should stay in the cache (on digits, 256
@@ -245,9 +244,7 @@ class EvaluationSet(ABC):
             wrong[2] += logits.isnan().any(2).sum(1)
             if self._top5:
                 wrong[1] += (logits.topk(5, dim=2).indices != labels[:, None]).all(2).sum(1)
-        if context.world_size > 1:
-            torch.distributed.all_reduce(seen)
-            torch.distributed.all_reduce(wrong)
+        sum_over_workers([seen, wrong], context)
         num_seen = int(seen)
         if not num_seen:
             raise DataError(

@@ -2,9 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-import torch.distributed
-
-from hkrun.training import Context, EvaluationSet, TrainingSet
+from hkrun.training import Context, EvaluationSet, TrainingSet, gather
 
 # A discriminator that is like this over the last tenth of the epochs gives the student nothing to learn from:
 # it says the same whatever it sees (standard deviation of its probabilities), or it is never wrong.
@@ -36,11 +34,7 @@ def find_damage_alarms(sets: Mapping[str, TrainingSet | EvaluationSet], context:
     """Names the images that could not be decoded, by part; every worker must call it, as each saw its own."""
     alarms = []
     for part, images in sets.items():
-        seen: list[set[str]] = [set(images.damaged)]
-        if context.world_size > 1:
-            seen = [set()] * context.world_size
-            torch.distributed.all_gather_object(seen, set(images.damaged))
-        names = sorted(set().union(*seen))
+        names = sorted(set().union(*gather(set(images.damaged), context)))
         if names:
             shown = ", ".join(f"{part}/{name}" for name in names[:MOST_NAMED])
             rest = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""

@@ -15,6 +15,7 @@ class Ledger:
 
     Args:
         task: What is trained.
+        world_size: How many processes train it together.
         pack: The seeds that train together; each is charged with its share of the time. Empty for a teacher.
 
     Attributes:
@@ -22,11 +23,12 @@ class Ledger:
         resumed: How many times it went on from a checkpoint.
     """
 
-    def __init__(self, task: Task, *, pack: tuple[int, ...] = ()) -> None:
+    def __init__(self, task: Task, *, world_size: int, pack: tuple[int, ...] = ()) -> None:
         self.alarms: list[str] = []
         self.resumed = 0
         self._started_at = time.time()
-        self._surroundings = describe_surroundings(task)
+        self._surroundings = describe_surroundings(task, world_size=world_size)
+        self._world_sizes = {"1": world_size}  # by the epoch from which on it was that
         self._pack = pack
         self._spent_s = 0.0
         self._began_s = time.perf_counter()
@@ -48,6 +50,7 @@ class Ledger:
             "resumed": self.resumed,
             "seconds": self.seconds,
             "surroundings": self._surroundings,
+            "world_sizes": self._world_sizes,
             "alarms": self.alarms,
         }
 
@@ -59,6 +62,10 @@ class Ledger:
         began = state["surroundings"]
         torch.set_num_threads(began["threads"])
         self._surroundings["threads"] = began["threads"]
+        (here,) = self._world_sizes.values()
+        self._world_sizes = dict(state["world_sizes"])
+        if self._world_sizes[max(self._world_sizes, key=int)] != here:
+            self._world_sizes[str(epoch + 1)] = here
         changed = [name for name in began if began[name] != self._surroundings[name]]
         if state["pack"] != self._pack:
             changed.append("pack")
@@ -76,4 +83,11 @@ class Ledger:
     def fields(self) -> dict[str, Any]:
         """The fields of a record, by name, except for alarms and timings."""
         pack = {"pack": self._pack} if self._pack else {}
-        return {"started_at": self._started_at, "resumed": self.resumed, **pack, **self._surroundings}
+        world_sizes = {"world_sizes": self._world_sizes} if len(self._world_sizes) > 1 else {}
+        return {
+            "started_at": self._started_at,
+            "resumed": self.resumed,
+            **pack,
+            **world_sizes,
+            **self._surroundings,
+        }

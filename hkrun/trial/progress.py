@@ -9,7 +9,8 @@ from hkrun.training import Context
 
 # What a kill can cost, and how rarely the loop is disturbed. Neither changes a number.
 CHECKPOINT_EVERY_S = 5.0
-# What takes longer to save, as many runs together do, is saved as much more rarely: 1.5 % of the time at most.
+# What takes longer to save, as many runs together do, is saved as much more rarely: 1.5 % of the time at
+# most.
 QUICKLY_SAVED_S = 0.075
 REPORT_EVERY_S = 1.0
 
@@ -64,7 +65,9 @@ class Watch:
             with self._stopwatch.within("checkpoints"):
                 self._save()
             after = time.monotonic()
-            self._save_at = after + CHECKPOINT_EVERY_S * max(1.0, (after - now) / QUICKLY_SAVED_S)
+            rarer = max(1.0, (after - now) / QUICKLY_SAVED_S)
+            # A group is lost more easily: it saves after every epoch that takes longer than the interval.
+            self._save_at = after + CHECKPOINT_EVERY_S * (1.0 if self._context.world_size > 1 else rarer)
         if now - self._reported_at >= REPORT_EVERY_S or last:
             self._reported_at = now
             errors = [float(str(learner.history[-1]["error_pct"])) for learner in learners]

@@ -15,7 +15,7 @@ from hkrun.errors import DataError, StoreError
 from hkrun.stopwatch import Stopwatch
 from hkrun.store import Record, open_store
 from hkrun.teacher import dump_weights
-from hkrun.training import Context
+from hkrun.training import Context, PeerLostError, share_from_first
 from hkrun.trial.alarms import find_damage_alarms, find_discriminator_alarms
 from hkrun.trial.curves import tabulate
 from hkrun.trial.inputs import load_sets
@@ -41,9 +41,7 @@ class Trial:
     def __init__(self, task: Task, context: Context, stopwatch: Stopwatch) -> None:
         self.task, self.context, self._stopwatch = task, context, stopwatch
         self.store = open_store(task.store)
-        self._records = {
-            seed: record for seed in task.seeds if (record := self.store.record(task.cell_id, seed))
-        }
+        self._records = share_from_first(self._read_records, context)
         self._teacher_hash: str | None = None
         self._pupils: list[Pupil] = []
         self._outcomes: dict[int, Outcome] = {
@@ -51,6 +49,10 @@ class Trial:
             for seed, record in self._records.items()
             if record.status != "failed"
         }
+
+    def _read_records(self) -> dict[int, Record]:
+        found = ((seed, self.store.record(self.task.cell_id, seed)) for seed in self.task.seeds)
+        return {seed: record for seed, record in found if record is not None}
 
     def run(self) -> list[Outcome]:
         """Trains the runs that the store does not have, and records how they ended."""
@@ -62,6 +64,8 @@ class Trial:
             self._train(seeds)
         except (DataError, StoreError):
             raise  # nothing of these runs is wrong, and no others would fare better
+        except PeerLostError:
+            raise  # nor is it here: with other workers they go on from their checkpoints
         except Exception as error:  # the trial's border: failing runs must not take the sweep down
             self._fail(seeds, error)
         return self._in_order()
@@ -79,7 +83,7 @@ class Trial:
         self._pupils = [
             Pupil(
                 start_run(cell, dataset, seed, context=self.context, device=torch.device(task.device)),
-                Ledger(task, pack=tuple(seeds)),
+                Ledger(task, world_size=self.context.world_size, pack=tuple(seeds)),
             )
             for seed in seeds
         ]
@@ -135,8 +139,12 @@ class Trial:
     def _resume(self) -> None:
         """Goes on from the newest checkpoints, unless the teacher is another one by now."""
         seeds = tuple(pupil.run.seed for pupil in self._pupils)
-        found = load_checkpoints(self.store, self.task.cell_id, seeds)
-        saved = {seed: count_checkpoints(self.store, self.task.cell_id, seed) for seed in seeds}
+
+        def read() -> tuple[Any, dict[int, int]]:
+            saved = {seed: count_checkpoints(self.store, self.task.cell_id, seed) for seed in seeds}
+            return load_checkpoints(self.store, self.task.cell_id, seeds), saved
+
+        found, saved = share_from_first(read, self.context)
         if min(saved.values()) == 0 < max(saved.values()) == 1 and all(
             state["ledger"]["pack"] == seeds for _, state in found.values()
         ):
@@ -176,7 +184,11 @@ class Trial:
                 continue
             pupil = begun.get(seed)
             history = pupil.run.history if pupil else []
-            ledger = pupil.ledger if pupil else Ledger(self.task, pack=tuple(seeds))
+            ledger = (
+                pupil.ledger
+                if pupil
+                else Ledger(self.task, world_size=self.context.world_size, pack=tuple(seeds))
+            )
             # In a group of workers the others only echo the first, whose record stands.
             alone = self.context.world_size == 1
             if alone or self.store.record(self.task.cell_id, seed) == self._records.get(seed):

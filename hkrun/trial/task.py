@@ -19,7 +19,8 @@ class Task:
         data_dir: Where data sets lie that are not embedded.
         threads: Threads of each process.
         device: "cpu" or "cuda".
-        world_size: How many workers train the task together.
+        world_size: The number of workers that is part of the cell's id, where BatchNorm is not synchronised.
+            How many there are is the context's to say.
         table: When the teacher table, if there is one, gets its rows: on "first_use", or all "ahead".
         table_parts: What other cells will ask of the same table, which is computed with what this one asks.
     """

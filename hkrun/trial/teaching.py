@@ -9,7 +9,7 @@ from hkrun.config import teacher_canonical
 from hkrun.stopwatch import Stopwatch
 from hkrun.store import DivergedTeacher, Store, TeacherRecord, open_store
 from hkrun.teacher import TeacherRun, dump_weights, hash_weights, num_epochs, start_teacher, train_teacher
-from hkrun.training import Context, Diverged
+from hkrun.training import Context, Diverged, share_from_first
 from hkrun.trial.curves import tabulate
 from hkrun.trial.inputs import load_sets, make_evaluation_set
 from hkrun.trial.ledger import Ledger
@@ -20,15 +20,17 @@ from hkrun.trial.task import Outcome, Task, make_outcome
 def teach(task: Task, context: Context, stopwatch: Stopwatch) -> Outcome:
     """Trains a teacher unless the store knows how it ends, and leaves its record there."""
     store, cell = open_store(task.store), task.cell
-    record, diverged = store.whole_teacher(task.cell_id), store.diverged_teacher(task.cell_id)
+    record, diverged = share_from_first(
+        lambda: (store.whole_teacher(task.cell_id), store.diverged_teacher(task.cell_id)), context
+    )
     if record is not None:
         return make_outcome(None, "finished", record.error_pct, record.epochs)
     if diverged is not None:
         return make_outcome(None, "diverged", None, diverged.epochs, diverged.message)
-    ledger = Ledger(task)
+    ledger = Ledger(task, world_size=context.world_size)
     dataset, training_set, test_set = load_sets(cell, task)
     run = start_teacher(cell, dataset, context=context, device=torch.device(task.device))
-    found = load_teacher_checkpoint(store, task.cell_id)
+    found = share_from_first(lambda: load_teacher_checkpoint(store, task.cell_id), context)
     if found is not None:
         epoch, state = found
         run.load_state_dict(state["run"], cell)

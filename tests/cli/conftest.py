@@ -33,7 +33,7 @@ def store(folder):
     store = open_store(folder / "hkrun-store")
     sweep = make_sweep()
     fill_store(store, sweep)
-    save_plan(store, sweep, workers=1)
+    save_plan(store, sweep)
     return store
 
 

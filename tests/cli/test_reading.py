@@ -35,7 +35,7 @@ def test_a_report_of_a_sweep_with_failed_runs_exits_with_5(store):
 
 
 def test_a_sweep_on_two_data_sets_must_be_chosen(store, capsys):
-    save_plan(store, dataclasses.replace(make_sweep(), dataset="mnist5k"), workers=1)
+    save_plan(store, dataclasses.replace(make_sweep(), dataset="mnist5k"))
     assert call(["report", "stability"]) == 2
     assert "was run on digits, mnist5k; choose one with --dataset" in capsys.readouterr().err
     assert call(["report", "stability", "--dataset", "digits"]) == 0
@@ -43,7 +43,7 @@ def test_a_sweep_on_two_data_sets_must_be_chosen(store, capsys):
 
 def test_status_tells_of_each_cell_what_is_done_failed_diverged_and_unfinished(store, document, capsys):
     sweep = make_sweep(num_seeds=5)
-    save_plan(store, sweep, workers=1)
+    save_plan(store, sweep)
     first = sweep.cells[0]
     put_run(store, first, 0, status="failed", error_last_pct=None, traceback="Boom")
     put_run(store, first, 1, status="diverged", error_last_pct=None, diverged_epoch=3)

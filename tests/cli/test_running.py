@@ -8,7 +8,7 @@ from sweep_example import make_sweep
 import hkrun.sweep
 from hkrun.cli.program import call
 from hkrun.errors import DataError
-from hkrun.plan import make_plan, save_plan
+from hkrun.plan import Workers, make_plan, save_plan
 from hkrun.spaces import load_sweep
 from hkrun.sweep import Shortcuts
 
@@ -23,7 +23,7 @@ def test_a_sweep_gets_what_the_command_line_says(folder, started):
     assert {named.cell.student.epochs for named in sweep.cells} == {7}
     assert {named.cell.student.momentum for named in sweep.cells} == {0.5}
     assert store.local_path == folder / "s"
-    assert (str(given["data_dir"]), given["workers"], given["fail_fast"]) == ("d", 2, True)
+    assert (str(given["data_dir"]), given["workers"], given["fail_fast"]) == ("d", Workers.exactly(2), True)
 
 
 @pytest.mark.parametrize(
@@ -125,16 +125,16 @@ def test_resume_runs_the_sweeps_that_lack_runs_with_what_they_began_with(store, 
     assert document("resume") == (0, {"store": store.uri, "sweeps": []})
     assert started == []
     longer = make_sweep(num_seeds=5, name="longer")
-    save_plan(store, longer, workers=2)
+    save_plan(store, longer, workers=Workers.exactly(2))
     code, told = document("resume")
     assert (code, [found["sweep"] for found in told["sweeps"]]) == (0, ["longer"])
     ((sweep, _, given),) = started
-    assert (sweep, given["workers"]) == (longer, 2)
+    assert (sweep, given["workers"]) == (longer, Workers.exactly(2))
 
 
 def test_resume_goes_on_with_the_others_where_one_has_lost_its_data(store, started, monkeypatch, capsys):
     for name in ("first", "second", "third"):
-        save_plan(store, make_sweep(num_seeds=5, name=name), workers=1)
+        save_plan(store, make_sweep(num_seeds=5, name=name))
     original = hkrun.sweep.run_sweep
 
     def run_sweep(sweep, *arguments, **options):

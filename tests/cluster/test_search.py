@@ -3,6 +3,7 @@
 import itertools
 from dataclasses import dataclass
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import pytest
 from fake_tasks import FakeTask, run
@@ -10,11 +11,14 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import TrialScheduler
 
 from hkrun.cluster import EarlyStopping, Point, Search, make_search, run_tasks
+from hkrun.cluster.feed import Places
+from hkrun.cluster.placement import Room
+from hkrun.cluster.resources import Node
 from hkrun.cluster.schedule import Schedule
 from hkrun.cluster.search import AxesSearch
-from hkrun.cluster.tune import _Watch
+from hkrun.cluster.watch import Watch
 from hkrun.config import cell_id
-from hkrun.plan import Shortcuts, make_plan
+from hkrun.plan import ALONE, Shortcuts, make_plan
 from hkrun.spaces import load_sweep
 from hkrun.store import Record, open_store
 
@@ -112,7 +116,7 @@ class FakeTrial:
 
     @property
     def config(self):
-        return {"index": self.index}
+        return {"index": self.index, "mark": self.index, "workers": 1}
 
 
 def test_asha_compares_runs_of_the_same_epoch_and_spares_teachers_and_what_is_done():
@@ -139,7 +143,18 @@ def test_asha_compares_runs_of_the_same_epoch_and_spares_teachers_and_what_is_do
 def test_a_run_that_is_ended_early_is_done_as_far_as_it_reported(observer, tmp_path):
     schedule = Schedule(2, slots=2, fail_fast=True, needs={1: 0})
     tasks = [FakeTask(name="run"), FakeTask(name="next")]
-    watch = _Watch(schedule, observer, log_folder=tmp_path, tasks=tasks, marks_stopped=True)
+    room = Room([Node(cpus=2, gpus=0, memory_bytes=8 << 30)], threads=1, device="cpu")
+    watchdog = MagicMock()
+    watchdog.ended.return_value = ""
+    watch = Watch(
+        schedule,
+        Places([ALONE] * 2, room),
+        observer,
+        watchdog,
+        log_folder=tmp_path,
+        tasks=tasks,
+        marks_stopped=True,
+    )
     schedule.take()
     trial = FakeTrial(0, {"progress": {"seed": 7, "epoch": 3, "epochs": 9, "error_pct": 66.0}})
     watch.on_step_end(0, [trial])

@@ -1,0 +1,174 @@
+"""What Tune is given to do: the next task that has room, with the number of its processes."""
+
+# ruff: noqa: ARG002 (Tune names the arguments of what it calls)
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from ray.tune.search import Searcher
+
+from hkrun.cluster.groups import draw_marks
+from hkrun.cluster.placement import Fit, Room
+from hkrun.cluster.roster import find_answering, read_nodes
+from hkrun.cluster.schedule import Schedule
+from hkrun.cluster.search import AxesSearch
+from hkrun.plan import Span
+
+logger = logging.getLogger("hkrun")
+
+# A lost node may come back, or another one in its place; a sweep that can go on later need not wait longer.
+WAIT_FOR_ROOM_S = 600.0
+LOOK_EVERY_S = 2.0
+# After a death nodes are called, for so long: Ray itself takes half a minute to believe that one is lost.
+DOUBT_S = 60.0
+
+
+class Over(BaseException):
+    """Nothing is left to do. Tune must not catch it, so it is no Exception."""
+
+
+class Places:
+    """Which task gets how many processes: the room that there is, and the tries that found it taken.
+
+    Args:
+        spans: How many processes each task may have.
+        room: Where they find room.
+        clock: Seconds that only grow.
+    """
+
+    def __init__(
+        self, spans: Sequence[Span], room: Room, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._spans, self._room, self._clock = spans, room, clock
+        self._bounds: dict[int, int] = {}  # of tasks for which Ray had less room than the books
+        self._waits: dict[int, float] = {}  # since when a task has had no room
+
+    def fit(self, task: int) -> Fit:
+        """Whether a task may begin."""
+        return self._room.fit(self._spans[task])
+
+    def take(self, task: int) -> int:
+        """Gives a task, which fits, its processes; returns how many."""
+        span = self._spans[task]
+        number = max(span.least, min(self._room.find(span), self._bounds.get(task, self._room.size + 1)))
+        self._room.take(task, number)
+        return number
+
+    def release(self, task: int) -> None:
+        """Takes them back."""
+        self._room.release(task)
+
+    def had_no_room(self, task: int, number: int) -> bool:
+        """Notes that Ray had no room for so many processes; the next try asks for half.
+
+        Returns:
+            Whether there will be a next try: not if none had room for too long.
+        """
+        self._bounds[task] = max(1, number // 2)
+        return not self._waits_too_long(task)
+
+    def had_room(self, task: int) -> None:
+        """Notes that a task has begun."""
+        self._bounds.pop(task, None)
+        self._waits.pop(task, None)
+
+    def find_hopeless(self, misfits: Sequence[int]) -> list[int]:
+        """Those of the tasks that fit nowhere which have waited too long for that to change.
+
+        Args:
+            misfits: All tasks that fit nowhere just now.
+        """
+        if fresh := [task for task in misfits if task not in self._waits]:
+            logger.warning(
+                "%d of the tasks wait: %s; they are given up after %.0f minutes",
+                len(fresh),
+                self.describe_lack(fresh[0]),
+                WAIT_FOR_ROOM_S / 60,
+            )
+        for task in [task for task in self._waits if self.fit(task) is not Fit.NOT_HERE]:
+            if task not in self._bounds:
+                del self._waits[task]
+        return [task for task in misfits if self._waits_too_long(task)]
+
+    def describe_lack(self, task: int) -> str:
+        """What a task wants and what there is."""
+        least = self._spans[task].least
+        return (
+            f"it needs room for {least} process{'es' * (least > 1)}, and there is room for {self._room.size}"
+        )
+
+    def _waits_too_long(self, task: int) -> bool:
+        return self._clock() - self._waits.setdefault(task, self._clock()) >= WAIT_FOR_ROOM_S
+
+
+class TaskSearch(Searcher):
+    """Gives Tune the tasks of a schedule as trials, and leaves Tune when the schedule is finished.
+
+    Tune's own way out waits up to 15 s for actors that are busy or still starting, and then reads files that
+    were never written; the shutdown of Ray that follows ends them all in a second or two.
+
+    Args:
+        schedule: Which task is next.
+        places: How many processes it gets.
+        room: Of which the nodes are followed; None where they are always the same.
+        search: Which task a searcher would take next, if one does.
+        on_take: Called with each task that is taken.
+        on_hopeless: Called with each task that will find no room.
+    """
+
+    def __init__(
+        self,
+        schedule: Schedule,
+        places: Places,
+        room: Room | None,
+        search: AxesSearch | None,
+        *,
+        on_take: Callable[[int], None],
+        on_hopeless: Callable[[int], None],
+    ) -> None:
+        super().__init__()
+        self._schedule, self._places, self._room, self._search = schedule, places, room, search
+        self._on_take, self._on_hopeless = on_take, on_hopeless
+        self._marks = draw_marks()
+        self._next_look_s = self._doubt_until_s = 0.0
+
+    def suggest(self, trial_id: str) -> dict[str, int] | None:
+        """The next task, or nothing for now. Tune asks at every step."""
+        if self._search is not None and self._search.spent:
+            self._schedule.leave_out(self._search.tasks - self._search.chosen)
+        self._look_at_nodes()
+        if self._schedule.finished:
+            raise Over
+        index = self._schedule.take(self._search.choose) if self._search else self._schedule.take()
+        if index is None:
+            return None
+        number = self._places.take(index)
+        self._on_take(index)
+        return {"index": index, "mark": next(self._marks), "workers": number}
+
+    def doubt_nodes(self) -> None:
+        """Notes that a process has died: its node may be lost, whatever Ray still says."""
+        self._doubt_until_s, self._next_look_s = time.monotonic() + DOUBT_S, 0.0
+
+    def _look_at_nodes(self) -> None:
+        """Keeps the books of what there is, and gives up what waits in vain."""
+        now = time.monotonic()
+        if self._room is None or now < self._next_look_s:
+            return
+        self._next_look_s = now + LOOK_EVERY_S
+        self._room.resize(find_answering() if now < self._doubt_until_s else read_nodes())
+        for index in self._places.find_hopeless(self._schedule.find_misfits()):
+            self._on_hopeless(index)
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        """`Watch` sees to it."""
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing is ever restored."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing is ever restored."""

@@ -1,0 +1,146 @@
+"""Where the processes of tasks find room. Ray places them; this keeps books, and says how many may start.
+
+A task begins only when all its processes have room, and holds nothing before: driver functions that held a
+CPU each, while the workers of their tasks wait for theirs, could wait for one another for ever.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+from hkrun.cluster.resources import BYTES_PER_PROCESS, Node
+from hkrun.plan import Span
+
+
+class Fit(Enum):
+    """Whether a task may begin."""
+
+    NOW = "there is room"
+    LATER = "there will be when others have ended"
+    NOT_HERE = "not even with nothing else running"
+
+
+@dataclass(frozen=True)
+class _Seat:
+    """What one process holds: a place on a node, and shares of one of its GPUs."""
+
+    node: str
+    gpu: int | None = None
+    shares: int = 0
+
+
+@dataclass
+class _Free:
+    """What a node has left: processes by CPUs and memory, and shares of each GPU (None on CPUs)."""
+
+    processes: int
+    shares: list[int] | None
+
+
+class Room:
+    """What the nodes have, and which task holds how much of it.
+
+    A process that is a task alone may share its GPU with others; a worker of a group has one to itself,
+    because NCCL wants that.
+
+    Args:
+        nodes: What there is.
+        threads: CPUs of each process.
+        device: "cpu" or "cuda".
+        per_gpu: How many processes share a GPU where each is a task alone.
+    """
+
+    def __init__(self, nodes: Sequence[Node], *, threads: int, device: str, per_gpu: int = 1) -> None:
+        self._threads, self._on_gpu, self._per_gpu = threads, device == "cuda", per_gpu
+        self._seats: dict[int, list[_Seat]] = {}  # by task
+        self.resize(nodes)
+
+    def resize(self, nodes: Sequence[Node]) -> None:
+        """From now on there are these nodes. What ran on another one holds nothing more."""
+        self._nodes = {node.name or str(number): node for number, node in enumerate(nodes)}
+        self._empty, self._free = self._measure({}), self._measure(self._seats)
+
+    def fit(self, span: Span) -> Fit:
+        """Whether a task of so many processes may begin."""
+        if self.find(span):
+            return Fit.NOW
+        return Fit.LATER if _find(self._empty, span, self._per_gpu) else Fit.NOT_HERE
+
+    def find(self, span: Span) -> int:
+        """How many processes a task gets if it begins now; 0 if it must wait."""
+        return _find(self._free, span, self._per_gpu)
+
+    @property
+    def size(self) -> int:
+        """How many processes fit with nothing else running, each with a GPU to itself."""
+        return _count_whole(self._empty, self._per_gpu)
+
+    def take(self, task: int, number: int) -> None:
+        """Notes that a task begins with so many processes."""
+        seats: list[_Seat] = []
+        for _ in range(number):
+            seat = self._choose_seat(1 if number == 1 else self._per_gpu)
+            if seat is None:  # the books are behind: it waits in Ray
+                break
+            seats.append(seat)
+            self._occupy(self._free, seat)
+        self._seats[task] = seats
+
+    def release(self, task: int) -> None:
+        """Notes that a task holds nothing more."""
+        if self._seats.pop(task, None):
+            self._free = self._measure(self._seats)
+
+    def _measure(self, seats: Mapping[int, Sequence[_Seat]]) -> dict[str, _Free]:
+        """What each node has left beside the seats that are held."""
+        free = {
+            name: _Free(
+                min(node.cpus // self._threads, node.memory_bytes // BYTES_PER_PROCESS),
+                [self._per_gpu] * node.gpus if self._on_gpu else None,
+            )
+            for name, node in self._nodes.items()
+        }
+        for held in seats.values():
+            for seat in held:
+                self._occupy(free, seat)
+        return free
+
+    def _occupy(self, free: Mapping[str, _Free], seat: _Seat) -> None:
+        node = free.get(seat.node)
+        if node is None:
+            return
+        node.processes -= 1
+        if node.shares is not None and seat.gpu is not None and seat.gpu < len(node.shares):
+            node.shares[seat.gpu] -= seat.shares
+
+    def _choose_seat(self, shares: int) -> _Seat | None:
+        """A place for one process, on the fullest GPU that has so many shares left, as Ray chooses."""
+        best: tuple[int, _Seat] | None = None
+        for name, node in self._free.items():
+            if node.processes < 1:
+                continue
+            if node.shares is None:
+                return _Seat(name)
+            for gpu, left in enumerate(node.shares):
+                if left >= shares and (best is None or left < best[0]):
+                    best = left, _Seat(name, gpu, shares)
+        return best[1] if best else None
+
+
+def _find(free: Mapping[str, _Free], span: Span, per_gpu: int) -> int:
+    number = 0 if span.alone else span.within(_count_whole(free, per_gpu))
+    if number > 1:
+        return number
+    any_share = any(
+        node.processes > 0 and (node.shares is None or max(node.shares, default=0) > 0)
+        for node in free.values()
+    )
+    return 1 if span.least == 1 and any_share else 0
+
+
+def _count_whole(free: Mapping[str, _Free], per_gpu: int) -> int:
+    """How many processes fit, each with a GPU to itself."""
+    return sum(
+        max(0, node.processes if node.shares is None else min(node.processes, node.shares.count(per_gpu)))
+        for node in free.values()
+    )

@@ -1,0 +1,232 @@
+"""What becomes of Tune's trials: told to the schedule, to the watchdog and to whoever watches."""
+
+# ruff: noqa: ARG002 (Tune names the arguments of what it calls)
+
+import functools
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ParamSpec, Protocol
+
+from ray import tune
+from ray.tune.experiment import Trial
+
+from hkrun.cluster.feed import WAIT_FOR_ROOM_S, Places
+from hkrun.cluster.groups import remove_leftovers
+from hkrun.cluster.schedule import NoRoomError, Schedule, TaskResult, WorkerDiedError
+from hkrun.cluster.watchdog import Watchdog
+from hkrun.trial import Outcome, Task
+
+logger = logging.getLogger(__name__)
+
+P = ParamSpec("P")
+
+RECLAIM_EVERY_S = 1.0
+
+# What Tune says when it hands a trial the actor of one that was stopped, and whose function still runs.
+ACTOR_STILL_BUSY = "Trainable runner reuse requires reset_config()"
+
+
+class Observer(Protocol):
+    """Who watches the tasks; called in the driver, one call at a time.
+
+    Each task is started once (a task that is tried again is not started again), and is done or failed once
+    unless everything was stopped. A task that is left out is neither.
+    """
+
+    def taken(self, index: int) -> None:
+        """A slot is a task's from now on; its process may not be there yet. Called for each try."""
+
+    def started(self, index: int) -> None:
+        """A task has got its process."""
+
+    def progress(self, index: int, progress: Mapping[str, object]) -> None:
+        """A task's function has reported."""
+
+    def done(self, index: int, outcomes: list[Outcome]) -> None:
+        """A task's function has returned."""
+
+    def failed(self, index: int, message: str) -> None:
+        """A task has no outcome: why, and which file tells more."""
+
+
+def log_file_of(log_folder: Path, task: Task) -> Path:
+    """Where a task's process writes what it has to say."""
+    return log_folder / f"{task.name}.log"
+
+
+def _guarded(body: Callable[P, None]) -> Callable[P, None]:
+    """Logs what a callback raises: Tune would abort every trial for it."""
+
+    @functools.wraps(body)
+    def guarded(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            body(*args, **kwargs)
+        except Exception:
+            logger.exception("%s", body.__name__)
+
+    return guarded
+
+
+class Watch(tune.Callback):
+    """Tells the schedule and the observer what happens to the trials.
+
+    Attributes:
+        on_death: Called when a process of a task has died.
+    """
+
+    def __init__(
+        self,
+        schedule: Schedule,
+        places: Places,
+        observer: Observer,
+        watchdog: Watchdog,
+        *,
+        log_folder: Path,
+        tasks: Sequence[Task],
+        marks_stopped: bool,
+    ) -> None:
+        self._schedule, self._places = schedule, places
+        self._observer = observer
+        self._watchdog = watchdog
+        self._log_folder = log_folder
+        self._tasks = tasks
+        self._marks_stopped = marks_stopped
+        self._num_seen = 0
+        self._live: set[Trial] = set()
+        self.on_death: Callable[[], None] = lambda: None
+
+    def __getstate__(self) -> dict[str, object]:
+        """Nothing: Tune pickles its callbacks for a restore that never comes; observers hold terminals."""
+        return {}
+
+    @_guarded
+    def on_take(self, index: int) -> None:
+        """A task has been taken from the schedule; Tune does not call this."""
+        self._observer.taken(index)
+
+    @_guarded
+    def on_hopeless(self, index: int) -> None:
+        """A task has waited for room for too long; Tune does not call this."""
+        self._tell(index, self._schedule.gave_up(index, self._describe_lack(index)))
+
+    @_guarded
+    def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: object) -> None:
+        """An actor is ready for the trial."""
+        index = trial.config["index"]
+        if not self._schedule.retries(index):
+            self._observer.started(index)
+
+    @_guarded
+    def on_trial_result(
+        self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: object
+    ) -> None:
+        """The trial has reported; its last report is what `_run_trial` returned."""
+        index = trial.config["index"]
+        self._places.had_room(index)
+        if "progress" in result:
+            self._watchdog.progressed(trial.config["mark"])
+            self._observer.progress(index, result["progress"])
+        elif "outcomes" in result:
+            self._tell(index, self._schedule.returned(index, result["outcomes"]))
+        else:
+            self._tell(
+                index, self._schedule.raised(index, result["error"], exit_code=result.get("exit_code"))
+            )
+
+    @_guarded
+    def on_step_end(self, iteration: int, trials: list[Trial], **info: object) -> None:
+        """Looks which trials have ended: Tune has ways to end one that call nothing else, see docs/ray.md."""
+        self._live.update(trials[self._num_seen :])
+        self._num_seen = len(trials)
+        for trial in [trial for trial in self._live if _has_ended(trial)]:
+            self._live.remove(trial)
+            index = trial.config["index"]
+            self._schedule.release(index)
+            self._places.release(index)
+            killed_why = self._watchdog.ended(trial.config["mark"])
+            if self._schedule.has_result(index):
+                continue
+            if trial.status == Trial.TERMINATED and self._marks_stopped:
+                self._tell(index, self._schedule.returned(index, [_stopped_outcome(trial)]))
+            elif trial.status == Trial.TERMINATED:
+                self._schedule.stopped(index)
+            elif ACTOR_STILL_BUSY in (told := _read_error(trial)):
+                self._schedule.put_back(index)
+            elif NoRoomError.__name__ in told and not killed_why:
+                self._find_other_room(trial)
+            else:
+                self.on_death()
+                self._tell(index, self._schedule.died(index, killed_why or _reason(told)))
+        running = [trial for trial in self._live if trial.status == Trial.RUNNING]
+        self._watchdog.look(
+            {trial.config["mark"]: self._tasks[trial.config["index"]].name for trial in running}
+        )
+
+    def _find_other_room(self, trial: Trial) -> None:
+        """Lets a task begin anew for which Ray had no room; it was not even begun."""
+        index = trial.config["index"]
+        self.on_death()  # of a node, perhaps
+        if self._places.had_no_room(index, trial.config["workers"]):
+            self._schedule.put_back(index)
+        else:
+            self._tell(index, self._schedule.gave_up(index, self._describe_lack(index)))
+
+    def _describe_lack(self, index: int) -> str:
+        lack = self._places.describe_lack(index)
+        return f"given up after {WAIT_FOR_ROOM_S / 60:.0f} minutes without room: {lack}"
+
+    def _tell(self, index: int, result: TaskResult | None) -> None:
+        """Passes on how a task has ended, unless it will be tried again."""
+        if result is None:
+            return
+        if result.outcomes is not None:
+            self._observer.done(index, result.outcomes)
+        else:
+            log_file = log_file_of(self._log_folder, self._tasks[index])
+            self._observer.failed(index, f"{result.error}; see {log_file}")
+
+
+class Reclaim(tune.Callback):
+    """Takes back the CPUs that Ray Train's worker groups leave reserved; see `groups`."""
+
+    def __init__(self) -> None:
+        self._next_look_s = 0.0
+
+    @_guarded
+    def on_step_end(self, iteration: int, trials: list[Trial], **info: object) -> None:
+        """Looks once a second: a group may still be coming when its trial ends."""
+        if time.monotonic() >= self._next_look_s:
+            self._next_look_s = time.monotonic() + RECLAIM_EVERY_S
+            remove_leftovers({trial.config["mark"] for trial in trials if _has_ended(trial)})
+
+
+def _stopped_outcome(trial: Trial) -> Outcome:
+    """The outcome of a task that was ended early: as far as it had reported."""
+    progress = (trial.last_result or {}).get("progress", {})
+    return {
+        "seed": progress.get("seed"),
+        "status": "stopped",
+        "error_last_pct": progress.get("error_pct"),
+        "epochs": progress.get("epoch"),
+        "message": "stopped early",
+    }
+
+
+def _has_ended(trial: Trial) -> bool:
+    return trial.status in (Trial.ERROR, Trial.TERMINATED)
+
+
+def _read_error(trial: Trial) -> str:
+    """What Tune knows of a trial's death: its heading, then the text of an exception."""
+    told = Path(trial.error_file).read_text() if trial.error_file else ""
+    logger.warning("%s died: %s", trial, told)
+    return told
+
+
+def _reason(told: str) -> str:
+    """The one line that matters of it: the last of a traceback, else the first of the exception."""
+    lines = [line.strip() for line in told.splitlines()[1:] if line.strip()] or ["unknown"]
+    reason = lines[-1] if lines[0].startswith("ray::") else lines[0]
+    return reason.removeprefix(f"{WorkerDiedError.__module__}.{WorkerDiedError.__qualname__}: ")
