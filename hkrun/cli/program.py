@@ -22,10 +22,12 @@ from hkrun.cli.data import pack, verify
 from hkrun.cli.doctor import doctor
 from hkrun.cli.exporting import export
 from hkrun.cli.invocation import Invocation, common_options
+from hkrun.cli.jobs import cancel, logs
 from hkrun.cli.keys import show_keys
 from hkrun.cli.mirroring import sync, ui
 from hkrun.cli.reading import report, stability, status
 from hkrun.cli.running import resume, run, sweep, teacher
+from hkrun.cli.submitting import submit
 from hkrun.cli.verbs import CONTEXT, Program
 from hkrun.errors import EXIT_BUG, EXIT_DONE, EXIT_INPUT, EXIT_INTERRUPTED, HkrunError, Interrupted
 from hkrun.redaction import redact, redact_text
@@ -34,7 +36,7 @@ from hkrun.redaction import redact, redact_text
 @click.group(
     cls=Program,
     context_settings=CONTEXT,
-    purposes=("Train", "Read the results", "Look at them in MLflow", "Find your way"),
+    purposes=("Train", "On a cluster", "Read the results", "Look at them in MLflow", "Find your way"),
     examples=(
         ("hkrun doctor", "is this machine ready?"),
         ("hkrun sweep stability --dry-run", "what would run, and for how long"),
@@ -53,6 +55,9 @@ for _verb in (
     run,
     teacher,
     resume,
+    submit,
+    logs,
+    cancel,
     report,
     stability,
     status,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hkrun.cli.invocation import Invocation
+from hkrun.cli.jobs import address_option, insecure_option, show_jobs
 from hkrun.cli.mirroring import links_document
 from hkrun.cli.stored import find_plan, find_plans
 from hkrun.cli.verbs import verb
@@ -46,7 +47,7 @@ def report(invocation: Invocation, *, name: str, dataset: str | None) -> int:
 
     store = invocation.open_store(create=False)
     stored = find_plan(store, name, dataset)
-    summary = summarise(stored.sweep, store, world_size=stored.workers)
+    summary = summarise(stored.sweep, store, world_size=stored.workers.world_size)
     paths = write_report(summary, store)
     if invocation.as_json:
         invocation.print_document(
@@ -211,15 +212,23 @@ def _warn_of_ranking(curves: "Mapping[str, Curves]", *, window: int, ddof: int) 
     examples=(
         ("hkrun status", "every sweep of ./hkrun-store"),
         ("hkrun status stability", "one, with the epoch that each unfinished run has reached"),
+        ("hkrun status --address http://localhost:8265", "the jobs of hkrun on a cluster"),
     ),
 )
-@click.argument("name", required=False)
+@click.argument("name", required=False, metavar="[NAME|JOB]")
 @click.option("--dataset", metavar="NAME", help="Only on this data set.")
-def status(invocation: Invocation, *, name: str | None, dataset: str | None) -> int:
-    """Show what the store holds of each sweep, and what is missing.
+@address_option(needed=False)
+@insecure_option
+def status(
+    invocation: Invocation, *, name: str | None, dataset: str | None, address: str | None, insecure: bool
+) -> int:
+    """Show what the store holds of each sweep, and what is missing; or the jobs on a cluster.
 
-    Reads the store only, so it can be asked from anywhere while a sweep runs.
+    Reads the store only, so it can be asked from anywhere while a sweep runs. With --address it asks the
+    cluster's job server instead.
     """
+    if address is not None:
+        return show_jobs(invocation, name, address=address, insecure=insecure)
     store = invocation.open_store(create=False)
     sweeps = [_sweep_status(stored, store) for stored in find_plans(store, name, dataset)]
     if invocation.as_json:

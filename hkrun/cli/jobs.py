@@ -1,0 +1,238 @@
+"""The verbs about jobs on a cluster: logs, cancel, and what `status --address` shows."""
+
+import shlex
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from hkrun.cli.invocation import Invocation
+from hkrun.cli.verbs import verb
+from hkrun.errors import EXIT_DONE, EXIT_INTERRUPTED, InputError
+
+if TYPE_CHECKING:
+    from hkrun.cluster.jobs import Job, JobServer
+
+ADDRESS_VARIABLE = "RAY_API_SERVER_ADDRESS"
+_STOP_PATIENCE_S = 30.0  # on top of what the cluster gives a job to end
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def address_option(*, needed: bool) -> Callable[[Command], Command]:
+    """The option that names a cluster.
+
+    Args:
+        needed: Whether the verb is nothing without it, so that Ray's own variable may hold it.
+    """
+    told = "The cluster: URL of its Ray dashboard, such as http://localhost:8265"
+    return click.option(
+        "--address",
+        metavar="URL",
+        envvar=ADDRESS_VARIABLE if needed else None,
+        help=f"{told}; {ADDRESS_VARIABLE}." if needed else f"{told}: show its jobs instead.",
+    )
+
+
+insecure_option = click.option(
+    "--insecure", is_flag=True, help="Accept a cluster that lets everybody in, without a token."
+)
+
+
+def open_server(address: str | None, *, insecure: bool) -> "JobServer":
+    """The job server of a cluster that lets us in.
+
+    Raises:
+        InputError: No address is given, or it is none.
+        ResourceError: The cluster cannot be reached, is open to everybody, or does not take our token.
+    """
+    if not address:
+        raise InputError(f"name the cluster with --address URL, or in {ADDRESS_VARIABLE}")
+    from hkrun.cluster.jobs import JobServer, open_access
+
+    return JobServer(open_access(address, insecure=insecure))
+
+
+def way_back(verb_name: str, job_id: str, server: "JobServer", *, insecure: bool) -> str:
+    """The command line of a verb about a job."""
+    flag = " --insecure" if insecure else ""
+    return f"hkrun {verb_name} {job_id} --address {shlex.quote(server.url)}{flag}"
+
+
+def follow(invocation: Invocation, server: "JobServer", job_id: str, *, insecure: bool) -> "Job | None":
+    """Prints what a job prints until it is over.
+
+    Returns:
+        The job at its end; None where the user has detached.
+    """
+
+    def write(text: str) -> None:
+        click.echo(text, nl=False, err=invocation.as_json)
+
+    try:
+        return server.follow(job_id, write)
+    except KeyboardInterrupt:
+        for line in (
+            f"Detached. Job {job_id} goes on.",
+            f"Follow it  {way_back('logs', job_id, server, insecure=insecure)}",
+            f"Stop it    {way_back('cancel', job_id, server, insecure=insecure)}",
+        ):
+            invocation.messages.print(line)
+        return None
+
+
+def finish(
+    invocation: Invocation, server: "JobServer", job_id: str, job: "Job | None", **more: object
+) -> int:
+    """Says how a job has ended, in words or in the document; the exit code that its end comes to."""
+    if invocation.as_json:
+        shown = job or server.job(job_id)
+        invocation.print_document(
+            {"address": server.url, **shown.document(), "detached": job is None, **more}
+        )
+    if job is None:
+        return EXIT_INTERRUPTED
+    if job.state != "finished":
+        message = f": {job.message}" if job.message else ""
+        invocation.messages.print(f"Job {job.id} {job.state}, exit status {job.exit_code}{message}")
+    else:
+        invocation.messages.print(f"Job {job.id} finished")
+    return job.exit_code or EXIT_DONE
+
+
+@verb(
+    "logs",
+    purpose="On a cluster",
+    examples=(
+        ("hkrun logs --address http://localhost:8265", "of the newest job, until it ends"),
+        ("hkrun logs stability-1122-084501-9f3a --no-wait", "what that one has printed up to now"),
+    ),
+)
+@click.argument("job", required=False)
+@address_option(needed=True)
+@insecure_option
+@click.option("--no-wait", is_flag=True, help="Print what is there, and do not wait for more.")
+def logs(
+    invocation: Invocation, *, job: str | None, address: str | None, insecure: bool, no_wait: bool
+) -> int:
+    """Follow the log of a job from its beginning, and end with its exit status.
+
+    Ctrl-C detaches; the job goes on. Without JOB it is the newest that hkrun has sent.
+    """
+    server = open_server(address, insecure=insecure)
+    found = server.job(job) if job else _newest(server)
+    if not no_wait:
+        return finish(invocation, server, found.id, follow(invocation, server, found.id, insecure=insecure))
+    log = server.log(found.id)
+    if invocation.as_json:
+        invocation.print_document({"address": server.url, **found.document(), "log": log})
+    else:
+        click.echo(log, nl=False)
+    return found.exit_code or EXIT_DONE
+
+
+@verb(
+    "cancel",
+    purpose="On a cluster",
+    examples=(
+        ("hkrun cancel --address http://localhost:8265", "the one job of hkrun that runs there"),
+        ("hkrun cancel stability-1122-084501-9f3a", "that one"),
+    ),
+)
+@click.argument("job", required=False)
+@address_option(needed=True)
+@insecure_option
+@click.option("--no-wait", is_flag=True, help="Do not wait until it has ended.")
+def cancel(
+    invocation: Invocation, *, job: str | None, address: str | None, insecure: bool, no_wait: bool
+) -> int:
+    """Stop a job in an orderly way: what is finished and its newest checkpoints are kept.
+
+    Submitting the same command again goes on from there.
+    """
+    from hkrun.cluster.jobs import STOP_WAIT_S
+
+    server = open_server(address, insecure=insecure)
+    found = server.job(job) if job else _only_running(server)
+    if not found.is_over:
+        server.stop(found.id)
+        if not no_wait:
+            found = server.wait(found.id, timeout_s=STOP_WAIT_S + _STOP_PATIENCE_S)
+    if invocation.as_json:
+        invocation.print_document({"address": server.url, **found.document()})
+    elif found.state == "stopped":
+        invocation.say(f"Job {found.id} is stopped; what is finished is kept.")
+        invocation.say(f"Go on    hkrun submit --address {server.url} -- {_after_program(found.command)}")
+    elif found.is_over:
+        invocation.say(f"Job {found.id} had {found.state} already, with exit status {found.exit_code}.")
+    else:
+        invocation.say(f"Job {found.id} was asked to stop and has not ended yet.")
+    return EXIT_DONE
+
+
+def show_jobs(invocation: Invocation, job: str | None, *, address: str, insecure: bool) -> int:
+    """Prints how a cluster's jobs of hkrun are, or how one is."""
+    server = open_server(address, insecure=insecure)
+    jobs = [server.job(job)] if job else _real(server.jobs())
+    if invocation.as_json:
+        invocation.print_document({"address": server.url, "jobs": [each.document() for each in jobs]})
+        return EXIT_DONE
+    if not jobs:
+        invocation.say(f"{server.url} has no job of hkrun.")
+        return EXIT_DONE
+    from rich import box
+    from rich.table import Table
+
+    table = Table(
+        box=box.SIMPLE, title_justify="left", title=f"Jobs of hkrun at {server.url}" if not job else None
+    )
+    for heading in ("job", "state", "exit", "begun", "command"):
+        table.add_column(heading, overflow="fold")
+    for each in jobs:
+        begun = time.strftime("%m-%d %H:%M", time.localtime(each.started_at)) if each.started_at else "-"
+        code = "-" if each.exit_code is None else str(each.exit_code)
+        table.add_row(each.id, each.state, code, begun, each.command)
+    invocation.results.print(table)
+    if job:
+        _print_details(invocation, jobs[0])
+    return EXIT_DONE
+
+
+def _print_details(invocation: Invocation, job: "Job") -> None:
+    told = {
+        "Store": job.metadata.get("store"),
+        "Code": job.metadata.get("code"),
+        "Sent by": job.metadata.get("by"),
+        "End": job.message,
+    }
+    for label, value in told.items():
+        if value:
+            invocation.say(f"{label:8} {value}")
+
+
+def _real(jobs: "list[Job]") -> "list[Job]":
+    """Those that were asked for; not the checks before them."""
+    return [job for job in jobs if job.metadata.get("kind") != "check"]
+
+
+def _newest(server: "JobServer") -> "Job":
+    jobs = _real(server.jobs())
+    if not jobs:
+        raise InputError(f"{server.url} has no job of hkrun")
+    return jobs[-1]
+
+
+def _only_running(server: "JobServer") -> "Job":
+    running = [job for job in _real(server.jobs()) if not job.is_over]
+    if len(running) == 1:
+        return running[0]
+    if not running:
+        raise InputError(f"{server.url}: no job of hkrun runs there")
+    raise InputError(
+        f"{server.url}: several jobs run there, name one: {', '.join(job.id for job in running)}"
+    )
+
+
+def _after_program(command: str) -> str:
+    return command.removeprefix("hkrun ")

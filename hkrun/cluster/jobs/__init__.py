@@ -1,0 +1,17 @@
+"""Commands of hkrun as jobs of a cluster: sent through Ray Jobs, followed, found again and stopped."""
+
+from hkrun.cluster.jobs.access import Access, open_access
+from hkrun.cluster.jobs.server import Job, JobServer, check_id
+from hkrun.cluster.jobs.submitting import STOP_WAIT_S, Submission, Work, submit
+
+__all__ = [
+    "STOP_WAIT_S",
+    "Access",
+    "Job",
+    "JobServer",
+    "Submission",
+    "Work",
+    "check_id",
+    "open_access",
+    "submit",
+]

@@ -1,0 +1,134 @@
+"""The way to a cluster's job server: its address, who may use it, and what the token is shown to.
+
+The first question is asked without a token. Whoever gets an answer to it may run anything on the cluster, so
+such a cluster is refused, and the token is never shown to it.
+"""
+
+import ipaddress
+import logging
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit
+
+from hkrun.cluster.token import find_token
+from hkrun.errors import InputError, ResourceError
+
+TIMEOUT_S = 20.0
+DEFAULT_PORT = 8265
+_UNAUTHENTICATED, _WRONG_TOKEN = 401, 403
+_WHERE_TOKENS_ARE = "RAY_AUTH_TOKEN, the file RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token"
+
+logger = logging.getLogger("hkrun")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Access:
+    """A job server that lets us in.
+
+    Attributes:
+        url: Its address, such as `http://head:8265`.
+        headers: What each request must carry; it holds the token, so it is never shown.
+        ray_version: The version of Ray that the cluster runs.
+    """
+
+    url: str
+    headers: dict[str, str] = field(repr=False)
+    ray_version: str
+
+
+def read_address(address: str) -> str:
+    """The URL of a job server, from what the user wrote: a URL, or `host` or `host:port` for plain HTTP.
+
+    Raises:
+        InputError: It is no such address.
+    """
+    url = address if "://" in address else f"http://{address}"
+    wanted = "expected http://HOST:8265, https://HOST or HOST:8265, the address of the cluster's dashboard"
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as error:
+        raise InputError(f"--address: {error}; {wanted}") from None
+    if parts.username is not None or parts.password is not None or parts.query or parts.fragment:
+        raise InputError(f"--address: holds a user, a password or a query; {wanted}")
+    if parts.scheme not in ("http", "https") or not parts.hostname or not parts.netloc.isprintable():
+        raise InputError(f"--address {address}: {wanted}")
+    if any(character.isspace() for character in url):
+        raise InputError(f"--address {address!r}: {wanted}")
+    default = f":{DEFAULT_PORT}" if port is None and parts.scheme == "http" else ""
+    return f"{parts.scheme}://{parts.netloc}{default}{parts.path.rstrip('/')}"
+
+
+def is_private_way(url: str) -> bool:
+    """Whether nobody on the way can read what is sent: it is encrypted, or does not leave this machine."""
+    parts = urlsplit(url)
+    if parts.scheme == "https" or parts.hostname == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(parts.hostname or "").is_loopback
+    except ValueError:
+        return False
+
+
+def open_access(address: str, *, insecure: bool) -> Access:
+    """Finds out whether the cluster at an address lets us in, and only those who may.
+
+    Args:
+        address: What the user wrote.
+        insecure: Whether a cluster that lets everybody in is good enough.
+
+    Raises:
+        InputError: The address is none.
+        ResourceError: Nobody is there, the cluster is open to everybody, or it does not take our token.
+    """
+    url = read_address(address)
+    status, version = _ask(url, {})
+    if status == 200:
+        if not insecure:
+            raise ResourceError(
+                f"{url}: this cluster answers without a token, so everybody who reaches it can run anything "
+                "there; start it with RAY_AUTH_MODE=token (docs/cluster.md), or say --insecure"
+            )
+        return Access(url=url, headers={}, ray_version=version)
+    if status != _UNAUTHENTICATED:
+        raise ResourceError(f"{url}: answers with HTTP {status}, not as Ray's dashboard does; is it one?")
+    token = find_token()
+    if token is None:
+        raise ResourceError(f"{url}: wants a token, and there is none in {_WHERE_TOKENS_ARE}")
+    if not is_private_way(url):
+        logger.warning(
+            "the token goes to %s unencrypted: whoever reads it on the way may use the cluster; better is "
+            "https, or a tunnel: ssh -L 8265:localhost:8265 HOST, then --address http://localhost:8265",
+            url,
+        )
+    headers = {"Authorization": f"Bearer {token}"}
+    status, version = _ask(url, headers)
+    if status in (_UNAUTHENTICATED, _WRONG_TOKEN):
+        raise ResourceError(f"{url}: does not take the token that is in {_WHERE_TOKENS_ARE}; it is another's")
+    if status != 200:
+        raise ResourceError(f"{url}: answers with HTTP {status}, not as Ray's dashboard does; is it one?")
+    return Access(url=url, headers=headers, ray_version=version)
+
+
+def _ask(url: str, headers: dict[str, str]) -> tuple[int, str]:
+    """The HTTP status of the question for Ray's version, and the version where it is told.
+
+    Raises:
+        ResourceError: There is no answer.
+    """
+    import requests
+
+    try:
+        answer = requests.get(f"{url}/api/version", headers=headers, timeout=TIMEOUT_S, allow_redirects=False)
+        told = answer.json() if answer.status_code == 200 else {}
+        return answer.status_code, str(told.get("ray_version", "")) if isinstance(told, dict) else ""
+    except requests.exceptions.SSLError as error:
+        raise ResourceError(f"{url}: its certificate is not trusted: {_last_words(error)}") from None
+    except requests.exceptions.JSONDecodeError:
+        raise ResourceError(f"{url}: does not answer as Ray's dashboard does; is it one?") from None
+    except requests.exceptions.RequestException as error:
+        raise ResourceError(f"{url}: no answer: {_last_words(error)}") from None
+
+
+def _last_words(error: Exception) -> str:
+    """What is at the bottom of an error of requests, without the names of its classes around it."""
+    return str(error).rpartition(": ")[2].strip("'\")> ") or type(error).__name__

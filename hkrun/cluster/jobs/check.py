@@ -1,0 +1,59 @@
+"""What a job runs on the cluster before the real one: whether every node can do the work. A program.
+
+    python -m hkrun.cluster.jobs.check NEEDS
+
+joins the cluster that it runs on, asks its nodes, and prints one line with what they say, for `submitting`.
+NEEDS is a `reach.Needs` as JSON. Its exit status is 0 where it has an answer, also a bad one.
+"""
+
+import dataclasses
+import json
+import logging
+import os
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from hkrun.cluster.reach import Needs
+
+MARK = "HKRUN-CHECK "
+
+
+def main(argument: str) -> None:
+    """Prints the answer."""
+    from hkrun.cluster.reach import Needs
+    from hkrun.errors import HkrunError
+
+    needs = json.loads(argument)
+    try:
+        answer = _ask(
+            Needs(
+                store=needs["store"],
+                data=needs["data"],
+                files=tuple(needs["files"]),
+                requirements=tuple(needs["requirements"]),
+                expected=needs["expected"],
+            )
+        )
+    except HkrunError as error:
+        answer = {"exit_code": error.exit_code, "problems": error.problems}
+    sys.stdout.write(f"\n{MARK}{json.dumps(answer)}\n")
+
+
+def _ask(needs: "Needs") -> dict[str, object]:
+    import ray
+
+    from hkrun.cluster.probing import check_nodes
+    from hkrun.cluster.reach import note_versions
+
+    ray.init(address=os.environ.get("RAY_ADDRESS", "auto"), log_to_driver=False, logging_level=logging.ERROR)
+    reports = check_nodes(needs)
+    return {
+        "exit_code": 0,
+        "nodes": [dataclasses.asdict(report) for report in reports],
+        "notes": note_versions(reports, needs),
+    }
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

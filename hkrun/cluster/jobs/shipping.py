@@ -1,0 +1,132 @@
+"""What a job takes along: a folder with hkrun as it runs here, and what is the user's own.
+
+    hkrun/               this very package, with the search spaces that it knows by name
+    search_spaces/       those of the working directory
+    mine.toml            a search space given by its path, with the `recipes` beside it
+    mynets.py, mypkg/    the modules of own parts, and what they import from the same place
+
+The folder becomes the working directory of the job and of its workers, so that all of it is found there as it
+was here.
+"""
+
+import shutil
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from hkrun.errors import InputError
+from hkrun.parts import load_part
+
+PACKAGE = Path(__file__).resolve().parents[2]
+# Ray takes 100 MiB for a job's folder, packed; what is meant as code is far below.
+LARGEST_BYTES = 100 << 20
+_LARGEST_NAMED = 3
+_NOT_CODE = shutil.ignore_patterns("__pycache__", "*.pyc", ".*")
+
+
+def ship_hkrun(folder: Path) -> None:
+    """Puts this package into a folder, and the search spaces that it knows by name."""
+    shutil.copytree(PACKAGE, folder / "hkrun", ignore=_NOT_CODE, dirs_exist_ok=True)
+    beside = PACKAGE.parent / "search_spaces"
+    if (PACKAGE.parent / "pyproject.toml").is_file() and beside.is_dir():
+        shutil.copytree(beside, folder / "hkrun" / "search_spaces", ignore=_NOT_CODE, dirs_exist_ok=True)
+    own = Path.cwd() / "search_spaces"
+    if own.is_dir():
+        _copy_spaces(own, folder / "search_spaces")
+
+
+def ship_space(name_or_file: str, folder: Path) -> str:
+    """Puts a search space that is given by its path into a folder, with the recipes beside it.
+
+    Returns:
+        How the job names it: as it is where it has no path, or one below the working directory.
+    """
+    path = Path(name_or_file)
+    if path.suffix != ".toml" and path.name == name_or_file:
+        return name_or_file
+    here = Path.cwd().resolve()
+    place = path.resolve()
+    inside = place.relative_to(here) if place.is_relative_to(here) else Path("submitted", path.name)
+    target = folder / inside
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(place, target)
+    if (place.parent / "recipes").is_dir():
+        _copy_spaces(place.parent / "recipes", target.parent / "recipes")
+    return str(inside)
+
+
+def ship_parts(names: Iterable[str], folder: Path) -> list[str]:
+    """Puts the modules of own parts into a folder, unless they are installed.
+
+    What such a module imported from the same place goes along: modules beside it that it has loaded.
+
+    Args:
+        names: The parts, as `package.module:name`.
+        folder: Where to.
+
+    Returns:
+        What was shipped: names of files and folders, sorted.
+
+    Raises:
+        InputError: One cannot be imported.
+    """
+    places = set()
+    for name in names:
+        load_part(name)
+        top = _top_of(name.partition(":")[0].partition(".")[0])
+        if top is not None:
+            places.add(top.parent)
+    shipped = set()
+    for module in list(sys.modules):
+        top = _top_of(module) if "." not in module else None
+        if top is not None and top.parent in places:
+            _copy(top, folder / top.name)
+            shipped.add(top.name)
+    return sorted(shipped)
+
+
+def check_size(folder: Path, *, user_files: Sequence[str]) -> int:
+    """The bytes in a folder.
+
+    Raises:
+        InputError: They are more than a job may take along.
+    """
+    sizes = {path: path.stat().st_size for path in folder.rglob("*") if path.is_file()}
+    total = sum(sizes.values())
+    if total > LARGEST_BYTES:
+        largest = sorted(sizes, key=sizes.__getitem__, reverse=True)[:_LARGEST_NAMED]
+        named = ", ".join(f"{path.relative_to(folder)} ({sizes[path] / 1e6:.0f} MB)" for path in largest)
+        raise InputError(
+            f"the code to be sent is {total / 1e6:.0f} MB and may be {LARGEST_BYTES / 1e6:.0f} MB: {named}; "
+            f"keep data out of {' and '.join(user_files) or 'it'} and name its place with --data"
+        )
+    return total
+
+
+def _top_of(module_name: str) -> Path | None:
+    """The file of a module or the folder of a package; None where it is installed or built in."""
+    module = sys.modules.get(module_name)
+    origin = getattr(module, "__file__", None)
+    if origin is None or module_name in ("hkrun", "__main__"):
+        return None
+    path = Path(origin).resolve()
+    installed = any(part in ("site-packages", "dist-packages") for part in path.parts)
+    standard = path.is_relative_to(Path(shutil.__file__).resolve().parent)
+    if installed or standard or path.suffix != ".py":
+        return None
+    return path.parent if path.name == "__init__.py" else path
+
+
+def _copy(source: Path, target: Path) -> None:
+    if source.is_dir():
+        shutil.copytree(source, target, ignore=_NOT_CODE, dirs_exist_ok=True)
+    else:
+        shutil.copyfile(source, target)
+
+
+def _copy_spaces(source: Path, target: Path) -> None:
+    """Copies the TOML files of a folder and of the folders below it."""
+    for path in source.rglob("*.toml"):
+        place = target / path.relative_to(source)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, place)

@@ -1,0 +1,307 @@
+"""A command of hkrun as a job of Ray's: its cluster is checked first, and it has the code that runs here."""
+
+import dataclasses
+import getpass
+import importlib.metadata
+import json
+import logging
+import os
+import platform
+import secrets
+import shlex
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import hkrun
+from hkrun.cluster.jobs import check
+from hkrun.cluster.jobs.git import GitState, read_state
+from hkrun.cluster.jobs.lock import LOCK_FILE, find_lock, read_versions, reduce_lock
+from hkrun.cluster.jobs.server import MARK, Job, JobServer
+from hkrun.cluster.jobs.shipping import PACKAGE, check_size, ship_hkrun, ship_parts, ship_space
+from hkrun.cluster.reach import COMPARED, Needs
+from hkrun.errors import DataError, HkrunError, InputError, ResourceError, StoreError
+from hkrun.redaction import redact
+
+# Before SIGKILL follows: Ray gives a job three seconds. Checkpoints that are being written are megabytes.
+STOP_WAIT_S = 60
+# With an environment from the lock, the check is the first that waits for gigabytes of packages.
+CHECK_TIMEOUT_S = {"cluster": 300.0, "lock": 3600.0}
+# Settings that are no secrets, and that a job needs to find its places. Passwords and keys stay here.
+PASSED = (
+    "MLFLOW_TRACKING_URI",
+    "AWS_REGION",
+    "AWS_DEFAULT_REGION",
+    "AWS_ENDPOINT_URL",
+    "AWS_ENDPOINT_URL_S3",
+)
+JOB_VARIABLE, CODE_VARIABLE = "HKRUN_JOB", "HKRUN_CODE"
+_ERRORS = {error.exit_code: error for error in (InputError, DataError, ResourceError, StoreError)}
+
+logger = logging.getLogger("hkrun")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """What is to run on the cluster.
+
+    Attributes:
+        arguments: Those of hkrun: the verb and its own, with places that hold on the cluster.
+        space: The search space among them, where it is a name or a file; None for other verbs.
+        title: A word for the job's name, such as the sweep's.
+        store: Path or URI of the store, absolute.
+        data: Path or URI of `--data`, absolute; None where none is needed.
+        parts: Own parts that its cells use, as `package.module:name`.
+        files: Files that its cells read.
+    """
+
+    arguments: tuple[str, ...]
+    space: str | None
+    title: str
+    store: str
+    data: str | None
+    parts: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Submission:
+    """A job that was sent.
+
+    Attributes:
+        job_id: Its name on the cluster.
+        code: The state of hkrun's repository; None where it runs from an installation.
+        study: The state of the working directory's, where that is another one.
+        nodes: What the nodes said, by their names.
+    """
+
+    job_id: str
+    code: GitState | None
+    study: GitState | None
+    nodes: tuple[Mapping[str, Any], ...]
+
+
+def submit(work: Work, server: JobServer, *, environment: Literal["cluster", "lock"]) -> Submission:
+    """Sends work to a cluster, once its nodes were found able to do it.
+
+    Args:
+        work: What is to run.
+        server: Where to.
+        environment: Whose packages the job runs with: the cluster's own, or those of requirements.lock.
+
+    Raises:
+        InputError: Something would show a password to others, or is too large to be sent.
+        ResourceError: A node cannot run hkrun.
+        StoreError: A node cannot use the store.
+        DataError: A node does not see the data.
+    """
+    variables = find_variables(os.environ, work)
+    code, study = read_state(PACKAGE), read_state(Path.cwd())
+    if study is not None and code is not None and study.commit == code.commit:
+        study = None
+    variables[CODE_VARIABLE] = describe_code(code)
+    with _staged(work, environment=environment) as (folder, arguments, packages):
+        runtime_env = {"working_dir": str(folder), "env_vars": variables, **packages}
+        nodes = _check(work, server, runtime_env, timeout_s=CHECK_TIMEOUT_S[environment])
+        job_id = name_job(work.title)
+        command = ["python", "-m", "hkrun", *arguments]
+        metadata = {
+            MARK: hkrun.__version__,
+            "command": shlex.join(["hkrun", *work.arguments]),
+            "store": redact(work.store),
+            "code": describe_code(code),
+            "commit": code.commit if code is not None else "",
+            "by": _user(),
+            "environment": environment,
+        }
+        if study is not None:
+            metadata["study"] = study.label
+        env_vars = {**variables, JOB_VARIABLE: job_id}
+        server.submit(
+            f"exec {shlex.join(command)}",
+            job_id=job_id,
+            runtime_env={**runtime_env, "env_vars": env_vars},
+            metadata=metadata,
+        )
+    return Submission(job_id=job_id, code=code, study=study, nodes=tuple(nodes))
+
+
+def describe_code(state: GitState | None) -> str:
+    """The state of hkrun's code in a word, as records keep it."""
+    return state.label if state is not None else f"hkrun {hkrun.__version__}, not from a repository"
+
+
+def name_job(title: str) -> str:
+    """A new name for a job, such as `stability-1122-084501-9f3a`."""
+    word = "".join(letter if letter.isascii() and letter.isalnum() else "-" for letter in title).strip("-")
+    return f"{word[:40] or 'hkrun'}-{time.strftime('%m%d-%H%M%S')}-{secrets.token_hex(2)}"
+
+
+def find_variables(environ: Mapping[str, str], work: Work) -> dict[str, str]:
+    """The environment variables that go to the job: settings of hkrun and places, and no secrets.
+
+    Whoever may use the cluster can read them, as they can read the command line.
+
+    Raises:
+        InputError: A place that the job needs holds a password.
+    """
+    passed = {name: environ[name] for name in PASSED if environ.get(name)}
+    places = {"--store": work.store, "--data": work.data or "", **passed}
+    problems = [
+        f"{what}: the URI holds a user, a password or a query, which everybody who may use the cluster could "
+        "read; put those into the environment of the cluster's nodes, and leave them out of it"
+        for what, value in places.items()
+        if "://" in value and redact(value) != value.rstrip("/")
+    ]
+    if problems:
+        raise InputError("\n".join(problems))
+    return passed | {
+        "RAY_JOB_STOP_WAIT_TIME_S": str(STOP_WAIT_S),
+        "RAY_OVERRIDE_JOB_RUNTIME_ENV": "1",  # the driver adds variables of its own to these
+    }
+
+
+@contextmanager
+def _staged(
+    work: Work, *, environment: Literal["cluster", "lock"]
+) -> Iterator[tuple[Path, list[str], dict[str, Any]]]:
+    """Gathers what the job takes along.
+
+    Yields:
+        The folder, the arguments of hkrun as the job has them, and what of packages Ray is to install.
+    """
+    with tempfile.TemporaryDirectory(prefix="hkrun-job-") as name:
+        folder = Path(name)
+        ship_hkrun(folder)
+        shipped = ship_parts(work.parts, folder)
+        arguments = list(work.arguments)
+        if work.space is not None:
+            arguments[arguments.index(work.space)] = ship_space(work.space, folder)
+        packages: dict[str, Any] = {}
+        if environment == "lock":
+            lock = find_lock()
+            if lock is None:
+                raise InputError(
+                    f"--environment lock: there is no {LOCK_FILE} here; call hkrun in its repository, or "
+                    "give the cluster an image with what is needed (docs/cluster.md)"
+                )
+            (folder / LOCK_FILE).write_text(reduce_lock(lock.read_text(encoding="utf-8")), encoding="utf-8")
+            packages["uv"] = {
+                "packages": [f"-r ${{RAY_RUNTIME_ENV_CREATE_WORKING_DIR}}/{LOCK_FILE}"],
+                "uv_pip_install_options": ["--no-deps", "--require-hashes"],
+            }
+        check_size(folder, user_files=shipped)
+        yield folder, arguments, packages
+
+
+def _check(
+    work: Work, server: JobServer, runtime_env: Mapping[str, Any], *, timeout_s: float
+) -> Sequence[Mapping[str, Any]]:
+    """Runs `check` on the cluster; what its nodes say.
+
+    Raises:
+        HkrunError: What the nodes lack; see `submit`.
+    """
+    needs = dataclasses.asdict(
+        Needs(
+            store=work.store,
+            data=work.data,
+            files=work.files,
+            requirements=_requirements(),
+            expected=find_expected(),
+        )
+    )
+    job_id = name_job("check")
+    argument = json.dumps(needs, separators=(",", ":"))
+    server.submit(
+        shlex.join(["python", "-m", check.__name__, argument]),
+        job_id=job_id,
+        runtime_env=runtime_env,
+        metadata={MARK: hkrun.__version__, "kind": "check"},
+    )
+    try:
+        job = server.wait(job_id, timeout_s=timeout_s)
+        log = server.log(job_id) if job.exit_code is not None else ""
+    except BaseException:
+        with suppress(HkrunError):
+            server.stop(job_id)
+        raise
+    answer = read_answer(log)
+    if answer is None:
+        if not job.is_over:
+            server.stop(job_id)
+        raise ResourceError(_explain_silence(server, job, log, timeout_s))
+    with suppress(HkrunError):
+        server.forget(job_id)
+    if answer["exit_code"]:
+        raise _ERRORS[answer["exit_code"]]("\n".join(answer["problems"]))
+    for note in answer["notes"]:
+        logger.warning("%s", note)
+    nodes: Sequence[Mapping[str, Any]] = answer["nodes"]
+    _note_client(nodes)
+    return nodes
+
+
+def read_answer(log: str) -> dict[str, Any] | None:
+    """What `check` has printed; None where it came to nothing."""
+    for line in reversed(log.splitlines()):
+        if line.startswith(check.MARK):
+            answer: dict[str, Any] = json.loads(line.removeprefix(check.MARK))
+            return answer
+    return None
+
+
+def find_expected() -> dict[str, str]:
+    """The versions that results are promised for: the lock's, else those that are installed here."""
+    lock = find_lock()
+    if lock is not None:
+        versions = read_versions(lock.read_text(encoding="utf-8"))
+        return {name: versions[name] for name in COMPARED if name in versions}
+    found = {}
+    for name in COMPARED:
+        with suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found
+
+
+def _requirements() -> tuple[str, ...]:
+    try:
+        return tuple(importlib.metadata.requires("hkrun") or ())
+    except importlib.metadata.PackageNotFoundError:
+        return ()
+
+
+def _note_client(nodes: Sequence[Mapping[str, Any]]) -> None:
+    """Says where the cluster's Python or Ray is another than the one here, which no promise depends on."""
+    import ray
+
+    here = {"Python": platform.python_version(), "Ray": ray.__version__}
+    there = {"Python": nodes[0]["python"], "Ray": nodes[0]["versions"].get("ray", "")}
+    for what, version in here.items():
+        if there[what] != version:
+            logger.warning("the cluster has %s %s, and here it is %s", what, there[what], version)
+
+
+def _explain_silence(server: JobServer, job: Job, log: str, timeout_s: float) -> str:
+    """Why `check` gave no answer, in a line."""
+    lines = [line for line in log.splitlines() if line.strip()]
+    last = lines[-1][:300] if lines else ""
+    if not job.is_over:
+        return f"{server.url}: the cluster did not check its nodes in {timeout_s:.0f} s; is it too busy?"
+    if job.exit_code == 127:
+        return (
+            f"{server.url}: the cluster's head finds no `python` for jobs; start Ray there in the "
+            f"environment that has hkrun's requirements ({last})"
+        )
+    return f"{server.url}: the cluster cannot run hkrun: {job.message or last}"
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):
+        return ""

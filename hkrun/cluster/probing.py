@@ -1,0 +1,204 @@
+"""A small task on every node of a cluster: its versions, and whether it reaches the store and the data."""
+
+import dataclasses
+import hashlib
+import importlib.metadata
+import os
+import platform
+import secrets
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hkrun.cluster.reach import COMPARED, Needs, NodeReport, judge, required_names
+from hkrun.errors import HkrunError, StoreError
+
+if TYPE_CHECKING:
+    from hkrun.store import Store
+
+TIMEOUT_S = 90.0  # a node that is busy starts its first process in half of that
+LOOKS, PAUSE_S = 4, 1.0
+_PROBES, _PROBE_FILE = "probes", "probe"
+
+
+def check_nodes(needs: Needs) -> list[NodeReport]:
+    """Asks every node of the cluster that this process has joined.
+
+    The driver leaves a probe in the store, each node reads it and leaves its own, and the driver reads those:
+    so a folder that is only named the same on two nodes is told from one that is shared.
+
+    Returns:
+        What each node says.
+
+    Raises:
+        ResourceError: A node cannot run hkrun as the others do.
+        StoreError: A node cannot use the store, or the driver itself cannot.
+        DataError: A node does not see the data.
+    """
+    with _probed(needs.store) as (store, probe):
+        reports = [_confirm(report, store, own) for own, report in _ask_nodes(needs, probe)]
+        problem = judge(reports, needs, place=store.place)
+        if problem is not None:
+            raise problem
+    return reports
+
+
+def _ask_nodes(needs: Needs, probe: str) -> Iterator[tuple[str, NodeReport]]:
+    """Each node's own probe and report."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    look: Any = ray.remote(look_around)  # type: ignore[arg-type]  # Ray's stubs know no keywords
+    asked = {}
+    for node in (node for node in nodes if node["Alive"]):
+        name = f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})"
+        own = f"{probe}/{node['NodeID'][:12]}"
+        there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+        # No CPU: a node whose CPUs are all in use, and a head that has none to give, answer too.
+        task = look.options(scheduling_strategy=there, num_cpus=0, max_retries=0)
+        asked[task.remote(needs, name, probe=probe, own=own)] = (own, name)
+    done, _ = ray.wait(list(asked), num_returns=len(asked), timeout=TIMEOUT_S)
+    for reference, (own, name) in asked.items():
+        if reference not in done:
+            ray.cancel(reference, force=True)
+            yield own, NodeReport(name=name, problem=f"gave no answer in {TIMEOUT_S:.0f} s")
+            continue
+        try:
+            yield own, ray.get(reference)
+        except Exception as error:  # a node's trouble has many types; its last line says most
+            reason = str(error).strip().splitlines()[-1]
+            yield own, NodeReport(name=name, problem=f"cannot run hkrun: {reason}")
+
+
+def look_around(needs: Needs, name: str, *, probe: str, own: str) -> NodeReport:
+    """What a node says of itself; runs there.
+
+    Args:
+        needs: What it must see.
+        name: What it is called.
+        probe: Where in the store the driver has left its probe.
+        own: Where in the store this node leaves its own.
+    """
+    return NodeReport(
+        name=name,
+        python=platform.python_version(),
+        versions=dict(_find_versions({*COMPARED, *needs.expected, *required_names(needs)})),
+        code=hash_code(),
+        store=_try_store(needs.store, probe=probe, own=own),
+        data="" if needs.data is None else _try_data(needs.data),
+        files=tuple(path for path in needs.files if not os.access(path, os.R_OK)),
+    )
+
+
+def hash_code() -> str:
+    """The first 12 hex digits of a SHA-256 over hkrun's Python files."""
+    root = Path(__file__).resolve().parents[1]
+    digest = hashlib.sha256()
+    for path in sorted(root.rglob("*.py")):
+        digest.update(f"{path.relative_to(root)}\0".encode())
+        digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()[:12]
+
+
+def _find_versions(names: set[str]) -> Iterator[tuple[str, str]]:
+    for name in sorted(names):
+        with suppress(importlib.metadata.PackageNotFoundError):
+            yield name, importlib.metadata.version(name)
+
+
+def _try_store(uri: str, *, probe: str, own: str) -> str:
+    """Reads the driver's probe and leaves an own one; why that is not possible, or nothing.
+
+    It looks several times: a network's file system may show for a moment what it has remembered.
+    """
+    from hkrun.store import open_store
+    from hkrun.store.folders import NotCommittedError
+
+    problem = ""
+    for _ in range(LOOKS):
+        try:
+            store = open_store(uri, create=False)
+            store.read(probe, _PROBE_FILE)
+            store.commit(own, {_PROBE_FILE: own.encode()})
+            return ""
+        except NotCommittedError:
+            problem = "it is another folder there"
+        except HkrunError as error:
+            # What a message advises after its first clause is said once for all nodes.
+            problem = error.problems[0].partition(";")[0].removeprefix(f"{uri}: ")
+        time.sleep(PAUSE_S)
+    return problem
+
+
+def _confirm(report: NodeReport, store: "Store", own: str) -> NodeReport:
+    """A node's report, after a look for the probe that it has left."""
+    if report.problem or report.store:
+        return report
+    try:
+        store.read(own, _PROBE_FILE)
+        return report
+    except StoreError:
+        return dataclasses.replace(report, store="what it writes there is not seen here")
+
+
+def _try_data(place: str) -> str:
+    """Why the data cannot be read at a path or URI, or nothing."""
+    if "://" not in place:
+        path = Path(place)
+        if not path.is_dir():
+            return f"{place} is no folder there" if path.exists() else f"there is no {place}"
+        return "" if os.access(path, os.R_OK | os.X_OK) else f"{place} may not be read"
+    from pyarrow import ArrowException, fs
+
+    from hkrun.redaction import redact
+
+    try:
+        filesystem, folder = fs.FileSystem.from_uri(place)
+        found = filesystem.get_file_info(folder.rstrip("/")).type != fs.FileType.NotFound
+        return "" if found else f"there is nothing at {redact(place)}"
+    except (OSError, ArrowException, ImportError) as error:
+        return " ".join(str(error).replace(place, redact(place)).split())
+
+
+@contextmanager
+def _probed(uri: str) -> "Iterator[tuple[Store, str]]":
+    """Leaves the driver's probe in the store while the block runs; removes every probe after it.
+
+    A local store that was made for this is removed again where the block raises.
+
+    Yields:
+        The store, and the folder of the probes in it.
+
+    Raises:
+        StoreError: The driver cannot use the store.
+    """
+    from hkrun.store import NoStoreError, open_store
+
+    try:
+        store, is_new = open_store(uri, create=False), False
+    except NoStoreError:
+        store, is_new = open_store(uri), True
+    probe = f"{_PROBES}/{secrets.token_hex(8)}"
+    try:
+        store.commit(probe, {_PROBE_FILE: b"driver"})
+        yield store, probe
+    except HkrunError:
+        if is_new and store.local_path is not None:
+            _clear_away(store, probe)
+            with suppress(OSError):  # another driver has begun to use it
+                (store.local_path / "store.json").unlink()
+                store.local_path.rmdir()
+        raise
+    finally:
+        _clear_away(store, probe)
+
+
+def _clear_away(store: "Store", probe: str) -> None:
+    with suppress(StoreError):
+        store.delete(probe)
+    if store.local_path is not None:
+        with suppress(OSError):  # another driver's probes are there
+            (store.local_path / _PROBES).rmdir()
