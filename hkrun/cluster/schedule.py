@@ -1,4 +1,14 @@
-"""Which task runs next, which is tried again, and when all is over. Pure decisions; Ray carries them out."""
+"""Which task runs next, which is tried again, and when all is over. Pure decisions; Ray carries them out.
+
+How a task may end, and what follows; docs/faults.md says it for users:
+
+    infrastructure   `died`       a process was killed, ran out of memory, lost its node, or was ended by the
+                                  watchdog: tried again MAX_RETRIES times with growing waits, then failed
+    code             `raised`     the function raised: failed, and not tried again
+    divergence       `returned`   a result like others, on record with its epoch; deterministic, so not repeated
+    data, store      `raised`     one of COMMON_ERRORS, which every task would meet: all is over
+    on purpose       `stopped`    by a scheduler, `--fail-fast` or the user: no result
+"""
 
 import itertools
 import time
@@ -14,6 +24,8 @@ from hkrun.errors import DataError, HkrunError, StoreError
 MAX_RETRIES = 2
 FIRST_WAIT_S = 2.0
 WAIT_FACTOR = 4.0
+
+DEATH_ADVICE = "the system's log (dmesg) tells if memory ran out; the same command tries again"
 
 # All tasks read the same data and write to the same store: where one meets such an error, so would the next.
 COMMON_ERRORS = (DataError, StoreError)
@@ -202,9 +214,8 @@ class Schedule:
         """
         retries = self.retries(index)
         if retries == MAX_RETRIES:
-            return self._end(
-                index, TaskResult(error=f"{reason} (tried {retries + 1} times)", retries=retries)
-            )
+            error = f"{reason} (tried {retries + 1} times); {DEATH_ADVICE}"
+            return self._end(index, TaskResult(error=error, retries=retries))
         self._retries[index] = retries + 1
         self._resting[index] = self._clock() + FIRST_WAIT_S * WAIT_FACTOR**retries
         return None

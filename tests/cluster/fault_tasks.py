@@ -29,7 +29,7 @@ def run(task, context):
     for epoch in (1, 2):
         context.report({"epoch": epoch, "epochs": 3, "error_pct": 1.0})
         time.sleep(0.3)
-    if first:
+    if first or task.does.endswith("_always"):
         globals()[task.does](context)
     context.report({"epoch": 3, "epochs": 3, "error_pct": 1.0})
     return [{"seed": 0, "status": "finished", "error_last_pct": 1.0, "epochs": 3}]
@@ -59,6 +59,9 @@ def hang(context):
     if context.rank == context.world_size - 1:
         time.sleep(3600)
     wait(context)
+
+
+hang_always = hang
 
 
 def wait(context):

@@ -1,6 +1,6 @@
 import pytest
 
-from hkrun.cluster.schedule import MAX_RETRIES, Schedule, TaskResult
+from hkrun.cluster.schedule import DEATH_ADVICE, MAX_RETRIES, Schedule, TaskResult
 from hkrun.errors import DataError, StoreError
 
 FINISHED = [{"seed": 0, "status": "finished"}]
@@ -74,7 +74,7 @@ def test_a_task_whose_process_always_dies_fails_and_says_how_often_it_was_tried(
         assert not schedule.finished
     schedule.take()
     result = schedule.died(0, "killed")
-    assert result == TaskResult(error="killed (tried 3 times)", retries=2)
+    assert result == TaskResult(error=f"killed (tried 3 times); {DEATH_ADVICE}", retries=2)
     assert schedule.finished
 
 

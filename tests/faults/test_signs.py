@@ -1,0 +1,116 @@
+"""Who is taken for dead, and when: the watchdog's judgement, without a cluster."""
+
+import math
+import os
+import signal
+import subprocess
+
+import pytest
+
+from hkrun.cluster.watchdog import (
+    HANG_FACTOR,
+    LONGEST_STEP_S,
+    Limits,
+    Signs,
+    WakingClock,
+    find_birth,
+    kill_process,
+    read_limits,
+)
+from hkrun.errors import InputError
+
+
+@pytest.fixture
+def signs():
+    return Signs(Limits(silence_s=10, hang_s=100))
+
+
+def test_a_process_whose_pulse_stops_is_silent_and_one_that_beats_is_not(signs):
+    for now in range(0, 40, 5):
+        beats = {"1/trial": str(now).encode(), "2/trial": b"0"}
+        silent = signs.find_silent(beats, now=now)
+        assert silent == (["2/trial"] if now > 10 else [])
+
+
+def test_the_first_look_at_a_process_counts_as_life(signs):
+    assert signs.find_silent({"1/trial": b"0"}, now=500) == []
+    assert signs.find_silent({"1/trial": b"0"}, now=511) == ["1/trial"]
+
+
+def test_a_process_that_took_its_leave_is_not_missed(signs):
+    signs.find_silent({"1/rank-0": b"0", "1/rank-1": b"0"}, now=0)
+    assert signs.find_silent({"1/rank-0": b"1"}, now=11) == []
+    assert signs.find_silent({"1/rank-0": b"1", "1/rank-1": b"0"}, now=12) == []  # another one of that name
+
+
+def test_a_task_without_progress_hangs_after_a_limit_of_at_least_what_is_set(signs):
+    signs.begin(1, now=0)
+    signs.progress(1, now=1)
+    signs.progress(1, now=2)
+    assert signs.find_hanging(now=102) == {}
+    assert signs.find_hanging(now=103) == {1: 100}
+    signs.progress(1, now=103)
+    assert signs.find_hanging(now=104) == {}
+
+
+def test_the_limit_follows_the_longest_epoch(signs):
+    signs.begin(1, now=0)
+    for now in (10, 20, 80, 90):
+        signs.progress(1, now=now)
+    limit = HANG_FACTOR * 60
+    assert signs.find_hanging(now=90 + limit) == {}
+    assert signs.find_hanging(now=91 + limit) == {1: limit}
+
+
+def test_preparations_count_as_an_epoch_only_until_the_second_report(signs):
+    signs.begin(1, now=0)
+    signs.progress(1, now=1000)
+    assert signs.find_hanging(now=1000 + HANG_FACTOR * 1000) == {}
+    signs.progress(1, now=1010)
+    assert signs.find_hanging(now=1010 + HANG_FACTOR * 10 + 1) == {1: HANG_FACTOR * 10}
+
+
+def test_a_task_may_prepare_for_as_long_as_it_takes(signs):
+    signs.begin(1, now=0)
+    assert signs.find_hanging(now=1e6) == {}
+
+
+def test_what_is_over_is_forgotten(signs):
+    signs.begin(1, now=0)
+    signs.progress(1, now=1)
+    signs.find_silent({"1/trial": b"0", "11/trial": b"0"}, now=1)
+    signs.forget(1)
+    assert signs.find_hanging(now=1e6) == {}
+    assert signs.find_silent({"1/trial": b"0", "11/trial": b"0"}, now=100) == ["11/trial"]
+
+
+def test_a_suspended_machine_or_a_stopped_driver_costs_nobody_anything(signs):
+    """Each process has been stopped as long as the driver, which looks first when all go on."""
+    times = iter([0.0, 0.0, 1.0, 100_000.0, 100_001.0])
+    clock = WakingClock(lambda: next(times))
+    looks = [clock.look() for _ in range(4)]
+    assert looks == [0.0, 1.0, 1.0 + LONGEST_STEP_S, 2.0 + LONGEST_STEP_S]
+    for now in looks:
+        assert signs.find_silent({"1/trial": b"0"}, now=now) == []
+
+
+def test_limits_are_the_users_to_set():
+    assert read_limits({}) == Limits()
+    told = read_limits({"HKRUN_SILENCE_S": "7.5", "HKRUN_HANG_S": "inf"})
+    assert told == Limits(silence_s=7.5, hang_s=math.inf)
+    assert told.beat_every_s < 1
+    assert read_limits({"HKRUN_SILENCE_S": "inf"}).beat_every_s == Limits().beat_every_s
+    for value in ("soon", "0", "-1", "nan"):
+        with pytest.raises(InputError, match=f"HKRUN_HANG_S: '{value}' is no number of seconds above 0"):
+            read_limits({"HKRUN_HANG_S": value})
+
+
+def test_killing_ends_a_stopped_process_but_no_other_one_with_its_id():
+    with subprocess.Popen(["sleep", "100"]) as process:
+        os.kill(process.pid, signal.SIGSTOP)
+        born = find_birth(process.pid)
+        kill_process(process.pid, f"{born}0")
+        assert process.poll() is None
+        kill_process(process.pid, born)
+        assert process.wait(10) == -signal.SIGKILL
+    kill_process(process.pid, born)  # which is gone
