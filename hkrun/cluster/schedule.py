@@ -5,7 +5,7 @@ How a task may end, and what follows; docs/faults.md says it for users:
     infrastructure   `died`       a process was killed, ran out of memory, lost its node, or was ended by the
                                   watchdog: tried again MAX_RETRIES times with growing waits, then failed
     code             `raised`     the function raised: failed, and not tried again
-    divergence       `returned`   a result like others, on record with its epoch; deterministic, so not repeated
+    divergence       `returned`   a result, on record with its epoch; not repeated, as it would come again
     data, store      `raised`     one of COMMON_ERRORS, which every task would meet: all is over
     on purpose       `stopped`    by a scheduler, `--fail-fast` or the user: no result
 """

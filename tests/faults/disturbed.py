@@ -117,6 +117,10 @@ class SweepFolder:
         if self.process is not None:
             self.process.wait(60)
 
+    def signal(self, pids: list[int], number: signal.Signals) -> None:
+        for pid in pids:
+            _signal(pid, number)
+
     def output(self) -> str:
         return self.log.read_text(encoding="utf-8")
 
