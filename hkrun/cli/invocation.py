@@ -48,6 +48,11 @@ class Invocation:
         given = (self.store_uri, str(self.data_dir or ""), os.environ.get("MLFLOW_TRACKING_URI", ""))
         return tuple(uri for uri in given if "://" in uri)
 
+    @property
+    def absolute_store(self) -> str:
+        """The store's URI, or its path from the root: what other processes and machines can open."""
+        return self.store_uri if "://" in self.store_uri else str(Path(self.store_uri).expanduser().absolute())
+
     def open_store(self, *, create: bool) -> "Store":
         """Opens the store.
 

@@ -452,11 +452,12 @@ def _open_store(invocation: Invocation, loaded: "Sweep", *, workers: "Workers") 
     Returns:
         The store, and whether the data was checked for it.
     """
-    from hkrun.sweep import check_data
+    from hkrun.sweep import check_cluster, check_data
 
     store = invocation.find_store()
     if store is not None:
         return store, False
+    check_cluster(loaded, store_uri=invocation.absolute_store, data_dir=invocation.data_dir)
     check_data(loaded, data_dir=invocation.data_dir, workers=workers)
     return invocation.open_store(create=True), True
 

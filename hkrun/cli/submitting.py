@@ -101,7 +101,7 @@ def read_work(context: click.Context, invocation: Invocation, words: Sequence[st
         )
     inner, parameters = _parse(context, invocation, name, arguments)
     loaded = _load(name, parameters)
-    store = _absolute(inner.store_uri)
+    store = inner.absolute_store
     data = None if inner.data_dir is None else _absolute(str(inner.data_dir))
     places = ["--store", store, *(["--data", data] if data is not None else [])]
     return Work(

@@ -114,8 +114,7 @@ def _try_store(uri: str, *, probe: str, own: str) -> str:
 
     It looks several times: a network's file system may show for a moment what it has remembered.
     """
-    from hkrun.store import open_store
-    from hkrun.store.folders import NotCommittedError
+    from hkrun.store import NotCommittedError, open_store
 
     problem = ""
     for _ in range(LOOKS):

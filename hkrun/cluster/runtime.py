@@ -227,8 +227,14 @@ def _joined_cluster(address: str) -> Iterator[Path]:
             runtime_env={"env_vars": {name: os.environ[name] for name in names}},
             **_LOGGING,
         )
-    except (OSError, ValueError, RuntimeError, ray.exceptions.AuthenticationError) as error:
-        raise ResourceError(f"RAY_ADDRESS={address}: cannot join this Ray cluster: {error}") from error
+    except ray.exceptions.AuthenticationError as error:
+        raise ResourceError(
+            f"RAY_ADDRESS={address}: cannot join this Ray cluster: it wants its token; set RAY_AUTH_MODE=token "
+            "and put the token into RAY_AUTH_TOKEN or ~/.ray/auth_token"
+        ) from error
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise ResourceError(f"RAY_ADDRESS={address}: cannot join this Ray cluster: {reason}") from error
     with tempfile.TemporaryDirectory(prefix="hkrun-", ignore_cleanup_errors=True) as folder:
         try:
             yield Path(folder)

@@ -1,5 +1,6 @@
 """What is checked before a sweep writes or starts anything: its data, its own parts, its teachers' files."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,6 +10,7 @@ from hkrun.errors import InputError
 from hkrun.parts import check_source, is_own
 from hkrun.plan import Workers
 from hkrun.spaces import Sweep, with_content
+from hkrun.sweep.machine import log_folder_of
 
 if TYPE_CHECKING:
     from hkrun.data import Dataset, StreamedDataset
@@ -42,6 +44,29 @@ def check_data(sweep: Sweep, *, data_dir: Path | str | None, workers: Workers) -
     ]
     if problems:
         raise InputError("\n".join(problems))
+
+
+def check_cluster(sweep: Sweep, *, store_uri: str, data_dir: Path | str | None) -> None:
+    """Asks the nodes of the cluster that RAY_ADDRESS names whether they see the store, the data and the files.
+
+    Without RAY_ADDRESS there is nothing to ask; the store is opened where the sweep runs.
+
+    Raises:
+        ResourceError: The cluster cannot be joined, or a node cannot run hkrun as the others do.
+        StoreError: A node cannot use the store.
+        DataError: A node does not see the data.
+    """
+    if not os.environ.get("RAY_ADDRESS"):
+        return
+    from hkrun.cluster import Needs, check_joined
+
+    files = {named.cell.teacher.file for named in sweep.cells if named.cell.uses_teacher} - {
+        "",
+        "torchvision",
+    }
+    data = str(data_dir.absolute()) if isinstance(data_dir, Path) else data_dir
+    needs = Needs(store=store_uri, data=data, files=tuple(sorted(files)))
+    check_joined(needs, log_folder=log_folder_of(None))
 
 
 def fix_content(sweep: Sweep, data_dir: Path | str | None) -> Sweep:

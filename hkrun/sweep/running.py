@@ -28,7 +28,7 @@ from hkrun.spaces import Sweep
 from hkrun.stopwatch import Stopwatch
 from hkrun.store import Store, TeacherRecord
 from hkrun.sweep.account import Account
-from hkrun.sweep.checks import check_data, fix_content
+from hkrun.sweep.checks import check_cluster, check_data, fix_content
 from hkrun.sweep.crew import Crew, Observer
 from hkrun.sweep.machine import find_machine, log_folder_of, spans_of
 from hkrun.sweep.packing import check_packs, expect_sizes, find_sizes
@@ -134,7 +134,7 @@ def run_sweep(
         observer: Who is told how it goes.
         pack: How many runs train together; see `hkrun.sweep.packing.find_sizes`. With shortcuts, one.
         shortcuts: How to make fewer runs, if so.
-        data_checked: Whether `check_data` was called; once is enough, as it builds teachers.
+        data_checked: Whether `check_cluster` and `check_data` were called; once is enough.
         stopwatch: One that runs since the command began, for the account of its time; else it begins here.
 
     Raises:
@@ -163,6 +163,7 @@ def run_sweep(
         machine.check(spans_of(sweep, workers))
         at_once = machine.tasks_at_once(spans_of(sweep, workers))
         if not data_checked:
+            check_cluster(sweep, store_uri=store.uri, data_dir=data_dir)
             check_data(sweep, data_dir=data_dir, workers=workers)
         if shortcuts == NO_SHORTCUTS:
             check_packs(
@@ -246,6 +247,7 @@ def train_teacher(
     identity = teacher_id(cell)
     if store.whole_teacher(identity) is None:
         if not data_checked:
+            check_cluster(sweep, store_uri=store.uri, data_dir=data_dir)
             check_data(sweep, data_dir=data_dir, workers=workers)
         machine = find_machine(log_folder_of(store), per_gpu=workers.per_gpu)
         machine.check([workers.of_teacher(cell)])

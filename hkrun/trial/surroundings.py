@@ -11,6 +11,9 @@ import torch
 
 from hkrun.trial.task import Task
 
+# In a job on a cluster: the commit of the code that was sent, and whether it was changed since.
+CODE_VARIABLE = "HKRUN_CODE"
+
 
 @contextmanager
 def reproducible(threads: int) -> Iterator[None]:
@@ -47,6 +50,8 @@ def describe_surroundings(task: Task, *, world_size: int) -> dict[str, Any]:
             versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             continue
+    if code := os.environ.get(CODE_VARIABLE):
+        versions["code"] = code
     device = torch.cuda.get_device_name() if task.device == "cuda" else f"cpu {platform.machine()}"
     return {
         "versions": versions,

@@ -1,0 +1,56 @@
+"""The cluster that RAY_ADDRESS names: whether its nodes can do the work, and who else may use it."""
+
+import logging
+import os
+from pathlib import Path
+from urllib.parse import quote
+
+from hkrun.cluster.probing import check_nodes
+from hkrun.cluster.reach import Needs
+from hkrun.cluster.runtime import ray_running
+
+# `hkrun submit` has asked the nodes a moment before it sent the job with this variable.
+JOB_VARIABLE = "HKRUN_JOB"
+_TIMEOUT_S = 5.0
+
+logger = logging.getLogger("hkrun")
+
+
+def check_joined(needs: Needs, *, log_folder: Path) -> None:
+    """Asks the nodes of the cluster that RAY_ADDRESS names whether they can do the work, where it has several.
+
+    A cluster that lets everybody in is named in a warning, and used: who joins is inside of it already.
+
+    Raises:
+        ResourceError: It cannot be joined, or a node cannot run hkrun as the others do.
+        StoreError: A node cannot use the store.
+        DataError: A node does not see the data.
+    """
+    if not os.environ.get("RAY_ADDRESS") or os.environ.get(JOB_VARIABLE):
+        return
+    with ray_running((), log_folder=log_folder) as running:
+        if lets_everybody_in():
+            logger.warning(
+                "%s lets everybody in who reaches it, without a token; start it with RAY_AUTH_MODE=token",
+                running.place,
+            )
+        if len(running.nodes) > 1:
+            check_nodes(needs)
+
+
+def lets_everybody_in() -> bool:
+    """Whether the cluster that this process has joined asks nobody for a token, as far as its dashboard says."""
+    import requests
+    from ray._private import worker
+
+    place = worker.global_worker.node.address_info.get("webui_url") if worker.global_worker.node else None
+    if not place:
+        return False
+    try:
+        answer = requests.get(
+            f"http://{quote(place, safe=':[]')}/api/authentication_mode", timeout=_TIMEOUT_S
+        )
+        mode: object = answer.json().get("authentication_mode")
+    except (requests.exceptions.RequestException, ValueError, AttributeError):
+        return False  # it has no dashboard, or not one that says so
+    return mode == "disabled"
