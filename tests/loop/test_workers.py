@@ -1,15 +1,22 @@
-"""Data-parallel training: two workers are one worker whose batches are split.
+"""Data-parallel training: several workers are one worker whose batches are split.
 
-In exact arithmetic the two are equal: BatchNorm takes its statistics over both halves, each worker's mean
-loss is weighted with its share, and the gradients are summed. What differs is the order of the sums. One
-step of this network changes its result by a few hundred roundings, eps = 1.1e-16 relative each; a few steps
-at a rate of 0.1 amplify a difference by less than 1e4 (a test below disturbs the start and checks that). So
-1e-9 holds with room to spare, and a worker that used its own statistics, or counted a gradient twice, would
-be off by 1e-3 or more (a test below).
+In exact arithmetic the two are equal: BatchNorm takes its statistics over all parts of a batch, each worker's
+mean loss is weighted with its share, and the gradients are summed. What differs is the order of the sums, and
+so their rounding. The tolerance follows from that, in three factors:
+
+    rounding       A sum of n numbers in another order differs by at most n eps of the sum of their sizes. The
+                   longest sums of a step are over a batch and the places of a map: n = 16 x 64. So a step's
+                   result is off by 1,024 x 2.2e-16 = 2.3e-13, relative to what it adds up.
+    steps          Each of the S steps of both stages adds such an error.
+    amplification  An error of an early step grows in those that follow. By how much is measured, for each
+                   method: its start is changed by 1e-8, relative, and A is by how many times that its end is.
+
+Together: S x A x n eps, at most 1e-6 here. A worker that used its own statistics, counted a
+gradient twice or drew its own noise would be off by 1e-3 or more, which tests below show of the first.
 """
 
 import os
-import socket
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,30 +24,56 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
+from hkrun.config import Cell
 from hkrun.data import Dataset
 from hkrun.distill import Run, distill, start_run
+from hkrun.seeding import Purpose
 from hkrun.teacher import TeacherRun, freeze, start_teacher, train_teacher
-from hkrun.training import Alone
+from hkrun.training import (
+    Alone,
+    PeerLostError,
+    ResidentEvaluationSet,
+    gather,
+    share_from_first,
+    sum_over_workers,
+)
 from loop.conftest import CPU, ask, make_sets, tiny_cell
+from loop.test_methods import METHOD_CELLS, method_cell
 
-TOLERANCE = 1e-9
+LONGEST_SUM = 16 * 64
+NUDGE = 1e-8
+# What no tolerance may exceed: far below the difference that any mistake makes.
+LOOSEST = 1e-6
+CELLS = {"hksanc": {"method": "hksanc"}, **METHOD_CELLS}
 
 
-def train_teacher_and_student(
-    dataset: Dataset, context: Alone, *, nudge: float = 0.0, **values: object
-) -> tuple[TeacherRun, Run]:
-    """Both stages on a tiny cell, everything in float64."""
-    cell = tiny_cell(**{"student__batch_size": 15, "teacher__batch_size": 15, **values})
+def name_cell(name: str) -> Cell:
+    """A method's cell, with batches that no number of workers here but three divides."""
+    given = {"student__batch_size": 15, "teacher__batch_size": 15}
+    return tiny_cell(**given) if name == "hksanc" else method_cell(name, **given)
+
+
+def count_steps(cell: Cell, dataset: Dataset) -> int:
+    """Steps of both stages."""
+    teacher = cell.teacher.epochs * (len(dataset.train) // cell.teacher.batch_size)
+    return teacher + sum(cell.stage_epochs) * (len(dataset.train) // cell.student.batch_size)
+
+
+def train_both(
+    cell: Cell, dataset: Dataset, context: Alone, *, nudge: float = 0.0
+) -> tuple[TeacherRun | None, Run]:
+    """Both stages on a tiny cell, everything in float64; the start of both may be changed a little."""
     sets = make_sets(cell, dataset)
-    teacher = start_teacher(cell, dataset, context=context, device=CPU)
-    train_teacher(teacher, cell, context=context, on_epoch=lambda _: None, **sets)  # type: ignore[arg-type]
+    teacher = None
+    if cell.uses_teacher:
+        teacher = start_teacher(cell, dataset, context=context, device=CPU)
+        disturb(teacher.network, nudge)
+        train_teacher(teacher, cell, context=context, on_epoch=lambda _: None, **sets)  # type: ignore[arg-type]
     run = start_run(cell, dataset, 0, context=context, device=CPU)
-    with torch.no_grad():
-        for parameter in run.student.parameters():
-            parameter *= 1 + nudge
+    disturb(run.student, nudge)
     distill(
         [run],
-        teach=ask(freeze(teacher.network)),
+        teach=None if teacher is None else ask(freeze(teacher.network)),
         context=context,
         on_epoch=lambda _: None,
         **sets,  # type: ignore[arg-type]
@@ -48,28 +81,49 @@ def train_teacher_and_student(
     return teacher, run
 
 
-def work(
-    rank: int, port: int, world_size: int, dataset: Dataset, folder: str, values: dict[str, object]
+def disturb(network: torch.nn.Module, nudge: float) -> None:
+    """Changes each parameter by so much of itself, upwards or downwards."""
+    signs = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            sign = torch.randint(0, 2, parameter.shape, generator=signs) * 2 - 1
+            parameter *= 1 + nudge * sign
+
+
+def states(teacher: TeacherRun | None, run: Run) -> dict[str, object]:
+    """What both stages came to."""
+    return {"teacher": None if teacher is None else teacher.state_dict(), "run": run.state_dict()}
+
+
+def join(
+    rank: int, folder: str, function: Callable[..., object], world_sizes: tuple[int, ...], *given: object
 ) -> None:
-    """One worker; the first two keep what they came to."""
+    """One process, which is a worker of each group that is large enough for it, one after the other."""
     torch.set_num_threads(1)
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
-    dist.init_process_group("gloo", rank=rank, world_size=world_size)
-    teacher, run = train_teacher_and_student(dataset, Alone(rank, world_size), **values)
-    state = {"teacher": teacher.state_dict(), "run": run.state_dict()}
-    torch.save(state, f"{folder}/{rank}.pt")
-    dist.destroy_process_group()
+    for world_size in world_sizes:
+        if rank < world_size:
+            group = f"file://{folder}/group-{world_size}"
+            dist.init_process_group("gloo", init_method=group, rank=rank, world_size=world_size)
+            told = function(Alone(rank, world_size), *given)
+            torch.save(told, f"{folder}/{world_size}-{rank}.pt")
+            dist.destroy_process_group()
 
 
-def train_with_workers(
-    dataset: Dataset, folder: Path, world_size: int, **values: object
-) -> list[dict[str, dict[str, object]]]:
-    """The states that each of several worker processes came to."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    mp.spawn(work, (port, world_size, dataset, str(folder), values), nprocs=world_size)
-    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(world_size)]
+def with_workers(
+    folder: Path, function: Callable[..., object], *given: object, world_sizes: tuple[int, ...] = (2,)
+) -> dict[tuple[int, int], object]:
+    """What a function tells in each worker of groups of some sizes, by size and rank."""
+    mp.spawn(join, (str(folder), function, world_sizes, *given), nprocs=max(world_sizes))
+    return {
+        (size, rank): torch.load(folder / f"{size}-{rank}.pt", weights_only=True)
+        for size in world_sizes
+        for rank in range(size)
+    }
+
+
+def train_cells(context: Alone, dataset: Dataset, cells: dict[str, Cell]) -> dict[str, object]:
+    """What some cells come to, in a worker."""
+    return {name: states(*train_both(cell, dataset, context)) for name, cell in cells.items()}
 
 
 def difference(first: object, second: object) -> float:
@@ -92,29 +146,124 @@ def difference(first: object, second: object) -> float:
     return 0.0
 
 
+def find_tolerance(cell: Cell, dataset: Dataset, alone: dict[str, object]) -> float:
+    """S x A x n eps of a cell; see above."""
+    disturbed = states(*train_both(cell, dataset, Alone(), nudge=NUDGE))
+    amplification = difference(disturbed, alone) / NUDGE
+    eps = torch.finfo(torch.float64).eps
+    return count_steps(cell, dataset) * max(1.0, amplification) * LONGEST_SUM * eps
+
+
+def check_agreement(
+    dataset: Dataset, folder: Path, cells: dict[str, Cell], world_sizes: tuple[int, ...]
+) -> None:
+    """Checks that each group comes to what one worker does, and all workers of a group to the same bits."""
+    found = with_workers(folder, train_cells, dataset, cells, world_sizes=world_sizes)
+    for name, cell in cells.items():
+        alone = states(*train_both(cell, dataset, Alone()))
+        tolerance = find_tolerance(cell, dataset, alone)
+        assert tolerance < LOOSEST, name
+        for size in world_sizes:
+            first = found[size, 0][name]  # type: ignore[index]
+            assert difference(first, alone) < tolerance, (name, size)
+            for rank in range(1, size):
+                other = found[size, rank][name]  # type: ignore[index]
+                assert difference(other["run"]["parts"], first["run"]["parts"]) == 0.0, (name, size, rank)
+
+
 def test_two_workers_agree_with_one(dataset: Dataset, tmp_path: Path) -> None:
-    teacher, run = train_teacher_and_student(dataset, Alone())
-    first, second = train_with_workers(dataset, tmp_path, 2)
-    assert difference(first["teacher"], teacher.state_dict()) < TOLERANCE
-    assert difference(first["run"], run.state_dict()) < TOLERANCE
-    assert difference(second["run"]["parts"], first["run"]["parts"]) == 0.0
+    check_agreement(dataset, tmp_path, {"hksanc": name_cell("hksanc")}, (2,))
 
 
-def test_a_small_disturbance_stays_small(dataset: Dataset) -> None:
-    _, run = train_teacher_and_student(dataset, Alone())
-    _, disturbed = train_teacher_and_student(dataset, Alone(), nudge=1e-13)
-    assert 0 < difference(disturbed.state_dict(), run.state_dict()) < 1e4 * 1e-13
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_each_method_agrees_for_one_two_three_and_four_workers(dataset: Dataset, tmp_path: Path) -> None:
+    check_agreement(dataset, tmp_path, {name: name_cell(name) for name in CELLS}, (2, 3, 4))
 
 
 @pytest.mark.slow
 def test_statistics_of_each_worker_alone_are_another_method(dataset: Dataset, tmp_path: Path) -> None:
-    _, run = train_teacher_and_student(dataset, Alone())
-    first, _ = train_with_workers(dataset, tmp_path, 2, sync_batchnorm=False)
-    assert difference(first["run"], run.state_dict()) > 1e-3
+    values = {"student__batch_size": 15, "teacher__batch_size": 15}
+    alone = states(*train_both(tiny_cell(**values), dataset, Alone()))
+    cells = {"own": tiny_cell(sync_batchnorm=False, **values)}
+    found = with_workers(tmp_path, train_cells, dataset, cells)
+    first, second = (found[2, rank]["own"] for rank in range(2))  # type: ignore[index]
+    assert difference(first["run"], alone["run"]) > 1e-3
+    # The parameters stay in step all the same; only the running statistics are each worker's own.
+    networks = [state["run"]["parts"][0] for state in (first, second)]
+    apart = {name for name in networks[0] if difference(networks[0][name], networks[1][name]) > 0}
+    assert apart
+    assert all(name.endswith(("running_mean", "running_var")) for name in apart)
+
+
+def read_sets(context: Alone, dataset: Dataset) -> dict[str, object]:
+    """What a worker sees of an epoch, and the errors of a network, with every part uneven."""
+    cell = tiny_cell(student__batch_size=15)
+    sets = make_sets(cell, dataset)
+    batches = sets["training_set"].batches(  # type: ignore[attr-defined]
+        [5], 1, batch_size=15, order=Purpose.ORDER, augmentation=Purpose.AUGMENTATION, context=context
+    )
+    seen = [(batch.image_ids[0], batch.view_ids[0], batch.share) for batch in batches]
+    student = start_run(cell, dataset, 0, context=Alone(), device=CPU).student
+    errors = sets["test_set"].evaluate(student, precision="float64", context=context)  # type: ignore[attr-defined]
+    few = ResidentEvaluationSet(
+        dataset.test.images[:3], dataset.test.labels[:3], dataset, dtype=torch.float64, device=CPU
+    ).evaluate(student, precision="float64", context=context)
+    return {"seen": seen, "errors": list(errors), "few": list(few)}
+
+
+def test_together_the_workers_see_each_image_once(dataset: Dataset, tmp_path: Path) -> None:
+    alone = read_sets(Alone(), dataset)
+    sizes = (2, 4)  # three images to evaluate on are fewer than four workers
+    found = with_workers(tmp_path, read_sets, dataset, world_sizes=sizes)
+    for size in sizes:
+        parts = [found[size, rank] for rank in range(size)]
+        for batch, (ids, views, _) in enumerate(alone["seen"]):  # type: ignore[arg-type,var-annotated]
+            own = [part["seen"][batch] for part in parts]  # type: ignore[index]
+            assert torch.equal(torch.cat([ids for ids, _, _ in own]), ids)
+            assert torch.equal(torch.cat([views for _, views, _ in own]), views)
+            assert sum(share for _, _, share in own) == pytest.approx(1.0, abs=1e-15)
+        for part in parts:
+            assert part["errors"] == alone["errors"]  # type: ignore[index]
+            assert part["few"] == alone["few"]  # type: ignore[index]
+
+
+def exchange(context: Alone) -> dict[str, object]:
+    """What workers tell one another."""
+    tensors = [
+        torch.tensor([1.0 + context.rank]),
+        torch.tensor([[2.0, 3.0], [4.0, 5.0]]) * (1 + context.rank),
+    ]
+    sum_over_workers(tensors, context)
+    return {
+        "sums": tensors,
+        "first": share_from_first(lambda: {"epoch": 3 + context.rank, "weights": torch.ones(2)}, context),
+        "all": gather(context.rank, context),
+    }
+
+
+def lose_peer(context: Alone) -> str:
+    """Waits for a worker that is gone."""
+    if context.rank == 1:
+        os._exit(0)
+    try:
+        for _ in range(100):  # the first ones may still be under way
+            sum_over_workers([torch.ones(1 << 20)], context)
+    except PeerLostError as error:
+        return str(error)
+    return ""
 
 
 @pytest.mark.slow
-def test_three_workers_with_unequal_shares_agree_with_one(dataset: Dataset, tmp_path: Path) -> None:
-    _, run = train_teacher_and_student(dataset, Alone(), student__batch_size=16)
-    for state in train_with_workers(dataset, tmp_path, 3, student__batch_size=16):
-        assert difference(state["run"], run.state_dict()) < TOLERANCE
+def test_workers_tell_each_other_the_same(tmp_path: Path) -> None:
+    found = with_workers(tmp_path, exchange, world_sizes=(3,))
+    for rank in range(3):
+        told = found[3, rank]
+        assert [tensor.tolist() for tensor in told["sums"]] == [[6.0], [[12.0, 18.0], [24.0, 30.0]]]  # type: ignore[index]
+        assert told["first"]["epoch"] == 3  # type: ignore[index]
+        assert told["all"] == [0, 1, 2]  # type: ignore[index]
+
+
+def test_a_worker_whose_peer_is_lost_says_so(tmp_path: Path) -> None:
+    mp.spawn(join, (str(tmp_path), lose_peer, (2,)), nprocs=2)
+    assert torch.load(tmp_path / "2-0.pt").startswith("a worker of the group was lost: ")
