@@ -1,29 +1,45 @@
 """S3 servers for tests: moto's, which is always there, and Ceph's radosgw where it is installed.
 
-A test module that needs one says `pytest_plugins = ["s3_server"]` and takes one of the fixtures
+Tests take one of the fixtures
 
-    s3_store    a place on moto's server: `uri`, and the `environment` that opens it
-    s3_server   the server behind it
+    s3_store         a place on moto's server: `uri`, and the `environment` that opens it
+    s3_server        the server behind it
+    each_s3_server   moto's server, then radosgw; for what depends on how a server works
 
-Each server is a process of this one's user on a loopback port of its own; its files lie in a temporary folder.
+Where radosgw is not installed (Debian: radosgw, ceph-mon, ceph-osd) its tests are skipped, unless
+HKRUN_REQUIRE_RADOSGW=1 says that they must run. Each server is a process of its own on a loopback port of its own;
+its files lie in a temporary folder.
 """
 
 import contextlib
+import os
 import secrets
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import urllib.error
 import urllib.request
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
+CEPH_PROGRAMS = (
+    "ceph",
+    "ceph-authtool",
+    "ceph-mon",
+    "ceph-osd",
+    "monmaptool",
+    "radosgw",
+    "radosgw-admin",
+)
 KEY, SECRET, BUCKET = "hkrun-tests", "kept-out-of-every-message", "lab"
 
 
@@ -208,6 +224,109 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
     """Moto's server."""
     with moto_running(tmp_path_factory.mktemp("moto")) as server:
         yield server
+
+
+@contextlib.contextmanager
+def radosgw_running(folder: Path) -> Iterator[S3Server]:
+    """Ceph's S3 server before a cluster of one monitor and one disk, which is in memory."""
+    ports = [free_port() for _ in range(2)]
+    configuration = folder / "ceph.conf"
+    configuration.write_text(CEPH.format(folder=folder, monitor=ports[0], fsid=uuid.uuid4()))
+    server = S3Server("radosgw", f"http://127.0.0.1:{ports[1]}")
+    ceph = ["-c", str(configuration)]
+    keyring, monitors = str(folder / "keyring"), str(folder / "monmap")
+    address = f"[v2:127.0.0.1:{ports[0]}]"
+    for name in ("mon", "osd", "rgw", "run"):
+        (folder / name).mkdir()
+
+    def run(*command: str) -> None:
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120, check=False)
+        assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
+
+    run("ceph-authtool", "--create-keyring", keyring, "--gen-key", "-n", "mon.", "--cap", "mon", "allow *")
+    for user, monitor_rights in (("client.admin", "allow *"), ("osd.0", "allow profile osd")):
+        rights = ["--cap", "mon", monitor_rights, "--cap", "osd", "allow *"]
+        run("ceph-authtool", keyring, "--gen-key", "-n", user, *rights)
+    fsid = configuration.read_text().partition("fsid = ")[2].partition("\n")[0]
+    run("monmaptool", "--create", "--addv", "a", address, "--fsid", fsid, monitors)
+    run("ceph-mon", *ceph, "--mkfs", "-i", "a", "--monmap", monitors, "--keyring", keyring)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(background(folder, "ceph-mon", *ceph, "-f", "-i", "a"))
+        run("ceph", *ceph, "--connect-timeout", "60", "osd", "create")
+        run("ceph-osd", *ceph, "-i", "0", "--mkfs", "--no-mon-config")
+        stack.enter_context(background(folder, "ceph-osd", *ceph, "-f", "-i", "0", "--no-mon-config"))
+        user = ["--uid", "tests", "--display-name", "tests", "--access-key", KEY, "--secret-key", SECRET]
+        run("radosgw-admin", *ceph, "user", "create", *user)
+        frontend = f"beast endpoint=127.0.0.1:{ports[1]} tcp_nodelay=1"
+        gateway = stack.enter_context(
+            background(folder, "radosgw", *ceph, "-f", "-n", "client.admin", "--rgw-frontends", frontend)
+        )
+        await_answer(gateway, server.endpoint)
+        make_bucket(server)
+        yield server
+
+
+@contextlib.contextmanager
+def background(folder: Path, *command: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A program that runs until the block ends."""
+    with (folder / f"{command[0]}.out").open("wb") as log:
+        process = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log, start_new_session=True)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+CEPH = """
+[global]
+fsid = {fsid}
+mon host = [v2:127.0.0.1:{monitor}/0]
+mon data = {folder}/mon
+osd data = {folder}/osd
+rgw data = {folder}/rgw
+run dir = {folder}/run
+crash dir = {folder}/run
+keyring = {folder}/keyring
+admin socket = {folder}/run/$cluster-$name-$pid.asok
+log file = {folder}/$name.log
+pid file =
+public addr = 127.0.0.1
+cluster addr = 127.0.0.1
+ms bind msgr1 = false
+osd objectstore = memstore
+memstore device bytes = 2147483648
+osd crush chooseleaf type = 0
+osd pool default size = 1
+osd pool default min size = 1
+osd pool default pg num = 1
+osd pool default pgp num = 1
+osd pool default pg autoscale mode = off
+mon allow pool size one = true
+mon data avail warn = 2
+mon data avail crit = 1
+"""
+
+
+@pytest.fixture(scope="session")
+def radosgw(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """Ceph's S3 server."""
+    if not all(map(shutil.which, CEPH_PROGRAMS)):
+        if os.environ.get("HKRUN_REQUIRE_RADOSGW") == "1":
+            pytest.fail(f"not all of {', '.join(CEPH_PROGRAMS)} are installed")
+        pytest.skip("radosgw, ceph-mon and ceph-osd are not installed")
+    with (
+        tempfile.TemporaryDirectory(prefix="hk-ceph-") as folder,  # short: the paths of sockets are limited
+        radosgw_running(Path(folder)) as server,
+    ):
+        yield server
+
+
+@pytest.fixture(scope="session", params=["moto", "radosgw"])
+def each_s3_server(request: pytest.FixtureRequest) -> S3Server:
+    """Each S3 server in turn."""
+    server: S3Server = request.getfixturevalue("s3_server" if request.param == "moto" else "radosgw")
+    return server
 
 
 @pytest.fixture(scope="session")

@@ -11,6 +11,7 @@ from pyarrow import fs
 
 from hkrun.errors import DataError
 from hkrun.redaction import redact
+from hkrun.store.addresses import connect_uri
 
 
 @dataclass(frozen=True)
@@ -84,8 +85,7 @@ def _connect(uri: str) -> tuple[fs.FileSystem, str]:
     if "://" not in uri:
         return fs.LocalFileSystem(), uri
     try:
-        filesystem, folder = fs.FileSystem.from_uri(uri)
-    except (OSError, pa.ArrowException, ImportError) as error:
+        return connect_uri(uri)
+    except (OSError, ValueError, pa.ArrowException, ImportError) as error:
         reason = " ".join(str(error).replace(uri, str(Place(uri))).split())
         raise DataError(f"cannot open {Place(uri)}: {reason}") from None  # `error` may hold the password
-    return filesystem, folder.rstrip("/")

@@ -13,7 +13,7 @@ No run is ever lost or half there: a folder whose manifest is missing does not e
 """
 
 from hkrun.store.checkpoint_names import checkpoint_name, read_epoch
-from hkrun.store.folders import DamagedError, NotCommittedError
+from hkrun.store.manifests import DamagedError, NotCommittedError
 from hkrun.store.records import DivergedTeacher, Record, TeacherRecord
 from hkrun.store.store import NoStoreError, Store, open_store
 from hkrun.store.tables import NoSpaceError, Tables

@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import pyarrow as pa
 from pyarrow import fs
@@ -57,6 +57,51 @@ class Files(Protocol):
 
     def exclusive(self, folder: str) -> AbstractContextManager[None]:
         """Keeps other writers out of a folder for a moment, where the place has locks."""
+
+
+class Changed(Exception):  # noqa: N818 - what somebody else did, not an error
+    """The condition of a write does not hold: somebody else has written the file meanwhile."""
+
+
+class Seen(NamedTuple):
+    """A file as it was read.
+
+    Attributes:
+        content: Its content.
+        version: What a condition names it by; None if the file was not there.
+    """
+
+    content: bytes | None
+    version: str | None
+
+
+ABSENT = Seen(None, None)
+
+
+@runtime_checkable
+class ConditionalFiles(Files, Protocol):
+    """A place without locks that writes on a condition."""
+
+    def look(self, path: str) -> Seen:
+        """Reads a file with its version."""
+
+    def create(self, path: str, content: bytes) -> bool:
+        """Writes a file if there is none; whether there was none."""
+
+    def replace(self, path: str, content: bytes, *, seen: Seen) -> Seen:
+        """Writes a file unless somebody has since it was seen, or made it if it was not there.
+
+        Content should differ from what the file ever had, or two versions are taken for one.
+
+        Raises:
+            Changed: Somebody has.
+        """
+
+    def heeds_conditions(self, path: str) -> bool:
+        """Whether a write on a condition that does not hold is refused; tried on a file that is there."""
+
+    def written(self, folder: str) -> dict[str, float]:
+        """When each file in a folder and below it was written, in seconds by the place's own clock."""
 
 
 @contextlib.contextmanager

@@ -2,60 +2,32 @@
 
 The manifest names each file with its SHA-256 and size and is written last, so a folder without one does not
 exist for readers. Before the content of a committed name changes, the manifest is cut back to the files that
-stay: a reader sees the folder as it was, then without what changes, then as it is, and never a mix.
+stay: a reader sees the folder as it was, then without what changes, then as it is, and never a mix. Without
+locks, as on S3, commits are made in another way: see `commits.py`.
 """
 
-import hashlib
-import json
 from collections.abc import Callable, Collection, Mapping
-from typing import NamedTuple
 
-from hkrun.errors import StoreError
-from hkrun.store.files import Files
+from hkrun.store.commits import Commit
+from hkrun.store.files import ConditionalFiles, Files
+from hkrun.store.manifests import (
+    MANIFEST,
+    DamagedError,
+    Manifest,
+    NotCommittedError,
+    check_folder,
+    check_name,
+    describe,
+    from_json,
+    kept_of,
+    stored_names,
+    sum_of,
+    to_json,
+)
 
-MANIFEST = "manifest.json"
-
-
-class DamagedError(StoreError):
-    """A committed file is missing, or its content is not what its manifest says."""
-
-
-class NotCommittedError(StoreError):
-    """No such file is committed, and perhaps none is anywhere in its folder."""
-
-
-class Sum(NamedTuple):
-    """What a manifest knows of one file."""
-
-    sha256: str
-    size: int
-
-
-Manifest = dict[str, Sum]
-
-
-def check_name(name: str) -> str:
-    """Returns a name that stands for one entry of one folder.
-
-    Raises:
-        StoreError: It could lead out of its folder, or hide in it.
-    """
-    if not name or name.startswith(".") or "/" in name or "\\" in name or not name.isprintable():
-        raise StoreError(
-            f"{name!r} is no name for the store: it is empty, starts with '.', or holds a separator"
-        )
-    return name
-
-
-def check_folder(folder: str) -> str:
-    """Returns a path of a folder within the store: names joined by '/'.
-
-    Raises:
-        StoreError: A part of it is no name.
-    """
-    for part in folder.split("/"):
-        check_name(part)
-    return folder
+# Folders of which a driver keeps the others out, and whose files people open by name: there, files keep their
+# names even where commits could not tell two writers apart.
+IN_PLACE = "sweeps/"
 
 
 class Folders:
@@ -75,7 +47,7 @@ class Folders:
         folder: str,
         files: Mapping[str, bytes],
         *,
-        keep: Collection[str] = (),
+        keep: Collection[str] | None = (),
         tidy: bool = False,
         unless: Callable[[], bool] = lambda: False,
     ) -> bool:
@@ -84,8 +56,8 @@ class Folders:
         Args:
             folder: Path within the store; created where it is missing. Folders within it are left alone.
             files: Content by name.
-            keep: Names already committed that stay as they are; the others' files are removed.
-            tidy: Whether to remove first what is there uncommitted, left by writers that were killed.
+            keep: Names already committed that stay as they are, None for all; the others' files are removed.
+            tidy: Whether to remove what is there uncommitted, left by writers that were killed.
                 Only for folders in which nobody else has files.
             unless: Asked once no other writer can be there: whether to leave the folder as it is.
 
@@ -99,7 +71,14 @@ class Folders:
         check_folder(folder)
         if MANIFEST in files:
             raise ValueError(f"{MANIFEST} is the store's own name")
-        sums = {check_name(name): _sum(content) for name, content in files.items()}
+        sums = {check_name(name): sum_of(content) for name, content in files.items()}
+        if isinstance(self._files, ConditionalFiles):
+            commit = Commit(self._files, folder, files, sums, keep=keep)
+            make = commit.make_in_place if folder.startswith(IN_PLACE) else commit.make
+            made = make(unless=unless)
+            if tidy:
+                commit.tidy()
+            return made
         with self._files.exclusive(folder):
             if unless():
                 return False
@@ -109,12 +88,12 @@ class Folders:
                 before = {}
             if tidy:
                 there = {name for name in self._files.sizes(folder) if "/" not in name}
-                self._files.remove(folder, there - {*before, MANIFEST})
-            kept = {name: before[name] for name in keep if name in before and name not in sums}
+                self._files.remove(folder, there - {*stored_names(before), MANIFEST})
+            kept = kept_of(before, keep, sums)
             if any(before.get(name, known) != known for name, known in sums.items()):
                 self._cut_back(folder, kept)
             self._files.put(folder, {**files, MANIFEST: to_json(kept | sums)})
-            self._files.remove(folder, before.keys() - kept.keys() - sums.keys())
+            self._files.remove(folder, stored_names(before) - stored_names(kept | sums))
         return True
 
     def _cut_back(self, folder: str, kept: Manifest) -> None:
@@ -133,19 +112,14 @@ class Folders:
         if text is None:
             return None
         try:
-            listed = json.loads(text)["files"]
-            return {
-                check_name(name): Sum(str(known["sha256"]), int(known["size"]))
-                for name, known in listed.items()
-            }
-        except (ValueError, KeyError, TypeError, AttributeError, StoreError) as error:
-            raise self._damaged(
-                folder, MANIFEST, "JSON with a SHA-256 and a size per file", "something else"
-            ) from error
+            return from_json(text)
+        except ValueError as error:
+            expected = "JSON with a SHA-256 and a size per file"
+            raise self._damaged(folder, MANIFEST, expected, "something else") from error
 
     def is_committed(self, folder: str) -> bool:
         """Whether the folder exists for readers."""
-        return self.manifest(folder) is not None
+        return bool(self.manifest(folder))
 
     def names(self, folder: str) -> list[str]:
         """The names committed in a folder, sorted; none where the folder does not exist."""
@@ -164,13 +138,14 @@ class Folders:
     def _read(self, folder: str, name: str, manifest: Manifest | None) -> bytes:
         """`read`, where the folder's manifest was looked at a moment ago."""
         while manifest is not None and name in manifest:
-            content = self._files.get(f"{folder}/{name}")
-            if content is not None and _sum(content) == manifest[name]:
+            known = manifest[name]
+            content = self._files.get(f"{folder}/{known.stored_as or name}")
+            if content is not None and sum_of(content)[:2] == known[:2]:
                 return content
             latest = self.manifest(folder)
             if latest == manifest:
-                found = "no file" if content is None else _describe(_sum(content))
-                raise self._damaged(folder, name, _describe(manifest[name]), found)
+                found = "no file" if content is None else describe(sum_of(content))
+                raise self._damaged(folder, name, describe(known), found)
             manifest = latest  # a writer was here between the two reads: look again
         raise NotCommittedError(f"{self.place}/{folder}: no {name} is committed there")
 
@@ -184,17 +159,3 @@ class Folders:
             f"{self.place}/{folder}/{name} is damaged: expected {expected}, found {found}; "
             f"remove the folder {self.place}/{folder} and run the same command again"
         )
-
-
-def to_json(manifest: Manifest) -> bytes:
-    """A manifest as its file."""
-    listed = {name: known._asdict() for name, known in sorted(manifest.items())}
-    return json.dumps({"files": listed}, indent=1).encode()
-
-
-def _sum(content: bytes) -> Sum:
-    return Sum(hashlib.sha256(content).hexdigest(), len(content))
-
-
-def _describe(known: Sum) -> str:
-    return f"SHA-256 {known.sha256[:12]} and {known.size} bytes"

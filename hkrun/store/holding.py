@@ -1,62 +1,352 @@
-"""One driver per folder of a local store: the operating system's lock, and who has it."""
+"""One driver per folder: who has it is written beside it, with a beat that says that the holder still works.
+
+    On a disk   the operating system's lock decides (`flock`); it ends with the process. In a directory that
+                several machines share the lock may not reach the others, so the beat counts there too.
+    On S3       there are no locks: a driver writes its name on the condition that nobody else did.
+
+Clocks are never compared. A holder of whom this machine cannot tell otherwise counts as gone when its beat has
+stood still for `PATIENCE_S` by the clock of the one who waits. A holder that stood still for so long notices
+when it next beats or commits, and stops.
+"""
 
 import contextlib
 import fcntl
 import json
+import logging
 import os
+import secrets
 import shlex
+import signal
 import socket
 import sys
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Any, Protocol
 
-from hkrun.errors import StoreError
+from hkrun.errors import Interrupted, StoreError
 from hkrun.redaction import redact
-from hkrun.store.files import explained
+from hkrun.store.files import ABSENT, Changed, ConditionalFiles, Seen, explained
 
 LOCK_FILE = "driver.lock"
+BEAT_S = 10.0
+PATIENCE_S = 45.0  # several beats: a busy machine or network may swallow some
+LOOK_S = 1.0
+
+log = logging.getLogger("hkrun")
+
+
+class Slot(Protocol):
+    """Where the name of a holder stands."""
+
+    @property
+    def place(self) -> str:
+        """What is held, as messages name it."""
+
+    def look(self) -> Seen:
+        """What stands there."""
+
+    def write(self, content: bytes, *, seen: Seen) -> Seen:
+        """Writes a name over the one that was seen.
+
+        Raises:
+            Changed: Another one stands there by now.
+        """
+
+
+class Hold:
+    """A folder that is held, until its block ends or somebody else takes it over.
+
+    Args:
+        slot: Where the name stands.
+        seen: What stands there now, to be written over.
+    """
+
+    def __init__(self, slot: Slot, seen: Seen) -> None:
+        self._slot = slot
+        self._name = own_name()
+        self._beats = 0
+        self._turn = threading.Lock()
+        self._ended = threading.Event()
+        self._lost: str | None = None
+        self._holding_thread = threading.current_thread()
+        self._seen = seen
+        self._beat_at = 0.0
+        self._beat()
+        self._beating = threading.Thread(target=self._keep_beating, name="hkrun-hold", daemon=True)
+        self._beating.start()
+
+    def check(self) -> None:
+        """Makes sure that nobody else has taken over.
+
+        Raises:
+            StoreError: Somebody has, or it cannot be told.
+        """
+        with self._turn:
+            if self._lost is None and _clock() - self._beat_at > BEAT_S:
+                self._beat_or_lose()
+            if self._lost is not None:
+                raise StoreError(self._lost)
+
+    def lost(self) -> str | None:
+        """Who took over, in a sentence; None while nobody has."""
+        return self._lost
+
+    def release(self) -> None:
+        """Lets go, so that the next one need not wait."""
+        self._ended.set()
+        self._beating.join()
+        with self._turn, contextlib.suppress(StoreError, Changed):
+            if self._lost is None:
+                self._slot.write(json.dumps({"released": secrets.token_hex(8)}).encode(), seen=self._seen)
+
+    def _beat(self) -> None:
+        started = _clock()
+        name = self._name | {"beat": f"{self._beats:09}"}
+        self._seen = self._slot.write(json.dumps(name).encode(), seen=self._seen)
+        self._beats += 1
+        self._beat_at = started
+
+    def _beat_or_lose(self) -> None:
+        try:
+            self._beat()
+        except Changed:
+            now = self._slot.look()
+            if read_name(now).get("token") == self._name["token"]:
+                self._seen = now  # an answer to an earlier beat was lost
+                return
+            self._lost = (
+                f"{self._slot.place} was taken over by {describe(read_name(now))} while this process stood "
+                "still or could not reach it; what it finished is kept, and the other one goes on"
+            )
+
+    def _keep_beating(self) -> None:
+        while not self._ended.wait(BEAT_S):
+            with self._turn:
+                if self._ended.is_set():
+                    return
+                try:
+                    self._beat_or_lose()
+                except StoreError as error:
+                    log.warning("the hold is not renewed: %s", error.message)
+                    continue
+                if self._lost is not None:
+                    self._interrupt()
+                    return
+
+    def _interrupt(self) -> None:
+        """Stops the process as Ctrl-C would, where the hold is the main thread's."""
+        main = threading.main_thread()
+        if self._holding_thread is main and main.ident is not None:
+            signal.pthread_kill(main.ident, signal.SIGINT)
 
 
 @contextlib.contextmanager
-def hold_folder(place: Path) -> Iterator[None]:
-    """Keeps other drivers out of a folder until the block or the process ends; the folder is made if missing.
+def hold_folder(place: Path) -> Iterator[Hold]:
+    """Keeps other drivers out of a folder on a disk until the block ends; the folder is made if missing.
 
     Raises:
-        StoreError: Another driver holds it; the message says which.
+        StoreError: Another driver holds it; the message says which. Or another took over meanwhile.
     """
     with explained("hold", place):
         place.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(place / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o666)
+    slot = FileSlot(place / LOCK_FILE, place=str(place))
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise StoreError(
-                f"{place} is held by {_holder(descriptor)}; wait for it or stop it, then run again"
-            ) from error
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, _own_name().encode(), 0)
-        yield
+            raise held(slot.place, read_name(slot.look())) from error
+        except OSError as error:  # a file system without locks: the beat alone decides
+            log.warning(
+                "%s knows no locks (%s): drivers keep off each other by their beat", place, error.strerror
+            )
+            reached = False
+        else:
+            reached = True
+        with _held(slot, lambda name: reached and name.get("boot") == _boot()) as hold:
+            yield hold
     finally:
         os.close(descriptor)
 
 
-def _own_name() -> str:
-    since = datetime.now().astimezone().isoformat(timespec="seconds")
-    holder = {
+@contextlib.contextmanager
+def hold_object(files: ConditionalFiles, folder: str, *, place: str) -> Iterator[Hold]:
+    """Keeps other drivers out of a folder on a place without locks; see `hold_folder`."""
+    slot = ObjectSlot(files, f"{folder}/{LOCK_FILE}", place=f"{place}/{folder}")
+    with _held(slot, _is_dead) as hold:
+        if not files.heeds_conditions(f"{folder}/{LOCK_FILE}"):
+            log.warning(
+                "%s: the server does not heed conditional writes (If-None-Match, If-Match), so nothing keeps "
+                "a second driver off: see that only one works on a sweep",
+                place,
+            )
+        yield hold
+
+
+@contextlib.contextmanager
+def _held(slot: Slot, is_gone: Callable[[dict[str, Any]], bool]) -> Iterator[Hold]:
+    """Holds what a slot stands for, once its holder is gone.
+
+    Args:
+        slot: Where the holder's name stands.
+        is_gone: Whether a holder is known to be gone without waiting.
+    """
+    hold = _take(slot, is_gone)
+    try:
+        yield hold
+    except (KeyboardInterrupt, Interrupted) as error:
+        if (lost := hold.lost()) is not None:
+            raise StoreError(lost) from error
+        raise
+    finally:
+        hold.release()
+
+
+def _take(slot: Slot, is_gone: Callable[[dict[str, Any]], bool]) -> Hold:
+    seen = slot.look()
+    name = read_name(seen)
+    if "token" in name and not is_gone(name):
+        if _is_alive(name):
+            raise held(slot.place, name)
+        log.warning(
+            "%s: waiting up to %.0f s to see whether %s still works", slot.place, PATIENCE_S, describe(name)
+        )
+        until = _clock() + PATIENCE_S
+        while _clock() < until:
+            time.sleep(LOOK_S)
+            if (now := slot.look()).version != seen.version:
+                seen, name = now, read_name(now)
+                if "token" in name:
+                    raise held(slot.place, name)
+                break
+    try:
+        return Hold(slot, seen)
+    except Changed:
+        raise held(slot.place, read_name(slot.look())) from None
+
+
+@dataclass(frozen=True)
+class FileSlot:
+    """A file beside what is held; it is only written by who has the lock on it, as far as that reaches."""
+
+    path: Path
+    place: str
+
+    def look(self) -> Seen:
+        """See `Slot`. Opened anew each time, for another machine's writes to show."""
+        with explained("read", self.path):
+            try:
+                content = self.path.read_bytes()
+            except FileNotFoundError:
+                return ABSENT
+        return Seen(content, content.decode(errors="replace"))
+
+    def write(self, content: bytes, *, seen: Seen) -> Seen:
+        """See `Slot`. Of two that write in the same moment the earlier one notices at its next beat."""
+        now = self.look()
+        if now not in (seen, ABSENT):
+            raise Changed(self.place)
+        with explained("hold", self.path):
+            if now == ABSENT and not self.path.parent.is_dir():
+                return seen  # somebody removed the whole folder: a commit will make it again
+            descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT, 0o666)
+            try:
+                os.pwrite(descriptor, content, 0)
+                os.ftruncate(descriptor, len(content))
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+        return Seen(content, content.decode())
+
+
+@dataclass(frozen=True)
+class ObjectSlot:
+    """An object, written on the condition that it is as it was seen."""
+
+    files: ConditionalFiles
+    path: str
+    place: str
+
+    def look(self) -> Seen:
+        """See `Slot`."""
+        return self.files.look(self.path)
+
+    def write(self, content: bytes, *, seen: Seen) -> Seen:
+        """See `Slot`."""
+        return self.files.replace(self.path, content, seen=seen)
+
+
+def own_name() -> dict[str, Any]:
+    """Who this process is, for people and for other drivers."""
+    return {
         "pid": os.getpid(),
         "host": socket.gethostname(),
-        "since": since,
+        "since": datetime.now().astimezone().isoformat(timespec="seconds"),
         "command": shlex.join(redact(word) for word in sys.argv),
+        "boot": _boot(),
+        "process": _process(os.getpid()),
+        "token": secrets.token_hex(8),
     }
-    return json.dumps(holder)
 
 
-def _holder(descriptor: int) -> str:
-    """Who wrote the lock file, in words."""
+def read_name(seen: Seen) -> dict[str, Any]:
+    """Who wrote a slot; empty where nobody did or it cannot be read."""
     try:
-        holder = json.loads(os.pread(descriptor, 65536, 0))
-        return f"process {holder['pid']} on {holder['host']} since {holder['since']} ({holder['command']})"
-    except (ValueError, KeyError, TypeError):
+        name = json.loads(seen.content or b"{}")
+    except ValueError:
+        return {}
+    return name if isinstance(name, dict) else {}
+
+
+def describe(name: dict[str, Any]) -> str:
+    """A holder in words."""
+    try:
+        return f"process {name['pid']} on {name['host']} since {name['since']} ({name['command']})"
+    except KeyError:
         return "another driver"  # it took the lock this very moment and has not written its name yet
+
+
+def held(place: str, name: dict[str, Any]) -> StoreError:
+    """What a second driver is told."""
+    return StoreError(f"{place} is held by {describe(name)}; wait for it or stop it, then run again")
+
+
+def _clock() -> float:
+    """Seconds that also pass while the machine sleeps."""
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+
+
+def _boot() -> str:
+    """A name of this run of this machine's kernel, the same in all its containers."""
+    with contextlib.suppress(OSError):
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return socket.gethostname()
+
+
+def _process(pid: int) -> str:
+    """What tells a process from others that had or will have its number; empty where there is none."""
+    try:
+        namespace = os.readlink("/proc/self/ns/pid")  # noqa: PTH115 - it is no path
+        started = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except (OSError, IndexError):
+        return ""
+    return f"{namespace} {started}"
+
+
+def _is_here(name: dict[str, Any]) -> bool:
+    """Whether a holder is, or was, a process that this one would see."""
+    own, _, _ = _process(os.getpid()).partition(" ")
+    theirs, _, _ = str(name.get("process")).partition(" ")
+    return bool(own) and name.get("boot") == _boot() and own == theirs
+
+
+def _is_alive(name: dict[str, Any]) -> bool:
+    return _is_here(name) and _process(int(name.get("pid", 0))) == name.get("process")
+
+
+def _is_dead(name: dict[str, Any]) -> bool:
+    return _is_here(name) and not _is_alive(name)

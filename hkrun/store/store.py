@@ -15,10 +15,12 @@ from pyarrow import fs
 
 from hkrun.errors import StoreError
 from hkrun.redaction import redact
+from hkrun.store.addresses import read_address
 from hkrun.store.columns import RUNS_SCHEMA, from_parquet, to_parquet
-from hkrun.store.files import Files, LocalFiles, RemoteFiles
-from hkrun.store.folders import MANIFEST, DamagedError, Folders, NotCommittedError, check_folder, check_name
-from hkrun.store.holding import hold_folder
+from hkrun.store.files import ConditionalFiles, Files, LocalFiles, RemoteFiles
+from hkrun.store.folders import Folders
+from hkrun.store.holding import Hold, hold_folder, hold_object
+from hkrun.store.manifests import MANIFEST, DamagedError, NotCommittedError, check_folder, check_name
 from hkrun.store.records import DivergedTeacher, Record, TeacherRecord, from_json, teacher_from_json, to_json
 
 FORMAT = 1
@@ -52,6 +54,14 @@ def _locate(uri: str) -> "Store":
         path = Path(uri).expanduser().absolute()
         return Store(LocalFiles(path), uri=str(path), place=str(path), local_path=path)
     place = redact(uri)
+    if uri.startswith("s3://"):
+        from hkrun.store.s3 import S3Files  # only here: a store on a disk needs no client of S3
+
+        try:
+            address = read_address(uri)
+        except ValueError as error:
+            raise StoreError(f"cannot open the store {place}: {error}") from None
+        return Store(S3Files(address, place=place), uri=uri, place=place, local_path=None)
     try:
         filesystem, root = fs.FileSystem.from_uri(uri)
     except (OSError, pa.ArrowException, ImportError) as error:
@@ -59,8 +69,6 @@ def _locate(uri: str) -> "Store":
         raise StoreError(
             f"cannot open the store {place}: {reason}"
         ) from None  # `error` may hold the password
-    if not root:
-        raise StoreError(f"cannot open the store {place}: it names no bucket; write it as s3://BUCKET/PREFIX")
     if isinstance(filesystem, fs.LocalFileSystem):
         return _locate(root)
     return Store(RemoteFiles(filesystem, root, place=place), uri=uri, place=place, local_path=None)
@@ -83,6 +91,7 @@ class Store(Folders):
         super().__init__(files, place=place)
         self.uri = uri
         self.local_path = local_path
+        self._holds: dict[str, Hold] = {}
 
     def __repr__(self) -> str:
         return f"Store({self.place})"
@@ -216,7 +225,7 @@ class Store(Folders):
         try:
             manifest = self.manifest(folder) or {}
             for name, known in manifest.items():
-                if sizes.get(name) != known.size:
+                if sizes.get(known.stored_as or name) != known.size:
                     self._read(folder, name, manifest)  # damaged, unless a writer was here since the listing
             return parse(self._read(folder, RECORD_FILE, manifest))
         except NotCommittedError:
@@ -397,14 +406,33 @@ class Store(Folders):
     def hold(self, folder: str) -> Iterator[None]:
         """Keeps other drivers out of a folder, such as a sweep's, until the block or the process ends.
 
-        Only on a local store: an object store has no locks, and one driver per sweep is up to its user.
+        What this store commits to the folder meanwhile, it commits only while it holds it. A hold that is
+        lost, because this process stood still for so long that another driver took over, stops the process as
+        Ctrl-C would, and is told when the block ends. Places that have neither locks nor conditional writes
+        (Google Cloud Storage, HDFS) hold nobody off.
 
         Raises:
-            StoreError: Another driver holds it; the message says which.
+            StoreError: Another driver holds it, or took over; the message says which.
         """
         check_folder(folder)
-        if self.local_path is None:
+        with contextlib.ExitStack() as stack:
+            if self.local_path is not None:
+                hold = stack.enter_context(hold_folder(self.local_path / folder))
+            elif isinstance(self._files, ConditionalFiles):
+                hold = stack.enter_context(hold_object(self._files, folder, place=self.place))
+            else:
+                yield
+                return
+            self._holds[folder] = hold
+            stack.callback(self._holds.pop, folder)
             yield
-            return
-        with hold_folder(self.local_path / folder):
-            yield
+
+    def commit(self, folder: str, *arguments: Any, **options: Any) -> bool:
+        """See `Folders.commit`. A folder that this store holds must still be its own.
+
+        Raises:
+            StoreError: Another driver took it over; or see there.
+        """
+        if folder in self._holds:
+            self._holds[folder].check()
+        return super().commit(folder, *arguments, **options)

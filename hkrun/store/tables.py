@@ -17,10 +17,10 @@ from pathlib import Path
 
 from hkrun.errors import StoreError
 from hkrun.store.files import LocalFiles, explained
-from hkrun.store.folders import (
+from hkrun.store.folders import Folders
+from hkrun.store.manifests import (
     MANIFEST,
     DamagedError,
-    Folders,
     Manifest,
     NotCommittedError,
     Sum,
@@ -186,9 +186,9 @@ class Tables:
                 for number, piece in enumerate(_pieces(path)):
                     name = f"{path.name}.{number:05}"
                     if name not in there:
-                        store.commit(remote, {name: piece}, keep=store.names(remote))
+                        store.commit(remote, {name: piece}, keep=None)
             description = (folder / DESCRIPTION).read_bytes()
-        store.commit(remote, {DESCRIPTION: description}, keep=store.names(remote))
+        store.commit(remote, {DESCRIPTION: description}, keep=None)
 
 
 def _reserve(path: Path, size: int) -> None:
