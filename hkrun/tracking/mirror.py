@@ -78,7 +78,7 @@ class Experiment:
         sweep: Which cells and seeds.
         store: Where their records are.
         world_size: Number of processes that train one run, where it is part of the cell.
-        progress: Called after each run, to show that MLflow answers.
+        progress: Called whenever MLflow has taken something, to show that it answers.
 
     Raises:
         StoreError: MLflow cannot be reached.
@@ -148,7 +148,9 @@ class Experiment:
 
     def _runs_of(self, cell: MirroredCell) -> CellRuns:
         if cell.cell_id not in self._runs:
-            self._runs[cell.cell_id] = CellRuns(self._client, self._experiment_id, cell.cell_id)
+            self._runs[cell.cell_id] = CellRuns(
+                self._client, self._experiment_id, cell.cell_id, progress=self._progress
+            )
         return self._runs[cell.cell_id]
 
     def _add(self, cell: MirroredCell, record: Record) -> MirroredRun:
@@ -175,7 +177,6 @@ class Experiment:
             finished=record.status == "finished",
             ended_at=_ended_at(record),
         )
-        self._progress()
         return run
 
     def _curves(self, record: Record) -> pa.Table | None:
@@ -240,7 +241,6 @@ class Experiment:
             finished=any(record.status == "finished" for record in records),
             ended_at=ended,
         )
-        self._progress()
         return parent
 
     def _mean_curve(self, records: Sequence[Record]) -> list[Point]:
@@ -280,6 +280,7 @@ class Experiment:
             self._client.log_artifacts(parent.run_id, folder, "report")
         self._client.set_tag(parent.run_id, "hkrun.report", content)
         parent.report = content
+        self._progress()
 
 
 def _run_digest(cell: MirroredCell, record: Record) -> str:

@@ -7,7 +7,7 @@ schema gets them as rows, in one transaction: 80 ms. Servers and other databases
 
 import contextlib
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -31,9 +31,22 @@ class Point(NamedTuple):
 
 
 def write_content(
-    client: "MlflowClient", run_id: str, parameters: "Sequence[Param]", points: Sequence[Point]
+    client: "MlflowClient",
+    run_id: str,
+    parameters: "Sequence[Param]",
+    points: Sequence[Point],
+    *,
+    progress: Callable[[], None],
 ) -> None:
-    """Writes the parameters and all points of an open run; what MLflow has of them is there once."""
+    """Writes the parameters and all points of an open run; what MLflow has of them is there once.
+
+    Args:
+        client: MLflow.
+        run_id: The run.
+        parameters: Its parameters.
+        points: Its points.
+        progress: Called after each batch, to show that MLflow answers.
+    """
     from mlflow.entities import Metric
 
     if client.tracking_uri.startswith(SQLITE):
@@ -45,6 +58,7 @@ def write_content(
     client.log_batch(run_id, params=parameters, metrics=metrics[:first], synchronous=True)
     for start in range(first, len(metrics), ENTITIES_PER_BATCH):
         batch = metrics[start : start + ENTITIES_PER_BATCH]
+        progress()
         client.log_batch(run_id, metrics=batch, synchronous=True)
 
 

@@ -7,7 +7,7 @@ is left alone, or finished where an earlier attempt broke off.
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -24,6 +24,7 @@ PARENT_TAG = "mlflow.parentRunId"
 PARAMETERS_PER_BATCH = 100
 PARAMETER_LENGTH = 6000
 TAG_LENGTH = 5000
+RUN_NAME_LENGTH = 250
 FORMAT = 1  # part of every digest: a change in what is mirrored renews what an older hkrun wrote
 
 
@@ -119,12 +120,16 @@ class CellRuns:
         client: MLflow.
         experiment_id: The sweep's experiment.
         cell_id: The cell.
+        progress: Called whenever MLflow has taken something.
     """
 
-    def __init__(self, client: "MlflowClient", experiment_id: str, cell_id: str) -> None:
+    def __init__(
+        self, client: "MlflowClient", experiment_id: str, cell_id: str, *, progress: Callable[[], None]
+    ) -> None:
         self._client = client
         self._experiment_id = experiment_id
         self._cell_id = cell_id
+        self._progress = progress
         self._found: dict[int | None, list[MirroredRun]] = {}
         for run in search_runs(client, experiment_id, f"tags.`hkrun.cell_id` = '{cell_id}'"):
             tags = run.data.tags
@@ -176,9 +181,12 @@ class CellRuns:
         own = {"hkrun.cell_id": self._cell_id, "hkrun.kind": "cell" if seed is None else "run"}
         if seed is not None:
             own["hkrun.seed"] = str(seed)
-        shortened = {key: value[:TAG_LENGTH] for key, value in {**tags, **own}.items() if value}
+        kept = {key: _text(value, TAG_LENGTH) for key, value in {**tags, **own}.items() if value}
         run = self._client.create_run(
-            self._experiment_id, start_time=round(started_at * 1000), tags=shortened, run_name=name
+            self._experiment_id,
+            start_time=round(started_at * 1000),
+            tags=kept,
+            run_name=_text(name, RUN_NAME_LENGTH),
         )
         made = MirroredRun(
             run_id=run.info.run_id,
@@ -204,12 +212,17 @@ class CellRuns:
 
         listed = [Param(key, text) for key, value in parameters.items() if (text := _parameter(value))]
         assert len(listed) <= PARAMETERS_PER_BATCH
-        write_content(self._client, run.run_id, listed, points)
+        write_content(self._client, run.run_id, listed, points, progress=self._progress)
         status = "FINISHED" if finished else "FAILED"
         self._client.set_terminated(run.run_id, status=status, end_time=round(ended_at * 1000))
         run.closed = True
+        self._progress()
 
 
 def _parameter(value: object) -> str:
-    text = value if isinstance(value, str) else json.dumps(value)
-    return text[:PARAMETER_LENGTH]
+    return _text(value if isinstance(value, str) else json.dumps(value), PARAMETER_LENGTH)
+
+
+def _text(text: str, length: int) -> str:
+    """What every database takes: PostgreSQL refuses what is too long, and the character NUL."""
+    return text[:length].replace("\0", "\N{REPLACEMENT CHARACTER}")
