@@ -139,8 +139,8 @@ class SweepFolder:
     def wait_until(self, condition: Callable[[], object], *, timeout_s: float = 120) -> None:
         """Waits for something that the running command brings about."""
         deadline = time.monotonic() + timeout_s
+        assert self.process is not None
         while not condition():
-            assert self.process is not None
             assert self.process.poll() is None, self.output()
             assert time.monotonic() < deadline, self.output()
             time.sleep(0.05)
@@ -195,5 +195,7 @@ def _signal(pid: int, number: signal.Signals) -> None:
 
 
 def _shared_memory() -> set[str]:
+    """What Ray, torch and Python may have left; other programs of the machine have names of their own."""
     folder = Path("/dev/shm")
-    return {str(path) for path in folder.iterdir()} if folder.is_dir() else set()
+    names = folder.iterdir() if folder.is_dir() else ()
+    return {str(path) for path in names if path.name.startswith(("plasma", "ray", "torch", "psm_", "sem."))}

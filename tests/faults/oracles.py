@@ -7,6 +7,7 @@ from pathlib import Path
 
 from hkrun.store import Record, Store
 
+MENDED = "damaged row(s) of the teacher table"
 # Of a record, what a disturbance may change: clocks, and how often the run went on from a checkpoint.
 CLOCKS = ("started_at", "timings", "resumed")
 
@@ -110,7 +111,9 @@ def folders(store: Store, kind: str) -> list[str]:
 
 
 def without_clocks(record: Record) -> dict[str, object]:
-    return {name: value for name, value in dataclasses.asdict(record).items() if name not in CLOCKS}
+    """What a record says, but for clocks and for mended teacher tables, which change no number."""
+    fields = {name: value for name, value in dataclasses.asdict(record).items() if name not in CLOCKS}
+    return {**fields, "alarms": [alarm for alarm in record.alarms if MENDED not in alarm]}
 
 
 def curves(store: Store, record: Record) -> dict[str, list[float]]:

@@ -10,20 +10,27 @@ from disturbed import ACTOR, SweepFolder, kill_driver, kill_group, send
 
 pytestmark = [pytest.mark.slow, pytest.mark.cluster, pytest.mark.timeout(1800)]
 
-LATEST_S = 40.0  # after the start of a command that takes a minute on two busy cores
+START_S, TRAINING_S = 30.0, 8.0  # about how long a command takes until it trains, and how long it trains
 
 
 def disturb_at_random(sweep, disturb, *, generator, rounds):
-    """Runs the command with a disturbance at a random time, again and again, and at last without one."""
-    for number in range(rounds):
-        delay_s = generator.uniform(0.0, LATEST_S)
+    """Runs the command with a disturbance at a random time, again and again, and at last without one.
 
-        def later(running: SweepFolder, delay_s: float = delay_s) -> None:
+    Every second time it comes while runs train, the other times at any time from the start.
+    """
+    for number in range(rounds):
+        in_training = number % 2 == 0
+        delay_s = generator.uniform(0.0, TRAINING_S if in_training else START_S)
+
+        def later(running: SweepFolder, wait: bool = in_training, delay_s: float = delay_s) -> None:
+            if wait:
+                running.wait_until(lambda: running.is_training() or running.process.poll() is not None)
             time.sleep(delay_s)
             disturb(running)
 
         code = sweep.run(later)
-        print(f"round {number}: disturbed after {delay_s:.2f} s, exit code {code}")  # noqa: T201
+        when = "after the first checkpoint" if in_training else "after the start"
+        print(f"round {number}: disturbed {delay_s:.2f} s {when}, exit code {code}")  # noqa: T201
         assert code in (0, -signal.SIGKILL), sweep.output()
     assert sweep.run() == 0, sweep.output()
 

@@ -1,0 +1,131 @@
+"""A run that broke off and whose files are damaged before it goes on: it ends as if undisturbed."""
+
+import shutil
+from pathlib import Path
+
+import oracles
+import pytest
+
+from hkrun.config import cell_from_values, cell_id, teacher_id
+from hkrun.store import open_store
+from hkrun.training import Alone
+from hkrun.trial import Task, inputs, progress, run_task, tables
+
+CELL = cell_from_values(
+    {
+        "dataset": "digits",
+        "teacher.network": "preact-8-w4",
+        "teacher.epochs": 1,
+        "student.network": "preact-8-w4",
+        "student.epochs": 4,
+        "augment.padding": 1,
+        "augment.flip": False,
+    }
+)
+
+
+def make_task(store, *seeds):
+    return Task(
+        cell=CELL,
+        cell_id=cell_id(CELL) if seeds else teacher_id(CELL),
+        seeds=seeds,
+        store=store.uri,
+        data_dir=None,
+        threads=1,
+        device="cpu",
+    )
+
+
+@pytest.fixture
+def forgetful():
+    """Each call of a task begins as in a process of its own."""
+
+    def forget():
+        inputs.load_teacher.cache_clear()
+        tables._open.cache_clear()
+
+    forget()
+    yield forget
+    forget()
+
+
+@pytest.fixture(scope="module")
+def stores(tmp_path_factory):
+    """A run that broke off after its third epoch, with two checkpoints; and the same one undisturbed."""
+    broken, undisturbed = (open_store(tmp_path_factory.mktemp(name)) for name in ("broken", "undisturbed"))
+    run_task(make_task(undisturbed), Alone())
+    run_task(make_task(broken), Alone())
+    run_task(make_task(undisturbed, 0), Alone())
+
+    def break_off(watch, runs):
+        original(watch, runs)
+        if runs[0].epoch == 3:
+            raise KeyboardInterrupt
+
+    original = progress.Watch.epoch_done
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(progress, "CHECKPOINT_EVERY_S", 0.0)
+        patch.setattr(progress.Watch, "epoch_done", break_off)
+        with pytest.raises(KeyboardInterrupt):
+            run_task(make_task(broken, 0), Alone())
+    return broken, undisturbed
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-7])
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def flip_everywhere(path: Path) -> None:
+    """A bit of every row of a table, whichever of them will be read."""
+    content = bytearray(path.read_bytes())
+    content[::16] = bytes(byte ^ 1 for byte in content[::16])
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("victims", "damage", "resumed"),
+    [
+        ("newest checkpoint", cut, 1),
+        ("newest checkpoint", flip, 1),
+        ("all checkpoints", flip, 0),
+        ("manifest of checkpoints", cut, 0),
+        ("table", cut, 1),
+        ("table", flip_everywhere, 1),
+    ],
+)
+def test_what_is_damaged_is_said_and_never_gone_on_with(
+    stores, tmp_path, forgetful, caplog, damage, victims, resumed
+):
+    broken, undisturbed = stores
+    shutil.copytree(str(broken.local_path), tmp_path / "store")
+    store = open_store(tmp_path / "store")
+    checkpoints = tmp_path / "store" / store.run_folder(cell_id(CELL), 0) / "checkpoints"
+    named = sorted(checkpoints.glob("*.pt"))
+    assert len(named) == 2
+    files = {
+        "newest checkpoint": named[1:],
+        "all checkpoints": named,
+        "manifest of checkpoints": [checkpoints / "manifest.json"],
+        "table": list((tmp_path / "store" / "tables").glob("*/rows")),
+    }[victims]
+    assert files
+    for path in files:
+        damage(path)
+    run_task(make_task(store, 0), Alone())
+    ours, theirs = (each.record(cell_id(CELL), 0) for each in (store, undisturbed))
+    assert ours.resumed == resumed
+    assert oracles.without_clocks(ours) == oracles.without_clocks(theirs)
+    assert oracles.curves(store, ours) == oracles.curves(undisturbed, theirs)
+    assert store.student(cell_id(CELL), 0) == undisturbed.student(cell_id(CELL), 0)
+    said = " ".join(caplog.messages)
+    if damage is flip_everywhere:  # the rows are computed again as they are asked for
+        assert "damaged row(s) of the teacher table are computed anew" in said
+    elif victims != "table":  # which is made whole again where it is short
+        assert "passed over" in said
+        assert not checkpoints.exists()
