@@ -11,8 +11,8 @@ The driver looks at them and at the *progress* that tasks report, and kills
 Both are deaths of processes for the schedule, which tries such tasks again. HKRUN_SILENCE_S and HKRUN_HANG_S
 replace the two limits; `inf` takes one away.
 
-No false alarms: the driver counts only time in which it looked itself, so that a suspended machine or a
-stopped driver costs nobody anything, and a driver that is kept from looking judges later. What is not
+No false alarms: the driver counts only time in which it looked itself, and saw something. So a suspended
+machine, a stopped driver or a key-value store that does not answer costs nobody anything. What is not
 watched: a process before its task's function begins, and progress before the first epoch is reported, as
 filling a table may take hours.
 """
@@ -49,7 +49,7 @@ LOOK_EVERY_S = 2.0
 LONGEST_STEP_S = 2 * LOOK_EVERY_S  # what the time between two looks counts at most
 
 NAMESPACE = b"hkrun"
-ANSWER_WITHIN_S = 10
+ANSWER_WITHIN_S = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +99,11 @@ class WakingClock:
         now = self._clock()
         self._awake_s += min(now - self._looked_at, LONGEST_STEP_S)
         self._looked_at = now
+        return self._awake_s
+
+    @property
+    def last_s(self) -> float:
+        """The seconds at the last look."""
         return self._awake_s
 
 
@@ -178,15 +183,18 @@ def mark_of(key: str) -> int:
 class Watchdog:
     """Looks after the processes of a sweep, in its driver; as a context manager it leaves nothing in Ray.
 
+    Args:
+        clock: Seconds that only grow.
+
     Raises:
         InputError: A limit that the user has set is no number.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._limits = read_limits()
         self._signs = Signs(self._limits)
-        self._clock = WakingClock()
-        self._looked_at = -math.inf
+        self._clock, self._waking = clock, WakingClock(clock)
+        self._next_look_s = clock()
         self._reasons: dict[int, str] = {}
 
     def __enter__(self) -> Self:
@@ -199,7 +207,7 @@ class Watchdog:
     def progressed(self, mark: int) -> None:
         """A task has reported; so if one of its processes was killed, that did not end it."""
         self._reasons.pop(mark, None)
-        self._signs.progress(mark, now=self._clock.look())
+        self._signs.progress(mark, now=self._waking.last_s)
 
     def ended(self, mark: int) -> str | None:
         """A try is over.
@@ -218,13 +226,13 @@ class Watchdog:
         Args:
             running: The names of the tasks that run, by the marks of their tries.
         """
-        now = self._clock.look()
-        if now - self._looked_at < min(LOOK_EVERY_S, self._limits.beat_every_s):
+        if self._clock() < self._next_look_s:
             return
-        self._looked_at = now
+        self._next_look_s = self._clock() + min(LOOK_EVERY_S, self._limits.beat_every_s)
+        pulses = {key: beat for key, beat in _read_pulses().items() if mark_of(key) in running}
+        now = self._waking.look()
         for mark in running:
             self._signs.begin(mark, now=now)
-        pulses = {key: beat for key, beat in _read_pulses().items() if mark_of(key) in running}
         for key in self._signs.find_silent(pulses, now=now):
             reason = f"a process of it was silent for {self._limits.silence_s:.0f} s"
             self._end(mark_of(key), {key: pulses[key]}, reason, name=running[mark_of(key)])

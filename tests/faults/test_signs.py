@@ -6,7 +6,9 @@ import signal
 import subprocess
 
 import pytest
+from ray.exceptions import RaySystemError
 
+from hkrun.cluster import watchdog
 from hkrun.cluster.watchdog import (
     HANG_FACTOR,
     LONGEST_STEP_S,
@@ -92,6 +94,36 @@ def test_a_suspended_machine_or_a_stopped_driver_costs_nobody_anything(signs):
     assert looks == [0.0, 1.0, 1.0 + LONGEST_STEP_S, 2.0 + LONGEST_STEP_S]
     for now in looks:
         assert signs.find_silent({"1/trial": b"0"}, now=now) == []
+
+
+def test_a_store_that_does_not_answer_for_long_costs_nobody_anything(monkeypatch):
+    """The processes could not write either: their beats are the old ones when it answers again."""
+    clock = {"now": 0.0, "away": False}
+    killed = []
+
+    def read_pulses():
+        if clock["away"]:
+            raise RaySystemError("no answer")
+        return {"1/trial": b"{}"}
+
+    monkeypatch.setattr(watchdog, "_read_pulses", read_pulses)
+    monkeypatch.setattr(watchdog, "_remove", lambda _key: None)
+    monkeypatch.setattr(watchdog, "_kill", killed.append)
+    dog = watchdog.Watchdog(lambda: clock["now"])
+    dog.look({1: "task"})
+    clock["away"] = True
+    for clock["now"] in range(10, 1000, 10):
+        with pytest.raises(RaySystemError):
+            dog.look({1: "task"})
+        dog.progressed(1)
+    clock["away"] = False
+    clock["now"] += 10.0
+    dog.look({1: "task"})
+    assert killed == []
+    for _ in range(100):  # but it really is silent
+        clock["now"] += 3.0
+        dog.look({1: "task"})
+    assert killed != []
 
 
 def test_limits_are_the_users_to_set():
