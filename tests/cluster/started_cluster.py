@@ -1,4 +1,4 @@
-"""Clusters of Ray as an administrator starts them: `ray start`, a token, several nodes, all ended by their ids."""
+"""Clusters of Ray as an administrator starts them: `ray start`, a token, several nodes; ended by their ids."""
 
 import json
 import os
@@ -23,7 +23,7 @@ def clean_environment(**more: str) -> dict[str, str]:
     """This process's environment without settings of Ray's and hkrun's."""
     strange = ("RAY_", "HKRUN_", "MLFLOW_", "AWS_")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(strange)}
-    return kept | {"PATH": f"{BIN}:{kept['PATH']}", "OMP_NUM_THREADS": "1", "RAY_USAGE_STATS_ENABLED": "0"} | more
+    return kept | {"PATH": f"{BIN}:{kept['PATH']}", "OMP_NUM_THREADS": "1"} | more
 
 
 class StartedCluster:
@@ -141,10 +141,12 @@ class StartedCluster:
                 except ProcessLookupError:
                     continue
             for node in self.nodes:
-                node.poll()
+                node.poll()  # a process that has ended is there until its parent looks
             if not left:
                 break
             time.sleep(0.1)
+        for node in self.nodes:
+            node.wait(timeout=10)
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
