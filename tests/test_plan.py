@@ -190,6 +190,56 @@ def test_a_missing_teacher_counts_where_it_was_ever_timed():
     assert make_plan(make_sweep(evidence=evidence), None).estimate.seconds == 36.0 + 50.0 * 600 / 300
 
 
+def test_runs_of_several_workers_are_shorter_and_fewer_at_a_time(store):
+    evidence = {"seconds_per_run": {"value": 3.0, "label": MEASURED}}
+    sweep = make_sweep(evidence=evidence)
+    put_teacher(store, L_B)
+    plan = make_plan(sweep, store, workers=Workers.exactly(2), slots=5)
+    assert plan.estimate.seconds == 6 * (6.0 / 2) / 2  # the fifth process has no second
+    assert plan.estimate.basis.endswith("; 2 at a time; as if 2 workers were so many times as fast as one")
+    wide = make_plan(sweep, store, workers=Workers.exactly(4), slots=5)
+    assert wide.estimate.seconds == 6 * 6.0 / 4
+    # What a run took is counted in seconds of all its processes.
+    put(store, L_B, 0, seconds=4.0, world_size=4)
+    put(store, L_IS, 0, seconds=4.0, world_size=4)
+    assert make_plan(sweep, store, slots=2).estimate.seconds == 4 * 16.0 / 2
+
+
+def test_the_teacher_of_several_workers_is_trained_sooner():
+    evidence = {
+        "seconds_per_run": {"value": 3.0, "label": MEASURED},
+        "seconds_per_teacher": {"value": 50.0, "label": MEASURED},
+    }
+    plan = make_plan(make_sweep(evidence=evidence), None, workers=Workers.exactly(2), slots=2)
+    assert plan.estimate.seconds == 6 * 6.0 / 2 + 100.0 / 2
+
+
+def test_a_plan_says_how_many_workers_each_task_gets():
+    streamed = cell_from_values({"dataset": "imagenet", "student.batch_size": 6})
+    own = cell_from_values({"dataset": "imagenet", "sync_batchnorm": False})
+    sweep = make_sweep([("streamed", streamed), ("own", own), ("digits", L_B)])
+    document = make_plan(sweep, None, slots=8, group_slots=4).document()
+    assert [cell["workers"] for cell in document["cells"]] == [
+        {"least": 1, "most": 4},
+        {"least": 1, "most": 1},
+        {"least": 1, "most": 1},
+    ]
+    assert {
+        teacher["teacher_id"]: teacher["workers"]["most"] for teacher in document["teachers_to_train"]
+    } == {
+        teacher_id(streamed): 4,
+        teacher_id(L_B): 1,
+    }
+    elastic = make_plan(sweep, None, workers=Workers.parse("2:8"), slots=8).document()
+    assert elastic["cells"][0]["workers"] == {"least": 2, "most": 6}  # no more than images in a batch
+
+
+def test_a_plan_in_the_store_keeps_what_was_asked_of_workers_and_gpus(store):
+    for workers in (AUTO, Workers.parse("2:4", per_gpu=3), Workers.exactly(2)):
+        save_plan(store, make_sweep(), workers=workers)
+        assert stored_plans(store)[0][0].workers == workers
+
+
 def test_without_any_measurement_there_is_no_estimate_but_a_reason(store):
     estimate = make_plan(make_sweep(), store).estimate
     assert estimate.seconds is None

@@ -1,13 +1,15 @@
 """Ray Train: one task trained by several workers together."""
 
 import logging
+import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import ray
 from ray import train
 from ray.exceptions import RayError
 from ray.train.torch import TorchConfig
@@ -16,6 +18,7 @@ from ray.train.v2.api.config import FailureConfig, RunConfig, ScalingConfig
 from ray.train.v2.api.exceptions import ControllerError, TrainingFailedError, WorkerGroupError
 from ray.train.v2.torch.torch_trainer import TorchTrainer
 from ray.util.queue import Queue
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from hkrun.cluster.output import output_to
 from hkrun.cluster.schedule import COMMON_ERRORS, NoRoomError, WorkerDiedError
@@ -71,7 +74,7 @@ def train_task(
         mark: Bytes of memory that each worker asks for, by which its placement group is known.
         function: What every worker calls.
         log_file: Where the workers' output goes.
-        storage: A folder for Ray Train's own state. Nothing in it outlives the sweep.
+        storage: Where Ray Train's own state may lie, if that is on this node. It does not outlive the task.
         report: Called with rank 0's progress.
 
     Returns:
@@ -82,17 +85,27 @@ def train_task(
         NoRoomError: There was no room for the workers in time.
         Exception: What the function raised on a worker.
     """
+    # Beside this process, with which it would be lost.
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    queue = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here})
+    place = storage if storage.is_dir() else None  # the driver's machine has it, no other
+    with (
+        tempfile.TemporaryDirectory(prefix="hkrun-", dir=place, ignore_cleanup_errors=True) as state,
+        _forwarding(queue, report),
+    ):
+        loop = {"task": task, "function": function, "queue": queue, "log_file": log_file, "mark": mark}
+        try:
+            result: Any = _make_trainer(task, loop, workers=workers, mark=mark, state=state).fit()
+        except TrainingFailedError as error:
+            raise classify(error) from error
+        return list(result.return_value)
+
+
+def _make_trainer(task: Task, loop: dict[str, Any], *, workers: int, mark: int, state: str) -> TorchTrainer:
     on_gpu = task.device == "cuda"
-    queue = Queue(actor_options={"num_cpus": 0})
-    trainer = TorchTrainer(
+    return TorchTrainer(
         _work,
-        train_loop_config={
-            "task": task,
-            "function": function,
-            "queue": queue,
-            "log_file": log_file,
-            "mark": mark,
-        },
+        train_loop_config=loop,
         torch_config=TorchConfig(backend="nccl" if on_gpu else "gloo"),
         scaling_config=ScalingConfig(
             num_workers=workers,
@@ -101,17 +114,11 @@ def train_task(
         ),
         run_config=RunConfig(
             name=task.name,
-            storage_path=str(storage),
+            storage_path=state,
             # One place decides about further tries: the schedule. Ray itself would wait for room for ever.
             failure_config=FailureConfig(max_failures=0, controller_failure_limit=0),
         ),
     )
-    try:
-        with _forwarding(queue, report):
-            result: Any = trainer.fit()
-            return list(result.return_value)
-    except TrainingFailedError as error:
-        raise classify(error) from error
 
 
 def _work(config: dict[str, Any]) -> Any:
@@ -160,14 +167,16 @@ def _forwarding(queue: Queue, report: Callable[[Mapping[str, object]], None]) ->
     """Calls `report` with what comes through the queue for as long as the block runs."""
 
     def forward() -> None:
-        while (progress := queue.get()) is not None:
-            report(progress)
+        with suppress(RayError):  # the queue may be lost, and the workers with it
+            while (progress := queue.get()) is not None:
+                report(progress)
 
     thread = threading.Thread(target=forward, daemon=True)
     thread.start()
     try:
         yield
     finally:
-        queue.put(None)
+        with suppress(RayError):
+            queue.put(None)
         thread.join()
         queue.shutdown()

@@ -117,7 +117,7 @@ def run_tasks(
                 tasks=tasks,
                 function=function,
                 log_folder=log_folder,
-                storage=running.folder / "train",
+                storage=running.folder,
             )
             tune.Tuner(
                 tune.with_resources(trainable, process.resources),

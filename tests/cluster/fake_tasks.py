@@ -176,3 +176,14 @@ def digest_epoch(data_dir, context):
     ):
         digest.update(batch.images.numpy().tobytes() + batch.labels.numpy().tobytes())
     return digest.hexdigest()
+
+
+def meet_others(task, context):
+    """Waits until four tasks are there, and tells which GPU this one has."""
+    import ray
+
+    attempt(task, context)
+    until = time.monotonic() + 120
+    while (met := len(list(Path(task.folder).glob("t*.0")))) < 4 and time.monotonic() < until:
+        time.sleep(0.1)
+    return outcome(met=met, gpus=",".join(map(str, ray.get_gpu_ids())))

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from pathlib import Path
 
 from hkrun.plan import checkpoint_epoch
@@ -25,3 +26,19 @@ def run_and_die_once(task, context):
 
     progress.Watch.epoch_done = epoch_done
     return run_task(task, context)
+
+
+def run_slowly(task, context):
+    """Trains with half a second, a checkpoint and a report after every epoch."""
+    progress.CHECKPOINT_EVERY_S = progress.REPORT_EVERY_S = 0.0
+    original = progress.Watch.epoch_done
+
+    def epoch_done(watch, learners):
+        original(watch, learners)
+        time.sleep(0.5)
+
+    progress.Watch.epoch_done = epoch_done
+    try:
+        return run_task(task, context)
+    finally:
+        progress.Watch.epoch_done = original  # the process may go on with another task

@@ -1,0 +1,195 @@
+"""Tasks of several workers on three raylets: nodes that are lost, and both kinds of tasks at once."""
+
+import itertools
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+from conftest import free_port
+from fake_tasks import FakeTask, run
+from real_tasks import run_slowly
+
+from hkrun.cluster import feed, run_tasks
+from hkrun.config import cell_from_values, cell_id, teacher_id
+from hkrun.plan import ALONE, Span
+from hkrun.store import open_store
+from hkrun.training import Alone
+from hkrun.trial import Task, run_task
+
+pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(900)]
+
+EPOCHS = 12
+CELL = cell_from_values(
+    {
+        "dataset": "digits",
+        "precision": "float64",
+        "teacher.network": "preact-8-w4",
+        "teacher.epochs": 2,
+        "student.network": "preact-8-w4",
+        "student.epochs": EPOCHS,
+        "augment.padding": 1,
+        "augment.flip": False,
+    }
+)
+# See tests/loop/test_workers.py: 48 steps, sums over batches of 64 and maps of 8 x 8, amplified by 20.
+TOLERANCE = 48 * 20 * 64 * 64 * 2.2e-16
+
+
+@contextmanager
+def started_cluster(
+    monkeypatch, *, head_cpus: int = 0, nodes: tuple[dict, ...] = ({"num_cpus": 1},) * 2
+) -> Iterator:
+    """A cluster of a head and more nodes, which this process will join."""
+    from pathlib import Path
+
+    from ray.cluster_utils import Cluster
+
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+    memory = {"object_store_memory": 100 << 20}
+    head = {"num_cpus": head_cpus, "include_dashboard": True, "dashboard_port": free_port(), **memory}
+    cluster = Cluster(initialize_head=True, head_node_args=head)
+    try:
+        cluster.more = [cluster.add_node(**memory, **node) for node in nodes]
+        cluster.wait_for_nodes()
+        monkeypatch.setenv("RAY_ADDRESS", cluster.address)
+        yield cluster
+    finally:
+        cluster.shutdown()
+
+
+def make_task(store, *seeds) -> Task:
+    return Task(
+        cell=CELL,
+        cell_id=cell_id(CELL) if seeds else teacher_id(CELL),
+        seeds=seeds,
+        store=store.uri,
+        data_dir=None,
+        threads=1,
+        device="cpu",
+    )
+
+
+def furthest_apart(found, expected) -> float:
+    """The largest difference of two tables of curves, relative to 1 or the value, without the clock."""
+    assert found.column_names == expected.column_names
+    columns = [name for name in found.column_names if name != "seconds"]
+    pairs = [
+        pair
+        for name in columns
+        for pair in zip(found[name].to_pylist(), expected[name].to_pylist(), strict=True)
+    ]
+    return max(abs(one - other) / max(1.0, abs(other)) for one, other in pairs if other is not None)
+
+
+def test_a_run_that_loses_a_node_goes_on_with_the_workers_that_are_left(monkeypatch, observer, tmp_path):
+    lossy, undisturbed = open_store(tmp_path / "lossy"), open_store(tmp_path / "undisturbed")
+    for store in (lossy, undisturbed):
+        run_task(make_task(store), Alone())
+    run_task(make_task(undisturbed, 0), Alone())
+    with started_cluster(monkeypatch) as cluster:
+        told: list[tuple[float, int]] = []
+
+        def lose_a_node(index, progress):
+            told.append((time.monotonic(), progress["epoch"]))
+            if progress["epoch"] >= 4 and len(cluster.more) == 2:
+                cluster.remove_node(cluster.more.pop(), allow_graceful=False)
+
+        observer.progress = lose_a_node
+        (result,) = run_tasks(
+            [make_task(lossy, 0)],
+            workers=[Span(1, 2)],
+            observer=observer,
+            fail_fast=False,
+            log_folder=tmp_path / "logs",
+            function=run_slowly,
+        )
+    assert result.outcomes[0]["status"] == "finished"
+    assert result.retries >= 1
+    record = lossy.record(cell_id(CELL), 0)
+    assert (record.world_size, record.resumed) == (1, 1)
+    assert list(record.world_sizes.values()) == [2, 1]
+    (first, changed) = map(int, record.world_sizes)
+    assert first == 1
+    assert 4 <= changed <= EPOCHS
+    assert "not bit-identical: another world_size" in record.alarms[0]
+    found, expected = (store.curves(cell_id(CELL), 0) for store in (lossy, undisturbed))
+    assert found["error_pct"].equals(expected["error_pct"])
+    assert furthest_apart(found, expected) < TOLERANCE
+    pause_s = max(later - earlier for (earlier, _), (later, _) in itertools.pairwise(told))
+    print(f"goes on after {pause_s:.1f} s")  # noqa: T201
+
+
+def test_groups_and_single_processes_share_three_nodes_and_all_end(monkeypatch, observer, tmp_path):
+    """A teacher of two workers, then groups and single processes in turns; see `test_placement` for why."""
+    spans = [Span(2, 2), ALONE, Span(2, 2), ALONE, Span(1, 2), ALONE]
+    does = ["finish" if span.alone else "all_reduce" for span in spans]
+    tasks = [FakeTask(name=f"t{index}", does=what) for index, what in enumerate(does)]
+    with started_cluster(monkeypatch):
+        results = run_tasks(
+            tasks,
+            workers=spans,
+            needs=dict.fromkeys(range(1, 5), 0),
+            observer=observer,
+            fail_fast=False,
+            log_folder=tmp_path / "logs",
+            function=run,
+        )
+    assert [result.error for result in results] == [None] * len(tasks)
+    assert [results[index].outcomes[0]["world_size"] for index in (0, 2)] == [2, 2]
+    ended = [event[1] for event in observer.events if event[0] == "done"]
+    started = [event[1] for event in observer.events if event[0] == "started"]
+    assert sorted(ended) == list(range(len(tasks)))
+    assert started[0] == 0  # the last one needs nothing, but there is no room beside the first
+
+
+def test_a_task_that_lost_its_room_waits_for_it_and_says_so_when_it_gives_up(
+    monkeypatch, observer, tmp_path, caplog
+):
+    monkeypatch.setattr(feed, "WAIT_FOR_ROOM_S", 20.0)
+    tasks = [FakeTask(name="pair", does="sleep", folder=str(tmp_path)), FakeTask(name="single")]
+    with started_cluster(monkeypatch) as cluster:
+        lost_at: list[float] = []
+
+        def lose_a_node(index, progress):
+            if not lost_at:
+                lost_at.append(time.monotonic())
+                cluster.remove_node(cluster.more.pop(), allow_graceful=False)
+
+        observer.progress = lose_a_node
+        pair, single = run_tasks(
+            tasks,
+            workers=[Span(2, 2), ALONE],
+            observer=observer,
+            fail_fast=False,
+            log_folder=tmp_path / "logs",
+            function=run,
+        )
+        waited_s = time.monotonic() - lost_at[0]
+    assert pair.outcomes is None
+    assert "without room: it needs room for 2 processes, and there is room for 1" in pair.error
+    assert single.outcomes is not None  # it had room, and did not wait for the other
+    assert "1 of the tasks wait: it needs room for 2 processes" in caplog.text
+    assert waited_s < 120
+
+
+def test_processes_share_gpus_that_a_node_declares(monkeypatch, observer, tmp_path):
+    """Placement alone: the tasks touch no GPU, because there is none."""
+    nodes = ({"num_cpus": 4, "num_gpus": 2}, {"num_cpus": 2})
+    tasks = [
+        FakeTask(name=f"t{index}", does="meet_others", folder=str(tmp_path), device="cuda")
+        for index in range(4)
+    ]
+    with started_cluster(monkeypatch, nodes=nodes):
+        results = run_tasks(
+            tasks,
+            workers=1,
+            per_gpu=2,
+            observer=observer,
+            fail_fast=False,
+            log_folder=tmp_path / "logs",
+            function=run,
+        )
+    found = [result.outcomes[0] for result in results]
+    assert [outcome["met"] for outcome in found] == [4] * 4  # all at once
+    assert sorted(outcome["gpus"] for outcome in found) == ["0", "0", "1", "1"]

@@ -1,0 +1,258 @@
+"""Which tasks may begin, with how many processes: groups and single processes on nodes that differ."""
+
+import random
+
+import pytest
+
+from hkrun.cluster.feed import WAIT_FOR_ROOM_S, Places
+from hkrun.cluster.placement import Fit, Room
+from hkrun.cluster.resources import Node
+from hkrun.cluster.schedule import Schedule
+from hkrun.config import cell_from_values
+from hkrun.errors import InputError
+from hkrun.plan import ALONE, AUTO, Span, Workers, check_elastic
+
+GIB = 1 << 30
+DONE = [{"seed": 0, "status": "finished"}]
+
+
+def node(cpus: int, *, gpus: int = 0, memory_gib: int = 64, name: str = "") -> Node:
+    return Node(cpus=cpus, gpus=gpus, memory_bytes=memory_gib * GIB, name=name)
+
+
+def on_cpus(*cpus: int) -> Room:
+    return Room(
+        [node(number, name=f"n{index}") for index, number in enumerate(cpus)], threads=1, device="cpu"
+    )
+
+
+# --- what --workers says ------------------------------------------------------------------------------------
+
+
+def test_auto_is_one_process_but_for_streamed_images():
+    digits, imagenet = (
+        cell_from_values({}),
+        cell_from_values({"dataset": "imagenet", "student.batch_size": 128}),
+    )
+    assert AUTO.of_runs(digits) == AUTO.of_teacher(digits) == ALONE
+    assert AUTO.of_runs(imagenet) == Span(1, 128)  # no worker without an image
+    own_statistics = cell_from_values({"dataset": "imagenet", "sync_batchnorm": False})
+    assert AUTO.of_runs(own_statistics) == ALONE  # its id must not depend on what there is
+    assert not AUTO.of_teacher(own_statistics).alone
+
+
+@pytest.mark.parametrize(
+    ("text", "span", "world_size"),
+    [
+        ("auto", None, 1),
+        ("1", Span(1, 1), 1),
+        ("4", Span(4, 4), 4),
+        ("2:8", Span(2, 8), 8),
+        ("3:3", Span(3, 3), 3),
+    ],
+)
+def test_workers_are_read_and_written_alike(text, span, world_size):
+    workers = Workers.parse(text)
+    assert (workers.span, workers.world_size) == (span, world_size)
+    assert Workers.parse(str(workers)) == workers
+
+
+@pytest.mark.parametrize("text", ["", "0", "-1", "two", "8:2", "0:4", "1:", ":4", "1:2:3", "1.5"])
+def test_other_words_are_refused(text):
+    with pytest.raises(InputError, match="expected auto, a number from 1, or MIN:MAX"):
+        Workers.parse(text)
+
+
+def test_a_number_that_is_part_of_the_cell_may_not_follow_what_there_is():
+    cells = {"synced": cell_from_values({}), "own": cell_from_values({"sync_batchnorm": False})}
+    for text in ("auto", "2"):
+        check_elastic(Workers.parse(text), cells)
+    with pytest.raises(
+        InputError, match=r"--workers 1:2: sync_batchnorm = false .* such as --workers 2 \(cells: own\)"
+    ):
+        check_elastic(Workers.parse("1:2"), cells)
+
+
+# --- room ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("span", "cpus", "number"),
+    [
+        (Span(2, 8), (4, 1, 1), 6),  # spread over a large node and two small ones
+        (Span(2, 3), (4, 1, 1), 3),
+        (Span(2, None), (0, 1, 1), 2),  # the head has no CPU to give
+        (Span(3, 3), (1, 1), 0),
+        (ALONE, (1,), 1),
+        (Span(1, 4), (1,), 1),
+    ],
+)
+def test_a_task_gets_what_is_free_between_its_least_and_its_most(span, cpus, number):
+    room = on_cpus(*cpus)
+    assert room.find(span) == number
+    assert room.fit(span) is (Fit.NOW if number else Fit.NOT_HERE)
+
+
+def test_what_others_hold_is_waited_for_and_then_there():
+    room = on_cpus(2, 1)
+    room.take(0, 2)
+    assert room.find(Span(1, 3)) == 1
+    assert room.fit(Span(2, 3)) is Fit.LATER
+    assert room.fit(Span(4, 4)) is Fit.NOT_HERE
+    room.release(0)
+    assert room.find(Span(2, 3)) == 3
+
+
+def test_a_lost_node_takes_with_it_what_ran_there_and_a_new_one_brings_room():
+    nodes = [node(1, name="a"), node(1, name="b")]
+    room = Room(nodes, threads=1, device="cpu")
+    room.take(0, 2)
+    room.resize(nodes[:1])
+    assert room.size == 1
+    room.release(0)
+    assert room.find(Span(1, 2)) == 1
+    assert room.fit(Span(2, 2)) is Fit.NOT_HERE
+    room.resize([*nodes[:1], node(4, name="c")])
+    assert room.find(Span(2, 8)) == 5
+
+
+def test_single_processes_share_gpus_and_a_worker_of_a_group_has_one_to_itself():
+    room = Room([node(16, gpus=2, name="a"), node(16, name="b")], threads=1, device="cuda", per_gpu=3)
+    for task in range(3):
+        assert room.find(ALONE) == 1
+        room.take(task, 1)
+    assert room.find(Span(1, 4)) == 1  # three are on one GPU, the other one is whole
+    room.take(3, 1)
+    assert room.fit(Span(2, 2)) is Fit.LATER
+    for task in (4, 5):
+        room.take(task, 1)
+    assert room.fit(ALONE) is Fit.LATER
+    for task in range(3):
+        room.release(task)
+    assert room.find(ALONE) == 1
+    for task in range(3, 6):
+        room.release(task)
+    assert room.find(Span(2, 4)) == 2
+
+
+def test_nodes_without_a_gpu_or_memory_are_no_room_on_gpus():
+    nodes = [node(8, gpus=4, memory_gib=2, name="a"), node(64, name="b"), node(1, gpus=8, name="c")]
+    assert Room(nodes, threads=1, device="cuda").size == 3
+
+
+# --- who begins ---------------------------------------------------------------------------------------------
+
+
+def make_schedule(spans: list[Span], room: Room, **options) -> tuple[Schedule, Places]:
+    places = Places(spans, room)
+    schedule = Schedule(len(spans), slots=len(spans), fail_fast=False, fit=places.fit, **options)
+    return schedule, places
+
+
+def test_small_tasks_do_not_keep_a_group_from_beginning():
+    spans = [ALONE, Span(2, 2), ALONE]
+    schedule, places = make_schedule(spans, on_cpus(2))
+    assert schedule.take() == 0
+    places.take(0)
+    assert schedule.take() is None  # the last one would fit, and so would the next such one, for ever
+    schedule.returned(0, DONE), schedule.release(0), places.release(0)
+    assert schedule.take() == 1
+
+
+def test_what_fits_nowhere_holds_nobody_up():
+    schedule, _ = make_schedule([Span(3, 3), ALONE], on_cpus(2))
+    assert schedule.take() == 1
+    assert schedule.find_misfits() == [0]
+    schedule.gave_up(0, "no room")
+    assert schedule.result(0).error == "no room"
+
+
+def naive_nesting(spans: list[Span], cpus: int) -> int:
+    """How many tasks end where a driver function holds a CPU of its own and its workers wait for theirs.
+
+    So Ray's examples nest Train in Tune, and each of the two asks for what it needs when it needs it.
+    """
+    waiting, held, ended, free = list(spans), [], 0, cpus
+    while True:
+        while waiting and free > 0:  # Tune starts every driver function that fits
+            held.append(waiting.pop(0))
+            free -= 1
+        ready = [span for span in held if span.alone or span.least <= free]
+        if not ready:
+            return ended
+        held.remove(ready[0])  # its workers run and end, and then it does
+        free += 1
+        ended += 1
+
+
+def our_way(spans: list[Span], cpus: int, choose: random.Random) -> int:
+    """How many tasks end under `Schedule` and `Places`, with tasks that end in any order."""
+    schedule, places = make_schedule(spans, on_cpus(cpus))
+    running: list[int] = []
+    while not schedule.finished:
+        while (index := schedule.take()) is not None:
+            places.take(index)
+            running.append(index)
+        if not running:
+            break
+        index = running.pop(choose.randrange(len(running)))
+        schedule.returned(index, DONE)
+        schedule.release(index)
+        places.release(index)
+    return sum(schedule.has_result(index) for index in range(len(spans)))
+
+
+def test_groups_and_single_processes_end_where_naive_nesting_waits_for_ever():
+    spans = [Span(2, 2), ALONE, Span(2, 2), ALONE]
+    assert naive_nesting(spans, 2) < len(spans)  # a driver on each CPU, and no CPU for a worker
+    assert naive_nesting([Span(2, 2)], 2) == 0  # even alone: two CPUs are not three
+    assert our_way(spans, 2, random.Random(0)) == len(spans)
+
+
+@pytest.mark.parametrize("seed", range(50))
+def test_no_mixture_of_tasks_waits_for_ever(seed):
+    choose = random.Random(seed)
+    cpus = choose.randint(1, 6)
+    least = [choose.randint(1, cpus) for _ in range(12)]
+    spans = [Span(number, choose.choice([number, cpus, None])) for number in least]
+    assert our_way(spans, cpus, choose) == len(spans)
+
+
+# --- room that is not there ---------------------------------------------------------------------------------
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_a_try_that_found_no_room_asks_for_half_the_next_time_until_it_has_waited_too_long():
+    clock = Clock()
+    places = Places([Span(2, 8)], on_cpus(8), clock=clock)
+    asked = []
+    while True:
+        asked.append(places.take(0))
+        places.release(0)
+        if not places.had_no_room(0, asked[-1]):
+            break
+        clock.now += 0.3 * WAIT_FOR_ROOM_S
+    assert asked == [8, 4, 2, 2, 2]
+    places.had_room(0)
+    assert places.take(0) == 8
+
+
+def test_what_fits_nowhere_is_given_up_after_a_while_and_not_where_room_comes_back():
+    clock, room = Clock(), on_cpus(1)
+    places = Places([Span(2, 2), ALONE], room, clock=clock)
+    assert places.find_hopeless([0]) == []
+    clock.now = WAIT_FOR_ROOM_S - 1
+    room.resize([node(2)])
+    assert places.find_hopeless([]) == []
+    room.resize([node(1)])
+    clock.now += 2
+    assert places.find_hopeless([0]) == []  # it had room in between
+    clock.now += WAIT_FOR_ROOM_S
+    assert places.find_hopeless([0]) == [0]
+    assert places.describe_lack(0) == "it needs room for 2 processes, and there is room for 1"
