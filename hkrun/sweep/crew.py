@@ -1,7 +1,10 @@
 """Who sends a sweep's tasks to the cluster, and tells the observer and MLflow what becomes of them."""
 
 import dataclasses
+import functools
+import importlib
 import logging
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -216,6 +219,7 @@ class _Watch:
             self._account.taken(self._tasks[index])
 
     def started(self, index: int) -> None:
+        preload_report()
         self._observer.started(self._tasks[index])
 
     def progress(self, index: int, progress: Mapping[str, object]) -> None:
@@ -255,6 +259,12 @@ class _Watch:
     def _enter_stage(self) -> None:
         what = {0: "Training", 1: "Training the teacher"}.get(self._teachers_left, "Training the teachers")
         self._observer.entered(what)
+
+
+@functools.cache
+def preload_report() -> None:
+    """Imports what the report takes while tasks train and the driver waits: seconds less at the end."""
+    threading.Thread(target=importlib.import_module, args=("hkrun.report.renewal",)).start()
 
 
 def _read_seconds(told: Sequence[Mapping[str, object]]) -> dict[str, float]:

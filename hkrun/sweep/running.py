@@ -22,8 +22,6 @@ from hkrun.plan import (
     make_plan,
     save_plan,
 )
-from hkrun.report import Summary, summarise
-from hkrun.report.renewal import renew_report
 from hkrun.spaces import Sweep
 from hkrun.stopwatch import Stopwatch
 from hkrun.store import Store, TeacherRecord
@@ -34,6 +32,7 @@ from hkrun.sweep.machine import find_machine, log_folder_of, spans_of
 from hkrun.sweep.packing import check_packs, expect_sizes, find_sizes
 
 if TYPE_CHECKING:
+    from hkrun.report import Summary
     from hkrun.tracking import Links
 
 logger = logging.getLogger("hkrun")
@@ -54,7 +53,7 @@ class Outcome:
         exit_code: 0, or 5 where runs failed or diverged.
     """
 
-    summary: Summary
+    summary: "Summary"
     plan: Plan
     report: Mapping[str, str]
     links: "Links | None"
@@ -201,8 +200,7 @@ def run_sweep(
         account.save()
         account.enter("report")
         observer.entered("Writing the report")
-        summary = summarise(sweep, store, world_size=workers.world_size)
-        report = renew_report(summary, store)
+        summary, report = _write_report(sweep, store, workers)
         account.enter("mlflow")
         observer.entered("Bringing MLflow up to date")
         links = mirror.finish(summaries=_summary_metrics(summary), files=_report_files(store, sweep, report))
@@ -268,8 +266,7 @@ def mirror_sweep(sweep: Sweep, store: Store, *, workers: Workers = AUTO) -> "Lin
     """
     from hkrun.tracking import sync
 
-    summary = summarise(sweep, store, world_size=workers.world_size)
-    report = renew_report(summary, store)
+    summary, report = _write_report(sweep, store, workers)
     return sync(
         sweep,
         store,
@@ -277,6 +274,15 @@ def mirror_sweep(sweep: Sweep, store: Store, *, workers: Workers = AUTO) -> "Lin
         files=_report_files(store, sweep, report),
         world_size=workers.world_size,
     )
+
+
+def _write_report(sweep: Sweep, store: Store, workers: Workers) -> "tuple[Summary, dict[str, str]]":
+    """Reads the results and renews the report's files; `crew.preload_report` has imported what that takes."""
+    from hkrun.report import summarise
+    from hkrun.report.renewal import renew_report
+
+    summary = summarise(sweep, store, world_size=workers.world_size)
+    return summary, renew_report(summary, store)
 
 
 def _describe_left_out(plan: Plan, store: Store, *, failed: Collection[tuple[str, int]]) -> str:
@@ -302,7 +308,7 @@ def _describe_left_out(plan: Plan, store: Store, *, failed: Collection[tuple[str
     return f"{counts}; they are in no statistics."
 
 
-def _summary_metrics(summary: Summary) -> dict[str, dict[str, float | None]]:
+def _summary_metrics(summary: "Summary") -> dict[str, dict[str, float | None]]:
     """What MLflow shows of a cell on its parent run."""
     return {
         cell.cell_id: {
