@@ -420,7 +420,6 @@ def _execute(
 ) -> "Outcome":
     """Runs a sweep to its end and shows what came out."""
     from hkrun.cli.display import Display
-    from hkrun.report import print_summary
     from hkrun.sweep import run_sweep
 
     store, checked = _open_store(invocation, loaded, workers=workers)
@@ -441,6 +440,9 @@ def _execute(
             stopwatch=stopwatch,
         )
     invocation.resumable = None
+
+    from hkrun.report import print_summary  # seconds of imports that training need not wait for
+
     print_summary(outcome.summary, invocation.results)
     _print_ways_on(invocation, outcome, store)
     return outcome
