@@ -1,4 +1,4 @@
-"""Clusters of Ray as an administrator starts them: `ray start`, a token, several nodes; ended by their ids."""
+"""Clusters of Ray as an administrator starts them: `ray start`, a token, several nodes; ended by id."""
 
 import json
 import os

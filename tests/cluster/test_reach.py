@@ -44,10 +44,11 @@ def test_nodes_that_cannot_use_the_store_are_named_with_those_that_can_and_what_
         report("c", store="it is another folder there"),
     )
     assert kind is StoreError
-    assert told == [
-        "the store /nfs/study: nodes b and c cannot use it, only node a (10.0.0.1) can: it is another folder there; "
-        "a path must name a folder that all nodes share (NFS), or use --store s3://BUCKET/PREFIX"
-    ]
+    (line,) = told
+    assert line == (
+        "the store /nfs/study: nodes b and c cannot use it, only node a (10.0.0.1) can: it is another folder "
+        "there; a path must name a folder that all nodes share (NFS), or use --store s3://BUCKET/PREFIX"
+    )
 
 
 def test_a_store_at_a_uri_is_not_told_to_become_one():

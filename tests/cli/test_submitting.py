@@ -1,0 +1,439 @@
+"""`submit` and the verbs about jobs, against a server that says what a test wants."""
+
+import http.server
+import json
+import stat
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from hkrun.cli.program import call, program
+from hkrun.cli.submitting import read_work
+from hkrun.cluster.jobs import access, check_id, shipping
+from hkrun.cluster.jobs.access import is_private_way, open_access, read_address
+from hkrun.cluster.jobs.git import read_state
+from hkrun.cluster.jobs.lock import read_versions, reduce_lock
+from hkrun.cluster.jobs.server import find_exit_code
+from hkrun.cluster.jobs.submitting import Work, find_variables, name_job, read_answer
+from hkrun.cluster.token import find_token
+from hkrun.errors import InputError, ResourceError
+
+
+class FakeCluster:
+    """A server that takes one token, or everybody where there is none, and remembers what it was shown."""
+
+    def __init__(self, token: str | None, *, status: int = 200, body: bytes = b'{"ray_version": "2.60.0"}'):
+        self.shown: list[str | None] = []
+        shown = self.shown
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self):
+                given = self.headers.get("Authorization")
+                shown.append(given)
+                code = status
+                if token is not None and given != f"Bearer {token}":
+                    code = 401 if given is None else 403
+                self.send_response(code)
+                self.send_header("Content-Length", str(len(body)))
+                if code == 302:
+                    self.send_header("Location", "http://127.0.0.1:1/elsewhere")
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_):
+                pass
+
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
+        self.thread = threading.Thread(target=self.server.serve_forever)
+        self.thread.start()
+
+    def stop(self) -> None:
+        self.server.shutdown()
+        self.server.server_close()
+        self.thread.join()
+
+
+@pytest.fixture
+def cluster(folder) -> Iterator[object]:
+    """Makes fake clusters."""
+    made = []
+
+    def make(token: str | None, **options) -> FakeCluster:
+        made.append(FakeCluster(token, **options))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.stop()
+
+
+# --- the way in ---------------------------------------------------------------------------------------------
+
+
+def test_a_cluster_that_answers_without_a_token_is_refused_and_never_shown_ours(cluster, monkeypatch):
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "mine")
+    server = cluster(None)
+    with pytest.raises(ResourceError, match=r"this cluster answers without a token.*--insecure"):
+        open_access(server.url, insecure=False)
+    found = open_access(server.url, insecure=True)
+    assert (found.headers, found.ray_version) == ({}, "2.60.0")
+    assert server.shown == [None, None]
+
+
+def test_the_token_opens_and_is_in_no_representation(cluster, monkeypatch):
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "mine")
+    found = open_access(cluster("mine").url, insecure=False)
+    assert found.headers == {"Authorization": "Bearer mine"}
+    assert "mine" not in repr(found)
+
+
+@pytest.mark.parametrize(
+    ("ours", "problem"),
+    [(None, "wants a token, and there is none in"), ("another", "does not take the token")],
+)
+def test_a_missing_or_wrong_token_is_one_clear_line(cluster, monkeypatch, capsys, ours, problem):
+    if ours:
+        monkeypatch.setenv("RAY_AUTH_TOKEN", ours)
+    code = call(["status", "--address", cluster("mine").url])
+    (line,) = capsys.readouterr().err.splitlines()
+    assert (code, problem in line) == (4, True)
+    assert "another's" in line or ours is None
+    assert "mine" not in line
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        ({"status": 302}, "answers with HTTP 302"),
+        ({"status": 500}, "answers with HTTP 500"),
+        ({"body": b"<html>"}, "does not answer as Ray's dashboard does"),
+    ],
+)
+def test_what_is_no_cluster_is_said_to_be_none(cluster, options, problem):
+    with pytest.raises(ResourceError, match=problem):
+        open_access(cluster(None, **options).url, insecure=True)
+
+
+def test_nobody_at_the_address_is_one_line(folder, capsys):
+    assert call(["logs", "--address", "http://127.0.0.1:1"]) == 4
+    assert capsys.readouterr().err == "hkrun: http://127.0.0.1:1: no answer: [Errno 111] Connection refused\n"
+
+
+@pytest.mark.parametrize(
+    ("address", "url"),
+    [
+        ("head", "http://head:8265"),
+        ("head:1234", "http://head:1234"),
+        ("http://head:8265/", "http://head:8265"),
+        ("https://ray.lab.org", "https://ray.lab.org"),
+        ("https://lab.org/ray/", "https://lab.org/ray"),
+        ("http://[::1]:8265", "http://[::1]:8265"),
+    ],
+)
+def test_addresses_are_read(address, url):
+    assert read_address(address) == url
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "ray://head:10001",
+        "http://",
+        "http://user:secret@head",
+        "http://head?token=secret",
+        "head:port",
+        "a b",
+        "",
+    ],
+)
+def test_what_is_no_address_is_refused_without_its_secrets(address):
+    with pytest.raises(InputError, match="--address") as problem:
+        read_address(address)
+    assert "secret" not in problem.value.message
+
+
+@pytest.mark.parametrize(
+    ("url", "private"),
+    [
+        ("http://localhost:8265", True),
+        ("http://127.0.0.5:8265", True),
+        ("http://[::1]:8265", True),
+        ("https://head", True),
+        ("http://10.0.0.1:8265", False),
+        ("http://head:8265", False),
+        ("http://localhost.evil.org", False),
+    ],
+)
+def test_it_is_known_where_a_token_can_be_read_on_its_way(url, private):
+    assert is_private_way(url) is private
+
+
+def test_sending_the_token_in_the_clear_is_said(monkeypatch, caplog):
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "mine")
+    answers = iter([(401, ""), (200, "2.60.0")])
+    monkeypatch.setattr(access, "_ask", lambda url, headers: next(answers))
+    open_access("http://head:8265", insecure=False)
+    assert "the token goes to http://head:8265 unencrypted" in caplog.text
+    assert "mine" not in caplog.text
+
+
+def test_the_users_token_file_is_closed_to_others(folder, monkeypatch):
+    path = folder / ".ray" / "auth_token"
+    assert find_token() is None
+    path.parent.mkdir()
+    path.write_text("mine\n")
+    path.chmod(0o644)
+    assert find_token() == "mine"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(folder / "none"))
+    with pytest.raises(ResourceError, match=r"RAY_AUTH_TOKEN_PATH=.*no such file"):
+        find_token()
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "first")
+    assert find_token() == "first"
+
+
+# --- what is sent -------------------------------------------------------------------------------------------
+
+
+def work(*words: str) -> Work:
+    with program.make_context("hkrun", ["submit", "--", *words], obj=_invocation()) as context:
+        return read_work(context, context.obj, words)
+
+
+def _invocation():
+    from hkrun.cli.invocation import Invocation
+
+    return Invocation()
+
+
+def test_places_become_absolute_and_answers_stay_here(folder):
+    found = work(
+        "run", "method=supervised", "--store", "here", "--data=data", "--yes", "--json", "--seeds", "2"
+    )
+    assert found.arguments == (
+        *("run", "method=supervised", "--seeds", "2"),
+        *("--store", str(folder / "here"), "--data", str(folder / "data")),
+    )
+    assert (found.store, found.data) == (str(folder / "here"), str(folder / "data"))
+
+
+def test_a_store_named_before_the_verb_is_the_jobs(folder):
+    assert work("run").store == str(folder / "hkrun-store")
+    assert (
+        call(["submit", "--store", "s3://k:secret@b/x", "--address", "http://127.0.0.1:1", "--", "run"]) == 4
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        (("report", "x"), "only sweep, run, teacher, resume run on a cluster"),
+        (("sweeep", "x"), "did you mean 'sweep'"),
+        (("sweep", "no-such-space"), "no such search space"),
+        (("run", "student.epoch=3"), "unknown key"),
+        (("run", "--no-such-option"), "No such option"),
+        (("sweep",), "Missing argument"),
+    ],
+)
+def test_mistakes_are_found_before_anything_is_sent(folder, capsys, words, problem):
+    assert call(["submit", "--address", "http://127.0.0.1:1", "--", *words]) == 2
+    assert problem in capsys.readouterr().err
+
+
+def test_without_an_address_it_says_how_to_name_one(folder, monkeypatch, capsys):
+    monkeypatch.delenv("RAY_API_SERVER_ADDRESS", raising=False)
+    for verb in (["submit", "--", "run"], ["logs"], ["cancel"]):
+        assert call(verb) == 2
+        assert "name the cluster with --address URL" in capsys.readouterr().err
+
+
+def test_no_secret_goes_along_and_a_place_that_holds_one_is_refused():
+    environ = {
+        "AWS_SECRET_ACCESS_KEY": "s3cr3t",
+        "AWS_REGION": "eu-central-1",
+        "MLFLOW_TRACKING_URI": "https://mlflow.lab.org",
+        "MLFLOW_TRACKING_PASSWORD": "s3cr3t",
+        "HKRUN_STORE": "s3://a:s3cr3t@b",
+        "HOME": "/home/me",
+    }
+    plain = Work(arguments=("run",), space=None, title="run", store="s3://b/x", data=None)
+    passed = find_variables(environ, plain)
+    assert {name for name in passed if not name.startswith("RAY_")} == {"AWS_REGION", "MLFLOW_TRACKING_URI"}
+    for store, data, more in (
+        ("s3://key:s3cr3t@b/x", None, {}),
+        ("s3://b/x?secret_key=s3cr3t", None, {}),
+        ("/x", "s3://key:s3cr3t@b/x", {}),
+        ("/x", None, {"MLFLOW_TRACKING_URI": "https://me:s3cr3t@mlflow.lab.org"}),
+    ):
+        with pytest.raises(InputError, match="which everybody who may use the cluster could read") as problem:
+            find_variables(
+                environ | more, Work(arguments=("run",), space=None, title="r", store=store, data=data)
+            )
+        assert "s3cr3t" not in problem.value.message
+
+
+def test_a_search_space_goes_along_with_its_recipes(folder, tmp_path_factory):
+    target = tmp_path_factory.mktemp("staged")
+    (folder / "mine" / "recipes").mkdir(parents=True)
+    (folder / "mine" / "a.toml").write_text("title = 'a'")
+    (folder / "mine" / "recipes" / "stripes.toml").write_text("window = 3")
+    assert shipping.ship_space("stability", target) == "stability"
+    assert shipping.ship_space("mine/a.toml", target) == "mine/a.toml"
+    assert (target / "mine" / "a.toml").read_text() == "title = 'a'"
+    assert (target / "mine" / "recipes" / "stripes.toml").exists()
+    elsewhere = tmp_path_factory.mktemp("elsewhere") / "b.toml"
+    elsewhere.write_text("title = 'b'")
+    assert shipping.ship_space(str(elsewhere), target) == "submitted/b.toml"
+    assert (target / "submitted" / "b.toml").read_text() == "title = 'b'"
+
+
+def test_own_parts_go_along_with_what_they_import_from_beside_them(folder, tmp_path_factory, monkeypatch):
+    target = tmp_path_factory.mktemp("staged")
+    (folder / "sentpart.py").write_text("import sentbeside\nimport numpy\nclass Net: pass\n")
+    (folder / "sentbeside.py").write_text("X = 1\n")
+    (folder / "sentpackage" / "__pycache__").mkdir(parents=True)
+    (folder / "sentpackage" / "__init__.py").write_text("")
+    (folder / "sentpackage" / "nets.py").write_text("class Net: pass\n")
+    (folder / "sentpackage" / ".secret").write_text("no code")
+    (folder / "other.py").write_text("raise SystemExit\n")
+    monkeypatch.syspath_prepend(str(folder))
+    shipped = shipping.ship_parts(["sentpart:Net", "sentpackage.nets:Net"], target)
+    assert shipped == ["sentbeside.py", "sentpackage", "sentpart.py"]
+    assert sorted(path.name for path in target.rglob("*")) == [
+        *("__init__.py", "nets.py", "sentbeside.py", "sentpackage", "sentpart.py")
+    ]
+
+
+def test_hkrun_goes_along_as_it_is_here(tmp_path):
+    shipping.ship_hkrun(tmp_path)
+    names = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
+    here = {
+        str(path.relative_to(shipping.PACKAGE.parent))
+        for path in shipping.PACKAGE.rglob("*.py")
+        if "__pycache__" not in path.parts
+    }
+    assert here <= names
+    assert "hkrun/data/digits.npz" in names
+    assert "hkrun/search_spaces/stability.toml" in names
+    assert not [name for name in names if "__pycache__" in name]
+    # It runs there, with no other hkrun in sight.
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "import hkrun, hkrun.spaces as s; print(hkrun.__file__); s.load_sweep('stability')",
+        ],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.strip() == str(tmp_path / "hkrun" / "__init__.py")
+
+
+def test_what_is_too_large_to_be_sent_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(shipping, "LARGEST_BYTES", 3_000_000)
+    (tmp_path / "data.bin").write_bytes(bytes(4_000_000))
+    with pytest.raises(InputError, match=r"4 MB and may be 3 MB: data\.bin \(4 MB\); keep data out of mypkg"):
+        shipping.check_size(tmp_path, user_files=["mypkg"])
+
+
+def test_the_state_of_the_code_is_said(tmp_path):
+    assert read_state(tmp_path) is None
+
+    def git(*arguments):
+        identity = ("-c", "user.name=a", "-c", "user.email=a@b")
+        subprocess.run(["git", "-C", tmp_path, *identity, *arguments], check=True, capture_output=True)
+
+    git("init")
+    assert read_state(tmp_path) is None  # no commit yet
+    (tmp_path / "a.py").write_text("1")
+    git("add", ".")
+    git("commit", "-m", "first")
+    state = read_state(tmp_path)
+    assert (len(state.commit), state.changed, state.label) == (40, (), state.commit[:12])
+    (tmp_path / "a.py").write_text("2")
+    (tmp_path / "b.py").write_text("new")
+    state = read_state(tmp_path)
+    assert (state.changed, state.label) == (("a.py", "b.py"), f"{state.commit[:12]}+dirty")
+    assert state.document() == {"commit": state.commit, "dirty": True}
+
+
+def test_of_the_lock_goes_along_what_hkrun_needs():
+    lock = "\n".join(
+        [
+            *(
+                "click==8.5.1 \\",
+                "    --hash=sha256:aa",
+                "    # via",
+                "    #   hkrun (pyproject.toml)",
+                "    #   ray",
+            ),
+            *("pytest==9.0 \\", "    --hash=sha256:bb", "    # via hkrun (pyproject.toml:dev)"),
+            *("pluggy==1.6 \\", "    --hash=sha256:cc", "    # via pytest"),
+            *("ray[data]==2.60.0 \\", "    --hash=sha256:dd", "    # via hkrun (pyproject.toml)"),
+            *("attrs==25.1 ; python_version > '3' \\", "    --hash=sha256:ee", "    # via ray"),
+        ]
+    )
+    reduced = reduce_lock(lock)
+    assert [line for line in reduced.splitlines() if "==" in line] == [
+        "click==8.5.1 \\",
+        "attrs==25.1 ; python_version > '3' \\",
+    ]
+    assert "--hash=sha256:ee" in reduced
+    assert read_versions(lock)["ray"] == "2.60.0"
+
+
+# --- what comes back ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("state", "driver_code", "error_type", "began", "expected"),
+    [
+        ("finished", 0, None, True, (0, "")),
+        ("failed", 5, "JOB_ENTRYPOINT_COMMAND_ERROR", True, (5, "")),
+        ("failed", 75, "JOB_ENTRYPOINT_COMMAND_ERROR", True, (75, "")),
+        (
+            "failed",
+            -9,
+            "JOB_ENTRYPOINT_COMMAND_ERROR",
+            True,
+            (75, "its driver was ended by SIGKILL; what is finished is kept"),
+        ),
+        (
+            "failed",
+            None,
+            "JOB_SUPERVISOR_ACTOR_DIED",
+            True,
+            (75, "its driver was lost (job supervisor actor died); what is finished is kept"),
+        ),
+        (
+            "failed",
+            None,
+            "RUNTIME_ENV_SETUP_FAILURE",
+            False,
+            (4, "it could not be started (runtime env setup failure)"),
+        ),
+        ("stopped", None, None, True, (75, "stopped; what is finished is kept")),
+        ("running", None, None, True, (None, "")),
+        ("waiting", None, None, False, (None, "")),
+    ],
+)
+def test_the_exit_status_is_that_of_the_job(state, driver_code, error_type, began, expected):
+    assert find_exit_code(state, driver_code=driver_code, error_type=error_type, began=began) == expected
+
+
+def test_the_answer_of_the_check_is_found_among_other_lines():
+    answer = {"exit_code": 0, "nodes": []}
+    assert read_answer(f"noise\nHKRUN-CHECK {json.dumps(answer)}\nmore noise\n") == answer
+    assert read_answer("noise\n") is None
+
+
+def test_jobs_are_named_by_what_they_run():
+    assert name_job("stability").startswith("stability-")
+    for title in ("mine: ../../x", "", "ä"):
+        assert check_id(name_job(title))
