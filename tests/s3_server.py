@@ -7,8 +7,8 @@ Tests take one of the fixtures
     each_s3_server   moto's server, then radosgw; for what depends on how a server works
 
 Where radosgw is not installed (Debian: radosgw, ceph-mon, ceph-osd) its tests are skipped, unless
-HKRUN_REQUIRE_RADOSGW=1 says that they must run. Each server is a process of its own on a loopback port of its own;
-its files lie in a temporary folder.
+HKRUN_REQUIRE_RADOSGW=1 says that they must run. Each server is a process of its own on a loopback port of its
+own; its files lie in a temporary folder.
 """
 
 import contextlib

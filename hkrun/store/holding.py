@@ -4,9 +4,9 @@
                 several machines share the lock may not reach the others, so the beat counts there too.
     On S3       there are no locks: a driver writes its name on the condition that nobody else did.
 
-Clocks are never compared. A holder of whom this machine cannot tell otherwise counts as gone when its beat has
-stood still for `PATIENCE_S` by the clock of the one who waits. A holder that stood still for so long notices
-when it next beats or commits, and stops.
+Clocks are never compared. A holder of whom this machine cannot tell otherwise counts as gone when its beat
+has stood still for `PATIENCE_S` by the clock of the one who waits. A holder that stood still for so long
+notices when it next beats or commits, and stops.
 """
 
 import contextlib
