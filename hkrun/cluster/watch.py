@@ -154,7 +154,7 @@ class Watch(tune.Callback):
                 self._schedule.stopped(index)
             elif ACTOR_STILL_BUSY in (told := _read_error(trial)):
                 self._schedule.put_back(index)
-            elif NoRoomError.__name__ in told and not killed_why:
+            elif f"{NoRoomError.__name__}: " in told and not killed_why:
                 self._find_other_room(trial)
             else:
                 self.on_death()
