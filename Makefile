@@ -2,6 +2,9 @@
 
 PYTHON ?= python3
 UV_VERSION := 0.13.9
+PIP_AUDIT_VERSION := 2.10.1
+CYCLONEDX_VERSION := 7.5.0
+OSV := api.osv.dev
 BIN := .venv/bin
 STAMP := .venv/.synced
 CODE := hkrun tests benchmarks
@@ -11,7 +14,7 @@ LOCK := $(BIN)/uv pip compile -q pyproject.toml --group dev --all-extras --unive
 BUILD_LOCK := echo 'hatchling>=1.27' | $(BIN)/uv pip compile -q - --universal --python-version 3.11 \
         --generate-hashes --no-emit-index-url --no-header
 
-.PHONY: setup stability test test-all check lock bench bench-gpu digits-recipe
+.PHONY: setup stability test test-all check lock audit sbom bench bench-gpu digits-recipe
 
 setup: $(STAMP)
 
@@ -38,6 +41,19 @@ check: setup
 lock: $(BIN)/uv
 	$(LOCK) $(OPTIONS) -o requirements.lock
 	$(BUILD_LOCK) $(OPTIONS) -o build.lock
+
+# Known vulnerabilities of what the lock holds, as OSV's database knows them at this moment: it needs the internet.
+audit: $(BIN)/uv
+	@$(PYTHON) -c 'import urllib.request as r; r.urlopen("https://$(OSV)/v1/vulns/PYSEC-2023-74", timeout=10)' \
+	  2>/dev/null || { echo "$(OSV), which knows the vulnerabilities, does not answer: nothing was audited"; exit 1; }
+	$(BIN)/uv tool run --quiet --from pip-audit==$(PIP_AUDIT_VERSION) pip-audit \
+	  --requirement requirements.lock --require-hashes --disable-pip --strict --vulnerability-service osv
+
+# What the lock holds, as a CycloneDX bill of materials; the tools of development and all extras are in it.
+sbom: $(BIN)/uv
+	mkdir -p dist
+	PYTHONWARNINGS=ignore $(BIN)/uv tool run --quiet --from cyclonedx-bom==$(CYCLONEDX_VERSION) cyclonedx-py \
+	  requirements requirements.lock --pyproject pyproject.toml --output-reproducible --output-file dist/sbom.json
 
 # Ten minutes, best on an idle machine: a seed-step against the loop of the field, bookkeeping of many runs.
 bench: setup
