@@ -84,6 +84,10 @@ def submit(
     return finish(invocation, server, submission.job_id, job_end, **more)
 
 
+# From the verb on, options are the verb's, also for who forgets the `--`.
+submit.allow_interspersed_args = False
+
+
 def read_work(context: click.Context, invocation: Invocation, words: Sequence[str]) -> "Work":
     """What is to run, read and checked as the verb itself would, before anything is sent.
 

@@ -244,6 +244,17 @@ def test_mistakes_are_found_before_anything_is_sent(folder, capsys, words, probl
     assert problem in capsys.readouterr().err
 
 
+def test_options_after_the_verb_are_the_verbs_with_and_without_the_dashes(folder, monkeypatch, capsys):
+    seen = []
+    monkeypatch.setattr(
+        "hkrun.cli.submitting.read_work", lambda context, invocation, words: seen.append(words)
+    )
+    monkeypatch.delenv("RAY_API_SERVER_ADDRESS", raising=False)
+    for dashes in (["--"], []):
+        call(["submit", *dashes, "run", "--seeds", "2"])
+    assert seen == [("run", "--seeds", "2")] * 2
+
+
 def test_without_an_address_it_says_how_to_name_one(folder, monkeypatch, capsys):
     monkeypatch.delenv("RAY_API_SERVER_ADDRESS", raising=False)
     for verb in (["submit", "--", "run"], ["logs"], ["cancel"]):
