@@ -202,11 +202,16 @@ def make_bucket(server: S3Server) -> None:
 
 
 @contextlib.contextmanager
-def moto_running(folder: Path) -> Iterator[S3Server]:
-    """Moto's server, which keeps what it is given in its memory."""
+def moto_running(folder: Path, *, deaf: bool = False) -> Iterator[S3Server]:
+    """Moto's server, which keeps what it is given in its memory.
+
+    Args:
+        folder: For its logs.
+        deaf: Whether it passes over the conditions of writes, as some servers do.
+    """
     port = free_port()
     server = S3Server("moto", f"http://127.0.0.1:{port}", folder / "requests.log")
-    command = [sys.executable, __file__, str(port), str(server.log)]
+    command = [sys.executable, __file__, str(port), str(server.log), *["deaf"] * deaf]
     with (
         (folder / "moto.log").open("wb") as log,
         subprocess.Popen(command, stdout=log, stderr=log) as process,
@@ -322,7 +327,7 @@ def radosgw(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
         yield server
 
 
-@pytest.fixture(scope="session", params=["moto", "radosgw"])
+@pytest.fixture(scope="session", params=["moto", pytest.param("radosgw", marks=pytest.mark.slow)])
 def each_s3_server(request: pytest.FixtureRequest) -> S3Server:
     """Each S3 server in turn."""
     server: S3Server = request.getfixturevalue("s3_server" if request.param == "moto" else "radosgw")
@@ -335,7 +340,7 @@ def s3_store(s3_server: S3Server) -> S3Place:
     return s3_server.place()
 
 
-def serve_moto(port: int, log: str) -> None:
+def serve_moto(port: int, log: str, *, deaf: bool) -> None:
     """Serves S3 until the process is killed, a line in the log for each request.
 
     One request at a time is handled: moto looks at a condition and then writes, without a lock.
@@ -353,6 +358,9 @@ def serve_moto(port: int, log: str) -> None:
     def handle(environ, start_response):  # type: ignore[no-untyped-def]
         query = environ.get("QUERY_STRING")
         line = f"{environ['REQUEST_METHOD']} {environ['PATH_INFO']}{'?' * bool(query)}{query}\n"
+        if deaf:
+            environ.pop("HTTP_IF_MATCH", None)
+            environ.pop("HTTP_IF_NONE_MATCH", None)
         with turn:
             with Path(log).open("a") as file:
                 file.write(line)
@@ -362,4 +370,4 @@ def serve_moto(port: int, log: str) -> None:
 
 
 if __name__ == "__main__":
-    serve_moto(int(sys.argv[1]), sys.argv[2])
+    serve_moto(int(sys.argv[1]), sys.argv[2], deaf="deaf" in sys.argv[3:])
