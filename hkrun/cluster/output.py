@@ -1,9 +1,13 @@
-"""Where a process of Ray writes what a task prints."""
+"""Where a process of Ray writes what a task prints, and the driver what is logged.
 
+What cannot be written is dropped: of a disk that is full, the store tells.
+"""
+
+import logging
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 STDOUT, STDERR = 1, 2
@@ -12,12 +16,12 @@ STDOUT, STDERR = 1, 2
 @contextmanager
 def output_to(path: Path) -> Iterator[None]:
     """Appends all that this process writes to stdout and stderr, libraries in C included, to a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     _flush()
     saved = os.dup(STDOUT), os.dup(STDERR)
-    with path.open("ab") as file:
-        os.dup2(file.fileno(), STDOUT)
-        os.dup2(file.fileno(), STDERR)
+    descriptor = _open(path)
+    os.dup2(descriptor, STDOUT)
+    os.dup2(descriptor, STDERR)
+    os.close(descriptor)
     try:
         yield
     finally:
@@ -27,6 +31,28 @@ def output_to(path: Path) -> Iterator[None]:
             os.close(copy)
 
 
+class LogFile(logging.FileHandler):
+    """A file of log records; one that cannot be written is not told of in the terminal."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
+        """Nothing."""
+
+    def close(self) -> None:
+        """As the base class, which would raise what the last records of a full disk raise."""
+        with suppress(OSError):
+            super().close()
+
+
+def _open(path: Path) -> int:
+    """A descriptor that appends to a file; one that goes nowhere where there is no room for the file."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+    except OSError:
+        return os.open(os.devnull, os.O_WRONLY)
+
+
 def _flush() -> None:
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError):
+            stream.flush()

@@ -18,7 +18,7 @@ from types import FrameType
 from typing import Any
 
 from hkrun.cluster import caretaker
-from hkrun.cluster.output import output_to
+from hkrun.cluster.output import LogFile, output_to
 from hkrun.cluster.resources import Node, Request, check_all, local_node
 from hkrun.cluster.token import ensure_token
 from hkrun.errors import ResourceError
@@ -286,7 +286,7 @@ def _quiet(log_file: Path) -> Iterator[None]:
     def log_lines(data: Mapping[str, Any], ignore_prefix: bool) -> None:  # noqa: ARG001
         logging.getLogger("ray").warning("%s: %s", data["pid"], "\n".join(data["lines"]))
 
-    handler = logging.FileHandler(log_file)
+    handler = LogFile(log_file)
     loggers = [logging.getLogger(name) for name in ("ray", "hkrun.cluster")]
     before = [(logger.handlers[:], logger.level, logger.propagate) for logger in loggers]
     for logger in loggers:
