@@ -8,7 +8,7 @@ from sweep_example import make_sweep
 import hkrun.sweep
 from hkrun.cli.program import call
 from hkrun.errors import DataError
-from hkrun.plan import Workers, make_plan, save_plan
+from hkrun.plan import AUTO, Span, Workers, make_plan, save_plan
 from hkrun.spaces import load_sweep
 from hkrun.sweep import Shortcuts
 
@@ -99,6 +99,12 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(folder, started, document,
     assert "12 of 12 runs to train, in 12 trials" in capsys.readouterr().out
     assert started == []
     assert list(folder.iterdir()) == []
+
+
+def test_workers_are_a_number_a_span_or_left_to_hkrun(folder, started):
+    for options in ([], ["--workers", "2:4", "--per-gpu", "3"]):
+        assert call(["run", *options]) == 0
+    assert [given["workers"] for _, _, given in started] == [AUTO, Workers(Span(2, 4), per_gpu=3)]
 
 
 def test_a_single_configuration_is_a_sweep_of_one_cell(folder, started):

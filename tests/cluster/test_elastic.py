@@ -1,6 +1,7 @@
 """Tasks of several workers on three raylets: nodes that are lost, and both kinds of tasks at once."""
 
 import itertools
+import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,8 +9,10 @@ from contextlib import contextmanager
 import pytest
 from conftest import free_port
 from fake_tasks import FakeTask, run
+from imagenet_example import make_tree
 from real_tasks import run_slowly
 
+from hkrun.cli.program import call
 from hkrun.cluster import feed, run_tasks
 from hkrun.config import cell_from_values, cell_id, teacher_id
 from hkrun.plan import ALONE, Span
@@ -193,3 +196,52 @@ def test_processes_share_gpus_that_a_node_declares(monkeypatch, observer, tmp_pa
     found = [result.outcomes[0] for result in results]
     assert [outcome["met"] for outcome in found] == [4] * 4  # all at once
     assert sorted(outcome["gpus"] for outcome in found) == ["0", "0", "1", "1"]
+
+
+MIXED = """
+title = "Both kinds"
+question = "Do they end?"
+dataset = "imagenet"
+seeds = 2
+
+[base]
+precision = "float64"
+teacher.network = "preact-8-w4"
+teacher.file = ""
+teacher.epochs = 1
+teacher.batch_size = 30
+student.network = "preact-8-w4"
+student.epochs = 2
+student.batch_size = 30
+student.learning_rate = 1e-3
+augment.size = 16
+loss.lambda_2 = 0.0
+
+[[cells]]
+name = "together"
+
+[[cells]]
+name = "alone"
+sync_batchnorm = false
+"""
+
+
+def test_one_sweep_trains_its_teacher_and_some_cells_together_and_others_alone(monkeypatch, tmp_path, capsys):
+    make_tree(tmp_path)
+    (tmp_path / "mixed.toml").write_text(MIXED)
+    monkeypatch.chdir(tmp_path)
+    command = ["sweep", "mixed.toml", "--data", str(tmp_path), "--json"]
+    with started_cluster(monkeypatch):
+        assert call([*command, "--dry-run"]) == 0
+        plan = json.loads(capsys.readouterr().out)
+        assert [cell["workers"]["most"] for cell in plan["cells"]] == [2, 1]
+        assert [teacher["workers"]["most"] for teacher in plan["teachers_to_train"]] == [2]
+        assert call([*command, "--yes"]) == 0
+    store = open_store(tmp_path / "hkrun-store")
+    sizes = {
+        cell["name"]: {record.world_size for record in store.records(cell["cell_id"])}
+        for cell in plan["cells"]
+    }
+    assert sizes == {"together": {2}, "alone": {1}}
+    (teacher,) = plan["teachers_to_train"]
+    assert store.teacher(teacher["teacher_id"]).world_size == 2

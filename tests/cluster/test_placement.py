@@ -1,16 +1,19 @@
 """Which tasks may begin, with how many processes: groups and single processes on nodes that differ."""
 
+import dataclasses
 import random
 
 import pytest
 
+from hkrun.cli.program import call
 from hkrun.cluster.feed import WAIT_FOR_ROOM_S, Places
 from hkrun.cluster.placement import Fit, Room
 from hkrun.cluster.resources import Node
 from hkrun.cluster.schedule import Schedule
 from hkrun.config import cell_from_values
-from hkrun.errors import InputError
+from hkrun.errors import InputError, ResourceError
 from hkrun.plan import ALONE, AUTO, Span, Workers, check_elastic
+from hkrun.sweep.machine import Machine
 
 GIB = 1 << 30
 DONE = [{"seed": 0, "status": "finished"}]
@@ -256,3 +259,55 @@ def test_what_fits_nowhere_is_given_up_after_a_while_and_not_where_room_comes_ba
     clock.now += WAIT_FOR_ROOM_S
     assert places.find_hopeless([0]) == [0]
     assert places.describe_lack(0) == "it needs room for 2 processes, and there is room for 1"
+
+
+# --- what a sweep asks of it --------------------------------------------------------------------------------
+
+
+def test_a_large_node_and_two_small_ones_are_counted_one_by_one():
+    small = node(3, memory_gib=2)
+    machine = Machine(nodes=(node(8, gpus=2), small, small, node(0)))
+    assert machine.slots == machine.group_slots == 8 + 2 + 2
+    assert machine.tasks_at_once([Span(5, 5)]) == 2
+    assert machine.tasks_at_once([Span(1, None)]) == 1
+    assert machine.tasks_at_once([Span(5, 5), ALONE]) == 12
+    assert machine.find_share() == (GIB, 2)  # on a small one, with two processes
+    on_gpus = dataclasses.replace(machine, device="cuda", per_gpu=2)
+    assert (on_gpus.slots, on_gpus.group_slots) == (4, 2)
+
+
+def test_every_kind_of_task_that_does_not_fit_is_refused_with_what_would():
+    machine = Machine(nodes=(node(2), node(1)), place="the cluster")
+    machine.check([ALONE, Span(3, 8)])
+    with pytest.raises(ResourceError) as refusal:
+        machine.check([ALONE, Span(4, 4), Span(6, 8)])
+    assert [problem.partition(" asks")[0] for problem in refusal.value.problems] == [
+        "--workers 4",
+        "--workers 6",
+    ]
+    assert "the cluster has 3 CPUs, no GPU and 128 GiB of memory on 2 nodes (2 CPUs, 1 CPU)" in str(
+        refusal.value
+    )
+    assert str(refusal.value).endswith("--workers 3 would fit")
+
+
+@pytest.fixture
+def two_cpus(monkeypatch, tmp_path):
+    for name in ("HKRUN_STORE", "RAY_ADDRESS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("hkrun.cluster.runtime.local_node", lambda **_: node(2))
+
+
+def test_the_command_line_refuses_what_cannot_be_before_it_starts_anything(two_cpus, tmp_path, capsys):
+    command = ["sweep", "stability", "--dry-run", "--seeds", "2", "--workers"]
+    assert call([*command, "3"]) == 4
+    assert "this machine has 2 CPUs" in capsys.readouterr().err
+    assert call([*command, "3:8"]) == 4
+    assert call([*command, "1:8"]) == 0
+    assert "by 1 to 2 workers" in capsys.readouterr().out
+    assert call([*command, "1:8", "sync_batchnorm=false"]) == 2
+    assert "the number of workers part of the configuration" in " ".join(capsys.readouterr().err.split())
+    assert call([*command, "2:1"]) == 2
+    assert "neither auto, nor a number from 1, nor MIN:MAX" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
