@@ -4,6 +4,7 @@
 
 import functools
 import logging
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -26,6 +27,8 @@ RECLAIM_EVERY_S = 1.0
 
 # What Tune says when it hands a trial the actor of one that was stopped, and whose function still runs.
 ACTOR_STILL_BUSY = "Trainable runner reuse requires reset_config()"
+
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")  # Ray paints the heading of a traceback
 
 
 class Observer(Protocol):
@@ -227,6 +230,7 @@ def _read_error(trial: Trial) -> str:
 
 def _reason(told: str) -> str:
     """The one line that matters of it: the last of a traceback, else the first of the exception."""
-    lines = [line.strip() for line in told.splitlines()[1:] if line.strip()] or ["unknown"]
+    plain = _COLOUR.sub("", told)
+    lines = [line.strip() for line in plain.splitlines()[1:] if line.strip()] or ["unknown"]
     reason = lines[-1] if lines[0].startswith("ray::") else lines[0]
     return reason.removeprefix(f"{WorkerDiedError.__module__}.{WorkerDiedError.__qualname__}: ")

@@ -8,7 +8,7 @@ import subprocess
 import pytest
 from ray.exceptions import RaySystemError
 
-from hkrun.cluster import watchdog
+from hkrun.cluster import watch, watchdog
 from hkrun.cluster.watchdog import (
     HANG_FACTOR,
     LONGEST_STEP_S,
@@ -146,3 +146,19 @@ def test_killing_ends_a_stopped_process_but_no_other_one_with_its_id():
         kill_process(process.pid, born)
         assert process.wait(10) == -signal.SIGKILL
     kill_process(process.pid, born)  # which is gone
+
+
+@pytest.mark.parametrize(
+    ("told", "reason"),
+    [
+        (
+            "Failure # 1\n\x1b[36mray::ImplicitFunc.train()\x1b[39m (pid=1, ip=192.0.2.2)\n  File ...\n"
+            "hkrun.cluster.schedule.WorkerDiedError: worker 1 of the group died\n",
+            "worker 1 of the group died",
+        ),
+        ("Failure # 1\nThe actor died unexpectedly.\n\tpid: 1\nand more\n", "The actor died unexpectedly."),
+        ("", "unknown"),
+    ],
+)
+def test_a_death_has_one_line_without_colours(told, reason):
+    assert watch._reason(told) == reason
