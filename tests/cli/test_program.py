@@ -15,7 +15,7 @@ from hkrun.store import open_store
 
 VERBS = [
     *("sweep", "run", "teacher", "resume", "report", "stability", "status", "export", "sync", "ui"),
-    *("doctor", "keys"),
+    *("doctor", "keys", "submit", "logs", "cancel"),
     *("data pack", "data verify"),
 ]
 
