@@ -148,14 +148,17 @@ def test_killing_ends_a_stopped_process_but_no_other_one_with_its_id():
     kill_process(process.pid, born)  # which is gone
 
 
+PAINTED = """Failure # 1
+\x1b[36mray::ImplicitFunc.train()\x1b[39m (pid=1, ip=192.0.2.2)
+  File ...
+hkrun.cluster.schedule.WorkerDiedError: worker 1 of the group died
+"""
+
+
 @pytest.mark.parametrize(
     ("told", "reason"),
     [
-        (
-            "Failure # 1\n\x1b[36mray::ImplicitFunc.train()\x1b[39m (pid=1)\n  File ...\n"
-            + "hkrun.cluster.schedule.WorkerDiedError: worker 1 of the group died\n",
-            "worker 1 of the group died",
-        ),
+        (PAINTED, "worker 1 of the group died"),
         ("Failure # 1\nThe actor died unexpectedly.\n\tpid: 1\nand more\n", "The actor died unexpectedly."),
         ("", "unknown"),
     ],
