@@ -51,7 +51,7 @@ def test_version(capsys):
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
-        (["swep"], "no verb 'swep'; the verbs are data pack, data verify, doctor, "),
+        (["swep"], "no verb 'swep'; the verbs are cancel, data pack, data verify, doctor, "),
         (["swep"], "did you mean 'sweep'?"),
         (["sweep"], "Missing argument 'NAME|FILE'"),
         (["sweep", "stability", "--sed", "3"], "--seeds"),
