@@ -5,19 +5,29 @@ from pathlib import Path
 
 import oracles
 import pytest
-from disturbed import SweepFolder
+from disturbed import GROUPS, SweepFolder
 
 from hkrun.store import Store
+
+
+def run_undisturbed(folder: Path, *command: str) -> Store:
+    sweep = SweepFolder(folder, *command)
+    assert sweep.run() == 0, sweep.output()
+    oracles.check_all(sweep.store, sweep.store)
+    sweep.temporary.rmdir()
+    return sweep.store
 
 
 @pytest.fixture(scope="session")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Store:
     """The store of the sweep that nothing happens to."""
-    sweep = SweepFolder(tmp_path_factory.mktemp("undisturbed"))
-    assert sweep.run() == 0, sweep.output()
-    oracles.check_all(sweep.store, sweep.store)
-    sweep.temporary.rmdir()
-    return sweep.store
+    return run_undisturbed(tmp_path_factory.mktemp("undisturbed"))
+
+
+@pytest.fixture(scope="session")
+def undisturbed_groups(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """The same of a sweep whose tasks are done by two workers each."""
+    return run_undisturbed(tmp_path_factory.mktemp("groups"), *GROUPS)
 
 
 @pytest.fixture

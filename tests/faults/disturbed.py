@@ -38,6 +38,7 @@ loss.lambda_3 = 0.0
 name = "all"
 """
 COMMAND = ("sweep", "space.toml", "--pack", "2", "--yes")
+GROUPS = ("sweep", "space.toml", "--workers", "2", "--seeds", "1", "--yes")
 ACTOR, TRAIN_WORKER = "ray::ImplicitFunc", "RayTrainWorker"  # in the titles of Ray's processes
 
 
@@ -93,7 +94,7 @@ class SweepFolder:
                 start_new_session=True,
             )
 
-    def wait(self, *, timeout_s: float = 240) -> int:
+    def wait(self, *, timeout_s: float = 400) -> int:
         """The exit code of the command; everything that it started is gone then."""
         assert self.process is not None
         code = self.process.wait(timeout_s)

@@ -6,7 +6,7 @@ import time
 
 import oracles
 import pytest
-from disturbed import ACTOR, SweepFolder, kill_driver, kill_group, send
+from disturbed import ACTOR, GROUPS, TRAIN_WORKER, SweepFolder, kill_driver, kill_group, send
 
 pytestmark = [pytest.mark.slow, pytest.mark.cluster, pytest.mark.timeout(1800)]
 
@@ -46,3 +46,13 @@ def test_a_sweep_killed_at_random_times_ends_as_if_undisturbed(sweep, undisturbe
     }[victim]
     disturb_at_random(sweep, kill, generator=generator, rounds=2)
     oracles.check_all(sweep.store, undisturbed)
+
+
+@pytest.mark.parametrize("victim", ["worker", "actor"])
+def test_groups_of_workers_killed_at_random_times_end_as_if_undisturbed(sweep, undisturbed_groups, victim):
+    """A worker while it trains, and whatever has the title of a trial: the driver functions of the groups."""
+    generator = random.Random(victim)
+    sweep.command = GROUPS
+    title = {"worker": TRAIN_WORKER, "actor": ACTOR}[victim]
+    disturb_at_random(sweep, send(signal.SIGKILL, title, generator.choice), generator=generator, rounds=1)
+    oracles.check_all(sweep.store, undisturbed_groups)
