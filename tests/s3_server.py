@@ -110,7 +110,7 @@ class Gate:
         self._target = (host, int(port))
         self._port = 0
         self._listener: socket.socket | None = None
-        self._pairs: set[socket.socket] = set()
+        self._open: set[socket.socket] = set()
         self.open()
 
     @property
@@ -128,10 +128,9 @@ class Gate:
     def shut(self) -> None:
         if self._listener is not None:
             with contextlib.suppress(OSError):
-                self._listener.shutdown(socket.SHUT_RDWR)  # wakes who waits in accept
-            self._listener.close()
+                self._listener.shutdown(socket.SHUT_RDWR)  # wakes who waits in accept, and closes it
             self._listener = None
-        for connection in list(self._pairs):
+        for connection in list(self._open):
             _cut(connection)
 
     def _accept(self, listener: socket.socket) -> None:
@@ -139,23 +138,31 @@ class Gate:
             try:
                 client, _ = listener.accept()
             except OSError:
+                listener.close()
                 return
             try:
                 server = socket.create_connection(self._target)
             except OSError:
                 client.close()
                 continue
-            self._pairs |= {client, server}
-            for source, sink in ((client, server), (server, client)):
-                threading.Thread(target=self._copy, args=(source, sink), daemon=True).start()
+            threading.Thread(target=self._serve, args=(client, server), daemon=True).start()
 
-    def _copy(self, source: socket.socket, sink: socket.socket) -> None:
-        with contextlib.suppress(OSError):
-            while content := source.recv(65536):
-                sink.sendall(content)
-        for connection in (source, sink):
-            _cut(connection)
-            self._pairs.discard(connection)
+    def _serve(self, client: socket.socket, server: socket.socket) -> None:
+        with client, server:
+            self._open |= {client, server}
+            back = threading.Thread(target=_copy, args=(server, client), daemon=True)
+            back.start()
+            _copy(client, server)
+            back.join()
+            self._open -= {client, server}
+
+
+def _copy(source: socket.socket, sink: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        while content := source.recv(65536):
+            sink.sendall(content)
+    for connection in (source, sink):
+        _cut(connection)
 
 
 def _cut(connection: socket.socket) -> None:

@@ -174,7 +174,15 @@ def _client(address: S3Address, size: int) -> S3Store:
             "connect_timeout": timedelta(seconds=CONNECT_S),
             "timeout": timedelta(seconds=ANSWER_S + size / SLOWEST_BYTES_PER_S),
         },
-        retry_config={"max_retries": 10, "retry_timeout": timedelta(seconds=RETRY_S)},
+        retry_config={
+            "max_retries": 1000,  # the time decides
+            "retry_timeout": timedelta(seconds=RETRY_S),
+            "backoff": {
+                "init_backoff": timedelta(seconds=0.1),
+                "max_backoff": timedelta(seconds=5),
+                "base": 2,
+            },
+        },
     )
 
 

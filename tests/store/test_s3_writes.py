@@ -1,0 +1,229 @@
+"""Whole processes on S3: writers killed in the middle, readers beside them, and how many requests it takes."""
+
+import random
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+
+import pytest
+from s3_server import BUCKET, KEY, SECRET, S3Server
+from sweep_example import fill_store, make_sweep
+
+from hkrun.config import cell_id
+from hkrun.errors import StoreError
+from hkrun.plan import Workers, make_plan
+from hkrun.report import summarise
+from hkrun.store import NotCommittedError, open_store
+from hkrun.store.manifests import MANIFEST, stored_names
+from hkrun.store.s3 import S3Files
+
+CELL, TEACHER = "0123456789ab", "ba9876543210"
+WRITER = """
+import sys
+import pyarrow as pa
+from hkrun.store import Record, open_store
+store, author, rounds = open_store(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+print("ready", flush=True)
+sys.stdin.readline()
+for number in range(rounds):
+    record = Record(
+        cell_id="0123456789ab", seed=0, status=sys.argv[4], epochs=2, device="cpu", threads=author + 10 * number,
+        started_at=0.0,
+    )
+    curves = pa.table({"epoch": [1, 2], "error_pct": [float(author + 10 * number)] * 2})
+    student = b"%d " % (author + 10 * number) * 20_000
+    store.put_run(record, curves=curves, student=student, keep_result=sys.argv[4] == "finished")
+    print("put", flush=True)
+"""
+
+
+def writer(uri: str, author: int, *, rounds: int = 1, status: str = "finished") -> subprocess.Popen[str]:
+    """A process that is ready to put a run, again and again."""
+    command = [sys.executable, "-c", WRITER, uri, str(author), str(rounds), status]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    return process
+
+
+def start(process: subprocess.Popen[str]) -> None:
+    assert process.stdin is not None
+    process.stdin.write("\n")
+    process.stdin.flush()
+
+
+def end(process: subprocess.Popen[str]) -> None:
+    with process:
+        process.kill()
+
+
+def authors(uri: str) -> set[int]:
+    """Who wrote each file of the run; a file that is damaged is an error."""
+    store = open_store(uri, create=False)
+    folder = store.run_folder(CELL, 0)
+    before = store.manifest(folder)
+    record = store.record(CELL, 0)
+    found = {record.threads} if record is not None else set()
+    try:
+        found |= {int(store.curves(CELL, 0)["error_pct"][0].as_py())}
+        found |= {int(word) for word in set(store.student(CELL, 0).split())}
+    except NotCommittedError:
+        pass
+    return found if store.manifest(folder) == before else authors(uri)
+
+
+@pytest.mark.parametrize("kills", [3, pytest.param(12, marks=pytest.mark.slow)])
+def test_an_uploader_killed_at_any_time_leaves_the_old_run_or_the_new_one(
+    each_s3_server: S3Server, kills: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    uri = each_s3_server.place().full_uri
+    generator = random.Random(0)  # noqa: S311
+    found = []
+    for _ in range(kills):
+        process = writer(uri, 1, rounds=10_000, status="failed")
+        start(process)
+        assert process.stdout is not None
+        assert process.stdout.readline() == "put\n"
+        time.sleep(generator.uniform(0.0, 0.4))
+        end(process)
+        found.append(authors(uri))
+    assert all(len(authors_of_all_files) == 1 for authors_of_all_files in found)
+    assert not caplog.records
+
+
+def test_of_many_processes_that_put_the_same_run_one_wins_and_nothing_else_is_ever_seen(
+    each_s3_server: S3Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    uri = each_s3_server.place().full_uri
+    processes = [writer(uri, number) for number in range(1, 5)]
+    seen: list[set[int]] = []
+    done = threading.Event()
+
+    def look() -> None:
+        while not done.is_set():
+            seen.append(authors(uri))
+
+    reader = threading.Thread(target=look)
+    reader.start()
+    try:
+        for process in processes:
+            start(process)
+        assert [process.wait(timeout=100) for process in processes] == [0] * 4
+    finally:
+        done.set()
+        reader.join()
+        for process in processes:
+            end(process)
+    winner = authors(uri)
+    assert len(winner) == 1
+    assert all(found in (set(), winner) for found in seen)
+    store = open_store(uri)
+    folder = store.run_folder(CELL, 0)
+    manifest = store.manifest(folder)
+    assert manifest is not None
+    assert set(store._files.sizes(folder)) == {MANIFEST, *stored_names(manifest)}, "losers left files behind"
+    assert not caplog.records
+
+
+def test_an_upload_in_parts_that_was_never_finished_is_seen_by_nobody(each_s3_server: S3Server) -> None:
+    import boto3
+
+    place = each_s3_server.place()
+    store = open_store(place.full_uri)
+    client = boto3.client(
+        "s3",
+        endpoint_url=each_s3_server.endpoint,
+        region_name="us-east-1",
+        aws_access_key_id=KEY,
+        aws_secret_access_key=SECRET,
+    )
+    key = f"{place.uri.removeprefix(f's3://{BUCKET}/')}/cells/{CELL}/seeds/0/student.pt"
+    upload = client.create_multipart_upload(Bucket=BUCKET, Key=key)["UploadId"]
+    client.upload_part(Bucket=BUCKET, Key=key, UploadId=upload, PartNumber=1, Body=bytes(6_000_000))
+    assert store.records(CELL) == []
+    assert store._files.sizes("cells") == {}
+    client.abort_multipart_upload(Bucket=BUCKET, Key=key, UploadId=upload)
+    assert store._files.sizes("cells") == {}
+    client.close()
+
+
+def test_every_write_of_a_store_is_one_request_that_is_whole_or_nothing(s3_server: S3Server) -> None:
+    store = open_store(s3_server.place().full_uri)
+    before = len(s3_server.requests())
+    store.commit("sweeps/x", {"large": bytes(40_000_000), "small": b"1"})
+    store.commit(f"cells/{CELL}/seeds/0/checkpoints", {"epoch-000001.pt": bytes(40_000_000)})
+    made = s3_server.requests()[before:]
+    assert not any("upload" in request for request in made)
+    assert Counter(request.split()[0] for request in made) == {"PUT": 5, "GET": 2}
+
+
+def test_a_refusal_of_a_write_that_had_gone_through_is_no_conflict(s3_server: S3Server) -> None:
+    """As after an answer that was lost: the client tries again, and meets its own first try."""
+    store = open_store(s3_server.place().full_uri)
+    files = store._files
+    assert isinstance(files, S3Files)
+    assert files.create("a", b"mine")
+    assert files.create("a", b"mine")
+    assert not files.create("a", b"other")
+    assert files.get("a") == b"mine"
+
+
+def test_leftovers_of_killed_writers_are_removed_once_they_are_old(
+    s3_server: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = open_store(s3_server.place().full_uri)
+    folder = f"cells/{CELL}/seeds/0/checkpoints"
+    store._files.put(folder, {"epoch-000001.pt": b"left"})
+    store.commit(folder, {"epoch-000002.pt": b"2"}, tidy=True)
+    assert set(store._files.sizes(folder)) == {MANIFEST, "epoch-000001.pt", "epoch-000002.pt"}
+    monkeypatch.setattr("hkrun.store.commits.LEFTOVER_S", -1.0)
+    store.commit(folder, {"epoch-000003.pt": b"3"}, keep=["epoch-000002.pt"], tidy=True)
+    assert set(store._files.sizes(folder)) == {MANIFEST, "epoch-000002.pt", "epoch-000003.pt"}
+
+
+def test_a_report_and_a_plan_take_a_few_requests_for_each_run_and_one_listing_for_each_cell(
+    s3_server: S3Server,
+) -> None:
+    counts = []
+    for seeds in (5, 25):
+        sweep = make_sweep(num_seeds=seeds)
+        store = open_store(s3_server.place().full_uri)
+        fill_store(store, sweep)
+        costs = []
+        for work in (
+            lambda: make_plan(sweep, store, workers=Workers.exactly(1)),
+            lambda: summarise(sweep, store),
+        ):
+            before = len(s3_server.requests())
+            work()
+            made = s3_server.requests()[before:]
+            listings = sum("list-type=2" in request for request in made)
+            assert listings <= 2 * len(sweep.cells) + 2
+            costs.append(len(made))
+        counts.append(costs)
+        assert len(store.records(cell_id(sweep.cells[0].cell))) == seeds
+    (plan_20, report_20), (plan_100, report_100) = counts
+    assert plan_100 - plan_20 <= 2 * 80, counts
+    assert report_100 - report_20 <= 4 * 80, counts
+    print(counts)
+
+
+def test_a_run_that_is_put_first_keeps_the_names_that_people_know(s3_server: S3Server) -> None:
+    store = open_store(s3_server.place().full_uri)
+    sweep = make_sweep(num_cells=1, num_seeds=1)
+    fill_store(store, sweep)
+    folder = store.run_folder(cell_id(sweep.cells[0].cell), 0)
+    assert set(store._files.sizes(folder)) == {MANIFEST, "record.json", "curves.parquet"}
+    for number in range(2):
+        store.commit("sweeps/stability-digits", {"report.html": b"%d" % number})
+    assert set(store._files.sizes("sweeps/stability-digits")) == {MANIFEST, "report.html"}
+
+
+def test_a_damaged_object_is_named(s3_server: S3Server) -> None:
+    store = open_store(s3_server.place().full_uri)
+    store.commit("sweeps/x", {"report.html": b"report"})
+    store._files.put("sweeps/x", {"report.html": b"riport"})
+    with pytest.raises(StoreError, match=r"sweeps/x/report\.html is damaged: expected SHA-256"):
+        store.read("sweeps/x", "report.html")
