@@ -11,10 +11,12 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from stopped_clock import StoppedClock
 
 from hkrun.config import Cell, canonical_json, cell_from_values, cell_id, teacher_canonical, teacher_id
 from hkrun.distill import Run
@@ -22,7 +24,7 @@ from hkrun.errors import StoreError
 from hkrun.models.sgd import SGD
 from hkrun.stopwatch import Stopwatch
 from hkrun.store import Store, open_store
-from hkrun.training import Alone
+from hkrun.training import Alone, PeerLostError
 from hkrun.trial import Task, inputs, ledger, progress, run_task, teaching
 from hkrun.trial import run as running
 from hkrun.trial.alarms import find_discriminator_alarms
@@ -207,6 +209,7 @@ def test_a_failed_run_goes_on_from_its_checkpoint(
 def test_a_failing_worker_ends_its_group_and_the_first_traceback_stands(
     taught: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(running, "share_from_first", lambda read, _: read())  # there is no group here
     task = make_task(taught, make_cell(), 0)
     second = running.Trial(task, Alone(1, 2), Stopwatch("inputs"))
     first = running.Trial(task, Alone(0, 2), Stopwatch("inputs"))
@@ -226,6 +229,56 @@ def test_a_failing_worker_ends_its_group_and_the_first_traceback_stands(
     assert "ZeroDivisionError" in str(record.traceback)
 
 
+def test_a_run_whose_worker_is_lost_has_not_failed(taught: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(running, "share_from_first", lambda read, _: read())
+    trial = running.Trial(make_task(taught, make_cell(), 0), Alone(0, 2), Stopwatch("inputs"))
+
+    def lose(_seeds: object) -> None:
+        raise PeerLostError("connection closed by peer")
+
+    monkeypatch.setattr(trial, "_train", lose)
+    with pytest.raises(PeerLostError):
+        trial.run()
+    assert taught.record(trial.task.cell_id, 0) is None  # it goes on from its checkpoint
+
+
+def test_a_record_says_how_many_workers_trained_which_epochs(taught: Store) -> None:
+    task = make_task(taught, make_cell(), 0)
+    one = ledger.Ledger(task, world_size=4)
+    assert "world_sizes" not in one.fields()
+    for world_size, epoch in ((4, 3), (2, 5), (2, 7), (1, 7)):
+        before, one = one, ledger.Ledger(task, world_size=world_size)
+        one.resume(before.state(), epoch=epoch)
+    assert one.fields()["world_size"] == 1
+    assert one.fields()["world_sizes"] == {"1": 4, "6": 2, "8": 1}
+    assert [alarm.partition(",")[0] for alarm in one.alarms] == [
+        "resumed after epoch 5",
+        "resumed after epoch 7",
+    ]
+
+
+@pytest.mark.parametrize(("world_size", "num_saved"), [(1, 1), (2, 3)])
+def test_a_group_saves_each_epoch_that_is_longer_than_the_interval(
+    monkeypatch: pytest.MonkeyPatch, world_size: int, num_saved: int
+) -> None:
+    clock = StoppedClock()
+    monkeypatch.setattr(progress.time, "monotonic", clock)
+    saved: list[int] = []
+    learner = SimpleNamespace(history=[])
+    watch = progress.Watch(
+        Alone(0, world_size),
+        epochs=9,
+        seed=0,
+        save=lambda: (saved.append(len(learner.history)), clock.advance(2.0)),  # type: ignore[arg-type,return-value]
+        stopwatch=Stopwatch("epochs", clock=clock),
+    )
+    for _ in range(3):
+        clock.advance(6.0)
+        learner.history.append({"error_pct": 1.0})
+        watch.epoch_done([learner])
+    assert saved == list(range(1, num_saved + 1))
+
+
 def test_an_alarm_outlives_a_second_resumption(taught: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(progress, "CHECKPOINT_EVERY_S", 0.0)
     task, original = make_task(taught, make_cell(student__epochs=6), 0), progress.Watch.epoch_done
@@ -243,7 +296,9 @@ def test_an_alarm_outlives_a_second_resumption(taught: Store, monkeypatch: pytes
 
     stop_after(2)
     genuine = ledger.describe_surroundings
-    monkeypatch.setattr(ledger, "describe_surroundings", lambda task: genuine(task) | {"device": "another"})
+    monkeypatch.setattr(
+        ledger, "describe_surroundings", lambda task, **given: genuine(task, **given) | {"device": "another"}
+    )
     stop_after(4)
     run_task(task, Alone())
     record = taught.record(task.cell_id, 0)
