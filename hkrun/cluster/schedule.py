@@ -2,8 +2,8 @@
 
 How a task may end, and what follows; docs/faults.md says it for users:
 
-    infrastructure   `died`       a process was killed, ran out of memory, lost its node, or was ended by the
-                                  watchdog: tried again MAX_RETRIES times with growing waits, then failed
+    infrastructure   `died`       a process was killed, ran out of memory, lost its node or its device, or was
+                                  ended by the watchdog: tried again MAX_RETRIES times with growing waits
     code             `raised`     the function raised: failed, and not tried again
     divergence       `returned`   a result, on record with its epoch; not repeated, as it would come again
     data, store      `raised`     one of COMMON_ERRORS, which every task would meet: all is over

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
+import torch
 from ray import train
 from ray.exceptions import RayError
 from ray.train.torch import TorchConfig
@@ -153,6 +154,8 @@ def classify(error: TrainingFailedError) -> Exception:
     for rank, failure in sorted(failures.items()):
         if isinstance(failure, RayError | RayTrainError):
             return WorkerDiedError(f"worker {rank} of the group died")
+        if isinstance(failure, torch.AcceleratorError):
+            return WorkerDiedError(f"the device of worker {rank} failed: {failure}".splitlines()[0])
     by_rank = [failures[rank] for rank in sorted(failures)]
     for failure in by_rank:
         if isinstance(failure, COMMON_ERRORS):

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from ray import tune
 from ray.exceptions import RayError
 from ray.tune.error import TuneError
@@ -224,6 +225,9 @@ def _run_trial(
                 )
         except (WorkerDiedError, NoRoomError):
             raise
+        except torch.AcceleratorError as error:
+            # Whatever this process asks of the device from now on fails too, also for other tasks.
+            raise WorkerDiedError(f"the device failed: {error}".splitlines()[0]) from error
         except (Exception, SystemExit) as error:
             logger.exception("%s", task.name)
             if isinstance(error, COMMON_ERRORS):

@@ -64,8 +64,8 @@ class Trial:
             self._train(seeds)
         except (DataError, StoreError):
             raise  # nothing of these runs is wrong, and no others would fare better
-        except PeerLostError:
-            raise  # nor is it here: with other workers they go on from their checkpoints
+        except (PeerLostError, torch.AcceleratorError):
+            raise  # nor is it here: others, or another process, go on from the checkpoints
         except Exception as error:  # the trial's border: failing runs must not take the sweep down
             self._fail(seeds, error)
         return self._in_order()

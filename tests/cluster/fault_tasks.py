@@ -64,6 +64,13 @@ def hang(context):
 hang_always = hang
 
 
+def lose_device(context):
+    """Its GPU is of no use any more, as after an error that CUDA never forgets in a process."""
+    import torch
+
+    raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered\nand more")
+
+
 def wait(context):
     """The others of a group wait for it."""
     if context.world_size > 1:

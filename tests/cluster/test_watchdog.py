@@ -1,4 +1,4 @@
-"""Processes that are there and do nothing: stopped, or waiting for ever."""
+"""Processes that are there and do nothing: stopped, waiting for ever, or without a device that works."""
 
 import json
 
@@ -26,6 +26,15 @@ def test_a_stopped_process_is_replaced_and_its_task_goes_on(joined, observer, tm
     assert [result.retries for result in results] == [1, 0]
     assert all(result.outcomes for result in results)
     assert "stop0: a process of it was silent for 4 s; it is ended" in caplog.messages
+
+
+@pytest.mark.slow
+def test_a_task_whose_device_failed_goes_on_in_another_process(joined, observer, tmp_path):
+    (result,) = run_faults(["lose_device"], observer, tmp_path)
+    assert result.retries == 1
+    assert result.outcomes
+    first, second = (tmp_path / "lose_device0.0").read_text().split()
+    assert first != second
 
 
 @pytest.mark.slow

@@ -1,15 +1,17 @@
-"""A run that broke off and whose files are damaged before it goes on: it ends as if undisturbed."""
+"""A run that broke off, and may find its files damaged when it goes on: it ends as if undisturbed."""
 
 import shutil
 from pathlib import Path
 
 import oracles
 import pytest
+import torch
 
 from hkrun.config import cell_from_values, cell_id, teacher_id
 from hkrun.store import open_store
 from hkrun.training import Alone
 from hkrun.trial import Task, inputs, progress, run_task, tables
+from hkrun.trial import run as running
 
 CELL = cell_from_values(
     {
@@ -129,3 +131,24 @@ def test_what_is_damaged_is_said_and_never_gone_on_with(
     elif victims != "table":  # which is made whole again where it is short
         assert "passed over" in said
         assert not checkpoints.exists()
+
+
+def test_a_run_whose_device_failed_has_no_record_and_keeps_its_checkpoints(
+    stores, tmp_path, forgetful, monkeypatch
+):
+    broken, undisturbed = stores
+    shutil.copytree(str(broken.local_path), tmp_path / "store")
+    store = open_store(tmp_path / "store")
+
+    def distill(_runs, **_options):
+        raise torch.AcceleratorError("CUDA error: unspecified launch failure")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(running, "distill", distill)
+        with pytest.raises(torch.AcceleratorError):
+            run_task(make_task(store, 0), Alone())
+    assert store.record(cell_id(CELL), 0) is None
+    run_task(make_task(store, 0), Alone())
+    ours, theirs = (each.record(cell_id(CELL), 0) for each in (store, undisturbed))
+    assert ours.resumed == 1
+    assert oracles.curves(store, ours) == oracles.curves(undisturbed, theirs)

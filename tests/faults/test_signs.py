@@ -6,9 +6,13 @@ import signal
 import subprocess
 
 import pytest
+import torch
 from ray.exceptions import RaySystemError
+from ray.train.v2.api.exceptions import WorkerGroupError
 
 from hkrun.cluster import watch, watchdog
+from hkrun.cluster.schedule import WorkerDiedError
+from hkrun.cluster.train import classify
 from hkrun.cluster.watchdog import (
     HANG_FACTOR,
     LONGEST_STEP_S,
@@ -165,3 +169,10 @@ hkrun.cluster.schedule.WorkerDiedError: worker 1 of the group died
 )
 def test_a_death_has_one_line_without_colours(told, reason):
     assert watch._reason(told) == reason
+
+
+def test_a_device_that_failed_is_no_mistake_of_the_code():
+    broken = torch.AcceleratorError("CUDA error: unspecified launch failure\nand more")
+    reason = classify(WorkerGroupError("", {0: RuntimeError("connection closed by peer"), 1: broken}))
+    assert isinstance(reason, WorkerDiedError)
+    assert str(reason) == "the device of worker 1 failed: CUDA error: unspecified launch failure"
