@@ -139,7 +139,7 @@ def connect(address: S3Address) -> fs.S3FileSystem:
     """
     scheme, _, host = address.endpoint.partition("://")
     if host:
-        # Amazon's library sends checksums in a form that older servers refuse (Ceph 16: MissingContentLength).
+        # Amazon's library sends checksums in a form that older servers refuse: Ceph 16 misses a length.
         os.environ.setdefault("AWS_REQUEST_CHECKSUM_CALCULATION", "WHEN_REQUIRED")
     return fs.S3FileSystem(
         access_key=address.key or None,

@@ -28,6 +28,7 @@ _REASONS = {
     errno.ENOTDIR: "a file stands where a folder should be",
     errno.EEXIST: "a file stands where a folder should be",
     errno.EISDIR: "a folder stands where a file should be",
+    errno.ELOOP: "it is a link, and the store keeps to its own folder",
 }
 _OBJECT_STORES = ("s3", "gcs", "abfs")
 
@@ -122,27 +123,38 @@ class LocalFiles:
 
     def __init__(self, root: Path) -> None:
         self._root = root
+        self._real_root = os.path.realpath(root)
+
+    def _folder(self, folder: str) -> Path:
+        """Where a folder is; refused where a link on the way to it leads elsewhere."""
+        place = self._root / folder
+        if os.path.realpath(place) != os.path.join(self._real_root, folder).rstrip("/"):  # noqa: PTH118
+            raise OSError(errno.ELOOP, "a link leads elsewhere", str(place))
+        return place
 
     def put(self, folder: str, files: Mapping[str, bytes]) -> None:
         """See `Files`. The folder is created where it is missing."""
         place = self._root / folder
         with explained("write", place):
-            _make_folder(place)
+            _make_folder(self._folder(folder))
             _write(place, files)
             _flush(place)
 
     def get(self, path: str) -> bytes | None:
         """See `Files`."""
         place = self._root / path
+        folder, _, name = path.rpartition("/")
         with explained("read", place), contextlib.suppress(FileNotFoundError):
-            return place.read_bytes()
+            descriptor = os.open(self._folder(folder) / name, os.O_RDONLY | os.O_NOFOLLOW)
+            with os.fdopen(descriptor, "rb") as file:
+                return file.read()
         return None
 
     def sizes(self, folder: str) -> dict[str, int]:
         """See `Files`."""
         found: dict[str, int] = {}
         with explained("list", self._root / folder):
-            _collect_sizes(str(self._root / folder), "", found)
+            _collect_sizes(str(self._folder(folder)), "", found)
         return found
 
     def folders(self, folder: str) -> list[str]:
@@ -156,13 +168,14 @@ class LocalFiles:
         """See `Files`."""
         place = self._root / folder
         with explained("remove files in", place):
+            self._folder(folder)
             for name in names:
                 (place / name).unlink(missing_ok=True)
 
     def remove_folder(self, folder: str) -> None:
         """See `Files`. Waits for whoever writes there."""
         place = self._root / folder
-        if place.is_dir():
+        if place.is_dir() or place.is_symlink():
             with self.exclusive(folder), explained("remove", place):
                 shutil.rmtree(place)
 
@@ -171,7 +184,7 @@ class LocalFiles:
         """See `Files`. The lock is on the folder itself. Sweeps away what killed writers left."""
         place = self._root / folder
         with explained("lock", place):
-            _make_folder(place)
+            _make_folder(self._folder(folder))
             descriptor = os.open(place, os.O_RDONLY | os.O_DIRECTORY)
         try:
             with explained("lock", place):

@@ -143,9 +143,9 @@ class S3Files(RemoteFiles):
 
     def _delete(self, folder: str, paths: list[str]) -> None:
         with _explained("remove", f"{self._place}/{folder}"):
-            for path in paths:
+            if paths:
                 with contextlib.suppress(FileNotFoundError):
-                    obstore.delete(self._client(0), path)
+                    obstore.delete(self._client(0), paths)
 
     def _put(self, path: str, content: bytes, mode: Any) -> str | None:
         done = obstore.put(self._client(len(content)), path, content, mode=mode, use_multipart=False)

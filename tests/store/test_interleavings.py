@@ -1,4 +1,4 @@
-"""Two writers of one folder without locks, one request at a time, in every order there is; and killed anywhere."""
+"""Two writers of one folder without locks, one request at a time, in every order; and killed anywhere."""
 
 import hashlib
 import itertools
@@ -151,7 +151,7 @@ def content_of(author: bytes) -> dict[str, bytes]:
 
 
 def play(order: Iterator[int], before: bytes | None, *, first_stands: bool, requests: int = 1000) -> Any:
-    """Two writers in one order; what a reader saw after each request, what there is at the end, and the turns."""
+    """Two writers in one order; what there is at the end, what a reader saw after each request, the turns."""
     memory = Memory()
     folders = Folders(memory, place="here")  # type: ignore[arg-type]
     if before is not None:
