@@ -100,7 +100,8 @@ class Places:
         )
 
     def _waits_too_long(self, task: int) -> bool:
-        return self._clock() - self._waits.setdefault(task, self._clock()) >= WAIT_FOR_ROOM_S
+        now = self._clock()
+        return now - self._waits.setdefault(task, now) >= WAIT_FOR_ROOM_S
 
 
 class TaskSearch(Searcher):

@@ -126,7 +126,7 @@ def test_a_run_that_loses_a_node_goes_on_with_the_workers_that_are_left(monkeypa
 def test_groups_and_single_processes_share_three_nodes_and_all_end(monkeypatch, observer, tmp_path):
     """A teacher of two workers, then groups and single processes in turns; see `test_placement` for why."""
     spans = [Span(2, 2), ALONE, Span(2, 2), ALONE, Span(1, 2), ALONE]
-    does = ["finish" if span.alone else "all_reduce" for span in spans]
+    does = ["all_reduce" if span.least > 1 else "finish" for span in spans]
     tasks = [FakeTask(name=f"t{index}", does=what) for index, what in enumerate(does)]
     with started_cluster(monkeypatch):
         results = run_tasks(

@@ -2,10 +2,12 @@
 
 import dataclasses
 import random
+from unittest.mock import ANY
 
 import pytest
 
 from hkrun.cli.program import call
+from hkrun.cluster import feed
 from hkrun.cluster.feed import WAIT_FOR_ROOM_S, Places
 from hkrun.cluster.placement import Fit, Room
 from hkrun.cluster.resources import Node
@@ -259,6 +261,51 @@ def test_what_fits_nowhere_is_given_up_after_a_while_and_not_where_room_comes_ba
     clock.now += WAIT_FOR_ROOM_S
     assert places.find_hopeless([0]) == [0]
     assert places.describe_lack(0) == "it needs room for 2 processes, and there is room for 1"
+
+
+def make_feed(spans: list[Span], room: Room, monkeypatch, **hooks) -> tuple[feed.TaskSearch, Schedule]:
+    schedule, places = make_schedule(spans, room)
+    hooks = {"on_take": lambda _: None, "on_hopeless": lambda _: None, **hooks}
+    monkeypatch.setattr(feed, "LOOK_EVERY_S", 0.0)
+    return feed.TaskSearch(schedule, places, room, None, **hooks), schedule
+
+
+def test_a_trial_has_as_many_processes_as_the_nodes_of_this_moment_have_room_for(monkeypatch):
+    nodes = [node(1, name="a"), node(1, name="b")]
+    known, answering = list(nodes), list(nodes)
+    monkeypatch.setattr(feed, "read_nodes", lambda: known)
+    monkeypatch.setattr(feed, "find_answering", lambda: answering)
+    search, schedule = make_feed([Span(1, 4)] * 2, Room(nodes, threads=1, device="cpu"), monkeypatch)
+    first = search.suggest("t")
+    assert (first["index"], first["workers"]) == (0, 2)
+    assert search.suggest("t") is None
+    schedule.died(0, "lost"), schedule.release(0), search._places.release(0)
+    answering.pop()  # Ray does not know it yet
+    search.doubt_nodes()
+    second = search.suggest("t")
+    assert (second["index"], second["workers"]) == (1, 1)
+    assert second["mark"] != first["mark"]
+
+
+def test_a_task_without_room_for_too_long_is_given_up_and_the_others_go_on(monkeypatch, caplog):
+    nodes = [node(1, name="a")]
+    monkeypatch.setattr(feed, "read_nodes", lambda: nodes)
+    monkeypatch.setattr(feed, "WAIT_FOR_ROOM_S", 0.0)
+    given_up = []
+
+    def give_up(index):
+        given_up.append(index)
+        schedule.gave_up(index, "no room")
+
+    search, schedule = make_feed(
+        [Span(2, 2), ALONE], Room([node(2)], threads=1, device="cpu"), monkeypatch, on_hopeless=give_up
+    )
+    assert search.suggest("t") == {"index": 1, "mark": ANY, "workers": 1}
+    assert given_up == [0]
+    assert "1 of the tasks wait: it needs room for 2 processes, and there is room for 1" in caplog.text
+    schedule.returned(1, DONE)
+    with pytest.raises(feed.Over):
+        search.suggest("t")
 
 
 # --- what a sweep asks of it --------------------------------------------------------------------------------

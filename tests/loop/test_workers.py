@@ -11,8 +11,9 @@ so their rounding. The tolerance follows from that, in three factors:
     amplification  An error of an early step grows in those that follow. By how much is measured, for each
                    method: its start is changed by 1e-8, relative, and A is by how many times that its end is.
 
-Together: S x A x n eps, 2e-12 to 4e-12 here, and found are up to 4e-14. A worker that used its own statistics, counted a
-gradient twice or drew its own noise would be off by 1e-3 or more, which tests below show of the first.
+Together: S x A x n eps, 2e-12 to 4e-12 here, and found are up to 4e-14. A worker that used its own
+statistics, counted a gradient twice or drew its own noise would be off by 1e-3 or more; a test below shows
+that of the first.
 """
 
 import os
