@@ -628,6 +628,7 @@ def test_a_server_that_is_away_costs_one_line_without_the_password(
             "asks for a user and a password; set MLFLOW_TRACKING_USERNAME",
         ),
         (401, "ada", "refuses user 'ada' with this password; see MLFLOW_TRACKING_USERNAME"),
+        (401, "token", "refuses the token in MLFLOW_TRACKING_TOKEN"),
         (403, "ada", "user 'ada' may not change this sweep's experiment, which is another's"),
     ],
 )
@@ -642,8 +643,11 @@ def test_who_may_not_is_told_what_to_do(
         def log_message(self, *_: object) -> None:
             """Says nothing."""
 
-    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", user)
-    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "secret" if user else "")
+    login = {"": {}, "token": {"TOKEN": "secret"}}.get(user, {"USERNAME": user, "PASSWORD": "secret"})
+    for name in ("USERNAME", "PASSWORD", "TOKEN"):
+        monkeypatch.delenv(f"MLFLOW_TRACKING_{name}", raising=False)
+    for name, value in login.items():
+        monkeypatch.setenv(f"MLFLOW_TRACKING_{name}", value)
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Refusal) as refusing:
         threading.Thread(target=refusing.serve_forever).start()
         monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{refusing.server_port}")

@@ -131,7 +131,8 @@ def running_stack(*, workers: int = 2) -> Iterator[Stack]:
         postgres = stack.enter_context(running_postgres(password=password))
         s3 = stack.enter_context(running_seaweedfs(folder / "s3", users=made / "s3_users.json"))
         s3["AWS_SECRET_ACCESS_KEY"] = words["s3_secret_key"]
-        own = {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "HOME": str(folder), "SECRETS": str(made)}
+        # As in a read-only container, nothing can be written at home or where it starts, even by root.
+        own = {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "HOME": "/proc", "SECRETS": str(made)}
         make_buckets = [sys.executable, DEPLOY / "mlflow" / "make-buckets", *BUCKETS]
         subprocess.run(make_buckets, env=s3 | own, check=True, capture_output=True)
         port = free_ports(1)[0]
@@ -148,7 +149,8 @@ def running_stack(*, workers: int = 2) -> Iterator[Stack]:
         }
         log = folder / "mlflow.log"
         serve = [str(DEPLOY / "mlflow" / "serve")]
-        server = stack.enter_context(running_process(serve, log=log, environment=settings | own))
+        running = running_process(serve, log=log, environment=settings | own, cwd=Path("/proc"))
+        server = stack.enter_context(running)
         wait_until_healthy(server, port, "/health", log)
         yield Stack(
             address=f"http://127.0.0.1:{port}",

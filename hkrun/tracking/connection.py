@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 URI_VARIABLE = "MLFLOW_TRACKING_URI"
 USER_VARIABLE = "MLFLOW_TRACKING_USERNAME"
 PASSWORD_VARIABLE = "MLFLOW_TRACKING_PASSWORD"  # noqa: S105  a name
+TOKEN_VARIABLE = "MLFLOW_TRACKING_TOKEN"  # noqa: S105  a name
 _SCHEMES = ("http", "https", "sqlite", "postgresql", "mysql", "mssql")
 SQLITE = "sqlite:///"
 # Those of MLflow's settings whose defaults do not suit a mirror: a dead server would cost minutes per call.
@@ -115,13 +116,14 @@ def _explain(error: Exception, uri: str) -> str:
     match _http_status(error):
         case HTTPStatus.UNAUTHORIZED if user:
             return f" refuses user {user!r} with this password; see {USER_VARIABLE} and {PASSWORD_VARIABLE}"
+        case HTTPStatus.UNAUTHORIZED if os.environ.get(TOKEN_VARIABLE):
+            return f" refuses the token in {TOKEN_VARIABLE}"
         case HTTPStatus.UNAUTHORIZED:
             return f" asks for a user and a password; set {USER_VARIABLE} and {PASSWORD_VARIABLE}"
         case HTTPStatus.FORBIDDEN:
-            return (
-                f": user {user!r} may not change this sweep's experiment, which is another's; its owner can "
-                "grant MANAGE"
-            )
+            who = f"user {user!r}" if user else "you"
+            whose = "this sweep's experiment, which is another's; its owner can grant MANAGE"
+            return f": {who} may not change {whose}"
     reason = " ".join(redact_text(str(error), known=[uri]).split())
     shortened = reason if len(reason) <= 200 else f"{reason[:200]}..."
     return f": {type(error).__name__}: {shortened}"

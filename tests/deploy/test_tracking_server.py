@@ -1,5 +1,6 @@
 """A sweep against the shared MLflow server of deploy/, looked up in PostgreSQL and in the S3 store."""
 
+import contextlib
 import json
 import os
 import subprocess
@@ -133,6 +134,15 @@ def filled_store(folder: Path, *, num_seeds: int = 2) -> Store:
     fill_store(store, sweep)
     save_plan(store, sweep)
     return store
+
+
+def test_no_secret_is_an_argument_of_a_process(stack: Stack) -> None:
+    arguments = b""
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):  # it has ended
+            arguments += path.read_bytes()
+    assert b"basic-auth" in arguments  # the server is among them
+    assert not [word for word in stack.secrets if word.encode() in arguments]
 
 
 def test_a_missing_password_is_asked_for_in_one_line(stack: Stack, tmp_path: Path) -> None:
