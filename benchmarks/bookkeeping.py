@@ -108,7 +108,7 @@ def measure(job: str, folder: Path, runs: int, epochs: int) -> dict[str, float]:
     if job == "sync":
         (folder / "mlflow.db").unlink(missing_ok=True)
         shutil.rmtree(folder / "mlartifacts", ignore_errors=True)
-    save_plan(store, sweep, workers=1)
+    save_plan(store, sweep)
     started = time.perf_counter()
     do(job, sweep, store)
     seconds = time.perf_counter() - started

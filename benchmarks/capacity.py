@@ -25,7 +25,7 @@ from pathlib import Path
 
 from hkrun.cluster.schedule import Schedule
 from hkrun.config import teacher_id
-from hkrun.plan import Execution, Pack, Plan, choose_sizes, load_executions, make_plan
+from hkrun.plan import AUTO, Execution, Pack, Plan, choose_sizes, load_executions, make_plan
 from hkrun.plan.packs import STEPS
 from hkrun.spaces import Sweep, load_sweep
 from hkrun.store import Store, open_store
@@ -149,7 +149,7 @@ def simulate_sweep(
     sweep: Sweep, times: Times, *, slots: int, faster: float, deaths_per_hour: float
 ) -> tuple[Plan, Simulated]:
     """Plans a sweep as `hkrun sweep` would on so many CPUs, and simulates it from an empty store."""
-    sizes = choose_sizes(sweep, workers=1, slots=slots, device="cpu")
+    sizes = choose_sizes(sweep, workers=AUTO, slots=slots, device="cpu")
     plan = make_plan(sweep, None, slots=slots, sizes=sizes)
     quicker = dataclasses.replace(
         times,
