@@ -35,13 +35,19 @@ class Places:
     Args:
         spans: How many processes each task may have.
         room: Where they find room.
+        shared: Whether others, of whom the books know nothing, may use the nodes too.
         clock: Seconds that only grow.
     """
 
     def __init__(
-        self, spans: Sequence[Span], room: Room, *, clock: Callable[[], float] = time.monotonic
+        self,
+        spans: Sequence[Span],
+        room: Room,
+        *,
+        shared: bool = True,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._spans, self._room, self._clock = spans, room, clock
+        self._spans, self._room, self._shared, self._clock = spans, room, shared, clock
         self._bounds: dict[int, int] = {}  # of tasks for which Ray had less room than the books
         self._waits: dict[int, float] = {}  # since when a task has had no room
 
@@ -63,10 +69,13 @@ class Places:
     def had_no_room(self, task: int, number: int) -> bool:
         """Notes that Ray had no room for so many processes; the next try asks for half.
 
+        Where nobody else is, Ray is only late, and the number of workers must not depend on that.
+
         Returns:
             Whether there will be a next try: not if none had room for too long.
         """
-        self._bounds[task] = max(1, number // 2)
+        if self._shared:
+            self._bounds[task] = max(1, number // 2)
         return not self._waits_too_long(task)
 
     def had_room(self, task: int) -> None:

@@ -88,7 +88,7 @@ def run_tasks(
     try:
         with ray_running(requests, log_folder=log_folder) as running, Watchdog() as watchdog:
             room = Room(running.nodes, threads=process.threads, device=process.device, per_gpu=per_gpu)
-            places = Places(spans, room)
+            places = Places(spans, room, shared=running.joined)
             schedule = Schedule(
                 len(tasks), slots=len(tasks), fail_fast=fail_fast, needs=needs, fit=places.fit
             )

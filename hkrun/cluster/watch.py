@@ -98,6 +98,7 @@ class Watch(tune.Callback):
         self._marks_stopped = marks_stopped
         self._num_seen = 0
         self._live: set[Trial] = set()
+        self._started: set[int] = set()  # tasks
         self.on_death: Callable[[], None] = lambda: None
 
     def __getstate__(self) -> dict[str, object]:
@@ -118,7 +119,8 @@ class Watch(tune.Callback):
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: object) -> None:
         """An actor is ready for the trial."""
         index = trial.config["index"]
-        if not self._schedule.retries(index):
+        if index not in self._started:
+            self._started.add(index)
             self._observer.started(index)
 
     @_guarded

@@ -248,6 +248,14 @@ def test_a_try_that_found_no_room_asks_for_half_the_next_time_until_it_has_waite
     assert places.take(0) == 8
 
 
+def test_on_a_machine_of_ones_own_the_number_of_workers_does_not_depend_on_how_late_ray_is():
+    places = Places([Span(2, 8)], on_cpus(8), shared=False)
+    assert places.take(0) == 8
+    assert places.had_no_room(0, 8)
+    places.release(0)
+    assert places.take(0) == 8
+
+
 def test_what_fits_nowhere_is_given_up_after_a_while_and_not_where_room_comes_back():
     clock, room = Clock(), on_cpus(1)
     places = Places([Span(2, 2), ALONE], room, clock=clock)
