@@ -23,7 +23,7 @@ HOLDER = """
 import sys, time
 from hkrun.errors import StoreError
 from hkrun.store import holding, open_store
-holding.BEAT_S, holding.PATIENCE_S, holding.LOOK_S = 0.2, 1.5, 0.05
+holding.BEAT_S, holding.PATIENCE_S, holding.LOOK_S = 0.1, 1.2, 0.05
 if sys.argv[2] == "elsewhere":
     holding._boot = lambda: "another machine"
 store = open_store(sys.argv[1])
@@ -41,8 +41,8 @@ except StoreError as error:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(holding, "BEAT_S", 0.2)
-    monkeypatch.setattr(holding, "PATIENCE_S", 1.5)
+    monkeypatch.setattr(holding, "BEAT_S", 0.1)
+    monkeypatch.setattr(holding, "PATIENCE_S", 1.2)
     monkeypatch.setattr(holding, "LOOK_S", 0.05)
 
 
@@ -121,6 +121,7 @@ def test_a_holder_that_ended_well_is_followed_without_waiting_wherever_it_was(
             pass
 
 
+@pytest.mark.slow
 def test_a_holder_elsewhere_that_still_beats_is_left_alone(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -140,7 +141,7 @@ def test_a_holder_elsewhere_that_was_killed_is_taken_over_when_its_beat_stands_s
         with caplog.at_level(logging.WARNING), store.hold(FOLDER):
             assert time.monotonic() - began >= holding.PATIENCE_S
             store.commit(FOLDER, {"plan.json": b"mine"})
-    assert f"waiting up to 2 s to see whether process {process.pid} on" in caplog.text
+    assert f"waiting up to 1 s to see whether process {process.pid} on" in caplog.text
 
 
 def test_wrong_clocks_change_nothing(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -153,7 +154,7 @@ def test_wrong_clocks_change_nothing(store: Store, monkeypatch: pytest.MonkeyPat
                 pass
 
 
-@pytest.mark.parametrize("does", ["waits", "commits"])
+@pytest.mark.parametrize("does", [pytest.param("waits", marks=pytest.mark.slow), "commits"])
 def test_a_holder_that_stood_still_while_another_took_over_stops_and_commits_no_more(
     store: Store, monkeypatch: pytest.MonkeyPatch, does: str
 ) -> None:
@@ -193,7 +194,7 @@ def test_a_hold_outlives_a_server_that_is_away_for_a_moment(
             raise StoreError("cannot write: away")
 
         store._files.replace = refuse  # type: ignore[attr-defined]
-        time.sleep(0.6)
+        time.sleep(0.3)
         store._files.replace = real  # type: ignore[attr-defined]
         store.commit(FOLDER, {"plan.json": b"mine"})
     assert "the hold is not renewed: cannot write: away" in caplog.text
@@ -204,7 +205,7 @@ def test_a_store_that_was_removed_while_it_was_held_takes_no_harm(tmp_path: Path
     with store.hold(FOLDER):
         (tmp_path / "store" / FOLDER / "driver.lock").unlink()
         (tmp_path / "store" / FOLDER).rmdir()
-        time.sleep(0.5)
+        time.sleep(0.3)
         store.commit(FOLDER, {"plan.json": b"mine"})
     assert store.read(FOLDER, "plan.json") == b"mine"
 
@@ -217,6 +218,7 @@ def test_a_lock_file_that_says_nothing_holds_nobody_off(store: Store, left: byte
         pass
 
 
+@pytest.mark.slow
 def test_a_server_that_does_not_heed_conditions_is_told_of(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -232,7 +234,7 @@ def test_a_server_that_does_not_heed_conditions_is_told_of(
 def test_each_server_heeds_conditions(each_s3_server: S3Server, caplog: pytest.LogCaptureFixture) -> None:
     store = open_store(each_s3_server.place().full_uri)
     with store.hold(FOLDER):
-        time.sleep(0.7)  # some beats
+        time.sleep(0.4)  # some beats
         with pytest.raises(StoreError, match="is held by"), open_store(store.uri).hold(FOLDER):
             pass
         store.commit(FOLDER, {"plan.json": b"mine"})

@@ -89,7 +89,7 @@ def store(s3_server: S3Server, gate: Gate, monkeypatch: pytest.MonkeyPatch) -> I
     """A store whose server can be cut off."""
     for name, value in (s3_server.environment | {"AWS_ENDPOINT_URL": gate.endpoint}).items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(addresses, "TRIES", 2)
+    monkeypatch.setattr(addresses, "TRIES", 1)
     yield open_store(s3_server.place().uri)
     s3._client.cache_clear()
 
@@ -97,7 +97,7 @@ def store(s3_server: S3Server, gate: Gate, monkeypatch: pytest.MonkeyPatch) -> I
 def test_a_server_that_is_away_is_one_line_soon_and_the_same_goes_on_when_it_is_back(
     store: Store, gate: Gate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(s3, "RETRY_S", 2.0)
+    monkeypatch.setattr(s3, "RETRY_S", 0.5)
     s3._client.cache_clear()
     (cell, *_) = make_sweep().cells
     record = put_run(store, cell, 0)
@@ -139,7 +139,7 @@ def test_a_command_with_its_server_away_ends_with_6(
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(s3, "RETRY_S", 1.0)
+    monkeypatch.setattr(s3, "RETRY_S", 0.5)
     s3._client.cache_clear()
     monkeypatch.chdir(tmp_path)
     gate.shut()
