@@ -280,6 +280,16 @@ def test_without_a_measurement_auto_takes_the_figures_that_there_are_and_says_wh
     assert expect(sweep, store) == (dict.fromkeys(sizes, 5), ())
 
 
+def test_where_the_gpus_are_elsewhere_nothing_is_measured_and_that_is_said(tmp_path, measured):
+    sweep, store = make_sweep([("L_b", L_B)], seeds=range(20), evidence=EVIDENCE), open_store(tmp_path)
+    node = Node(cpus=8, gpus=4, memory_bytes=64 << 30, gpu_memory_bytes=16 << 30)
+    asked = {"pack": "auto", "workers": AUTO, "machine": Machine(nodes=(node,), device="cuda")}
+    assert packing.find_sizes(sweep, store, data_dir=None, **asked) == {cell_id(L_B): 1}
+    _, (note,) = packing.expect_sizes(sweep, store, **asked)
+    assert "there is no GPU here" in note
+    assert measured == []
+
+
 def test_a_measurement_that_came_to_nothing_is_not_kept(tmp_path, monkeypatch):
     monkeypatch.setattr("hkrun.trial.measure_packs", lambda *_, **__: {})
     store, sweep = open_store(tmp_path), make_sweep(seeds=range(20), evidence=TWENTY)

@@ -46,7 +46,7 @@ def find_sizes(
         machine: What the packs run on.
         data_dir: Where data sets lie that are not embedded; asked only for a measurement.
     """
-    if pack == AUTO:
+    if pack == AUTO and _can_measure(machine):
         _measure(sweep, store, workers=workers, machine=machine, data_dir=data_dir)
     sizes, _ = expect_sizes(sweep, store, pack=pack, workers=workers, machine=machine)
     return sizes
@@ -64,7 +64,12 @@ def expect_sizes(
     cells = _distinct(sweep, workers)
     notes = _explain_alone(sweep, workers) if pack not in (None, 1) else []
     steps = {}
-    if pack == AUTO:
+    if pack == AUTO and not _can_measure(machine):
+        notes.append(
+            "--pack auto measures where it was called, and there is no GPU here: the recipe decides how many "
+            "train together"
+        )
+    elif pack == AUTO:
         known = (
             _read_figures(store, _describe_machine(machine.device, machine.slots))
             if store is not None
@@ -231,6 +236,15 @@ def _time_sizes(cell: Cell, machine: Machine, *, data_dir: Path | str | None) ->
         memory_bytes=_host_share_bytes(machine),
     )
     return {str(size): round(figure, 3) for size, figure in figures.items()}
+
+
+def _can_measure(machine: Machine) -> bool:
+    """Whether this process has a device such as its tasks will have."""
+    if machine.device == "cpu":
+        return True
+    import torch
+
+    return torch.cuda.is_available()
 
 
 def _host_share_bytes(machine: Machine) -> int:
