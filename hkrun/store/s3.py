@@ -9,7 +9,6 @@ hold of a sweep.
 import contextlib
 import dataclasses
 import functools
-import logging
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, cast
@@ -39,7 +38,8 @@ LARGE_BYTES = 2**23
 SLOWEST_BYTES_PER_S = 2**19  # an upload that is slower counts as stuck
 _FULL = ("QuotaExceeded", "StorageFull", "InsufficientStorage", "507 Insufficient")
 
-log = logging.getLogger("hkrun")
+_DENIED = ("ACCESS_DENIED", "INVALID_ACCESS_KEY", "SIGNATURE_DOES_NOT_MATCH", "INVALID_SIGNATURE")
+_AWAY = ("error sending request", "HTTP error", "NETWORK_CONNECTION", "curlCode")
 
 
 class S3Files(RemoteFiles):
@@ -56,6 +56,12 @@ class S3Files(RemoteFiles):
         super().__init__(filesystem, f"{address.bucket}/{address.prefix}", place=place)
         self._address = dataclasses.replace(address, region=filesystem.region)
         self._quoted = True  # whether the server wants an ETag in a condition as it gave it, in quotes
+
+    def _list(self, folder: str, *, recursive: bool) -> list[fs.FileInfo]:
+        selector = fs.FileSelector(self._path(folder), recursive=recursive, allow_not_found=True)
+        with _explained("list", f"{self._place}/{folder}"):
+            found: list[fs.FileInfo] = self._filesystem.get_file_info(selector)
+        return found
 
     def put(self, folder: str, files: Mapping[str, bytes]) -> None:
         """See `Files`."""
@@ -199,11 +205,11 @@ def _reason(error: Exception) -> str:
     text = str(error)
     if any(sign in text for sign in _FULL):
         return "the store is full; free some space and run again, what is finished is kept"
-    if isinstance(error, PermissionDeniedError | UnauthenticatedError):
+    denied = isinstance(error, PermissionDeniedError | UnauthenticatedError)
+    if denied or any(sign in text for sign in _DENIED):
         return "access denied; see that the access key and its secret are right and may write there"
     if isinstance(error, FileNotFoundError):
         return "there is no such bucket; make it first"
-    first = " ".join(text.partition("\n")[0].split())
-    if "error sending request" in text or "HTTP error" in text:
-        return f"the server cannot be reached ({first}); run again when it can, what is finished is kept"
-    return first
+    if any(sign in text for sign in _AWAY):
+        return "the server cannot be reached; run again when it can, what is finished is kept"
+    return " ".join(text.partition("\n")[0].split())
