@@ -1,5 +1,6 @@
 """`submit` and the verbs about jobs, against a server that says what a test wants."""
 
+import dataclasses
 import http.server
 import json
 import stat
@@ -274,6 +275,8 @@ def test_no_secret_goes_along_and_a_place_that_holds_one_is_refused():
     plain = Work(arguments=("run",), space=None, title="run", store="s3://b/x", data=None)
     passed = find_variables(environ, plain)
     assert {name for name in passed if not name.startswith("RAY_")} == {"AWS_REGION", "MLFLOW_TRACKING_URI"}
+    with_endpoint = dataclasses.replace(plain, store="s3://b/x?endpoint_override=s3.lab.org:9000&scheme=http")
+    assert find_variables(environ, with_endpoint) == passed
     for store, data, more in (
         ("s3://key:s3cr3t@b/x", None, {}),
         ("s3://b/x?secret_key=s3cr3t", None, {}),

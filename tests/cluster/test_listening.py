@@ -45,7 +45,12 @@ def _read_place(local: str) -> tuple[str, int]:
 
 def strangers(found: dict[tuple[str, int], str]) -> dict[tuple[str, int], str]:
     """Those that other machines may reach."""
-    return {place: whose for place, whose in found.items() if not ipaddress.ip_address(place[0]).is_loopback}
+    return {place: whose for place, whose in found.items() if not _is_loopback(place[0])}
+
+
+def _is_loopback(address: str) -> bool:
+    found = ipaddress.ip_address(address)
+    return (getattr(found, "ipv4_mapped", None) or found).is_loopback
 
 
 def test_the_search_sees_a_socket_that_is_open_to_others():

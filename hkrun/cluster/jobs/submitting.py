@@ -16,6 +16,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import parse_qsl
 
 import hkrun
 from hkrun.cluster.jobs import check
@@ -39,6 +40,8 @@ PASSED = (
     "AWS_ENDPOINT_URL",
     "AWS_ENDPOINT_URL_S3",
 )
+# What the query of a store's URI may hold besides keys.
+PUBLIC_OPTIONS = {"endpoint_override", "region", "scheme"}
 JOB_VARIABLE, CODE_VARIABLE = "HKRUN_JOB", "HKRUN_CODE"
 _ERRORS = {error.exit_code: error for error in (InputError, DataError, ResourceError, StoreError)}
 
@@ -152,10 +155,10 @@ def find_variables(environ: Mapping[str, str], work: Work) -> dict[str, str]:
     passed = {name: environ[name] for name in PASSED if environ.get(name)}
     places = {"--store": work.store, "--data": work.data or "", **passed}
     problems = [
-        f"{what}: the URI holds a user, a password or a query, which everybody who may use the cluster could "
+        f"{what}: the URI holds a user, a password or a key, which everybody who may use the cluster could "
         "read; put those into the environment of the cluster's nodes, and leave them out of it"
         for what, value in places.items()
-        if "://" in value and redact(value) != value.rstrip("/")
+        if not is_public(value)
     ]
     if problems:
         raise InputError("\n".join(problems))
@@ -163,6 +166,15 @@ def find_variables(environ: Mapping[str, str], work: Work) -> dict[str, str]:
         "RAY_JOB_STOP_WAIT_TIME_S": str(STOP_WAIT_S),
         "RAY_OVERRIDE_JOB_RUNTIME_ENV": "1",  # the driver adds variables of its own to these
     }
+
+
+def is_public(place: str) -> bool:
+    """Whether a path or URI may be read by others: it names a place, and nobody who may go there."""
+    if "://" not in place:
+        return True
+    uri, _, query = place.partition("?")
+    options = {name for name, _ in parse_qsl(query, keep_blank_values=True)}
+    return redact(uri) == uri.rstrip("/") and options <= PUBLIC_OPTIONS
 
 
 @contextmanager
