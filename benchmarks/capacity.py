@@ -173,6 +173,7 @@ def simulate(plan: Plan, times: Times, *, slots: int, deaths_per_hour: float = 0
     schedule = Schedule(len(left), slots=slots, fail_fast=False, needs=needs, clock=lambda: now)
     ends: list[tuple[float, int, float, float]] = []  # when, which, trained s, of these kept s
     driver_free = now
+    epochs = itertools.count(1)  # any number that grows: what is kept is never trained again
     idle = failed = 0
     trained_s = lost_s = 0.0
     while not schedule.finished:
@@ -190,6 +191,8 @@ def simulate(plan: Plan, times: Times, *, slots: int, deaths_per_hour: float = 0
             continue
         now, index, spent, kept = heapq.heappop(ends)
         trained_s, lost_s = trained_s + kept, lost_s + spent - kept
+        if kept > 0:
+            schedule.progressed(index, next(epochs))
         left[index] -= kept
         schedule.release(index)
         if left[index] > 0:

@@ -3,7 +3,8 @@
 How a task may end, and what follows; docs/faults.md says it for users:
 
     infrastructure   `died`       a process was killed, ran out of memory, lost its node or its device, or was
-                                  ended by the watchdog: tried again MAX_RETRIES times with growing waits
+                                  ended by the watchdog: tried again with growing waits, MAX_RETRIES times
+                                  from where it got furthest
     code             `raised`     the function raised: failed, and not tried again
     divergence       `returned`   a result, on record with its epoch; not repeated, as it would come again
     data, store      `raised`     one of COMMON_ERRORS, which every task would meet: all is over
@@ -20,7 +21,8 @@ from hkrun.cluster.placement import Fit
 from hkrun.errors import DataError, HkrunError, StoreError
 
 # A task whose process died is tried again twice, after 2 and 8 seconds: enough for a lost node to leave Ray's
-# books, little enough not to be felt.
+# books, little enough not to be felt. One that then gets further than ever before may die as often again: a
+# task of days on machines that are taken away each night ends too.
 MAX_RETRIES = 2
 FIRST_WAIT_S = 2.0
 WAIT_FACTOR = 4.0
@@ -115,6 +117,8 @@ class Schedule:
         self._resting: dict[int, float] = {}  # tasks to be tried again, and when
         self._running: set[int] = set()
         self._retries: dict[int, int] = {}
+        self._in_vain: dict[int, int] = {}  # deaths since it was last further than ever before
+        self._furthest: dict[int, int] = {}  # epoch
         self._results: dict[int, TaskResult] = {}
         self._ended_early = False
 
@@ -206,18 +210,24 @@ class Schedule:
         """Notes that a task was stopped on purpose."""
         return self._end(index, TaskResult(retries=self.retries(index)))
 
+    def progressed(self, index: int, epoch: int) -> None:
+        """Notes that a task has finished an epoch. Those that it repeats after a death do not count."""
+        if epoch > self._furthest.get(index, 0):
+            self._furthest[index] = epoch
+            self._in_vain.pop(index, None)
+
     def died(self, index: int, reason: str) -> TaskResult | None:
         """Notes that a task's process has died.
 
         Returns:
             None if the task will be tried again, its result if it has died too often.
         """
-        retries = self.retries(index)
-        if retries == MAX_RETRIES:
+        retries, in_vain = self.retries(index), self._in_vain.get(index, 0)
+        if in_vain == MAX_RETRIES:
             error = f"{reason} (tried {retries + 1} times); {DEATH_ADVICE}"
             return self._end(index, TaskResult(error=error, retries=retries))
-        self._retries[index] = retries + 1
-        self._resting[index] = self._clock() + FIRST_WAIT_S * WAIT_FACTOR**retries
+        self._retries[index], self._in_vain[index] = retries + 1, in_vain + 1
+        self._resting[index] = self._clock() + FIRST_WAIT_S * WAIT_FACTOR**in_vain
         return None
 
     def leave_out(self, tasks: Iterable[int]) -> None:

@@ -132,6 +132,7 @@ class Watch(tune.Callback):
         self._places.had_room(index)
         if "progress" in result:
             self._watchdog.progressed(trial.config["mark"])
+            self._schedule.progressed(index, int(result["progress"].get("epoch", 0)))
             self._observer.progress(index, result["progress"])
         elif "outcomes" in result:
             self._tell(index, self._schedule.returned(index, result["outcomes"]))

@@ -1,6 +1,6 @@
 import pytest
 
-from hkrun.cluster.schedule import DEATH_ADVICE, MAX_RETRIES, Schedule, TaskResult
+from hkrun.cluster.schedule import DEATH_ADVICE, FIRST_WAIT_S, MAX_RETRIES, Schedule, TaskResult
 from hkrun.errors import DataError, StoreError
 
 FINISHED = [{"seed": 0, "status": "finished"}]
@@ -23,6 +23,33 @@ def test_tasks_start_in_order_and_no_more_at_once_than_there_are_slots():
     assert schedule.take() is None  # its process is still there
     schedule.release(0)
     assert schedule.take() == 2
+
+
+def test_a_task_that_gets_further_after_each_death_may_die_often():
+    clock = Clock()
+    schedule = Schedule(1, slots=1, fail_fast=False, clock=clock)
+    for epoch in range(1, 21):
+        assert schedule.take() == 0
+        schedule.progressed(0, epoch)
+        assert schedule.died(0, "killed") is None
+        schedule.release(0)
+        clock.now += FIRST_WAIT_S  # the waits begin anew too
+    assert schedule.take() == 0
+    assert schedule.returned(0, FINISHED) == TaskResult(outcomes=FINISHED, retries=20)
+
+
+def test_a_task_that_repeats_the_same_epochs_after_each_death_does_not_get_further():
+    clock = Clock()
+    schedule = Schedule(1, slots=1, fail_fast=False, clock=clock)
+    for death in range(MAX_RETRIES + 1):
+        assert schedule.take() == 0
+        for epoch in (1, 2, 3):
+            schedule.progressed(0, epoch)
+        result = schedule.died(0, "killed")
+        schedule.release(0)
+        clock.now += 60
+        assert (result is None) == (death < MAX_RETRIES)
+    assert schedule.finished
 
 
 def test_results_stand_in_the_order_of_the_tasks_not_of_their_ends():
