@@ -145,7 +145,7 @@ def _own_cluster(node: Node, *, log_folder: Path, in_groups: bool) -> Iterator[P
 
     ensure_token()
     folder = _make_folder()
-    with _caretaker(folder), _environment({caretaker.VARIABLE: folder.name}, {}):
+    with _caretaker(folder), _environment({caretaker.VARIABLE: folder.name}, {}), _on_loopback():
         try:
             _start(node, folder, log_folder=log_folder, in_groups=in_groups)
             yield folder
@@ -212,6 +212,23 @@ def _caretaker(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
+def _on_loopback() -> Iterator[None]:
+    """Makes Ray take the loopback address for the one of this machine, so that no other machine reaches it.
+
+    It does so by itself on macOS and Windows. Elsewhere it listens on all addresses, whatever it is told.
+    """
+    from ray._private import ray_constants
+
+    loopback = {"GLOO_SOCKET_IFNAME": "lo"} if Path("/sys/class/net/lo").exists() else {}  # workers together
+    before, ray_constants.ENABLE_RAY_CLUSTER = ray_constants.ENABLE_RAY_CLUSTER, False
+    try:
+        with _environment({ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR: "0"}, loopback):  # for Ray's processes
+            yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
+
+
+@contextmanager
 def _joined_cluster(address: str) -> Iterator[Path]:
     """The cluster at an address; its processes get the settings through the runtime environment."""
     import ray
@@ -229,8 +246,8 @@ def _joined_cluster(address: str) -> Iterator[Path]:
         )
     except ray.exceptions.AuthenticationError as error:
         raise ResourceError(
-            f"RAY_ADDRESS={address}: cannot join this Ray cluster: it wants its token; set RAY_AUTH_MODE=token "
-            "and put the token into RAY_AUTH_TOKEN or ~/.ray/auth_token"
+            f"RAY_ADDRESS={address}: cannot join this Ray cluster: it wants its token; set "
+            "RAY_AUTH_MODE=token and put the token into RAY_AUTH_TOKEN or ~/.ray/auth_token"
         ) from error
     except (OSError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())
