@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import subprocess
 from collections import Counter
 from collections.abc import Iterator
@@ -82,9 +83,10 @@ def test_a_sweep_that_the_server_refuses_loses_nothing_and_is_mirrored_later(
         tmp_path, stack.environment(password="wrong"), "sweep", "stability", "--seeds", "1", *SETTINGS
     )
     assert refused.returncode == 0, refused.stderr
-    (warning,) = [line for line in refused.stderr.splitlines() if "MLflow" in line]
-    assert f"MLflow at {stack.address} refuses user 'admin' with this password" in warning
-    assert warning.endswith("`hkrun sync` brings MLflow up to date later")
+    (warning,) = re.findall(r"hkrun: MLflow at .*", " ".join(refused.stderr.split()))
+    assert warning.startswith(f"hkrun: MLflow at {stack.address} refuses user 'admin' with this password")
+    assert warning.count("MLflow at") == 1
+    assert "nothing is lost: the store has it all, and `hkrun sync` brings MLflow up to date later" in warning
     store = open_store(store_folder, create=False)
     assert store.runs()["status"].to_pylist() == ["finished"] * 4
 
@@ -116,11 +118,14 @@ def test_a_sweep_that_the_server_refuses_loses_nothing_and_is_mirrored_later(
     assert stack.query(children) == [(8,)]
     view = "select count(*) from experiment_tags where key = 'mlflow.sharedViewState.hkrun-comparison'"
     assert stack.query(f"{view} and experiment_id = {place['experiment_id']}") == [(1,)]
-    kept = {path.name: path.stat().st_size for path in store_folder.glob("sweeps/*/report/*")}
-    reports = [key for key in stack.artifacts() if key.startswith(f"artifacts/{place['experiment_id']}/")]
-    assert len(reports) >= 4
-    assert all("/artifacts/report/" in key for key in reports)
-    assert {Path(key).name for key in reports} >= {name for name in kept if name.startswith("report.")}
+    (report,) = store_folder.glob("sweeps/*/report.html")
+    attached = {
+        key.partition("/artifacts/report/")[2]: size
+        for key, size in stack.artifacts().items()
+        if key.startswith(f"artifacts/{place['experiment_id']}/")
+    }
+    assert {"report.html", "report.md", "error-curves.svg"} <= set(attached)
+    assert attached["report.html"] == report.stat().st_size
 
     told = [refused.stdout, refused.stderr, synced.stdout, synced.stderr, swept.stdout, swept.stderr]
     everything = "\n".join([*told, stack.dump(), stack.log.read_text()]).encode() + whole_store(tmp_path)
