@@ -6,13 +6,10 @@ from collections.abc import Mapping
 import numpy as np
 import pyarrow as pa
 
-from hkrun.cluster.resources import Node
 from hkrun.config import canonical_json, cell_from_values, cell_id
 from hkrun.spaces import NamedCell, Recipe, Sweep
 from hkrun.store import Record, Store
-from hkrun.sweep.machine import Machine
 
-TWO_SLOTS = Machine(nodes=(Node(cpus=2, gpus=0, memory_bytes=64 << 30),))
 STARTED_AT = 1_760_000_000.0
 SECONDS_PER_EPOCH = 1.5
 # Name, weights of L_adv and L_is, error at the end in percent, how much it jitters.

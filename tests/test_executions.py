@@ -9,7 +9,8 @@ from types import SimpleNamespace
 
 import pytest
 from stopped_clock import StoppedClock
-from sweep_example import TWO_SLOTS, fill_store, make_sweep, put_run
+from sweep_example import fill_store, make_sweep, put_run
+from two_slots import TWO_SLOTS
 
 import hkrun.cluster
 import hkrun.sweep.running

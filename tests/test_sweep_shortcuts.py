@@ -4,8 +4,9 @@ import dataclasses
 from types import SimpleNamespace
 
 import pytest
-from sweep_example import TWO_SLOTS, make_sweep, put_run
+from sweep_example import make_sweep, put_run
 from teacher_example import put_teacher
+from two_slots import TWO_SLOTS
 
 import hkrun.cluster
 import hkrun.sweep.running

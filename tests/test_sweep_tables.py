@@ -5,7 +5,7 @@ from collections import namedtuple
 from pathlib import Path
 
 import pytest
-from sweep_example import TWO_SLOTS
+from two_slots import TWO_SLOTS
 
 import hkrun.cluster
 from hkrun.cli.program import call

@@ -4,8 +4,8 @@ import dataclasses
 from types import SimpleNamespace
 
 import pytest
-from sweep_example import TWO_SLOTS
 from test_plan import L_B, make_sweep
+from two_slots import TWO_SLOTS
 
 import hkrun.cluster
 from hkrun.config import cell_from_values
@@ -26,7 +26,7 @@ class SentError(Exception):
 
 
 def send(workers, store, monkeypatch, machine=TWO_SLOTS):
-    """What reaches the cluster: by name of task its span, the number in its id and its device; and per_gpu."""
+    """What reaches the cluster: by task its span, the number in its id, and its device; and `per_gpu`."""
     told = {}
 
     def catch(tasks, *, workers, **options):
