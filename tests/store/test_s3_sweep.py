@@ -97,13 +97,15 @@ def test_a_sweep_on_s3_is_killed_resumed_reported_and_exported_as_one_on_a_disk(
     os.killpg(first.pid, signal.SIGKILL)
     finish(first)
 
-    code, out, said = finish(hkrun(tmp_path, "resume", "space", "--json", **there))
+    code, _, said = finish(hkrun(tmp_path, "resume", "space", **there))
+    assert code == 0, said
+    code, out, said = finish(hkrun(tmp_path, "report", "space", "--json", **there))
     assert code == 0, said
     assert json.loads(out)["cells"] == json.loads(local)["cells"]
     assert results(store) == results(open_store(tmp_path / "hkrun-store"))
     assert any(record.resumed for record in store.records(json.loads(out)["cells"][0]["cell_id"]))
     assert not any("/checkpoints/" in path for path in store._files.sizes("cells"))
-    for words in (["status"], ["report", "space"], ["export", "space", "--out", "exported"]):
+    for words in (["status"], ["export", "space:L_b:0", "--output", "exported"]):
         code, out, said = finish(hkrun(tmp_path, *words, **there))
         assert code == 0, (words, said)
     sizes = store._files.sizes("")
