@@ -51,7 +51,9 @@ class Invocation:
     @property
     def absolute_store(self) -> str:
         """The store's URI, or its path from the root: what other processes and machines can open."""
-        return self.store_uri if "://" in self.store_uri else str(Path(self.store_uri).expanduser().absolute())
+        if "://" in self.store_uri:
+            return self.store_uri
+        return str(Path(self.store_uri).expanduser().absolute())
 
     def open_store(self, *, create: bool) -> "Store":
         """Opens the store.

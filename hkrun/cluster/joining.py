@@ -17,7 +17,7 @@ logger = logging.getLogger("hkrun")
 
 
 def check_joined(needs: Needs, *, log_folder: Path) -> None:
-    """Asks the nodes of the cluster that RAY_ADDRESS names whether they can do the work, where it has several.
+    """Asks the nodes of the cluster that RAY_ADDRESS names whether they can do the work, if it has several.
 
     A cluster that lets everybody in is named in a warning, and used: who joins is inside of it already.
 
@@ -39,7 +39,7 @@ def check_joined(needs: Needs, *, log_folder: Path) -> None:
 
 
 def lets_everybody_in() -> bool:
-    """Whether the cluster that this process has joined asks nobody for a token, as far as its dashboard says."""
+    """Whether the cluster that this process has joined asks nobody for a token, by what its dashboard says."""
     import requests
     from ray._private import worker
 

@@ -47,7 +47,7 @@ def check_data(sweep: Sweep, *, data_dir: Path | str | None, workers: Workers) -
 
 
 def check_cluster(sweep: Sweep, *, store_uri: str, data_dir: Path | str | None) -> None:
-    """Asks the nodes of the cluster that RAY_ADDRESS names whether they see the store, the data and the files.
+    """Asks the nodes of the cluster that RAY_ADDRESS names whether they see store, data and files.
 
     Without RAY_ADDRESS there is nothing to ask; the store is opened where the sweep runs.
 
