@@ -39,7 +39,7 @@ def check_joined(needs: Needs, *, log_folder: Path) -> None:
 
 
 def lets_everybody_in() -> bool:
-    """Whether the cluster that this process has joined asks nobody for a token, by what its dashboard says."""
+    """Whether the cluster that this process has joined asks nobody for a token, as its dashboard says."""
     import requests
     from ray._private import worker
 
