@@ -15,7 +15,7 @@ from pathlib import Path
 
 import oracles
 import pytest
-from disturbed import SweepFolder, kill_group
+from disturbed import ACTOR, SweepFolder, kill_group
 
 pytestmark = [pytest.mark.slow, pytest.mark.cluster, pytest.mark.timeout(1800)]
 
@@ -233,11 +233,13 @@ def test_damaged_checkpoints_and_tables_of_a_killed_sweep_are_never_gone_on_with
 # --- a node -------------------------------------------------------------------------------------------------
 
 
-def tasks_in_training(sweep):
-    """The cells and pairs of seeds that have a checkpoint and no record yet."""
-    folders = (sweep.folder / "hkrun-store").glob("cells/*/seeds/*/checkpoints/*.pt")
-    seeds = {path.parents[1] for path in folders if not (path.parents[1] / "record.json").exists()}
-    return {(seed.parents[1].name, int(seed.name) // 2) for seed in seeds}
+def parent_of(pid):
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+def raylet_of(node):
+    (raylet,) = node.all_processes["raylet"]
+    return raylet.process.pid
 
 
 @pytest.mark.parametrize("seed", [1, 2])
@@ -255,18 +257,21 @@ def test_a_node_that_is_lost_without_a_word_costs_no_run(sweep, undisturbed, mon
         cluster.wait_for_nodes()
         sweep.environment |= {"RAY_ADDRESS": cluster.address, "PYTHONPATH": path}
         sweep.start()
-        sweep.wait_until(lambda: len(tasks_in_training(sweep)) == 2)  # one on each
-        time.sleep(random.Random(seed).uniform(0, 0.5))
-        cluster.remove_node(nodes[1], allow_graceful=False)
+        sweep.wait_until(sweep.is_training)
+        time.sleep(random.Random(seed).uniform(0, 0.3))
+        trains_there = parent_of(min(sweep.family(f"{ACTOR}.train")))  # the older one, if both do
+        (lost,) = [node for node in nodes if raylet_of(node) == trains_there]
+        cluster.remove_node(lost, allow_graceful=False)
         assert sweep.process.wait(400) == 0, sweep.output()
     finally:
+        sweep.end()
         cluster.shutdown()
+        shutil.rmtree(sweep.temporary)  # it holds the sessions of the cluster, which is the test's
+        sweep.temporary.mkdir()
     deadline = time.monotonic() + 20
     while (left := sweep.family()) and time.monotonic() < deadline:
         time.sleep(0.2)
     assert left == []
-    shutil.rmtree(sweep.temporary)  # it holds the sessions of the cluster, which is the test's
-    sweep.temporary.mkdir()
     oracles.check_all(sweep.store, undisturbed)
     resumed = [record.resumed for cell in oracles.cells(sweep.store) for record in sweep.store.records(cell)]
-    assert sum(resumed) == 2, "a pack that was in training there"
+    assert sum(resumed) >= 2, "a pack that was in training there"
