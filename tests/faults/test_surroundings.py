@@ -259,19 +259,20 @@ def test_a_node_that_is_lost_without_a_word_costs_no_run(sweep, undisturbed, mon
         sweep.start()
         sweep.wait_until(sweep.is_training)
         time.sleep(random.Random(seed).uniform(0, 0.3))
+        sweep.wait_until(lambda: sweep.family(f"{ACTOR}.train"))
         trains_there = parent_of(min(sweep.family(f"{ACTOR}.train")))  # the older one, if both do
         (lost,) = [node for node in nodes if raylet_of(node) == trains_there]
         cluster.remove_node(lost, allow_graceful=False)
         assert sweep.process.wait(400) == 0, sweep.output()
+        deadline = time.monotonic() + 20
+        while sweep.family(ACTOR) and time.monotonic() < deadline:
+            time.sleep(0.2)
+        assert sweep.family(ACTOR) == []  # the cluster is there, and does nothing more for the sweep
     finally:
         sweep.end()
         cluster.shutdown()
         shutil.rmtree(sweep.temporary)  # it holds the sessions of the cluster, which is the test's
         sweep.temporary.mkdir()
-    deadline = time.monotonic() + 20
-    while (left := sweep.family()) and time.monotonic() < deadline:
-        time.sleep(0.2)
-    assert left == []
     oracles.check_all(sweep.store, undisturbed)
     resumed = [record.resumed for cell in oracles.cells(sweep.store) for record in sweep.store.records(cell)]
     assert sum(resumed) >= 2, "a pack that was in training there"
