@@ -222,13 +222,15 @@ def running_seaweedfs(folder: Path, *, users: Path) -> Iterator[dict[str, str]]:
     }
     log = folder / "log"
     command = [weed, "-logtostderr", *arguments, *own]
-    # Asked politely it waits ten seconds for clients; there are none.
-    with running_process(command, log=log, stop=signal.SIGKILL, cwd=folder) as process:
-        wait_until_healthy(process, ports[3], "/healthz", log)
-        yield environment
-    for port in ports:
-        for socket_file in Path("/tmp").glob(f"seaweedfs-*-{port}.sock"):  # it leaves them there
-            socket_file.unlink()
+    try:
+        # Asked politely it waits ten seconds for clients; there are none.
+        with running_process(command, log=log, stop=signal.SIGKILL, cwd=folder) as process:
+            wait_until_healthy(process, ports[3], "/healthz", log)
+            yield environment
+    finally:
+        for port in ports:
+            for socket_file in Path("/tmp").glob(f"seaweedfs-*-{port}.sock"):  # it leaves them there
+                socket_file.unlink()
 
 
 # --- processes ----------------------------------------------------------------------------------------------
