@@ -242,6 +242,7 @@ def test_one_sweep_trains_its_teacher_and_some_cells_together_and_others_alone(m
         cell["name"]: {record.world_size for record in store.records(cell["cell_id"])}
         for cell in plan["cells"]
     }
-    assert sizes == {"together": {2}, "alone": {1}}
+    assert sizes["alone"] == {1}
+    assert 2 in sizes["together"] <= {1, 2}  # as many as there was room for when each began
     (teacher,) = plan["teachers_to_train"]
     assert store.teacher(teacher["teacher_id"]).world_size == 2
