@@ -153,12 +153,13 @@ def _try_data(place: str) -> str:
     from pyarrow import ArrowException, fs
 
     from hkrun.redaction import redact
+    from hkrun.store.addresses import connect_uri
 
     try:
-        filesystem, folder = fs.FileSystem.from_uri(place)
-        found = filesystem.get_file_info(folder.rstrip("/")).type != fs.FileType.NotFound
+        filesystem, folder = connect_uri(place)
+        found = filesystem.get_file_info(folder).type != fs.FileType.NotFound
         return "" if found else f"there is nothing at {redact(place)}"
-    except (OSError, ArrowException, ImportError) as error:
+    except (OSError, ValueError, ArrowException, ImportError) as error:
         return " ".join(str(error).replace(place, redact(place)).split())
 
 
