@@ -54,6 +54,12 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
     return open_store(server.place().full_uri)
 
 
+# What waits for a beat, and is the same code wherever the store is: both places only with the slow tests.
+LOCAL, S3 = (pytest.param(name, marks=pytest.mark.slow) for name in ("local", "s3"))
+SLOW_ON_S3 = pytest.mark.parametrize("store", ["local", S3], indirect=True)
+SLOW_ON_A_DISK = pytest.mark.parametrize("store", [LOCAL, "s3"], indirect=True)
+
+
 @contextlib.contextmanager
 def holder(
     store: Store, *, where: str = "here", does: str = "waits"
@@ -97,6 +103,7 @@ def test_what_is_kept_of_a_holder_holds_no_secret(store: Store) -> None:
         assert b"kept-out-of-every-message" not in text
 
 
+@SLOW_ON_S3
 def test_a_killed_holder_of_this_machine_is_followed_without_waiting(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -131,6 +138,7 @@ def test_a_holder_elsewhere_that_still_beats_is_left_alone(
             pass
 
 
+@SLOW_ON_S3
 def test_a_holder_elsewhere_that_was_killed_is_taken_over_when_its_beat_stands_still(
     store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -144,6 +152,7 @@ def test_a_holder_elsewhere_that_was_killed_is_taken_over_when_its_beat_stands_s
     assert f"waiting up to 1 s to see whether process {process.pid} on" in caplog.text
 
 
+@SLOW_ON_S3
 def test_wrong_clocks_change_nothing(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither a holder from the future nor one from the past: only whether it beats."""
     with holder(store, where="elsewhere"):
@@ -154,6 +163,7 @@ def test_wrong_clocks_change_nothing(store: Store, monkeypatch: pytest.MonkeyPat
                 pass
 
 
+@SLOW_ON_A_DISK
 @pytest.mark.parametrize("does", [pytest.param("waits", marks=pytest.mark.slow), "commits"])
 def test_a_holder_that_stood_still_while_another_took_over_stops_and_commits_no_more(
     store: Store, monkeypatch: pytest.MonkeyPatch, does: str

@@ -14,6 +14,7 @@ from s3_server import SECRET, S3Place, S3Server
 
 from hkrun.store import Record, Store, open_store
 
+# Students that train for some 25 s: checkpoints are 5 s apart, and a second driver needs time to be refused.
 SPACE = """
 title = "A sweep on S3"
 question = "Is it as on a disk?"
@@ -25,7 +26,7 @@ window = 3
 teacher.network = "preact-8-w4"
 teacher.epochs = 2
 student.network = "preact-8-w4"
-student.epochs = 10
+student.epochs = 600
 augment.padding = 1
 augment.flip = false
 [[cells]]
@@ -51,6 +52,11 @@ def hkrun(folder: Path, *words: str, **environment: str) -> "subprocess.Popen[st
     )
 
 
+def kill(process: "subprocess.Popen[str]") -> None:
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
+
+
 def finish(process: "subprocess.Popen[str]") -> tuple[int, str, str]:
     out, err = process.communicate(timeout=400)
     return process.returncode, out, err
@@ -74,7 +80,10 @@ EMPTY = Record(cell_id="", seed=0, status="finished", epochs=0, device="", threa
 @pytest.mark.cluster
 @pytest.mark.timeout(900)
 def test_a_sweep_on_s3_is_killed_resumed_reported_and_exported_as_one_on_a_disk(
-    each_s3_server: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    each_s3_server: S3Server,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
 ) -> None:
     (tmp_path / "space.toml").write_text(SPACE)
     place: S3Place = each_s3_server.place()
@@ -85,6 +94,7 @@ def test_a_sweep_on_s3_is_killed_resumed_reported_and_exported_as_one_on_a_disk(
 
     there = {"HKRUN_STORE": place.uri, **place.environment}
     first = hkrun(tmp_path, "sweep", "space.toml", "--pack", "2", "--yes", **there)
+    request.addfinalizer(lambda: kill(first))  # however the test ends
     until = time.monotonic() + 200
     store = open_store(place.uri)
     while not any("/checkpoints/" in path for path in store._files.sizes("cells")):
@@ -94,7 +104,7 @@ def test_a_sweep_on_s3_is_killed_resumed_reported_and_exported_as_one_on_a_disk(
     second = finish(hkrun(tmp_path, "sweep", "space.toml", "--pack", "2", "--yes", **there))
     assert second[0] == 6, second
     assert f"sweeps/space-digits is held by process {first.pid} on" in second[2]
-    os.killpg(first.pid, signal.SIGKILL)
+    kill(first)
     finish(first)
 
     code, _, said = finish(hkrun(tmp_path, "resume", "space", **there))

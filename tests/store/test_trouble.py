@@ -97,7 +97,7 @@ def store(s3_server: S3Server, gate: Gate, monkeypatch: pytest.MonkeyPatch) -> I
 def test_a_server_that_is_away_is_one_line_soon_and_the_same_goes_on_when_it_is_back(
     store: Store, gate: Gate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(s3, "RETRY_S", 0.5)
+    monkeypatch.setattr(s3, "RETRY_S", 0.2)
     s3._client.cache_clear()
     (cell, *_) = make_sweep().cells
     record = put_run(store, cell, 0)
@@ -125,7 +125,7 @@ def test_a_server_that_is_away_is_one_line_soon_and_the_same_goes_on_when_it_is_
 def test_a_server_that_is_away_for_a_moment_is_waited_for(store: Store, gate: Gate) -> None:
     (cell, *_) = make_sweep().cells
     gate.shut()
-    threading.Timer(2.0, gate.open).start()
+    threading.Timer(0.5, gate.open).start()
     record = put_run(store, cell, 0)
     assert store.record(record.cell_id, 0) == record
 
