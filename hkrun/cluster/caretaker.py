@@ -3,8 +3,9 @@
     python caretaker.py NAME FOLDER
 
 waits for the end of its stdin, which the kernel closes with the driver. Then it kills every process that has
-HKRUN_CLUSTER=NAME in its environment and removes the folder. Most of Ray's processes end with their driver,
-but without a caretaker its agents outlive a killed one by a minute, and its sockets and logs stay for ever.
+HKRUN_CLUSTER=NAME in its environment, or writes its output into the folder, and removes the folder. Most of
+Ray's processes end with their driver, but without a caretaker its agents outlive a killed one by a minute,
+and its sockets and logs stay for ever.
 """
 
 import os
@@ -19,13 +20,22 @@ ROUNDS = 20
 PAUSE_S = 0.1
 
 
-def find_processes(name: str) -> list[int]:
-    """The ids of the processes that belong to a cluster."""
+def find_processes(name: str, folder: Path) -> list[int]:
+    """The ids of the processes that belong to a cluster.
+
+    The environment alone does not tell: Ray's agents write their title over the beginning of it, and which
+    variables stand there is up to chance.
+
+    Args:
+        name: What they have in their environment.
+        folder: The cluster's, without symbolic links; who only reads in it is a stranger.
+    """
     entry = f"{VARIABLE}={name}".encode()
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         try:
-            if entry in (process / "environ").read_bytes().split(b"\0"):
+            is_named = entry in (process / "environ").read_bytes().split(b"\0")
+            if is_named or (process / "fd" / "1").readlink().is_relative_to(folder):
                 found.append(int(process.name))
         except OSError:
             continue
@@ -35,7 +45,7 @@ def find_processes(name: str) -> list[int]:
 def clear_away(name: str, folder: Path) -> None:
     """Kills what belongs to a cluster until nothing is left, and removes its folder."""
     for _ in range(ROUNDS):
-        processes = find_processes(name)
+        processes = find_processes(name, folder.resolve())
         if not processes:
             break
         for process in processes:

@@ -6,7 +6,10 @@ import sys
 import tempfile
 import time
 import uuid
+from contextlib import suppress
 from pathlib import Path
+
+from processes import find_processes
 
 
 class Driver:
@@ -31,12 +34,9 @@ class Driver:
     def family(self) -> list[str]:
         """The command lines of all living processes that it started, itself included."""
         found = []
-        for process in Path("/proc").glob("[0-9]*"):
-            try:
-                if self.mark.encode() in (process / "environ").read_bytes():
-                    found.append((process / "cmdline").read_bytes().replace(b"\0", b" ").decode()[:80])
-            except OSError:
-                continue
+        for process in find_processes(self.mark, self.temporary):
+            with suppress(OSError):  # it has ended
+                found.append((process / "cmdline").read_bytes().replace(b"\0", b" ").decode()[:80])
         return found
 
     def wait_for(self, path: Path, *, timeout_s: float = 240) -> None:

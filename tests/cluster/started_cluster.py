@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from conftest import free_port
+from processes import find_processes
 
 BIN = Path(sys.executable).parent
 START_S = 120
@@ -122,14 +123,7 @@ class StartedCluster:
 
     def processes(self) -> list[int]:
         """The ids of all its processes, jobs included."""
-        found = []
-        for process in Path("/proc").glob("[0-9]*"):
-            try:
-                if f"HKRUN_TEST_MARK={self.mark}".encode() in (process / "environ").read_bytes().split(b"\0"):
-                    found.append(int(process.name))
-            except OSError:
-                continue
-        return found
+        return [int(process.name) for process in find_processes(self.mark, self.folder)]
 
     def stop(self) -> None:
         """Ends every process of it and removes its folder."""

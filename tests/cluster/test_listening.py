@@ -5,11 +5,14 @@ import json
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from processes import find_processes
 from started_cluster import clean_environment
 
 LISTEN = "0A"  # a state of TCP, as /proc/net/tcp writes it
@@ -17,13 +20,11 @@ LISTEN = "0A"  # a state of TCP, as /proc/net/tcp writes it
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 
-def listening(mark: str) -> dict[tuple[str, int], str]:
+def listening(mark: str, folder: Path) -> dict[tuple[str, int], str]:
     """Address and port of each listening socket of the processes with a mark, and whose it is."""
     found = {}
-    for process in Path("/proc").glob("[0-9]*"):
+    for process in find_processes(mark, folder):
         try:
-            if f"HKRUN_TEST_MARK={mark}".encode() not in (process / "environ").read_bytes().split(b"\0"):
-                continue
             sockets = {path.readlink().name for path in (process / "fd").iterdir() if path.is_symlink()}
             for name in ("tcp", "tcp6"):
                 for line in (process / "net" / name).read_text().splitlines()[1:]:
@@ -34,6 +35,13 @@ def listening(mark: str) -> dict[tuple[str, int], str]:
         except OSError:
             continue  # it has ended, or closed a file
     return found
+
+
+@pytest.fixture
+def temporary() -> Iterator[Path]:
+    """A folder for temporary files, with a name short enough for Ray's sockets."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        yield Path(folder)
 
 
 def _read_place(local: str) -> tuple[str, int]:
@@ -53,7 +61,7 @@ def _is_loopback(address: str) -> bool:
     return (getattr(found, "ipv4_mapped", None) or found).is_loopback
 
 
-def test_the_search_sees_a_socket_that_is_open_to_others():
+def test_the_search_sees_a_socket_that_is_open_to_others(temporary):
     mark = uuid.uuid4().hex
     listen = (
         "import socket, time; s = socket.create_server(('0.0.0.0', 0)); print(1, flush=True); time.sleep(60)"
@@ -61,19 +69,19 @@ def test_the_search_sees_a_socket_that_is_open_to_others():
     environment = clean_environment(HKRUN_TEST_MARK=mark)
     with subprocess.Popen([sys.executable, "-c", listen], env=environment, stdout=subprocess.PIPE) as process:
         process.stdout.readline()
-        assert len(strangers(listening(mark))) == 1
+        assert len(strangers(listening(mark, temporary))) == 1
         process.kill()
 
 
 @pytest.mark.cluster
 @pytest.mark.parametrize("workers", ["1", "2"], ids=["alone", "in groups, with the dashboard"])
-def test_a_sweep_listens_on_loopback_alone(tmp_path, workers):
+def test_a_sweep_listens_on_loopback_alone(tmp_path, temporary, workers):
     mark = uuid.uuid4().hex
     command = ["run", "method=supervised", "--seeds", "1", "--epochs", "100000", "--workers", workers]
     process = subprocess.Popen(
         [sys.executable, "-m", "hkrun", *command, "--yes"],
         cwd=tmp_path,
-        env=clean_environment(HKRUN_TEST_MARK=mark, HOME=str(tmp_path)),
+        env=clean_environment(HKRUN_TEST_MARK=mark, HOME=str(tmp_path), TMPDIR=str(temporary)),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -84,7 +92,7 @@ def test_a_sweep_listens_on_loopback_alone(tmp_path, workers):
             assert process.poll() is None, process.stdout.read()
             assert time.monotonic() < deadline
             time.sleep(0.5)
-        found = listening(mark)
+        found = listening(mark, temporary)
     finally:
         process.send_signal(signal.SIGTERM)
         process.communicate(timeout=60)
@@ -95,7 +103,7 @@ def test_a_sweep_listens_on_loopback_alone(tmp_path, workers):
     assert strangers(found) == meeting
 
 
-def test_the_ui_listens_on_loopback_alone(tmp_path):
+def test_the_ui_listens_on_loopback_alone(tmp_path, temporary):
     mark = uuid.uuid4().hex
     environment = clean_environment(HKRUN_TEST_MARK=mark, HOME=str(tmp_path))
     from hkrun.store import open_store
@@ -115,7 +123,7 @@ def test_the_ui_listens_on_loopback_alone(tmp_path):
             line = process.stdout.readline()
             assert line, process.stderr.read()
             document += line
-        found = listening(mark)
+        found = listening(mark, temporary)
     finally:
         process.send_signal(signal.SIGTERM)
         process.communicate(timeout=60)

@@ -6,11 +6,12 @@ import stat
 import subprocess
 import sys
 import tempfile
+from contextlib import ExitStack
 
 import pytest
 from driver_process import Driver
 
-from hkrun.cluster import runtime
+from hkrun.cluster import caretaker, runtime
 from hkrun.cluster.output import output_to
 from hkrun.cluster.resources import Node
 from hkrun.cluster.token import ensure_token
@@ -65,6 +66,31 @@ def test_a_killed_driver_leaves_nothing(sleeping):
     sleeping.process.kill()
     sleeping.process.wait()
     assert sleeping.left_behind(patience_s=10) == []
+
+
+def test_the_caretaker_ends_what_is_of_the_cluster_and_no_stranger_who_reads_its_logs(tmp_path):
+    folder, environment = tmp_path / "ray", {"PATH": os.environ["PATH"]}
+    folder.mkdir()
+    log = folder / "agent.log"
+    log.write_text("begun\n")
+    with log.open("a") as output, ExitStack() as stack:
+
+        def start(*command, **options):
+            return stack.enter_context(subprocess.Popen(command, **{"env": environment} | options))
+
+        named = start("sleep", "100", env=environment | {caretaker.VARIABLE: "ray"})
+        writer = start("sleep", "100", stdout=output)  # as an agent whose title has covered the variable
+        other = start("sleep", "100", env=environment | {caretaker.VARIABLE: "ray-2"})
+        reader = start("tail", "-f", log, stdout=subprocess.PIPE)
+        try:
+            assert reader.stdout.readline() == b"begun\n"
+            caretaker.clear_away("ray", folder)
+            assert named.wait(timeout=10) == writer.wait(timeout=10) == -signal.SIGKILL
+            assert (other.poll(), reader.poll()) == (None, None)
+            assert not folder.exists()
+        finally:
+            for process in (named, writer, other, reader):
+                process.kill()
 
 
 def test_ray_gets_a_folder_short_enough_for_its_sockets(tmp_path, monkeypatch):
