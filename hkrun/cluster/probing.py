@@ -9,6 +9,7 @@ import secrets
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +31,7 @@ def check_nodes(needs: Needs) -> list[NodeReport]:
     so a folder that is only named the same on two nodes is told from one that is shared.
 
     Returns:
-        What each node says.
+        What each node says, by their names in order: Ray lists nodes in any.
 
     Raises:
         ResourceError: A node cannot run hkrun as the others do.
@@ -39,6 +40,7 @@ def check_nodes(needs: Needs) -> list[NodeReport]:
     """
     with _probed(needs.store) as (store, probe):
         reports = [_confirm(report, store, own) for own, report in _ask_nodes(needs, probe)]
+        reports.sort(key=attrgetter("name"))
         problem = judge(reports, needs, place=store.place)
         if problem is not None:
             raise problem
