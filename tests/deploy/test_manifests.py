@@ -290,8 +290,9 @@ def test_the_sweeps_cluster_is_the_cluster_but_for_its_size() -> None:
 def test_the_jobs_command_is_one_that_hkrun_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (job,) = [found for found in manifests() if found["kind"] == "RayJob"]
-    program, *arguments = shlex.split(job["spec"]["entrypoint"])
-    assert program == "hkrun"
+    wrapper, program, *arguments = shlex.split(job["spec"]["entrypoint"])
+    assert (wrapper, program) == ("accept-diverged", "hkrun")
+    assert f"COPY deploy/hkrun/{wrapper} /usr/local/bin/" in (DEPLOY / "hkrun" / "Dockerfile").read_text()
     place = arguments.index("--store") + 1
     stores = {
         entry["value"]
