@@ -37,6 +37,11 @@ def kill(run: object) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def crash(run: object) -> None:
+    """The same before anything is kept of the epoch."""
+    kill(run)
+
+
 def stop(run: object) -> None:
     os.kill(os.getpid(), signal.SIGSTOP)
 
@@ -66,9 +71,14 @@ def _happens(fault: Path, *, often: str) -> bool:
 
 
 def _epoch_done(watch: progress.Watch, learners: list) -> None:
+    _meet("crash-*-*-*", learners)
     _original(watch, learners)
     time.sleep(EPOCH_S)
-    for fault in sorted(FOLDER.glob("*-*-*-*")):
+    _meet("*-*-*-*", learners)
+
+
+def _meet(faults: str, learners: list) -> None:
+    for fault in sorted(FOLDER.glob(faults)):
         what, whose, epoch, often = fault.name.split("-")
         for run in learners:
             at = (str(getattr(run, "seed", "teacher")), len(run.history))

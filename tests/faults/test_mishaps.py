@@ -10,6 +10,8 @@ import oracles
 import pytest
 from disturbed import ACTOR, SweepFolder, send
 
+from hkrun.cluster.schedule import MAX_RETRIES
+
 pytestmark = [pytest.mark.slow, pytest.mark.cluster, pytest.mark.timeout(1800)]
 
 
@@ -42,17 +44,26 @@ def test_processes_that_die_or_stop_are_replaced_and_nothing_else_is_seen_of_it(
 
 
 def test_a_run_whose_process_always_dies_is_given_up_and_goes_on_when_the_cause_is_gone(sweep, undisturbed):
-    faults = [sweep.plant("kill", 2, epoch, "always") for epoch in (3, 4, 5)]  # each try comes one further
+    fault = sweep.plant("crash", 2, 4, "always")  # before the epoch is kept: no try gets further
     assert sweep.run() == 5
     assert "(tried 3 times); the system's log (dmesg) tells if memory ran out" in sweep.output()
     assert [record.seed for cell in oracles.cells(sweep.store) for record in sweep.store.records(cell)] == [
         *(0, 1),
         *(0, 1),
     ]
-    for fault in faults:
-        fault.unlink()
+    fault.unlink()
     assert sweep.run() == 0, sweep.output()
     oracles.check_all(sweep.store, undisturbed)
+
+
+def test_a_run_that_gets_further_after_each_death_is_not_given_up(sweep, undisturbed):
+    for epoch in range(2, 2 + 3 * MAX_RETRIES):
+        sweep.plant("kill", 2, epoch)  # of the two cells that have this seed, the first that comes there
+    assert sweep.run() == 0, sweep.output()
+    oracles.check_all(sweep.store, undisturbed)
+    resumed = [record.resumed for record in records(sweep, 2)]
+    assert sum(resumed) == 3 * MAX_RETRIES
+    assert max(resumed) > MAX_RETRIES
 
 
 @pytest.mark.parametrize("often", ["once", "always"])
