@@ -5,7 +5,7 @@
     ├── DataError         3   data missing or corrupt
     ├── ResourceError     4   the machine or cluster cannot hold what was asked for
     ├── TrainingError     5   nothing can go on, because what it builds on failed or diverged
-    ├── StoreError        6   store full, unreachable, damaged or held by another driver
+    ├── StoreError        6   store full, unreachable or damaged; HeldError: held by another driver
     └── Interrupted      75   stopped by the user; what is finished is kept
 
 Every exception takes one message string, so that it survives the pickling between processes.
@@ -68,6 +68,10 @@ class StoreError(HkrunError):
     """The store cannot be read or written, or another driver holds it."""
 
     exit_code = EXIT_STORE
+
+
+class HeldError(StoreError):
+    """Another driver holds what this one wants to work on; only that, not the store."""
 
 
 class Interrupted(HkrunError):  # noqa: N818 - what the user did, not an error

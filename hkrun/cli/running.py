@@ -12,7 +12,16 @@ from hkrun.cli.invocation import DEFAULT_STORE, STORE_VARIABLE, Invocation
 from hkrun.cli.mirroring import links_document
 from hkrun.cli.stored import find_plans
 from hkrun.cli.verbs import verb
-from hkrun.errors import EXIT_DONE, DataError, HkrunError, InputError, Interrupted, TrainingError
+from hkrun.errors import (
+    EXIT_DONE,
+    DataError,
+    HeldError,
+    HkrunError,
+    InputError,
+    Interrupted,
+    ResourceError,
+    TrainingError,
+)
 
 if TYPE_CHECKING:
     from hkrun.plan import Plan, Shortcuts, Workers
@@ -290,7 +299,7 @@ def resume(invocation: Invocation, *, name: str | None, dataset: str | None, fai
     The store knows what they were: no search space and no overrides are needed, only --data where the data
     set is not embedded. Runs continue from their newest checkpoints, and end exactly as if nothing had
     happened. All runs are made, also those that --search or --scheduler left out. A sweep whose data or files
-    are missing is named, and the others go on.
+    are missing, that does not fit here or that another driver holds is named, and the others go on.
     """
     from hkrun.plan import make_plan
 
@@ -309,7 +318,7 @@ def resume(invocation: Invocation, *, name: str | None, dataset: str | None, fai
     for stored in open_plans:
         try:
             outcomes.append(_execute(invocation, stored.sweep, workers=stored.workers, fail_fast=fail_fast))
-        except (InputError, DataError, TrainingError) as error:
+        except (InputError, DataError, ResourceError, TrainingError, HeldError) as error:
             if len(open_plans) == 1:
                 raise
             problems[f"{stored.sweep.name} on {stored.sweep.dataset}"] = error

@@ -27,7 +27,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
 
-from hkrun.errors import Interrupted, StoreError
+from hkrun.errors import HeldError, Interrupted, StoreError
 from hkrun.redaction import redact
 from hkrun.store.files import ABSENT, Changed, ConditionalFiles, Seen, explained
 
@@ -310,9 +310,9 @@ def describe(name: dict[str, Any]) -> str:
         return "another driver"  # it took the lock this very moment and has not written its name yet
 
 
-def held(place: str, name: dict[str, Any]) -> StoreError:
+def held(place: str, name: dict[str, Any]) -> HeldError:
     """What a second driver is told."""
-    return StoreError(f"{place} is held by {describe(name)}; wait for it or stop it, then run again")
+    return HeldError(f"{place} is held by {describe(name)}; wait for it or stop it, then run again")
 
 
 def _clock() -> float:

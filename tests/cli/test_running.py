@@ -7,7 +7,7 @@ from sweep_example import make_sweep
 
 import hkrun.sweep
 from hkrun.cli.program import call
-from hkrun.errors import DataError
+from hkrun.errors import DataError, HeldError, ResourceError
 from hkrun.plan import AUTO, Span, Workers, make_plan, save_plan
 from hkrun.spaces import load_sweep
 from hkrun.sweep import Shortcuts
@@ -138,25 +138,26 @@ def test_resume_runs_the_sweeps_that_lack_runs_with_what_they_began_with(store, 
     assert (sweep, given["workers"]) == (longer, Workers.exactly(2))
 
 
-def test_resume_goes_on_with_the_others_where_one_has_lost_its_data(store, started, monkeypatch, capsys):
+@pytest.mark.parametrize("error", [DataError, ResourceError, HeldError])
+def test_resume_goes_on_with_the_others_where_one_cannot_go_on(store, started, monkeypatch, capsys, error):
     for name in ("first", "second", "third"):
         save_plan(store, make_sweep(num_seeds=5, name=name))
     original = hkrun.sweep.run_sweep
 
     def run_sweep(sweep, *arguments, **options):
         if sweep.name == "second":
-            raise DataError("the archive is gone")
+            raise error("it cannot go on")
         return original(sweep, *arguments, **options)
 
     monkeypatch.setattr(hkrun.sweep, "run_sweep", run_sweep)
-    assert call(["resume", "--json"]) == 3
+    assert call(["resume", "--json"]) == error.exit_code
     told = capsys.readouterr()
     document = json.loads(told.out)
     assert [sweep["sweep"] for sweep in document["sweeps"]] == ["first", "third"]
-    assert document["problems"] == {"second on digits": ["the archive is gone"]}
-    assert "hkrun: second on digits: the archive is gone" in told.err
-    assert call(["resume", "second", "--json"]) == 3
-    assert json.loads(capsys.readouterr().out)["error"]["message"] == "the archive is gone"
+    assert document["problems"] == {"second on digits": ["it cannot go on"]}
+    assert "hkrun: second on digits: it cannot go on" in told.err
+    assert call(["resume", "second", "--json"]) == error.exit_code
+    assert json.loads(capsys.readouterr().out)["error"]["message"] == "it cannot go on"
 
 
 def test_resume_of_an_unknown_sweep_lists_those_there_are(store, capsys):
