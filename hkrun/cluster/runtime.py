@@ -283,7 +283,10 @@ def _make_folder() -> Path:
 
 @contextmanager
 def _environment(values: Mapping[str, str], defaults: Mapping[str, str]) -> Iterator[None]:
-    """Sets environment variables, defaults only where the user has set none, and puts all back as it was."""
+    """Sets environment variables, defaults only where the user has set none, and puts them back as they were.
+
+    What Ray sets meanwhile goes, too. All else is left alone: MLflow's settings come from another thread.
+    """
     before = dict(os.environ)
     os.environ.update(values)
     for name, value in defaults.items():
@@ -291,8 +294,12 @@ def _environment(values: Mapping[str, str], defaults: Mapping[str, str]) -> Iter
     try:
         yield
     finally:
-        os.environ.clear()
-        os.environ.update(before)
+        rays = [name for name in os.environ if name.startswith("RAY_")]
+        for name in {*values, *defaults, *rays}:
+            if name in before:
+                os.environ[name] = before[name]
+            else:
+                os.environ.pop(name, None)
 
 
 @contextmanager
