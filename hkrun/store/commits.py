@@ -51,15 +51,17 @@ class Commit:
         beaten = False
         while True:
             seen = self._look()
-            if unless():
-                self._remove(stored_names(self._own))
-                return False
             before = _understood(seen)
+            # A manifest of ours may have gone through unanswered, and who replaced it may keep our files.
+            unused = stored_names(self._own) - stored_names(before)
+            if unless():
+                self._remove(unused)
+                return False
             kept = kept_of(before, self._keep, self._sums)
             if beaten and {name: known[:2] for name, known in before.items()} == {
                 name: known[:2] for name, known in (kept | self._sums).items()
             }:
-                self._remove(stored_names(self._own))  # the other writer committed just the same
+                self._remove(unused)  # the other writer committed just the same
                 return True
             self._upload(stored_names(before))
             try:

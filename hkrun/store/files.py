@@ -87,12 +87,18 @@ class ConditionalFiles(Files, Protocol):
         """Reads a file with its version."""
 
     def create(self, path: str, content: bytes) -> bool:
-        """Writes a file if there is none; whether there was none."""
+        """Writes a file if there is none.
+
+        Returns:
+            Whether there was none, so that the file is this writer's and nobody else's. It may be false
+            though there was none, after an answer that was lost, and then the file is nobody's.
+        """
 
     def replace(self, path: str, content: bytes, *, seen: Seen) -> Seen:
         """Writes a file unless somebody has since it was seen, or made it if it was not there.
 
-        Content should differ from what the file ever had, or two versions are taken for one.
+        Content should differ from what the file ever had and from what others write, or two versions are
+        taken for one: where just this content stands, it counts as written, as after an answer that was lost.
 
         Raises:
             Changed: Somebody has.

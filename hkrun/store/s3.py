@@ -83,11 +83,16 @@ class S3Files(RemoteFiles):
                 return ABSENT
 
     def create(self, path: str, content: bytes) -> bool:
-        """See `ConditionalFiles`."""
-        try:
-            self.replace(path, content, seen=ABSENT)
-        except Changed:
-            return False
+        """See `ConditionalFiles`.
+
+        A file with this very content may be another writer's, so it is not taken for the own one. After an
+        answer that was lost, what the first try wrote is then nobody's.
+        """
+        with _explained("write", f"{self._place}/{path}"):
+            try:
+                self._put(path, content, "create")
+            except (AlreadyExistsError, PreconditionError):
+                return False
         return True
 
     def replace(self, path: str, content: bytes, *, seen: Seen) -> Seen:

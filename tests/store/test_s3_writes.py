@@ -1,5 +1,6 @@
 """Whole processes on S3: writers killed in the middle, readers beside them, and how many requests."""
 
+import functools
 import itertools
 import random
 import subprocess
@@ -7,6 +8,8 @@ import sys
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 from s3_server import BUCKET, KEY, SECRET, S3Server
@@ -17,7 +20,9 @@ from hkrun.errors import StoreError
 from hkrun.plan import Workers, make_plan
 from hkrun.report import summarise
 from hkrun.store import NotCommittedError, open_store
-from hkrun.store.manifests import MANIFEST, stored_names
+from hkrun.store.commits import Commit
+from hkrun.store.files import ABSENT, Changed, Seen
+from hkrun.store.manifests import MANIFEST, stored_names, sum_of
 from hkrun.store.s3 import S3Files
 
 CELL, TEACHER = "0123456789ab", "ba9876543210"
@@ -163,13 +168,57 @@ def test_every_write_of_a_store_is_one_request_that_is_whole_or_nothing(s3_serve
 
 def test_a_refusal_of_a_write_that_had_gone_through_is_no_conflict(s3_server: S3Server) -> None:
     """As after an answer that was lost: the client tries again, and meets its own first try."""
-    store = open_store(s3_server.place().full_uri)
+    files = open_store(s3_server.place().full_uri)._files
+    assert isinstance(files, S3Files)
+    first = files.replace("a", b"mine", seen=ABSENT)
+    assert files.replace("a", b"mine", seen=ABSENT) == first
+    with pytest.raises(Changed):
+        files.replace("a", b"other", seen=ABSENT)
+    assert files.get("a") == b"mine"
+
+
+def test_a_file_that_is_there_is_never_taken_for_the_own_one_whatever_it_holds(
+    each_s3_server: S3Server,
+) -> None:
+    files = open_store(each_s3_server.place().full_uri)._files
+    assert isinstance(files, S3Files)
+    assert files.create("a", b"the same")
+    assert not files.create("a", b"the same")
+    assert not files.create("a", b"other")
+    assert files.get("a") == b"the same"
+
+
+@pytest.mark.parametrize("first_stands", [True, False])
+def test_of_two_writers_of_the_same_bits_the_loser_takes_nothing_from_the_winner(
+    each_s3_server: S3Server, first_stands: bool
+) -> None:
+    """A uploads, B uploads the same bits, A commits, B finds that it came second and tidies up."""
+    store = open_store(each_s3_server.place().full_uri)
     files = store._files
     assert isinstance(files, S3Files)
-    assert files.create("a", b"mine")
-    assert files.create("a", b"mine")
-    assert not files.create("a", b"other")
-    assert files.get("a") == b"mine"
+    folder, content = f"teachers/{TEACHER}", {"record.json": b"record", "weights.pt": b"the same weights"}
+    sums = {name: sum_of(text) for name, text in content.items()}
+    winner = Commit(files, folder, content, sums, keep=())
+    winner._upload(())
+    asked: list[bool] = []
+
+    def has_result() -> bool:
+        asked.append(store.is_committed(folder))
+        return first_stands and asked[-1]
+
+    loser = Commit(files, folder, content, sums, keep=())
+    loser._write = functools.partial(commit_first, winner, loser._write)  # type: ignore[method-assign]
+    assert loser.make(unless=has_result) is not first_stands
+    assert asked == [False, True]
+    assert {name: store.read(folder, name) for name in store.names(folder)} == content
+    assert set(files.sizes(folder)) == {MANIFEST, "record.json", "weights.pt"}
+
+
+def commit_first(winner: Commit, write: Callable[..., Seen], *arguments: Any) -> Seen:
+    """Lets another writer, who has uploaded, commit just before a write."""
+    if not winner._look().content:
+        winner._write(winner._own, ABSENT)
+    return write(*arguments)
 
 
 def test_leftovers_of_killed_writers_are_removed_once_they_are_old(
