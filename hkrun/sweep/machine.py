@@ -1,11 +1,14 @@
 """What a sweep runs on: nodes, threads, a device, slots, a place for logs."""
 
+import os
+import stat
 import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hkrun.errors import ResourceError
 from hkrun.plan import Span, Workers
 from hkrun.spaces import Sweep
 from hkrun.store import Store
@@ -111,7 +114,23 @@ def spans_of(sweep: Sweep, workers: Workers) -> set[Span]:
 
 
 def log_folder_of(store: Store | None) -> Path:
-    """Logs are files of this machine: beside the records where those are too."""
+    """Logs are files of this machine: beside the records where those are too, else in a folder of the user's.
+
+    Raises:
+        ResourceError: Somebody else has made that folder, or it cannot be made.
+    """
     if store is not None and store.local_path is not None:
         return store.local_path / "logs"
-    return Path(tempfile.gettempdir()) / "hkrun-logs"
+    folder = Path(tempfile.gettempdir()) / f"hkrun-logs-{os.getuid()}"
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        found = folder.lstat()  # the folder for temporary files is everybody's: a link may have been planted
+        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
+            raise ResourceError(
+                f"{folder}: is a link or somebody else's, and logs are not written there; "
+                "remove it, or name another folder for temporary files with TMPDIR"
+            )
+        folder.chmod(0o700)
+    except OSError as error:
+        raise ResourceError(f"{folder}: no place for logs ({error.strerror}); TMPDIR may name one") from error
+    return folder
