@@ -6,7 +6,7 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
-from hkrun.errors import HkrunError, ResourceError
+from hkrun.errors import ResourceError
 
 TOKEN_VARIABLE, PATH_VARIABLE = "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"
 
@@ -20,7 +20,7 @@ def ensure_token() -> None:
     """Makes sure that there is a token that only the user can read; Ray would write one that all can.
 
     Raises:
-        HkrunError: It cannot be written.
+        ResourceError: It cannot be written.
     """
     if os.environ.get(TOKEN_VARIABLE) or os.environ.get(PATH_VARIABLE):
         return
@@ -36,7 +36,7 @@ def ensure_token() -> None:
             Path(written).unlink()
         path.chmod(0o600)
     except OSError as error:
-        raise HkrunError(
+        raise ResourceError(
             f"{path}: cannot write Ray's token ({error}); RAY_AUTH_TOKEN may hold one instead"
         ) from error
 

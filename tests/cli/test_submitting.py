@@ -19,7 +19,7 @@ from hkrun.cluster.jobs.git import read_state
 from hkrun.cluster.jobs.lock import read_versions, reduce_lock
 from hkrun.cluster.jobs.server import find_exit_code
 from hkrun.cluster.jobs.submitting import Work, find_variables, name_job, read_answer
-from hkrun.cluster.token import find_token
+from hkrun.cluster.token import ensure_token, find_token
 from hkrun.errors import InputError, ResourceError
 
 
@@ -195,6 +195,12 @@ def test_the_users_token_file_is_closed_to_others(folder, monkeypatch):
         find_token()
     monkeypatch.setenv("RAY_AUTH_TOKEN", "first")
     assert find_token() == "first"
+
+
+def test_a_home_without_a_place_for_the_token_is_no_bug_of_hkruns(folder):
+    (folder / ".ray").write_text("in the way")
+    with pytest.raises(ResourceError, match=r"cannot write Ray's token .*RAY_AUTH_TOKEN may hold one instead"):
+        ensure_token()
 
 
 # --- what is sent -------------------------------------------------------------------------------------------
