@@ -47,6 +47,7 @@ SILENCE_VARIABLE, HANG_VARIABLE = "HKRUN_SILENCE_S", "HKRUN_HANG_S"
 BEATS_PER_SILENCE = 24  # of a pulse, within the time that ends a process without one
 LOOK_EVERY_S = 2.0
 LONGEST_STEP_S = 2 * LOOK_EVERY_S  # what the time between two looks counts at most
+KILL_EVERY_S = 10.0  # until the try has ended, as a kill may be lost with a message
 
 NAMESPACE = b"hkrun"
 ANSWER_WITHIN_S = 2
@@ -196,6 +197,7 @@ class Watchdog:
         self._clock, self._waking = clock, WakingClock(clock)
         self._next_look_s = clock()
         self._reasons: dict[int, str] = {}
+        self._killed_at: dict[str, float] = {}  # processes
 
     def __enter__(self) -> Self:
         return self
@@ -216,6 +218,7 @@ class Watchdog:
             Why it was ended, if that was the watchdog's doing.
         """
         self._signs.forget(mark)
+        self._killed_at = {key: at for key, at in self._killed_at.items() if mark_of(key) != mark}
         with suppress(RayError):
             _remove(f"{mark}/")
         return self._reasons.pop(mark, None)
@@ -237,16 +240,24 @@ class Watchdog:
             reason = f"a process of it was silent for {self._limits.silence_s:.0f} s"
             self._end(mark_of(key), {key: pulses[key]}, reason, name=running[mark_of(key)])
         for mark, limit_s in self._signs.find_hanging(now=now).items():
-            own = {key: beat for key, beat in pulses.items() if mark_of(key) == mark}
-            self._signs.forget(mark)
-            self._end(mark, own, f"it made no progress for {limit_s:.0f} s", name=running[mark])
+            if mark in running:
+                own = {key: beat for key, beat in pulses.items() if mark_of(key) == mark}
+                self._end(mark, own, f"it made no progress for {limit_s:.0f} s", name=running[mark])
 
     def _end(self, mark: int, pulses: Mapping[str, bytes], reason: str, *, name: str) -> None:
-        self._reasons[mark] = reason
-        logger.warning("%s: %s; it is ended", name, reason)
+        """Kills processes of a task, and again at later looks, until the try has ended."""
+        if mark not in self._reasons:
+            self._reasons[mark] = reason
+            logger.warning("%s: %s; it is ended", name, reason)
+        now = self._waking.last_s
         for key, beat in pulses.items():
-            _remove(key)
-            _kill(json.loads(beat))
+            if now - self._killed_at.get(key, -math.inf) < KILL_EVERY_S:
+                continue
+            self._killed_at[key] = now
+            try:
+                _kill(json.loads(beat))
+            except RayError as error:
+                logger.warning("%s: %s cannot be killed yet: %s", name, key, error)
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """Who is taken for dead, and when: the watchdog's judgement, without a cluster."""
 
+import json
 import math
 import os
 import signal
@@ -7,7 +8,7 @@ import subprocess
 
 import pytest
 import torch
-from ray.exceptions import RaySystemError
+from ray.exceptions import RaySystemError, RpcError
 from ray.train.v2.api.exceptions import WorkerGroupError
 
 from hkrun.cluster import watch, watchdog
@@ -176,3 +177,71 @@ def test_a_device_that_failed_is_no_mistake_of_the_code():
     reason = classify(WorkerGroupError("", {0: RuntimeError("connection closed by peer"), 1: broken}))
     assert isinstance(reason, WorkerDiedError)
     assert str(reason) == "the device of worker 1 failed: CUDA error: unspecified launch failure"
+
+
+class FakeCluster:
+    """The key-value store and the processes of a cluster that may be slow to do what it is told."""
+
+    def __init__(self, monkeypatch, **pulses):
+        self.now, self.pulses, self.killed, self.deaf = 0.0, {}, [], False
+        for name, beats in pulses.items():
+            self.pulses[name.replace("_", "/")] = beats
+        monkeypatch.setattr(watchdog, "_read_pulses", lambda: dict(self.pulses))
+        monkeypatch.setattr(watchdog, "_remove", self.remove)
+        monkeypatch.setattr(watchdog, "_kill", self.kill)
+        monkeypatch.setenv("HKRUN_SILENCE_S", "20")
+        monkeypatch.setenv("HKRUN_HANG_S", "50")
+        self.dog = watchdog.Watchdog(clock=lambda: self.now)
+
+    def remove(self, key):
+        if self.deaf:
+            raise RpcError("no answer")
+        self.pulses = {name: beat for name, beat in self.pulses.items() if not name.startswith(key)}
+
+    def kill(self, process):
+        self.killed.append((self.now, process["pid"]))
+        if self.deaf:
+            raise RpcError("no answer")
+
+    def look_for(self, seconds, *, beating=()):
+        for _ in range(int(seconds / 2)):
+            self.now += 2
+            for key in beating:
+                self.pulses[key] = json.dumps({"pid": int(key[0]), "beat": self.now}).encode()
+            self.dog.look({1: "first", 2: "second"})
+
+
+def test_a_kill_that_was_lost_is_repeated_until_the_try_has_ended(monkeypatch, caplog):
+    cluster = FakeCluster(monkeypatch, **{"1_trial": b'{"pid": 1}'})
+    cluster.look_for(60, beating=["2/trial"])
+    assert [pid for _, pid in cluster.killed] == [1] * 4
+    assert [now for now, _ in cluster.killed] == [24, 34, 44, 54]
+    assert caplog.text.count("it is ended") == 1
+    assert cluster.dog.ended(1) == "a process of it was silent for 20 s"
+    del cluster.killed[:]
+    cluster.look_for(60, beating=["2/trial"])
+    assert cluster.killed == []
+
+
+def test_a_hanging_task_is_killed_again_where_ray_did_not_answer_the_first_time(monkeypatch):
+    cluster = FakeCluster(monkeypatch)
+    cluster.look_for(2, beating=["1/rank-0", "1/rank-1"])
+    cluster.dog.progressed(1)
+    cluster.look_for(2, beating=["1/rank-0", "1/rank-1"])
+    cluster.dog.progressed(1)
+    cluster.deaf = True
+    cluster.look_for(54, beating=["1/rank-0", "1/rank-1"])
+    assert [pid for _, pid in cluster.killed] == [1, 1]  # both, though the first one raised
+    cluster.deaf = False
+    cluster.look_for(10, beating=["1/rank-0", "1/rank-1"])
+    assert len(cluster.killed) == 4
+    assert cluster.dog.ended(1) == "it made no progress for 50 s"
+
+
+def test_a_report_that_comes_after_the_end_of_its_try_blinds_nobody(monkeypatch):
+    cluster = FakeCluster(monkeypatch)
+    cluster.dog.progressed(7)
+    cluster.look_for(100, beating=["1/trial"])
+    cluster.pulses["2/trial"] = b'{"pid": 2}'
+    cluster.look_for(30, beating=["1/trial"])
+    assert [pid for _, pid in cluster.killed] == [2]
