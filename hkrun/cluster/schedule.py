@@ -251,9 +251,8 @@ class Schedule:
 
     def _end(self, index: int, result: TaskResult) -> TaskResult:
         self._results[index] = result
-        left_out = [] if result.complete else [task for task, need in self._needs.items() if need == index]
-        for task in left_out:
-            self._fresh.remove(task)
-            self._results[task] = TaskResult()
+        needing = [task for task, need in self._needs.items() if need == index and task in self._fresh]
+        left_out = [] if result.complete else needing
+        self.leave_out(left_out)
         self._ended_early |= self._fail_fast and (result.failed or bool(left_out))
         return result

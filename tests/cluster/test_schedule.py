@@ -216,3 +216,14 @@ def test_what_needs_a_task_that_is_not_complete_is_left_out(end, fail_fast):
         schedule.returned(3, FINISHED)
     assert schedule.finished
     assert [result.begun for result in schedule.results()[1:]] == [False, False, not fail_fast]
+
+
+def test_a_failed_task_leaves_out_what_needs_it_though_some_of_that_was_left_out_before():
+    schedule = Schedule(4, slots=1, fail_fast=False, needs={1: 0, 2: 0, 3: 0})
+    assert schedule.take() == 0
+    schedule.leave_out([1])
+    assert schedule.raised(0, "boom").failed
+    schedule.release(0)
+    assert schedule.take() is None
+    assert schedule.finished
+    assert [result.begun for result in schedule.results()] == [True, False, False, False]
