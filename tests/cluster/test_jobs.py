@@ -14,6 +14,8 @@ from users import REPOSITORY, SWEEP, User, curves
 
 from hkrun.store import open_store
 
+pytestmark = [pytest.mark.slow, pytest.mark.cluster, pytest.mark.timeout(300)]
+
 
 def wait_for_checkpoint(store_folder: Path, process: subprocess.Popen[str] | None = None) -> None:
     deadline = time.monotonic() + 200
@@ -23,10 +25,8 @@ def wait_for_checkpoint(store_folder: Path, process: subprocess.Popen[str] | Non
         time.sleep(0.2)
 
 
-@pytest.mark.cluster
-@pytest.mark.timeout(300)
 def test_a_run_on_a_cluster_with_a_token(tmp_path):
-    """The smoke test: nobody gets in without the token, and whoever has it gets a run and its exit status."""
+    """Nobody gets in without the token, and whoever has it gets a run and its exit status."""
     token = new_token()
     cluster = StartedCluster(token=token)
     try:
@@ -75,9 +75,6 @@ def submit(cluster: StartedCluster, *more: str) -> tuple[str, ...]:
     return ("submit", "--address", cluster.url, *more, "--")
 
 
-@pytest.mark.slow
-@pytest.mark.cluster
-@pytest.mark.timeout(300)
 def test_a_study_of_ones_own_gives_the_same_bits_as_here_and_says_what_code_it_ran(
     cluster, user, undisturbed
 ):
@@ -101,9 +98,6 @@ def test_a_study_of_ones_own_gives_the_same_bits_as_here_and_says_what_code_it_r
     assert before == after
 
 
-@pytest.mark.slow
-@pytest.mark.cluster
-@pytest.mark.timeout(300)
 def test_who_detaches_finds_the_job_again_with_its_whole_log_and_exit_status(cluster, user, undisturbed):
     process = user.start(*submit(cluster, "--store", "left"), *SWEEP)
     wait_for_checkpoint(user.folder / "left", process)
@@ -123,9 +117,6 @@ def test_who_detaches_finds_the_job_again_with_its_whole_log_and_exit_status(clu
     assert (code, job["id"], job["exit_code"]) == (0, way[2], 0)
 
 
-@pytest.mark.slow
-@pytest.mark.cluster
-@pytest.mark.timeout(300)
 def test_a_cancelled_job_ends_in_order_and_the_same_command_goes_on(cluster, user, undisturbed):
     process = user.start(*submit(cluster, "--store", "stopped"), *SWEEP)
     wait_for_checkpoint(user.folder / "stopped", process)
@@ -147,9 +138,6 @@ def test_a_cancelled_job_ends_in_order_and_the_same_command_goes_on(cluster, use
     assert max(resumed) >= 1
 
 
-@pytest.mark.slow
-@pytest.mark.cluster
-@pytest.mark.timeout(300)
 def test_a_job_whose_driver_is_killed_says_so_and_the_same_command_goes_on(cluster, user, undisturbed):
     process = user.start(*submit(cluster, "--store", "lost"), *SWEEP)
     wait_for_checkpoint(user.folder / "lost", process)
@@ -168,9 +156,6 @@ def test_a_job_whose_driver_is_killed_says_so_and_the_same_command_goes_on(clust
     assert curves(user.store("lost")) == undisturbed
 
 
-@pytest.mark.slow
-@pytest.mark.cluster
-@pytest.mark.timeout(300)
 def test_exit_statuses_are_those_of_the_jobs_also_for_who_comes_later(cluster, user):
     diverging = ("run", "method=supervised", "student.learning_rate=1e9", "--epochs", "3")
     code, document = user.document(*submit(cluster, "--store", "diverged"), *diverging)
@@ -184,9 +169,6 @@ def test_exit_statuses_are_those_of_the_jobs_also_for_who_comes_later(cluster, u
     assert "is held by" in user.call("logs", document["id"], "--address", cluster.url, "--no-wait")[1]
 
 
-@pytest.mark.slow
-@pytest.mark.cluster
-@pytest.mark.timeout(300)
 def test_without_waiting_the_job_goes_on_alone(cluster, user):
     code, document = user.document(
         *submit(cluster, "--store", "alone2", "--no-wait"), "run", "method=supervised", "--epochs", "2"
@@ -196,9 +178,6 @@ def test_without_waiting_the_job_goes_on_alone(cluster, user):
     assert len(user.store("alone2").runs()) == 1
 
 
-@pytest.mark.slow
-@pytest.mark.cluster
-@pytest.mark.timeout(300)
 def test_data_that_is_not_there_is_said_before_anything_starts(cluster, user):
     jobs = len(user.document("status", "--address", cluster.url)[1]["jobs"])
     code, document = user.document(
@@ -210,9 +189,6 @@ def test_data_that_is_not_there_is_said_before_anything_starts(cluster, user):
     assert len(user.document("status", "--address", cluster.url)[1]["jobs"]) == jobs
 
 
-@pytest.mark.slow
-@pytest.mark.cluster
-@pytest.mark.timeout(300)
 def test_no_secret_is_written_anywhere(cluster, user, token):
     """Values that look like secrets, in every variable that could hold one: not in a job, a log or a file."""
     secrets = {
@@ -239,9 +215,6 @@ def test_no_secret_is_written_anywhere(cluster, user, token):
         assert [name for name, content in everything.items() if secret in content] == []
 
 
-@pytest.mark.slow
-@pytest.mark.cluster
-@pytest.mark.timeout(300)
 def test_a_cluster_that_lets_everybody_in_is_refused_unless_told_otherwise(tmp_path, token):
     cluster = StartedCluster(token=None)
     try:
