@@ -6,6 +6,8 @@ Paths are relative to the root, with forward slashes. Every failure is one Store
 import contextlib
 import errno
 import fcntl
+import functools
+import logging
 import os
 import secrets
 import shutil
@@ -30,7 +32,11 @@ _REASONS = {
     errno.EISDIR: "a folder stands where a file should be",
     errno.ELOOP: "it is a link, and the store keeps to its own folder",
 }
+# What a file system without locks answers; EBADF where a folder, which is open to read alone, can have none.
+NO_LOCKS = frozenset({errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EBADF})
 _OBJECT_STORES = ("s3", "gcs", "abfs")
+
+log = logging.getLogger("hkrun")
 
 
 class Files(Protocol):
@@ -187,19 +193,34 @@ class LocalFiles:
 
     @contextlib.contextmanager
     def exclusive(self, folder: str) -> Iterator[None]:
-        """See `Files`. The lock is on the folder itself. Sweeps away what killed writers left."""
+        """See `Files`. The lock is on the folder itself. Sweeps away what killed writers left.
+
+        Where the file system knows no locks, other writers are not kept out, and what looks left behind may
+        be what one of them writes: it stays.
+        """
         place = self._root / folder
         with explained("lock", place):
             _make_folder(self._folder(folder))
             descriptor = os.open(place, os.O_RDONLY | os.O_DIRECTORY)
         try:
             with explained("lock", place):
-                fcntl.flock(descriptor, fcntl.LOCK_EX)
-                for leftover in place.glob(".*.tmp"):
-                    leftover.unlink(missing_ok=True)
+                if self._lock(descriptor):
+                    for leftover in place.glob(".*.tmp"):
+                        leftover.unlink(missing_ok=True)
             yield
         finally:
             os.close(descriptor)
+
+    def _lock(self, descriptor: int) -> bool:
+        """Locks an open folder, if the file system knows locks."""
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                raise
+            _warn_of_no_locks(self._root, str(error.strerror))
+            return False
+        return True
 
 
 class RemoteFiles:
@@ -283,6 +304,15 @@ class RemoteFiles:
 
     def _path(self, path: str) -> str:
         return f"{self._root}/{path}" if path else self._root
+
+
+@functools.cache
+def _warn_of_no_locks(root: Path, reason: str) -> None:  # once in a process for each store
+    log.warning(
+        "%s knows no locks (%s): commits are made without; let no two drivers work on the same cells there",
+        root,
+        reason,
+    )
 
 
 def _make_folder(place: Path) -> None:

@@ -29,7 +29,7 @@ from typing import Any, Protocol
 
 from hkrun.errors import HeldError, Interrupted, StoreError
 from hkrun.redaction import redact
-from hkrun.store.files import ABSENT, Changed, ConditionalFiles, Seen, explained
+from hkrun.store.files import ABSENT, NO_LOCKS, Changed, ConditionalFiles, Seen, explained
 
 LOCK_FILE = "driver.lock"
 BEAT_S = 10.0
@@ -160,8 +160,11 @@ def hold_folder(place: Path) -> Iterator[Hold]:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise held(slot.place, read_name(slot.look())) from error
-        except OSError as error:  # a file system without locks: the beat alone decides
-            log.warning(
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                with explained("hold", place):
+                    raise
+            log.warning(  # the beat alone decides
                 "%s knows no locks (%s): drivers keep off each other by their beat", place, error.strerror
             )
             reached = False
