@@ -105,7 +105,7 @@ def finish(
     "logs",
     purpose="On a cluster",
     examples=(
-        ("hkrun logs --address http://localhost:8265", "of the newest job, until it ends"),
+        ("hkrun logs --address http://localhost:8265", "of your newest job, until it ends"),
         ("hkrun logs stability-1122-084501-9f3a --no-wait", "what that one has printed up to now"),
     ),
 )
@@ -118,7 +118,7 @@ def logs(
 ) -> int:
     """Follow the log of a job from its beginning, and end with its exit status.
 
-    Ctrl-C detaches; the job goes on. Without JOB it is the newest that hkrun has sent.
+    Ctrl-C detaches; the job goes on. Without JOB it is the newest that you have sent.
     """
     server = open_server(address, insecure=insecure)
     found = server.job(job) if job else _newest(server)
@@ -136,7 +136,7 @@ def logs(
     "cancel",
     purpose="On a cluster",
     examples=(
-        ("hkrun cancel --address http://localhost:8265", "the one job of hkrun that runs there"),
+        ("hkrun cancel --address http://localhost:8265", "your one job that runs there"),
         ("hkrun cancel stability-1122-084501-9f3a", "that one"),
     ),
 )
@@ -149,7 +149,8 @@ def cancel(
 ) -> int:
     """Stop a job in an orderly way: what is finished and its newest checkpoints are kept.
 
-    Submitting the same command again goes on from there.
+    Submitting the same command again goes on from there. Without JOB it is the one that runs and that you have
+    sent; a job of others must be named. The exit status is 75 where it has not ended when waiting is over.
     """
     from hkrun.cluster.jobs import STOP_WAIT_S
 
@@ -168,7 +169,7 @@ def cancel(
         invocation.say(f"Job {found.id} had {found.state} already, with exit status {found.exit_code}.")
     else:
         invocation.say(f"Job {found.id} was asked to stop and has not ended yet.")
-    return EXIT_DONE
+    return EXIT_DONE if found.is_over or no_wait else EXIT_INTERRUPTED
 
 
 def show_jobs(invocation: Invocation, job: str | None, *, address: str, insecure: bool) -> int:
@@ -217,21 +218,36 @@ def _real(jobs: "list[Job]") -> "list[Job]":
 
 
 def _newest(server: "JobServer") -> "Job":
+    """The user's newest job."""
     jobs = _real(server.jobs())
-    if not jobs:
-        raise InputError(f"{server.url} has no job of hkrun")
-    return jobs[-1]
+    if ours := _own(jobs):
+        return ours[-1]
+    raise InputError(f"{server.url} has no job of hkrun{_name_others(jobs)}")
 
 
 def _only_running(server: "JobServer") -> "Job":
+    """The one job of the user's that goes on."""
     running = [job for job in _real(server.jobs()) if not job.is_over]
-    if len(running) == 1:
-        return running[0]
-    if not running:
-        raise InputError(f"{server.url}: no job of hkrun runs there")
-    raise InputError(
-        f"{server.url}: several jobs run there, name one: {', '.join(job.id for job in running)}"
-    )
+    ours = _own(running)
+    if len(ours) == 1:
+        return ours[0]
+    if not ours:
+        raise InputError(f"{server.url}: no job of hkrun runs there{_name_others(running)}")
+    raise InputError(f"{server.url}: several jobs run there, name one: {', '.join(job.id for job in ours)}")
+
+
+def _own(jobs: "list[Job]") -> "list[Job]":
+    """Those that this account has sent, here or from another machine."""
+    from hkrun.cluster.jobs import find_user
+
+    user = find_user()
+    return [job for job in jobs if user and job.metadata.get("by") == user]
+
+
+def _name_others(jobs: "list[Job]") -> str:
+    """The end of a message about missing jobs, where there are only other people's."""
+    named = ", ".join(f"{job.id} ({job.metadata.get('by') or 'of unknown sender'})" for job in jobs)
+    return f" that you have sent; name one of the others: {named}" if jobs else ""
 
 
 def _after_program(command: str) -> str:

@@ -419,6 +419,13 @@ def test_of_the_lock_goes_along_what_hkrun_needs():
         ("failed", 75, "JOB_ENTRYPOINT_COMMAND_ERROR", True, (75, "")),
         (
             "failed",
+            0,
+            "JOB_SUPERVISOR_ACTOR_DIED",
+            True,
+            (75, "it failed (job supervisor actor died) although its command ended with 0"),
+        ),
+        (
+            "failed",
             -9,
             "JOB_ENTRYPOINT_COMMAND_ERROR",
             True,

@@ -2,7 +2,7 @@
 
 from hkrun.cluster.jobs.access import Access, open_access
 from hkrun.cluster.jobs.server import Job, JobServer, check_id
-from hkrun.cluster.jobs.submitting import STOP_WAIT_S, Submission, Work, submit
+from hkrun.cluster.jobs.submitting import STOP_WAIT_S, Submission, Work, find_user, submit
 
 __all__ = [
     "STOP_WAIT_S",
@@ -12,6 +12,7 @@ __all__ = [
     "Submission",
     "Work",
     "check_id",
+    "find_user",
     "open_access",
     "submit",
 ]

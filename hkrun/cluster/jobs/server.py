@@ -107,12 +107,14 @@ def find_exit_code(
         return EXIT_INTERRUPTED, "stopped; what is finished is kept"
     if state != "failed":
         return None, ""
-    if driver_code is not None and driver_code >= 0:
+    if driver_code is not None and driver_code > 0:
         return driver_code, ""
+    reason = (error_type or "unknown reason").lower().replace("_", " ")
+    if driver_code == 0:
+        return EXIT_INTERRUPTED, f"it failed ({reason}) although its command ended with 0"
     if driver_code is not None:
         name = signal.Signals(-driver_code).name if -driver_code in set(signal.Signals) else -driver_code
         return EXIT_INTERRUPTED, f"its driver was ended by {name}; what is finished is kept"
-    reason = (error_type or "unknown reason").lower().replace("_", " ")
     if began:
         return EXIT_INTERRUPTED, f"its driver was lost ({reason}); what is finished is kept"
     return EXIT_RESOURCES, f"it could not be started ({reason})"
@@ -213,22 +215,35 @@ class JobServer:
     async def _tail(self, job_id: str, write: Callable[[str], None], shown: int) -> int:
         """Writes what comes after the characters that were shown; returns how many those are now."""
         seen = 0
-        try:
-            async for text in self._client.tail_job_logs(check_id(job_id)):
-                seen += len(text)
-                if seen > shown:
-                    write(text[len(text) - (seen - shown) :])
-                    shown = seen
-        except _lost_connections():
-            pass  # the caller asks how the job is, and comes again
-        return shown
+        texts = aiter(self._client.tail_job_logs(check_id(job_id)))
+        while True:
+            try:
+                text = await anext(texts)
+            except (StopAsyncIteration, *_lost_connections()):
+                return shown  # the caller asks how the job is, and comes again
+            seen += len(text)
+            if seen > shown:
+                write(text[len(text) - (seen - shown) :])  # its errors are the reader's, not the connection's
+                shown = seen
 
     def wait(self, job_id: str, *, timeout_s: float) -> Job:
-        """Waits until a job is over, or for so many seconds; returns how it is then."""
-        deadline = time.monotonic() + timeout_s
-        while not (job := self.job(job_id)).is_over and time.monotonic() < deadline:
+        """Waits until a job is over, or for so many seconds; returns how it is then.
+
+        Raises:
+            ResourceError: The job server did not answer for a minute.
+        """
+        answered_at = time.monotonic()
+        deadline = answered_at + timeout_s
+        while True:
+            try:
+                job = self.job(job_id)
+                answered_at = time.monotonic()
+                if job.is_over or answered_at >= deadline:
+                    return job
+            except ResourceError:
+                if time.monotonic() - answered_at > PATIENCE_S:
+                    raise
             time.sleep(_PAUSE_S / 2)
-        return job
 
     @contextmanager
     def _explained(self, job_id: str = "") -> Iterator[None]:

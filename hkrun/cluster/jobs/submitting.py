@@ -118,7 +118,7 @@ def submit(work: Work, server: JobServer, *, environment: Literal["cluster", "lo
             "store": redact(work.store),
             "code": describe_code(code),
             "commit": code.commit if code is not None else "",
-            "by": _user(),
+            "by": find_user(),
             "environment": environment,
         }
         if study is not None:
@@ -312,7 +312,8 @@ def _explain_silence(server: JobServer, job: Job, log: str, timeout_s: float) ->
     return f"{server.url}: the cluster cannot run hkrun: {job.message or last}"
 
 
-def _user() -> str:
+def find_user() -> str:
+    """The name of the account that sends jobs from here; empty where it has none."""
     try:
         return getpass.getuser()
     except (OSError, KeyError):
