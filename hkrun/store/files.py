@@ -87,7 +87,7 @@ ABSENT = Seen(None, None)
 
 @runtime_checkable
 class ConditionalFiles(Files, Protocol):
-    """A place without locks that writes on a condition."""
+    """A place without locks that writes on a condition; a StoreError where it knows no conditions."""
 
     def look(self, path: str) -> Seen:
         """Reads a file with its version."""

@@ -2,13 +2,14 @@
 
 A write to S3 is whole or nothing by itself. What makes several of them one commit, and keeps two writers
 apart, is the condition on the write of the manifest: that nobody has written it since it was read
-(`If-Match`), or ever (`If-None-Match`). Servers that do not know conditions are found out when a driver takes
-hold of a sweep.
+(`If-Match`), or ever (`If-None-Match`). A server that answers that it does not know them cannot be used. One
+that passes over them is found out when a driver takes hold of a sweep.
 """
 
 import contextlib
 import dataclasses
 import functools
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, cast
@@ -18,7 +19,6 @@ import pyarrow as pa
 from obstore.exceptions import (
     AlreadyExistsError,
     BaseError,
-    NotSupportedError,
     PermissionDeniedError,
     PreconditionError,
     UnauthenticatedError,
@@ -37,7 +37,10 @@ RETRY_S = 30.0  # how long a passing trouble of the server is waited out
 LARGE_BYTES = 2**23
 SLOWEST_BYTES_PER_S = 2**19  # an upload that is slower counts as stuck
 _FULL = ("QuotaExceeded", "StorageFull", "InsufficientStorage", "507 Insufficient")
-
+# What servers answer to a condition that they do not know; 400 has other reasons too (an expired token).
+_UNKNOWN = re.compile(
+    r"status code: (501|400(?=.*(?:NotImplemented|InvalidArgument|InvalidRequest)))", re.DOTALL
+)
 _DENIED = ("ACCESS_DENIED", "INVALID_ACCESS_KEY", "SIGNATURE_DOES_NOT_MATCH", "INVALID_SIGNATURE")
 _AWAY = ("error sending request", "HTTP error", "NETWORK_CONNECTION", "curlCode")
 
@@ -56,6 +59,7 @@ class S3Files(RemoteFiles):
         super().__init__(filesystem, f"{address.bucket}/{address.prefix}", place=place)
         self._address = dataclasses.replace(address, region=filesystem.region)
         self._quoted = True  # whether the server wants an ETag in a condition as it gave it, in quotes
+        self._answered: set[str] = set()  # the conditions that the server has answered to
 
     def _list(self, folder: str, *, recursive: bool) -> list[fs.FileInfo]:
         selector = fs.FileSelector(self._path(folder), recursive=recursive, allow_not_found=True)
@@ -90,7 +94,7 @@ class S3Files(RemoteFiles):
         """
         with _explained("write", f"{self._place}/{path}"):
             try:
-                self._put(path, content, "create")
+                self._put_if(path, content, "create")
             except (AlreadyExistsError, PreconditionError):
                 return False
         return True
@@ -114,9 +118,9 @@ class S3Files(RemoteFiles):
 
     def _replace(self, path: str, content: bytes, seen: Seen) -> Seen:
         if seen.version is None:
-            return Seen(content, self._put(path, content, "create"))
+            return Seen(content, self._put_if(path, content, "create"))
         version = seen.version if self._quoted else seen.version.strip('"')
-        return Seen(content, self._put(path, content, {"e_tag": version}))
+        return Seen(content, self._put_if(path, content, {"e_tag": version}))
 
     def heeds_conditions(self, path: str) -> bool:
         """See `ConditionalFiles`."""
@@ -125,13 +129,9 @@ class S3Files(RemoteFiles):
             for mode in trials:
                 content = self.get(path)
                 try:
-                    self._put(path, content or b"", mode)
+                    self._put_if(path, content or b"", mode)
                 except (AlreadyExistsError, PreconditionError):
                     continue
-                except (NotSupportedError, BaseError) as error:
-                    if "501" in str(error) or "NotImplemented" in str(error):
-                        return False
-                    raise
                 return False
         return True
 
@@ -158,17 +158,45 @@ class S3Files(RemoteFiles):
                 with contextlib.suppress(FileNotFoundError):
                     obstore.delete(self._client(0), paths)
 
-    def _put(self, path: str, content: bytes, mode: Any) -> str | None:
-        done = obstore.put(self._client(len(content)), path, content, mode=mode, use_multipart=False)
-        return done["e_tag"]
+    def _put_if(self, path: str, content: bytes, condition: Any) -> str | None:
+        """Writes on a condition; the first time without patience, as 501 counts as passing trouble.
 
-    def _client(self, size: int) -> S3Store:
+        Raises:
+            StoreError: The server does not know such conditions.
+        """
+        header = "If-None-Match" if condition == "create" else "If-Match"
+        for patient in (True,) if header in self._answered else (False, True):
+            try:
+                version = self._put(path, content, condition, patient=patient)
+            except (AlreadyExistsError, PreconditionError):
+                self._answered.add(header)
+                raise
+            except BaseError as error:
+                if (answer := _UNKNOWN.search(str(error))) is not None:
+                    raise StoreError(
+                        f"cannot write {self._place}/{path}: the server does not know conditional writes "
+                        f"({answer[1]} to {header}), which keep two drivers apart; use another server, or a "
+                        "directory"
+                    ) from None
+                if patient:
+                    raise
+            else:
+                break
+        self._answered.add(header)
+        return version
+
+    def _put(self, path: str, content: bytes, mode: Any, *, patient: bool = True) -> str | None:
+        client = self._client(len(content), patient=patient)
+        return obstore.put(client, path, content, mode=mode, use_multipart=False)["e_tag"]
+
+    def _client(self, size: int, *, patient: bool = True) -> S3Store:
         """A client that waits long enough for so many bytes to go through."""
-        return _client(self._address, 0 if size <= LARGE_BYTES else 1 << (size - 1).bit_length())
+        rounded = 0 if size <= LARGE_BYTES else 1 << (size - 1).bit_length()
+        return _client(self._address, rounded, patient=patient)
 
 
 @functools.lru_cache(maxsize=16)
-def _client(address: S3Address, size: int) -> S3Store:
+def _client(address: S3Address, size: int, *, patient: bool) -> S3Store:
     options: dict[str, Any] = {
         "endpoint": address.endpoint,
         "region": address.region,
@@ -186,7 +214,7 @@ def _client(address: S3Address, size: int) -> S3Store:
             "timeout": timedelta(seconds=ANSWER_S + size / SLOWEST_BYTES_PER_S),
         },
         retry_config={
-            "max_retries": 1000,  # the time decides
+            "max_retries": 1000 if patient else 0,  # where it is patient, the time decides
             "retry_timeout": timedelta(seconds=RETRY_S),
             "backoff": {
                 "init_backoff": timedelta(seconds=0.1),
