@@ -73,13 +73,20 @@ def follow(invocation: Invocation, server: "JobServer", job_id: str, *, insecure
     try:
         return server.follow(job_id, write)
     except KeyboardInterrupt:
-        for line in (
-            f"Detached. Job {job_id} goes on.",
-            f"Follow it  {way_back('logs', job_id, server, insecure=insecure)}",
-            f"Stop it    {way_back('cancel', job_id, server, insecure=insecure)}",
-        ):
-            invocation.messages.print(line)
+        detach(invocation, server, job_id, insecure=insecure)
         return None
+
+
+def detach(
+    invocation: Invocation, server: "JobServer", job_id: str, *, insecure: bool, is_sent: bool = True
+) -> None:
+    """Says how to come back to a job, or to one whose sending was interrupted."""
+    for line in (
+        f"Detached. Job {job_id} goes on." if is_sent else f"Detached. If job {job_id} was sent, it goes on.",
+        f"Follow it  {way_back('logs', job_id, server, insecure=insecure)}",
+        f"Stop it    {way_back('cancel', job_id, server, insecure=insecure)}",
+    ):
+        invocation.messages.print(line)
 
 
 def finish(
@@ -149,8 +156,8 @@ def cancel(
 ) -> int:
     """Stop a job in an orderly way: what is finished and its newest checkpoints are kept.
 
-    Submitting the same command again goes on from there. Without JOB it is the one that runs and that you have
-    sent; a job of others must be named. The exit status is 75 where it has not ended when waiting is over.
+    Submitting the same command again goes on from there. Without JOB it is the one that runs and that you
+    have sent; a job of others must be named. The exit status is 75 where it has not ended after the wait.
     """
     from hkrun.cluster.jobs import STOP_WAIT_S
 

@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from hkrun.cli.invocation import Invocation
-from hkrun.cli.jobs import address_option, finish, follow, insecure_option, open_server, way_back
+from hkrun.cli.jobs import (
+    address_option,
+    detach,
+    finish,
+    follow,
+    insecure_option,
+    open_server,
+    way_back,
+)
 from hkrun.cli.verbs import verb
 from hkrun.config import nearest
 from hkrun.errors import EXIT_DONE, InputError
@@ -70,10 +78,22 @@ def submit(
     work = read_work(context, invocation, words)
     server = open_server(address, insecure=insecure)
     invocation.messages.print(f"Checking the nodes of {server.url} ...")
-    submission = send(work, server, environment=environment)
-    for line in _describe(submission, work):
-        invocation.messages.print(line)
-    invocation.messages.print(f"Log      {way_back('logs', submission.job_id, server, insecure=insecure)}")
+    announced: list[Submission] = []
+
+    def announce(submission: "Submission") -> None:
+        announced.append(submission)
+        for line in _describe(submission, work):
+            invocation.messages.print(line)
+        way = way_back("logs", submission.job_id, server, insecure=insecure)
+        invocation.messages.print(f"Log      {way}")
+
+    try:
+        send(work, server, environment=environment, announce=announce)
+    except KeyboardInterrupt:
+        if announced:  # its request may have arrived, so nothing is known of the job
+            detach(invocation, server, announced[0].job_id, insecure=insecure, is_sent=False)
+        raise
+    (submission,) = announced
     more = _document(submission, work)
     if no_wait:
         if invocation.as_json:

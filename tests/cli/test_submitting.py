@@ -13,7 +13,7 @@ import pytest
 
 from hkrun.cli.program import call, program
 from hkrun.cli.submitting import read_work
-from hkrun.cluster.jobs import access, check_id, shipping
+from hkrun.cluster.jobs import access, check_id, shipping, submitting
 from hkrun.cluster.jobs.access import is_private_way, open_access, read_address
 from hkrun.cluster.jobs.git import read_state
 from hkrun.cluster.jobs.lock import read_versions, reduce_lock
@@ -199,7 +199,9 @@ def test_the_users_token_file_is_closed_to_others(folder, monkeypatch):
 
 def test_a_home_without_a_place_for_the_token_is_no_bug_of_hkruns(folder):
     (folder / ".ray").write_text("in the way")
-    with pytest.raises(ResourceError, match=r"cannot write Ray's token .*RAY_AUTH_TOKEN may hold one instead"):
+    with pytest.raises(
+        ResourceError, match=r"cannot write Ray's token .*RAY_AUTH_TOKEN may hold one instead"
+    ):
         ensure_token()
 
 
@@ -286,6 +288,12 @@ def test_no_secret_goes_along_and_a_place_that_holds_one_is_refused():
     for store, data, more in (
         ("s3://key:s3cr3t@b/x", None, {}),
         ("s3://b/x?secret_key=s3cr3t", None, {}),
+        ("s3://b/x?endpoint_override=http://u:s3cr3t@h:1", None, {}),
+        ("s3://b/x?endpoint_override=http%3A%2F%2Fu%3As3cr3t%40h%3A1", None, {}),
+        ("s3://b/x?endpoint_override=s3cr3t.org&endpoint_override=h:1", None, {}),
+        ("/x", "s3://b/x?endpoint_override=u:s3cr3t@h:1&scheme=http", {}),
+        ("/x", None, {"AWS_ENDPOINT_URL": "http://u:s3cr3t@h:1"}),
+        ("/x", None, {"AWS_ENDPOINT_URL_S3": "u:s3cr3t@h:1"}),
         ("/x", "s3://key:s3cr3t@b/x", {}),
         ("/x", None, {"MLFLOW_TRACKING_URI": "https://me:s3cr3t@mlflow.lab.org"}),
     ):
@@ -294,6 +302,64 @@ def test_no_secret_goes_along_and_a_place_that_holds_one_is_refused():
                 environ | more, Work(arguments=("run",), space=None, title="r", store=store, data=data)
             )
         assert "s3cr3t" not in problem.value.message
+
+
+@pytest.mark.parametrize("store", ["s3://", "s3://b/a/../c", "s3://b?endpoint_override=ftp://h"])
+def test_a_store_on_s3_that_cannot_be_understood_is_refused_before_anything_is_sent(store):
+    with pytest.raises(InputError, match=r"^--store: "):
+        find_variables({}, Work(arguments=("run",), space=None, title="r", store=store, data=None))
+
+
+class InterruptedServer:
+    """A job server whose user presses Ctrl-C once, in one of its methods."""
+
+    url = "http://head:8265"
+
+    def __init__(self, method: str):
+        self.method = method
+        self.sent: list[str] = []
+        self.stopped: list[str] = []
+
+    def submit(self, command, *, job_id, runtime_env, metadata):
+        self.sent.append(job_id)
+        self._interrupt("submit")
+
+    def follow(self, job_id, write):
+        self._interrupt("follow")
+
+    def stop(self, job_id):
+        self.stopped.append(job_id)
+
+    def _interrupt(self, method):
+        if method == self.method:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    ("method", "told"), [("submit", "If job {} was sent, it goes on."), ("follow", "Job {} goes on.")]
+)
+def test_who_interrupts_the_sending_or_the_following_knows_the_jobs_name(
+    folder, monkeypatch, capsys, method, told
+):
+    server = InterruptedServer(method)
+    node = {"name": "a", "python": "3", "versions": {"ray": "2", "torch": "2"}}
+    monkeypatch.setattr("hkrun.cli.submitting.open_server", lambda address, insecure: server)
+    monkeypatch.setattr(submitting, "_check", lambda *_, **__: [node])
+    assert call(["submit", "--address", "x", "--", "run"]) == 75
+    (job_id,) = server.sent
+    lines = capsys.readouterr().err.splitlines()
+    assert f"Follow it  hkrun logs {job_id} --address http://head:8265" in lines
+    assert f"Detached. {told.format(job_id)}" in lines
+    assert server.stopped == []
+
+
+def test_who_interrupts_the_sending_of_the_check_leaves_no_job(folder, monkeypatch, capsys):
+    server = InterruptedServer("submit")
+    monkeypatch.setattr("hkrun.cli.submitting.open_server", lambda address, insecure: server)
+    assert call(["submit", "--address", "x", "--", "run"]) == 75
+    assert server.stopped == server.sent
+    assert [job_id[:6] for job_id in server.sent] == ["check-"]
+    assert "Detached" not in capsys.readouterr().err
 
 
 def test_a_search_space_goes_along_with_its_recipes(folder, tmp_path_factory):

@@ -11,7 +11,7 @@ import secrets
 import shlex
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +27,7 @@ from hkrun.cluster.jobs.shipping import PACKAGE, check_size, ship_hkrun, ship_pa
 from hkrun.cluster.reach import COMPARED, Needs
 from hkrun.errors import DataError, HkrunError, InputError, ResourceError, StoreError
 from hkrun.redaction import redact
+from hkrun.store.addresses import read_address
 
 # Before SIGKILL follows: Ray gives a job three seconds. Checkpoints that are being written are megabytes.
 STOP_WAIT_S = 60
@@ -73,7 +74,7 @@ class Work:
 
 @dataclass(frozen=True, kw_only=True)
 class Submission:
-    """A job that was sent.
+    """A job that is sent.
 
     Attributes:
         job_id: Its name on the cluster.
@@ -88,13 +89,20 @@ class Submission:
     nodes: tuple[Mapping[str, Any], ...]
 
 
-def submit(work: Work, server: JobServer, *, environment: Literal["cluster", "lock"]) -> Submission:
+def submit(
+    work: Work,
+    server: JobServer,
+    *,
+    environment: Literal["cluster", "lock"],
+    announce: Callable[[Submission], None],
+) -> None:
     """Sends work to a cluster, once its nodes were found able to do it.
 
     Args:
         work: What is to run.
         server: Where to.
         environment: Whose packages the job runs with: the cluster's own, or those of requirements.lock.
+        announce: Told what is sent just before it is. Whoever interrupts later finds the job by its name.
 
     Raises:
         InputError: Something would show a password to others, or is too large to be sent.
@@ -124,13 +132,13 @@ def submit(work: Work, server: JobServer, *, environment: Literal["cluster", "lo
         if study is not None:
             metadata["study"] = study.label
         env_vars = {**variables, JOB_VARIABLE: job_id}
+        announce(Submission(job_id=job_id, code=code, study=study, nodes=tuple(nodes)))
         server.submit(
             f"exec {shlex.join(command)}",
             job_id=job_id,
             runtime_env={**runtime_env, "env_vars": env_vars},
             metadata=metadata,
         )
-    return Submission(job_id=job_id, code=code, study=study, nodes=tuple(nodes))
 
 
 def describe_code(state: GitState | None) -> str:
@@ -150,7 +158,7 @@ def find_variables(environ: Mapping[str, str], work: Work) -> dict[str, str]:
     Whoever may use the cluster can read them, as they can read the command line.
 
     Raises:
-        InputError: A place that the job needs holds a password.
+        InputError: A place that the job needs holds a password, or one on S3 cannot be understood.
     """
     passed = {name: environ[name] for name in PASSED if environ.get(name)}
     places = {"--store": work.store, "--data": work.data or "", **passed}
@@ -158,8 +166,8 @@ def find_variables(environ: Mapping[str, str], work: Work) -> dict[str, str]:
         f"{what}: the URI holds a user, a password or a key, which everybody who may use the cluster could "
         "read; put those into the environment of the cluster's nodes, and leave them out of it"
         for what, value in places.items()
-        if not is_public(value)
-    ]
+        if not is_public(value) or (what.startswith("AWS_") and "@" in value)
+    ] or [*_find_misread(places)]
     if problems:
         raise InputError("\n".join(problems))
     return passed | {
@@ -173,8 +181,24 @@ def is_public(place: str) -> bool:
     if "://" not in place:
         return True
     uri, _, query = place.partition("?")
-    options = {name for name, _ in parse_qsl(query, keep_blank_values=True)}
-    return redact(uri) == uri.rstrip("/") and options <= PUBLIC_OPTIONS
+    options = parse_qsl(query, keep_blank_values=True)
+    names = [name for name, _ in options]
+    return (
+        redact(uri) == uri.rstrip("/")
+        and PUBLIC_OPTIONS.issuperset(names)
+        and len(names) == len(set(names))  # only the last one of a name is looked at by who uses it
+        and not any("@" in value for _, value in options)
+    )
+
+
+def _find_misread(places: Mapping[str, str]) -> Iterator[str]:
+    """What is wrong with places on S3, as who opens them will read them."""
+    for what, value in places.items():
+        try:
+            if value.startswith("s3://"):
+                read_address(value, {})
+        except ValueError as error:
+            yield f"{what}: {error}"
 
 
 @contextmanager
@@ -229,13 +253,13 @@ def _check(
     )
     job_id = name_job("check")
     argument = json.dumps(needs, separators=(",", ":"))
-    server.submit(
-        shlex.join(["python", "-m", check.__name__, argument]),
-        job_id=job_id,
-        runtime_env=runtime_env,
-        metadata={MARK: hkrun.__version__, "kind": "check"},
-    )
     try:
+        server.submit(
+            shlex.join(["python", "-m", check.__name__, argument]),
+            job_id=job_id,
+            runtime_env=runtime_env,
+            metadata={MARK: hkrun.__version__, "kind": "check"},
+        )
         job = server.wait(job_id, timeout_s=timeout_s)
         log = server.log(job_id) if job.exit_code is not None else ""
     except BaseException:
