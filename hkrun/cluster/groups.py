@@ -6,7 +6,8 @@ shut the group down knows it yet, and if the trial is killed while the group sta
 only with the whole job, so until then those CPUs are lost to all tasks that follow.
 
 A placement group has no name or owner to know it by. So the workers of each trial ask for an amount of memory
-of their own, and what has that mark after the trial's end is left over.
+of their own, a mark less than the books of `placement` count, and what has it after the trial's end is left
+over. Less, so that what has room in the books has room in Ray too.
 """
 
 import itertools
@@ -17,14 +18,28 @@ from typing import Any
 import ray
 from ray.util.placement_group import PlacementGroup
 
-# Bytes; little enough to be no demand, enough that two sweeps on one cluster hardly ever draw the same.
+from hkrun.cluster.resources import BYTES_PER_PROCESS
+
+# Bytes; little of a process's memory, enough that two sweeps on one cluster hardly ever draw the same.
 SMALLEST_MARK = 16 << 20
 LARGEST_MARK = 64 << 20
+
+# What a process asks for that does a task alone: less by less than any mark.
+ALONE_BYTES = BYTES_PER_PROCESS - SMALLEST_MARK // 2
+# The driver function of a task with several workers only waits. It asks for a sliver of memory, so that all
+# CPUs are left to the workers: with 0.001 CPU of its own, two of them would not fit on two cores. A few find
+# room beside processes that fill the memory of their node.
+WAITING_BYTES = 1 << 20
 
 
 def draw_marks() -> Iterator[int]:
     """Marks that differ, for the trials of one sweep."""
     return itertools.count(SMALLEST_MARK + secrets.randbelow(LARGEST_MARK - SMALLEST_MARK))
+
+
+def worker_bytes(mark: int) -> int:
+    """The memory that each worker of a trial's group asks for, by its mark."""
+    return BYTES_PER_PROCESS - mark
 
 
 def find_leftovers(table: Mapping[str, Mapping[str, Any]], marks: Collection[int]) -> list[str]:
@@ -34,11 +49,12 @@ def find_leftovers(table: Mapping[str, Mapping[str, Any]], marks: Collection[int
         table: Ray's table of placement groups by id.
         marks: The marks of trials that have ended.
     """
+    sizes = {worker_bytes(mark) for mark in marks}
     return [
         identity
         for identity, group in table.items()
         if group["state"] != "REMOVED"
-        and any(bundle.get("memory") in marks for bundle in group["bundles"].values())
+        and any(bundle.get("memory") in sizes for bundle in group["bundles"].values())
     ]
 
 

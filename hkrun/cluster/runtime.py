@@ -181,6 +181,7 @@ def _start(node: Node, folder: Path, *, log_folder: Path, in_groups: bool) -> No
                 address="local",
                 num_cpus=node.cpus,
                 num_gpus=node.gpus,
+                _memory=node.memory_bytes,  # as our books count it; Ray's default is what is free just now
                 object_store_memory=_object_store_bytes(in_groups=in_groups),
                 include_dashboard=in_groups,
                 _temp_dir=str(folder),

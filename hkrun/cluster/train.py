@@ -21,6 +21,7 @@ from ray.train.v2.torch.torch_trainer import TorchTrainer
 from ray.util.queue import Queue
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from hkrun.cluster.groups import worker_bytes
 from hkrun.cluster.output import output_to
 from hkrun.cluster.schedule import COMMON_ERRORS, NoRoomError, WorkerDiedError
 from hkrun.cluster.watchdog import pulse
@@ -72,7 +73,7 @@ def train_task(
     Args:
         task: What to do.
         workers: Number of workers; each has the task's threads as CPUs, and a GPU where its device is "cuda".
-        mark: Bytes of memory that each worker asks for, by which its placement group is known.
+        mark: Sets the memory that each worker asks for, by which its placement group is known.
         function: What every worker calls.
         log_file: Where the workers' output goes.
         storage: Where Ray Train's own state may lie, if that is on this node. It does not outlive the task.
@@ -102,6 +103,12 @@ def train_task(
         return list(result.return_value)
 
 
+def worker_resources(task: Task, mark: int) -> dict[str, int]:
+    """What each worker of a group asks of Ray, as the books of `placement` count it."""
+    gpu = {"GPU": 1} if task.device == "cuda" else {}
+    return {"CPU": task.threads, "memory": worker_bytes(mark)} | gpu
+
+
 def _make_trainer(task: Task, loop: dict[str, Any], *, workers: int, mark: int, state: str) -> TorchTrainer:
     on_gpu = task.device == "cuda"
     return TorchTrainer(
@@ -111,7 +118,7 @@ def _make_trainer(task: Task, loop: dict[str, Any], *, workers: int, mark: int, 
         scaling_config=ScalingConfig(
             num_workers=workers,
             use_gpu=on_gpu,
-            resources_per_worker={"CPU": task.threads, "memory": mark} | ({"GPU": 1} if on_gpu else {}),
+            resources_per_worker=worker_resources(task, mark),
         ),
         run_config=RunConfig(
             name=task.name,
@@ -162,7 +169,7 @@ def classify(error: TrainingFailedError) -> Exception:
             return failure
     # Who lost the others does not know why. On a lost node nobody is left to say it.
     own = [failure for failure in by_rank if not isinstance(failure, PeerLostError)]
-    return own[0] if own else WorkerDiedError("a worker of the group was lost")
+    return own[0] if own else WorkerDiedError(str(by_rank[0]))
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from ray.tune.error import TuneError
 
 from hkrun.cluster.axes import Search
 from hkrun.cluster.feed import Over, Places, TaskSearch
+from hkrun.cluster.groups import ALONE_BYTES, WAITING_BYTES
 from hkrun.cluster.output import output_to
 from hkrun.cluster.placement import Room
 from hkrun.cluster.resources import Request
@@ -29,10 +30,6 @@ from hkrun.trial import Outcome, Task, run_task
 logger = logging.getLogger(__name__)
 
 Function = Callable[[Task, Context], list[Outcome]]
-
-# The driver function of a task with several workers only waits. It asks for a sliver of memory, so that
-# all CPUs are left to the workers: with 0.001 CPU of its own, two workers would not fit on two cores.
-WAITING_BYTES = 128 << 20
 
 
 def run_tasks(
@@ -174,7 +171,7 @@ class _Process:
         if config["workers"] > 1:
             return tune.PlacementGroupFactory([{"memory": WAITING_BYTES}])
         gpus = 1 / self.per_gpu if self.device == "cuda" else 0
-        return tune.PlacementGroupFactory([{"CPU": self.threads, "GPU": gpus}])
+        return tune.PlacementGroupFactory([{"CPU": self.threads, "GPU": gpus, "memory": ALONE_BYTES}])
 
 
 @dataclass(frozen=True)

@@ -169,8 +169,9 @@ class FakeRay:
     def __init__(self, failures):
         self.failures, self.starts, self.ends = failures, 0, 0
 
-    def init(self, **_):
+    def init(self, **options):
         self.starts += 1
+        self.memory_bytes = options.get("_memory")
         if self.starts <= self.failures:
             raise Exception("The current node timed out during startup.\nMore words.")  # as Ray does
 
@@ -189,6 +190,7 @@ def start_with(monkeypatch, tmp_path, failures):
 def test_a_slow_start_of_ray_is_tried_again(monkeypatch, tmp_path):
     fake = start_with(monkeypatch, tmp_path, failures=1)
     assert (fake.starts, fake.ends) == (2, 1)
+    assert fake.memory_bytes == 1 << 34  # what the books count, however much of it is free just now
 
 
 def test_a_ray_that_never_starts_is_one_line_with_its_logs(monkeypatch, tmp_path):

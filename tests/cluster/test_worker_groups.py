@@ -9,7 +9,7 @@ from ray.train.v2.api.exceptions import ControllerError, WorkerGroupError
 from ray.tune.schedulers import FIFOScheduler
 
 from hkrun.cluster import run_tasks
-from hkrun.cluster.groups import remove_leftovers
+from hkrun.cluster.groups import remove_leftovers, worker_bytes
 from hkrun.cluster.schedule import WorkerDiedError
 from hkrun.cluster.train import classify
 from hkrun.errors import DataError, StoreError
@@ -43,7 +43,7 @@ def test_a_group_that_ray_train_forgot_gives_its_cpus_back(joined):
     ray.init(log_to_driver=False, configure_logging=False)
     try:
         # What is left when a worker dies just before its function starts: a group that nobody removes.
-        forgotten = ray.util.placement_group([{"CPU": 1, "memory": 12345}] * 2)
+        forgotten = ray.util.placement_group([{"CPU": 1, "memory": worker_bytes(12345)}] * 2)
         other = ray.util.placement_group([{"memory": 54321}])
         assert forgotten.wait(FREE_WITHIN_S)
         assert other.wait(FREE_WITHIN_S)
