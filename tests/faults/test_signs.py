@@ -25,6 +25,7 @@ from hkrun.cluster.watchdog import (
     read_limits,
 )
 from hkrun.errors import InputError
+from hkrun.training import PeerLostError
 
 
 @pytest.fixture
@@ -245,3 +246,12 @@ def test_a_report_that_comes_after_the_end_of_its_try_blinds_nobody(monkeypatch)
     cluster.pulses["2/trial"] = b'{"pid": 2}'
     cluster.look_for(30, beating=["1/trial"])
     assert [pid for _, pid in cluster.killed] == [2]
+
+
+def test_the_loss_of_a_worker_that_left_no_word_is_told_with_its_cause():
+    lost = PeerLostError("a worker of the group was lost: Connection closed by peer [10.0.0.2]:4")
+    death = classify(WorkerGroupError("", {0: lost, 1: lost}))
+    assert isinstance(death, WorkerDiedError)
+    assert str(death) == str(lost)
+    mistake = RuntimeError("shapes differ")
+    assert classify(WorkerGroupError("", {0: lost, 1: mistake})) is mistake
