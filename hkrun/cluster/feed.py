@@ -49,7 +49,8 @@ class Places:
     ) -> None:
         self._spans, self._room, self._shared, self._clock = spans, room, shared, clock
         self._bounds: dict[int, int] = {}  # of tasks for which Ray had less room than the books
-        self._waits: dict[int, float] = {}  # since when a task has had no room
+        self._waits: dict[int, float] = {}  # since when there has been no room for a task
+        self._told_of_others = False
 
     def fit(self, task: int) -> Fit:
         """Whether a task may begin."""
@@ -69,17 +70,24 @@ class Places:
     def had_no_room(self, task: int, number: int) -> bool:
         """Notes that Ray had no room for so many processes; the next try asks for half.
 
-        Where nobody else is, Ray is only late, and the number of workers must not depend on that.
+        Where nobody else is, Ray is only late, and the number of workers must not depend on that. Where others
+        hold what the nodes have, it will be free some day.
 
         Returns:
-            Whether there will be a next try: not if none had room for too long.
+            Whether there will be a next try: not if the nodes, or Ray, had no room for too long.
         """
         if self._shared:
             self._bounds[task] = max(1, number // 2)
-        return not self._waits_too_long(task)
+        if not self._shared or self.fit(task) is Fit.NOT_HERE:
+            return not self._waits_too_long(task)
+        self._waits.pop(task, None)
+        if not self._told_of_others:
+            self._told_of_others = True
+            logger.warning("others use the cluster too: tasks of several processes wait until they have room")
+        return True
 
     def had_room(self, task: int) -> None:
-        """Notes that a task has begun."""
+        """Notes that a task has begun, or has died of something else."""
         self._bounds.pop(task, None)
         self._waits.pop(task, None)
 
@@ -97,8 +105,7 @@ class Places:
                 WAIT_FOR_ROOM_S / 60,
             )
         for task in [task for task in self._waits if self.fit(task) is not Fit.NOT_HERE]:
-            if task not in self._bounds:
-                del self._waits[task]
+            del self._waits[task]
         return [task for task in misfits if self._waits_too_long(task)]
 
     def describe_lack(self, task: int) -> str:

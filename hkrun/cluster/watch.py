@@ -164,6 +164,7 @@ class Watch(tune.Callback):
                 self._find_other_room(trial)
             else:
                 self.on_death()
+                self._places.had_room(index)
                 self._tell(index, self._schedule.died(index, killed_why or _reason(told)))
         running = [trial for trial in self._live if trial.status == Trial.RUNNING]
         self._watchdog.look(

@@ -2,7 +2,7 @@
 
 import dataclasses
 import random
-from unittest.mock import ANY
+from unittest.mock import ANY, Mock
 
 import pytest
 
@@ -12,6 +12,7 @@ from hkrun.cluster.feed import WAIT_FOR_ROOM_S, Places
 from hkrun.cluster.placement import Fit, Room
 from hkrun.cluster.resources import Node
 from hkrun.cluster.schedule import Schedule
+from hkrun.cluster.watch import Watch
 from hkrun.config import cell_from_values
 from hkrun.errors import InputError, ResourceError
 from hkrun.plan import ALONE, AUTO, Span, Workers, check_elastic
@@ -233,19 +234,65 @@ class Clock:
         return self.now
 
 
-def test_a_try_that_found_no_room_asks_for_half_the_next_time_until_it_has_waited_too_long():
+def test_a_try_that_found_no_room_asks_for_half_the_next_time_for_as_long_as_others_hold_the_rest(caplog):
     clock = Clock()
-    places = Places([Span(2, 8)], on_cpus(8), clock=clock)
+    places = Places([Span(2, 8)] * 2, on_cpus(8), clock=clock)
     asked = []
-    while True:
+    for _ in range(6):
         asked.append(places.take(0))
         places.release(0)
-        if not places.had_no_room(0, asked[-1]):
-            break
+        assert places.had_no_room(0, asked[-1])
+        assert places.had_no_room(1, 8)
         clock.now += 0.3 * WAIT_FOR_ROOM_S
-    assert asked == [8, 4, 2, 2, 2]
+    assert asked == [8, 4, 2, 2, 2, 2]
+    assert caplog.text.count("others use the cluster too") == 1
     places.had_room(0)
     assert places.take(0) == 8
+
+
+@pytest.mark.parametrize(("shared", "cpus"), [(True, 1), (False, 8)])
+def test_a_task_that_nobody_keeps_from_its_room_is_given_up_when_it_has_waited_too_long(shared, cpus):
+    clock, room = Clock(), on_cpus(8)
+    places = Places([Span(2, 8)], room, shared=shared, clock=clock)
+    assert places.take(0) == 8
+    places.release(0)
+    room.resize([node(cpus)])
+    assert places.had_no_room(0, 8)
+    clock.now += WAIT_FOR_ROOM_S - 1
+    assert places.had_no_room(0, 8)
+    clock.now += 1
+    assert not places.had_no_room(0, 8)
+
+
+class FakeTrial:
+    """What Tune knows of a trial that has ended with an error."""
+
+    status, last_result = "ERROR", None
+
+    def __init__(self, folder, error: str) -> None:
+        self.config = {"index": 0, "mark": 1, "workers": 2}
+        self.error_file = folder / "error.txt"
+        self.error_file.write_text(f"Failure\n{error}\n")
+
+
+def test_a_try_that_died_while_it_prepared_is_no_part_of_the_wait_for_room(monkeypatch, tmp_path):
+    clock = Clock()
+    places = Places([Span(2, 2)], on_cpus(2), shared=False, clock=clock)
+    schedule = Schedule(1, slots=1, fail_fast=False, fit=places.fit, clock=clock)
+    watchdog = Mock(ended=Mock(return_value=None))
+    observer = Mock()
+    options = {"log_folder": tmp_path, "tasks": [Mock()], "marks_stopped": False}
+    watch = Watch(schedule, places, observer, watchdog, **options)
+    trials = []
+    for error in ("NoRoomError: late", "WorkerDiedError: killed", "NoRoomError: late"):
+        assert schedule.take() == 0
+        places.take(0)
+        trials.append(FakeTrial(tmp_path, error))
+        clock.now += 0.8 * WAIT_FOR_ROOM_S  # it did not report: its table takes long
+        watch.on_step_end(0, trials)
+        clock.now += 10
+    assert schedule.take() == 0
+    observer.failed.assert_not_called()
 
 
 def test_on_a_machine_of_ones_own_the_number_of_workers_does_not_depend_on_how_late_ray_is():
