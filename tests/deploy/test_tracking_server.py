@@ -119,13 +119,20 @@ def test_a_sweep_that_the_server_refuses_loses_nothing_and_is_mirrored_later(
     view = "select count(*) from experiment_tags where key = 'mlflow.sharedViewState.hkrun-comparison'"
     assert stack.query(f"{view} and experiment_id = {place['experiment_id']}") == [(1,)]
     (report,) = store_folder.glob("sweeps/*/report.html")
-    attached = {
-        key.partition("/artifacts/report/")[2]: size
-        for key, size in stack.artifacts().items()
-        if key.startswith(f"artifacts/{place['experiment_id']}/")
-    }
-    assert {"report.html", "report.md", "error-curves.svg"} <= set(attached)
-    assert attached["report.html"] == report.stat().st_size
+    parents = f"""
+        select run_uuid from runs join tags using (run_uuid)
+        where key = 'hkrun.kind' and tags.value = 'cell' and lifecycle_stage = 'active'
+            and experiment_id = {place["experiment_id"]}
+    """
+    for (run_id,) in stack.query(parents):  # what was attached to those that they replaced lies there too
+        folder = f"artifacts/{place['experiment_id']}/{run_id}/artifacts/report/"
+        attached = {
+            key.removeprefix(folder): size
+            for key, size in stack.artifacts().items()
+            if key.startswith(folder)
+        }
+        assert {"report.html", "report.md", "error-curves.svg"} <= set(attached)
+        assert attached["report.html"] == report.stat().st_size
 
     told = [refused.stdout, refused.stderr, synced.stdout, synced.stderr, swept.stdout, swept.stderr]
     everything = "\n".join([*told, stack.dump(), stack.log.read_text()]).encode() + whole_store(tmp_path)
