@@ -1,5 +1,6 @@
 """The verb `submit`: another verb, on a cluster."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -16,9 +17,10 @@ from hkrun.cli.jobs import (
     open_server,
     way_back,
 )
+from hkrun.cli.stored import find_plans
 from hkrun.cli.verbs import verb
 from hkrun.config import nearest
-from hkrun.errors import EXIT_DONE, InputError
+from hkrun.errors import EXIT_DONE, InputError, StoreError
 
 if TYPE_CHECKING:
     from hkrun.cluster.jobs import Submission, Work
@@ -28,6 +30,8 @@ SUBMITTED = ("sweep", "run", "teacher", "resume")  # the rest reads the store, w
 _PLACES = ("--store", "--data")
 _ANSWERS = ("--json", "--yes")  # of this command, not of the job
 _SHOWN_CHANGES = 3
+
+logger = logging.getLogger("hkrun")
 
 
 @verb(
@@ -124,18 +128,18 @@ def read_work(context: click.Context, invocation: Invocation, words: Sequence[st
             "the others read the store, from here"
         )
     inner, parameters = _parse(context, invocation, name, arguments)
-    loaded = _load(name, parameters)
+    sweeps = _find_unfinished(inner, parameters) if name == "resume" else [_load(name, parameters)]
     store = inner.absolute_store
     data = None if inner.data_dir is None else _absolute(str(inner.data_dir))
     places = ["--store", store, *(["--data", data] if data is not None else [])]
     return Work(
         arguments=(name, *_without_places(arguments), *places),
         space=parameters.get("name") if name == "sweep" else None,
-        title=loaded.name if loaded is not None and name == "sweep" else parameters.get("name") or name,
+        title=sweeps[0].name if name == "sweep" else parameters.get("name") or name,
         store=store,
         data=data,
-        parts=_find_parts(loaded),
-        files=_find_files(loaded),
+        parts=_find_parts(sweeps),
+        files=_find_files(sweeps),
     )
 
 
@@ -155,16 +159,38 @@ def _parse(
     return inner, parsed.params
 
 
-def _load(name: str, parameters: Mapping[str, Any]) -> "Sweep | None":
-    """The sweep that the verb would run; None for `resume`, which reads it from the store."""
+def _load(name: str, parameters: Mapping[str, Any]) -> "Sweep":
+    """The sweep that `sweep`, `run` or `teacher` would run."""
     from hkrun.spaces import load_cell, load_sweep
 
     chosen = {key: parameters.get(key) for key in ("dataset", "seeds", "epochs") if key in parameters}
     if name == "sweep":
         return load_sweep(parameters["name"], **chosen, overrides=parameters["overrides"])
-    if name in ("run", "teacher"):
-        return load_cell(**chosen, overrides=parameters["overrides"])
-    return None
+    return load_cell(**chosen, overrides=parameters["overrides"])
+
+
+def _find_unfinished(inner: Invocation, parameters: Mapping[str, Any]) -> "list[Sweep]":
+    """The sweeps that `resume` would go on with; none where the store cannot be read from here, as is said.
+
+    Raises:
+        InputError: There is none of that name or on that data set.
+        StoreError: Its plan cannot be read.
+    """
+    from hkrun.plan import make_plan
+
+    try:
+        store = inner.open_store(create=False)
+    except StoreError as error:
+        logger.warning(
+            "the store cannot be read from here (%s), so it is not known which own parts its sweeps use, "
+            "and none go along: the job fails where a sweep needs one that the nodes lack",
+            error.problems[0],
+        )
+        return []
+    plans = find_plans(store, parameters["name"], parameters["dataset"])
+    return [
+        stored.sweep for stored in plans if make_plan(stored.sweep, store, workers=stored.workers).num_to_run
+    ]
 
 
 def _absolute(place: str) -> str:
@@ -183,21 +209,17 @@ def _without_places(arguments: Sequence[str]) -> list[str]:
     return kept
 
 
-def _find_parts(loaded: "Sweep | None") -> tuple[str, ...]:
-    if loaded is None:
-        return ()
-    return tuple(sorted({part for named in loaded.cells for part in named.cell.own_parts}))
+def _find_parts(sweeps: "Sequence[Sweep]") -> tuple[str, ...]:
+    return tuple(sorted({part for sweep in sweeps for named in sweep.cells for part in named.cell.own_parts}))
 
 
-def _find_files(loaded: "Sweep | None") -> tuple[str, ...]:
-    """The files of teachers' weights that the sweep reads.
+def _find_files(sweeps: "Sequence[Sweep]") -> tuple[str, ...]:
+    """The files of teachers' weights that the sweeps read.
 
     Raises:
         InputError: One has a path that means another file elsewhere.
     """
-    if loaded is None:
-        return ()
-    cells = [named.cell for named in loaded.cells if named.cell.uses_teacher]
+    cells = [named.cell for sweep in sweeps for named in sweep.cells if named.cell.uses_teacher]
     files = sorted({cell.teacher.file for cell in cells} - {"", "torchvision"})
     relative = [file for file in files if not Path(file).is_absolute()]
     if relative:
