@@ -36,7 +36,9 @@ def address_option(*, needed: bool) -> Callable[[Command], Command]:
 
 
 insecure_option = click.option(
-    "--insecure", is_flag=True, help="Accept a cluster that lets everybody in, without a token."
+    "--insecure",
+    is_flag=True,
+    help="Accept a cluster that lets everybody in, or that another account of this machine runs.",
 )
 
 

@@ -3,6 +3,8 @@
 import dataclasses
 import http.server
 import json
+import os
+import socket
 import stat
 import subprocess
 import sys
@@ -10,10 +12,11 @@ import threading
 from collections.abc import Iterator
 
 import pytest
+from sweep_example import make_sweep
 
 from hkrun.cli.program import call, program
 from hkrun.cli.submitting import read_work
-from hkrun.cluster.jobs import access, check_id, shipping, submitting
+from hkrun.cluster.jobs import JobServer, access, check_id, listening, shipping, submitting
 from hkrun.cluster.jobs.access import is_private_way, open_access, read_address
 from hkrun.cluster.jobs.git import read_state
 from hkrun.cluster.jobs.lock import read_versions, reduce_lock
@@ -21,6 +24,31 @@ from hkrun.cluster.jobs.server import find_exit_code
 from hkrun.cluster.jobs.submitting import Work, find_variables, name_job, read_answer
 from hkrun.cluster.token import ensure_token, find_token
 from hkrun.errors import InputError, ResourceError
+from hkrun.plan import save_plan
+from hkrun.spaces import load_sweep
+from hkrun.store import open_store
+
+SMALL_NETS = """
+from torch import nn
+from hkrun.models import BatchNorm2d, Features
+
+class SmallNet(nn.Module):
+    widths = (8,)
+    stem_width = 4
+
+    def __init__(self, *, num_classes, in_channels):
+        super().__init__()
+        self.stem = nn.Conv2d(in_channels, 4, 3, padding=1, bias=False)
+        self.stage = nn.Conv2d(4, 8, 3, stride=2, padding=1, bias=False)
+        self.norm = BatchNorm2d(8)
+        self.classifier = nn.Linear(8, num_classes)
+
+    def forward(self, images):
+        stem = self.stem(images)
+        stage = self.stage(stem.relu())
+        descriptor = self.norm(stage).relu().mean(dim=(2, 3))
+        return Features(logits=self.classifier(descriptor), stages=(stage,), descriptor=descriptor, stem=stem)
+"""
 
 
 class FakeCluster:
@@ -90,6 +118,84 @@ def test_the_token_opens_and_is_in_no_representation(cluster, monkeypatch):
     found = open_access(cluster("mine").url, insecure=False)
     assert found.headers == {"Authorization": "Bearer mine"}
     assert "mine" not in repr(found)
+
+
+@pytest.fixture
+def listeners(monkeypatch, tmp_path_factory):
+    """Replaces the tables of who listens: addresses as Linux writes them, ports, states and accounts."""
+
+    def use(*rows):
+        table = tmp_path_factory.mktemp("net") / "tcp"
+        lines = [
+            f"   {number}: {address}:{port:04X} 00000000:0000 {state} 00000000:00000000 00:00000000 00000000 "
+            f"{uid}        0 1234 1 0000000000000000 100 0 0 10 0"
+            for number, (address, port, state, uid) in enumerate(rows)
+        ]
+        table.write_text("\n".join(["  sl  local_address rem_address st ...", *lines]) + "\n")
+        monkeypatch.setattr(listening, "TABLES", (table, table.parent / "none"))
+
+    return use
+
+
+@pytest.mark.parametrize(
+    "address", ["0100007F", "00000000", "0" * 32, "0000000000000000FFFF00000100007F"]
+)  # 127.0.0.1, all of IPv4, all of IPv6, 127.0.0.1 in IPv6
+def test_another_account_that_listens_where_the_tunnel_was_is_not_shown_the_token(
+    cluster, monkeypatch, listeners, address
+):
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "mine")
+    server = cluster("mine")
+    listeners((address, server.server.server_address[1], "0A", os.getuid() + 1))
+    with pytest.raises(ResourceError, match=rf"user id {os.getuid() + 1}\), and would be shown the token"):
+        open_access(server.url, insecure=False)
+    assert server.shown == [None]
+    assert open_access(server.url, insecure=True).headers
+
+
+def test_who_listens_elsewhere_or_is_the_user_or_root_does_not_matter(cluster, monkeypatch, listeners):
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "mine")
+    server = cluster("mine")
+    port, stranger = server.server.server_address[1], os.getuid() + 1
+    listeners(
+        ("0100007F", port, "0A", os.getuid()),
+        ("0100007F", port, "0A", 0),
+        ("0200007F", port, "0A", stranger),
+        ("0100007F", port + 1, "0A", stranger),
+        ("0100007F", port, "01", stranger),
+    )
+    assert open_access(server.url, insecure=False).headers
+
+
+def test_linux_tells_who_listens(monkeypatch):
+    uid, nobody = os.getuid(), 65534
+    with socket.create_server(("127.0.0.1", 0)) as ours:
+        assert listening.find_strangers("127.0.0.1", ours.getsockname()[1]) == set()
+    if uid == 0:
+        os.seteuid(nobody)
+    try:
+        other = socket.create_server(("127.0.0.1", 0))
+    finally:
+        os.seteuid(uid)
+    monkeypatch.setattr(os, "getuid", lambda: uid + 1)
+    monkeypatch.setattr(os, "geteuid", lambda: uid + 1)
+    with other:
+        found = listening.find_strangers("localhost", other.getsockname()[1])
+    assert found == {uid or nobody}
+
+
+def test_no_proxy_sees_what_goes_to_this_machine(cluster, monkeypatch):
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "mine")
+    proxy, server = cluster("mine"), cluster("mine")
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, proxy.url)
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    found = open_access(server.url, insecure=False)
+    JobServer(found)  # Ray's client asks for the version
+    assert server.shown[:2] == [None, "Bearer mine"]
+    assert len(server.shown) > 2
+    assert proxy.shown == []
+    assert "no_proxy" not in os.environ
 
 
 @pytest.mark.parametrize(
@@ -308,6 +414,44 @@ def test_no_secret_goes_along_and_a_place_that_holds_one_is_refused():
 def test_a_store_on_s3_that_cannot_be_understood_is_refused_before_anything_is_sent(store):
     with pytest.raises(InputError, match=r"^--store: "):
         find_variables({}, Work(arguments=("run",), space=None, title="r", store=store, data=None))
+
+
+def test_resume_takes_along_the_own_parts_of_the_sweeps_that_it_goes_on_with(folder, monkeypatch):
+    monkeypatch.syspath_prepend(str(folder))
+    (folder / "resumednets.py").write_text(SMALL_NETS)
+    (folder / "mine.toml").write_text(
+        'dataset = "digits"\nseeds = 1\n[base]\nmethod = "supervised"\nstudent.epochs = 2\n'
+        'student.network = "resumednets:SmallNet"\nteacher.network = "resumednets:SmallNet"\n'
+        '[[cells]]\nname = "a"\n'
+    )
+    save_plan(open_store(folder / "here"), load_sweep("mine.toml"))
+    found = work("resume", "--store", "here")
+    assert found.parts == ("resumednets:SmallNet",)
+    assert work("resume", "mine", "--store", "here").parts == found.parts
+    assert found.arguments == ("resume", "--store", str(folder / "here"))
+
+
+def test_resume_checks_the_teachers_files_and_names_of_the_store(folder):
+    (folder / "weights.safetensors").write_bytes(b"")
+    store = open_store(folder / "here")
+    cell = make_sweep(num_cells=1).cells[0].cell
+    cell = dataclasses.replace(cell, teacher=dataclasses.replace(cell.teacher, file="weights.safetensors"))
+    sweep = make_sweep(num_cells=1)
+    sweep = dataclasses.replace(sweep, cells=(dataclasses.replace(sweep.cells[0], cell=cell),))
+    save_plan(store, sweep)
+    with pytest.raises(
+        InputError, match=r"teacher\.file=weights\.safetensors: on a cluster, the absolute path"
+    ):
+        work("resume", "--store", "here")
+    with pytest.raises(InputError, match="no such sweep"):
+        work("resume", "other", "--store", "here")
+
+
+def test_resume_says_where_it_cannot_know_what_must_go_along(folder, caplog):
+    assert work("resume", "--store", "/nfs/not-mounted-here").parts == ()
+    (record,) = caplog.records
+    assert "not known which own parts its sweeps use, and none go along" in record.getMessage()
+    assert "/nfs/not-mounted-here" in record.getMessage()
 
 
 class InterruptedServer:

@@ -6,9 +6,13 @@ such a cluster is refused, and the token is never shown to it.
 
 import ipaddress
 import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
+from hkrun.cluster.jobs.listening import find_strangers
 from hkrun.cluster.token import find_token
 from hkrun.errors import InputError, ResourceError
 
@@ -61,12 +65,34 @@ def read_address(address: str) -> str:
 def is_private_way(url: str) -> bool:
     """Whether nobody on the way can read what is sent: it is encrypted, or does not leave this machine."""
     parts = urlsplit(url)
-    if parts.scheme == "https" or parts.hostname == "localhost":
+    return parts.scheme == "https" or _is_here(parts.hostname or "")
+
+
+def _is_here(host: str) -> bool:
+    """Whether a host is this machine's loopback."""
+    if host == "localhost":
         return True
     try:
-        return ipaddress.ip_address(parts.hostname or "").is_loopback
+        return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+@contextmanager
+def past_proxies(url: str) -> Iterator[None]:
+    """Keeps requests to this machine itself from a proxy of the environment, which would read the token."""
+    if not _is_here(urlsplit(url).hostname or ""):
+        yield
+        return
+    before = os.environ.get("no_proxy")
+    os.environ["no_proxy"] = "*"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["no_proxy"]
+        else:
+            os.environ["no_proxy"] = before
 
 
 def open_access(address: str, *, insecure: bool) -> Access:
@@ -74,11 +100,13 @@ def open_access(address: str, *, insecure: bool) -> Access:
 
     Args:
         address: What the user wrote.
-        insecure: Whether a cluster that lets everybody in is good enough.
+        insecure: Whether a cluster that lets everybody in is good enough, and on this machine one of another
+            account, which is shown the token.
 
     Raises:
         InputError: The address is none.
-        ResourceError: Nobody is there, the cluster is open to everybody, or it does not take our token.
+        ResourceError: Nobody is there, the cluster is open to everybody or another account's, or it does not
+            take our token.
     """
     url = read_address(address)
     status, version = _ask(url, {})
@@ -94,6 +122,8 @@ def open_access(address: str, *, insecure: bool) -> Access:
     token = find_token()
     if token is None:
         raise ResourceError(f"{url}: wants a token, and there is none in {_WHERE_TOKENS_ARE}")
+    if not insecure:
+        _refuse_strangers(url)
     if not is_private_way(url):
         logger.warning(
             "the token goes to %s unencrypted: whoever reads it on the way may use the cluster; better is "
@@ -109,6 +139,24 @@ def open_access(address: str, *, insecure: bool) -> Access:
     return Access(url=url, headers=headers, ray_version=version)
 
 
+def _refuse_strangers(url: str) -> None:
+    """Raises ResourceError where another account of this machine would be shown the token.
+
+    Where a tunnel is down, anybody may listen in its place and ask for a token. Over https a certificate
+    says who it is.
+    """
+    parts = urlsplit(url)
+    if parts.scheme == "https" or not _is_here(parts.hostname or ""):
+        return
+    strangers = find_strangers(parts.hostname or "", parts.port or DEFAULT_PORT)
+    if strangers:
+        raise ResourceError(
+            f"{url}: another account of this machine listens there (user id "
+            f"{', '.join(map(str, sorted(strangers)))}), and would be shown the token; is your tunnel up? if "
+            "that account runs the cluster, say --insecure"
+        )
+
+
 def _ask(url: str, headers: dict[str, str]) -> tuple[int, str]:
     """The HTTP status of the question for Ray's version, and the version where it is told.
 
@@ -118,7 +166,12 @@ def _ask(url: str, headers: dict[str, str]) -> tuple[int, str]:
     import requests
 
     try:
-        answer = requests.get(f"{url}/api/version", headers=headers, timeout=TIMEOUT_S, allow_redirects=False)
+        with requests.Session() as session:
+            # A proxy or a .netrc of the environment is nothing for this machine itself.
+            session.trust_env = not _is_here(urlsplit(url).hostname or "")
+            answer = session.get(
+                f"{url}/api/version", headers=headers, timeout=TIMEOUT_S, allow_redirects=False
+            )
         told = answer.json() if answer.status_code == 200 else {}
         return answer.status_code, str(told.get("ray_version", "")) if isinstance(told, dict) else ""
     except requests.exceptions.SSLError as error:

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from hkrun.cluster.jobs.access import Access
+from hkrun.cluster.jobs.access import Access, past_proxies
 from hkrun.errors import (
     EXIT_DONE,
     EXIT_INTERRUPTED,
@@ -252,7 +252,8 @@ class JobServer:
         from ray.exceptions import AuthenticationError
 
         try:
-            yield
+            with past_proxies(self.url):
+                yield
         except AuthenticationError:
             raise ResourceError(f"{self.url}: does not take the token any more") from None
         except (requests.exceptions.RequestException, OSError) as error:
