@@ -70,8 +70,8 @@ class Places:
     def had_no_room(self, task: int, number: int) -> bool:
         """Notes that Ray had no room for so many processes; the next try asks for half.
 
-        Where nobody else is, Ray is only late, and the number of workers must not depend on that. Where others
-        hold what the nodes have, it will be free some day.
+        Where nobody else is, Ray is only late, and the number of workers must not depend on that. What others
+        hold of the nodes will be free some day.
 
         Returns:
             Whether there will be a next try: not if the nodes, or Ray, had no room for too long.

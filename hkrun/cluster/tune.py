@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 from ray import tune
-from ray.exceptions import RayError
+from ray.exceptions import RayError, RpcError
 from ray.tune.error import TuneError
 
 from hkrun.cluster.axes import Search
@@ -16,7 +16,8 @@ from hkrun.cluster.groups import ALONE_BYTES, WAITING_BYTES
 from hkrun.cluster.output import output_to
 from hkrun.cluster.placement import Room
 from hkrun.cluster.resources import Request
-from hkrun.cluster.runtime import ray_running
+from hkrun.cluster.roster import head_answers
+from hkrun.cluster.runtime import Running, ray_running
 from hkrun.cluster.schedule import COMMON_ERRORS, NoRoomError, Schedule, TaskResult, WorkerDiedError
 from hkrun.cluster.search import AxesSearch, EarlyStopping
 from hkrun.cluster.watch import Observer, Reclaim, Watch, log_file_of
@@ -73,7 +74,7 @@ def run_tasks(
 
     Raises:
         ResourceError: Not one task fits on the machine or cluster. Nothing was started.
-        Interrupted: SIGINT or SIGTERM. No process is left.
+        Interrupted: SIGINT or SIGTERM, and no process is left; or a cluster that was joined is lost.
         HkrunError: Ray itself broke down.
     """
     if not tasks:
@@ -117,7 +118,7 @@ def run_tasks(
                 log_folder=log_folder,
                 storage=running.folder,
             )
-            tune.Tuner(
+            tuner = tune.Tuner(
                 tune.with_resources(trainable, process.resources),
                 tune_config=tune.TuneConfig(
                     search_alg=feed,
@@ -132,16 +133,39 @@ def run_tasks(
                     failure_config=tune.FailureConfig(max_failures=0),
                     verbose=0,
                 ),
-            ).fit()
+            )
+            try:
+                tuner.fit()
+            except (RayError, TuneError) as error:
+                raise explain(error, running, log_folder=log_folder) from error
     except Over:
         pass
     except KeyboardInterrupt as interrupt:
         raise Interrupted(
             f"stopped by {interrupt}; what is finished is kept, and the same command goes on from there"
         ) from interrupt
-    except (RayError, TuneError) as error:
-        raise HkrunError(f"Ray broke down: {error}\nits logs are in {log_folder}") from error
+    except RayError as error:
+        raise HkrunError(_tell_of(error, log_folder)) from error
     return schedule.results()
+
+
+def explain(error: Exception, running: Running, *, log_folder: Path) -> HkrunError:
+    """What has become of a sweep during which Ray broke down: a cluster that is lost may come back."""
+    told = _tell_of(error, log_folder)
+    causes: list[BaseException] = [error]
+    while (cause := causes[-1].__cause__) is not None:
+        causes.append(cause)
+    lost = any(isinstance(cause, RpcError) for cause in causes)
+    if running.joined and (lost or not head_answers()):
+        return Interrupted(
+            f"{running.place} was lost; what is finished is kept, "
+            f"and the same command goes on from there\n{told}"
+        )
+    return HkrunError(told)
+
+
+def _tell_of(error: Exception, log_folder: Path) -> str:
+    return f"Ray broke down: {error}\nits logs are in {log_folder}"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,8 +10,11 @@ import pytest
 import torch
 from ray.exceptions import RaySystemError, RpcError
 from ray.train.v2.api.exceptions import WorkerGroupError
+from ray.tune.error import TuneError
 
+from hkrun.cluster import tune as tuning
 from hkrun.cluster import watch, watchdog
+from hkrun.cluster.runtime import Running
 from hkrun.cluster.schedule import WorkerDiedError
 from hkrun.cluster.train import classify
 from hkrun.cluster.watchdog import (
@@ -255,3 +258,30 @@ def test_the_loss_of_a_worker_that_left_no_word_is_told_with_its_cause():
     assert str(death) == str(lost)
     mistake = RuntimeError("shapes differ")
     assert classify(WorkerGroupError("", {0: lost, 1: mistake})) is mistake
+
+
+def break_down(cause):
+    try:
+        raise TuneError("The Ray Tune run failed") from cause
+    except TuneError as error:
+        return error
+
+
+@pytest.mark.parametrize(
+    ("joined", "answers", "cause", "exit_code"),
+    [
+        (True, False, RuntimeError("stopped"), 75),
+        (True, True, RpcError("unavailable"), 75),
+        (True, True, RuntimeError("a callback is wrong"), 1),
+        (False, False, RpcError("unavailable"), 1),
+    ],
+)
+def test_a_sweep_whose_cluster_is_lost_may_go_on_later(
+    monkeypatch, tmp_path, joined, answers, cause, exit_code
+):
+    monkeypatch.setattr(tuning, "head_answers", lambda: answers)
+    running = Running(nodes=[], place="the Ray cluster at head:6379", joined=joined, folder=tmp_path)
+    told = tuning.explain(break_down(cause), running, log_folder=tmp_path)
+    assert told.exit_code == exit_code
+    assert ("the Ray cluster at head:6379 was lost" in told.message) == (exit_code == 75)
+    assert "Ray broke down: The Ray Tune run failed" in told.message
