@@ -219,7 +219,9 @@ class JobServer:
         while True:
             try:
                 text = await anext(texts)
-            except (StopAsyncIteration, *_lost_connections()):
+            except StopAsyncIteration:
+                return shown
+            except _lost_connections():
                 return shown  # the caller asks how the job is, and comes again
             seen += len(text)
             if seen > shown:
