@@ -157,7 +157,7 @@ def test_a_reader_that_goes_away_ends_the_following(following):
         raise BrokenPipeError
 
     with pytest.raises(BrokenPipeError):
-        following(["finished"] * 3, ["one", "two"]).follow("x", write)
+        following(["running"] * 3, ["one", "two"]).follow("x", write)
 
 
 def test_a_connection_that_breaks_is_made_again_and_nothing_is_written_twice(following):
