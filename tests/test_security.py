@@ -16,6 +16,10 @@ PACKAGE = Path(hkrun.__file__).parent
 GUARDED = {
     "torch.load": {"weights_only": True},
     "torch.hub.load_state_dict_from_url": {"weights_only": True, "check_hash": True},
+    "torch.distributed.broadcast_object_list": {"weights_only": True},
+    "torch.distributed.all_gather_object": {"weights_only": True},
+    "dist.broadcast_object_list": {"weights_only": True},
+    "dist.all_gather_object": {"weights_only": True},
     "np.load": {"allow_pickle": False},
     "numpy.load": {"allow_pickle": False},
 }
@@ -78,6 +82,10 @@ def find_unsafe(source: str) -> Iterator[str]:
         ("import torch\ntorch.load(f, weights_only=True)", 0),
         ("import torch\ntorch.load(f)", 1),
         ("import torch\ntorch.load(f, weights_only=False)", 1),
+        ("torch.distributed.broadcast_object_list(told)", 1),
+        ("import torch.distributed as dist\ndist.all_gather_object(told, own)", 1),
+        ("from torch.distributed import all_gather_object", 1),
+        ("torch.distributed.broadcast_object_list(told, weights_only=True)", 0),
         ("np.load(f, allow_pickle=True)", 1),
         ("np.load(f, allow_pickle=False)", 0),
         ("import pickle\npickle.loads(b'')", 1),

@@ -1,8 +1,9 @@
 """Where a loop runs, and how workers act as one."""
 
+import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
 import torch.distributed
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 from hkrun.data.streams import BlockIds, BlockViews, ReadBlock, carry_in_threads
 from hkrun.models.collective import PeerLostError, all_reduce, with_peers
+from hkrun.store import DivergedTeacher, Record, TeacherRecord
 
 __all__ = [
     "Alone",
@@ -22,6 +24,10 @@ __all__ = [
 ]
 
 T = TypeVar("T")
+
+# What workers tell each other besides tensors and what JSON knows. Nothing else is made of a message, so that
+# whoever reaches a worker's port cannot have it run code.
+TOLD: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [Record, TeacherRecord, DivergedTeacher]
 
 
 class Context(Protocol):
@@ -72,20 +78,46 @@ def share_from_first(read: Callable[[], T], context: Context) -> T:
     """What the first worker reads, for all: what each reads for itself may differ, as files come and go."""
     if context.world_size == 1:
         return read()
-    told: list[T | None] = [read() if context.rank == 0 else None]
+    first = context.rank == 0
+    value = read() if first else None
+    own = _pack(value)
+    size = torch.tensor([len(own)], device=own.device)
     with with_peers():
-        torch.distributed.broadcast_object_list(told)
-    return told[0]  # type: ignore[return-value]
+        torch.distributed.broadcast(size, 0)
+        message = own if first else own.new_empty(int(size))
+        torch.distributed.broadcast(message, 0)
+    return value if first else _unpack(message)  # type: ignore[return-value]
 
 
 def gather(own: T, context: Context) -> list[T]:
     """What every worker has, by rank."""
     if context.world_size == 1:
         return [own]
-    told: list[T | None] = [None] * context.world_size
+    packed = _pack(own)
+    size = torch.tensor([len(packed)], device=packed.device)
+    sizes = [torch.empty_like(size) for _ in range(context.world_size)]
     with with_peers():
-        torch.distributed.all_gather_object(told, own)
-    return told  # type: ignore[return-value]
+        torch.distributed.all_gather(sizes, size)
+        longest = int(torch.cat(sizes).max())
+        padded = nn.functional.pad(packed, (0, longest - len(packed)))
+        told = [torch.empty_like(padded) for _ in sizes]
+        torch.distributed.all_gather(told, padded)
+    return [_unpack(message[: int(size)]) for message, size in zip(told, sizes, strict=True)]
+
+
+def _pack(value: object) -> Tensor:
+    """A value as bytes, uint8 [length], where the group's backend takes them: NCCL on this worker's GPU."""
+    buffer = io.BytesIO()
+    torch.save(value, buffer)
+    on_gpu = torch.distributed.get_backend() == "nccl"
+    message = torch.frombuffer(buffer.getbuffer(), dtype=torch.uint8)
+    return message.cuda() if on_gpu else message
+
+
+def _unpack(message: Tensor) -> Any:
+    """The value again; raises pickle.UnpicklingError for what is none of TOLD, tensors and JSON's types."""
+    with torch.serialization.safe_globals(TOLD):
+        return torch.load(io.BytesIO(message.cpu().numpy().tobytes()), weights_only=True)
 
 
 def sum_gradients(parameters: Sequence[nn.Parameter], context: Context) -> None:

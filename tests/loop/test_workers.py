@@ -16,7 +16,9 @@ statistics, counted a gradient twice or drew its own noise would be off by 1e-3 
 that of the first.
 """
 
+import dataclasses
 import os
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 
@@ -29,6 +31,7 @@ from hkrun.config import Cell
 from hkrun.data import Dataset
 from hkrun.distill import Run, distill, start_run
 from hkrun.seeding import Purpose
+from hkrun.store import Record
 from hkrun.teacher import TeacherRun, freeze, start_teacher, train_teacher
 from hkrun.training import (
     Alone,
@@ -253,6 +256,46 @@ def lose_peer(context: Alone) -> str:
     except PeerLostError as error:
         return str(error)
     return ""
+
+
+class Intruder:
+    """What runs code where it is unpickled."""
+
+    def __reduce__(self):  # type: ignore[no-untyped-def]
+        return os.putenv, ("HKRUN_INTRUDED", "1")
+
+
+def send_code(context: Alone) -> list[bool]:
+    """The first worker sends what none may unpickle."""
+    refused = []
+    for exchange_code in (lambda: share_from_first(Intruder, context), lambda: gather(Intruder(), context)):
+        try:
+            exchange_code()
+        except pickle.UnpicklingError as error:
+            refused.append("posix.putenv" in str(error))
+    return refused
+
+
+def tell_records(context: Alone) -> list[object]:
+    """What trials tell each other of the store, and names of different lengths."""
+    record = Record(
+        cell_id="c", seed=context.rank, status="diverged", epochs=3, device="cpu", threads=1, started_at=1.5
+    )
+    return [
+        share_from_first(lambda: {4: record}, context) == {4: dataclasses.replace(record, seed=0)},
+        share_from_first(lambda: (None, None), context) == (None, None),
+        gather({"x" * (1000 * context.rank)}, context) == [{""}, {"x" * 1000}],
+    ]
+
+
+def test_workers_tell_each_other_records_and_sets(tmp_path: Path) -> None:
+    found = with_workers(tmp_path, tell_records, world_sizes=(2,))
+    assert found[2, 0] == found[2, 1] == [True] * 3
+
+
+def test_what_would_run_code_is_not_read_from_another_worker(tmp_path: Path) -> None:
+    found = with_workers(tmp_path, send_code, world_sizes=(2,))
+    assert found == {(2, 0): [True], (2, 1): [True, True]}  # the first one keeps what it read itself
 
 
 @pytest.mark.slow
