@@ -100,7 +100,7 @@ def main() -> None:
             print(
                 f"real: {execution.slots} slots, {execution.wall_s:.0f} s, {share_busy(execution):.0%} busy"
             )
-    print("slots  packs of  packs  wall clock     busy  ideal speed-up  real speed-up  lost to deaths")
+    print("slots  packs of  packs  wall clock  busy  speed-up  lost to deaths")
     alone = simulate_sweep(sweep, times, slots=1, faster=options.faster, deaths_per_hour=0.0)[1].wall_s
     for slots in options.slots:
         plan, result = simulate_sweep(
