@@ -52,6 +52,9 @@ SETTINGS = {
     "TUNE_WARN_INSUFFICENT_RESOURCE_THRESHOLD_S": "86400",  # the fit was checked before (the typo is Ray's)
 }
 
+# Variables without Ray's name that `ray.init` sets.
+SET_BY_RAY = ("PYTHONBREAKPOINT",)
+
 # Ray sets the format of its logger's handlers, which are then ours.
 _LOGGING: dict[str, Any] = {
     "log_to_driver": False,
@@ -295,7 +298,7 @@ def _environment(values: Mapping[str, str], defaults: Mapping[str, str]) -> Iter
     try:
         yield
     finally:
-        rays = [name for name in os.environ if name.startswith("RAY_")]
+        rays = {name for name in {*os.environ, *before} if name.startswith("RAY_") or name in SET_BY_RAY}
         for name in {*values, *defaults, *rays}:
             if name in before:
                 os.environ[name] = before[name]
