@@ -200,13 +200,28 @@ def _held(slot: Slot, is_gone: Callable[[dict[str, Any]], bool]) -> Iterator[Hol
     """
     hold = _take(slot, is_gone)
     try:
-        yield hold
+        with _heeding_interrupts():
+            yield hold
     except (KeyboardInterrupt, Interrupted) as error:
         if (lost := hold.lost()) is not None:
             raise StoreError(lost) from error
         raise
     finally:
         hold.release()
+
+
+@contextlib.contextmanager
+def _heeding_interrupts() -> Iterator[None]:
+    """Lets SIGINT interrupt the main thread also of a process that a shell has started with `&`, to ignore it."""
+    ignored = signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+    if not ignored or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _take(slot: Slot, is_gone: Callable[[dict[str, Any]], bool]) -> Hold:

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from s3_server import S3Server, moto_running
@@ -181,7 +182,10 @@ def test_a_holder_that_stood_still_while_another_took_over_stops_and_commits_no_
     assert f"{FOLDER} was taken over by process {os.getpid()} on" in line
 
 
-def test_a_hold_that_is_lost_stops_the_main_thread_as_ctrl_c_would(store: Store) -> None:
+@pytest.mark.parametrize(
+    "handler", [signal.default_int_handler, signal.SIG_IGN], ids=["terminal", "background"]
+)
+def test_a_hold_that_is_lost_stops_the_main_thread_as_ctrl_c_would(store: Store, handler: Any) -> None:
     def lose() -> None:
         with store.hold(FOLDER):
             hold = store._holds[FOLDER]
@@ -189,8 +193,13 @@ def test_a_hold_that_is_lost_stops_the_main_thread_as_ctrl_c_would(store: Store)
                 hold._slot.write(json.dumps({"token": "another"}).encode(), seen=hold._seen)
             time.sleep(60)  # until the beat notices
 
-    with pytest.raises(StoreError, match="was taken over by another driver while"):
-        lose()
+    before = signal.signal(signal.SIGINT, handler)
+    try:
+        with pytest.raises(StoreError, match="was taken over by another driver while"):
+            lose()
+        assert signal.getsignal(signal.SIGINT) == handler
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_a_hold_outlives_a_server_that_is_away_for_a_moment(
