@@ -212,7 +212,7 @@ def _held(slot: Slot, is_gone: Callable[[dict[str, Any]], bool]) -> Iterator[Hol
 
 @contextlib.contextmanager
 def _heeding_interrupts() -> Iterator[None]:
-    """Lets SIGINT interrupt the main thread also of a process that a shell has started with `&`, to ignore it."""
+    """Lets SIGINT interrupt the main thread also where a shell has made the process ignore it, by `&`."""
     ignored = signal.getsignal(signal.SIGINT) == signal.SIG_IGN
     if not ignored or threading.current_thread() is not threading.main_thread():
         yield
