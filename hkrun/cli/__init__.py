@@ -4,6 +4,10 @@
     verbs.py        how verbs and their help look
     invocation.py   the options that all verbs share, and where output goes
     running.py      sweep, run, teacher, resume
+    options.py      their options
+    outcomes.py     what they print: the plan, what came out, how to go on
+    submitting.py   submit
+    jobs.py         logs, cancel, status --address
     reading.py      report, stability, status
     keys.py         keys
     mirroring.py    sync, ui
