@@ -1,5 +1,6 @@
 """The store: every record of every run, teacher and sweep, on a local path or anywhere pyarrow.fs reaches.
 
+    opening.py   from a path or a URI to the store that is there
     files.py     whole files: atomic and durable writes, on a disk or an object store
     folders.py   folders with a manifest: what is committed, and checked against its SHA-256 when read
     records.py   what is kept of a run and of a teacher
@@ -14,8 +15,9 @@ No run is ever lost or half there: a folder whose manifest is missing does not e
 
 from hkrun.store.checkpoint_names import checkpoint_name, read_epoch
 from hkrun.store.manifests import DamagedError, NotCommittedError
+from hkrun.store.opening import open_store
 from hkrun.store.records import DivergedTeacher, Record, TeacherRecord
-from hkrun.store.store import NoStoreError, Store, open_store
+from hkrun.store.store import NoStoreError, Store
 from hkrun.store.tables import NoSpaceError, Tables
 
 __all__ = [

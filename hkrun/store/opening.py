@@ -1,0 +1,53 @@
+"""From a path or a URI to the store that is there."""
+
+from pathlib import Path
+
+import pyarrow as pa
+from pyarrow import fs
+
+from hkrun.errors import StoreError
+from hkrun.redaction import redact
+from hkrun.store.addresses import read_address
+from hkrun.store.files import LocalFiles, RemoteFiles
+from hkrun.store.store import Store
+
+
+def open_store(uri: str | Path, *, create: bool = True) -> Store:
+    """Opens the store at a local path or a URI that pyarrow.fs understands (s3://bucket/prefix).
+
+    Args:
+        uri: Where it is. Credentials and endpoints come from the environment, as pyarrow.fs takes them.
+        create: Whether to make a new store where there is none.
+
+    Raises:
+        NoStoreError: There is none and none is to be made.
+        StoreError: It cannot be reached, or a newer hkrun wrote it.
+    """
+    store = _locate(str(uri))
+    store.check_format(create=create)
+    return store
+
+
+def _locate(uri: str) -> Store:
+    if "://" not in uri:
+        path = Path(uri).expanduser().absolute()
+        return Store(LocalFiles(path), uri=str(path), place=str(path), local_path=path)
+    place = redact(uri)
+    if uri.startswith("s3://"):
+        from hkrun.store.s3 import S3Files  # only here: a store on a disk needs no client of S3
+
+        try:
+            address = read_address(uri)
+        except ValueError as error:
+            raise StoreError(f"cannot open the store {place}: {error}") from None
+        return Store(S3Files(address, place=place), uri=uri, place=place, local_path=None)
+    try:
+        filesystem, root = fs.FileSystem.from_uri(uri)
+    except (OSError, pa.ArrowException, ImportError) as error:
+        reason = " ".join(str(error).replace(uri, place).split())
+        raise StoreError(
+            f"cannot open the store {place}: {reason}"
+        ) from None  # `error` may hold the password
+    if isinstance(filesystem, fs.LocalFileSystem):
+        return _locate(root)
+    return Store(RemoteFiles(filesystem, root, place=place), uri=uri, place=place, local_path=None)
