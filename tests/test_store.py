@@ -292,6 +292,24 @@ def test_a_run_with_a_file_cut_short_or_missing_counts_as_not_done(
     assert [record.seed for record in local.records(CELL)] == [3, 4]
 
 
+def test_a_damaged_file_is_told_of_once_however_often_and_by_whom_it_is_read(
+    local: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert local.local_path is not None
+    for seed in (3, 4):
+        local.put_run(make_record(seed), curves=None, student=b"weights")
+        os.truncate(local.local_path / local.run_folder(CELL, seed) / "student.pt", 3)
+    for store in (local, open_store(local.uri)):
+        assert store.records(CELL) == []
+        assert store.record(CELL, 3) is None
+    told = [record.getMessage() for record in caplog.records]
+    assert len(told) == 2
+    assert all(f"seeds/{seed}/student.pt is damaged" in line for seed, line in zip((3, 4), told, strict=True))
+    os.truncate(local.local_path / FOLDER / "student.pt", 2)
+    assert local.record(CELL, 3) is None
+    assert len(caplog.records) == 3, "this is another damage"
+
+
 def test_a_run_without_a_manifest_counts_as_not_done(local: Store, caplog: pytest.LogCaptureFixture) -> None:
     local.put_run(make_record(), curves=None, student=None)
     assert local.local_path is not None

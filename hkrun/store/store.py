@@ -30,6 +30,12 @@ T = TypeVar("T")
 R = TypeVar("R", bound=Record | TeacherRecord | DivergedTeacher)
 
 
+@functools.cache
+def _warn_once(message: str) -> None:
+    """Tells of damage once in a process, however often the same file is read: a sweep plans several times."""
+    log.warning("%s", message)
+
+
 class NoStoreError(StoreError):
     """There is no store at a place."""
 
@@ -170,12 +176,12 @@ class Store(Folders):
         folder = self.run_folder(cell_id, seed)
         record = self._read_record(functools.partial(from_json, Record), folder, sizes)
         if record is not None and (record.cell_id, record.seed) != (cell_id, seed):
-            log.warning("counted as not done: %s/%s holds the record of another run", self.place, folder)
+            _warn_once(f"counted as not done: {self.place}/{folder} holds the record of another run")
             return None
         return record
 
     def _read_record(self, parse: Callable[[bytes], R], folder: str, sizes: Mapping[str, int]) -> R | None:
-        """The record in a folder whose files have these sizes; None, with a log line, where it is damaged."""
+        """The record in a folder whose files have these sizes; None, told of once, where it is damaged."""
         if MANIFEST not in sizes:
             return None
         try:
@@ -187,9 +193,9 @@ class Store(Folders):
         except NotCommittedError:
             return None
         except DamagedError as error:
-            log.warning("counted as not done: %s", error.message)
+            _warn_once(f"counted as not done: {error.message}")
         except ValueError as error:
-            log.warning("counted as not done: %s/%s/%s: %s", self.place, folder, RECORD_FILE, error)
+            _warn_once(f"counted as not done: {self.place}/{folder}/{RECORD_FILE}: {error}")
         return None
 
     def curves(self, cell_id: str, seed: int) -> pa.Table:
@@ -340,7 +346,7 @@ class Store(Folders):
         try:
             self.teacher_weights(teacher_id)
         except DamagedError as error:
-            log.warning("the teacher is trained again: %s", error.message)
+            _warn_once(f"the teacher is trained again: {error.message}")
             return None
         return record
 
