@@ -11,14 +11,15 @@ from conftest import free_port
 from fake_tasks import FakeTask, run
 from imagenet_example import make_tree
 from real_tasks import run_slowly
+from task_example import make_task
 
 from hkrun.cli.program import call
 from hkrun.cluster import feed, run_tasks
-from hkrun.config import cell_from_values, cell_id, teacher_id
+from hkrun.config import cell_from_values, cell_id
 from hkrun.plan import ALONE, Span
 from hkrun.store import open_store
 from hkrun.training import Alone
-from hkrun.trial import Task, run_task
+from hkrun.trial import run_task
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -61,18 +62,6 @@ def started_cluster(
         cluster.shutdown()
 
 
-def make_task(store, *seeds) -> Task:
-    return Task(
-        cell=CELL,
-        cell_id=cell_id(CELL) if seeds else teacher_id(CELL),
-        seeds=seeds,
-        store=store.uri,
-        data_dir=None,
-        threads=1,
-        device="cpu",
-    )
-
-
 def furthest_apart(found, expected) -> float:
     """The largest difference of two tables of curves, relative to 1 or the value, without the clock."""
     assert found.column_names == expected.column_names
@@ -88,8 +77,8 @@ def furthest_apart(found, expected) -> float:
 def test_a_run_that_loses_a_node_goes_on_with_the_workers_that_are_left(monkeypatch, observer, tmp_path):
     lossy, undisturbed = open_store(tmp_path / "lossy"), open_store(tmp_path / "undisturbed")
     for store in (lossy, undisturbed):
-        run_task(make_task(store), Alone())
-    run_task(make_task(undisturbed, 0), Alone())
+        run_task(make_task(store, CELL), Alone())
+    run_task(make_task(undisturbed, CELL, 0), Alone())
     with started_cluster(monkeypatch) as cluster:
         told: list[tuple[float, int]] = []
 
@@ -100,7 +89,7 @@ def test_a_run_that_loses_a_node_goes_on_with_the_workers_that_are_left(monkeypa
 
         observer.progress = lose_a_node
         (result,) = run_tasks(
-            [make_task(lossy, 0)],
+            [make_task(lossy, CELL, 0)],
             workers=[Span(1, 2)],
             observer=observer,
             fail_fast=False,

@@ -2,12 +2,13 @@
 
 import pytest
 from real_tasks import DEATH, run_and_die_once
+from task_example import make_task
 
 from hkrun.cluster import run_tasks
-from hkrun.config import cell_from_values, cell_id, teacher_id
+from hkrun.config import cell_from_values, cell_id
 from hkrun.store import open_store
 from hkrun.training import Alone
-from hkrun.trial import Task, run_task
+from hkrun.trial import run_task
 
 EPOCHS = 8
 CELL = cell_from_values(
@@ -23,30 +24,17 @@ CELL = cell_from_values(
 )
 
 
-def make_task(store, *seeds, workers):
-    return Task(
-        cell=CELL,
-        cell_id=cell_id(CELL, world_size=workers) if seeds else teacher_id(CELL),
-        seeds=seeds,
-        store=store.uri,
-        data_dir=None,
-        threads=1,
-        device="cpu",
-        world_size=workers,
-    )
-
-
 @pytest.mark.cluster
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_a_run_whose_second_worker_is_killed_ends_as_if_undisturbed(joined, observer, tmp_path):
     killed, undisturbed = open_store(tmp_path / "killed"), open_store(tmp_path / "undisturbed")
     for store in (killed, undisturbed):
-        run_task(make_task(store, workers=1), Alone())
+        run_task(make_task(store, CELL), Alone())
     death = tmp_path / "killed" / DEATH
     death.touch()
     results = run_tasks(
-        [make_task(store, 0, workers=2) for store in (killed, undisturbed)],
+        [make_task(store, CELL, 0, world_size=2) for store in (killed, undisturbed)],
         workers=2,
         observer=observer,
         fail_fast=False,

@@ -1,16 +1,17 @@
 """A run that broke off, and may find its files damaged when it goes on: it ends as if undisturbed."""
 
 import shutil
-from pathlib import Path
 
 import oracles
 import pytest
 import torch
+from damage import cut, flip, flip_everywhere
+from task_example import make_task
 
-from hkrun.config import cell_from_values, cell_id, teacher_id
+from hkrun.config import cell_from_values, cell_id
 from hkrun.store import open_store
 from hkrun.training import Alone
-from hkrun.trial import Task, inputs, progress, run_task, tables
+from hkrun.trial import inputs, progress, run_task, tables
 from hkrun.trial import run as running
 
 CELL = cell_from_values(
@@ -24,18 +25,6 @@ CELL = cell_from_values(
         "augment.flip": False,
     }
 )
-
-
-def make_task(store, *seeds):
-    return Task(
-        cell=CELL,
-        cell_id=cell_id(CELL) if seeds else teacher_id(CELL),
-        seeds=seeds,
-        store=store.uri,
-        data_dir=None,
-        threads=1,
-        device="cpu",
-    )
 
 
 @pytest.fixture
@@ -55,9 +44,9 @@ def forgetful():
 def stores(tmp_path_factory):
     """A run that broke off after its third epoch, with two checkpoints; and the same one undisturbed."""
     broken, undisturbed = (open_store(tmp_path_factory.mktemp(name)) for name in ("broken", "undisturbed"))
-    run_task(make_task(undisturbed), Alone())
-    run_task(make_task(broken), Alone())
-    run_task(make_task(undisturbed, 0), Alone())
+    run_task(make_task(undisturbed, CELL), Alone())
+    run_task(make_task(broken, CELL), Alone())
+    run_task(make_task(undisturbed, CELL, 0), Alone())
 
     def break_off(watch, runs):
         original(watch, runs)
@@ -69,25 +58,8 @@ def stores(tmp_path_factory):
         patch.setattr(progress, "CHECKPOINT_EVERY_S", 0.0)
         patch.setattr(progress.Watch, "epoch_done", break_off)
         with pytest.raises(KeyboardInterrupt):
-            run_task(make_task(broken, 0), Alone())
+            run_task(make_task(broken, CELL, 0), Alone())
     return broken, undisturbed
-
-
-def cut(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[:-7])
-
-
-def flip(path: Path) -> None:
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content)
-
-
-def flip_everywhere(path: Path) -> None:
-    """A bit of every row of a table, whichever of them will be read."""
-    content = bytearray(path.read_bytes())
-    content[::16] = bytes(byte ^ 1 for byte in content[::16])
-    path.write_bytes(content)
 
 
 @pytest.mark.parametrize(
@@ -119,7 +91,7 @@ def test_what_is_damaged_is_said_and_never_gone_on_with(
     assert files
     for path in files:
         damage(path)
-    run_task(make_task(store, 0), Alone())
+    run_task(make_task(store, CELL, 0), Alone())
     ours, theirs = (each.record(cell_id(CELL), 0) for each in (store, undisturbed))
     assert ours.resumed == resumed
     assert oracles.without_clocks(ours) == oracles.without_clocks(theirs)
@@ -146,9 +118,9 @@ def test_a_run_whose_device_failed_has_no_record_and_keeps_its_checkpoints(
     with monkeypatch.context() as patch:
         patch.setattr(running, "distill", distill)
         with pytest.raises(torch.AcceleratorError):
-            run_task(make_task(store, 0), Alone())
+            run_task(make_task(store, CELL, 0), Alone())
     assert store.record(cell_id(CELL), 0) is None
-    run_task(make_task(store, 0), Alone())
+    run_task(make_task(store, CELL, 0), Alone())
     ours, theirs = (each.record(cell_id(CELL), 0) for each in (store, undisturbed))
     assert ours.resumed == 1
     assert oracles.curves(store, ours) == oracles.curves(undisturbed, theirs)

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import oracles
 import pytest
+from damage import cut, flip
 from disturbed import ACTOR, SweepFolder, kill_group
 
 pytestmark = [pytest.mark.slow, pytest.mark.cluster, pytest.mark.timeout(1800)]
@@ -159,16 +160,6 @@ def test_a_store_that_is_full_and_then_freed_loses_nothing(small_disk, undisturb
 
 
 # --- what is stored -----------------------------------------------------------------------------------------
-
-
-def cut(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[:-7])
-
-
-def flip(path: Path) -> None:
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content)
 
 
 @pytest.mark.parametrize("damage", [cut, flip])

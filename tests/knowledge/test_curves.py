@@ -12,11 +12,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from task_example import make_task
 
-from hkrun.config import Cell, cell_from_values, cell_id, teacher_id
+from hkrun.config import Cell, cell_from_values, cell_id
 from hkrun.store import Store, open_store
 from hkrun.training import Alone
-from hkrun.trial import Task, inputs, run_task, tables
+from hkrun.trial import inputs, run_task, tables
 
 VALUES = {
     "dataset": "digits",
@@ -52,20 +53,6 @@ def start_anew() -> None:
 
 def make_cell(values: dict[str, object], **others: object) -> Cell:
     return cell_from_values({**VALUES, **values, **others})  # type: ignore[dict-item]
-
-
-def make_task(store: Store, cell: Cell, *seeds: int, table: str = "first_use") -> Task:
-    identity = cell_id(cell) if seeds else teacher_id(cell)
-    return Task(
-        cell=cell,
-        cell_id=identity,
-        seeds=seeds,
-        store=store.uri,
-        data_dir=None,
-        threads=1,
-        device="cpu",
-        table=table,
-    )
 
 
 def curves(store: Store, cell: Cell, seed: int = 0) -> dict[str, list[float]]:

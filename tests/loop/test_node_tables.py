@@ -5,12 +5,13 @@ from pathlib import Path
 
 import pytest
 from s3_server import S3Place
+from task_example import make_task
 
 from hkrun.knowledge import RowComputer
 from hkrun.store import open_store
 from hkrun.training import Alone
 from hkrun.trial import inputs, run_task, tables
-from loop.test_trial import make_cell, make_task
+from loop.test_trial import make_cell
 
 
 @pytest.mark.slow

@@ -5,13 +5,14 @@ from pathlib import Path
 
 import pytest
 from stopped_clock import StoppedClock
+from task_example import make_task
 
 import hkrun.trial
 from hkrun.stopwatch import Stopwatch
 from hkrun.store import Store, open_store
 from hkrun.trial import inputs, progress, run_task, teaching
 from hkrun.trial import run as running
-from loop.test_trial import make_cell, make_task
+from loop.test_trial import make_cell
 
 INPUTS, TABLE, EPOCH, CHECKPOINT, PROGRESS, RECORD, FAILURE = 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0
 

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 from stopped_clock import StoppedClock
+from task_example import make_task
 
 from hkrun.config import Cell, canonical_json, cell_from_values, cell_id, teacher_canonical, teacher_id
 from hkrun.distill import Run
@@ -51,14 +52,6 @@ def forget_teachers() -> Iterator[None]:
 
 def make_cell(**values: object) -> Cell:
     return cell_from_values({**VALUES, **{k.replace("__", "."): v for k, v in values.items()}})  # type: ignore[dict-item]
-
-
-def make_task(store: Store, cell: Cell, *seeds: int) -> Task:
-    """The task of some runs, or of the teacher."""
-    identity = cell_id(cell) if seeds else teacher_id(cell)
-    return Task(
-        cell=cell, cell_id=identity, seeds=seeds, store=store.uri, data_dir=None, threads=1, device="cpu"
-    )
 
 
 def curves(store: Store, cell: Cell, seed: int) -> dict[str, list[float]]:
