@@ -5,6 +5,8 @@ UV_VERSION := 0.13.9
 PIP_AUDIT_VERSION := 2.10.1
 CYCLONEDX_VERSION := 7.5.0
 OSV := api.osv.dev
+KUBERAY_VERSION := 1.7.1
+CRDS := .kuberay/$(KUBERAY_VERSION)
 BIN := .venv/bin
 STAMP := .venv/.synced
 CODE := hkrun tests benchmarks
@@ -14,7 +16,7 @@ LOCK := $(BIN)/uv pip compile -q pyproject.toml --group dev --all-extras --unive
 BUILD_LOCK := echo 'hatchling>=1.27' | $(BIN)/uv pip compile -q - --universal --python-version 3.11 \
         --generate-hashes --no-emit-index-url --no-header
 
-.PHONY: setup stability test test-all check lock audit sbom bench bench-gpu digits-recipe
+.PHONY: setup stability test test-all check lock audit sbom crds bench bench-gpu digits-recipe
 
 setup: $(STAMP)
 
@@ -48,6 +50,11 @@ audit: $(BIN)/uv
 	  2>/dev/null || { echo "$(OSV), which knows the vulnerabilities, does not answer: nothing was audited"; exit 1; }
 	$(BIN)/uv tool run --quiet --from pip-audit==$(PIP_AUDIT_VERSION) pip-audit \
 	  --requirement requirements.lock --require-hashes --disable-pip --strict --vulnerability-service osv
+
+# KubeRay's CRDs, by which `make test` checks RayCluster and RayJob where they are there: it needs the internet.
+crds:
+	@$(PYTHON) tests/deploy/fetch_crds.py $(KUBERAY_VERSION) $(CRDS)
+	@echo "KubeRay $(KUBERAY_VERSION): CRDs in $(CRDS)"
 
 # What the lock holds, as a CycloneDX bill of materials; the tools of development and all extras are in it.
 sbom: $(BIN)/uv
