@@ -81,7 +81,25 @@ def values(tree: object, key: str) -> Iterator[Any]:
             yield from values(below, key)
 
 
+class EachKeyOnce(yaml.SafeLoader):
+    """Refuses a key that stands twice in a mapping, where other loaders take the last and say nothing."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [key.value for key, _ in node.value]
+        twice = {key for key in keys if keys.count(key) > 1}
+        if twice:
+            raise yaml.constructor.ConstructorError(None, None, f"twice: {twice}", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
 # --- schemas ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", KUBERNETES, ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_no_key_of_a_manifest_stands_twice(path: Path) -> None:
+    assert list(yaml.load_all(path.read_text(), EachKeyOnce))
+    with pytest.raises(yaml.constructor.ConstructorError, match=r"twice: \{'kind'\}"):
+        list(yaml.load_all(path.read_text() + "\nkind: Pod\n", EachKeyOnce))
 
 
 @pytest.mark.parametrize("path", KUBERNETES, ids=lambda path: f"{path.parent.name}/{path.name}")
