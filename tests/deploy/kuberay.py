@@ -2,11 +2,11 @@
 
 No package carries KubeRay's CRDs. Where `make crds` cannot fetch them, manifests are checked by what is
 written down here; where it could, test_kuberay.py sets the manifests and this file against the CRDs. Names,
-types and enumerations are those of the field reference of release 1.7.0 (ray.io/v1; `authOptions` is there from
-1.5.1 on). What belongs to features that deploy/ leaves alone (fault-tolerant GCS, history server, TLS, upgrades,
-KubeRay's own network policies) is left out, and so refused.
-More is asked than by the CRDs where something would be refused only later: an entry point, counts that are not
-negative, values of `serviceType`, `imagePullPolicy` and `submissionMode`.
+types and enumerations are those of the field reference of release 1.7.0 (ray.io/v1; `authOptions` is there
+from 1.5.1 on). What belongs to features that deploy/ leaves alone (fault-tolerant GCS, history server, TLS,
+upgrades, KubeRay's own network policies) is left out, and so refused. More is asked than by the CRDs where
+something would be refused only later: an entry point, counts that are not negative, values of
+`serviceType`, `imagePullPolicy` and `submissionMode`.
 Nine tenths of the CRDs are Kubernetes' own pod templates; those are checked with Kubernetes' own schemas.
 """
 
