@@ -174,6 +174,7 @@ def test_a_right_resource_has_no_problem() -> None:
         ("specs", {}, "specs: unknown field"),
         ("metadata.label", {}, "metadata.label: unknown field"),
         ("spec.glace", "matte", "spec.glace: unknown field"),
+        ("spec.glace", None, "spec.glace: unknown field"),
         ("spec.empty.anything", 1, "spec.empty.anything: unknown field"),
         ("spec.template.metadata.label", {}, "spec.template.metadata.label: unknown field"),
         ("spec.template.spec.container", [], "spec.template.spec.container: unknown field"),
