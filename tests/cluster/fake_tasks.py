@@ -14,7 +14,7 @@ class FakeTask:
     """What `run_tasks` knows of a task, and where this one leaves its traces.
 
     Attributes:
-        does: The name of a function of this module.
+        does: The name of a function of the module whose `run` does the task.
         folder: Where its attempts are counted.
     """
 

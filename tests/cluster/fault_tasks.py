@@ -3,28 +3,12 @@
 import os
 import signal
 import time
-from dataclasses import dataclass
-from pathlib import Path
 
-
-@dataclass(frozen=True, kw_only=True)
-class FaultTask:
-    """What `run_tasks` knows of a task.
-
-    Attributes:
-        does: The name of a function of this module.
-        folder: Where its attempts are counted.
-    """
-
-    name: str
-    does: str
-    folder: str
-    threads: int = 1
-    device: str = "cpu"
+from fake_tasks import attempt
 
 
 def run(task, context):
-    """Reports two epochs, lets the task's fault happen at its first attempt, and ends well."""
+    """Reports two epochs, lets what the task does happen at its first attempt, and ends well."""
     first = attempt(task, context) == 1
     for epoch in (1, 2):
         context.report({"epoch": epoch, "epochs": 3, "error_pct": 1.0})
@@ -33,14 +17,6 @@ def run(task, context):
         globals()[task.does](context)
     context.report({"epoch": 3, "epochs": 3, "error_pct": 1.0})
     return [{"seed": 0, "status": "finished", "error_last_pct": 1.0, "epochs": 3}]
-
-
-def attempt(task, context) -> int:
-    """How often this worker of the task has been started, this time included."""
-    marks = Path(task.folder) / f"{task.name}.{context.rank}"
-    with marks.open("a") as file:
-        file.write(f"{os.getpid()}\n")
-    return len(marks.read_text().split())
 
 
 def nothing(context):

@@ -14,16 +14,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from conftest import free_port
-from processes import find_processes
+from processes import find_processes, inherited_environment
 
 BIN = Path(sys.executable).parent
 START_S = 120
 
 
 def clean_environment(**more: str) -> dict[str, str]:
-    """This process's environment without settings of Ray's and hkrun's."""
-    strange = ("RAY_", "HKRUN_", "MLFLOW_", "AWS_")
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(strange)}
+    """What commands of hkrun and Ray are started with, here or as another user."""
+    kept = inherited_environment()
     return kept | {"PATH": f"{BIN}:{kept['PATH']}", "OMP_NUM_THREADS": "1"} | more
 
 

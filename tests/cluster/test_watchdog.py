@@ -4,7 +4,8 @@ import json
 
 import pytest
 import ray
-from fault_tasks import FaultTask, run
+from fake_tasks import FakeTask
+from fault_tasks import run
 
 from hkrun.cluster import run_tasks, watchdog
 
@@ -13,7 +14,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 
 def run_faults(does, observer, folder, *, workers=1):
     tasks = [
-        FaultTask(name=f"{what}{index}", does=what, folder=str(folder)) for index, what in enumerate(does)
+        FakeTask(name=f"{what}{index}", does=what, folder=str(folder)) for index, what in enumerate(does)
     ]
     return run_tasks(
         tasks, workers=workers, observer=observer, fail_fast=False, log_folder=folder / "logs", function=run

@@ -9,7 +9,10 @@ import tempfile
 import time
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+
+from processes import find_processes, inherited_environment
 
 from hkrun.store import Store, open_store
 
@@ -59,8 +62,7 @@ class SweepFolder:
         shutil.copy(HERE / "mishaps.py", folder)
         self.mark = uuid.uuid4().hex
         self.temporary = Path(tempfile.mkdtemp(prefix="hk", dir="/tmp"))  # short enough for Ray's sockets
-        hidden = ("RAY_", "MLFLOW_", "HKRUN_")
-        self.environment = {name: value for name, value in os.environ.items() if not name.startswith(hidden)}
+        self.environment = inherited_environment()
         self.environment |= {
             "HKRUN_TEST_MARK": self.mark,
             "TMPDIR": str(self.temporary),
@@ -128,13 +130,10 @@ class SweepFolder:
     def family(self, title: str = "") -> list[int]:
         """The living processes of the sweep whose title has a word in it."""
         found = []
-        for process in Path("/proc").glob("[0-9]*"):
-            try:
-                ours = self.mark.encode() in (process / "environ").read_bytes()
-                if ours and title.encode() in (process / "cmdline").read_bytes():
+        for process in find_processes(self.mark, self.temporary):
+            with suppress(OSError):  # it has ended
+                if title.encode() in (process / "cmdline").read_bytes():
                     found.append(int(process.name))
-            except OSError:
-                continue
         return sorted(found)
 
     def wait_until(self, condition: Callable[[], object], *, timeout_s: float = 120) -> None:

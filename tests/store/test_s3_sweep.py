@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from processes import inherited_environment
 from s3_server import SECRET, S3Place, S3Server
 
 from hkrun.store import Record, Store, open_store
@@ -38,12 +39,10 @@ TIMES = ("started_at", "timings", "resumed")
 
 
 def hkrun(folder: Path, *words: str, **environment: str) -> "subprocess.Popen[str]":
-    hidden = ("RAY_", "MLFLOW_", "HKRUN_", "AWS_")
-    clean = {name: value for name, value in os.environ.items() if not name.startswith(hidden)}
     return subprocess.Popen(
         [sys.executable, "-m", "hkrun", *words],
         cwd=folder,
-        env=clean | environment,
+        env=inherited_environment() | environment,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

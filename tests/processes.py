@@ -1,6 +1,13 @@
-"""The processes of a cluster under test, whoever their parents are by now."""
+"""The processes of a sweep or a cluster under test: what they inherit, and which they are by now."""
 
+import os
 from pathlib import Path
+
+
+def inherited_environment() -> dict[str, str]:
+    """This process's environment without settings of hkrun's, Ray's, MLflow's and clients' of S3."""
+    strange = ("AWS_", "HKRUN_", "MLFLOW_", "RAY_")
+    return {name: value for name, value in os.environ.items() if not name.startswith(strange)}
 
 
 def find_processes(mark: str, folder: Path) -> list[Path]:
