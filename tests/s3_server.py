@@ -28,6 +28,7 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -67,6 +68,18 @@ class S3Server:
             "AWS_REGION": "us-east-1",
             "AWS_EC2_METADATA_DISABLED": "true",
         }
+
+    def client(self) -> Any:
+        """A client of it that is not hkrun's; to be closed."""
+        import boto3
+
+        return boto3.client(
+            "s3",
+            endpoint_url=self.endpoint,
+            region_name="us-east-1",
+            aws_access_key_id=KEY,
+            aws_secret_access_key=SECRET,
+        )
 
     def requests(self) -> list[str]:
         """The requests so far, each as its method and its path with the query."""
@@ -195,15 +208,7 @@ def await_answer(process: subprocess.Popen[bytes], endpoint: str, *, seconds: fl
 
 
 def make_bucket(server: S3Server) -> None:
-    import boto3
-
-    client = boto3.client(
-        "s3",
-        endpoint_url=server.endpoint,
-        region_name="us-east-1",
-        aws_access_key_id=KEY,
-        aws_secret_access_key=SECRET,
-    )
+    client = server.client()
     client.create_bucket(Bucket=BUCKET)
     client.close()
 

@@ -61,6 +61,16 @@ def tiny(load):
     )
 
 
+def train_epoch(run, teacher, dataset):
+    """Trains a run of seed 3 for an epoch; yields each batch and the losses of hkrun's step on it."""
+    step = Step(Pack([run]), 0, LiveTeacher(teacher, precision="float64"), Alone())
+    images = ResidentTrainingSet(dataset, Views(1, flip=True), dtype=torch.float64, device=CPU)
+    for batch in images.batches(
+        [3], 0, batch_size=8, order=Purpose.ORDER, augmentation=Purpose.AUGMENTATION, context=Alone()
+    ):
+        yield batch, step.train(batch)
+
+
 def test_the_reference_loop_computes_what_hkrun_computes(load, tiny, tmp_path):
     reference, loops = load("reference"), load("loops")
     reference.generate_images(tmp_path, tiny, num_images=40)
@@ -73,16 +83,9 @@ def test_the_reference_loop_computes_what_hkrun_computes(load, tiny, tmp_path):
     theirs = reference.Training(
         cell, teacher, copy.deepcopy(run.student), copy.deepcopy(run.discriminator), device=CPU
     )
-    pack = Pack([run])
-    step = Step(pack, 0, LiveTeacher(teacher, precision="float64"), Alone())
-    images = ResidentTrainingSet(dataset, Views(1, flip=True), dtype=torch.float64, device=CPU)
-    batches = images.batches(
-        [3], 0, batch_size=8, order=Purpose.ORDER, augmentation=Purpose.AUGMENTATION, context=Alone()
-    )
     steps = 0
-    for batch in batches:
+    for batch, ours in train_epoch(run, teacher, dataset):
         steps += 1
-        ours = step.train(batch)
         figures = theirs.step(batch.images[0], batch.labels[0])
         assert figures == {name: pytest.approx(ours[name].item(), rel=1e-10) for name in figures}
     assert steps == 5
@@ -107,15 +110,9 @@ def test_torchdistill_s_loop_computes_what_hkrun_computes(load, tiny, tmp_path):
     box.teacher_model.double().backbone.load_state_dict(teacher.backbone.state_dict())
     box.teacher_model.eval()
     box.student_model.double().backbone.load_state_dict(run.student.backbone.state_dict())
-    step = Step(Pack([run]), 0, LiveTeacher(teacher, precision="float64"), Alone())
-    images = ResidentTrainingSet(dataset, Views(1, flip=True), dtype=torch.float64, device=CPU)
-    batches = images.batches(
-        [3], 0, batch_size=8, order=Purpose.ORDER, augmentation=Purpose.AUGMENTATION, context=Alone()
-    )
     steps = 0
-    for batch in batches:
+    for batch, ours in train_epoch(run, teacher, dataset):
         steps += 1
-        ours = step.train(batch)
         theirs = box.forward_process(batch.images[0], batch.labels[0], None)
         assert theirs.item() == pytest.approx(ours["loss_total"].item(), rel=1e-10)
         box.post_forward_process(theirs)

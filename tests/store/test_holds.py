@@ -47,14 +47,6 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(holding, "LOOK_S", 0.05)
 
 
-@pytest.fixture(params=["local", "s3"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
-    if request.param == "local":
-        return open_store(tmp_path / "store")
-    server: S3Server = request.getfixturevalue("s3_server")
-    return open_store(server.place().full_uri)
-
-
 # What waits for a beat, and is the same code wherever the store is: both places only with the slow tests.
 LOCAL, S3 = (pytest.param(name, marks=pytest.mark.slow) for name in ("local", "s3"))
 SLOW_ON_S3 = pytest.mark.parametrize("store", ["local", S3], indirect=True)

@@ -5,7 +5,6 @@ import json
 from pathlib import Path
 
 import pytest
-from s3_server import S3Server
 
 from hkrun.cli.program import call
 from hkrun.errors import StoreError
@@ -20,14 +19,6 @@ def outside(tmp_path: Path) -> Path:
     folder.mkdir()
     (folder / "secret").write_bytes(b"not the store's")
     return folder
-
-
-@pytest.fixture(params=["local", "s3"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
-    if request.param == "local":
-        return open_store(tmp_path / "store")
-    server: S3Server = request.getfixturevalue("s3_server")
-    return open_store(server.place().full_uri)
 
 
 def manifest_of(name: str, content: bytes, **more: str) -> bytes:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from s3_server import BUCKET, KEY, SECRET, S3Server
+from s3_server import BUCKET, S3Server
 from sweep_example import fill_store, make_sweep
 
 from hkrun.config import cell_id
@@ -135,17 +135,9 @@ def test_of_many_processes_that_put_the_same_run_one_wins_and_nothing_else_is_ev
 
 
 def test_an_upload_in_parts_that_was_never_finished_is_seen_by_nobody(each_s3_server: S3Server) -> None:
-    import boto3
-
     place = each_s3_server.place()
     store = open_store(place.full_uri)
-    client = boto3.client(
-        "s3",
-        endpoint_url=each_s3_server.endpoint,
-        region_name="us-east-1",
-        aws_access_key_id=KEY,
-        aws_secret_access_key=SECRET,
-    )
+    client = each_s3_server.client()
     key = f"{place.uri.removeprefix(f's3://{BUCKET}/')}/cells/{CELL}/seeds/0/student.pt"
     upload = client.create_multipart_upload(Bucket=BUCKET, Key=key)["UploadId"]
     client.upload_part(Bucket=BUCKET, Key=key, UploadId=upload, PartNumber=1, Body=bytes(6_000_000))
