@@ -31,6 +31,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ports import free_port
 
 CEPH_PROGRAMS = (
     "ceph",
@@ -181,13 +182,6 @@ def _copy(source: socket.socket, sink: socket.socket) -> None:
 def _cut(connection: socket.socket) -> None:
     with contextlib.suppress(OSError):
         connection.shutdown(socket.SHUT_RDWR)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def await_answer(process: subprocess.Popen[bytes], endpoint: str, *, seconds: float = 60) -> None:

@@ -1,10 +1,10 @@
 """What the tests of Ray share: a cluster to join, and an observer that remembers."""
 
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from ports import free_port
 
 
 class Recorder:
@@ -40,12 +40,6 @@ class Recorder:
 @pytest.fixture
 def observer() -> Recorder:
     return Recorder()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,7 @@ import uuid
 from collections.abc import Sequence
 from pathlib import Path
 
-from conftest import free_port
+from ports import free_port
 from processes import find_processes, inherited_environment
 
 BIN = Path(sys.executable).parent

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-from conftest import free_port
 from fake_tasks import FakeTask, run
 from imagenet_example import make_tree
+from ports import free_port
 from real_tasks import run_slowly
 from task_example import make_task
 

@@ -17,18 +17,13 @@ import oracles
 import pytest
 from damage import cut, flip
 from disturbed import ACTOR, SweepFolder, kill_group
+from ports import free_port
 
 pytestmark = [pytest.mark.slow, pytest.mark.cluster, pytest.mark.timeout(1800)]
 
 
 def count_records(sweep):
     return len(list((sweep.folder / "hkrun-store").glob("cells/*/seeds/*/record.json")))
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 # --- the MLflow server --------------------------------------------------------------------------------------
