@@ -52,6 +52,10 @@ SETTINGS = {
     "TUNE_WARN_INSUFFICENT_RESOURCE_THRESHOLD_S": "86400",  # the fit was checked before (the typo is Ray's)
 }
 
+# Ray reads these in this process alone, when it joins a cluster first. Its exporters of metrics go on
+# after ray.shutdown(), and one that misses its cluster while this process ends crashes it.
+OWN_SETTINGS = {"RAY_enable_open_telemetry": "0"}
+
 # Variables without Ray's name that `ray.init` sets.
 SET_BY_RAY = ("PYTHONBREAKPOINT",)
 
@@ -115,7 +119,7 @@ def ray_running(requests: Sequence[Request], *, log_folder: Path) -> Iterator[Ru
     log_folder.mkdir(parents=True, exist_ok=True)
     threads = max((request.threads for request in requests), default=1)
     with ExitStack() as stack:
-        stack.enter_context(_environment({"OMP_NUM_THREADS": str(threads)}, SETTINGS))
+        stack.enter_context(_environment({"OMP_NUM_THREADS": str(threads)}, {**SETTINGS, **OWN_SETTINGS}))
         stack.enter_context(_quiet(log_folder / "ray.log"))
         interrupts = stack.enter_context(_Interrupts())
         if not address:

@@ -1,5 +1,6 @@
 """What the tests of Ray share: a cluster to join, and an observer that remembers."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -47,6 +48,9 @@ def cluster() -> Iterator[str]:
     """The address of a cluster of two CPUs, on which each list of tasks meets what the one before left."""
     from ray.cluster_utils import Cluster
 
+    from hkrun.cluster.runtime import OWN_SETTINGS
+
+    os.environ.update(OWN_SETTINGS)  # for good, as tests that join by themselves may come first
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv(
             "PYTHONPATH", str(Path(__file__).parent)
