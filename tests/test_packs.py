@@ -408,7 +408,7 @@ def small_machine(monkeypatch):
     """Two CPUs with 1 GiB each."""
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     node = Node(cpus=2, gpus=0, memory_bytes=2 << 30)
-    monkeypatch.setattr("hkrun.cluster.runtime.local_node", lambda **_: node)
+    monkeypatch.setattr("hkrun.cluster.resources.local_node", lambda **_: node)
     return Machine(nodes=(node,))
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from hkrun.errors import ResourceError
 from hkrun.store import open_store
-from hkrun.sweep.machine import log_folder_of
+from hkrun.sweep.machine import find_machine, log_folder_of
 
 
 @pytest.fixture
@@ -20,6 +20,12 @@ def shared(tmp_path, monkeypatch):
 
 def test_logs_are_beside_the_records_where_those_are_on_this_machine(tmp_path):
     assert log_folder_of(open_store(tmp_path / "store")) == tmp_path / "store" / "logs"
+
+
+def test_looking_at_this_machine_leaves_nothing_behind(shared, monkeypatch):
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    assert find_machine(None).nodes
+    assert list(shared.iterdir()) == []
 
 
 def test_each_user_of_a_machine_has_a_folder_of_logs_that_nobody_else_reads(shared, monkeypatch):

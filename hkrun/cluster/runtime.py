@@ -68,15 +68,13 @@ _LOGGING: dict[str, Any] = {
 
 
 def find_nodes(*, log_folder: Path) -> tuple[list[Node], str]:
-    """What there is here, or on the cluster that RAY_ADDRESS names: nodes, and what to call them together.
+    """What there is on the cluster that RAY_ADDRESS names: nodes, and what to call them together.
 
     Of GPUs those count that torch can use.
 
     Raises:
         ResourceError: The cluster cannot be reached.
     """
-    if not os.environ.get("RAY_ADDRESS"):
-        return [local_node(gpus=True)], "this machine"
     with ray_running((), log_folder=log_folder) as running:
         from hkrun.cluster.roster import look_closer
 

@@ -160,7 +160,7 @@ class Crew:
         from hkrun.trial import Task
 
         if self._machine is None:
-            self._machine = find_machine(self._log_folder, per_gpu=self._workers.per_gpu)
+            self._machine = find_machine(self._store, per_gpu=self._workers.per_gpu)
         return Task(
             cell=cell,
             cell_id=identity,

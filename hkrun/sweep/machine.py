@@ -93,15 +93,24 @@ class Machine:
         return Request(workers=workers, threads=THREADS, device=self.device, per_gpu=self.per_gpu)
 
 
-def find_machine(log_folder: Path, *, per_gpu: int = 1) -> Machine:
+def find_machine(store: Store | None, *, per_gpu: int = 1) -> Machine:
     """Looks at this machine, or at the cluster that RAY_ADDRESS names.
+
+    Args:
+        store: Where what Ray says of a cluster goes; see `log_folder_of`. Of this machine nothing is written.
+        per_gpu: How many processes share a GPU where each is a task alone.
 
     Raises:
         ResourceError: The cluster cannot be reached.
     """
-    from hkrun.cluster import find_nodes
+    if os.environ.get("RAY_ADDRESS"):
+        from hkrun.cluster import find_nodes
 
-    nodes, place = find_nodes(log_folder=log_folder)
+        nodes, place = find_nodes(log_folder=log_folder_of(store))
+    else:
+        from hkrun.cluster.resources import local_node
+
+        nodes, place = [local_node(gpus=True)], "this machine"
     device = "cuda" if any(node.gpus for node in nodes) else "cpu"
     return Machine(nodes=tuple(nodes), place=place, device=device, per_gpu=per_gpu)
 

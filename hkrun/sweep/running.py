@@ -89,7 +89,7 @@ def plan_sweep(
     if not plan.num_to_run:
         # No need to wait for PyTorch and Ray, who know the machine.
         return dataclasses.replace(plan, sizes=kept_sizes(store, sweep) if store is not None else {})
-    machine = find_machine(log_folder_of(store), per_gpu=workers.per_gpu)
+    machine = find_machine(store, per_gpu=workers.per_gpu)
     machine.check(spans_of(sweep, workers))
     sizes: Mapping[str, int] = {}
     notes: tuple[str, ...] = ()
@@ -158,7 +158,7 @@ def run_sweep(
     machine, at_once = None, 1
     to_run = make_plan(sweep, store, workers=workers, shortcuts=shortcuts).num_to_run
     if to_run:
-        machine = find_machine(log_folder, per_gpu=workers.per_gpu)
+        machine = find_machine(store, per_gpu=workers.per_gpu)
         machine.check(spans_of(sweep, workers))
         at_once = machine.tasks_at_once(spans_of(sweep, workers))
         if not data_checked:
@@ -247,7 +247,7 @@ def train_teacher(
         if not data_checked:
             check_cluster(sweep, store_uri=store.uri, data_dir=data_dir)
             check_data(sweep, data_dir=data_dir, workers=workers)
-        machine = find_machine(log_folder_of(store), per_gpu=workers.per_gpu)
+        machine = find_machine(store, per_gpu=workers.per_gpu)
         machine.check([workers.of_teacher(cell)])
         crew = Crew(
             store, data_dir=data_dir, workers=workers, machine=machine, fail_fast=True, observer=observer
