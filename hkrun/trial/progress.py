@@ -9,8 +9,8 @@ from hkrun.training import Context
 
 # What a kill can cost, and how rarely the loop is disturbed. Neither changes a number.
 CHECKPOINT_EVERY_S = 5.0
-# What takes longer to save, as many runs together do, is saved as much more rarely: 1.5 % of the time at
-# most.
+# What takes longer to save, as many runs together do, is saved as much more rarely: 1.5 % of the time, after
+# the first.
 QUICKLY_SAVED_S = 0.075
 REPORT_EVERY_S = 1.0
 
