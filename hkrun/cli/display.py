@@ -25,13 +25,30 @@ _RATE_OVER_S = 60.0  # long enough that the ETA stands still, short enough that 
 
 @dataclass
 class Running:
-    """How far a task is."""
+    """How far a task is.
+
+    Attributes:
+        label: What it trains.
+        num_runs: Runs that it trains together.
+        epoch: Epochs that it has done.
+        epochs: All of them; None before the first.
+        error_pct: Mean test error after the last one.
+        filled: The share of the teacher table that it has filled, before the first epoch; None without.
+    """
 
     label: str
     num_runs: int = 1
     epoch: int = 0
     epochs: int | None = None
     error_pct: float | None = None
+    filled: float | None = None
+
+    @property
+    def state(self) -> str:
+        """In words."""
+        if self.epochs:
+            return f"epoch {self.epoch}/{self.epochs}"
+        return "starting" if self.filled is None else f"teacher table, {100 * self.filled:.0f} %"
 
 
 @dataclass
@@ -61,8 +78,10 @@ class Progress:
         self._history.clear()
 
     def advance(self, name: str, report: Mapping[str, object], *, now: float) -> None:
-        """Notes what a task reported: "epoch", "epochs" and "error_pct"."""
+        """Notes what a task reported: "epoch", "epochs" and "error_pct", or "filled" before them."""
         task = self.running[name]
+        if isinstance(filled := report.get("filled"), float):
+            task.filled = filled
         epoch, epochs, error_pct = report.get("epoch"), report.get("epochs"), report.get("error_pct")
         if isinstance(epochs, int):
             task.epochs = self._epochs_per_run = epochs
@@ -218,6 +237,9 @@ class Display:
             parts.append(f"{state.num_failed} failed")
         if state.num_diverged:
             parts.append(f"{state.num_diverged} diverged")
+        filling = [task for task in state.running.values() if task.filled is not None and not task.epochs]
+        if filling:
+            parts.append(filling[0].state)
         rate = state.epochs_per_s(now) if state.running else None
         remaining = state.remaining_s(now) if state.running and self._training_runs else None
         if rate is not None:
@@ -238,9 +260,8 @@ class Display:
         for _ in range(2):
             rows.add_column(no_wrap=True)
         for task in list(state.running.values())[:_SHOWN_TASKS]:
-            epochs = f"epoch {task.epoch}/{task.epochs}" if task.epochs else "starting"
             error = "" if task.error_pct is None else f"{task.error_pct:.2f} % error"
-            rows.add_row(Text(f"  {task.label}"), Text(epochs), Text(error))
+            rows.add_row(Text(f"  {task.label}"), Text(task.state), Text(error))
         hidden = len(state.running) - _SHOWN_TASKS
         if hidden > 0:
             rows.add_row(Text(f"  and {hidden} more", "dim"), "", "")

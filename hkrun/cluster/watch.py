@@ -131,7 +131,8 @@ class Watch(tune.Callback):
         index = trial.config["index"]
         self._places.had_room(index)
         if "progress" in result:
-            self._watchdog.progressed(trial.config["mark"])
+            if "epoch" in result["progress"]:  # what comes before the first one has no pace to be held to
+                self._watchdog.progressed(trial.config["mark"])
             self._schedule.progressed(index, int(result["progress"].get("epoch", 0)))
             self._observer.progress(index, result["progress"])
         elif "outcomes" in result:

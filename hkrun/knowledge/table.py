@@ -1,7 +1,6 @@
 """The teacher table: what the teacher says of every view of every training image, computed once."""
 
 import logging
-import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -17,8 +16,6 @@ from hkrun.knowledge.teaching import Views
 from hkrun.models import Output
 
 logger = logging.getLogger("hkrun")
-
-SAY_EVERY_S = 60.0
 
 _SIZE_BITS, _LARGEST_BITS = np.uint16(0x7FFF), np.uint16(0x7BFF)  # of a float16: all but its sign, and 65504
 
@@ -88,25 +85,26 @@ class TableTeacher:
         }
         return self._computer.layout.put_together(answers, batch.images.shape[:-3])
 
-    def fill(self) -> None:
+    def fill(self, on_block: Callable[[float], None] | None = None) -> None:
         """Computes every row that was never computed, beside any other process that does the same.
 
         Blocks come in an order of this process's own, so that two seldom compute the same one; what is there
         when its turn comes is passed over. What was done is not lost with the process.
+
+        Args:
+            on_block: Told after each block which share of those that were missing is there.
         """
         size = self._computer.pass_size
         todo = [table.missing_blocks(size) for table in self._tables.values()]
         blocks = np.unique(np.concatenate(todo)) if todo else np.empty(0, np.int64)
         np.random.default_rng().shuffle(blocks)  # no number depends on the order
-        said_at = time.monotonic()
-        for done, block in enumerate(blocks.tolist()):
+        for done, block in enumerate(blocks.tolist(), start=1):
             if not self._tables:  # the disk is full
                 return
             if not all(table.written(block * size, (block + 1) * size) for table in self._tables.values()):
                 self._compute_block(block)
-            if time.monotonic() - said_at >= SAY_EVERY_S:
-                said_at = time.monotonic()
-                logger.info("filling the teacher table: %.1f %% of what it lacked", 100 * done / len(blocks))
+            if on_block is not None:
+                on_block(done / len(blocks))
 
     def hand_on(self) -> None:
         """Hands on the parts that have become whole.

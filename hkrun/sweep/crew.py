@@ -38,7 +38,7 @@ class Observer(Protocol):
         """A task has got its process."""
 
     def progressed(self, task: "Task", progress: Mapping[str, object]) -> None:
-        """A task is this far: seed, epoch, epochs, error_pct."""
+        """A task is this far: seed, epoch, epochs, error_pct; or filled, the share of its teacher table."""
 
     def ended(self, task: "Task", outcomes: Sequence[Mapping[str, object]]) -> None:
         """A task is over; its outcomes are those of `hkrun.trial.run_task`."""

@@ -26,6 +26,23 @@ class Learner(Protocol):
 Figures = dict[str, float | None]
 
 
+def tell_filling(context: Context) -> Callable[[float], None]:
+    """A function that takes the share of a teacher table that is filled, and reports it now and then.
+
+    Args:
+        context: Where the table is filled.
+    """
+    reported_at = time.monotonic()
+
+    def tell(share: float) -> None:
+        nonlocal reported_at
+        if time.monotonic() - reported_at >= REPORT_EVERY_S:
+            reported_at = time.monotonic()
+            context.report({"filled": share})
+
+    return tell
+
+
 class Watch:
     """Looks after a loop: it is told of each epoch, and saves and reports when it is time.
 

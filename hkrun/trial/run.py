@@ -20,7 +20,7 @@ from hkrun.trial.alarms import find_damage_alarms, find_discriminator_alarms
 from hkrun.trial.curves import tabulate
 from hkrun.trial.inputs import load_sets
 from hkrun.trial.ledger import Ledger
-from hkrun.trial.progress import Watch
+from hkrun.trial.progress import Watch, tell_filling
 from hkrun.trial.tables import load_teaching
 from hkrun.trial.task import Outcome, Task, make_outcome
 
@@ -79,7 +79,7 @@ class Trial:
         teach = None
         if cell.uses_teacher:
             with self._stopwatch.within("table" if task.table == "ahead" else "inputs"):
-                teach, self._teacher_hash = load_teaching(cell, task)
+                teach, self._teacher_hash = load_teaching(cell, task, on_fill=tell_filling(self.context))
         self._pupils = [
             Pupil(
                 start_run(cell, dataset, seed, context=self.context, device=torch.device(task.device)),

@@ -3,7 +3,7 @@
 import functools
 import logging
 import platform
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,11 +38,18 @@ logger = logging.getLogger("hkrun")
 _CPU_INFO = Path("/proc/cpuinfo")  # of Linux
 
 
-def load_teaching(cell: Cell, task: Task) -> tuple[Teaching, str]:
+def load_teaching(
+    cell: Cell, task: Task, *, on_fill: Callable[[float], None] | None = None
+) -> tuple[Teaching, str]:
     """The cell's teacher, and the hash of its weights; kept between the trials of a process.
 
     Where the task says so, the table is filled before this returns. With fewer rows than that, and also
     where the disk has no space for any, the answers are the same to the bit.
+
+    Args:
+        cell: The configuration.
+        task: Who asks.
+        on_fill: Told, as the table is filled, which share of what was missing is there.
 
     Raises:
         StoreError: The teacher is not in the store, or is damaged; or the store cannot be used.
@@ -58,7 +65,7 @@ def load_teaching(cell: Cell, task: Task) -> tuple[Teaching, str]:
     teacher = _open(_TablePlace(place, cell.teacher_table, cell.table_parts, parts, tap, threads))
     teacher.begin_run()
     if task.table == "ahead":
-        teacher.fill()
+        teacher.fill(on_fill)
         _make_reader.cache_clear()  # the loop has images of its own
     teacher.hand_on()  # what runs of earlier processes made whole, too
     if not teacher.is_whole and not teacher.is_steady:

@@ -70,6 +70,17 @@ def test_a_teacher_is_no_run():
     assert (progress.num_done, progress.num_failed) == (0, 0)
 
 
+def test_a_task_that_fills_the_teacher_table_says_how_far_it_is_until_its_first_epoch():
+    task = Running(label="a")
+    progress = begun(running={"a": task})
+    assert task.state == "starting"
+    progress.advance("a", {"filled": 0.374}, now=101.0)
+    assert task.state == "teacher table, 37 %"
+    assert progress.epochs_per_s(101.0) is None
+    progress.advance("a", {"epoch": 1, "epochs": 20}, now=102.0)
+    assert task.state == "epoch 1/20"
+
+
 @pytest.mark.parametrize(
     ("seconds", "words"),
     [(0, "0 s"), (59.4, "59 s"), (59.6, "1:00 min"), (185, "3:05 min"), (7300, "2:01 h")],
@@ -142,6 +153,19 @@ def test_on_a_terminal_it_shows_each_running_task_with_epoch_error_speed_and_tim
     assert "5.00 % error" in written
     assert "epochs/s" in written
     assert "left" in written
+
+
+def test_lines_say_how_far_a_teacher_table_is():
+    clock, written = Clock(), io.StringIO()
+    sweep = make_sweep(num_seeds=2)
+    display = Display(PlainConsole(file=written, width=100), title="Study", clock=clock)
+    display.plan_made(make_plan(sweep, None), slots=1)
+    task = SimpleNamespace(name="task", cell=sweep.cells[0].cell, cell_id="c", seeds=(0,))
+    display.started(task)
+    for filled in (0.1, 0.2):
+        clock.now += 10.0
+        display.progressed(task, {"filled": filled})
+    assert written.getvalue().splitlines()[-1] == "0/8 runs done, 1 running, 0 failed, teacher table, 20 %"
 
 
 def test_names_of_cells_are_shown_as_they_are():

@@ -108,8 +108,12 @@ def test_an_answer_s_bits_depend_on_its_view_alone(
     computer = make_computer(network, PARTS)
     assert computer.is_steady
     filled = make_table(tmp_path / "filled", computer, dataset)
-    filled.fill()
+    shares: list[float] = []
+    filled.fill(shares.append)
     assert filled.is_whole
+    assert shares == [(number + 1) / len(shares) for number in range(len(shares))]
+    filled.fill(shares.append)
+    assert shares.count(1.0) == 1, "nothing is missing the second time"
     by_use = make_table(tmp_path / "by_use", computer, dataset)
     never_kept = make_table(tmp_path / "never", computer, dataset, keep=False)
     assert not never_kept.is_whole

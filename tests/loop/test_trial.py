@@ -136,6 +136,20 @@ def test_a_students_weights_are_those_that_were_evaluated(taught: Store) -> None
     assert record.error_last_pct == pytest.approx(100 * int(wrong) / len(data.test.labels), abs=1e-9)
 
 
+def test_a_table_that_is_filled_ahead_tells_how_far_it_is_before_the_first_epoch(
+    taught: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "REPORT_EVERY_S", 0.0)
+    told: list[dict[str, object]] = []
+    monkeypatch.setattr(Alone, "report", lambda _, report: told.append(report))
+    run_task(dataclasses.replace(make_task(taught, make_cell(), 0), table="ahead"), Alone())
+    shares = [report["filled"] for report in told if "filled" in report]
+    assert shares == sorted(shares)  # type: ignore[type-var]
+    assert shares[-1] == 1.0
+    assert all("filled" in report for report in told[: len(shares)])
+    assert [report["epoch"] for report in told[len(shares) :]] == [1, 2, 3]
+
+
 def test_a_run_with_a_result_is_not_repeated(taught: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     task = make_task(taught, make_cell(), 0)
     first = run_task(task, Alone())
