@@ -2,11 +2,13 @@
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from ray import tune
+from ray.air._internal import usage
 from ray.exceptions import RayError, RpcError
 from ray.tune.error import TuneError
 
@@ -135,7 +137,8 @@ def run_tasks(
                 ),
             )
             try:
-                tuner.fit()
+                with _callbacks_uncounted():
+                    tuner.fit()
             except (RayError, TuneError) as error:
                 raise explain(error, running, log_folder=log_folder) from error
     except Over:
@@ -147,6 +150,16 @@ def run_tasks(
     except RayError as error:
         raise HkrunError(_tell_of(error, log_folder)) from error
     return schedule.results()
+
+
+@contextmanager
+def _callbacks_uncounted() -> Iterator[None]:
+    """Keeps Tune from importing MLflow, for two seconds, to count for its makers which callbacks are used."""
+    count, usage.tag_callbacks = usage.tag_callbacks, lambda callbacks: False  # noqa: ARG005
+    try:
+        yield
+    finally:
+        usage.tag_callbacks = count
 
 
 def explain(error: Exception, running: Running, *, log_folder: Path) -> HkrunError:
