@@ -150,7 +150,9 @@ def _own_cluster(node: Node, *, log_folder: Path, in_groups: bool) -> Iterator[P
 
     ensure_token()
     folder = _make_folder()
-    with _caretaker(folder), _environment({caretaker.VARIABLE: folder.name}, {}), _on_loopback():
+    # Ray ends its processes too quickly for them to remove their temporary files, so those lie here.
+    variables = {caretaker.VARIABLE: folder.name, "TMPDIR": str(folder)}
+    with _caretaker(folder), _environment(variables, {}), _on_loopback():
         try:
             _start(node, folder, log_folder=log_folder, in_groups=in_groups)
             yield folder

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +44,12 @@ def attempt(task, context) -> int:
 
 def finish(task, context):
     return outcome(name=task.name)
+
+
+def litter(task, context):
+    """Leaves a temporary file, as a process does that is killed."""
+    tempfile.mkstemp()
+    return finish(task, context)
 
 
 def tell(task, context):

@@ -31,7 +31,7 @@ def sleeping(tmp_path) -> Driver:
 @pytest.mark.cluster
 @pytest.mark.timeout(300)
 def test_nothing_is_printed_nothing_is_left_and_tune_imports_no_mlflow(tmp_path):
-    driver = Driver(tmp_path, "tell", "fail", "die_once", "finish")
+    driver = Driver(tmp_path, "tell", "fail", "die_once", "litter")
     stdout, stderr = driver.process.communicate()
     assert stdout.splitlines() == ["[True, False, True, True]", "imports that nobody asked for: []"]
     assert stderr == ""
@@ -40,7 +40,7 @@ def test_nothing_is_printed_nothing_is_left_and_tune_imports_no_mlflow(tmp_path)
     assert sorted(path.name for path in tmp_path.glob("logs/*.log")) == [
         "die_once2.log",
         "fail1.log",
-        "finish3.log",
+        "litter3.log",
         "ray.log",
         "tell0.log",
     ]
