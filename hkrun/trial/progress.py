@@ -1,5 +1,6 @@
 """What happens after an epoch: checkpoints and progress, each as rarely as it may be."""
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from typing import Protocol
@@ -26,11 +27,12 @@ class Learner(Protocol):
 Figures = dict[str, float | None]
 
 
-def tell_filling(context: Context) -> Callable[[float], None]:
+def tell_filling(context: Context, stopwatch: Stopwatch) -> Callable[[float], None]:
     """A function that takes the share of a teacher table that is filled, and reports it now and then.
 
     Args:
         context: Where the table is filled.
+        stopwatch: The task's.
     """
     reported_at = time.monotonic()
 
@@ -38,7 +40,8 @@ def tell_filling(context: Context) -> Callable[[float], None]:
         nonlocal reported_at
         if time.monotonic() - reported_at >= REPORT_EVERY_S:
             reported_at = time.monotonic()
-            context.report({"filled": share})
+            with stopwatch.within("progress"):
+                context.report({"filled": share})
 
     return tell
 
@@ -66,7 +69,7 @@ class Watch:
         self._context, self._epochs, self._seed, self._save = context, epochs, seed, save
         self._stopwatch = stopwatch
         self._save_at = time.monotonic() + CHECKPOINT_EVERY_S
-        self._reported_at = time.monotonic()
+        self._reported_at = -math.inf  # that the first epoch was done shows that a task gets on after a death
 
     def epoch_done(self, learners: Sequence[Learner]) -> None:
         """Called when the state is whole; the last epoch needs no checkpoint, the record follows.

@@ -79,7 +79,9 @@ class Trial:
         teach = None
         if cell.uses_teacher:
             with self._stopwatch.within("table" if task.table == "ahead" else "inputs"):
-                teach, self._teacher_hash = load_teaching(cell, task, on_fill=tell_filling(self.context))
+                teach, self._teacher_hash = load_teaching(
+                    cell, task, on_fill=tell_filling(self.context, self._stopwatch)
+                )
         self._pupils = [
             Pupil(
                 start_run(cell, dataset, seed, context=self.context, device=torch.device(task.device)),
