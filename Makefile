@@ -79,6 +79,7 @@ digits-recipe: setup
 
 # The stamp is written last: an interrupted set-up is done again.
 $(STAMP): requirements.lock build.lock pyproject.toml $(BIN)/uv
+	@echo "Installing the packages into .venv: 7 GB, minutes on a fast network"
 	$(BIN)/uv pip sync --quiet --compile-bytecode --python $(BIN)/python --require-hashes requirements.lock
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --build-constraints build.lock --editable .
 	touch $@

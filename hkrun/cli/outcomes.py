@@ -29,7 +29,7 @@ def print_plan(invocation: Invocation, plan: "Plan") -> None:
         numbers = (cell.num_runs, cell.num_done, len(cell.to_run), plan.sizes.get(cell.cell_id, 1))
         table.add_row(cell.cell_id, Text(cell.name), *map(str, numbers), str(cell.workers))
     invocation.results.print(table)
-    invocation.say(f"{plan.num_to_run} of {plan.num_runs} runs to train, in {plan.num_trials} trials")
+    invocation.say(f"{plan.num_to_run} of {plan.num_runs} runs to train, in {plan.num_trials} tasks")
     for note in plan.notes:
         invocation.say(note)
     for teacher in plan.teachers:

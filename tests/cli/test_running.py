@@ -96,7 +96,7 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(folder, started, document,
     assert code == 0
     assert told == make_plan(load_sweep("stability", seeds="3"), None, slots=2).document()
     assert call(["sweep", "stability", "--dry-run", "--seeds", "3"]) == 0
-    assert "12 of 12 runs to train, in 12 trials" in capsys.readouterr().out
+    assert "12 of 12 runs to train, in 12 tasks" in capsys.readouterr().out
     assert started == []
     assert list(folder.iterdir()) == []
 
@@ -193,7 +193,7 @@ def test_a_dry_run_and_the_question_count_what_a_search_makes(folder, started, m
     code, told = document(*command, "--dry-run")
     assert (code, told["runs"], told["to_run"], told["trials"]) == (0, 330, 15, 15)
     assert call([*command, "--dry-run"]) == 0
-    assert "15 of 330 runs to train, in 15 trials" in capsys.readouterr().out
+    assert "15 of 330 runs to train, in 15 tasks" in capsys.readouterr().out
     monkeypatch.setattr("hkrun.cli.running._ASK_ABOVE_S", 0.0)
     asked = []
     monkeypatch.setattr("click.confirm", lambda question, **_: asked.append(question) and False)
