@@ -41,7 +41,8 @@ def print_plan(invocation: Invocation, plan: "Plan") -> None:
         invocation.say(planned.describe())
     seconds = plan.estimate.seconds
     length = "unknown" if seconds is None else f"about {describe_duration(seconds)}"
-    invocation.say(f"Time: {length} ({plan.estimate.basis})")
+    on_top = "; starting Ray and writing the report come on top" if seconds else ""
+    invocation.say(f"Time: {length} ({plan.estimate.basis}{on_top})")
 
 
 def outcome_document(outcome: "Outcome") -> dict[str, object]:
