@@ -53,8 +53,10 @@ class AxesSearch:
             for axis, length in enumerate(lengths[group]):
                 trial.suggest_int(f"{group}:{axis}", 0, length - 1)
 
-        from ray.tune.search.optuna import OptunaSearch  # an extra, and half a second
+        import optuna  # an extra, and half a second
+        from ray.tune.search.optuna import OptunaSearch
 
+        optuna.logging.set_verbosity(optuna.logging.WARNING)  # of its study nobody wants to know
         self._optuna = OptunaSearch(space=draw, metric=METRIC, mode="min", seed=self.search.seed)
 
     @property

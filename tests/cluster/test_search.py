@@ -1,6 +1,8 @@
 """Shortcuts through the axes: what Optuna proposes, and what ASHA ends early."""
 
 import itertools
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from unittest.mock import MagicMock
@@ -70,6 +72,20 @@ def test_the_same_seed_proposes_the_same():
     errors = {index: error_at(point) for point, tasks in GRID.items() for index in tasks}
     search = Search(runs=GRID, known={}, budget=15)
     assert play(search, num_tasks=50, errors=errors) == play(search, num_tasks=50, errors=errors)
+
+
+def test_a_search_prints_nothing():
+    pytest.importorskip("optuna")
+    code = """
+from hkrun.cluster import Point, Search
+from hkrun.cluster.schedule import Schedule
+from hkrun.cluster.search import AxesSearch
+schedule = Schedule(1, slots=1, fail_fast=False)
+search = AxesSearch(Search(runs={Point("grid", (0,)): (0,)}, known={}, budget=1), schedule)
+assert schedule.take(search.choose) == 0
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout + done.stderr == ""
 
 
 def test_tasks_off_the_axes_come_first_and_cost_no_budget():
