@@ -9,11 +9,13 @@ import math
 import os
 import re
 import shutil
+import signal
 import socket
 import sqlite3
 import subprocess
 import sys
 import threading
+import time
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -847,6 +849,47 @@ def test_a_server_that_does_not_start_says_why(store: Store, monkeypatch: pytest
     monkeypatch.setenv("MLFLOW_UVICORN_OPTS", "--no-such-option")
     with pytest.raises(StoreError, match=r"did not start; its last words: .*no-such-option"), serve(store):
         pass
+
+
+def ui_in_the_background(folder: Path) -> subprocess.Popen[str]:
+    """`hkrun ui` as a script starts it with `&`: SIGINT is ignored. It answers; its group is its own."""
+    command = f"trap '' INT; exec {sys.executable} -m hkrun ui --no-browser --json --store {folder}"
+    process = subprocess.Popen(
+        ["sh", "-c", command], stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
+    assert process.stdout is not None
+    document = ""
+    while not document.endswith("\n}\n"):
+        line = process.stdout.readline()
+        assert line, document
+        document += line
+    return process
+
+
+def processes_of_servers_of(folder: Path) -> list[int]:
+    """The processes of `mlflow server` on a store, which have its database in their environment."""
+    database = f"MLFLOW_BACKEND_STORE_URI=sqlite:///{folder}/".encode()
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if database in (process / "environ").read_bytes():
+                found.append(int(process.name))
+    return found
+
+
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs /proc")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
+def test_no_server_outlives_a_ui_that_ignores_ctrl_c(store: Store, number: signal.Signals) -> None:
+    folder = store.local_path
+    assert folder is not None
+    with ui_in_the_background(folder) as process:
+        assert len(processes_of_servers_of(folder)) == 3  # the keeper, MLflow and uvicorn
+        process.send_signal(number)
+        assert process.wait(60) == (0 if number == signal.SIGTERM else -number)
+    deadline = time.monotonic() + 30
+    while processes_of_servers_of(folder) and number != signal.SIGTERM and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert processes_of_servers_of(folder) == []
 
 
 def test_with_a_server_elsewhere_only_links_are_given(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 from hkrun.errors import InputError, StoreError
 from hkrun.redaction import redact
 from hkrun.store import Store
+from hkrun.tracking import keeper
 from hkrun.tracking.connection import artifact_root, connect, explained, is_server, resolve_uri
 from hkrun.tracking.runs import find_experiments
 from hkrun.tracking.view import DEFAULT_PORT, Links, find_links
@@ -44,7 +45,7 @@ class Site:
 
 
 def ui(store: Store, *, port: int | None, open_browser: bool, announce: Callable[[Site], None]) -> None:
-    """Serves MLflow's UI until it is interrupted, and says where to look.
+    """Serves MLflow's UI until a KeyboardInterrupt, and says where to look.
 
     Where MLFLOW_TRACKING_URI names a server there is nothing to start: only the links are given.
 
@@ -63,7 +64,7 @@ def ui(store: Store, *, port: int | None, open_browser: bool, announce: Callable
         site = _look_around(store, uri, redact(uri).rstrip("/"), is_ours=False)
         _show(site, announce, open_browser=open_browser)
         return
-    with contextlib.suppress(KeyboardInterrupt), _terminable(), serve(store, port=port) as server:
+    with contextlib.suppress(KeyboardInterrupt), serve(store, port=port) as server:
         site = _look_around(store, uri, server.address, is_ours=True)
         _show(site, announce, open_browser=open_browser)
         server.wait()
@@ -139,6 +140,8 @@ class Server:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
+        if self._process.stdin is not None:
+            self._process.stdin.close()
 
     def _last_words(self) -> str:
         lines = self._log.read_text(errors="replace").split("\n")
@@ -159,6 +162,7 @@ def serve(store: Store, *, port: int | None = None) -> Iterator[Server]:
     log = (store.local_path or Path(tempfile.gettempdir()) / "hkrun") / "logs" / "mlflow-ui.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     command = [
+        *(sys.executable, "-I", "-S", keeper.__file__),  # it would outlive us where we are killed
         sys.executable,
         "-m",
         "mlflow",
@@ -181,7 +185,7 @@ def serve(store: Store, *, port: int | None = None) -> Iterator[Server]:
         process = subprocess.Popen(
             command,
             env=os.environ | settings,
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,  # nothing is written: its end tells the keeper that we are gone
             stdout=sink,
             stderr=subprocess.STDOUT,
             start_new_session=True,
@@ -217,13 +221,3 @@ def _is_free(port: int) -> bool:
         except OSError:
             return False
     return True
-
-
-@contextlib.contextmanager
-def _terminable() -> Iterator[None]:
-    """Lets SIGTERM end the block like Ctrl-C, so that the server never outlives us."""
-    previous = signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, previous)
