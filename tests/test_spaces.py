@@ -5,10 +5,19 @@ from pathlib import Path
 
 import pytest
 
+from hkrun.cli.program import call
 from hkrun.config import cell_id, get_value
 from hkrun.errors import InputError
 from hkrun.methods import METHODS
-from hkrun.spaces import load_cell, load_sweep, restore_sweep, sweep_document, sweep_names, with_content
+from hkrun.spaces import (
+    describe_twins,
+    load_cell,
+    load_sweep,
+    restore_sweep,
+    sweep_document,
+    sweep_names,
+    with_content,
+)
 from hkrun.spaces.documents import locate, read_document
 
 REPOSITORY = Path(__file__).parents[1]
@@ -587,6 +596,58 @@ def test_an_axis_that_changes_nothing_is_refused(folder):
         "search_spaces/space.toml:18: axes.key: loss.temperature changes nothing in these cells: "
         "no term of theirs uses it"
     )
+
+
+TWINS = """\
+dataset = "digits"
+seeds = 1
+base.method = "kd"
+[[cells]]
+name = "without"
+loss.lambda_3 = 0.0
+[[cells]]
+name = "warm"
+loss.temperature = 3.5
+[[cells]]
+name = "with"
+loss.lambda_3 = 1.0
+"""
+
+
+def test_cells_that_differ_in_keys_without_effect_are_named(folder):
+    write("search_spaces/space.toml", TWINS)
+    (line,) = describe_twins(load_sweep("space"))
+    assert line == (
+        "'without' and 'with' are one configuration: what they were given for loss.lambda_3 changes nothing, "
+        "so no difference between them can be shown"
+    )
+
+
+def test_a_plan_warns_of_cells_without_a_difference_outside_of_its_document(folder, capsys):
+    write("search_spaces/space.toml", TWINS)
+    assert call(["sweep", "space", "--dry-run", "--json"]) == 0
+    told = capsys.readouterr()
+    assert len({cell["cell_id"] for cell in json.loads(told.out)["cells"]}) == 2
+    assert told.err.count("'without' and 'with' are one configuration") == 1
+
+
+def test_of_many_cells_without_a_difference_the_first_are_named(folder):
+    cells = [f'[[cells]]\nname = "{number}"\nloss.lambda_3 = {number}.0\n' for number in range(9)]
+    write("search_spaces/space.toml", TWINS[: TWINS.index("[[")] + "".join(cells))
+    (line,) = describe_twins(load_sweep("space"))
+    assert line.startswith("'0', '1', '2', '3', '4' and 4 more are one configuration: ")
+
+
+def test_several_names_for_the_same_values_are_on_purpose(folder):
+    write("search_spaces/space.toml", TWINS.replace("loss.lambda_3 = 1.0", "loss.lambda_3 = 0"))
+    sweep = load_sweep("space")
+    assert len({cell_id(named.cell) for named in sweep.cells}) == 2
+    assert describe_twins(sweep) == ()
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in (REPOSITORY / "search_spaces").glob("*.toml")))
+def test_no_shipped_search_space_has_cells_without_a_difference(name):
+    assert describe_twins(load_sweep(str(REPOSITORY / "search_spaces" / f"{name}.toml"))) == ()
 
 
 def test_a_table_or_claim_that_the_paper_does_not_have_is_refused(folder):

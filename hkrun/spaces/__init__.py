@@ -7,11 +7,13 @@ mistake in all of them is reported at once, each with its line or argument.
 from hkrun.spaces.places import sweep_names
 from hkrun.spaces.reading import load_cell, load_sweep
 from hkrun.spaces.sweep import NamedCell, Recipe, Sweep, restore_sweep, sweep_document, with_content
+from hkrun.spaces.twins import describe_twins
 
 __all__ = [
     "NamedCell",
     "Recipe",
     "Sweep",
+    "describe_twins",
     "load_cell",
     "load_sweep",
     "restore_sweep",

@@ -22,7 +22,7 @@ from hkrun.plan import (
     make_plan,
     save_plan,
 )
-from hkrun.spaces import Sweep
+from hkrun.spaces import Sweep, describe_twins
 from hkrun.stopwatch import Stopwatch
 from hkrun.store import Store, TeacherRecord
 from hkrun.sweep.account import Account
@@ -74,7 +74,8 @@ def plan_sweep(
 ) -> Plan:
     """Plans a sweep on this machine, or on the cluster that RAY_ADDRESS names.
 
-    Nothing is written and no images are loaded: with `pack` "auto", sizes are what was measured before.
+    Nothing is written and no images are loaded: with `pack` "auto", sizes are what was measured before. A
+    warning names cells that differ in nothing but keys without an effect.
 
     Raises:
         ResourceError: A run or a teacher does not fit, or not so many together.
@@ -84,6 +85,8 @@ def plan_sweep(
     """
     check_elastic(workers, {named.name: named.cell for named in sweep.cells})
     sweep = fix_content(sweep, data_dir)
+    for line in describe_twins(sweep):
+        logger.warning("%s", line)
     shortcuts = shortcuts or NO_SHORTCUTS
     plan = make_plan(sweep, store, workers=workers, shortcuts=shortcuts)
     if not plan.num_to_run:
