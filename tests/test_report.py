@@ -592,11 +592,40 @@ def test_nothing_is_wider_than_100_columns(store, terminal, num_seeds):
     assert "…" not in text
 
 
-def test_a_narrow_terminal_is_not_overrun(store):
-    sweep = make_sweep(["L_b", "L_b + L_is"])
+@pytest.mark.parametrize(
+    ("width", "left_out"),
+    [(60, "best epoch, mean range"), (80, "best epoch, mean range"), (100, None), (120, None)],
+)
+def test_a_terminal_of_any_width_shows_every_figure_of_its_columns_whole(store, width, left_out):
+    sweep = make_sweep(num_seeds=16)
     fill(store, sweep)
-    text = re.sub(r"\x1b\[[0-9;]*m", "", print_plainly(summarise(sweep, store), terminal=True, width=80))
-    assert max(map(len, text.splitlines())) <= 80
+    summary = summarise(sweep, store)
+    text = re.sub(r"\x1b\[[0-9;]*m", "", print_plainly(summary, terminal=True, width=width))
+    assert "\N{HORIZONTAL ELLIPSIS}" not in text
+    table = re.split("Left out|Error: mean over seeds", text)[0]
+    for cell in summary.cells:
+        figures = [
+            wording.plus_minus(cell.error_last.mean, cell.error_last.ci95),
+            f"{wording.digits(cell.stability.s)} {wording.interval(cell.stability.ci95)}",
+        ]
+        if left_out is None:
+            figures += [f"{cell.error_best.mean:.2f}", f"{cell.stability.mean_range:.2f}"]
+        comparison = summary.find_comparison(cell.name)
+        if comparison is not None:
+            figures.append(wording.plus_minus(comparison.difference, comparison.ci95, signed=True))
+            figures.append(wording.p_value(comparison.p_holm))
+        whole = [rf"(?<!\S){re.escape(figure)}(?!\S)" for figure in figures]
+        lines = table.splitlines()
+        assert any(all(re.search(figure, line) for figure in whole) for line in lines), figures
+    for heading, column in (("best", "best epoch"), ("mean", "mean range")):
+        shown = re.search(rf"\b{heading}\b", table.partition("─")[0]) is not None
+        assert shown == (column not in (left_out or ""))
+    joined = " ".join(text.split())
+    assert ("Left out, for the terminal is narrow" in joined) == (left_out is not None)
+    assert left_out is None or f"is narrow: {left_out}; report.html and a wider one have them." in joined
+    assert ("* The best epoch is selected" in joined) == (left_out is None)
+    for line in text[len(table) :].splitlines():
+        assert len(line) <= width
 
 
 def test_away_from_a_terminal_the_text_is_plain_and_100_columns_wide(store):
