@@ -3,7 +3,7 @@
     python keeper.py COMMAND...
 
 must lead a process group of its own: once its stdin ends, which the kernel closes with the parent, it ends
-the whole group. It exits as the command does.
+the whole group. It fails where the command does.
 """
 
 import os
