@@ -1,7 +1,7 @@
 """The verbs that read what is there: report, stability, status."""
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -256,7 +256,7 @@ def status(
                 f"{cell['done']}/{cell['runs']}",
                 _listed(cell["failed"]),
                 _listed(cell["diverged"]),
-                _listed(f"{run['seed']} ({run['epoch']}/{run['epochs']})" for run in cell["unfinished"]),
+                _listed(_reached(cell["unfinished"])),
             )
         invocation.results.print(table)
     return EXIT_DONE
@@ -294,6 +294,18 @@ def _cell_status(cell: "PlannedCell", store: "Store") -> dict[str, Any]:
             if epoch is not None
         ],
     }
+
+
+def _reached(unfinished: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """How far each seed is; consecutive ones that are equally far, as a pack's are, as one: 0-19 (81/120)."""
+    spans: list[tuple[int, int, str]] = []
+    for run in sorted(unfinished, key=lambda run: int(run["seed"])):
+        seed, far = run["seed"], f"{run['epoch']}/{run['epochs']}"
+        if spans and spans[-1][1:] == (seed - 1, far):
+            spans[-1] = (spans[-1][0], seed, far)
+        else:
+            spans.append((seed, seed, far))
+    return (f"{first if first == last else f'{first}-{last}'} ({far})" for first, last, far in spans)
 
 
 def _listed(items: Any) -> str:

@@ -69,6 +69,20 @@ def test_status_tells_of_each_cell_what_is_done_failed_diverged_and_unfinished(s
     assert "running" not in told
 
 
+def test_status_names_consecutive_seeds_that_are_equally_far_as_one(store, document, capsys):
+    sweep = make_sweep(num_seeds=20)
+    save_plan(store, sweep)
+    identity = cell_id(sweep.cells[0].cell)
+    reached = {8: 4, 9: 4, 10: 4, 11: 5, 12: 5, 14: 5, 16: 4}
+    for seed, epoch in reached.items():
+        store.commit(f"{store.run_folder(identity, seed)}/checkpoints", {f"epoch-{epoch:06}.pt": b""})
+    _, told = document("status")
+    assert {run["seed"]: run["epoch"] for run in told["sweeps"][0]["cells"][0]["unfinished"]} == reached
+    assert call(["status", "stability"]) == 0
+    told = "".join(capsys.readouterr().out.split())
+    assert "8-10(4/12),11-12(5/12),14(5/12),16(4/12)" in told
+
+
 def test_status_of_an_empty_store_says_so(folder, document, capsys):
     store = open_store(folder / "hkrun-store")
     assert document("status") == (0, {"store": store.uri, "sweeps": []})
