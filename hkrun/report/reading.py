@@ -1,9 +1,8 @@
 """From the store to a summary: which runs are data, and what they say against each other."""
 
-import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from fractions import Fraction
+from types import MappingProxyType
 
 import numpy as np
 import pyarrow as pa
@@ -22,7 +21,10 @@ from hkrun.report.wording import write_warnings
 from hkrun.spaces import NamedCell, Sweep
 from hkrun.store import Record, Store
 
-MOST_IMAGES = 100_000  # no test set is larger
+# Test images of the data sets that are the same for everybody; of a user's own, only the user knows.
+TEST_IMAGES: Mapping[str, int] = MappingProxyType(
+    {"digits": 1107, "mnist5k": 1000, "cifar10": 10_000, "cifar100": 10_000, "imagenet": 50_000}
+)
 
 
 def summarise(sweep: Sweep, store: Store, *, world_size: int = 1) -> Summary:
@@ -43,7 +45,9 @@ def summarise(sweep: Sweep, store: Store, *, world_size: int = 1) -> Summary:
         cell_id: tuple(record for record in store.records(cell_id) if record.seed in wanted)
         for cell_id in dict.fromkeys(ids)
     }
-    quantum = _quantum(record.error_last_pct for found in records.values() for record in found)
+    quantum = _quantum(
+        sweep.dataset, (record.error_last_pct for found in records.values() for record in found)
+    )
     stopped: dict[str, list[int]] = {}
     for run in load_stopped(store, sweep):
         stopped.setdefault(run.cell_id, []).append(run.seed)
@@ -189,16 +193,17 @@ def _undefined(runs: int, epochs: int, window: int) -> str | None:
     return None
 
 
-def _quantum(errors_pct: Iterable[float | None]) -> float | None:
-    """What one test image is worth, from the errors alone: they are shares k / n of the n test images.
+def _quantum(dataset: str, errors_pct: Iterable[float | None]) -> float | None:
+    """What one test image is worth, in percentage points.
 
-    None where there are no errors, or where they are no shares of any plausible number of images.
+    The number of test images is the data set's: errors alone are shares k / n of it, but may have a divisor
+    in common. None before the first error, where the number is not known, and where the errors are no shares
+    of it, as those of a part of ImageNet.
     """
-    found = [error / 100 for error in errors_pct if error is not None]
-    shares = [Fraction(error).limit_denominator(MOST_IMAGES) for error in found]
-    images = math.lcm(*(share.denominator for share in shares))
-    exact = all(abs(float(share) - error) < 1e-12 for share, error in zip(shares, found, strict=True))
-    return 100 / images if found and exact and images <= MOST_IMAGES else None
+    images = TEST_IMAGES.get(dataset)
+    counts = [error / 100 * images for error in errors_pct if error is not None] if images else []
+    whole = all(abs(count - round(count)) < 1e-6 for count in counts)
+    return 100 / images if images and counts and whole else None
 
 
 # --- teachers -----------------------------------------------------------------------------------------------

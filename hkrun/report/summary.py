@@ -305,7 +305,8 @@ class Summary:
         paper: The tables of the paper that the sweep is set against.
         verdicts: On their claims, and on those that the sweep names.
         scans: The curves and grids among the cells.
-        quantum_pct: What one test image is worth, in percentage points; None before the first run.
+        quantum_pct: What one test image is worth, in percentage points; None before the first run and where
+            the number of test images is not known.
         warnings: What a reader must know before believing the numbers, one sentence or two each.
         executions: Each time that the sweep trained something; none where the store was written before they
             were kept.
