@@ -6,7 +6,6 @@ import json
 import re
 import statistics
 
-import numpy as np
 import pytest
 import scipy.stats
 from report_example import (
@@ -27,11 +26,13 @@ from rich.console import Console
 
 from hkrun import stats
 from hkrun.config import cell_id
+from hkrun.data import load_dataset
 from hkrun.errors import StoreError
 from hkrun.plan import StoppedRun, save_stopped
 from hkrun.report import (
     load_published,
     print_summary,
+    reading,
     render_report,
     summarise,
     summary_document,
@@ -40,6 +41,7 @@ from hkrun.report import (
 )
 from hkrun.spaces import NamedCell, load_cell
 from hkrun.store import open_store
+from hkrun.training.epochs import learning_rate
 
 
 @pytest.fixture
@@ -220,6 +222,38 @@ def test_s_is_compared_on_the_seeds_that_both_cells_finished_only(store):
     assert row.split(" | ")[4] == ratio
 
 
+def rates(epochs, drops):
+    """The learning rate of each epoch, as training has it."""
+    return [
+        learning_rate(epoch, first=1.0, epochs=epochs, drops=drops, factor=0.1, warmup_epochs=0)
+        for epoch in range(epochs)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("epochs", "window", "drops", "told"),
+    [
+        (60, 20, (0.4, 0.8), "(epochs 41 to 60) of L_b contains a learning-rate drop (after epoch 48)"),
+        (60, 40, (0.4, 0.8), "of L_b contains 2 learning-rate drops (after epochs 24 and 48)"),
+        (60, 13, (0.4, 0.8), "(epochs 48 to 60) of L_b contains a learning-rate drop (after epoch 48)"),
+        (60, 12, (0.4, 0.8), None),  # epoch 49, the window's first, is the first at the lower rate
+        (10, 4, (0.7,), "(epochs 7 to 10) of L_b contains a learning-rate drop (after epoch 7)"),
+        (10, 3, (0.7,), None),  # 0.7 * 10 is a little more than 7
+        (7, 3, (0.5,), None),  # from 3.5 on, so epoch 5 is the first
+        (7, 4, (0.5,), "(epochs 4 to 7) of L_b contains a learning-rate drop (after epoch 4)"),
+        (8, 5, (0.99,), None),  # never comes
+    ],
+)
+def test_a_window_of_s_with_two_learning_rates_is_warned_of(store, epochs, window, drops, told):
+    values = {"student.epochs": epochs, "student.drops": drops}
+    named = NamedCell(name="L_b", cell=make_cell(0.0, 0.0, **values))
+    sweep = make_sweep(["L_b"], num_seeds=2, cells=(named,), window=window)
+    fill(store, sweep)
+    warnings = warnings_about(summarise(sweep, store), "learning-rate drop")
+    assert len(warnings) == (told is not None) == (len(set(rates(epochs, drops)[-window:])) > 1)
+    assert all(told in warning for warning in warnings)
+
+
 def test_two_names_of_one_configuration_are_one_test(store):
     sweep = make_sweep()
     twins = (("L2-Ba", 0), ("again", 1))
@@ -253,12 +287,32 @@ def test_a_comparison_does_not_depend_on_the_other_cells(store):
         assert ours.p == theirs.p
 
 
-@pytest.mark.parametrize("errors", [[3.3333, 2.7182818], [0.1 + 1e-9, 5.0]])
-def test_a_quantum_that_the_errors_do_not_show_is_unknown(store, errors):
-    sweep = make_sweep(["L_b"], num_seeds=2)
-    for seed, error in enumerate(errors):
-        put_run(store, sweep.cells[0], seed, errors=[error * np.pi] * EPOCHS)
-    assert summarise(sweep, store).quantum_pct is None
+@pytest.mark.parametrize(
+    ("dataset", "images"), [("digits", 1107), ("mnist5k", 1000), ("cifar10", 10_000), ("imagenet", 50_000)]
+)
+def test_one_test_image_is_worth_so_much_also_where_the_errors_share_a_divisor(store, dataset, images):
+    sweep = make_sweep(["L_b"], num_seeds=2, dataset=dataset)
+    for seed, wrong in enumerate((30, 60)):
+        put_run(store, sweep.cells[0], seed, errors=[100 * wrong / images] * EPOCHS)
+    summary = summarise(sweep, store)
+    assert summary.quantum_pct == 100 / images
+    assert f"({images} images)" in render_report(summary)["report.md"].decode()
+
+
+@pytest.mark.parametrize(("dataset", "images"), [("digits", 1197), ("imagenet", 390), ("folder", 1107)])
+def test_what_a_test_image_of_an_unknown_number_is_worth_is_not_said(store, dataset, images):
+    sweep = make_sweep(["L_b"], num_seeds=2, dataset=dataset)
+    for seed, wrong in enumerate((40, 41)):
+        put_run(store, sweep.cells[0], seed, errors=[100 * wrong / images] * EPOCHS)
+    summary = summarise(sweep, store)
+    assert summary.quantum_pct is None
+    assert "one test image" not in print_plainly(summary) + render_report(summary)["report.md"].decode()
+
+
+@pytest.mark.parametrize(("dataset", "images"), [("digits", 1107), ("mnist5k", 1000)])
+def test_the_known_numbers_of_test_images_are_those_of_the_data(dataset, images):
+    loaded = load_dataset(dataset)
+    assert len(loaded.test.labels) == images == reading.TEST_IMAGES[dataset]
 
 
 def test_a_finished_run_with_incomplete_curves_is_refused(store):
@@ -549,7 +603,7 @@ def test_published_figures_stand_in_columns_of_their_own_data(store):
     minus = "\N{MINUS SIGN}"
     found = {row[0]: row for row in rows if "8.19" in row or "7.51" in row[-2] or "8.58" in row[-2]}
     row = found["L_b + L_is"]
-    assert (row[1], row[2].split(" ")[0], row[4].split(" ")[0]) == ("6", "4.11", f"**{minus}1.00")
+    assert (row[1], row[2].split(" ")[0], row[4].split(" ")[0]) == ("6", "4.44", f"**{minus}1.08")
     assert row[-2:] == [f"7.51 ({minus}0.68)", f"31.86 ({minus}0.74)"]
     dash = "\N{EN DASH}"
     assert found["supervised learning (cited)"] == [
@@ -567,9 +621,9 @@ Convergence stability, digits, 12 seeds
                           error %    best                    S, pp²   mean   error minus       p
  cell              n   last epoch  epoch*            [95 % approx.]  range           L_b    Holm
  ───────────────────────────────────────────────────────────────────────────────────────────────
- L_b              12  5.69 ± 0.10    5.69   0.0028 [0.00025, 0.031]   0.50     reference
- L_b + L_is    11/12  5.37 ± 0.12    5.35  0.0028 [0.000089, 0.087]   0.50  -0.31 ± 0.10   0.002
- L_b + L_adv      12  5.37 ± 0.12    5.37  0.0017 [0.000049, 0.057]   0.45  -0.32 ± 0.11  <0.001
+ L_b              12  6.16 ± 0.10    6.15   0.0033 [0.00029, 0.037]   0.54     reference
+ L_b + L_is    11/12  5.81 ± 0.12    5.79    0.0033 [0.00010, 0.10]   0.54  -0.34 ± 0.11   0.002
+ L_b + L_adv      12  5.81 ± 0.13    5.81  0.0020 [0.000057, 0.067]   0.49  -0.35 ± 0.12  <0.001
 """
 
 

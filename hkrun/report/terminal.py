@@ -1,4 +1,4 @@
-"""The summary in the terminal: one table, of at most 100 columns where it can be, and the warnings under it."""
+"""The summary in the terminal: one table, of at most 100 columns where it fits, and the warnings under it."""
 
 from rich.box import SIMPLE_HEAD
 from rich.cells import cell_len

@@ -1,5 +1,6 @@
 """Numbers as people read them, and what a summary says in sentences: warnings and findings."""
 
+import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -240,6 +241,7 @@ def _warn_of_stability(summary: Summary) -> Iterator[str]:
             f"({numbers}), and the range grows with that number. The tests compare S on the seeds that both "
             "cells finished."
         )
+    yield from _warn_of_drops(ranked, summary.sweep.window)
     obstacles: dict[str, list[str]] = {}
     for comparison in summary.stability_comparisons:
         if comparison.obstacle:
@@ -251,6 +253,28 @@ def _warn_of_stability(summary: Summary) -> Iterator[str]:
         reference = summary.sweep.reference
         why = "; ".join(reasons)
         yield f"S cannot be ranked against that of {reference}. {why}.{_explain_ranking(summary)}"
+
+
+def _warn_of_drops(cells: Iterable[CellSummary], window: int) -> Iterator[str]:
+    """Names the cells within whose window the learning rate drops."""
+    names: dict[tuple[int, tuple[int, ...]], list[str]] = {}
+    for cell in cells:
+        student = cell.cell.student
+        # Of epochs counted from 1, the last before each drop; the tolerance is that of the training.
+        before = (math.ceil(fraction * student.epochs - 1e-9) for fraction in student.drops)
+        # A drop before the first epoch of the window leaves all of the window at the lower rate.
+        within = tuple(epoch for epoch in before if student.epochs - window < epoch < student.epochs)
+        if within and student.drop_factor != 1:
+            names.setdefault((student.epochs, within), []).append(cell.name)
+    for (epochs, within), found in names.items():
+        several = len(within) > 1
+        after = f"{'epochs' if several else 'epoch'} {' and '.join(map(str, within))}"
+        yield (
+            f"The window of S (epochs {epochs - window + 1} to {epochs}) of {join(found)} contains "
+            f"{f'{len(within)} learning-rate drops' if several else 'a learning-rate drop'} (after {after}): "
+            f"S holds {'those steps' if several else 'that step'} too, not the steadiness at one rate alone. "
+            "More epochs, or a shorter window ([analysis] of the search space), begin it after the last drop."
+        )
 
 
 def _explain_ranking(summary: Summary) -> str:
