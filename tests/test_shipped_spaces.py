@@ -24,6 +24,15 @@ def elsewhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
+@pytest.mark.parametrize("dataset", DATASETS)
+def test_the_window_of_a_recipe_lies_after_its_last_drop(dataset):
+    """Else S holds the step of the learning rate too."""
+    sweep = load_sweep("stability", dataset=dataset)
+    for named in sweep.cells:
+        student = named.cell.student
+        assert student.epochs - sweep.window >= math.ceil(max(student.drops) * student.epochs - 1e-9)
+
+
 def header(space):
     """The labelled parts of the comment that a file opens with, without line breaks."""
     parts, label = {}, ""
