@@ -396,13 +396,6 @@ def test_large_tests_double_precision_and_large_batches_take_more():
     assert need(evaluation_batch=2048) == 3 * 16 * 32 * 32 * 2048 * 4 > need()
 
 
-def test_the_sides_of_known_images_are_theirs():
-    from hkrun.data import load_dataset
-
-    for name in ("digits", "mnist5k"):
-        assert load_dataset(name).image_shape(0)[1:] == (packing.SIDES[name],) * 2
-
-
 @pytest.fixture
 def small_machine(monkeypatch):
     """Two CPUs with 1 GiB each."""

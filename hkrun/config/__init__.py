@@ -34,14 +34,17 @@ from hkrun.config.identity import (
     teacher_id,
 )
 from hkrun.config.keys import cell_from_values, cell_values, describe_range, describe_type, keys
+from hkrun.config.known_data import KNOWN_DATA, KnownData
 
 __all__ = [
+    "KNOWN_DATA",
     "AttentionConfig",
     "AugmentConfig",
     "Cell",
     "DiscriminatorConfig",
     "KeyInfo",
     "KnowledgeConfig",
+    "KnownData",
     "LossConfig",
     "Setting",
     "StudentConfig",

@@ -4,16 +4,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from hkrun.config import Cell, teacher_id
+from hkrun.config import KNOWN_DATA, Cell, teacher_id
 from hkrun.store import Store, Tables
 
 # An epoch asks for one view of each image. After twice as many epochs as there are views, 86 % of them were
 # asked for, and nearly every batch on the way had one that was not there yet.
 AHEAD_FROM = 2
-
-# Training images and classes of the data sets whose content is fixed: a table's size is known before they are
-# read.
-_IMAGES = {"digits": (300, 10), "mnist5k": (4000, 10), "cifar10": (50_000, 10), "cifar100": (50_000, 100)}
 
 _SUM_BYTES = 8  # of a row's checksum
 
@@ -160,16 +156,18 @@ def _row_type(cell: Cell) -> str:
 
 def _count_bytes(cell: Cell, parts: tuple[str, ...], num_views: int) -> int | None:
     """Size of a table: a row of each part, and its checksum, for each view of each image."""
-    num_images, num_classes = _IMAGES.get(cell.dataset, (None, 0))
+    known = KNOWN_DATA.get(cell.dataset)
+    if known is None:
+        return None
     widths: Mapping[str, int] = {
-        "logits": num_classes,
+        "logits": known.num_classes,
         "knowledge": sum(cell.squeeze_widths),
         "descriptor": cell.teacher_widths[-1],
     }
-    if num_images is None or not parts or not set(parts) <= widths.keys():
+    if not parts or not set(parts) <= widths.keys():
         return None
     number_bytes = int(_row_type(cell).removeprefix("float")) // 8
-    return num_images * num_views * sum(widths[part] * number_bytes + _SUM_BYTES for part in parts)
+    return known.num_train * num_views * sum(widths[part] * number_bytes + _SUM_BYTES for part in parts)
 
 
 def _describe_size(num_bytes: int) -> str:

@@ -1,14 +1,13 @@
 """From the store to a summary: which runs are data, and what they say against each other."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from types import MappingProxyType
 
 import numpy as np
 import pyarrow as pa
 
 from hkrun import config, stats
-from hkrun.config import Cell
+from hkrun.config import KNOWN_DATA, Cell
 from hkrun.errors import StoreError
 from hkrun.plan import load_executions, load_stopped
 from hkrun.report.claims import judge_claims
@@ -20,11 +19,6 @@ from hkrun.report.summary import HEALTH, CellSummary, Curve, Summary, Teacher
 from hkrun.report.wording import write_warnings
 from hkrun.spaces import NamedCell, Sweep
 from hkrun.store import Record, Store
-
-# Test images of the data sets that are the same for everybody; of a user's own, only the user knows.
-TEST_IMAGES: Mapping[str, int] = MappingProxyType(
-    {"digits": 1107, "mnist5k": 1000, "cifar10": 10_000, "cifar100": 10_000, "imagenet": 50_000}
-)
 
 
 def summarise(sweep: Sweep, store: Store, *, world_size: int = 1) -> Summary:
@@ -198,12 +192,14 @@ def _quantum(dataset: str, errors_pct: Iterable[float | None]) -> float | None:
 
     The number of test images is the data set's: errors alone are shares k / n of it, but may have a divisor
     in common. None before the first error, where the number is not known, and where the errors are no shares
-    of it, as those of a part of ImageNet.
+    of it.
     """
-    images = TEST_IMAGES.get(dataset)
-    counts = [error / 100 * images for error in errors_pct if error is not None] if images else []
+    known = KNOWN_DATA.get(dataset)
+    if known is None:
+        return None
+    counts = [error / 100 * known.num_test for error in errors_pct if error is not None]
     whole = all(abs(count - round(count)) < 1e-6 for count in counts)
-    return 100 / images if images and counts and whole else None
+    return 100 / known.num_test if counts and whole else None
 
 
 # --- teachers -----------------------------------------------------------------------------------------------

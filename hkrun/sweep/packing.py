@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from hkrun.config import Cell, cell_id
+from hkrun.config import KNOWN_DATA, Cell, cell_id
 from hkrun.plan import Workers, choose_sizes, kept_sizes, why_alone
 from hkrun.plan.packs import PROCESS_BYTES, seed_bytes
 from hkrun.spaces import Sweep
@@ -22,8 +22,6 @@ FIGURES_FILE = "packs.json"
 SIZES = (1, 2, 4, 5, 8, 10, 16, 20, 32, 40)
 # A larger pack that is hardly faster is not worth its memory, and the runs that wait for one another.
 LEAST_GAIN = 0.03
-# Height and width of the images of data sets that always are the same: known without reading them.
-SIDES: Mapping[str, int] = {"digits": 8, "mnist5k": 32, "cifar10": 32, "cifar100": 32}
 
 
 def find_sizes(
@@ -123,7 +121,7 @@ def check_packs(
     share = machine.find_share()
     if size == 1 or not cells or share is None:
         return
-    side = SIDES.get(sweep.dataset)
+    side = _known_side(sweep)
     if side is None and read_images:
         from hkrun.data import load_dataset
 
@@ -182,7 +180,7 @@ def _limit_sizes(sweep: Sweep, *, workers: Workers, machine: Machine) -> dict[st
     """The largest sizes that memory allows by estimate, by cell_id, of cells of which one can tell."""
     from hkrun.cluster.resources import largest_pack
 
-    side, share = SIDES.get(sweep.dataset), machine.find_share()
+    side, share = _known_side(sweep), machine.find_share()
     if side is None or share is None:
         return {}
     return {
@@ -192,6 +190,12 @@ def _limit_sizes(sweep: Sweep, *, workers: Workers, machine: Machine) -> dict[st
         for identity, cell in _distinct(sweep, workers).items()
         if not why_alone(cell, workers=workers)
     }
+
+
+def _known_side(sweep: Sweep) -> int | None:
+    """Height and width of the images, where they need not be read for that."""
+    known = KNOWN_DATA.get(sweep.dataset)
+    return None if known is None else known.side
 
 
 def _seed_bytes(cell: Cell, side: int, device: str) -> int:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Self
 
 from hkrun.errors import HkrunError
+from hkrun.redaction import redact
 from hkrun.spaces import Sweep
 from hkrun.store import Store
 from hkrun.tracking.connection import is_server, load, resolve_uri
@@ -94,7 +95,7 @@ class Mirror:
             if thread.is_alive() and not self._progress.wait(patience):
                 break
         if self._links is None:
-            self._complain(f"MLflow did not answer within {patience:.0f} s")
+            self._complain(f"MLflow at {redact(self._uri)} did not answer within {patience:.0f} s")
         return self._links
 
     def _start(self) -> threading.Thread:

@@ -1,0 +1,33 @@
+"""What is known of a data set before it is read: of those that are the same for everybody."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+
+@dataclass(frozen=True, kw_only=True)
+class KnownData:
+    """Sizes of a data set.
+
+    Attributes:
+        num_train: Training images.
+        num_test: Test images.
+        num_classes: Classes.
+        side: Height and width of the images as networks see them.
+    """
+
+    num_train: int
+    num_test: int
+    num_classes: int
+    side: int
+
+
+# ImageNet is not among them: it is streamed, has no teacher table, and many use a part of it.
+KNOWN_DATA: Mapping[str, KnownData] = MappingProxyType(
+    {
+        "digits": KnownData(num_train=300, num_test=1107, num_classes=10, side=8),
+        "mnist5k": KnownData(num_train=4000, num_test=1000, num_classes=10, side=32),
+        "cifar10": KnownData(num_train=50_000, num_test=10_000, num_classes=10, side=32),
+        "cifar100": KnownData(num_train=50_000, num_test=10_000, num_classes=100, side=32),
+    }
+)
