@@ -212,7 +212,7 @@ def measured(monkeypatch):
         cells.append(cell)
         return {1: 9.0, 2: 6.0, 5: 2.0, 10: 3.0}
 
-    monkeypatch.setattr("hkrun.trial.measure_packs", measure)
+    monkeypatch.setattr("hkrun.trial.pack_speed.measure_packs", measure)
     return cells
 
 
@@ -275,7 +275,7 @@ def test_without_a_measurement_auto_takes_the_figures_that_there_are_and_says_wh
     assert measured == []
     assert set(tmp_path.rglob("*")) == before
     monkeypatch.undo()
-    monkeypatch.setattr("hkrun.trial.measure_packs", lambda *_, **__: {1: 9.0, 2: 6.0, 5: 2.0})
+    monkeypatch.setattr("hkrun.trial.pack_speed.measure_packs", lambda *_, **__: {1: 9.0, 2: 6.0, 5: 2.0})
     find(sweep, store)
     assert expect(sweep, store) == (dict.fromkeys(sizes, 5), ())
 
@@ -291,7 +291,7 @@ def test_where_the_gpus_are_elsewhere_nothing_is_measured_and_that_is_said(tmp_p
 
 
 def test_a_measurement_that_came_to_nothing_is_not_kept(tmp_path, monkeypatch):
-    monkeypatch.setattr("hkrun.trial.measure_packs", lambda *_, **__: {})
+    monkeypatch.setattr("hkrun.trial.pack_speed.measure_packs", lambda *_, **__: {})
     store, sweep = open_store(tmp_path), make_sweep(seeds=range(20), evidence=TWENTY)
     assert find(sweep, store) == expect(sweep, store, pack=None)[0]
     assert list(tmp_path.glob("machines/*")) == []
@@ -315,7 +315,7 @@ def test_without_the_wish_nothing_is_measured(tmp_path, measured):
 
 
 def measure_small(sizes=(1, 2, 3), *, memory_bytes=1 << 40, **values):
-    from hkrun.trial import measure_packs
+    from hkrun.trial.pack_speed import measure_packs
 
     small = {"student.network": "preact-8-w4", "teacher.network": "preact-8-w4", "student.batch_size": 8}
     return measure_packs(

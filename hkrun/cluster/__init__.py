@@ -1,14 +1,29 @@
-"""Tasks on Ray: Tune schedules them, Train runs those that span several processes."""
+"""Tasks on Ray: Tune schedules them, Train runs those that span several processes.
+
+What runs tasks is imported when it is asked for: it takes Ray, and a plan is made without.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
 
 from hkrun.cluster.axes import Point, Search, make_search
-from hkrun.cluster.joining import check_joined
 from hkrun.cluster.reach import Needs
 from hkrun.cluster.resources import Node, Request, check_fit
 from hkrun.cluster.runtime import find_nodes
 from hkrun.cluster.schedule import TaskResult
-from hkrun.cluster.search import EarlyStopping
-from hkrun.cluster.tune import run_tasks
-from hkrun.cluster.watch import Observer
+
+if TYPE_CHECKING:
+    from hkrun.cluster.joining import check_joined
+    from hkrun.cluster.search import EarlyStopping
+    from hkrun.cluster.tune import run_tasks
+    from hkrun.cluster.watch import Observer
+
+_WITH_RAY = {
+    "EarlyStopping": "hkrun.cluster.search",
+    "Observer": "hkrun.cluster.watch",
+    "check_joined": "hkrun.cluster.joining",
+    "run_tasks": "hkrun.cluster.tune",
+}
 
 __all__ = [
     "EarlyStopping",
@@ -25,3 +40,9 @@ __all__ = [
     "make_search",
     "run_tasks",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WITH_RAY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_WITH_RAY[name]), name)

@@ -3,6 +3,7 @@
 A request that does not fit hangs in Ray without a word, so the decision is made here, before anything starts.
 """
 
+import ctypes
 import math
 import os
 from collections import Counter
@@ -16,6 +17,9 @@ from hkrun.errors import ResourceError
 BYTES_PER_PROCESS = 1 << 30
 
 CGROUPS = Path("/sys/fs/cgroup")
+# What NVIDIA's and AMD's drivers bring to Linux; torch comes with all the rest.
+CUDA_DRIVER = "libcuda.so.1"
+ROCM_DRIVER = Path("/dev/kfd")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -211,7 +215,7 @@ def local_node(*, gpus: bool) -> Node:
     """What this process may use of its machine: its CPU affinity and its control groups count.
 
     Args:
-        gpus: Whether to look for GPUs, which takes the import of torch.
+        gpus: Whether to look for GPUs, which takes the import of torch where there may be some.
     """
     memory: float = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     quota = math.inf
@@ -256,8 +260,24 @@ def _read(path: Path) -> str:
 
 def look_at_gpus() -> tuple[int, int]:
     """How many GPUs torch can use in this process, and the memory of the smallest in bytes."""
+    if not _has_gpu_driver():
+        return 0, 0
     import torch
 
     number = torch.cuda.device_count() if torch.cuda.is_available() else 0
     sizes = [torch.cuda.get_device_properties(index).total_memory for index in range(number)]
     return number, min(sizes, default=0)
+
+
+def _has_gpu_driver() -> bool:
+    """Whether there may be a GPU for torch, of which nothing can be used without its driver.
+
+    Asking is a matter of microseconds, and importing torch one of seconds.
+    """
+    if ROCM_DRIVER.exists():
+        return True
+    try:
+        ctypes.CDLL(CUDA_DRIVER)
+    except OSError:
+        return False
+    return True

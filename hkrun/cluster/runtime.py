@@ -1,5 +1,6 @@
 """Ray's life around one list of tasks: started or joined, silent, and gone without a trace."""
 
+import functools
 import logging
 import os
 import shutil
@@ -56,6 +57,14 @@ SETTINGS = {
 # after ray.shutdown(), and one that misses its cluster while this process ends crashes it.
 OWN_SETTINGS = {"RAY_enable_open_telemetry": "0"}
 
+# Ray reads these in its own processes where no task has several workers. It starts a process per CPU ahead,
+# which then imports what tasks take while we still wait for Ray: seconds less for the first task of each. And
+# it must not end one that is idle for a moment, when its CPU is reserved and its task has not come yet.
+READY_SETTINGS = {
+    "RAY_preload_python_modules": "hkrun.cluster.ready",
+    "RAY_kill_idle_workers_interval_ms": "0",
+}
+
 # Variables without Ray's name that `ray.init` sets.
 SET_BY_RAY = ("PYTHONBREAKPOINT",)
 
@@ -99,12 +108,17 @@ class Running:
 
 
 @contextmanager
-def ray_running(requests: Sequence[Request], *, log_folder: Path) -> Iterator[Running]:
+def ray_running(requests: Sequence[Request], *, log_folder: Path, num_tasks: int = 0) -> Iterator[Running]:
     """Joins the cluster that RAY_ADDRESS names, or starts one of this machine alone, while the block runs.
 
     Nothing of Ray reaches the terminal: what it logs here goes to `ray.log` in the log folder, and where the
     block raises, the logs of its own processes are kept in `ray/` beside it. SIGINT and SIGTERM raise
     KeyboardInterrupt in the block. Nothing starts if one of the requests does not fit.
+
+    Args:
+        requests: What there will be to do, each kind once.
+        log_folder: Where Ray's own words go.
+        num_tasks: How many tasks there are: a cluster of this machine has no more processes ready than that.
 
     Raises:
         ResourceError: A request does not fit, or the cluster cannot be reached.
@@ -122,7 +136,9 @@ def ray_running(requests: Sequence[Request], *, log_folder: Path) -> Iterator[Ru
         interrupts = stack.enter_context(_Interrupts())
         if not address:
             in_groups = any(request.in_groups for request in requests)
-            folder = stack.enter_context(_own_cluster(nodes[0], log_folder=log_folder, in_groups=in_groups))
+            cpus = nodes[0].cpus if in_groups else min(nodes[0].cpus, threads * max(1, num_tasks))
+            own = _own_cluster(nodes[0], cpus=cpus, log_folder=log_folder, in_groups=in_groups)
+            folder = stack.enter_context(own)
         else:
             from hkrun.cluster.roster import read_nodes
 
@@ -137,11 +153,12 @@ def ray_running(requests: Sequence[Request], *, log_folder: Path) -> Iterator[Ru
 
 
 @contextmanager
-def _own_cluster(node: Node, *, log_folder: Path, in_groups: bool) -> Iterator[Path]:
+def _own_cluster(node: Node, *, cpus: int, log_folder: Path, in_groups: bool) -> Iterator[Path]:
     """A cluster of this machine alone, which is gone after the block, or when this process dies.
 
     Args:
         node: What it may use.
+        cpus: How many CPUs Ray is told of; as many processes start with it.
         log_folder: Where its logs are kept if the block raises.
         in_groups: Whether workers train together. Without Ray's dashboard Ray Train cannot clean up after a
             killed trial, and their images may stream.
@@ -152,9 +169,10 @@ def _own_cluster(node: Node, *, log_folder: Path, in_groups: bool) -> Iterator[P
     folder = _make_folder()
     # Ray ends its processes too quickly for them to remove their temporary files, so those lie here.
     variables = {caretaker.VARIABLE: folder.name, "TMPDIR": str(folder)}
-    with _caretaker(folder), _environment(variables, {}), _on_loopback():
+    ready = {} if in_groups else READY_SETTINGS
+    with _caretaker(folder), _environment(variables, ready), _on_loopback(), _only_needed():
         try:
-            _start(node, folder, log_folder=log_folder, in_groups=in_groups)
+            _start(node, folder, cpus=cpus, log_folder=log_folder, in_groups=in_groups)
             yield folder
         except Exception:
             with suppress(OSError, shutil.Error):
@@ -174,7 +192,7 @@ def _object_store_bytes(*, in_groups: bool) -> int:
     return max(OBJECT_STORE_BYTES, min(STREAMING_STORE_BYTES, shutil.disk_usage(shared).free // 2))
 
 
-def _start(node: Node, folder: Path, *, log_folder: Path, in_groups: bool) -> None:
+def _start(node: Node, folder: Path, *, cpus: int, log_folder: Path, in_groups: bool) -> None:
     """Starts Ray's processes, trying twice: a busy machine may exceed the 30 s that Ray gives them.
 
     Raises:
@@ -186,7 +204,7 @@ def _start(node: Node, folder: Path, *, log_folder: Path, in_groups: bool) -> No
         try:
             ray.init(
                 address="local",
-                num_cpus=node.cpus,
+                num_cpus=cpus,
                 num_gpus=node.gpus,
                 _memory=node.memory_bytes,  # as our books count it; Ray's default is what is free just now
                 object_store_memory=_object_store_bytes(in_groups=in_groups),
@@ -234,6 +252,22 @@ def _on_loopback() -> Iterator[None]:
             yield
     finally:
         ray_constants.ENABLE_RAY_CLUSTER = before
+
+
+@contextmanager
+def _only_needed() -> Iterator[None]:
+    """Makes Ray start without two processes that a cluster of one machine, with logs in files, does not need.
+
+    They are the autoscaler's monitor, which takes a second to stop, and the one that sends logs to drivers.
+    """
+    from ray._private import parameter
+
+    everything = parameter.RayParams
+    parameter.RayParams = functools.partial(everything, no_monitor=True, include_log_monitor=False)  # type: ignore[misc, assignment, arg-type]
+    try:
+        yield
+    finally:
+        parameter.RayParams = everything  # type: ignore[misc]
 
 
 @contextmanager

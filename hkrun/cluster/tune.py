@@ -5,12 +5,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
 from ray import tune
 from ray.air._internal import usage
 from ray.exceptions import RayError, RpcError
 from ray.tune.error import TuneError
+from ray.tune.execution import class_cache
 
 from hkrun.cluster.axes import Search
 from hkrun.cluster.feed import Over, Places, TaskSearch
@@ -24,15 +25,17 @@ from hkrun.cluster.schedule import COMMON_ERRORS, NoRoomError, Schedule, TaskRes
 from hkrun.cluster.search import AxesSearch, EarlyStopping
 from hkrun.cluster.watch import Observer, Reclaim, Watch, log_file_of
 from hkrun.cluster.watchdog import Watchdog, pulse
-from hkrun.data.streams import BlockIds, BlockViews, ReadBlock, carry_in_threads
 from hkrun.errors import HkrunError, Interrupted
 from hkrun.plan import Span
-from hkrun.training import Context
 from hkrun.trial import Outcome, Task, run_task
+
+if TYPE_CHECKING:
+    from hkrun.data.streams import BlockIds, BlockViews, ReadBlock
+    from hkrun.training import Context
 
 logger = logging.getLogger(__name__)
 
-Function = Callable[[Task, Context], list[Outcome]]
+Function = Callable[[Task, "Context"], list[Outcome]]
 
 
 def run_tasks(
@@ -86,7 +89,10 @@ def run_tasks(
     requests = process.requests(spans)
     log_folder = log_folder.absolute()
     try:
-        with ray_running(requests, log_folder=log_folder) as running, Watchdog() as watchdog:
+        with (
+            ray_running(requests, log_folder=log_folder, num_tasks=len(tasks)) as running,
+            Watchdog() as watchdog,
+        ):
             room = Room(running.nodes, threads=process.threads, device=process.device, per_gpu=per_gpu)
             places = Places(spans, room, shared=running.joined)
             schedule = Schedule(
@@ -137,7 +143,7 @@ def run_tasks(
                 ),
             )
             try:
-                with _callbacks_uncounted():
+                with _callbacks_uncounted(), _common_processes(running):
                     tuner.fit()
             except (RayError, TuneError) as error:
                 raise explain(error, running, log_folder=log_folder) from error
@@ -160,6 +166,23 @@ def _callbacks_uncounted() -> Iterator[None]:
         yield
     finally:
         usage.tag_callbacks = count
+
+
+@contextmanager
+def _common_processes(running: Running) -> Iterator[None]:
+    """Makes actors of a cluster of our own take the processes that it has ready.
+
+    Tune gives each actor an environment, for which Ray starts a process anew. Our cluster has it all already.
+    """
+    if running.joined:
+        yield
+        return
+    before = class_cache.DEFAULT_ENV_VARS, class_cache.ENV_VARS_TO_PROPAGATE
+    class_cache.DEFAULT_ENV_VARS, class_cache.ENV_VARS_TO_PROPAGATE = {}, set()
+    try:
+        yield
+    finally:
+        class_cache.DEFAULT_ENV_VARS, class_cache.ENV_VARS_TO_PROPAGATE = before
 
 
 def explain(error: Exception, running: Running, *, log_folder: Path) -> HkrunError:
@@ -222,8 +245,10 @@ class TuneContext:
         """Hands the progress to Tune's driver, and waits until it has it."""
         tune.report({"progress": dict(progress)})
 
-    def carry(self, function: ReadBlock, requests: Sequence[BlockIds]) -> Iterator[BlockViews]:
+    def carry(self, function: "ReadBlock", requests: "Sequence[BlockIds]") -> "Iterator[BlockViews]":
         """Reads in threads of this process."""
+        from hkrun.data.streams import carry_in_threads
+
         return carry_in_threads(function, requests)
 
 
@@ -236,6 +261,8 @@ def _run_trial(
     storage: Path,
 ) -> dict[str, object]:
     """What a trial does. What it raises is taken for the death of a process, so it returns its mistakes."""
+    import torch  # the driver can do without
+
     task = tasks[config["index"]]
     log_file = log_file_of(log_folder, task)
     context = TuneContext()

@@ -12,7 +12,7 @@ from typing import Any
 
 from hkrun.config import KNOWN_DATA, Cell, cell_id
 from hkrun.plan import Workers, choose_sizes, kept_sizes, why_alone
-from hkrun.plan.packs import PROCESS_BYTES, seed_bytes
+from hkrun.plan.packs import EVALUATION_BATCH, PROCESS_BYTES, seed_bytes
 from hkrun.spaces import Sweep
 from hkrun.store import DamagedError, NotCommittedError, Store
 from hkrun.sweep.machine import THREADS, Machine
@@ -199,8 +199,6 @@ def _known_side(sweep: Sweep) -> int | None:
 
 
 def _seed_bytes(cell: Cell, side: int, device: str) -> int:
-    from hkrun.training.images import EVALUATION_BATCH
-
     return seed_bytes(cell, side=side, evaluation_batch=EVALUATION_BATCH[device])
 
 
@@ -227,7 +225,7 @@ def _measure(
 
 def _time_sizes(cell: Cell, machine: Machine, *, data_dir: Path | str | None) -> dict[str, float]:
     from hkrun.data import load_dataset
-    from hkrun.trial import measure_packs
+    from hkrun.trial.pack_speed import measure_packs
 
     dataset = load_dataset(cell.dataset, data_dir=data_dir)
     figures = measure_packs(

@@ -15,12 +15,10 @@ from hkrun.data.encoded import EncodedSplit, StreamedDataset, epoch_order
 from hkrun.data.streams import Carrier, ImageStream, carry_in_threads, split_windows
 from hkrun.data.views import ViewReader, Views, normalise
 from hkrun.errors import DataError
+from hkrun.plan.packs import EVALUATION_BATCH
 from hkrun.training.context import Context, sum_over_workers
 from hkrun.training.precision import autocast
 
-# Images per forward pass of an evaluation. On a CPU the activations should stay in the cache (on digits, 256
-# images at a time take half as long as all 1,107 at once); a GPU wants many.
-EVALUATION_BATCH = {"cpu": 256, "cuda": 2048}
 # Streamed images are large, and their activations are too.
 STREAMED_EVALUATION_BATCH = 128
 

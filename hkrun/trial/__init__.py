@@ -11,22 +11,24 @@
     surroundings.py  torch's settings, and what else decides the bits of a result
     alarms.py        what looked wrong in a run that went through
 
+What a task is can be known, and sent to where it is done, without torch: its doing alone imports that.
+
 A run that fails or diverges is a record, not an exception: only missing data and a broken store end a task.
 """
 
+from typing import TYPE_CHECKING
+
 from hkrun.parts import check_source
 from hkrun.stopwatch import Stopwatch
-from hkrun.training import Context
-from hkrun.trial.pack_speed import measure_packs
-from hkrun.trial.run import Trial
-from hkrun.trial.surroundings import reproducible
 from hkrun.trial.task import Outcome, Task
-from hkrun.trial.teaching import teach
 
-__all__ = ["Outcome", "Task", "measure_packs", "run_task"]
+if TYPE_CHECKING:
+    from hkrun.training import Context
+
+__all__ = ["Outcome", "Task", "run_task"]
 
 
-def run_task(task: Task, context: Context) -> list[Outcome]:
+def run_task(task: Task, context: "Context") -> list[Outcome]:
     """Does a task, and leaves its records in the store.
 
     Returns:
@@ -39,6 +41,8 @@ def run_task(task: Task, context: Context) -> list[Outcome]:
         StoreError: The store cannot be read or written.
         InputError: A network or data set of the user's own is not here, or has another source.
     """
+    from hkrun.trial.surroundings import reproducible
+
     stopwatch = Stopwatch("inputs")
     for name, sha256 in task.cell.own_parts.items():
         check_source(name, sha256)
@@ -48,7 +52,11 @@ def run_task(task: Task, context: Context) -> list[Outcome]:
     return [{**outcome, "seconds": shares} for outcome in outcomes]
 
 
-def _train(task: Task, context: Context, stopwatch: Stopwatch) -> list[Outcome]:
+def _train(task: Task, context: "Context", stopwatch: Stopwatch) -> list[Outcome]:
     if not task.seeds:
+        from hkrun.trial.teaching import teach
+
         return [teach(task, context, stopwatch)]
+    from hkrun.trial.run import Trial
+
     return Trial(task, context, stopwatch).run()

@@ -10,9 +10,9 @@ from hkrun.training import Context
 
 # What a kill can cost, and how rarely the loop is disturbed. Neither changes a number.
 CHECKPOINT_EVERY_S = 5.0
-# What takes longer to save, as many runs together do, is saved as much more rarely: 1.5 % of the time, after
+# What takes longer to save, as many runs together do, is saved as much more rarely: 1 % of the time, after
 # the first.
-QUICKLY_SAVED_S = 0.075
+QUICKLY_SAVED_S = 0.05
 REPORT_EVERY_S = 1.0
 
 
