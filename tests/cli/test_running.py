@@ -1,5 +1,7 @@
 import importlib.util
 import json
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -7,6 +9,7 @@ from sweep_example import make_sweep
 
 import hkrun.sweep
 from hkrun.cli.program import call
+from hkrun.cluster.resources import look_at_gpus
 from hkrun.errors import DataError, HeldError, ResourceError
 from hkrun.plan import AUTO, Span, Workers, make_plan, save_plan
 from hkrun.spaces import load_sweep
@@ -99,6 +102,17 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(folder, started, document,
     assert "12 of 12 runs to train, in 12 tasks" in capsys.readouterr().out
     assert started == []
     assert list(folder.iterdir()) == []
+
+
+@pytest.mark.skipif(look_at_gpus() != (0, 0), reason="only torch knows the GPUs")
+def test_a_plan_waits_neither_for_torch_nor_for_ray(folder):
+    plan = "import sys; from hkrun.cli.program import call; call(['sweep', 'stability', '--dry-run'])"
+    look = "print('imported:', {'torch', 'ray', 'mlflow', 'matplotlib'} & set(sys.modules))"
+    told = subprocess.run(
+        [sys.executable, "-c", f"{plan}; {look}"], cwd=folder, check=True, capture_output=True, text=True
+    )
+    assert "80 of 80 runs to train" in told.stdout
+    assert told.stdout.splitlines()[-1] == "imported: set()"
 
 
 def test_workers_are_a_number_a_span_or_left_to_hkrun(folder, started):

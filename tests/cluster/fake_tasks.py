@@ -1,7 +1,9 @@
 """Tasks that need no training, in a module that Ray's processes can import."""
 
+import json
 import os
 import signal
+import sys
 import tempfile
 import time
 from dataclasses import dataclass
@@ -58,6 +60,27 @@ def tell(task, context):
     for epoch in (1, 2, 3):
         context.report({"epoch": epoch})
     return outcome(threads=os.environ["OMP_NUM_THREADS"], cwd=str(Path.cwd()))
+
+
+def look_around(task, context):
+    """Writes down whether its process has imported ahead, and how many such processes there are."""
+    processes = map(read_process, Path("/proc").glob("[0-9]*"))
+    titles = [title for parent, title in processes if parent == os.getppid()]
+    found = {
+        "ready": "hkrun.trial.run" in sys.modules,
+        "processes": sum(title.startswith((b"ray::ImplicitFunc", b"ray::IDLE")) for title in titles),
+    }
+    Path(task.folder, f"{task.name}.json").write_text(json.dumps(found))
+    return finish(task, context)
+
+
+def read_process(folder: Path) -> tuple[int, bytes]:
+    """The parent and the title of a process; 0 and nothing of one that has ended."""
+    try:
+        title = (folder / "cmdline").read_bytes()
+        return int((folder / "stat").read_text().rpartition(")")[2].split()[1]), title
+    except OSError:
+        return 0, b""
 
 
 def fail(task, context):
@@ -137,11 +160,7 @@ def kill_driver_once(task, context):
 def trial_actor() -> int:
     """The id of the process of the one trial that runs beside this one under the same raylet."""
     for process in Path("/proc").glob("[0-9]*"):
-        try:
-            title = (process / "cmdline").read_bytes()
-            parent = int((process / "stat").read_text().rpartition(")")[2].split()[1])
-        except OSError:
-            continue
+        parent, title = read_process(process)
         if title.startswith(b"ray::ImplicitFunc") and parent == os.getppid():
             return int(process.name)
     raise LookupError("no trial's actor")

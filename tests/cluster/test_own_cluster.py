@@ -1,5 +1,6 @@
 """A cluster of this machine's own: silent, and gone whatever becomes of the driver."""
 
+import json
 import os
 import signal
 import stat
@@ -30,7 +31,7 @@ def sleeping(tmp_path) -> Driver:
 
 @pytest.mark.cluster
 @pytest.mark.timeout(300)
-def test_nothing_is_printed_nothing_is_left_and_tune_imports_no_mlflow(tmp_path):
+def test_nothing_is_printed_nothing_is_left_and_the_driver_imports_neither_torch_nor_mlflow(tmp_path):
     driver = Driver(tmp_path, "tell", "fail", "die_once", "litter")
     stdout, stderr = driver.process.communicate()
     assert stdout.splitlines() == ["[True, False, True, True]", "imports that nobody asked for: []"]
@@ -44,6 +45,24 @@ def test_nothing_is_printed_nothing_is_left_and_tune_imports_no_mlflow(tmp_path)
         "ray.log",
         "tell0.log",
     ]
+
+
+@pytest.mark.cluster
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("number", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_tasks_begin_in_processes_that_have_imported_ahead_of_which_there_are_no_more(tmp_path, number):
+    cpus = len(os.sched_getaffinity(0))
+    driver = Driver(tmp_path, *["look_around"] * number)
+    _, stderr = driver.process.communicate()
+    assert stderr == ""
+    found = [json.loads(path.read_text()) for path in tmp_path.glob("look_around*.json")]
+    assert found == [{"ready": True, "processes": min(number, cpus)}] * number
+
+
+def test_what_was_imported_ahead_is_left_alone_by_the_garbage_collector():
+    look = "import hkrun.cluster.ready, gc; print(gc.isenabled(), gc.get_freeze_count() > 100_000)"
+    told = subprocess.run([sys.executable, "-c", look], check=True, capture_output=True, text=True)
+    assert told.stdout == "True True\n"
 
 
 @pytest.mark.cluster
@@ -184,7 +203,7 @@ def start_with(monkeypatch, tmp_path, failures):
     fake = FakeRay(failures)
     monkeypatch.setitem(sys.modules, "ray", fake)
     node = Node(cpus=2, gpus=0, memory_bytes=1 << 34)
-    runtime._start(node, tmp_path, log_folder=tmp_path / "logs", in_groups=False)
+    runtime._start(node, tmp_path, cpus=1, log_folder=tmp_path / "logs", in_groups=False)
     return fake
 
 

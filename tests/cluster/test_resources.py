@@ -1,5 +1,7 @@
 import math
 import os
+import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -116,3 +118,32 @@ def test_cpu_affinity_counts(monkeypatch):
     monkeypatch.setattr(resources, "_control_groups", list)
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 3, 5})
     assert local_node(gpus=False).cpus == 3
+
+
+def fake_torch(*sizes_gib: int) -> SimpleNamespace:
+    """Of torch, what tells GPUs of these sizes."""
+    return SimpleNamespace(
+        cuda=SimpleNamespace(
+            is_available=lambda: bool(sizes_gib),
+            device_count=lambda: len(sizes_gib),
+            get_device_properties=lambda index: SimpleNamespace(total_memory=sizes_gib[index] * GIB),
+        )
+    )
+
+
+def test_without_a_driver_there_is_no_gpu_and_torch_need_not_say_so(tmp_path, monkeypatch):
+    monkeypatch.setattr(resources, "CUDA_DRIVER", "libcuda-that-is-not-there.so.1")
+    monkeypatch.setattr(resources, "ROCM_DRIVER", tmp_path / "kfd")
+    monkeypatch.setitem(sys.modules, "torch", None)  # its import raises
+    assert local_node(gpus=True).gpus == 0
+
+
+@pytest.mark.parametrize("maker", ["NVIDIA", "AMD"])
+@pytest.mark.parametrize("sizes_gib", [(), (80, 40)])
+def test_with_a_driver_torch_says_how_many_gpus_it_can_use(tmp_path, monkeypatch, maker, sizes_gib):
+    library = "libc.so.6" if maker == "NVIDIA" else "libcuda-that-is-not-there.so.1"
+    monkeypatch.setattr(resources, "CUDA_DRIVER", library)
+    monkeypatch.setattr(resources, "ROCM_DRIVER", tmp_path if maker == "AMD" else tmp_path / "kfd")
+    monkeypatch.setitem(sys.modules, "torch", fake_torch(*sizes_gib))
+    found = local_node(gpus=True)
+    assert (found.gpus, found.gpu_memory_bytes) == ((2, 40 * GIB) if sizes_gib else (0, 0))
