@@ -1,6 +1,6 @@
 """Tasks on Ray: Tune schedules them, Train runs those that span several processes.
 
-What runs tasks is imported when it is asked for: it takes Ray, and a plan is made without.
+What takes Ray is imported when it is asked for, as a plan is made without.
 """
 
 import importlib
@@ -11,18 +11,17 @@ from hkrun.cluster.reach import Needs
 from hkrun.cluster.resources import Node, Request, check_fit
 from hkrun.cluster.runtime import find_nodes
 from hkrun.cluster.schedule import TaskResult
+from hkrun.cluster.tasks import run_tasks
 
 if TYPE_CHECKING:
     from hkrun.cluster.joining import check_joined
     from hkrun.cluster.search import EarlyStopping
-    from hkrun.cluster.tune import run_tasks
     from hkrun.cluster.watch import Observer
 
 _WITH_RAY = {
     "EarlyStopping": "hkrun.cluster.search",
     "Observer": "hkrun.cluster.watch",
     "check_joined": "hkrun.cluster.joining",
-    "run_tasks": "hkrun.cluster.tune",
 }
 
 __all__ = [

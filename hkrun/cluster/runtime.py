@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -30,6 +31,8 @@ OBJECT_STORE_BYTES = 128 << 20
 STREAMING_STORE_BYTES = 1 << 30
 
 START_TRIES = 2
+# Ray itself gives its raylet 30 s more.
+RAYLET_WITHIN_S = 10.0
 
 # Ray puts Unix sockets under its folder, whose paths may have 107 bytes; it adds up to 75 of them.
 LONGEST_TEMPORARY_FOLDER = 28
@@ -170,7 +173,7 @@ def _own_cluster(node: Node, *, cpus: int, log_folder: Path, in_groups: bool) ->
     # Ray ends its processes too quickly for them to remove their temporary files, so those lie here.
     variables = {caretaker.VARIABLE: folder.name, "TMPDIR": str(folder)}
     ready = {} if in_groups else READY_SETTINGS
-    with _caretaker(folder), _environment(variables, ready), _on_loopback(), _only_needed():
+    with _caretaker(folder), _environment(variables, ready), _on_loopback(), _starting_quickly():
         try:
             _start(node, folder, cpus=cpus, log_folder=log_folder, in_groups=in_groups)
             yield folder
@@ -255,19 +258,36 @@ def _on_loopback() -> Iterator[None]:
 
 
 @contextmanager
-def _only_needed() -> Iterator[None]:
-    """Makes Ray start without two processes that a cluster of one machine, with logs in files, does not need.
+def _starting_quickly() -> Iterator[None]:
+    """Makes Ray start without two processes and a sleep that a cluster of one machine does not need.
 
-    They are the autoscaler's monitor, which takes a second to stop, and the one that sends logs to drivers.
+    The processes are the autoscaler's monitor, which takes a second to stop, and the one that sends logs to
+    drivers. The sleep: Ray looks once a second whether its raylet is there.
     """
-    from ray._private import parameter
+    from ray._private import parameter, services
 
-    everything = parameter.RayParams
-    parameter.RayParams = functools.partial(everything, no_monitor=True, include_log_monitor=False)  # type: ignore[misc, assignment, arg-type]
+    params, get_node = parameter.RayParams, services.get_node
+
+    def wait_for_node(gcs_address: str, node_id: str) -> Any:
+        _wait_for_raylet(gcs_address)
+        return get_node(gcs_address, node_id)  # type: ignore[no-untyped-call]
+
+    parameter.RayParams = functools.partial(params, no_monitor=True, include_log_monitor=False)  # type: ignore[misc, assignment, arg-type]
+    services.get_node = wait_for_node
     try:
         yield
     finally:
-        parameter.RayParams = everything  # type: ignore[misc]
+        parameter.RayParams, services.get_node = params, get_node  # type: ignore[misc]
+
+
+def _wait_for_raylet(gcs_address: str) -> None:
+    """Waits until a cluster has a node, for a while: who needs it says what is wrong."""
+    from ray._raylet import GcsClient  # type: ignore[attr-defined]
+
+    client = GcsClient(address=gcs_address)
+    deadline = time.monotonic() + RAYLET_WITHIN_S
+    while not client.get_all_node_info() and time.monotonic() < deadline:
+        time.sleep(0.02)
 
 
 @contextmanager
