@@ -68,9 +68,9 @@ def print_ways_on(invocation: Invocation, outcome: "Outcome", store: "Store") ->
         onward = f"{again}   {' and '.join(resumed)}"
     elif sweep.seeds == tuple(range(len(sweep.seeds))):
         more = len(sweep.seeds) + 10
-        onward = f"the same command with --seeds {more} adds ten seeds per cell and repeats nothing"
+        onward = f"the sweep's command with --seeds {more} adds ten seeds per cell and repeats nothing"
     else:
-        onward = "the same command with more seeds adds them and repeats nothing"
+        onward = "the sweep's command with more seeds adds them and repeats nothing"
     invocation.say("")
     for label, line in (
         ("Report", outcome.report["report.html"]),

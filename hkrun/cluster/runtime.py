@@ -21,7 +21,7 @@ from typing import Any
 
 from hkrun.cluster import caretaker
 from hkrun.cluster.output import LogFile, output_to
-from hkrun.cluster.resources import Node, Request, check_all, local_node
+from hkrun.cluster.resources import Node, Request, check_all, count_processes, local_node
 from hkrun.cluster.token import ensure_token
 from hkrun.errors import ResourceError
 
@@ -139,7 +139,7 @@ def ray_running(requests: Sequence[Request], *, log_folder: Path, num_tasks: int
         interrupts = stack.enter_context(_Interrupts())
         if not address:
             in_groups = any(request.in_groups for request in requests)
-            cpus = nodes[0].cpus if in_groups else min(nodes[0].cpus, threads * max(1, num_tasks))
+            cpus = nodes[0].cpus if in_groups else _useful_cpus(nodes[0], requests, num_tasks=num_tasks)
             own = _own_cluster(nodes[0], cpus=cpus, log_folder=log_folder, in_groups=in_groups)
             folder = stack.enter_context(own)
         else:
@@ -153,6 +153,12 @@ def ray_running(requests: Sequence[Request], *, log_folder: Path, num_tasks: int
             yield Running(nodes=nodes, place=place, joined=bool(address), folder=folder)
         finally:
             interrupts.ignore()  # an impatient second Ctrl-C must not leave processes behind
+
+
+def _useful_cpus(node: Node, requests: Sequence[Request], *, num_tasks: int) -> int:
+    """The CPUs that tasks of one process each can use together, of so many as there are."""
+    used = [request.threads * min(num_tasks, count_processes(request, [node])) for request in requests]
+    return max(1, *used)
 
 
 @contextmanager

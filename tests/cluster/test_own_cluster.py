@@ -14,7 +14,7 @@ from driver_process import Driver
 
 from hkrun.cluster import caretaker, runtime
 from hkrun.cluster.output import output_to
-from hkrun.cluster.resources import Node
+from hkrun.cluster.resources import Node, Request
 from hkrun.cluster.token import ensure_token
 from hkrun.errors import HkrunError, ResourceError
 
@@ -57,6 +57,34 @@ def test_tasks_begin_in_processes_that_have_imported_ahead_of_which_there_are_no
     assert stderr == ""
     found = [json.loads(path.read_text()) for path in tmp_path.glob("look_around*.json")]
     assert found == [{"ready": True, "processes": min(number, cpus)}] * number
+
+
+@pytest.mark.parametrize(
+    ("node", "device", "num_tasks", "cpus"),
+    [
+        (Node(cpus=64, gpus=0, memory_bytes=256 << 30), "cpu", 80, 64),
+        (Node(cpus=64, gpus=0, memory_bytes=256 << 30), "cpu", 3, 6),
+        (Node(cpus=64, gpus=0, memory_bytes=8 << 30), "cpu", 80, 16),  # memory for 8 processes
+        (Node(cpus=64, gpus=4, memory_bytes=256 << 30), "cuda", 80, 16),  # 2 processes on each GPU
+        (Node(cpus=1, gpus=0, memory_bytes=256 << 30), "cpu", 80, 1),
+    ],
+)
+def test_no_more_processes_are_made_ready_than_tasks_can_use(node, device, num_tasks, cpus):
+    request = Request(workers=1, threads=2, device=device, per_gpu=2)
+    assert runtime._useful_cpus(node, [request], num_tasks=num_tasks) == cpus
+
+
+def test_importing_ahead_leaves_the_gpus_to_be_chosen():
+    """Ray says which GPU is a process's own when its actor comes; who looked before would see all of them."""
+    look = """
+import torch
+def looked(*_): raise AssertionError("somebody looked at the GPUs")
+torch._C._cuda_getDeviceCount = torch._C._cuda_init = torch.cuda._raw_device_count_nvml = looked
+import hkrun.cluster.ready
+print(torch.cuda.is_initialized())
+"""
+    told = subprocess.run([sys.executable, "-c", look], check=True, capture_output=True, text=True)
+    assert told.stdout == "False\n"
 
 
 def test_what_was_imported_ahead_is_left_alone_by_the_garbage_collector():
