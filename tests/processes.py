@@ -3,6 +3,8 @@
 import os
 from pathlib import Path
 
+from hkrun.cluster.caretaker import is_rays
+
 
 def inherited_environment() -> dict[str, str]:
     """This process's environment without settings of hkrun's, Ray's, MLflow's and clients' of S3."""
@@ -11,7 +13,7 @@ def inherited_environment() -> dict[str, str]:
 
 
 def find_processes(mark: str, folder: Path) -> list[Path]:
-    """The folders in /proc of the processes that have a mark in their environment or write into a folder.
+    """The folders in /proc of processes that have a mark in their environment, or are Ray's and write there.
 
     Ray's agents write their title over the beginning of their environment, with the mark if it stands there.
     """
@@ -19,7 +21,7 @@ def find_processes(mark: str, folder: Path) -> list[Path]:
     for process in Path("/proc").glob("[0-9]*"):
         try:
             is_marked = mark.encode() in (process / "environ").read_bytes()
-            if is_marked or (process / "fd" / "1").readlink().is_relative_to(folder):
+            if is_marked or is_rays(process, folder):
                 found.append(process)
         except OSError:
             continue  # it has ended

@@ -285,7 +285,9 @@ def test_a_comparison_does_not_depend_on_the_other_cells(store):
         assert ours.p == theirs.p
 
 
-@pytest.mark.parametrize(("dataset", "images"), [("digits", 1107), ("mnist5k", 1000), ("cifar10", 10_000)])
+@pytest.mark.parametrize(
+    ("dataset", "images"), [("digits", 1107), ("mnist5k", 1000), ("cifar10", 10_000), ("imagenet", 50_000)]
+)
 def test_one_test_image_is_worth_so_much_also_where_the_errors_share_a_divisor(store, dataset, images):
     sweep = make_sweep(["L_b"], num_seeds=2, dataset=dataset)
     for seed, wrong in enumerate((30, 60)):

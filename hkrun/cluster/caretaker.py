@@ -3,7 +3,7 @@
     python caretaker.py NAME FOLDER
 
 waits for the end of its stdin, which the kernel closes with the driver. Then it kills every process that has
-HKRUN_CLUSTER=NAME in its environment, or writes its output into the folder, and removes the folder. Most of
+HKRUN_CLUSTER=NAME in its environment, or is Ray's and writes into the folder, and removes the folder. Most of
 Ray's processes end with their driver, but without a caretaker its agents outlive a killed one by a minute,
 and its sockets and logs stay for ever.
 """
@@ -34,12 +34,34 @@ def find_processes(name: str, folder: Path) -> list[int]:
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         try:
-            is_named = entry in (process / "environ").read_bytes().split(b"\0")
-            if is_named or (process / "fd" / "1").readlink().is_relative_to(folder):
+            if entry in (process / "environ").read_bytes().split(b"\0") or is_rays(process, folder):
                 found.append(int(process.name))
         except OSError:
             continue
     return found
+
+
+def is_rays(process: Path, folder: Path) -> bool:
+    """Whether a process has a title of Ray's and a file of the folder open to write.
+
+    Args:
+        process: Its folder in /proc.
+        folder: The cluster's, without symbolic links.
+
+    Raises:
+        OSError: It has ended, or is another user's.
+    """
+    if not (process / "cmdline").read_bytes().startswith(b"ray::"):
+        return False
+    for file in (process / "fd").iterdir():
+        try:
+            if file.readlink().is_relative_to(folder):
+                flags = (process / "fdinfo" / file.name).read_text().split("flags:")[1].split()[0]
+                if int(flags, 8) & os.O_ACCMODE != os.O_RDONLY:
+                    return True
+        except FileNotFoundError:
+            continue  # it was closed meanwhile
+    return False
 
 
 def clear_away(name: str, folder: Path) -> None:

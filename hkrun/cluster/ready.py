@@ -1,17 +1,39 @@
 """What a process that waits for its first task imports ahead; see `hkrun.cluster.runtime.READY_SETTINGS`.
 
+It does so before Ray tells it where the driver's modules are: where that is not the hkrun that would be found
+here, nothing is imported ahead, and the task finds its own.
+
 Importing makes objects by the hundred thousand that stay for good. Looking through them again and again takes
 the garbage collector a tenth of the time here, and later of the training: it is kept off, and then told to
 leave them alone.
 """
 
 import gc
+import os
+import sys
+from pathlib import Path
+
+import hkrun
+from hkrun.cluster.runtime import CODE_VARIABLE
 
 gc.disable()
-
-import hkrun.cluster.tune  # noqa: E402
-import hkrun.trial.run  # noqa: E402
-import hkrun.trial.teaching  # noqa: E402, F401
-
-gc.freeze()
-gc.enable()
+try:
+    if os.environ.get(CODE_VARIABLE) != str(Path(hkrun.__file__).parent):
+        for name in [name for name in sys.modules if name.partition(".")[0] == "hkrun"]:
+            del sys.modules[name]
+        raise ImportError(
+            f"the driver's hkrun is at {os.environ.get(CODE_VARIABLE)}, not at {hkrun.__file__}"
+        )
+    import hkrun.cluster.tune
+    import hkrun.trial.run
+    import hkrun.trial.teaching
+except ImportError:
+    raise
+except (
+    Exception
+) as error:  # Ray lets an ImportError pass alone, and the task that imports the same will say it
+    raise ImportError(str(error)) from error
+else:
+    gc.freeze()
+finally:
+    gc.enable()

@@ -17,9 +17,11 @@ from hkrun.errors import ResourceError
 BYTES_PER_PROCESS = 1 << 30
 
 CGROUPS = Path("/sys/fs/cgroup")
-# What NVIDIA's and AMD's drivers bring to Linux; torch comes with all the rest.
+# What drivers of GPUs bring to Linux (NVIDIA's, AMD's, those under Windows, Jetson's); torch brings the rest.
 CUDA_DRIVER = "libcuda.so.1"
-ROCM_DRIVER = Path("/dev/kfd")
+GPU_PLACES = tuple(
+    map(Path, ("/dev/nvidiactl", "/proc/driver/nvidia", "/dev/kfd", "/dev/dxg", "/dev/nvhost-ctrl"))
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -260,7 +262,7 @@ def _read(path: Path) -> str:
 
 def look_at_gpus() -> tuple[int, int]:
     """How many GPUs torch can use in this process, and the memory of the smallest in bytes."""
-    if not _has_gpu_driver():
+    if not has_gpu_driver():
         return 0, 0
     import torch
 
@@ -269,12 +271,12 @@ def look_at_gpus() -> tuple[int, int]:
     return number, min(sizes, default=0)
 
 
-def _has_gpu_driver() -> bool:
+def has_gpu_driver() -> bool:
     """Whether there may be a GPU for torch, of which nothing can be used without its driver.
 
     Asking is a matter of microseconds, and importing torch one of seconds.
     """
-    if ROCM_DRIVER.exists():
+    if any(place.exists() for place in GPU_PLACES):
         return True
     try:
         ctypes.CDLL(CUDA_DRIVER)

@@ -19,6 +19,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import hkrun
 from hkrun.cluster import caretaker
 from hkrun.cluster.output import LogFile, output_to
 from hkrun.cluster.resources import Node, Request, check_all, count_processes, local_node
@@ -31,8 +32,8 @@ OBJECT_STORE_BYTES = 128 << 20
 STREAMING_STORE_BYTES = 1 << 30
 
 START_TRIES = 2
-# Ray itself gives its raylet 30 s more.
-RAYLET_WITHIN_S = 10.0
+# Ray itself gives its raylet longer.
+RAYLET_WITHIN_S = 20.0
 
 # Ray puts Unix sockets under its folder, whose paths may have 107 bytes; it adds up to 75 of them.
 LONGEST_TEMPORARY_FOLDER = 28
@@ -67,6 +68,9 @@ READY_SETTINGS = {
     "RAY_preload_python_modules": "hkrun.cluster.ready",
     "RAY_kill_idle_workers_interval_ms": "0",
 }
+
+# For `hkrun.cluster.ready`: where the driver's hkrun lies.
+CODE_VARIABLE = "HKRUN_READY_FROM"
 
 # Variables without Ray's name that `ray.init` sets.
 SET_BY_RAY = ("PYTHONBREAKPOINT",)
@@ -111,7 +115,9 @@ class Running:
 
 
 @contextmanager
-def ray_running(requests: Sequence[Request], *, log_folder: Path, num_tasks: int = 0) -> Iterator[Running]:
+def ray_running(
+    requests: Sequence[Request], *, log_folder: Path, num_tasks: int | None = None
+) -> Iterator[Running]:
     """Joins the cluster that RAY_ADDRESS names, or starts one of this machine alone, while the block runs.
 
     Nothing of Ray reaches the terminal: what it logs here goes to `ray.log` in the log folder, and where the
@@ -121,7 +127,8 @@ def ray_running(requests: Sequence[Request], *, log_folder: Path, num_tasks: int
     Args:
         requests: What there will be to do, each kind once.
         log_folder: Where Ray's own words go.
-        num_tasks: How many tasks there are: a cluster of this machine has no more processes ready than that.
+        num_tasks: How many tasks there are, where that is known: a cluster of this machine has no more
+            CPUs, and processes ready for them, than those can use.
 
     Raises:
         ResourceError: A request does not fit, or the cluster cannot be reached.
@@ -155,10 +162,12 @@ def ray_running(requests: Sequence[Request], *, log_folder: Path, num_tasks: int
             interrupts.ignore()  # an impatient second Ctrl-C must not leave processes behind
 
 
-def _useful_cpus(node: Node, requests: Sequence[Request], *, num_tasks: int) -> int:
-    """The CPUs that tasks of one process each can use together, of so many as there are."""
+def _useful_cpus(node: Node, requests: Sequence[Request], *, num_tasks: int | None) -> int:
+    """The CPUs that so many tasks of one process each can use together; all where nobody knows how many."""
+    if num_tasks is None:
+        return node.cpus
     used = [request.threads * min(num_tasks, count_processes(request, [node])) for request in requests]
-    return max(1, *used)
+    return max([1, *used])
 
 
 @contextmanager
@@ -178,10 +187,12 @@ def _own_cluster(node: Node, *, cpus: int, log_folder: Path, in_groups: bool) ->
     folder = _make_folder()
     # Ray ends its processes too quickly for them to remove their temporary files, so those lie here.
     variables = {caretaker.VARIABLE: folder.name, "TMPDIR": str(folder)}
+    variables[CODE_VARIABLE] = str(Path(hkrun.__file__).parent)
     ready = {} if in_groups else READY_SETTINGS
-    with _caretaker(folder), _environment(variables, ready), _on_loopback(), _starting_quickly():
+    with _caretaker(folder), _environment(variables, ready), _on_loopback():
         try:
-            _start(node, folder, cpus=cpus, log_folder=log_folder, in_groups=in_groups)
+            with _starting_quickly():
+                _start(node, folder, cpus=cpus, log_folder=log_folder, in_groups=in_groups)
             yield folder
         except Exception:
             with suppress(OSError, shutil.Error):
@@ -273,9 +284,10 @@ def _starting_quickly() -> Iterator[None]:
     from ray._private import parameter, services
 
     params, get_node = parameter.RayParams, services.get_node
+    deadline = time.monotonic() + RAYLET_WITHIN_S
 
     def wait_for_node(gcs_address: str, node_id: str) -> Any:
-        _wait_for_raylet(gcs_address)
+        _wait_for_raylet(gcs_address, node_id, deadline=deadline)
         return get_node(gcs_address, node_id)  # type: ignore[no-untyped-call]
 
     parameter.RayParams = functools.partial(params, no_monitor=True, include_log_monitor=False)  # type: ignore[misc, assignment, arg-type]
@@ -286,14 +298,23 @@ def _starting_quickly() -> Iterator[None]:
         parameter.RayParams, services.get_node = params, get_node  # type: ignore[misc]
 
 
-def _wait_for_raylet(gcs_address: str) -> None:
-    """Waits until a cluster has a node, for a while: who needs it says what is wrong."""
-    from ray._raylet import GcsClient  # type: ignore[attr-defined]
+def _wait_for_raylet(gcs_address: str, node_id: str, *, deadline: float) -> None:
+    """Waits until a node is known or the time is over: Ray itself then waits on, or says what is wrong.
 
-    client = GcsClient(address=gcs_address)
-    deadline = time.monotonic() + RAYLET_WITHIN_S
-    while not client.get_all_node_info() and time.monotonic() < deadline:
-        time.sleep(0.02)
+    Args:
+        gcs_address: Of the server that knows the nodes.
+        node_id: The node, in hexadecimal digits.
+        deadline: The time on the monotonic clock.
+    """
+    from ray import _raylet
+    from ray.exceptions import RayError
+
+    with suppress(RayError):
+        client = _raylet.GcsClient(address=gcs_address)  # type: ignore[attr-defined]
+        while time.monotonic() < deadline:
+            if any(node.hex() == node_id for node in client.get_all_node_info(timeout=1)):
+                return
+            time.sleep(0.02)
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 import functools
 import logging
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -184,8 +185,6 @@ def _run_trial(
     storage: Path,
 ) -> dict[str, object]:
     """What a trial does. What it raises is taken for the death of a process, so it returns its mistakes."""
-    import torch  # the driver can do without
-
     task = tasks[config["index"]]
     log_file = log_file_of(log_folder, task)
     context = TuneContext()
@@ -209,12 +208,17 @@ def _run_trial(
                 )
         except (WorkerDiedError, NoRoomError):
             raise
-        except torch.AcceleratorError as error:
-            # Whatever this process asks of the device from now on fails too, also for other tasks.
-            raise WorkerDiedError(f"the device failed: {error}".splitlines()[0]) from error
         except (Exception, SystemExit) as error:
+            if _has_lost_device(error):  # whatever it asks of it from now on fails too, also for other tasks
+                raise WorkerDiedError(f"the device failed: {error}".splitlines()[0]) from error
             logger.exception("%s", task.name)
             if isinstance(error, COMMON_ERRORS):
                 return {"error": error.message, "exit_code": error.exit_code}
             return {"error": f"{type(error).__name__}: {error}".splitlines()[0]}
     return {"outcomes": outcomes}
+
+
+def _has_lost_device(error: BaseException) -> bool:
+    """Whether a process can no longer use its GPU. Who has not imported torch has none."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(error, torch.AcceleratorError)

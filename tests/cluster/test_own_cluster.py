@@ -1,21 +1,30 @@
 """A cluster of this machine's own: silent, and gone whatever becomes of the driver."""
 
 import json
+import math
 import os
+import shutil
 import signal
 import stat
 import subprocess
 import sys
 import tempfile
+import time
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 from driver_process import Driver
+from ray import NodeID
+from ray.exceptions import GetTimeoutError
+from ray.tune.execution import class_cache
 
+import hkrun
 from hkrun.cluster import caretaker, runtime
 from hkrun.cluster.output import output_to
 from hkrun.cluster.resources import Node, Request
 from hkrun.cluster.token import ensure_token
+from hkrun.cluster.tune import _common_processes
 from hkrun.errors import HkrunError, ResourceError
 
 
@@ -56,7 +65,8 @@ def test_tasks_begin_in_processes_that_have_imported_ahead_of_which_there_are_no
     _, stderr = driver.process.communicate()
     assert stderr == ""
     found = [json.loads(path.read_text()) for path in tmp_path.glob("look_around*.json")]
-    assert found == [{"ready": True, "processes": min(number, cpus)}] * number
+    code = str(Path(hkrun.__file__).parent)
+    assert found == [{"ready": True, "code": code, "processes": min(number, cpus)}] * number
 
 
 @pytest.mark.parametrize(
@@ -74,23 +84,129 @@ def test_no_more_processes_are_made_ready_than_tasks_can_use(node, device, num_t
     assert runtime._useful_cpus(node, [request], num_tasks=num_tasks) == cpus
 
 
+def test_where_nobody_knows_how_many_tasks_there_are_all_cpus_count():
+    assert runtime._useful_cpus(Node(cpus=5, gpus=0, memory_bytes=1 << 34), (), num_tasks=None) == 5
+    assert runtime._useful_cpus(Node(cpus=5, gpus=0, memory_bytes=1 << 34), (), num_tasks=3) == 1
+
+
+def call_ready(*, code: str) -> list[str]:
+    """What a process says of itself that tries to get ready for a driver whose hkrun lies somewhere."""
+    look = """
+import gc, sys
+try:
+    import hkrun.cluster.ready
+except ImportError as error:
+    print(str(error).partition(",")[0])
+found = {"torch", "hkrun", "hkrun.trial.run"} & set(sys.modules)
+print(gc.isenabled(), gc.get_freeze_count() > 100_000, found)
+"""
+    environment = {**os.environ, runtime.CODE_VARIABLE: code}
+    told = subprocess.run(
+        [sys.executable, "-c", look], env=environment, check=True, capture_output=True, text=True
+    )
+    return told.stdout.splitlines()
+
+
+def test_a_process_does_not_get_ready_with_another_hkrun_than_the_drivers(tmp_path):
+    assert call_ready(code=str(tmp_path / "hkrun")) == [
+        f"the driver's hkrun is at {tmp_path / 'hkrun'}",
+        "True False set()",
+    ]
+
+
+@pytest.mark.cluster
+@pytest.mark.timeout(300)
+@pytest.mark.slow
+def test_tasks_run_the_code_of_a_driver_that_is_not_the_installed_one(tmp_path):
+    shutil.copytree(Path(hkrun.__file__).parent, tmp_path / "hkrun")
+    driver = Driver(tmp_path, "look_around", python_path=tmp_path)
+    _, stderr = driver.process.communicate()
+    assert stderr == ""
+    (found,) = [json.loads(path.read_text()) for path in tmp_path.glob("look_around*.json")]
+    assert found["code"] == str(tmp_path / "hkrun")
+
+
 def test_importing_ahead_leaves_the_gpus_to_be_chosen():
     """Ray says which GPU is a process's own when its actor comes; who looked before would see all of them."""
     look = """
 import torch
 def looked(*_): raise AssertionError("somebody looked at the GPUs")
 torch._C._cuda_getDeviceCount = torch._C._cuda_init = torch.cuda._raw_device_count_nvml = looked
-import hkrun.cluster.ready
-print(torch.cuda.is_initialized())
+import hkrun.cluster.ready, sys
+print(torch.cuda.is_initialized(), "hkrun.trial.run" in sys.modules)
 """
-    told = subprocess.run([sys.executable, "-c", look], check=True, capture_output=True, text=True)
-    assert told.stdout == "False\n"
+    environment = {**os.environ, runtime.CODE_VARIABLE: str(Path(hkrun.__file__).parent)}
+    told = subprocess.run(
+        [sys.executable, "-c", look], env=environment, check=True, capture_output=True, text=True
+    )
+    assert told.stdout == "False True\n"
 
 
 def test_what_was_imported_ahead_is_left_alone_by_the_garbage_collector():
-    look = "import hkrun.cluster.ready, gc; print(gc.isenabled(), gc.get_freeze_count() > 100_000)"
-    told = subprocess.run([sys.executable, "-c", look], check=True, capture_output=True, text=True)
-    assert told.stdout == "True True\n"
+    (told,) = call_ready(code=str(Path(hkrun.__file__).parent))
+    assert told.startswith("True True {")
+    assert told.count("'") == 6  # torch, hkrun and the loop
+
+
+class Nodes:
+    """A server that knows its first node after some calls, or never answers."""
+
+    def __init__(self, *, calls_until: float = 0, error: Exception | None = None) -> None:
+        self.calls, self._calls_until, self._error = 0, calls_until, error
+
+    def get_all_node_info(self, *, timeout):
+        self.calls += 1
+        if self._error is not None:
+            raise self._error
+        return {NodeID.from_hex("ab" * 28): None} if self.calls > self._calls_until else {}
+
+
+@pytest.mark.parametrize(
+    ("nodes", "node_id", "calls"),
+    [
+        (Nodes(), "ab" * 28, 1),
+        (Nodes(calls_until=2), "ab" * 28, 3),
+        (Nodes(error=GetTimeoutError("busy")), "ab" * 28, 1),  # Ray itself tries again
+    ],
+)
+def test_a_node_is_waited_for_until_it_is_there(monkeypatch, nodes, node_id, calls):
+    monkeypatch.setattr("ray._raylet.GcsClient", lambda address: nodes)
+    runtime._wait_for_raylet("127.0.0.1:1", node_id, deadline=time.monotonic() + 60)
+    assert nodes.calls == calls
+
+
+@pytest.mark.parametrize("nodes", [Nodes(calls_until=math.inf), Nodes()], ids=["none", "another"])
+def test_a_node_that_never_comes_is_not_waited_for_for_ever(monkeypatch, nodes):
+    monkeypatch.setattr("ray._raylet.GcsClient", lambda address: nodes)
+    runtime._wait_for_raylet("127.0.0.1:1", "cd" * 28, deadline=time.monotonic() + 0.1)
+    assert 1 < nodes.calls < 20
+
+
+def test_a_start_of_ray_leaves_ray_as_it_was():
+    from ray._private import parameter, services
+
+    def interrupt():
+        with runtime._starting_quickly():
+            assert parameter.RayParams(num_cpus=1).no_monitor
+            assert services.get_node is not before[1]
+            raise KeyboardInterrupt
+
+    before = parameter.RayParams, services.get_node
+    with pytest.raises(KeyboardInterrupt):
+        interrupt()
+    assert (parameter.RayParams, services.get_node) == before
+
+
+def test_actors_of_a_joined_cluster_keep_their_environment(tmp_path):
+    variables, propagated = class_cache.DEFAULT_ENV_VARS, class_cache.ENV_VARS_TO_PROPAGATE
+    assert variables
+    assert propagated
+    for joined in (True, False):
+        running = runtime.Running(nodes=[], place="", joined=joined, folder=tmp_path)
+        with _common_processes(running):
+            assert bool(class_cache.ENV_VARS_TO_PROPAGATE) == bool(class_cache.DEFAULT_ENV_VARS) == joined
+        assert class_cache.DEFAULT_ENV_VARS is variables
+        assert class_cache.ENV_VARS_TO_PROPAGATE is propagated
 
 
 @pytest.mark.cluster
@@ -127,17 +243,19 @@ def test_the_caretaker_ends_what_is_of_the_cluster_and_no_stranger_who_reads_its
             return stack.enter_context(subprocess.Popen(command, **{"env": environment} | options))
 
         named = start("sleep", "100", env=environment | {caretaker.VARIABLE: "ray"})
-        writer = start("sleep", "100", stdout=output)  # as an agent whose title has covered the variable
+        # As an agent, whose title may have covered the variable, and whose stdout is a pipe.
+        writer = start(*["ray::DashboardAgent", "100"], executable="/bin/sleep", pass_fds=[output.fileno()])
+        stranger = start("sleep", "100", pass_fds=[output.fileno()])  # as this process, the driver, is
         other = start("sleep", "100", env=environment | {caretaker.VARIABLE: "ray-2"})
         reader = start("tail", "-f", log, stdout=subprocess.PIPE)
         try:
             assert reader.stdout.readline() == b"begun\n"
             caretaker.clear_away("ray", folder)
             assert named.wait(timeout=10) == writer.wait(timeout=10) == -signal.SIGKILL
-            assert (other.poll(), reader.poll()) == (None, None)
+            assert [process.poll() for process in (other, reader, stranger)] == [None] * 3
             assert not folder.exists()
         finally:
-            for process in (named, writer, other, reader):
+            for process in (named, writer, stranger, other, reader):
                 process.kill()
 
 

@@ -133,7 +133,7 @@ def fake_torch(*sizes_gib: int) -> SimpleNamespace:
 
 def test_without_a_driver_there_is_no_gpu_and_torch_need_not_say_so(tmp_path, monkeypatch):
     monkeypatch.setattr(resources, "CUDA_DRIVER", "libcuda-that-is-not-there.so.1")
-    monkeypatch.setattr(resources, "ROCM_DRIVER", tmp_path / "kfd")
+    monkeypatch.setattr(resources, "GPU_PLACES", (tmp_path / "kfd",))
     monkeypatch.setitem(sys.modules, "torch", None)  # its import raises
     assert local_node(gpus=True).gpus == 0
 
@@ -143,7 +143,8 @@ def test_without_a_driver_there_is_no_gpu_and_torch_need_not_say_so(tmp_path, mo
 def test_with_a_driver_torch_says_how_many_gpus_it_can_use(tmp_path, monkeypatch, maker, sizes_gib):
     library = "libc.so.6" if maker == "NVIDIA" else "libcuda-that-is-not-there.so.1"
     monkeypatch.setattr(resources, "CUDA_DRIVER", library)
-    monkeypatch.setattr(resources, "ROCM_DRIVER", tmp_path if maker == "AMD" else tmp_path / "kfd")
+    places = (tmp_path / "nvidiactl", tmp_path if maker == "AMD" else tmp_path / "kfd")
+    monkeypatch.setattr(resources, "GPU_PLACES", places)
     monkeypatch.setitem(sys.modules, "torch", fake_torch(*sizes_gib))
     found = local_node(gpus=True)
     assert (found.gpus, found.gpu_memory_bytes) == ((2, 40 * GIB) if sizes_gib else (0, 0))
