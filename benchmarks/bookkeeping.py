@@ -104,7 +104,7 @@ def measure(job: str, folder: Path, runs: int, epochs: int) -> dict[str, float]:
 
         load()
     if job == "report":
-        shutil.rmtree(folder / store.sweep_folder(sweep.name, sweep.dataset))
+        shutil.rmtree(folder / store.sweep_folder(sweep.name, sweep.dataset), ignore_errors=True)
     if job == "sync":
         (folder / "mlflow.db").unlink(missing_ok=True)
         shutil.rmtree(folder / "mlartifacts", ignore_errors=True)
