@@ -114,6 +114,11 @@ class Running:
     folder: Path
 
 
+def tell_of(error: Exception, log_folder: Path) -> str:
+    """What to say where Ray itself broke down."""
+    return f"Ray broke down: {error}\nits logs are in {log_folder}"
+
+
 @contextmanager
 def ray_running(
     requests: Sequence[Request], *, log_folder: Path, num_tasks: int | None = None

@@ -1,47 +1,21 @@
 """A list of tasks, from Ray's start to its end."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hkrun.cluster.axes import Search
-from hkrun.cluster.resources import Request
-from hkrun.cluster.runtime import ray_running
+from hkrun.cluster.resources import Process
+from hkrun.cluster.runtime import ray_running, tell_of
 from hkrun.cluster.schedule import TaskResult
 from hkrun.errors import HkrunError, Interrupted
 from hkrun.plan import Span
-from hkrun.trial import Outcome, Task, run_task
+from hkrun.trial import Task, run_task
 
 if TYPE_CHECKING:
     from hkrun.cluster.search import EarlyStopping
+    from hkrun.cluster.tune import Function
     from hkrun.cluster.watch import Observer
-    from hkrun.training import Context
-
-Function = Callable[[Task, "Context"], list[Outcome]]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Process:
-    """What each process of a task asks for."""
-
-    threads: int
-    device: str
-    per_gpu: int
-
-    def requests(self, spans: Sequence[Span]) -> list[Request]:
-        """What the tasks ask for at least, each kind once."""
-        kinds = dict.fromkeys((span.least, not span.alone) for span in spans)
-        return [
-            Request(
-                workers=least,
-                threads=self.threads,
-                device=self.device,
-                per_gpu=self.per_gpu,
-                in_groups=in_groups,
-            )
-            for least, in_groups in kinds
-        ]
 
 
 def run_tasks(
@@ -55,7 +29,7 @@ def run_tasks(
     search: Search | None = None,
     early_stopping: "EarlyStopping | None" = None,
     per_gpu: int = 1,
-    function: Function = run_task,
+    function: "Function" = run_task,
 ) -> list[TaskResult]:
     """Runs every task once, as many at a time as fit, all under one start of Ray.
 
@@ -119,8 +93,3 @@ def run_tasks(
         ) from interrupt
     except RayError as error:
         raise HkrunError(tell_of(error, log_folder)) from error
-
-
-def tell_of(error: Exception, log_folder: Path) -> str:
-    """What to say where Ray itself broke down."""
-    return f"Ray broke down: {error}\nits logs are in {log_folder}"

@@ -3,7 +3,7 @@
 import functools
 import logging
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,21 +20,24 @@ from hkrun.cluster.feed import Over, Places, TaskSearch
 from hkrun.cluster.groups import ALONE_BYTES, WAITING_BYTES
 from hkrun.cluster.output import output_to
 from hkrun.cluster.placement import Room
+from hkrun.cluster.resources import Process
 from hkrun.cluster.roster import head_answers
-from hkrun.cluster.runtime import Running
+from hkrun.cluster.runtime import Running, tell_of
 from hkrun.cluster.schedule import COMMON_ERRORS, NoRoomError, Schedule, TaskResult, WorkerDiedError
 from hkrun.cluster.search import AxesSearch, EarlyStopping
-from hkrun.cluster.tasks import Function, Process, tell_of
 from hkrun.cluster.watch import Observer, Reclaim, Watch, log_file_of
 from hkrun.cluster.watchdog import Watchdog, pulse
 from hkrun.errors import HkrunError, Interrupted
 from hkrun.plan import Span
-from hkrun.trial import Task
+from hkrun.trial import Outcome, Task
 
 if TYPE_CHECKING:
     from hkrun.data.streams import BlockIds, BlockViews, ReadBlock
+    from hkrun.training import Context
 
 logger = logging.getLogger(__name__)
+
+Function = Callable[[Task, "Context"], list[Outcome]]
 
 
 def tune_tasks(

@@ -11,8 +11,7 @@ from hkrun.cluster.groups import (
     worker_bytes,
 )
 from hkrun.cluster.placement import Room
-from hkrun.cluster.resources import BYTES_PER_PROCESS, Node
-from hkrun.cluster.tasks import Process
+from hkrun.cluster.resources import BYTES_PER_PROCESS, Node, Process
 from hkrun.cluster.train import worker_resources
 from hkrun.cluster.tune import _ask_for
 
