@@ -3,9 +3,8 @@
 It does so before Ray tells it where the driver's modules are: where that is not the hkrun that would be found
 here, nothing is imported ahead, and the task finds its own.
 
-Importing makes objects by the hundred thousand that stay for good. Looking through them again and again takes
-the garbage collector a tenth of the time here, and later of the training: it is kept off, and then told to
-leave them alone.
+Importing makes objects by the hundred thousand that stay for good, and looking through them again and again
+takes the garbage collector a tenth of the time: it is kept off, and then told to leave them alone.
 """
 
 import gc
@@ -29,9 +28,8 @@ try:
     import hkrun.trial.teaching
 except ImportError:
     raise
-except (
-    Exception
-) as error:  # Ray lets an ImportError pass alone, and the task that imports the same will say it
+except Exception as error:
+    # Ray lets only an ImportError pass, and the task that imports the same will say what is wrong.
     raise ImportError(str(error)) from error
 else:
     gc.freeze()

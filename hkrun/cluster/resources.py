@@ -298,7 +298,7 @@ def look_at_gpus() -> tuple[int, int]:
 def has_gpu_driver() -> bool:
     """Whether there may be a GPU for torch, of which nothing can be used without its driver.
 
-    Asking is a matter of microseconds, and importing torch one of seconds.
+    Asking for that takes next to nothing, and importing torch seconds.
     """
     if any(place.exists() for place in GPU_PLACES):
         return True
