@@ -523,7 +523,9 @@ def test_failed_diverged_and_missing_runs_are_warned_of_by_seed(store):
     (warning,) = warnings_about(summarise(sweep, store), "that finished")
     assert warning == (
         "L_b: 1 run failed (seed 3), 2 runs diverged (seeds 1, 2), 1 run missing (seed 5); its figures are "
-        "those of the 2 of 6 runs that finished."
+        "those of the 2 of 6 runs that finished, selected by their outcome: its S is not ranked, its error "
+        "is called equivalent to no other, and lower or higher only where that holds whatever errors, from 0 "
+        "to 100 %, the failed and diverged runs had had."
     )
 
 

@@ -618,3 +618,51 @@ def test_a_spread_added_up_run_by_run_is_that_of_all_runs_at_once():
 
 def test_the_late_part_of_a_short_curve_is_its_last_epoch():
     assert stats.spread_of(np.array([[1.0, 2.0, 4.0]]), epochs=3).late.tolist() == [4.0]
+
+
+# --- pairs without a result ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_the_largest_p_over_unknown_differences_is_what_a_search_over_them_finds(seed: int) -> None:
+    drawn = np.random.default_rng(seed)
+    known = drawn.normal(-3, 2, 7)
+    bounds = np.sort(drawn.normal(0, 6, (2, 2)), axis=1)
+    grids = [np.linspace(low, high, 25) for low, high in bounds]
+    found = [
+        stats.paired_difference([*known, *values], np.zeros(9), generator=generator()).p
+        for values in itertools.product(*grids)
+    ]
+    largest = stats.largest_p(known, bounds, generator=generator())
+    assert largest >= max(found)
+    if largest < 1:
+        assert largest == max(found)
+
+
+def test_where_unknown_differences_may_turn_the_mean_p_is_1() -> None:
+    assert stats.largest_p([-1.0] * 9, [[-9.0, 9.0]], generator=generator()) == 1.0
+    assert stats.largest_p([-1.0] * 9, [[-9.0, 4.0]], generator=generator()) < 1.0
+    assert stats.largest_p([1.0] * 9, [[-9.0, 9.0]], generator=generator()) == 1.0
+    assert stats.largest_p([1.0, -1.0], [[-9.0, 9.0]], generator=generator()) == 1.0
+
+
+def test_bounds_that_agree_are_a_known_difference() -> None:
+    known = curves(12, 1)[:, 0] - 4
+    whole = stats.paired_difference(known, np.zeros(12), generator=generator()).p
+    assert stats.largest_p(known[:-1], [[known[-1]] * 2], generator=generator()) == whole
+
+
+def test_with_random_flips_too_no_unknown_difference_gives_a_larger_p() -> None:
+    known = np.random.default_rng(3).normal(-2, 1, 20)
+    largest = stats.largest_p(known, [[-5.0, 30.0]], permutations=999, generator=generator())
+    for value in np.linspace(-5, 30, 50):
+        found = stats.paired_difference(
+            [*known, value], np.zeros(21), permutations=999, generator=generator()
+        )
+        assert found.p <= largest
+    assert largest < 1
+
+
+def test_bounds_of_another_shape_are_refused() -> None:
+    with pytest.raises(ValueError, match="lowest and a highest"):
+        stats.largest_p([1.0], [1.0, 2.0], generator=generator())

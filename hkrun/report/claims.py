@@ -71,12 +71,16 @@ class _Court:
             comparisons = tuple(corrected[claim.id, pair] for pair in pairs if (claim.id, pair) in corrected)
             missing = tuple(pair for pair in pairs if (claim.id, pair) not in corrected)
             outcome = _outcome(comparisons, complete=not missing)
+            reservation = self._withhold(comparisons, missing) if outcome != "reproduced" else ""
             verdicts[claim.id] = Verdict(
                 claim=claim,
                 outcome=outcome,
                 comparisons=comparisons,
                 missing=missing,
-                prospect=self._foresee(comparisons, num_tests) if outcome == "undecided" else None,
+                prospect=self._foresee(comparisons, num_tests)
+                if outcome == "undecided" and not reservation
+                else None,
+                reservation=reservation if outcome in ("undecided", "not judged") else "",
             )
         return verdicts
 
@@ -148,6 +152,13 @@ class _Court:
                 )
                 test = frozenset(cell.cell_id for cell in cells)
                 yield (cells[0].name, cells[1].name), (comparison, test) if comparison else None
+
+    def _withhold(self, comparisons: Sequence[Comparison], missing: Sequence[Pair]) -> str:
+        """Why more seeds would not decide: runs without a result, and windows on different epochs."""
+        reasons = [comparison.reservation for comparison in comparisons if comparison.withheld]
+        names = (part for pair in missing for name in pair for part in name.split(comparing.OVER))
+        reasons += [self._cells[name].loss for name in names if name in self._cells]
+        return "; ".join(dict.fromkeys(filter(None, reasons)))
 
     # --- what would decide ----------------------------------------------------------------------------------
 

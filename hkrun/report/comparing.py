@@ -2,15 +2,17 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from hkrun import stats
-from hkrun.report.summary import CellSummary, Comparison, Curve, Teacher
+from hkrun.config import Cell
+from hkrun.report.summary import CellSummary, Comparison, Curve, Interval, Teacher
 from hkrun.spaces import Sweep
 
 OVER = " over "  # "A over B" is the error of A minus that of B
+ANY_ERROR = (0.0, 100.0)  # what a run without a result could have had, in percent
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,19 +23,35 @@ class Side:
         name: What a reader calls it.
         identity: What it is: equal for two names of one configuration.
         errors: Error of the last epoch in percent by seed.
+        lost: Between which errors those of failed and diverged runs could have been, by seed.
+        loss: How many were lost, as a sentence's part.
         constant: An error that is one number, whatever the seed, in place of `errors`.
     """
 
     name: str
     identity: str
     errors: Mapping[int, float]
+    lost: Mapping[int, Interval] = field(default_factory=dict)
+    loss: str = ""
     constant: float | None = None
+
+    def bounds(self, seed: int) -> Interval | None:
+        """Between which errors this seed's is; None where it was not run."""
+        known = self.errors.get(seed) if self.constant is None else self.constant
+        return self.lost.get(seed) if known is None else (known, known)
 
 
 def cell_side(cell: CellSummary) -> Side:
     """The errors of a cell's finished runs; none where they were selected on the test error."""
-    errors = {} if cell.selection else dict(zip(cell.seeds, cell.error_pct[:, -1].tolist(), strict=True))
-    return Side(name=cell.name, identity=cell.cell_id, errors=errors)
+    if cell.selection:
+        return Side(name=cell.name, identity=cell.cell_id, errors={})
+    return Side(
+        name=cell.name,
+        identity=cell.cell_id,
+        errors=dict(zip(cell.seeds, cell.error_pct[:, -1].tolist(), strict=True)),
+        lost=dict.fromkeys(cell.lost, ANY_ERROR),
+        loss=cell.loss,
+    )
 
 
 def teacher_side(name: str, teacher: Teacher) -> Side | None:
@@ -45,10 +63,18 @@ def teacher_side(name: str, teacher: Teacher) -> Side | None:
 
 def gain_side(name: str, first: Side, second: Side) -> Side:
     """The error of the first minus that of the second, by seed."""
-    errors = {
-        seed: first.errors[seed] - second.errors[seed] for seed in first.errors if seed in second.errors
+    gains = {
+        seed: (ours[0] - theirs[1], ours[1] - theirs[0])
+        for seed in (*first.errors, *first.lost)
+        if (ours := first.bounds(seed)) is not None and (theirs := second.bounds(seed)) is not None
     }
-    return Side(name=name, identity=f"{first.identity}-{second.identity}", errors=errors)
+    return Side(
+        name=name,
+        identity=f"{first.identity}-{second.identity}",
+        errors={seed: low for seed, (low, high) in gains.items() if low == high},
+        lost={seed: ends for seed, ends in gains.items() if ends[0] < ends[1]},
+        loss=_join_losses(first.loss, second.loss),
+    )
 
 
 def compare_errors(side: Side, other: Side) -> Comparison | None:
@@ -60,7 +86,7 @@ def compare_errors(side: Side, other: Side) -> Comparison | None:
     generator = make_generator("difference", side.identity, other.identity)
     result = stats.paired_difference(ours, theirs, generator=generator)
     constant = next((one.name for one in (side, other) if one.constant is not None), "")
-    return Comparison(
+    comparison = Comparison(
         measure="error",
         cell=side.name,
         reference=other.name,
@@ -74,17 +100,26 @@ def compare_errors(side: Side, other: Side) -> Comparison | None:
         one_number=constant,
         n=result.n,
     )
+    lost = _bound_lost_pairs(side, other)
+    if not len(lost):
+        return comparison
+    p = stats.largest_p(ours - theirs, lost, generator=generator)
+    return _reserve(comparison, _join_losses(side.loss, other.loss), p=p)
 
 
 def compare_equivalence(side: Side, other: Side, *, margin: float, one_sided: bool) -> Comparison | None:
-    """Tests whether two errors are equivalent, or the first no worse; None with fewer than two seeds."""
+    """Tests whether two errors are equivalent, or the first no worse; None with fewer than two seeds.
+
+    Where runs of either have no result, nothing is concluded: a t test has no bound over what they could have
+    had.
+    """
     pair = _pair_errors(side, other)
     if pair is None or len(pair[0]) < 2:
         return None
     ours, theirs = pair
     result = stats.equivalence(ours - theirs, margin=margin)
     p, p_against = (result.p_below, 1 - result.p_below) if one_sided else (result.p, result.p_beyond)
-    return Comparison(
+    comparison = Comparison(
         measure="no worse" if one_sided else "equivalence",
         cell=side.name,
         reference=other.name,
@@ -100,10 +135,17 @@ def compare_equivalence(side: Side, other: Side, *, margin: float, one_sided: bo
         margin=margin,
         n=result.n,
     )
+    if not len(_bound_lost_pairs(side, other)):
+        return comparison
+    return _reserve(comparison, _join_losses(side.loss, other.loss))
 
 
 def compare_stability(cell: CellSummary, other: CellSummary, sweep: Sweep) -> Comparison | None:
-    """Both S are over the same seeds: with different numbers of runs their ranges could not be compared."""
+    """Compares S over the seeds that both cells finished; None where there is no S over them.
+
+    With different numbers of runs the ranges could not be compared. Where runs of either have no result,
+    nothing is concluded, for one curve more can give S any value; nor where the windows are other epochs.
+    """
     ours, theirs = pair_curves(cell, other)
     if len(ours) < 2 or min(ours.shape[1], theirs.shape[1]) < sweep.window:
         return None
@@ -114,7 +156,11 @@ def compare_stability(cell: CellSummary, other: CellSummary, sweep: Sweep) -> Co
         ddof=sweep.ddof,
         generator=make_generator("S", cell.cell_id, other.cell_id),
     )
-    return Comparison(
+    reservation = _join_losses(cell.loss, other.loss) if _lost_in_common(cell, other) else ""
+    if ours.shape[1] != theirs.shape[1]:
+        windows = (f"epochs {write_window(item.cell, sweep.window)} of {item.name}" for item in (cell, other))
+        reservation = "; ".join(filter(None, (f"S is over {' and '.join(windows)}", reservation)))
+    comparison = Comparison(
         measure="stability",
         cell=cell.name,
         reference=other.name,
@@ -124,6 +170,12 @@ def compare_stability(cell: CellSummary, other: CellSummary, sweep: Sweep) -> Co
         p_holm=result.p,
         n=result.runs,
     )
+    return _reserve(comparison, reservation) if reservation else comparison
+
+
+def write_window(cell: Cell, window: int) -> str:
+    """The epochs that S is taken over: 101-120."""
+    return f"{cell.student.epochs - window + 1}-{cell.student.epochs}"
 
 
 def correct(comparisons: Sequence[tuple[Comparison, frozenset[str]]]) -> list[Comparison]:
@@ -177,6 +229,38 @@ def make_generator(*words: str) -> np.random.Generator:
     """A generator that depends on what it is for and nothing else."""
     digest = hashlib.sha256("\n".join(("hkrun report", *words)).encode()).digest()
     return np.random.default_rng(int.from_bytes(digest[:16], "big"))
+
+
+def _reserve(comparison: Comparison, reservation: str, *, p: float = 1.0) -> Comparison:
+    """The comparison of runs that do not stand for all: with the largest p there may be."""
+    return replace(
+        comparison,
+        ci95=None,
+        effect=None,
+        p=p,
+        p_holm=p,
+        p_against=1.0,
+        p_against_holm=1.0,
+        reservation=reservation,
+    )
+
+
+def _lost_in_common(cell: CellSummary, other: CellSummary) -> bool:
+    """Whether a seed that both cells ran has no result in one of them."""
+    ran, other_ran = ({*item.seeds, *item.lost} for item in (cell, other))
+    return bool(ran & other_ran & {*cell.lost, *other.lost})
+
+
+def _bound_lost_pairs(side: Side, other: Side) -> Curve:
+    """Between which values the differences are of seeds that both ran and one of them lost: [seeds, 2]."""
+    seeds = sorted({*side.lost, *other.lost})
+    pairs = [(side.bounds(seed), other.bounds(seed)) for seed in seeds]
+    ends = [(ours[0] - theirs[1], ours[1] - theirs[0]) for ours, theirs in pairs if ours and theirs]
+    return np.array(ends).reshape(-1, 2)
+
+
+def _join_losses(*losses: str) -> str:
+    return "; ".join(dict.fromkeys(filter(None, losses)))
 
 
 def _pair_errors(side: Side, other: Side) -> tuple[Curve, Curve] | None:

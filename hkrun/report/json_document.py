@@ -72,16 +72,18 @@ def _stability_document(cell: CellSummary, summary: Summary) -> dict[str, object
 
 
 def _comparison_document(comparison: Comparison) -> dict[str, object]:
+    withheld = comparison.withheld
     return {
         "cell": comparison.cell,
         "reference": comparison.reference,
         "difference": comparison.difference,
         "ci95": _listed(comparison.ci95),
-        "p": comparison.p,
-        "p_holm": comparison.p_holm,
+        "p": None if withheld else comparison.p,
+        "p_holm": None if withheld else comparison.p_holm,
         "n": comparison.n,
         "d_z": comparison.effect.d_z if comparison.effect else None,
         "d_z_ci95": _listed(comparison.effect.ci95) if comparison.effect else None,
+        **({"reason": comparison.reservation} if comparison.reservation else {}),
     }
 
 
@@ -90,6 +92,7 @@ def _verdict_document(verdict: Verdict) -> dict[str, object]:
         "id": verdict.claim.id,
         "statement": verdict.claim.statement,
         "outcome": verdict.outcome,
+        **({"reason": verdict.reservation} if verdict.reservation else {}),
         "comparisons": [
             {
                 "measure": comparison.measure,

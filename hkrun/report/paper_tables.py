@@ -126,7 +126,7 @@ def _compared(row: PaperRow, paper: PaperTable, *, is_error: bool) -> list[str |
     if comparison is None:
         has_data = row.published.name == paper.reference and row.cell is not None
         return ["reference" if has_data else NONE, "", *([""] if is_error else [])]
-    p = p_entry(comparison.p_holm, strong=comparison.significant)
+    p = p_entry(comparison, strong=comparison.significant)
     if is_error:
         return [difference_entry(comparison), p, effect_entry(comparison)]
     return [_ratio_entry(comparison), p]
@@ -187,7 +187,9 @@ def tabulate_claims(summary: Summary) -> Table | None:
 
 
 def describe_prospect(verdict: Verdict) -> str:
-    """How many seeds would decide a claim that is undecided."""
+    """How many seeds would decide a claim that is undecided, or what stands against it."""
+    if verdict.reservation:
+        return f"withheld: {verdict.reservation}"
     missing = f"the runs of {count(len(verdict.missing), 'comparison')}" if verdict.missing else ""
     if verdict.prospect is None:
         return missing or NONE
@@ -215,7 +217,7 @@ def tabulate_evidence(summary: Summary) -> Table | None:
             _describe_opponent(comparison),
             Entry(text=str(comparison.n), value=comparison.n),
             _evidence(comparison),
-            p_entry(comparison.p_holm, strong=comparison.significant and comparison.margin is None),
+            p_entry(comparison, strong=comparison.significant and comparison.margin is None),
             effect_entry(comparison),
             *(_published_difference(comparison, tables.get(verdict.claim.table), name) for name in columns),
         ]

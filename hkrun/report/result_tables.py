@@ -61,8 +61,11 @@ def difference_entry(comparison: Comparison) -> Entry:
     return Entry(text=text, strong=strong, value=comparison.difference, ends=comparison.ci95)
 
 
-def p_entry(p: float, *, strong: bool = False) -> Entry:
-    """A p value."""
+def p_entry(comparison: Comparison, *, corrected: bool = True, strong: bool = False) -> Entry:
+    """A p value, or that there is none."""
+    if comparison.withheld:
+        return Entry(text="withheld")
+    p = comparison.p_holm if corrected else comparison.p
     return Entry(text=p_value(p), strong=strong, value=p)
 
 
@@ -92,8 +95,8 @@ def _difference(cell: CellSummary, summary: Summary) -> list[str | Entry]:
         return [summary.describe_uncompared(cell), "", "", ""]
     return [
         difference_entry(comparison),
-        p_entry(comparison.p),
-        p_entry(comparison.p_holm, strong=comparison.significant),
+        p_entry(comparison, corrected=False),
+        p_entry(comparison, strong=comparison.significant),
         effect_entry(comparison),
     ]
 
@@ -131,8 +134,8 @@ def tabulate_stability(summary: Summary) -> Table:
                 row += [summary.describe_uncompared(cell), "", ""]
             else:
                 row += [
-                    p_entry(comparison.p),
-                    p_entry(comparison.p_holm, strong=comparison.significant),
+                    p_entry(comparison, corrected=False),
+                    p_entry(comparison, strong=comparison.significant),
                     str(comparison.n),
                 ]
         rows.append(row)
@@ -152,8 +155,8 @@ def tabulate_scan(scan: Scan, number: int) -> Table:
         if found is not None:
             compared = [
                 difference_entry(found),
-                p_entry(found.p_holm),
-                "equivalent" if found.supports else "different" if found.opposes else "open",
+                p_entry(found),
+                _describe_equivalence(found),
                 effect_entry(found),
             ]
         rows.append(
@@ -174,6 +177,12 @@ def tabulate_scan(scan: Scan, number: int) -> Table:
         "d_z [95 %]",
     ]
     return make_table(f"scan-{number}", columns, rows, words=len(scan.keys))
+
+
+def _describe_equivalence(comparison: Comparison) -> str:
+    if comparison.withheld:
+        return "withheld"
+    return "equivalent" if comparison.supports else "different" if comparison.opposes else "open"
 
 
 def write_value(value: object) -> str:
@@ -204,6 +213,8 @@ def describe_scan(scan: Scan, margin: float) -> str:
         what = "the same everywhere"
     else:
         what = f"undecided at {count(min(comparison.n for comparison in found), 'seed')}"
+        reasons = dict.fromkeys(comparison.reservation for comparison in found if comparison.withheld)
+        what += f" ({'; '.join(reasons)})" if reasons else ""
     return (
         f"{name}: {what}, within {margin:g} pp of "
         f"{scan.reference.name if scan.reference else 'the reference'}."

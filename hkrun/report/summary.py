@@ -82,6 +82,23 @@ class CellSummary:
         were = "run was" if len(self.stopped) == 1 else "runs were"
         return f"selected on test error: {len(self.stopped)} {were} stopped early"
 
+    @property
+    def lost(self) -> tuple[int, ...]:
+        """Seeds whose run ended without a result: what finished beside them was selected by its outcome."""
+        return tuple(sorted((*self.failed, *self.diverged)))
+
+    @property
+    def loss(self) -> str:
+        """How many runs were lost, as a sentence's part; empty where none was."""
+        counts = [
+            f"{len(seeds)} {what}"
+            for seeds, what in ((self.diverged, "diverged"), (self.failed, "failed"))
+            if seeds
+        ]
+        if not counts:
+            return ""
+        return f"of {len(self.records) + len(self.missing)} runs of {self.name}, {' and '.join(counts)}"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
@@ -106,6 +123,9 @@ class Comparison:
         p_against_holm: `p_against`, corrected likewise.
         margin: Of "equivalence" and "no worse": the margin in percentage points.
         one_number: Name of the side that is one number and no runs, such as a teacher: a one-sample test.
+        reservation: Why these runs do not stand for all, as a sentence's part: runs of either side that have
+            no result, or windows of S on different epochs. `p` is then the largest that any results of the
+            lost runs would give, 1 where there is no such bound, and there is neither interval nor effect.
         n: Number of seeds.
     """
 
@@ -123,6 +143,7 @@ class Comparison:
     p_against_holm: float = 1.0
     margin: float | None = None
     one_number: str = ""
+    reservation: str = ""
     n: int
 
     @property
@@ -133,6 +154,8 @@ class Comparison:
     @property
     def obstacle(self) -> str | None:
         """Why the two S must not be ranked, as part of a sentence; None where they may be."""
+        if self.reservation:
+            return self.reservation
         pair = stats.StabilityComparison(
             s=self.value, s_reference=self.reference_value, p=self.p, runs=self.n
         )
@@ -154,6 +177,11 @@ class Comparison:
         if self.margin is not None:
             return self.p_against_holm <= stats.LEVEL
         return self.significant and self.difference > 0
+
+    @property
+    def withheld(self) -> bool:
+        """Whether there is no verdict, because what is missing could turn it."""
+        return bool(self.reservation) and not (self.significant or self.opposes)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,7 +214,8 @@ class Verdict:
             shows the contrary, "undecided", or "not judged" where the sweep has no runs for it.
         comparisons: Those behind it.
         missing: Pairs of the claim that this sweep has no runs of.
-        prospect: Of an undecided one.
+        prospect: Of an undecided one that more seeds may decide.
+        reservation: Why an undecided one is not decided by more seeds: what its comparisons are withheld for.
     """
 
     claim: Claim
@@ -194,6 +223,7 @@ class Verdict:
     comparisons: tuple[Comparison, ...]
     missing: tuple[tuple[str, str], ...]
     prospect: Prospect | None
+    reservation: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -353,4 +383,6 @@ class Summary:
             return "reference"
         if cell.selection or (reference and reference.selection):
             return "selected"
-        return "same cell" if reference and reference.cell_id == cell.cell_id else "-"
+        if reference and reference.cell_id == cell.cell_id:
+            return "same cell"
+        return "withheld" if cell.lost or (reference and reference.lost) else "-"

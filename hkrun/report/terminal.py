@@ -100,7 +100,8 @@ def _row(cell: CellSummary, summary: Summary, *, without: tuple[str, ...]) -> li
         return [*texts, Text(summary.describe_uncompared(cell)), Text("")]
     style = "bold" if comparison.significant else ""
     difference = plus_minus(comparison.difference, comparison.ci95, signed=True)
-    return [*texts, Text(difference, style=style), Text(p_value(comparison.p_holm), style=style)]
+    p = "withheld" if comparison.withheld else p_value(comparison.p_holm)
+    return [*texts, Text(difference, style=style), Text(p, style=style)]
 
 
 def _notes(summary: Summary, *, without: tuple[str, ...]) -> list[str]:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from hkrun import stats
 from hkrun.config import teacher_id
 from hkrun.plan import OVERHEADS
+from hkrun.report.comparing import write_window
 from hkrun.report.summary import CellSummary, Comparison, Summary, Teacher
 
 # Two S with at most this ratio are what RANKING speaks of.
@@ -165,9 +166,14 @@ def _warn_of_runs(cell: CellSummary, num_seeds: int) -> Iterator[str]:
         if numbers
     ]
     if parts:
+        selected = (
+            ", selected by their outcome: its S is not ranked, its error is called equivalent to no other, "
+            "and lower or higher only where that holds whatever errors, from 0 to 100 %, the failed and "
+            "diverged runs had had."
+        )
         yield (
             f"{cell.name}: {', '.join(parts)}; its figures are those of the {len(cell.seeds)} of {num_seeds} "
-            "runs that finished."
+            f"runs that finished{selected if cell.lost and cell.seeds else '.'}"
         )
     if cell.selection:
         yield (
@@ -241,6 +247,13 @@ def _warn_of_stability(summary: Summary) -> Iterator[str]:
             f"({numbers}), and the range grows with that number. The tests compare S on the seeds that both "
             "cells finished."
         )
+    windows = {write_window(cell.cell, summary.sweep.window): cell.name for cell in reversed(ranked)}
+    if len(windows) > 1:
+        examples = ", ".join(f"{window} of {name}" for window, name in reversed(windows.items()))
+        yield (
+            "Do not compare the S of the table with each other: they are over different epochs "
+            f"({examples}). The tests compare S over the same epochs alone."
+        )
     yield from _warn_of_drops(ranked, summary.sweep.window)
     obstacles: dict[str, list[str]] = {}
     for comparison in summary.stability_comparisons:
@@ -249,7 +262,14 @@ def _warn_of_stability(summary: Summary) -> Iterator[str]:
     if obstacles:
         reasons = [f"{join(names)}: {obstacle}" for obstacle, names in obstacles.items()]
         if len(reasons) > MOST_NAMES:
-            reasons = [f"{sum(map(len, obstacles.values()))} cells: these runs cannot tell them apart"]
+            reserved = sum(bool(comparison.reservation) for comparison in summary.stability_comparisons)
+            others = sum(map(len, obstacles.values())) - reserved
+            reasons = [f"{others} cells: these runs cannot tell them apart"] if others else []
+            reasons += (
+                [f"{reserved} cells: runs without a result, or other epochs in the window"]
+                if reserved
+                else []
+            )
         reference = summary.sweep.reference
         why = "; ".join(reasons)
         yield f"S cannot be ranked against that of {reference}. {why}.{_explain_ranking(summary)}"
@@ -282,7 +302,7 @@ def _explain_ranking(summary: Summary) -> str:
     values = [
         sorted((comparison.value, comparison.reference_value))
         for comparison in summary.stability_comparisons
-        if comparison.obstacle
+        if comparison.obstacle and not comparison.reservation
     ]
     return f" {RANKING}." if any(high <= CLOSE_RATIO * low for low, high in values) else ""
 
@@ -339,11 +359,22 @@ def _conclude(comparisons: Sequence[Comparison], subject: str, directions: tuple
                 if comparison.measure == "error"
                 else f"S {digits(comparison.value)} against {digits(comparison.reference_value)}"
             )
+            whatever = (
+                f"; whatever those without a result had reached: {comparison.reservation}"
+                if comparison.reservation
+                else ""
+            )
             yield (
                 f"{join([comparison.cell])} has {direction} than {join([comparison.reference])} "
-                f"({change}, p {equals(comparison.p_holm)}, {count(comparison.n, 'seed')})."
+                f"({change}, p {equals(comparison.p_holm)}, {count(comparison.n, 'seed')}{whatever})."
             )
-    undecided = [comparison for comparison in comparisons if not comparison.significant]
+    for reservation in dict.fromkeys(item.reservation for item in comparisons if item.withheld):
+        found = [item.cell for item in comparisons if item.withheld and item.reservation == reservation]
+        yield (
+            f"In {subject}, the verdict on {join(found)} against {join([comparisons[0].reference])} is "
+            f"withheld: {reservation}."
+        )
+    undecided = [item for item in comparisons if not item.significant and not item.withheld]
     if undecided:
         names = join([comparison.cell for comparison in undecided])
         yield f"In {subject}, no difference from {join([undecided[0].reference])} is shown for {names}."

@@ -16,6 +16,7 @@ from hkrun.stats.errors import (
     LEVEL,
     ErrorSummary,
     PairedDifference,
+    largest_p,
     paired_difference,
     summarise_errors,
 )
@@ -61,6 +62,7 @@ __all__ = [
     "equivalence",
     "equivalence_power",
     "holm",
+    "largest_p",
     "paired_difference",
     "paired_power",
     "pairs_for_difference",

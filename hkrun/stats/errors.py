@@ -94,6 +94,39 @@ def paired_difference(
     )
 
 
+def largest_p(
+    differences: ArrayLike,
+    bounds: ArrayLike,
+    *,
+    permutations: int = PERMUTATIONS,
+    generator: np.random.Generator,
+) -> float:
+    """The largest p of paired differences of which some are unknown, whatever these are within their bounds.
+
+    A sign flip is as extreme as the data where the differences that it flips sum to no less than 0, for a
+    mean below 0. No difference that rises makes such flips fewer, so p is largest with all of them at the
+    bound that speaks against the measured mean; and where the mean changes its sign there, p is 1 in between.
+
+    Args:
+        differences: Those that are known, shape [pairs].
+        bounds: The lowest and the highest value of each that is not, shape [lost pairs, 2].
+        permutations: As `paired_difference`.
+        generator: Likewise.
+
+    Raises:
+        ValueError: No known difference, one that is not finite, or bounds of another shape.
+    """
+    known, ends = finite_vector(differences), np.asarray(bounds, dtype=np.float64)
+    if ends.ndim != 2 or ends.shape[1] != 2:
+        raise ValueError(f"bounds have shape {ends.shape}; a lowest and a highest value each are needed")
+    side = np.sign(known.mean())
+    worst = np.concatenate([known, ends.max(axis=1) if side < 0 else ends.min(axis=1)])
+    if side == 0 or np.sign(worst.mean()) != side:
+        return 1.0
+    zeros = np.zeros_like(worst)
+    return paired_difference(worst, zeros, permutations=permutations, generator=generator).p
+
+
 def finite_vector(values: ArrayLike) -> Floats:
     """Checked values, one per run.
 
