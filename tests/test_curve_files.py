@@ -50,7 +50,7 @@ def test_a_csv_file_becomes_a_matrix_with_rows_by_seed_and_columns_by_epoch(file
 
 
 def test_cells_come_in_the_order_of_the_file_each_with_its_own_seeds_and_epochs(file: Path) -> None:
-    rows = [(*row, "L_b + L_is") for row in rows_of([0, 1], range(1, 4))]
+    rows = [(*row, "L_b + L_is") for row in rows_of([2, 3], range(1, 4))]
     rows += [(*row, "L_b") for row in rows_of([4, 5, 6], range(11, 13))]
     cells = read_curves(write_csv(file, rows, "seed,epoch,error_pct,cell"), window=2)
     assert list(cells) == ["L_b + L_is", "L_b"]
@@ -85,8 +85,28 @@ def test_parquet_is_known_by_its_content_and_gives_what_the_csv_file_gives(tmp_p
         "seed,epoch,error_pct\r\n0,1,2.5\r\n0,2,3\r\n1,1,4\r\n1,2,5\r\n",
         "\ufeffseed, epoch, error_pct\n0, 1, 2.5\n\n0, 2, 3\n1, 1, 4\n1, 2, 5\n\n",
         '"error_pct","loss_total","seed","epoch"\n2.5,,0.0,1.0\n3,,0.0,2.0\n4,nan,1.0,1.0\n5e0,x,1.0,2.0',
+        "seed;epoch;error_pct\n0;1;2,5\n0;2;3\n1;1;4,0\n1;2;5\n",
+        "seed\tepoch\terror_pct\r\n0\t1\t2,5\r\n0\t2\t3.0\r\n1\t1\t4\r\n1\t2\t5\r\n",
+        "seed|epoch|error_pct\n0|1|2.5\n0|2|3\n1|1|4\n1|2|5\n",
+        'seed,epoch,error_pct\n0,1,"2,5"\n0,2,"3,000"\n1,1,4\n1,2,5\n',
+        '\ufeff"seed";"epoch";"error_pct"\r\n0,0;1,0;2,5\r\n0,0;2,0;3\r\n1,0;1,0;4\r\n1,0;2,0;5\r\n',
+        "seed,epoch,error_pct,\n0,1,2.5,\n0,2,3,\n1,1,4,\n1,2,5,\n",
+        "seed,epoch,error_pct\n0,1,2.5,,\n,,\n0,2,3\n  \n1,1,4,\n1,2,5\n,,,\n",
+        "seed,epoch,error_pct\n0.000000,1e0,2.5\n0.000000,2e0,3\n1.000000,1e0,4\n1.000000,2e0,5\n",
     ],
-    ids=["windows line ends", "byte order mark, spaces, blank lines", "quotes, other columns, whole floats"],
+    ids=[
+        "windows line ends",
+        "byte order mark, spaces, blank lines",
+        "quotes, other columns, whole floats",
+        "semicolons and decimal commas",
+        "tabs",
+        "bars",
+        "quoted decimal commas",
+        "mark, quotes, semicolons, whole floats with commas",
+        "a separator at the end of each line",
+        "rows of nothing but separators",
+        "floats in other forms",
+    ],
 )
 def test_csv_may_be_written_as_spreadsheets_and_data_frames_write_it(file: Path, text: str) -> None:
     file.write_bytes(text.encode())
@@ -125,10 +145,29 @@ def test_a_column_given_twice_is_refused(file: Path) -> None:
             b"seed,epoch,error_pct\n0,1,5\n0,2\n0,3,1,1\n",
             "lines 3-4: not as many values as there are column names, 3",
         ),
-        (b"\xff\xfes\x00e\x00", "is neither CSV (UTF-8, with column names) nor Parquet"),
+        (b"\xe4,seed", "is neither CSV (UTF-8, with column names) nor Parquet"),
+        (b"\xff\xfes\x00e", "is neither CSV (UTF-8, with column names) nor Parquet"),
+        (b"0,1,5\n0,2,5\n", "line 1: has numbers where the column names belong: seed,epoch,error_pct"),
+        (
+            b"seed,epoch,error_pct\n0,1,2,5\n0,2,3,5\n",
+            (
+                "lines 2-3: not as many values as there are column names, 3; a value with a comma in it needs "
+                "quotes, or ; between the values"
+            ),
+        ),
         (b"PAR1 and then nonsense", "is neither CSV (UTF-8, with column names) nor Parquet"),
     ],
-    ids=["empty", "blank", "names only", "ragged", "UTF-16", "damaged Parquet"],
+    ids=[
+        "empty",
+        "blank",
+        "names only",
+        "ragged",
+        "Latin-1",
+        "half of UTF-16",
+        "no names",
+        "decimal commas",
+        "damaged Parquet",
+    ],
 )
 def test_a_file_that_is_no_table_is_refused(file: Path, content: bytes, problem: str) -> None:
     file.write_bytes(content)
@@ -260,3 +299,111 @@ def test_small_errors_in_percent_raise_no_suspicion(file: Path, caplog: pytest.L
     with caplog.at_level(logging.WARNING, logger="hkrun"):
         read_curves(write_csv(file, rows), window=2)
     assert not caplog.text
+
+
+def test_a_spreadsheets_unicode_text_is_read(file: Path) -> None:
+    file.write_text("seed\tepoch\terror_pct\n0\t1\t2,5\n0\t2\t3\n1\t1\t4\n1\t2\t5\n", encoding="utf-16")
+    assert read_curves(file, window=2)["all"].error_pct.tolist() == [[2.5, 3.0], [4.0, 5.0]]
+
+
+@pytest.mark.parametrize("number", ["1.000", "1,000", "12 000", "1'000"])
+def test_a_number_that_may_be_one_or_a_thousand_is_not_guessed(file: Path, number: str) -> None:
+    file.write_text(f"seed;epoch;error_pct\n0;{number};5\n0;2;5\n1;1;5\n1;2;5\n")
+    assert problems_of(file) == [
+        (
+            f"line 2: epoch is no whole number, such as {number!r}; write it without a separator of thousands or "
+            "decimals"
+        )
+    ]
+
+
+def test_empty_rows_of_parquet_are_none(file: Path) -> None:
+    table = pa.table(
+        {
+            "seed": [0, None, 0, 1, 1],
+            "epoch": [1, None, 2, 1, 2],
+            "error_pct": [5.0, None, 6.0, None, 7.0],
+        }
+    )
+    pa.parquet.write_table(table, file)
+    assert problems_of(file) == [
+        "cell 'all': seed 1, epoch 1: error_pct is missing or no number, such as None"
+    ]
+
+
+# --- units --------------------------------------------------------------------------------------------------
+
+
+def write_cells(path: Path, cells: dict[str, dict[int, list[float]]]) -> Path:
+    """Errors by cell, seed and epoch."""
+    rows = [
+        (seed, epoch, error, cell)
+        for cell, runs in cells.items()
+        for seed, errors in runs.items()
+        for epoch, error in enumerate(errors, start=1)
+    ]
+    return write_csv(path, rows, "seed,epoch,error_pct,cell")
+
+
+PERCENT, FRACTIONS = [90.0, 30.0, 5.1, 5.0], [0.9, 0.3, 0.051, 0.05]
+
+
+@pytest.mark.parametrize(
+    ("cells", "places"),
+    [
+        ({"a": {0: PERCENT, 1: PERCENT}, "b": {0: FRACTIONS, 1: FRACTIONS}}, "cell 'b'"),
+        ({"a": {0: FRACTIONS, 1: FRACTIONS}, "b": {0: PERCENT, 1: PERCENT}}, "cell 'a'"),
+        (
+            {"a": {0: PERCENT, 1: FRACTIONS, 2: FRACTIONS}, "b": {0: PERCENT, 1: PERCENT}},
+            "cell 'a', seeds 1-2",
+        ),
+        ({"a": {0: PERCENT, 1: FRACTIONS, 2: PERCENT}}, "cell 'a', seed 1"),
+        ({"a": {0: [1.0, 0.5], 1: [1.0, 0.4]}, "b": {0: [100.0, 40.0], 1: [100.0, 50.0]}}, "cell 'a'"),
+        (
+            {name: {0: FRACTIONS, 1: FRACTIONS} for name in "ab"} | {"c": {0: PERCENT, 1: PERCENT}},
+            "cell 'a'; cell 'b'",
+        ),
+    ],
+)
+def test_fractions_beside_percent_are_refused_by_cell_and_seed(
+    file: Path, cells: dict[str, dict[int, list[float]]], places: str
+) -> None:
+    (problem,) = problems_of(write_cells(file, cells))
+    assert problem.startswith(f"{places}: no error_pct is above 1 (median 0.")
+    assert problem.endswith("give all in percent, or cells of so different errors in files of their own")
+
+
+@pytest.mark.parametrize(
+    ("other", "suspected"),
+    [([1.4, 1.3, 1.2, 1.2], True), ([60.0, 3.0, 0.9, 0.8], True), ([0.0, 0.0, 0.0, 0.0], True)],
+)
+def test_small_errors_beside_larger_ones_are_suspected_and_read(
+    file: Path, caplog: pytest.LogCaptureFixture, other: list[float], suspected: bool
+) -> None:
+    small = [0.9, 0.6, 0.4, 0.4]
+    with caplog.at_level(logging.WARNING, logger="hkrun"):
+        curves = read_curves(
+            write_cells(file, {"a": {0: small, 1: small}, "b": {0: other, 1: other}}), window=2
+        )
+    assert curves["a"].error_pct.tolist() == [small, small]
+    assert ("are they fractions?" in caplog.text) == suspected
+
+
+@pytest.mark.parametrize(
+    ("errors", "suspected"),
+    [
+        ([30.0, 80.0, 94.0, 95.0], True),
+        ([0.3, 0.8, 0.94, 0.95], True),
+        ([95.1, 95.0, 94.9, 94.9], True),
+        ([90.0, 80.0, 71.0, 70.0], False),
+        ([99.0, 30.0, 5.0, 6.0], False),
+        ([0.9, 0.3, 0.05, 0.04], False),
+    ],
+)
+def test_high_errors_that_do_not_fall_are_suspected_to_be_accuracies(
+    file: Path, caplog: pytest.LogCaptureFixture, errors: list[float], suspected: bool
+) -> None:
+    with caplog.at_level(logging.WARNING, logger="hkrun"):
+        read_curves(write_cells(file, {"a": {0: errors, 1: errors}}), window=2)
+    assert ("are these accuracies? The error is 100 - accuracy" in caplog.text) == suspected
+    assert ("cell 'a': error_pct goes from" in caplog.text) == suspected

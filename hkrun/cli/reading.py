@@ -101,8 +101,8 @@ def stability(invocation: Invocation, *, file: Path, window: int, ddof: int) -> 
 
     FILE is CSV or Parquet with the columns seed, epoch, error_pct (in percent) and optionally cell. S is
     eq. (10) of the HKSANC paper: the variance over the last epochs of the range of the error across runs.
-    Curves that S is not defined for are refused, with every seed and epoch that is missing or wrong. Cells
-    whose S cannot be ranked are named.
+    Curves that S is not defined for are refused, with every seed and epoch that is missing or wrong. S is
+    ranked over the same epochs of the same seeds alone; cells whose S cannot be ranked are named.
     """
     import numpy as np
 
@@ -122,10 +122,14 @@ def stability(invocation: Invocation, *, file: Path, window: int, ddof: int) -> 
     if invocation.as_json:
         names = ("s", "ddof", "s_ddof1", "window", "runs", "mean_range", "ci95")
         cells = [
-            {"cell": cell, **{name: getattr(analysis, name) for name in names}}
+            {
+                "cell": cell,
+                **{name: getattr(analysis, name) for name in names},
+                "epochs": list(_window_of(curves[cell], window)),
+            }
             for cell, analysis in analyses.items()
         ]
-        invocation.print_document({"cells": cells})
+        invocation.print_document({"cells": cells, "warnings": warnings})
         for warning in warnings:
             logger.warning("%s", warning)
         return EXIT_DONE
@@ -146,6 +150,7 @@ def stability(invocation: Invocation, *, file: Path, window: int, ddof: int) -> 
         "mean range",
         "within-run sd",
         "runs",
+        "epochs",
     ):
         table.add_column(heading, justify="left" if heading == "cell" else "right")
     for cell, analysis in analyses.items():
@@ -158,6 +163,7 @@ def stability(invocation: Invocation, *, file: Path, window: int, ddof: int) -> 
             f"{analysis.mean_range:.3g}",
             f"{analysis.within_run_sd:.3g}",
             str(analysis.runs),
+            "{}-{}".format(*_window_of(curves[cell], window)),
         )
     invocation.results.print(table)
     for warning in warnings:
@@ -167,8 +173,13 @@ def stability(invocation: Invocation, *, file: Path, window: int, ddof: int) -> 
     return EXIT_DONE
 
 
+def _window_of(found: "Curves", window: int) -> tuple[int, int]:
+    """The first and the last epoch that S is taken over."""
+    return found.epochs[-window], found.epochs[-1]
+
+
 def _warn_of_ranking(curves: "Mapping[str, Curves]", *, window: int, ddof: int) -> Iterator[str]:
-    """Which cells S cannot rank, and why: every pair is tested where the seeds of both are the same."""
+    """Which cells S cannot rank, and why: a pair is tested where its seeds and epochs are the same."""
     import numpy as np
 
     from hkrun.stats import compare_stability, holm, ranking_obstacle
@@ -176,7 +187,11 @@ def _warn_of_ranking(curves: "Mapping[str, Curves]", *, window: int, ddof: int) 
     if len({len(found.seeds) for found in curves.values()}) > 1:
         numbers = ", ".join(f"{len(found.seeds)} of {cell}" for cell, found in curves.items())
         yield f"S of different numbers of runs is not comparable, for the range grows with them: {numbers}"
-    pairs = list(combinations(curves, 2))
+    windows = {cell: _window_of(found, window) for cell, found in curves.items()}
+    if len(set(windows.values())) > 1:
+        spans = ", ".join(f"{first}-{last} of {cell}" for cell, (first, last) in windows.items())
+        yield f"S over different epochs is not comparable, and the last {window} are not the same: {spans}"
+    pairs = [pair for pair in combinations(curves, 2) if windows[pair[0]] == windows[pair[1]]]
     paired = [(one, other) for one, other in pairs if curves[one].seeds == curves[other].seeds]
     comparisons = [
         compare_stability(

@@ -124,7 +124,9 @@ def test_stability_is_the_variance_of_the_range_over_the_last_epochs(curves, doc
     for cell in told["cells"]:
         late = curves[cell["cell"]][:, -12:]
         ranges = late.max(axis=0) - late.min(axis=0)
-        assert set(cell) == {"cell", "s", "ddof", "s_ddof1", "window", "runs", "mean_range", "ci95"}
+        names = {"cell", "s", "ddof", "s_ddof1", "window", "runs", "mean_range", "ci95", "epochs"}
+        assert set(cell) == names
+        assert cell["epochs"] == [19, 30]
         assert (cell["ddof"], cell["window"], cell["runs"]) == (1, 12, len(late))
         assert cell["s"] == pytest.approx(ranges.var(ddof=1), rel=1e-12)
         assert cell["s_ddof1"] == cell["s"]
@@ -161,7 +163,8 @@ def test_cells_whose_s_cannot_be_ranked_are_named_and_others_are_not(folder, doc
     assert ("S cannot rank a and b: 20 runs cannot tell them apart" in told) == (scale == 1.0)
     assert call(["stability", "curves.csv", "--window", "20", "--json"]) == 0
     out, err = capsys.readouterr()
-    assert set(json.loads(out)) == {"cells"}
+    assert set(json.loads(out)) == {"cells", "warnings"}
+    assert len(json.loads(out)["warnings"]) == (scale == 1.0)
     assert ("S cannot rank a and b" in err) == (scale == 1.0)
 
 
@@ -175,6 +178,33 @@ def test_s_of_runs_that_are_not_paired_is_not_ranked(folder, capsys):
     assert "6 of a, 6 of b, 4 of c" in told
     assert "S cannot rank a and b: their seeds differ" in told
     assert "a and c" not in told
+
+
+@pytest.mark.parametrize(
+    ("epochs", "compared"),
+    [
+        ({"a": (1, 200), "b": (1, 120)}, False),  # 101-200 against 21-120
+        ({"a": (0, 119), "b": (1, 120)}, False),
+        ({"a": (1, 120), "b": (21, 120)}, True),
+        ({"a": (1, 120), "b": (1, 120)}, True),
+    ],
+)
+def test_s_is_compared_over_the_same_epochs_alone(folder, capsys, epochs, compared):
+    generator = np.random.default_rng(3)
+    rows = [
+        f"{cell},{seed},{epoch},{5 + scale * generator.random()}"
+        for (cell, (first, last)), scale in zip(epochs.items(), (0.1, 4.0), strict=True)
+        for seed in range(12)
+        for epoch in range(first, last + 1)
+    ]
+    (folder / "curves.csv").write_text("\n".join(["cell,seed,epoch,error_pct", *rows]))
+    assert call(["stability", "curves.csv", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    windows = {cell: [last - 99, last] for cell, (_, last) in epochs.items()}
+    assert {cell["cell"]: cell["epochs"] for cell in document["cells"]} == windows
+    told = ", ".join(f"{first}-{last} of {cell}" for cell, (first, last) in windows.items())
+    warning = f"S over different epochs is not comparable, and the last 100 are not the same: {told}"
+    assert document["warnings"] == ([] if compared else [warning])
 
 
 def test_a_password_in_the_stores_address_is_shown_nowhere(store, capsys, monkeypatch):
