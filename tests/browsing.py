@@ -18,7 +18,7 @@ from sweep_example import fill_store, make_summaries, make_sweep
 from hkrun.store import Store, open_store
 from hkrun.tracking import Links, resolve_uri, serve, sync
 from hkrun.tracking.connection import connect
-from hkrun.tracking.runs import find_experiments
+from hkrun.tracking.experiments import find_experiments
 from hkrun.tracking.view import find_links
 
 CHROMIUM = Path("/usr/bin/chromium")

@@ -280,7 +280,7 @@ def test_the_report_lies_with_every_parent(store: Store) -> None:
 def test_no_batch_is_larger_than_mlflow_takes(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     from mlflow.tracking import MlflowClient
 
-    monkeypatch.setattr(hkrun.tracking.points, "SQLITE", "no such scheme")
+    monkeypatch.setattr(hkrun.tracking.points, "database_path", lambda uri: None)
     sizes: list[int] = []
     original = MlflowClient.log_batch
 
@@ -330,7 +330,7 @@ def test_rows_are_those_that_mlflows_own_client_writes(
     other = open_store(tmp_path / "other")
     shutil.copy(empty_database, tmp_path / "other" / "mlflow.db")
     fill_store(other, sweep)
-    monkeypatch.setattr(hkrun.tracking.points, "SQLITE", "no such scheme")
+    monkeypatch.setattr(hkrun.tracking.points, "database_path", lambda uri: None)
     mirror_all(sweep, other)
     assert points(store) == points(other)
     assert latest_points(store) == latest_points(other)

@@ -11,11 +11,13 @@ from hkrun.redaction import redact
 from hkrun.spaces import Sweep
 from hkrun.store import Store
 from hkrun.tracking.connection import is_server, load, resolve_uri
+from hkrun.tracking.database import database_path
 from hkrun.tracking.mirror import Experiment
 from hkrun.tracking.receipt import Summaries, describe_content, find_receipt
 from hkrun.tracking.view import Links
 
-# How long the end of a sweep waits for an MLflow without progress. A database may be slow, but not away.
+# How long the end of a sweep waits for an MLflow without progress: one across a network may be away. A file,
+# and a database that has let us in and makes its tables, may be slow, but not away.
 SERVER_STALL_S, DATABASE_STALL_S = 8.0, 60.0
 _LATER = "nothing is lost: the store has it all, and `hkrun sync` brings MLflow up to date later"
 
@@ -50,6 +52,7 @@ class Mirror:
         self._ending: tuple[Summaries, Mapping[str, bytes]] | None = None
         self._loaded = threading.Event()
         self._progress = threading.Event()
+        self._opened = False
         self._links: Links | None = None
         self._warned = False
         self._thread: threading.Thread | None = None
@@ -88,15 +91,20 @@ class Mirror:
         self._jobs.put(None)
         thread = self._start()
         self._loaded.wait()
-        patience = SERVER_STALL_S if is_server(self._uri) else DATABASE_STALL_S
+        patience = self._patience_s()
         while thread.is_alive():
             self._progress.clear()
             thread.join(0.05)
+            patience = self._patience_s()
             if thread.is_alive() and not self._progress.wait(patience):
                 break
         if self._links is None:
             self._complain(f"MLflow at {redact(self._uri)} did not answer within {patience:.0f} s")
         return self._links
+
+    def _patience_s(self) -> float:
+        at_work = self._opened and database_path(self._uri) is None
+        return SERVER_STALL_S if at_work or is_server(self._uri) else DATABASE_STALL_S
 
     def _start(self) -> threading.Thread:
         if self._thread is None:
@@ -134,7 +142,12 @@ class Mirror:
             self._warn(f"{problem}; {_LATER}")
 
     def _open(self) -> Experiment:
-        return Experiment(self._sweep, self._store, world_size=self._world_size, progress=self._progress.set)
+        experiment = Experiment(
+            self._sweep, self._store, world_size=self._world_size, progress=self._progress.set
+        )
+        self._opened = True
+        self._progress.set()
+        return experiment
 
     def _end(self, experiment: Experiment) -> None:
         assert self._ending is not None, "only `finish` asks for it"

@@ -1,10 +1,9 @@
 """Where MLflow is, and a client for it that says nothing in the terminal."""
 
 import contextlib
-import fcntl
 import logging
 import os
-import uuid
+import threading
 import warnings
 from collections.abc import Iterator
 from http import HTTPStatus
@@ -15,6 +14,14 @@ from urllib.parse import urlsplit
 from hkrun.errors import InputError, StoreError
 from hkrun.redaction import redact, redact_text
 from hkrun.store import Store
+from hkrun.tracking.database import (
+    check_opens,
+    damaged,
+    database_path,
+    database_uri,
+    describe_damage,
+    make_database,
+)
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
@@ -24,7 +31,7 @@ USER_VARIABLE = "MLFLOW_TRACKING_USERNAME"
 PASSWORD_VARIABLE = "MLFLOW_TRACKING_PASSWORD"  # noqa: S105  a name
 TOKEN_VARIABLE = "MLFLOW_TRACKING_TOKEN"  # noqa: S105  a name
 _SCHEMES = ("http", "https", "sqlite", "postgresql", "mysql", "mssql")
-SQLITE = "sqlite:///"
+DATABASE_ANSWER_S = 5.0  # within which a database elsewhere must let us in
 # Those of MLflow's settings whose defaults do not suit a mirror: a dead server would cost minutes per call.
 _ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
@@ -40,25 +47,38 @@ def resolve_uri(store: Store) -> str:
     The file lies in a local store; for a remote one, in the working directory.
 
     Raises:
-        InputError: MLFLOW_TRACKING_URI names a place that MLflow cannot write to.
+        InputError: MLFLOW_TRACKING_URI names a place that MLflow cannot write to, or that keeps nothing.
     """
     uri = os.environ.get(URI_VARIABLE, "")
     if not uri:
-        return f"{SQLITE}{_local_folder(store) / 'mlflow.db'}"
-    if urlsplit(uri).scheme.partition("+")[0] not in _SCHEMES:
+        return database_uri(local_folder(store) / "mlflow.db")
+    try:
+        return _read_uri(uri)
+    except ValueError as error:
         raise InputError(
-            f"{URI_VARIABLE}: {redact(uri)!r} cannot be used; give http(s)://HOST:PORT, "
+            f"{URI_VARIABLE}: {redact(uri)!r} cannot be used{error}; give http(s)://HOST:PORT, "
             "sqlite:////PATH/mlflow.db or postgresql://..., or unset it for a database in the store"
-        )
-    return uri
+        ) from None
 
 
-def artifact_root(store: Store, uri: str) -> str | None:
-    """Where artifacts go, as a URI; None where the server decides."""
-    return None if is_server(uri) else (_local_folder(store) / "mlartifacts").as_uri()
+def _read_uri(uri: str) -> str:
+    scheme, slashes, rest = uri.partition("://")
+    if not slashes or scheme.partition("+")[0] not in _SCHEMES or (is_server(uri) and not rest):
+        raise ValueError("")
+    try:
+        path = database_path(uri)
+    except ValueError as error:
+        raise ValueError(f": {error}") from None
+    return uri if path is None else database_uri(path)
 
 
-def _local_folder(store: Store) -> Path:
+def is_own(store: Store, uri: str) -> bool:
+    """Whether MLflow is where hkrun put it, and not where MLFLOW_TRACKING_URI says."""
+    return not os.environ.get(URI_VARIABLE) and uri == resolve_uri(store)
+
+
+def local_folder(store: Store) -> Path:
+    """Where what belongs to MLflow lies on this machine: the store, or for a remote one here."""
     return store.local_path.absolute() if store.local_path else Path.cwd()
 
 
@@ -83,22 +103,58 @@ def connect(uri: str) -> "MlflowClient":
     """Opens MLflow; makes the database first where it is a SQLite file that does not exist yet.
 
     Raises:
-        StoreError: It cannot be reached.
+        StoreError: It cannot be reached; DamagedDatabaseError: it is a SQLite file of no more use.
     """
     load()
     from mlflow.tracking import MlflowClient
 
     with explained(uri):
-        if uri.startswith(SQLITE):
-            _make_database(Path(uri.removeprefix(SQLITE)).absolute())
+        path = database_path(uri)
+        if path is not None:
+            make_database(path)
+            check_opens(path)
+        elif not is_server(uri):
+            _check_answers(uri)
         client = MlflowClient(tracking_uri=uri)
         client.search_experiments(max_results=1)
     return client
 
 
+def _check_answers(uri: str) -> None:
+    """Logs in to a database elsewhere: MLflow would try ten times, for 100 s, each for as long as it takes.
+
+    A thread, because drivers call the limit by different names, and none of them counts the look-up of a
+    host's name.
+
+    Raises:
+        StoreError: No answer.
+        Exception: What the database's driver raises.
+    """
+    from mlflow.store.db.utils import create_sqlalchemy_engine
+
+    outcome: list[Exception | None] = []
+
+    def log_in() -> None:
+        try:
+            engine = create_sqlalchemy_engine(uri)  # type: ignore[no-untyped-call]
+            engine.connect().close()
+            engine.dispose()
+            outcome.append(None)
+        except Exception as error:
+            outcome.append(error)
+
+    thread = threading.Thread(target=log_in, name="hkrun-mlflow-answer", daemon=True)
+    thread.start()
+    thread.join(DATABASE_ANSWER_S)
+    if not outcome:
+        raise StoreError(f"MLflow at {redact(uri)} did not answer within {DATABASE_ANSWER_S:.0f} s")
+    if outcome[0] is not None:
+        raise outcome[0]
+
+
 @contextlib.contextmanager
 def explained(uri: str) -> Iterator[None]:
-    """Turns whatever MLflow raises into one StoreError of one line.
+    """Turns whatever MLflow raises into one StoreError of one line; DamagedDatabaseError where that is why.
 
     MLflow lets exceptions of requests, urllib3, SQLAlchemy and its own through; there is no narrower root.
     """
@@ -107,6 +163,9 @@ def explained(uri: str) -> Iterator[None]:
     except (StoreError, InputError):
         raise
     except Exception as error:
+        path = database_path(uri)
+        if path is not None and (reason := describe_damage(error)):
+            raise damaged(path, reason) from error
         raise StoreError(f"MLflow at {redact(uri)}{_explain(error, uri)}") from error
 
 
@@ -134,33 +193,3 @@ def _http_status(error: Exception) -> int | None:
     if hasattr(error, "get_http_status_code"):
         return int(error.get_http_status_code())
     return getattr(getattr(error, "response", None), "status_code", None)
-
-
-def _make_database(path: Path) -> None:
-    """Creates MLflow's schema, once: several processes that open a fresh database at a time leave it broken.
-
-    The file appears under its name only when the schema is complete, so a kill in the middle leaves nothing.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.with_name(f".{path.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if path.exists():
-            return
-        from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
-
-        unfinished = path.with_name(f".{path.name}.new")
-        unfinished.unlink(missing_ok=True)
-        artifacts = str(path.parent / "mlartifacts")
-        database = SqlAlchemyStore(f"{SQLITE}{unfinished}", artifacts)  # type: ignore[no-untyped-call]
-        database.engine.dispose()
-        unfinished.replace(path)
-
-
-def store_identity(store: Store) -> str:
-    """A name of the store that stays with it when it moves, so that stores that share a server stay apart."""
-    folder, name = "mlflow", "identity.txt"
-    if store.is_committed(folder):
-        return store.read(folder, name).decode()
-    identity = uuid.uuid4().hex[:12]
-    store.commit(folder, {name: identity.encode()})
-    return identity

@@ -1,11 +1,10 @@
 """What MLflow already has of a sweep."""
 
-from pathlib import Path
-
 from hkrun.spaces import Sweep
 from hkrun.store import Store
-from hkrun.tracking.connection import SQLITE, connect, explained, resolve_uri
-from hkrun.tracking.runs import find_experiments
+from hkrun.tracking.connection import connect, explained, resolve_uri
+from hkrun.tracking.database import advised, database_path
+from hkrun.tracking.experiments import find_experiments
 from hkrun.tracking.view import Links, find_links
 
 
@@ -17,9 +16,10 @@ def find_mirror(sweep: Sweep, store: Store) -> Links | None:
         InputError: MLFLOW_TRACKING_URI cannot be used.
     """
     uri = resolve_uri(store)
-    if uri.startswith(SQLITE) and not Path(uri.removeprefix(SQLITE)).exists():
+    database = database_path(uri)
+    if database is not None and not database.exists():
         return None
-    client = connect(uri)
-    with explained(uri):
+    with advised(), explained(uri):
+        client = connect(uri)
         experiment = find_experiments(client, store).get(f"{sweep.name}-{sweep.dataset}")
         return find_links(client, uri, experiment) if experiment is not None else None

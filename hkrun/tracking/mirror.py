@@ -11,18 +11,29 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeGuard
+from typing import TypeGuard, TypeVar
 
 import pyarrow as pa
 
 from hkrun.config import canonical, cell_id
+from hkrun.errors import StoreError
 from hkrun.spaces import Sweep
 from hkrun.store import NotCommittedError, Record, Store
-from hkrun.tracking.connection import connect, explained, resolve_uri
+from hkrun.tracking.connection import URI_VARIABLE, connect, explained, is_own, resolve_uri
+from hkrun.tracking.database import (
+    DamagedDatabaseError,
+    check_whole,
+    database_path,
+    file_number,
+    put_aside,
+)
+from hkrun.tracking.experiments import open_experiment
 from hkrun.tracking.points import Point
 from hkrun.tracking.receipt import Summaries, describe_content, keep_receipt
-from hkrun.tracking.runs import FORMAT, PARENT_TAG, CellRuns, MirroredRun, digest, open_experiment
+from hkrun.tracking.runs import FORMAT, PARENT_TAG, CellRuns, MirroredRun, digest
 from hkrun.tracking.view import CELL_PARAMETER, ERROR_METRIC, RUNS_PER_PAGE, SHOWN_TAG, Links, save_view
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +79,7 @@ def sync(
         InputError: MLFLOW_TRACKING_URI cannot be used.
     """
     experiment = Experiment(sweep, store, world_size=world_size)
+    experiment.check()
     return experiment.complete(summaries=summaries, files=files)
 
 
@@ -98,21 +110,63 @@ class Experiment:
         self._world_size = world_size
         self._progress = progress
         self._uri = resolve_uri(store)
-        self._client = connect(self._uri)
-        with explained(self._uri):
-            self._experiment_id = open_experiment(self._client, store, sweep, uri=self._uri)
         self._cells = {cell.cell_id: cell for cell in cells_of(sweep, world_size=world_size)}
         self._runs: dict[str, CellRuns] = {}
+        self._in_sound_database(self._open)
+
+    def _open(self) -> None:
+        path = database_path(self._uri)
+        self._file = None if path is None else file_number(path)
+        self._runs.clear()
+        self._client = connect(self._uri)
+        with explained(self._uri):
+            self._experiment_id = open_experiment(
+                self._client, self._store, self._sweep, uri=self._uri, cell_ids=self._cells
+            )
+
+    def _in_sound_database(self, work: Callable[[], Result]) -> Result:
+        """Does the work; where the database turns out to be damaged, once more in a new one.
+
+        The damaged file is kept under another name. One that MLFLOW_TRACKING_URI names is left to its owner,
+        who may have more in it than this mirror.
+        """
+        try:
+            return work()
+        except DamagedDatabaseError as error:
+            path = database_path(self._uri)
+            if path is None or not is_own(self._store, self._uri):
+                raise StoreError(
+                    f"{error.message}; {URI_VARIABLE} names it: move it away, or name another"
+                ) from error
+            put_aside(path, self._file, error.message)
+            self._open()
+            return work()
+
+    def check(self) -> None:
+        """Reads the whole database, where it is a SQLite file: what is damaged shows only when it is read."""
+        self._in_sound_database(self._check_whole)
+
+    def _check_whole(self) -> None:
+        path = database_path(self._uri)
+        if path is not None:
+            with explained(self._uri):
+                check_whole(path)
 
     def add(self, cell_id: str, seed: int) -> None:
         """Mirrors one run of the store, if it has a record."""
         record = self._store.record(cell_id, seed)
         if record is not None:
-            with explained(self._uri):
-                self._add(self._cells[cell_id], record)
+            self._in_sound_database(lambda: self._mirror(record))
+
+    def _mirror(self, record: Record) -> None:
+        with explained(self._uri):
+            self._add(self._cells[record.cell_id], record)
 
     def complete(self, *, summaries: Summaries, files: Mapping[str, bytes]) -> Links:
         """Mirrors what is still missing, then summaries, report and the comparison view; see `sync`."""
+        return self._in_sound_database(lambda: self._complete(summaries, files))
+
+    def _complete(self, summaries: Summaries, files: Mapping[str, bytes]) -> Links:
         content = describe_content(
             self._sweep, self._store, summaries=summaries, files=files, world_size=self._world_size
         )
@@ -141,7 +195,7 @@ class Experiment:
                 parents=[parent.run_id for parent in parents],
                 finished=[(record, run.run_id) for record, run in finished],
             )
-        keep_receipt(self._sweep, self._store, links, content=content)
+        keep_receipt(self._sweep, self._store, links, uri=self._uri, content=content)
         return links
 
     # --- one run ------------------------------------------------------------------------------------------
@@ -270,9 +324,9 @@ class Experiment:
                 child.parent_id = parent.run_id
 
     def _attach(self, parent: MirroredRun, files: Mapping[str, bytes]) -> None:
-        """Uploads the report where it differs from what the parent carries."""
+        """Uploads the report where it differs from what the parent carries, or is not where MLflow looks."""
         content = digest({name: hashlib.sha256(data).hexdigest() for name, data in files.items()})
-        if not files or parent.report == content:
+        if not files or (parent.report == content and self._has_report(parent, files)):
             return
         with tempfile.TemporaryDirectory(prefix="hkrun-") as folder:
             for name, data in files.items():
@@ -281,6 +335,10 @@ class Experiment:
         self._client.set_tag(parent.run_id, "hkrun.report", content)
         parent.report = content
         self._progress()
+
+    def _has_report(self, parent: MirroredRun, files: Mapping[str, bytes]) -> bool:
+        found = self._client.list_artifacts(parent.run_id, "report")
+        return {f"report/{name}" for name in files} <= {file.path for file in found}
 
 
 def _run_digest(cell: MirroredCell, record: Record) -> str:

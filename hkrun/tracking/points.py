@@ -11,14 +11,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from hkrun.tracking.connection import SQLITE
+from hkrun.tracking.database import LOCKED_S, database_path
 
 if TYPE_CHECKING:
     from mlflow.entities import Param
     from mlflow.tracking import MlflowClient
 
 ENTITIES_PER_BATCH = 1000  # metrics, parameters and tags together
-_LOCKED_S = 60.0  # how long another process may hold the file: the UI reads it
 
 
 class Point(NamedTuple):
@@ -49,9 +48,10 @@ def write_content(
     """
     from mlflow.entities import Metric
 
-    if client.tracking_uri.startswith(SQLITE):
+    database = database_path(client.tracking_uri)
+    if database is not None:
         client.log_batch(run_id, params=parameters, synchronous=True)
-        _replace_rows(Path(client.tracking_uri.removeprefix(SQLITE)), run_id, points)
+        _replace_rows(database, run_id, points)
         return
     metrics = [Metric(point.name, point.value, point.time_ms, point.step) for point in points]
     first = ENTITIES_PER_BATCH - len(parameters)
@@ -69,7 +69,7 @@ def _replace_rows(database: Path, run_id: str, points: Sequence[Point]) -> None:
         known = latest.get(point.name)
         if known is None or (point.step, point.time_ms) > (known.step, known.time_ms):
             latest[point.name] = point
-    with contextlib.closing(sqlite3.connect(database, timeout=_LOCKED_S)) as connection, connection:
+    with contextlib.closing(sqlite3.connect(database, timeout=LOCKED_S)) as connection, connection:
         for table, rows in (("metrics", dict.fromkeys(points)), ("latest_metrics", latest.values())):
             connection.execute(f"DELETE FROM {table} WHERE run_uuid = ?", [run_id])  # noqa: S608  ours
             connection.executemany(

@@ -8,13 +8,13 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
-from pathlib import Path
 
 from hkrun.config import cell_id
 from hkrun.errors import StoreError
+from hkrun.redaction import redact
 from hkrun.spaces import Sweep, sweep_document
 from hkrun.store import Store
-from hkrun.tracking.connection import SQLITE
+from hkrun.tracking.database import database_path
 from hkrun.tracking.runs import FORMAT, digest
 from hkrun.tracking.view import Links
 
@@ -44,9 +44,9 @@ def describe_content(
     )
 
 
-def keep_receipt(sweep: Sweep, store: Store, links: Links, *, content: str) -> None:
+def keep_receipt(sweep: Sweep, store: Store, links: Links, *, uri: str, content: str) -> None:
     """Notes that MLflow holds this content, where that can be trusted later."""
-    database = _describe_database(links.uri)
+    database = _describe_database(uri)
     if database is not None:
         note = {"content": content, "database": database, "links": dataclasses.asdict(links)}
         folder = store.sweep_folder(sweep.name, sweep.dataset)
@@ -59,7 +59,7 @@ def find_receipt(sweep: Sweep, store: Store, *, uri: str, content: str) -> Links
         note = json.loads(store.read(store.sweep_folder(sweep.name, sweep.dataset), RECEIPT_FILE))
         links = Links(**note["links"])
         database = _describe_database(uri)
-        good = (note["content"], note["database"], links.uri) == (content, database, uri)
+        good = (note["content"], note["database"], links.uri) == (content, database, redact(uri))
     except (StoreError, ValueError, KeyError, TypeError):
         return None
     return links if good and database is not None else None
@@ -67,9 +67,9 @@ def find_receipt(sweep: Sweep, store: Store, *, uri: str, content: str) -> Links
 
 def _describe_database(uri: str) -> list[int] | None:
     """Size in bytes and last change in nanoseconds of a SQLite file; None where it is none or in use."""
-    if not uri.startswith(SQLITE):
+    path = database_path(uri)
+    if path is None:
         return None
-    path = Path(uri.removeprefix(SQLITE))
     try:
         found = path.stat()
     except OSError:

@@ -7,17 +7,14 @@ is left alone, or finished where an earlier attempt broke off.
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from hkrun.spaces import Sweep
-from hkrun.store import Store
-from hkrun.tracking.connection import artifact_root, store_identity
+from hkrun.tracking.experiments import search_runs
 from hkrun.tracking.points import Point, write_content
 
 if TYPE_CHECKING:
-    from mlflow.entities import Run
     from mlflow.tracking import MlflowClient
 
 PARENT_TAG = "mlflow.parentRunId"
@@ -55,64 +52,6 @@ def digest(content: object) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def find_experiments(client: "MlflowClient", store: Store, *, deleted: bool = False) -> dict[str, str]:
-    """The experiments of this store's sweeps: the sweep's key -> experiment id, newest first."""
-    from mlflow.entities import ViewType
-
-    view = ViewType.DELETED_ONLY if deleted else ViewType.ACTIVE_ONLY
-    found: dict[str, str] = {}
-    token = None
-    while True:
-        page = client.search_experiments(
-            view_type=view, filter_string=f"tags.`hkrun.store` = '{store_identity(store)}'", page_token=token
-        )
-        for experiment in page:
-            found.setdefault(experiment.tags["hkrun.sweep"], experiment.experiment_id)
-        token = page.token
-        if not token:
-            return found
-
-
-def open_experiment(client: "MlflowClient", store: Store, sweep: Sweep, *, uri: str) -> str:
-    """The id of the sweep's experiment, made where there is none, restored where it was deleted."""
-    key = f"{sweep.name}-{sweep.dataset}"
-    existing = find_experiments(client, store).get(key)
-    if existing is not None:
-        return existing
-    deleted = find_experiments(client, store, deleted=True).get(key)
-    if deleted is not None:
-        client.restore_experiment(deleted)
-        return deleted
-    identity = store_identity(store)
-    name = f"{sweep.name} ({sweep.dataset})"
-    if client.get_experiment_by_name(name) is not None:
-        name = f"{name} [{identity}]"  # the sweep of another store on the same server
-    note = f"{sweep.title}. {sweep.question}".strip()
-    tags = {
-        "hkrun.sweep": key,
-        "hkrun.store": identity,
-        "mlflow.note.content": note,
-        "mlflow.experimentKind": "custom_model_development",
-    }
-    root = artifact_root(store, uri)
-    location = f"{root}/{key}" if root else None
-    experiment_id: str = client.create_experiment(name, artifact_location=location, tags=tags)
-    return experiment_id
-
-
-def search_runs(client: "MlflowClient", experiment_id: str, query: str) -> Iterator["Run"]:
-    """All active runs of an experiment that match, in a fixed order."""
-    token = None
-    while True:
-        page = client.search_runs(
-            [experiment_id], query, order_by=["attributes.start_time ASC"], page_token=token
-        )
-        yield from page
-        token = page.token
-        if not token:
-            return
-
-
 class CellRuns:
     """The runs of one cell in one experiment: the parent, and a child per seed.
 
@@ -131,7 +70,7 @@ class CellRuns:
         self._cell_id = cell_id
         self._progress = progress
         self._found: dict[int | None, list[MirroredRun]] = {}
-        for run in search_runs(client, experiment_id, f"tags.`hkrun.cell_id` = '{cell_id}'"):
+        for run in search_runs(client, [experiment_id], f"tags.`hkrun.cell_id` = '{cell_id}'"):
             tags = run.data.tags
             known = MirroredRun(
                 run_id=run.info.run_id,

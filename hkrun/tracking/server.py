@@ -18,8 +18,10 @@ from hkrun.errors import InputError, StoreError
 from hkrun.redaction import redact
 from hkrun.store import Store
 from hkrun.tracking import keeper
-from hkrun.tracking.connection import artifact_root, connect, explained, is_server, resolve_uri
-from hkrun.tracking.runs import find_experiments
+from hkrun.tracking.artifacts import artifact_root, renew_locations
+from hkrun.tracking.connection import connect, explained, is_server, resolve_uri
+from hkrun.tracking.database import advised
+from hkrun.tracking.experiments import find_experiments
 from hkrun.tracking.view import DEFAULT_PORT, Links, find_links
 
 HOST = "127.0.0.1"
@@ -71,8 +73,8 @@ def ui(store: Store, *, port: int | None, open_browser: bool, announce: Callable
 
 
 def _look_around(store: Store, uri: str, address: str, *, is_ours: bool) -> Site:
-    client = connect(uri)
-    with explained(uri):
+    with advised(), explained(uri):
+        client = connect(uri)
         experiments = find_experiments(client, store)
         links = {key: find_links(client, uri, found, address=address) for key, found in experiments.items()}
     return Site(uri=redact(uri), address=address, sweeps=links, is_ours=is_ours)
@@ -157,7 +159,9 @@ def serve(store: Store, *, port: int | None = None) -> Iterator[Server]:
         StoreError: It does not start.
     """
     uri = resolve_uri(store)
-    connect(uri)  # makes the database; the server's own processes would race for it
+    with advised(), explained(uri):
+        client = connect(uri)  # makes the database; the server's own processes would race for it
+        renew_locations(client, store, uri, find_experiments(client, store))
     chosen = _choose_port(port)
     log = (store.local_path or Path(tempfile.gettempdir()) / "hkrun") / "logs" / "mlflow-ui.log"
     log.parent.mkdir(parents=True, exist_ok=True)

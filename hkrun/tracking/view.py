@@ -15,7 +15,7 @@ from urllib.parse import quote
 from hkrun.redaction import redact
 from hkrun.store import Record
 from hkrun.tracking.connection import is_server
-from hkrun.tracking.runs import search_runs
+from hkrun.tracking.experiments import search_runs
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
@@ -75,7 +75,7 @@ def make_links(uri: str, experiment_id: str, parents: Sequence[str], *, address:
 
 def find_links(client: "MlflowClient", uri: str, experiment_id: str, *, address: str | None = None) -> Links:
     """The links to an experiment that was mirrored before."""
-    parents = search_runs(client, experiment_id, "tags.`hkrun.kind` = 'cell'")
+    parents = search_runs(client, [experiment_id], "tags.`hkrun.kind` = 'cell'")
     return make_links(uri, experiment_id, [run.info.run_id for run in parents], address=address)
 
 
@@ -119,7 +119,7 @@ def save_view(
 
 def _mark_shown(client: "MlflowClient", experiment_id: str, wanted: set[str]) -> None:
     """Tags the runs that the view shows and no others: an experiment may hold cells of earlier settings."""
-    marked = {run.info.run_id for run in search_runs(client, experiment_id, f"tags.`{SHOWN_TAG}` = 'yes'")}
+    marked = {run.info.run_id for run in search_runs(client, [experiment_id], f"tags.`{SHOWN_TAG}` = 'yes'")}
     for run_id in marked - wanted:
         client.delete_tag(run_id, SHOWN_TAG)
     for run_id in wanted - marked:

@@ -1,0 +1,136 @@
+"""Which of MLflow's experiments is a sweep's: the one with the store's mark, else the one with its runs.
+
+The mark is in the store (`mlflow/identity.txt`) and in a tag of the experiment. Where it was lost in either
+place the runs themselves tell: none is mirrored a second time.
+"""
+
+import uuid
+from collections.abc import Collection, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from hkrun.spaces import Sweep
+from hkrun.store import DamagedError, NotCommittedError, Store
+from hkrun.tracking.artifacts import artifact_root, renew_locations
+
+if TYPE_CHECKING:
+    from mlflow.entities import Experiment, Run
+    from mlflow.tracking import MlflowClient
+
+STORE_TAG, SWEEP_TAG = "hkrun.store", "hkrun.sweep"
+_FOLDER, _FILE = "mlflow", "identity.txt"
+
+
+def read_identity(store: Store) -> str | None:
+    """The store's mark, which stays with it when it moves; None where it has none, or it is damaged."""
+    try:
+        return store.read(_FOLDER, _FILE).decode()
+    except (NotCommittedError, DamagedError):
+        return None
+
+
+def find_experiments(client: "MlflowClient", store: Store, *, deleted: bool = False) -> dict[str, str]:
+    """The experiments with the store's mark: the sweep's key -> experiment id, newest first."""
+    identity = read_identity(store)
+    if identity is None:
+        return {}
+    found: dict[str, str] = {}
+    for experiment in _search(client, f"tags.`{STORE_TAG}` = '{identity}'", deleted=deleted):
+        if SWEEP_TAG in experiment.tags:
+            found.setdefault(experiment.tags[SWEEP_TAG], experiment.experiment_id)
+    return found
+
+
+def open_experiment(
+    client: "MlflowClient", store: Store, sweep: Sweep, *, uri: str, cell_ids: Collection[str]
+) -> str:
+    """The id of the sweep's experiment, made where there is none, restored where it was deleted.
+
+    Args:
+        client: MLflow.
+        store: The store.
+        sweep: The sweep.
+        uri: The tracking URI.
+        cell_ids: The sweep's configurations.
+    """
+    key = f"{sweep.name}-{sweep.dataset}"
+    existing = find_experiments(client, store).get(key)
+    if existing is None:
+        existing = find_experiments(client, store, deleted=True).get(key)
+        if existing is not None:
+            client.restore_experiment(existing)
+    if existing is None:
+        existing = _recognise(client, store, key, cell_ids)
+    if existing is None:
+        return _make(client, store, sweep, key, uri=uri)
+    renew_locations(client, store, uri, {key: existing})
+    return existing
+
+
+def _recognise(client: "MlflowClient", store: Store, key: str, cell_ids: Collection[str]) -> str | None:
+    """The experiment that holds a run of the store, whatever its mark; both get the same one."""
+    experiments = {
+        experiment.experiment_id: experiment.tags.get(STORE_TAG)
+        for experiment in _search(client, f"tags.`{SWEEP_TAG}` = '{key}'")
+    }
+    if not experiments:
+        return None
+    for cell_id in cell_ids:
+        # No two runs of a seed begin in the same millisecond, so this is the store's run and not another's.
+        ours = {(str(record.seed), round(1000 * record.started_at)) for record in store.records(cell_id)}
+        for run in search_runs(client, list(experiments), f"tags.`hkrun.cell_id` = '{cell_id}'"):
+            if (run.data.tags.get("hkrun.seed"), run.info.start_time) in ours:
+                found: str = run.info.experiment_id
+                identity = read_identity(store) or _keep_identity(store, experiments[found])
+                if experiments[found] != identity:
+                    client.set_experiment_tag(found, STORE_TAG, identity)
+                return found
+    return None
+
+
+def _keep_identity(store: Store, identity: str | None) -> str:
+    kept = identity or uuid.uuid4().hex[:12]
+    store.commit(_FOLDER, {_FILE: kept.encode()})
+    return kept
+
+
+def _make(client: "MlflowClient", store: Store, sweep: Sweep, key: str, *, uri: str) -> str:
+    identity = read_identity(store) or _keep_identity(store, None)
+    name = f"{sweep.name} ({sweep.dataset})"
+    if client.get_experiment_by_name(name) is not None:
+        name = f"{name} [{identity}]"  # the sweep of another store on the same server
+    tags = {
+        SWEEP_TAG: key,
+        STORE_TAG: identity,
+        "mlflow.note.content": f"{sweep.title}. {sweep.question}".strip(),
+        "mlflow.experimentKind": "custom_model_development",
+    }
+    root = artifact_root(store, uri)
+    location = f"{root}/{key}" if root else None
+    experiment_id: str = client.create_experiment(name, artifact_location=location, tags=tags)
+    return experiment_id
+
+
+def _search(client: "MlflowClient", query: str, *, deleted: bool = False) -> "Iterator[Experiment]":
+    from mlflow.entities import ViewType
+
+    view = ViewType.DELETED_ONLY if deleted else ViewType.ACTIVE_ONLY
+    token = None
+    while True:
+        page = client.search_experiments(view_type=view, filter_string=query, page_token=token)
+        yield from page
+        token = page.token
+        if not token:
+            return
+
+
+def search_runs(client: "MlflowClient", experiment_ids: Sequence[str], query: str) -> "Iterator[Run]":
+    """All active runs of experiments that match, in a fixed order."""
+    token = None
+    while True:
+        page = client.search_runs(
+            list(experiment_ids), query, order_by=["attributes.start_time ASC"], page_token=token
+        )
+        yield from page
+        token = page.token
+        if not token:
+            return
