@@ -325,6 +325,21 @@ def test_a_network_that_does_something_else_is_refused_before_anything_trains(ol
         ('("plain", "striped")', '("plain",)', InputError, "1 classes; it must have two or more"),
         ("% 2", "% 3", InputError, "train has labels outside 0 to 1"),
         ("split(20)", "split(0)", InputError, "train has no images"),
+        ("split(20)", "split(1)", InputError, "train has no image of 1 class.es.: striped"),
+        ("split(10)", "split(1)", InputError, "test has no image of 1 class.es.: striped"),
+        ("1, 6, 6, dtype", "1, 0, 6, dtype", InputError, "train has images without pixels"),
+        (
+            "= 200",
+            "= 0",
+            InputError,
+            r"channel\(s\) 1 of 1: one value in every pixel of every",
+        ),
+        (
+            "= 200",
+            "= 200 if size == 20 else 1",
+            InputError,
+            "images of train have values up to 200, those",
+        ),
         (
             "1, 6, 6, dtype",
             "1, 6, size, dtype",

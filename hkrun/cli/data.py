@@ -1,14 +1,12 @@
 """The verbs `data pack` and `data verify`: from folders of images to shards, and whether all is whole."""
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import click
 
 from hkrun.cli.invocation import Invocation
 from hkrun.cli.verbs import verb
 from hkrun.config import keys
-from hkrun.errors import EXIT_DATA, EXIT_DONE, DataError, InputError
+from hkrun.errors import EXIT_DATA, EXIT_DONE, InputError
+from hkrun.parts import is_own
 from hkrun.redaction import redact
 
 
@@ -36,6 +34,8 @@ def pack(invocation: Invocation, *, target: str) -> int:
     if dataset.packed:
         given = redact(str(invocation.data_dir))
         raise InputError(f"--data {given}: holds shards; name the folders that they were made of")
+    for note in dataset.notes:
+        invocation.messages.print(note, markup=False)
     place = Place.below(target, "imagenet")
     manifest = write_shards(
         dataset,
@@ -69,43 +69,22 @@ def pack(invocation: Invocation, *, target: str) -> int:
 )
 @click.argument("dataset", metavar="DATASET")
 def verify(invocation: Invocation, *, dataset: str) -> int:
-    """Read a data set whole, and name what is missing or damaged; exit code 3 if anything is.
+    """Read a data set whole, and name what is missing or cannot be used; exit code 3 if anything is.
 
-    imagenet: every image is decoded, and of shards the SHA-256 is compared. cifar10, cifar100: the official
-    MD5 sums. folder: every image is read as for a run. Nothing is downloaded.
+    imagenet, folder: every image is decoded as for a run, and of shards the SHA-256 is compared; notes tell
+    which files are passed over, which images are turned, and which are in both parts. cifar10, cifar100: the
+    official MD5 sums. One of your own, package.module:name: what is checked before it is trained on. Nothing
+    is downloaded.
     """
+    from hkrun.data.verification import verify_dataset
+
     known = keys()["dataset"][2].choices
-    if dataset not in known:
+    if dataset not in known and not is_own(dataset):
         raise InputError(f"{dataset!r} is no data set that can be verified; one of {', '.join(known)}")
-    problems = list(_find_problems(dataset, invocation.data_dir))
+    problems, notes = verify_dataset(dataset, data_dir=invocation.data_dir)
     if invocation.as_json:
-        invocation.print_document({"dataset": dataset, "problems": problems})
-    for problem in problems:
-        invocation.say(problem)
+        invocation.print_document({"dataset": dataset, "problems": problems, "notes": notes})
+    for line in (*problems, *notes):
+        invocation.say(line)
     invocation.say(f"{dataset}: {len(problems)} problems" if problems else f"{dataset}: whole")
     return EXIT_DATA if problems else EXIT_DONE
-
-
-def _find_problems(name: str, data_dir: Path | str | None) -> Iterator[str]:
-    """What is wrong, a line each."""
-    from hkrun.data import StreamedDataset, load_dataset
-    from hkrun.data.places import Place
-    from hkrun.data.shards import find_damage
-    from hkrun.data.streams import find_damaged_images
-
-    try:
-        dataset = load_dataset(name, data_dir=data_dir, download=False)
-    except DataError as error:
-        yield from error.problems
-        return
-    if not isinstance(dataset, StreamedDataset):
-        return  # its loading has read and checked all
-    if dataset.packed:
-        assert data_dir is not None
-        damaged = [problem for _, problem in find_damage(Place.below(data_dir, "imagenet")) if problem]
-        yield from damaged
-        if damaged:
-            return  # what they hold cannot be told apart from what they should
-    for part, split in (("train", dataset.train), ("val", dataset.test)):
-        for image in find_damaged_images(split):
-            yield f"{part}/{image}: cannot be decoded"

@@ -95,15 +95,15 @@ def _reading(function: "ray.ObjectRef[ReadBlock]", request: BlockIds) -> Callabl
     return read
 
 
-def _to_row(view: torch.Tensor | None) -> dict[str, object]:
-    """An image as a row; a damaged one has no shape."""
-    if view is None:
-        return {"shape": [], "pixels": b""}
+def _to_row(view: torch.Tensor | str) -> dict[str, object]:
+    """An image as a row; what is wrong with one that cannot be used has no shape."""
+    if isinstance(view, str):
+        return {"shape": [], "pixels": view.encode()}
     return {"shape": list(view.shape), "pixels": view.numpy().tobytes()}
 
 
-def _to_view(row: Mapping[str, Any]) -> torch.Tensor | None:
+def _to_view(row: Mapping[str, Any]) -> torch.Tensor | str:
     shape = tuple(int(size) for size in row["shape"])
     if not shape:
-        return None
+        return bytes(row["pixels"]).decode()
     return torch.from_numpy(np.frombuffer(bytearray(row["pixels"]), dtype=np.uint8)).view(shape)

@@ -49,12 +49,14 @@ class Dataset:
         train: The training images.
         test: The test images, of the same size.
         classes: The classes' names, by label.
+        notes: What a user should know of it, a line each, such as which files were passed over.
     """
 
     name: str
     train: Split
     test: Split
     classes: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
     @property
     def num_classes(self) -> int:
@@ -84,6 +86,37 @@ class Dataset:
     def std(self) -> Tensor:
         """Standard deviation of the training images' pixels, as `channel_statistics` defines it."""
         return self._statistics[1]
+
+    def find_constant_channels(self) -> list[str]:
+        """What keeps the images from being normalised: a line that names channels without deviation."""
+        constant = [str(channel) for channel, std in enumerate(self.std.tolist(), start=1) if std == 0]
+        if not constant:
+            return []
+        which = f"channel(s) {', '.join(constant)} of {self.num_channels}"
+        return [f"{which}: one value in every pixel of every training image; it cannot be normalised"]
+
+
+def find_shared_images(train: Split, test: Split) -> list[tuple[int, int]]:
+    """Test images that are training images too, pixel by pixel.
+
+    Returns:
+        The number of each in the test images, and of the first such training image.
+    """
+    known: dict[bytes, int] = {}
+    for number, image in enumerate(train.images):
+        known.setdefault(digest_image(image), number)
+    digests = enumerate(digest_image(image) for image in test.images)
+    return [(number, known[digest]) for number, digest in digests if digest in known]
+
+
+def digest_image(image: Tensor) -> bytes:
+    """The SHA-256 of an image's shape and pixels.
+
+    Args:
+        image: uint8, shape [C, H, W].
+    """
+    shape = ",".join(map(str, image.shape))
+    return hashlib.sha256(shape.encode() + b"\0" + image.contiguous().numpy().tobytes()).digest()
 
 
 def channel_statistics(images: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,116 +1,168 @@
-"""From the bytes of an image to the square of pixels that a network sees, with torchvision's v2 transforms.
+"""From the bytes of an image file to its pixels: one rule for `folder`, `imagenet`, shards and `data verify`.
 
-A training image is cropped at random, resized and perhaps mirrored; what happens to it derives from the run's
-seed, the epoch and the image's number alone. So it is the same whoever decodes it, and when.
+Read are 8 bits a channel and opaque pixels, upright; docs/image-files.md has the rule as a table. What would
+lose something without a word is refused with its reason: the user decides what it should become.
 """
 
+import contextlib
 import io
-import math
-from dataclasses import dataclass
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from hkrun.seeding import Purpose, derive
+from hkrun.data import image_files
+from hkrun.data.image_files import CUT_SHORT, ImageError, JpegFile, PngFile, read_jpeg, read_png
 
-# Inception-style cropping, as ImageNet is usually trained on (Szegedy et al. 2015): shares of the area, and
-# ratios of width to height.
-SCALE = (0.08, 1.0)
-RATIO = (3 / 4, 4 / 3)
-TRIES = 10
+if TYPE_CHECKING:
+    from PIL import ImageFile
 
-# The shorter side of a test image before its centre is cut out: 256 for 224.
-TEST_RESIZE = 256 / 224
+Pixels = NDArray[np.uint8]  # [H, W, C]
+
+# What Pillow opens by default, so that a small file cannot fill the memory.
+MAX_PIXELS = 178_956_970
+
+# What other formats begin with, for a reason that helps: offset, bytes, name.
+_OTHER_FORMATS = (
+    (0, b"GIF8", "GIF"),
+    (8, b"WEBP", "WebP"),
+    (0, b"BM", "BMP"),
+    (0, b"II*\0", "TIFF"),
+    (0, b"MM\0*", "TIFF"),
+    (4, b"ftyp", "HEIF or AVIF"),
+    (4, b"jP  ", "JPEG 2000"),
+    (0, b"\xff\x0a", "JPEG XL"),
+    (4, b"JXL ", "JPEG XL"),
+)
+
+# By orientation of Exif: whether rows and columns change places; which axes of [C, H, W] are mirrored then.
+_TURNS: dict[int, tuple[bool, list[int]]] = {
+    2: (False, [2]),
+    3: (False, [1, 2]),
+    4: (False, [1]),
+    5: (True, []),
+    6: (True, [2]),
+    7: (True, [1, 2]),
+    8: (True, [1]),
+}
 
 
-def decode(content: bytes) -> Tensor | None:
-    """Decodes a JPEG or PNG file, with Pillow: torchvision's own decoders are going to be removed.
+def decode(content: bytes) -> Tensor:
+    """Decodes a PNG or JPEG file, whatever its name, with Pillow: torchvision will remove its own decoders.
 
     Returns:
-        uint8, shape [3, H, W]; grey and CMYK files become RGB. None where it is damaged: empty, cut short, or
-        no image. Wrong bits within a file of the right length show as wrong pixels, which nothing notices.
-    """
-    from PIL import Image
-    from torchvision.transforms.v2 import functional as F
+        uint8, shape [1, H, W] of a grey image, else [3, H, W]; turned as its orientation tag says.
 
+    Raises:
+        ImageError: It is damaged, or holds what the rule refuses. Wrong bits within a JPEG file of the right
+            length show as wrong pixels, which nothing notices.
+    """
+    file = _read(content)
+    if not file.width or not file.height:
+        raise ImageError(CUT_SHORT)
+    if file.width * file.height > MAX_PIXELS:
+        raise ImageError(f"has {file.width} x {file.height} pixels; allowed are {MAX_PIXELS:,}")
+    if file.depth > 8:
+        raise ImageError(f"has {file.depth} bits a channel; allowed are 8: convert it by a scale of your own")
+    pixels = _decode_png(file) if isinstance(file, PngFile) else _decode_jpeg(file)
+    # Not made contiguous: torchvision resizes both layouts, and what it has seen so far was this one.
+    image = torch.from_numpy(pixels).permute(2, 0, 1)
+    if file.orientation in _TURNS:
+        transposed, mirrored = _TURNS[file.orientation]
+        image = (image.transpose(1, 2) if transposed else image).flip(mirrored)
+    return image
+
+
+def decode_rgb(content: bytes) -> Tensor:
+    """Decodes as `decode` does; a grey image gets three equal channels: uint8, shape [3, H, W]."""
+    image = decode(content)
+    if image.shape[0] == 3:
+        return image
+    return image.permute(1, 2, 0).repeat(1, 1, 3).permute(2, 0, 1)
+
+
+def is_turned(content: bytes) -> bool:
+    """Whether an image has an orientation tag by which `decode` turns it; False where it cannot be read."""
     try:
-        with Image.open(io.BytesIO(content), formats=("JPEG", "PNG")) as image:
-            pixels: Tensor = F.pil_to_tensor(image.convert("RGB"))
-    # What Pillow raises for damaged files, see `hkrun.data.folder`.
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-        return None
+        return _read(content).orientation in _TURNS
+    except ImageError:
+        return False
+
+
+def _read(content: bytes) -> PngFile | JpegFile:
+    if content.startswith(image_files.PNG_SIGNATURE):
+        return read_png(content)
+    if content.startswith(image_files.JPEG_SIGNATURE):
+        return read_jpeg(content)
+    if not content:
+        raise ImageError("is empty, or gone")
+    for offset, signature, name in _OTHER_FORMATS:
+        if content.startswith(signature, offset):
+            raise ImageError(f"is a {name} file; PNG and JPEG are read")
+    raise ImageError("is no PNG or JPEG file")
+
+
+def _decode_png(file: PngFile) -> Pixels:
+    from PIL.PngImagePlugin import PngImageFile
+
+    with _opened(PngImageFile, file.essence) as image:
+        # One bit of grey is a mode of its own in Pillow. Of a palette's image, the array has the indices.
+        pixels = np.array(image.convert("L") if file.colour_type == image_files.GREY else image)
+    pixels = pixels.reshape(file.height, file.width, -1)
+    if file.colour_type == image_files.PALETTE:
+        colours = np.frombuffer(file.palette, dtype=np.uint8).reshape(-1, 3)
+        indices = pixels[..., 0]
+        if indices.max() >= len(colours):
+            raise ImageError(CUT_SHORT)
+        pixels, opaque = colours[indices], _is_opaque_palette(indices, file)
+    elif file.colour_type in (image_files.GREY_ALPHA, image_files.RGB_ALPHA):
+        pixels, opaque = pixels[..., :-1], bool((pixels[..., -1] == 255).all())
+    else:
+        opaque = _lacks_key(pixels, file)
+    if not opaque:
+        raise ImageError("has transparent pixels; allowed are opaque ones: lay it over a background")
     return pixels
 
 
-@dataclass(frozen=True)
-class TrainingView:
-    """What training sees of an image in one epoch.
-
-    Attributes:
-        seed: From the run's seed, the purpose and the epoch.
-        purpose: Whose augmentation it is.
-        size: Side of the result, in pixels.
-        flip: Whether half of the images are mirrored.
-    """
-
-    seed: int
-    purpose: Purpose
-    size: int
-    flip: bool
-
-    def __call__(self, image: Tensor, image_id: int) -> Tensor:
-        """A random part of an image: uint8, [3, H, W] to [3, size, size]."""
-        from torchvision.transforms.v2 import functional as F
-
-        generator = torch.Generator().manual_seed(derive(self.seed, self.purpose, image_id))
-        top, left, height, width = draw_crop(image.shape[1], image.shape[2], generator)
-        view: Tensor = F.resized_crop(image, top, left, height, width, [self.size] * 2, antialias=True)
-        if self.flip and float(torch.rand(1, generator=generator)) < 0.5:
-            view = F.horizontal_flip(view)
-        return view
+def _is_opaque_palette(indices: NDArray[np.uint8], file: PngFile) -> bool:
+    """Whether no pixel has a transparent colour of the palette."""
+    alpha = np.full(256, 255, dtype=np.uint8)
+    declared = np.frombuffer((file.transparency or b"")[:256], dtype=np.uint8)
+    alpha[: len(declared)] = declared
+    return bool((alpha[indices] == 255).all())
 
 
-@dataclass(frozen=True)
-class TestView:
-    """What errors are measured on: the centre of the resized image.
-
-    Attributes:
-        size: Side of the result, in pixels.
-    """
-
-    __test__ = False  # no test of pytest's
-
-    size: int
-
-    def __call__(self, image: Tensor, image_id: int) -> Tensor:  # noqa: ARG002 - no two images are treated unlike
-        """The centre of an image: uint8, [3, H, W] to [3, size, size]."""
-        from torchvision.transforms.v2 import functional as F
-
-        shorter = round(self.size * TEST_RESIZE)
-        view: Tensor = F.center_crop(F.resize(image, [shorter], antialias=True), [self.size] * 2)
-        return view
+def _lacks_key(pixels: Pixels, file: PngFile) -> bool:
+    """Whether no pixel has the one value that a grey or colour image declares transparent."""
+    if file.transparency is None:
+        return True
+    if len(file.transparency) != 2 * pixels.shape[2]:
+        raise ImageError(CUT_SHORT)
+    # Declared as samples of the file's depth, which decoding spreads over 0 to 255.
+    key = np.frombuffer(file.transparency, dtype=">u2").astype(np.int64) * (255 // (2**file.depth - 1))
+    return not bool((pixels == key).all(axis=2).any())
 
 
-def draw_crop(height: int, width: int, generator: torch.Generator) -> tuple[int, int, int, int]:
-    """Draws the part of an image that a view shows, with the numbers that torchvision's transform would draw.
+def _decode_jpeg(file: JpegFile) -> Pixels:
+    if file.num_channels == 4 and not file.by_adobe:
+        raise ImageError("has four channels, and no Adobe segment says what they mean; convert it to RGB")
+    from PIL.JpegImagePlugin import JpegImageFile
 
-    Returns:
-        Top, left, height and width, in pixels. Where no try fits into the image, the largest part of an
-        allowed ratio around its centre.
-    """
-    # One number each time, in float32: as torchvision's RandomResizedCrop draws them.
-    low, high = torch.log(torch.tensor(RATIO)).tolist()
-    for _ in range(TRIES):
-        area = height * width * float(torch.empty(1).uniform_(*SCALE, generator=generator))
-        ratio = float(torch.exp(torch.empty(1).uniform_(low, high, generator=generator)))
-        w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
-        if 0 < w <= width and 0 < h <= height:
-            top = int(torch.randint(0, height - h + 1, (1,), generator=generator))
-            left = int(torch.randint(0, width - w + 1, (1,), generator=generator))
-            return top, left, h, w
-    w, h = width, height
-    if width / height < RATIO[0]:
-        h = round(width / RATIO[0])
-    elif width / height > RATIO[1]:
-        w = round(height * RATIO[1])
-    return (height - h) // 2, (width - w) // 2, h, w
+    with _opened(JpegImageFile, file.essence) as image:
+        pixels = np.array(image if image.mode in ("L", "RGB") else image.convert("RGB"))
+    return pixels.reshape(file.height, file.width, -1)
+
+
+@contextlib.contextmanager
+def _opened(kind: "type[ImageFile.ImageFile]", content: bytes) -> "Iterator[ImageFile.ImageFile]":
+    """An image as Pillow reads it; `Image.open` would warn of large ones."""
+    try:
+        with kind(io.BytesIO(content)) as image:
+            image.load()
+            yield image
+    # What Pillow raises for damaged PNG and JPEG files, found by damaging some at random.
+    except (OSError, SyntaxError, ValueError) as error:
+        raise ImageError(CUT_SHORT) from error

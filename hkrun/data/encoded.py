@@ -62,6 +62,7 @@ class StreamedDataset:
         test: The images that errors are measured on.
         classes: The classes' names, by label.
         packed: Whether it lies in shards.
+        notes: What a user should know of it, a line each, such as which files were passed over.
     """
 
     name: str
@@ -69,6 +70,7 @@ class StreamedDataset:
     test: EncodedSplit
     classes: tuple[str, ...]
     packed: bool
+    notes: tuple[str, ...] = ()
 
     @property
     def num_classes(self) -> int:

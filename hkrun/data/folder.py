@@ -4,25 +4,34 @@
     DIR/test/<class>/*.png|jpg|jpeg
 
 All images have one size and are all grey or all colour. Labels follow the sorted names of the classes.
-Other files, and names that begin with a dot, are passed over.
+Other files, nested folders, and names that begin with a dot, are passed over; the data set's notes say so.
 """
 
 import hashlib
 import os
-import warnings
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from hkrun.data.dataset import Dataset, Split
+from hkrun.data.dataset import Dataset, Split, find_shared_images
+from hkrun.data.decoding import decode, is_turned
+from hkrun.data.image_files import ImageError
+from hkrun.data.listing import (
+    PassedOver,
+    check_classes,
+    describe_shared,
+    describe_turned,
+    list_classes,
+    list_entries,
+)
 from hkrun.errors import DataError
 
-SUFFIXES = (".png", ".jpg", ".jpeg")
-# 16-bit and transparent images are refused: what they should become is the user's decision.
-_MODES = {"1": "L", "L": "L", "P": "RGB", "RGB": "RGB"}  # mode of the file -> mode it is read in
+PARTS = ("train", "test")
+MOST_TOLD = 20  # images that cannot be used, when a sweep begins
 _LAYOUT = "wanted are train/<class>/ and test/<class>/ with .png or .jpg files in it"
 
 
@@ -30,101 +39,134 @@ def load_folder(*, data_dir: Path | None) -> Dataset:
     """Loads the images of a directory.
 
     Raises:
-        DataError: The layout is not as above, or an image cannot be used; the message names the first such
-        file.
+        DataError: The layout is not as above, or images cannot be used; the message names such files.
     """
-    root = _root(data_dir)
-    classes, parts = _list_images(root)
-    splits = {}
-    first: tuple[Path, torch.Size] | None = None
-    for part, by_class in parts.items():
-        paths = [path for paths in by_class for path in paths]
-        images = []
-        for path in paths:
-            image = _read_image(path)
-            first = first or (path, image.shape)
-            if image.shape != first[1]:
-                raise DataError(f"{path}: {_describe(image.shape)}, but {first[0]} is {_describe(first[1])}")
-            images.append(image)
-        labels = [label for label, paths in enumerate(by_class) for _ in paths]
-        splits[part] = Split(torch.stack(images), torch.tensor(labels))
-    dataset = Dataset(name="folder", train=splits["train"], test=splits["test"], classes=classes)
-    if (dataset.std == 0).any():
-        raise DataError(f"{root / 'train'}: a colour channel has one value in every pixel of every image")
-    return dataset
+    dataset, problems, _ = read_folder(data_dir=data_dir)
+    if dataset is not None:
+        return dataset
+    if len(problems) > MOST_TOLD:
+        rest = len(problems) - MOST_TOLD
+        problems = [*problems[:MOST_TOLD], f"and {rest} more: `hkrun data verify folder` names all"]
+    raise DataError("\n".join(problems))
+
+
+def read_folder(*, data_dir: Path | None) -> tuple[Dataset | None, list[str], tuple[str, ...]]:
+    """Reads the images of a directory.
+
+    Returns:
+        The data set; where it is None, what keeps the images from being one, a line each; and the notes.
+
+    Raises:
+        DataError: The layout is not as above.
+    """
+    tree = _list_images(data_dir)
+    images: dict[Path, Tensor] = {}
+    problems: list[str] = []
+    turned: list[str] = []
+    for path in tree.paths():
+        try:
+            content = _read(path)
+            images[path] = decode(content)
+            if is_turned(content):
+                turned.append(path.relative_to(tree.root).as_posix())
+        except ImageError as error:
+            problems.append(f"{path}: {error}")
+        except DataError as error:
+            problems.append(error.message)
+    notes = (*tree.passed.describe(), *describe_turned(turned))
+    problems += _find_odd_shapes(images)
+    if problems:
+        return None, problems, notes
+    splits = {
+        part: Split(
+            torch.stack([images[path] for found in by_class for path in found]),
+            torch.tensor([label for label, found in enumerate(by_class) for _ in found]),
+        )
+        for part, by_class in tree.parts.items()
+    }
+    names = {
+        part: [path.relative_to(tree.root).as_posix() for found in by_class for path in found]
+        for part, by_class in tree.parts.items()
+    }
+    shared = find_shared_images(splits["train"], splits["test"])
+    notes += describe_shared([f"{names['test'][there]} = {names['train'][here]}" for there, here in shared])
+    dataset = Dataset(
+        name="folder", train=splits["train"], test=splits["test"], classes=tree.classes, notes=notes
+    )
+    problems = [f"{tree.root / 'train'}: {problem}" for problem in dataset.find_constant_channels()]
+    return (None if problems else dataset), problems, notes
+
+
+def _find_odd_shapes(images: Mapping[Path, Tensor]) -> list[str]:
+    """A line for each image of another shape than most."""
+    if not images:
+        return []
+    ((shape, _),) = Counter(image.shape for image in images.values()).most_common(1)
+    model = next(path for path, image in images.items() if image.shape == shape)
+    return [
+        f"{path}: {_describe(image.shape)}, but {model} is {_describe(shape)}"
+        for path, image in images.items()
+        if image.shape != shape
+    ]
 
 
 def fingerprint_folder(*, data_dir: Path | None) -> str:
     """The content of a directory's images as one SHA-256 in hex.
 
-    It runs over the images in the order of loading: for each its path below the directory, a zero byte, and
-    the SHA-256 of its bytes.
+    It runs over the images in the order of loading: for each its path below the directory, a zero byte, the
+    SHA-256 of its bytes and, of one that is turned by its orientation tag, another zero byte: before hkrun
+    turned images, the same bytes were other pixels.
 
     Raises:
         DataError: The layout is not as above, or a file cannot be read.
     """
-    root = _root(data_dir)
     digest = hashlib.sha256()
-    _, parts = _list_images(root)
-    for path in (path for by_class in parts.values() for paths in by_class for path in paths):
-        try:
-            with path.open("rb") as file:
-                content = hashlib.file_digest(file, "sha256")
-        except OSError as error:
-            raise DataError(f"{path}: cannot be read: {error.strerror}") from error
-        digest.update(os.fsencode(path.relative_to(root).as_posix()) + b"\0" + content.digest())
+    tree = _list_images(data_dir)
+    for path in tree.paths():
+        content = _read(path)
+        name = os.fsencode(path.relative_to(tree.root).as_posix())
+        digest.update(name + b"\0" + hashlib.sha256(content).digest())
+        if is_turned(content):
+            digest.update(b"\0")
     return digest.hexdigest()
 
 
-def _root(data_dir: Path | None) -> Path:
-    if data_dir is None:
+@dataclass(frozen=True)
+class _Tree:
+    """The files of a directory: for each part the paths of each class's images, all sorted by name."""
+
+    root: Path
+    classes: tuple[str, ...]
+    parts: dict[str, list[list[Path]]]
+    passed: PassedOver
+
+    def paths(self) -> Iterator[Path]:
+        """Every image, in the order of loading."""
+        return (path for by_class in self.parts.values() for found in by_class for path in found)
+
+
+def _list_images(root: Path | None) -> _Tree:
+    if root is None:
         raise DataError(f"folder: name the directory of the images with --data DIR; {_LAYOUT}")
-    return data_dir
+    passed = PassedOver(root)
+    names: dict[str, list[str]] = {}
+    for part in PARTS:
+        names[part], beside = list_entries(root / part, passed, layout=_LAYOUT)
+        for name, _ in beside:
+            passed.add("image(s) outside class folders", root / part / name)
+    check_classes(root, names, layout=_LAYOUT)
+    parts: dict[str, list[list[Path]]] = {}
+    for part in PARTS:
+        by_class = list_classes(root / part, names[part], passed)
+        parts[part] = [[root / part / name / file for file, _ in files] for name, files in by_class.items()]
+    return _Tree(root, tuple(names["train"]), parts, passed)
 
 
-def _list_images(root: Path) -> tuple[tuple[str, ...], dict[str, list[list[Path]]]]:
-    """The classes, and for each part the images of each class; all sorted by name."""
-    names = {part: [path.name for path in _list(root / part) if path.is_dir()] for part in ("train", "test")}
-    for part, other in (("train", "test"), ("test", "train")):
-        for name in names[part]:
-            if name not in names[other]:
-                raise DataError(f"{root / part / name}: there is no class {name!r} in {root / other}")
-    if len(names["train"]) < 2:
-        raise DataError(f"{root / 'train'}: at least 2 class folders are needed; {_LAYOUT}")
-    parts: dict[str, list[list[Path]]] = {part: [] for part in names}
-    for part, classes in names.items():
-        for name in classes:
-            files = [path for path in _list(root / part / name) if path.suffix.lower() in SUFFIXES]
-            if not files:
-                raise DataError(f"{root / part / name}: no .png or .jpg file")
-            parts[part].append(files)
-    return tuple(names["train"]), parts
-
-
-def _list(directory: Path) -> Sequence[Path]:
+def _read(path: Path) -> bytes:
     try:
-        return sorted(path for path in directory.iterdir() if not path.name.startswith("."))
+        return path.read_bytes()
     except OSError as error:
-        raise DataError(f"{directory}: cannot be listed: {error.strerror}; {_LAYOUT}") from error
-
-
-def _read_image(path: Path) -> Tensor:
-    """One image, uint8, shape [C, H, W]."""
-    from PIL import Image
-
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with Image.open(path, formats=("PNG", "JPEG")) as image:
-                if image.mode not in _MODES:
-                    raise DataError(
-                        f"{path}: its mode is {image.mode}; allowed are 8-bit grey and opaque RGB"
-                    )
-                pixels = np.array(image.convert(_MODES[image.mode]))
-    # What Pillow raises for damaged PNG and JPEG files, found by damaging some at random.
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"{path}: cannot be read as an image") from error
-    return torch.from_numpy(pixels.reshape(*pixels.shape[:2], -1)).permute(2, 0, 1).contiguous()
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
 
 
 def _describe(shape: Sequence[int]) -> str:

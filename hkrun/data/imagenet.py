@@ -5,11 +5,11 @@
     DIR/imagenet/val/*.JPEG                 with DIR/imagenet/ILSVRC2012_devkit_t12/data/ beside it
 
 Labels follow the sorted names of train's folders, as torchvision's weights need it. Where DIR/imagenet holds
-shards of `hkrun data pack`, those are read instead. Images are decoded when they are needed, so a damaged one
-is found then, or by `hkrun data verify`.
+shards of `hkrun data pack`, those are read instead. Images are decoded when they are needed, so one that
+cannot be used is found then, or by `hkrun data verify`. Other files, nested folders and hidden names are
+passed over; the data set's notes say so.
 """
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,20 +17,19 @@ from pathlib import Path
 import torch
 
 from hkrun.data.encoded import EncodedSplit, StreamedDataset, content_sha256, fixed_order
+from hkrun.data.listing import File, PassedOver, check_classes, list_classes, list_entries
 from hkrun.data.places import Place
 from hkrun.data.shards import is_packed, read_shards
 from hkrun.errors import DataError
 
 FOLDER = "imagenet"
-SUFFIXES = (".jpeg", ".jpg", ".png")
+PARTS = ("train", "val")
 DEVKIT = "ILSVRC2012_devkit_t12/data"
 GROUND_TRUTH = "ILSVRC2012_validation_ground_truth.txt"
 _LAYOUT = (
     "wanted are DIR/imagenet/train/<wnid>/*.JPEG and DIR/imagenet/val/<wnid>/*.JPEG, "
     "or the shards that `hkrun data pack` makes of them"
 )
-
-File = tuple[str, int]  # name and size
 
 
 @dataclass(frozen=True)
@@ -79,25 +78,31 @@ def read_folder(root: Path) -> StreamedDataset:
     Raises:
         DataError: The layout is not as above.
     """
-    train = _list_classes(root / "train")
-    classes = tuple(train)
-    labels = {name: label for label, name in enumerate(classes)}
-    folders, flat = _list(root / "val")
-    if flat and not folders:
-        val = _sort_flat(root, flat)
+    passed = PassedOver(root)
+    folders, beside = {}, {}
+    for part in PARTS:
+        folders[part], beside[part] = list_entries(root / part, passed, layout=_LAYOUT)
+    paths: dict[str, str] = {}
+    if beside["val"] and not folders["val"]:
+        val = _sort_flat(root, beside.pop("val"))
+        folders["val"] = sorted(val)
         paths = {f"{wnid}/{name}": name for wnid, files in val.items() for name, _ in files}
+        check_classes(root, folders, layout=_LAYOUT)
     else:
-        val = _list_classes(root / "val")
-        paths = {}
-    unknown = sorted(set(val) - set(labels))
-    if unknown:
-        raise DataError(f"{root / 'val'}: there is no class {unknown[0]!r} in {root / 'train'}")
+        check_classes(root, folders, layout=_LAYOUT)
+        val = list_classes(root / "val", folders["val"], passed)
+    train = list_classes(root / "train", folders["train"], passed)
+    for part, files in beside.items():
+        for name, _ in files:
+            passed.add("image(s) outside class folders", root / part / name)
+    labels = {name: label for label, name in enumerate(train)}
     return StreamedDataset(
         name="imagenet",
         train=_make_split(root / "train", "train", train, labels, {}),
         test=_make_split(root / "val", "val", val, labels, paths),
-        classes=classes,
+        classes=tuple(train),
         packed=False,
+        notes=passed.describe(),
     )
 
 
@@ -123,36 +128,6 @@ def _make_split(
         sizes=torch.tensor([rows[index][2] for index in order]),
         reader=FolderReader(str(folder), tuple(paths.get(name, name) for name in names)),
     )
-
-
-def _list_classes(folder: Path) -> dict[str, list[File]]:
-    """The images of each class folder, sorted by class."""
-    folders, _ = _list(folder)
-    found = {name: _list(folder / name)[1] for name in sorted(folders)}
-    for name, files in found.items():
-        if not files:
-            raise DataError(f"{folder / name}: no .JPEG file")
-    if len(found) < 2:
-        raise DataError(f"{folder}: at least 2 class folders are needed; {_LAYOUT}")
-    return found
-
-
-def _list(folder: Path) -> tuple[list[str], list[File]]:
-    """The folders and the images in a folder; other files, and names that begin with a dot, do not count."""
-    folders: list[str] = []
-    files: list[File] = []
-    try:
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                if entry.name.startswith("."):
-                    continue
-                if entry.is_dir():
-                    folders.append(entry.name)
-                elif entry.name.lower().endswith(SUFFIXES):
-                    files.append((entry.name, entry.stat().st_size))
-    except OSError as error:
-        raise DataError(f"{folder}: cannot be listed: {error.strerror}; {_LAYOUT}") from error
-    return folders, files
 
 
 def _sort_flat(root: Path, files: Sequence[File]) -> dict[str, list[File]]:

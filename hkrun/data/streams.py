@@ -12,26 +12,31 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
-from hkrun.data.decoding import decode
+from hkrun.data.dataset import digest_image
+from hkrun.data.decoding import decode_rgb, is_turned
 from hkrun.data.encoded import BLOCK, WINDOW, EncodedSplit, Reader
+from hkrun.data.image_files import ImageError
 from hkrun.errors import DataError
 
 logger = logging.getLogger("hkrun")
 
-# A data set of which this many images in a row are damaged is not what it should be.
-MOST_DAMAGED_IN_A_ROW = 100
+# A data set of which this many images in a row cannot be used is not what it should be.
+MOST_UNUSABLE_IN_A_ROW = 100
 
 # Threads that decode. They never change a result; beyond some, one process cannot feed them.
 MAX_DECODERS = 16
 
 BlockIds = tuple[int, ...]  # a request: numbers of images of one block
-BlockViews = list[Tensor | None]  # of each image of a request; None for a damaged one
+BlockViews = list[
+    Tensor | str
+]  # of each image of a request; of one that cannot be used, what is wrong with it
 ReadBlock = Callable[[BlockIds], BlockViews]
+Result = TypeVar("Result")
 
 
 class View(Protocol):
@@ -50,21 +55,26 @@ class BlockReader:
 
     def __call__(self, request: BlockIds) -> BlockViews:
         """Reads, decodes and crops the images of a request."""
-        images = [decode(content) for content in self.reader.read(request)]
-        return [
-            None if image is None else self.view(image, image_id)
-            for image, image_id in zip(images, request, strict=True)
-        ]
+        contents = self.reader.read(request)
+        return [self._see(content, image_id) for content, image_id in zip(contents, request, strict=True)]
+
+    def _see(self, content: bytes, image_id: int) -> Tensor | str:
+        try:
+            return self.view(decode_rgb(content), image_id)
+        except ImageError as error:
+            return str(error)
 
 
 # Applies a function to requests, some of them at once and ahead of whoever takes the results, in their order.
 Carrier = Callable[[ReadBlock, Sequence[BlockIds]], Iterator[BlockViews]]
 
 
-def carry_in_threads(function: ReadBlock, requests: Sequence[BlockIds]) -> Iterator[BlockViews]:
+def carry_in_threads(
+    function: Callable[[BlockIds], Result], requests: Sequence[BlockIds]
+) -> Iterator[Result]:
     """A `Carrier`: threads of this process, which decode outside of Python's lock."""
     decoders = min(MAX_DECODERS, len(os.sched_getaffinity(0)))
-    ahead: collections.deque[Future[BlockViews]] = collections.deque()
+    ahead: collections.deque[Future[Result]] = collections.deque()
     # Two windows: the one that is put in order and the one after it.
     most_ahead = 2 * WINDOW // BLOCK
     waiting = iter(requests)
@@ -84,12 +94,12 @@ class ImageStream:
     """The images of one part of a data set, as views of them.
 
     Attributes:
-        damaged: Names of the images that could not be decoded so far.
+        unusable: Names of the images that were found unusable so far.
     """
 
     def __init__(self, split: EncodedSplit) -> None:
         self._split = split
-        self.damaged: set[str] = set()
+        self.unusable: set[str] = set()
 
     def read(
         self, windows: Sequence[Tensor], view: View, *, carry: Carrier = carry_in_threads
@@ -102,64 +112,85 @@ class ImageStream:
             carry: Who does it.
 
         Yields:
-            The number of each image, and the view of it; None for a damaged one.
+            The number of each image, and the view of it; None for one that cannot be used.
         """
         plans = [plan_window(window) for window in windows]
         views = carry(
             BlockReader(self._split.reader, view), [request for plan in plans for request, _ in plan]
         )
         for window, plan in zip(windows, plans, strict=True):
-            ordered: BlockViews = [None] * len(window)
+            ordered: BlockViews = [""] * len(window)
             for (_, places), found in zip(plan, views, strict=False):
                 for place, image in zip(places, found, strict=True):
                     ordered[place] = image
             for image_id, image in zip(window.tolist(), ordered, strict=True):
-                if image is None:
-                    self._note_damage(image_id)
-                yield image_id, image
+                yield image_id, self._note(image_id, image)
 
     def replace(self, image_id: int, view: View) -> tuple[int, Tensor]:
-        """The image that stands in for a damaged one: the next in the fixed order that is whole.
+        """The image that stands in for one that cannot be used: the next in the fixed order that can.
 
         Raises:
-            DataError: Too many in a row are damaged.
+            DataError: Too many in a row cannot be used.
         """
         read = BlockReader(self._split.reader, view)
-        for step in range(1, min(MOST_DAMAGED_IN_A_ROW, len(self._split))):
+        for step in range(1, min(MOST_UNUSABLE_IN_A_ROW, len(self._split))):
             candidate = (image_id + step) % len(self._split)
-            (image,) = read((candidate,))
+            (seen,) = read((candidate,))
+            image = self._note(candidate, seen)
             if image is not None:
                 return candidate, image
-            self._note_damage(candidate)
         raise DataError(
-            f"imagenet: {self._split.names[image_id]} and the {step} images after it are damaged; "
-            "`hkrun data verify` names all"
+            f"imagenet: {self._split.names[image_id]} and the {step} images after it cannot be used; "
+            f"the last one {seen}; `hkrun data verify imagenet` says what is wrong with each"
         )
 
-    def _note_damage(self, image_id: int) -> None:
+    def _note(self, image_id: int, seen: Tensor | str) -> Tensor | None:
+        """The view of an image; of one that cannot be used, a line in the log."""
+        if not isinstance(seen, str):
+            return seen
         name = self._split.names[image_id]
-        if name not in self.damaged:
-            self.damaged.add(name)
-            logger.warning("imagenet: %s is damaged and is passed over", name)
+        if name not in self.unusable:
+            self.unusable.add(name)
+            logger.warning("imagenet: %s is passed over: it %s", name, seen)
+        return None
 
 
-def find_damaged_images(split: EncodedSplit) -> Iterator[str]:
+@dataclass(frozen=True)
+class Inspection:
+    """What one image is found to be.
+
+    Attributes:
+        problem: What is wrong with it; "" where it can be used.
+        digest: `digest_image` of its pixels.
+        turned: Whether its orientation tag turned it.
+    """
+
+    problem: str = ""
+    digest: bytes = b""
+    turned: bool = False
+
+
+def inspect_images(split: EncodedSplit) -> Iterator[tuple[str, Inspection]]:
     """Decodes every image of a part.
 
     Yields:
-        The names of those that cannot be.
+        The name of each, and what it is found to be.
     """
+
+    def inspect(request: BlockIds) -> list[Inspection]:
+        return [_inspect(content) for content in split.reader.read(request)]
+
     starts = range(0, len(split), BLOCK)
     requests: list[BlockIds] = [tuple(range(start, min(start + BLOCK, len(split)))) for start in starts]
-    found = carry_in_threads(BlockReader(split.reader, _see_nothing), requests)
-    for request, views in zip(requests, found, strict=True):
-        yield from (
-            split.names[image_id] for image_id, view in zip(request, views, strict=True) if view is None
-        )
+    for request, found in zip(requests, carry_in_threads(inspect, requests), strict=True):
+        yield from ((split.names[image_id], image) for image_id, image in zip(request, found, strict=True))
 
 
-def _see_nothing(image: Tensor, image_id: int) -> Tensor:  # noqa: ARG001 - that it could be decoded is enough
-    return torch.empty(0)
+def _inspect(content: bytes) -> Inspection:
+    try:
+        return Inspection(digest=digest_image(decode_rgb(content)), turned=is_turned(content))
+    except ImageError as error:
+        return Inspection(problem=str(error))
 
 
 def plan_window(image_ids: Tensor) -> list[tuple[BlockIds, list[int]]]:

@@ -1,5 +1,6 @@
 """What is checked before a sweep writes or starts anything: its data, its own parts, its teachers' files."""
 
+import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,11 +16,14 @@ from hkrun.sweep.machine import log_folder_of
 if TYPE_CHECKING:
     from hkrun.data import Dataset, StreamedDataset
 
+logger = logging.getLogger("hkrun")
+
 
 def check_data(sweep: Sweep, *, data_dir: Path | str | None, workers: Workers) -> None:
     """Finds or fetches a sweep's data set, before anything is written and many processes ask for it at once.
 
-    The digits are taken for granted, so that nothing waits for torch here: tasks will read them.
+    The digits are taken for granted, so that nothing waits for torch here: tasks will read them. Of another
+    data set the log gets the notes, such as which files are passed over.
 
     Networks of the user's own are tried on it, and files of teachers' weights loaded.
 
@@ -36,6 +40,8 @@ def check_data(sweep: Sweep, *, data_dir: Path | str | None, workers: Workers) -
         from hkrun.data import load_dataset
 
         dataset = load_dataset(sweep.dataset, data_dir=data_dir)
+        for note in dataset.notes:
+            logger.warning("%s: %s", sweep.dataset, note)
         _try_own_networks(cells, dataset)
         _try_teacher_files(cells, dataset)
         num_images = len(dataset.train)

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from hkrun import seeding
+from hkrun.data.cropping import TestView, TrainingView
 from hkrun.data.dataset import Dataset
-from hkrun.data.decoding import TestView, TrainingView
 from hkrun.data.encoded import EncodedSplit, StreamedDataset, epoch_order
 from hkrun.data.streams import Carrier, ImageStream, carry_in_threads, split_windows
 from hkrun.data.views import ViewReader, Views, normalise
@@ -53,7 +53,7 @@ class TrainingSet(ABC):
     device, whatever the number of workers, and need no state in a checkpoint.
     """
 
-    damaged: Set[str] = frozenset()  # names of the images that were found damaged so far
+    unusable: Set[str] = frozenset()  # names of the images that were found unusable so far
 
     @abstractmethod
     def batches(
@@ -117,7 +117,7 @@ class ResidentTrainingSet(TrainingSet):
 class StreamedTrainingSet(TrainingSet):
     """Training images that are decoded ahead of the loop.
 
-    A damaged image is replaced by the next whole one of the fixed order, so that every batch is full.
+    One that cannot be used is replaced by the next in the fixed order that can, so that every batch is full.
     """
 
     def __init__(
@@ -127,7 +127,7 @@ class StreamedTrainingSet(TrainingSet):
         self._size, self._flip = size, flip
         self._dtype, self._device = dtype, device
         self._stream = ImageStream(dataset.train)
-        self.damaged = self._stream.damaged
+        self.unusable = self._stream.unusable
 
     def batches(
         self,
@@ -188,7 +188,7 @@ def describe_undefined(errors: Errors) -> str:
 class EvaluationSet(ABC):
     """Images to evaluate on, without augmentation."""
 
-    damaged: Set[str] = frozenset()  # names of the images that were found damaged so far; they do not count
+    unusable: Set[str] = frozenset()  # names of the images that were found unusable so far; they do not count
 
     def __init__(self, *, num_images: int, num_classes: int, device: torch.device) -> None:
         self._num_images = num_images
@@ -204,7 +204,7 @@ class EvaluationSet(ABC):
 
         Raises:
             NotFiniteError: A logit is NaN: there is no class to take for the answer.
-            DataError: Every image is damaged.
+            DataError: No image can be used.
         """
         was_training = network.training
         network.eval()
@@ -229,7 +229,7 @@ class EvaluationSet(ABC):
             context: Each worker takes a part of the images.
 
         Raises:
-            DataError: Every image is damaged.
+            DataError: No image can be used.
         """
         seen = torch.zeros(1, dtype=torch.int64, device=self._device)
         wrong = torch.zeros(3, number, dtype=torch.int64, device=self._device)  # top-1, top-5, not a number
@@ -246,7 +246,7 @@ class EvaluationSet(ABC):
         num_seen = int(seen)
         if not num_seen:
             raise DataError(
-                "not one image to evaluate on is whole; `hkrun data verify` names the damaged ones"
+                "no image to evaluate on can be used; `hkrun data verify` says what is wrong with each"
             )
         return [
             Errors(
@@ -291,7 +291,7 @@ class StreamedEvaluationSet(EvaluationSet):
         self._labels, self._dataset = split.labels, dataset
         self._view, self._dtype = TestView(size), dtype
         self._stream = ImageStream(split)
-        self.damaged = self._stream.damaged
+        self.unusable = self._stream.unusable
 
     def _batches(self, first: int, last: int, context: Context) -> Iterator[tuple[Tensor, Tensor]]:
         places = torch.arange(first, last)

@@ -9,7 +9,7 @@ from hkrun.training import Context, EvaluationSet, TrainingSet, gather
 CONSTANT_SPREAD = 1e-3
 WINNING_ACCURACY = 0.99
 
-MOST_NAMED = 10  # damaged images in an alarm; the log has them all
+MOST_NAMED = 10  # unusable images in an alarm; the log has them all
 
 
 def find_discriminator_alarms(history: Sequence[Mapping[str, float | None]]) -> list[str]:
@@ -31,12 +31,12 @@ def find_discriminator_alarms(history: Sequence[Mapping[str, float | None]]) -> 
 
 
 def find_damage_alarms(sets: Mapping[str, TrainingSet | EvaluationSet], context: Context) -> list[str]:
-    """Names the images that could not be decoded, by part; every worker must call it, as each saw its own."""
+    """Names the images that could not be used, by part; every worker must call it, as each saw its own."""
     alarms = []
     for part, images in sets.items():
-        names = sorted(set().union(*gather(set(images.damaged), context)))
+        names = sorted(set().union(*gather(set(images.unusable), context)))
         if names:
             shown = ", ".join(f"{part}/{name}" for name in names[:MOST_NAMED])
             rest = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
-            alarms.append(f"{len(names)} damaged image(s) passed over: {shown}{rest}")
+            alarms.append(f"{len(names)} unusable image(s) passed over: {shown}{rest}")
     return alarms

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pyarrow.fs
 import pytest
-from imagenet_example import damage, make_tree
+from image_examples import exif, random_samples, with_chunks, write_png
+from imagenet_example import WNIDS, damage, make_tree
 
 from hkrun.cli.program import call
 from hkrun.data import fingerprint
@@ -26,7 +27,7 @@ def test_pack_makes_shards_of_the_same_content_that_verify_finds_whole(tree, doc
     for place in ("data", "packed"):
         assert document("data", "verify", "imagenet", "--data", place) == (
             0,
-            {"dataset": "imagenet", "problems": []},
+            {"dataset": "imagenet", "problems": [], "notes": []},
         )
     assert call(["data", "verify", "imagenet", "--data", "packed"]) == 0
     assert capsys.readouterr().out == "imagenet: whole\n"
@@ -56,7 +57,8 @@ def test_pack_says_how_to_go_on(tree, capsys):
 
 def test_verify_names_every_damaged_image_of_folders_and_shards(tree, document, capsys):
     names = damage(tree, 1, 5)
-    expected = sorted(f"train/{name}: cannot be decoded" for name in names)
+    reasons = ("is damaged or cut short", "is empty, or gone")
+    expected = sorted(f"train/{name}: {reason}" for name, reason in zip(names, reasons, strict=True))
     assert call(["data", "pack", "--data", "data", "--to", "packed"]) == 0
     capsys.readouterr()
     for place in ("data", "packed"):
@@ -65,6 +67,46 @@ def test_verify_names_every_damaged_image_of_folders_and_shards(tree, document, 
         assert sorted(told["problems"]) == expected
     assert call(["data", "verify", "imagenet", "--data", "data"]) == 3
     assert capsys.readouterr().out.endswith("imagenet: 2 problems\n")
+
+
+def test_verify_tells_what_is_refused_passed_over_turned_and_in_both_parts(tree, document, capsys):
+    train, val = tree / "train" / WNIDS[0], tree / "val" / WNIDS[0]
+    (train / "deep.png").write_bytes(write_png(random_samples(40, 36, 1, depth=16), bitdepth=16))
+    (train / "turned.png").write_bytes(with_chunks(write_png(random_samples(40, 36, 3)), {b"eXIf": exif(6)}))
+    (train / "a.webp").write_bytes(b"")
+    first = f"{WNIDS[0]}_1.JPEG"
+    (val / "again.JPEG").write_bytes((train / first).read_bytes())
+    reason = "has 16 bits a channel; allowed are 8: convert it by a scale of your own"
+    problem = f"train/{WNIDS[0]}/deep.png: {reason}"
+    passed_over = f"passed over: 1 .webp (train/{WNIDS[0]}/a.webp)"
+    notes = [
+        f"1 image(s) turned as their orientation tag says: train/{WNIDS[0]}/turned.png",
+        f"1 test image(s) are training images too: val/{WNIDS[0]}/again.JPEG = train/{WNIDS[0]}/{first}",
+    ]
+    assert document("data", "verify", "imagenet", "--data", "data") == (
+        3,
+        {"dataset": "imagenet", "problems": [problem], "notes": [passed_over, *notes]},
+    )
+    assert call(["data", "pack", "--data", "data", "--to", "packed"]) == 0
+    assert passed_over in capsys.readouterr().err.replace("\n", " ").replace("  ", " ")
+    code, told = document("data", "verify", "imagenet", "--data", "packed")
+    assert (code, told["problems"], told["notes"]) == (3, [problem], notes)
+
+
+def test_verify_names_every_unusable_image_of_a_folder(folder, document):
+    root = folder / "images"
+    for part in ("train", "test"):
+        for name in ("ant", "cat"):
+            (root / part / name).mkdir(parents=True)
+            content = write_png(random_samples(6, 5, 3, seed=len(part) + len(name) + ord(name[0])))
+            (root / part / name / "1.png").write_bytes(content)
+    for number in range(30):
+        (root / f"train/ant/x{number:02d}.png").write_bytes(b"")
+    (root / "train/ant/a.gif").write_bytes(b"")
+    code, told = document("data", "verify", "folder", "--data", "images")
+    assert code == 3
+    assert [line.partition(": ")[2] for line in told["problems"]] == ["is empty, or gone"] * 30
+    assert told["notes"] == ["passed over: 1 .gif (train/ant/a.gif)"]
 
 
 def test_verify_names_a_damaged_shard(tree, document, capsys):
@@ -94,7 +136,7 @@ def test_what_is_missing_is_a_problem(folder, document, arguments, code, problem
 
 
 def test_embedded_data_is_whole(folder, document):
-    assert document("data", "verify", "digits") == (0, {"dataset": "digits", "problems": []})
+    assert document("data", "verify", "digits") == (0, {"dataset": "digits", "problems": [], "notes": []})
 
 
 @pytest.mark.parametrize(
@@ -118,3 +160,18 @@ def test_shards_are_not_packed_again(tree, capsys):
     assert "holds shards; name the folders" in capsys.readouterr().err
     assert call(["data", "pack", "--data", "data", "--to", "packed"]) == 3
     assert "holds shards already" in capsys.readouterr().err
+
+
+def test_verify_checks_a_data_set_of_one_s_own(folder, document):
+    (folder / "flat.py").write_text(
+        "import torch\nfrom hkrun.data import Dataset, Split\n"
+        "def images(data_dir):\n"
+        "    part = Split(torch.full((2, 3, 4, 4), 7, dtype=torch.uint8), torch.tensor([0, 1]))\n"
+        "    return Dataset(name='images', train=part, test=part, classes=('a', 'b'))\n"
+    )
+    code, told = document("data", "verify", "flat:images")
+    assert code == 2
+    assert told["error"]["message"] == (
+        "flat:images: channel(s) 1, 2, 3 of 3: one value in every pixel of every training image; "
+        "it cannot be normalised"
+    )

@@ -6,13 +6,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from image_examples import exif, random_samples, with_chunks, write_png
 from imagenet_example import WNIDS, damage, jpeg, make_tree
 from scipy.io import savemat
 from torchvision.transforms import v2
 
 from hkrun.data import fingerprint, load_dataset
-from hkrun.data.decoding import TestView, TrainingView, decode, draw_crop
+from hkrun.data.cropping import TestView, TrainingView, draw_crop
+from hkrun.data.decoding import decode, decode_rgb
 from hkrun.data.encoded import BLOCK, WINDOW, epoch_order
+from hkrun.data.image_files import ImageError
 from hkrun.data.imagenet import DEVKIT, GROUND_TRUTH
 from hkrun.data.places import Place
 from hkrun.data.shards import find_damage, read_manifest, write_shards
@@ -120,7 +123,7 @@ def test_a_development_kit_that_does_not_fit_is_refused(data_dir, trouble):
 
 def test_a_class_that_train_lacks_is_refused(data_dir):
     shutil.rmtree(data_dir / "imagenet/train" / WNIDS[1])
-    with pytest.raises(DataError, match=rf"val: there is no class '{WNIDS[1]}' in .*train"):
+    with pytest.raises(DataError, match=rf"val/{WNIDS[1]}: there is no class '{WNIDS[1]}' in .*train"):
         load_dataset("imagenet", data_dir=data_dir)
 
 
@@ -140,9 +143,11 @@ def test_what_is_missing_is_named_with_what_to_put_there(data_dir, remove, probl
 def test_an_empty_class_and_a_missing_directory_are_named(data_dir):
     with pytest.raises(DataError, match=r"with --data DIR; wanted are"):
         load_dataset("imagenet")
-    (data_dir / "imagenet/train/n09999999").mkdir()
-    with pytest.raises(DataError, match=r"n09999999: no \.JPEG file"):
-        load_dataset("imagenet", data_dir=data_dir)
+    for part in ("train", "val"):
+        (data_dir / "imagenet" / part / "n09999999").mkdir()
+        with pytest.raises(DataError, match=rf"{part}.n09999999: ") as caught:
+            load_dataset("imagenet", data_dir=data_dir)
+    assert caught.value.message.endswith("val/n09999999: no .png or .jpg file")
 
 
 def test_the_content_is_known_by_names_classes_and_sizes(data_dir, tmp_path_factory):
@@ -157,6 +162,84 @@ def test_the_content_is_known_by_names_classes_and_sizes(data_dir, tmp_path_fact
     longer = fingerprint("imagenet", data_dir)
     first.unlink()
     assert len({original, longer, fingerprint("imagenet", data_dir)}) == 3
+
+
+def test_what_is_passed_over_is_counted_and_named(data_dir):
+    root = data_dir / "imagenet"
+    assert load_dataset("imagenet", data_dir=data_dir).notes == ()
+    (root / "train" / WNIDS[0] / "a.webp").write_bytes(b"")
+    (root / "train" / WNIDS[0] / "more").mkdir()
+    (root / "val/.hidden").mkdir()
+    (root / "val/stray.JPEG").write_bytes(b"")  # of flat images, beside class folders
+    dataset = load_dataset("imagenet", data_dir=data_dir)
+    assert (len(dataset.train), len(dataset.test)) == (90, 24)
+    (note,) = dataset.notes
+    assert note == (
+        f"passed over: 1 .webp (train/{WNIDS[0]}/a.webp); 1 hidden (val/.hidden); "
+        f"1 image(s) outside class folders (val/stray.JPEG); 1 nested folder(s) (train/{WNIDS[0]}/more)"
+    )
+
+
+def test_flat_validation_images_are_not_outside_class_folders(data_dir):
+    flatten(data_dir / "imagenet")
+    assert load_dataset("imagenet", data_dir=data_dir).notes == ()
+
+
+@pytest.mark.parametrize("flat", [False, True])
+def test_a_class_without_validation_images_is_refused(data_dir, flat):
+    root = data_dir / "imagenet"
+    for path in (root / "val" / WNIDS[1]).iterdir():
+        path.unlink()
+    (root / "val" / WNIDS[1]).rmdir()
+    if flat:
+        (root / "val" / WNIDS[1]).mkdir()
+        flatten(root)
+    with pytest.raises(DataError, match=rf"train/{WNIDS[1]}: there is no class '{WNIDS[1]}' in .*val"):
+        load_dataset("imagenet", data_dir=data_dir)
+
+
+# What each kind of file is in a stream: its shape, or why it is passed over.
+KINDS = {
+    "16-bit grey": (write_png(random_samples(40, 36, 1, depth=16), bitdepth=16), "has 16 bits a channel"),
+    "16-bit RGB": (write_png(random_samples(40, 36, 3, depth=16), bitdepth=16), "has 16 bits a channel"),
+    "alpha": (write_png(random_samples(40, 36, 4)), "has transparent pixels"),
+    "tRNS": (write_png(random_samples(40, 36, 1, depth=1), transparent=0), "has transparent pixels"),
+    "WebP": (b"RIFF\x24\0\0\0WEBPVP8 ", "is a WebP file"),
+    "turned": (with_chunks(write_png(random_samples(40, 36, 3)), {b"eXIf": exif(8)}), (3, 36, 40)),
+    "1 bit": (write_png(random_samples(40, 36, 1, depth=1), bitdepth=1), (3, 40, 36)),
+    "a PNG called .JPEG": (write_png(random_samples(40, 36, 3)), (3, 40, 36)),
+}
+
+
+@pytest.mark.parametrize("packed", [False, True], ids=["folder", "shards"])
+def test_the_rule_of_a_folder_of_images_holds_in_streams(data_dir, tmp_path, caplog, packed):
+    """Each kind is decoded to the same pixels, or refused for the same reason."""
+    for number, (content, _) in enumerate(KINDS.values()):
+        (data_dir / "imagenet/train" / WNIDS[0] / f"kind_{number}.JPEG").write_bytes(content)
+    if packed:
+        pack(data_dir, tmp_path / "packed")
+    dataset = load_dataset("imagenet", data_dir=tmp_path / "packed" if packed else data_dir)
+    stream = ImageStream(dataset.train)
+    seen = dict(stream.read([torch.arange(len(dataset.train))], AsDecoded()))
+    for number, (content, expected) in enumerate(KINDS.values()):
+        name = f"{WNIDS[0]}/kind_{number}.JPEG"
+        image = seen[dataset.train.names.index(name)]
+        if isinstance(expected, str):
+            assert image is None
+            assert name in stream.unusable
+            assert f"{name} is passed over: it {expected}" in caplog.text
+        else:
+            assert image.shape == expected
+            alone = decode(content)
+            assert torch.equal(image, alone.expand(3, *alone.shape[1:]))
+    assert len(stream.unusable) == 5
+
+
+class AsDecoded:
+    """A view of an image as a whole."""
+
+    def __call__(self, image, image_id):
+        return image
 
 
 # --- order --------------------------------------------------------------------------------------------------
@@ -250,7 +333,7 @@ def test_test_views_are_the_centre_of_the_resized_image():
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
 def test_every_colour_space_becomes_rgb(mode):
-    image = decode(jpeg(1, width=40, height=30, mode=mode))
+    image = decode_rgb(jpeg(1, width=40, height=30, mode=mode))
     assert image.shape == (3, 30, 40)
     assert image.dtype == torch.uint8
 
@@ -261,7 +344,8 @@ def test_every_colour_space_becomes_rgb(mode):
     ids=["empty", "text", "end missing", "half missing"],
 )
 def test_damage_is_seen(content):
-    assert decode(content) is None
+    with pytest.raises(ImageError):
+        decode_rgb(content)
 
 
 # --- streams ------------------------------------------------------------------------------------------------
@@ -289,7 +373,7 @@ def test_damaged_images_are_named_once_and_the_others_stay_as_they_were(data_dir
     view = TrainingView(9, Purpose.AUGMENTATION, size=16, flip=True)
     for _ in range(2):
         found = dict(stream.read([torch.arange(90)], view))
-    assert stream.damaged == set(names)
+    assert stream.unusable == set(names)
     assert len(caplog.records) == 3
     for number, name in enumerate(dataset.train.names):
         if name in names:
@@ -313,7 +397,7 @@ def test_a_data_set_without_a_whole_image_is_refused(data_dir):
     for path in (data_dir / "imagenet/train").glob("*/*"):
         path.write_bytes(b"")
     stream = ImageStream(load_dataset("imagenet", data_dir=data_dir).train)
-    with pytest.raises(DataError, match="images after it are damaged; `hkrun data verify` names all"):
+    with pytest.raises(DataError, match="images after it cannot be used; the last one is empty, or gone"):
         stream.replace(5, TestView(16))
 
 
@@ -322,7 +406,7 @@ def test_an_image_that_has_gone_counts_as_damaged(data_dir):
     (data_dir / "imagenet/train" / dataset.train.names[7]).unlink()
     stream = ImageStream(dataset.train)
     assert dict(stream.read([torch.arange(90)], TestView(16)))[7] is None
-    assert stream.damaged == {dataset.train.names[7]}
+    assert stream.unusable == {dataset.train.names[7]}
 
 
 # --- shards -------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from torch import nn
 
 from hkrun.config import Cell, cell_from_values, cell_id, teacher_id
 from hkrun.data import StreamedDataset, load_dataset
-from hkrun.data.decoding import TestView, TrainingView
+from hkrun.data.cropping import TestView, TrainingView
 from hkrun.data.places import Place
 from hkrun.data.shards import write_shards
 from hkrun.data.streams import ImageStream
@@ -118,17 +118,17 @@ def test_damaged_images_are_replaced_the_same_way_for_any_number_of_workers(data
         for batch, original in zip(joined, whole, strict=True)
         for a, b in zip(batch[0], original.images[0], strict=True)
     ]
-    assert sum(changed) == len(training_set.damaged)
-    assert training_set.damaged <= set(names)
+    assert sum(changed) == len(training_set.unusable)
+    assert training_set.unusable <= set(names)
     (alarm,) = find_damage_alarms({"train": training_set}, Alone())
-    assert alarm.startswith(f"{len(training_set.damaged)} damaged image(s) passed over: train/n0")
+    assert alarm.startswith(f"{len(training_set.unusable)} unusable image(s) passed over: train/n0")
 
 
 def test_many_damaged_images_are_counted_and_some_are_named(data_dir):
     training_set = make_training_set(data_dir)
-    training_set.damaged.update(f"n/{number:02d}.JPEG" for number in range(12))
+    training_set.unusable.update(f"n/{number:02d}.JPEG" for number in range(12))
     (alarm,) = find_damage_alarms({"train": training_set}, Alone())
-    assert alarm.startswith("12 damaged image(s) passed over: train/n/00.JPEG, ")
+    assert alarm.startswith("12 unusable image(s) passed over: train/n/00.JPEG, ")
     assert alarm.endswith("train/n/09.JPEG and 2 more")
     assert find_damage_alarms({"train": make_training_set(data_dir)}, Alone()) == []
 
@@ -162,7 +162,7 @@ def test_damaged_images_do_not_count_in_an_error(data_dir):
     images = StreamedEvaluationSet(dataset.test, dataset, size=SIZE, dtype=torch.float32, device=CPU)
     errors = images.evaluate(Corner(), precision="float32", context=Alone())
     assert errors.top1_pct == pytest.approx(100 / 23)
-    assert images.damaged == {f"n01440764/{gone.name}"}
+    assert images.unusable == {f"n01440764/{gone.name}"}
 
 
 def test_nothing_to_evaluate_on_is_an_error_of_the_data(data_dir):
@@ -170,7 +170,7 @@ def test_nothing_to_evaluate_on_is_an_error_of_the_data(data_dir):
         path.write_bytes(b"")
     dataset = load_dataset("imagenet", data_dir=data_dir)
     images = StreamedEvaluationSet(dataset.test, dataset, size=SIZE, dtype=torch.float32, device=CPU)
-    with pytest.raises(DataError, match="not one image"):
+    with pytest.raises(DataError, match="no image to evaluate on can be used"):
         images.evaluate(Corner(), precision="float32", context=Alone())
 
 
@@ -221,7 +221,7 @@ def test_a_pretrained_teacher_and_a_student_of_four_stages_train_and_name_the_da
     assert outcome["status"] == "finished"
     record = store.record(cell_id(cell), 0)
     assert record.epochs == 2
-    assert f"1 damaged image(s) passed over: train/{names[0]}" in record.alarms
+    assert f"1 unusable image(s) passed over: train/{names[0]}" in record.alarms
     curves = store.curves(cell_id(cell), 0)
     assert {"loss_backbone", "loss_knowledge", "loss_adversarial"} <= set(curves.column_names)
 

@@ -1,0 +1,54 @@
+"""Whether a data set is whole: what `hkrun data verify` finds."""
+
+from pathlib import Path
+
+from hkrun.data import Dataset, StreamedDataset, load_dataset
+from hkrun.data.folder import read_folder
+from hkrun.data.listing import describe_shared, describe_turned
+from hkrun.data.places import Place
+from hkrun.data.shards import find_damage
+from hkrun.data.streams import inspect_images
+from hkrun.errors import DataError
+
+
+def verify_dataset(name: str, *, data_dir: Path | str | None) -> tuple[list[str], list[str]]:
+    """Reads a data set whole; downloads nothing.
+
+    Returns:
+        What is wrong, and what a user should know besides: a line each.
+    """
+    try:
+        if name == "folder" and isinstance(data_dir, Path):
+            _, problems, notes = read_folder(data_dir=data_dir)
+            return problems, list(notes)
+        dataset = load_dataset(name, data_dir=data_dir, download=False)
+    except DataError as error:
+        return error.problems, []
+    if isinstance(dataset, Dataset):
+        return [], list(dataset.notes)  # loading it has read and checked all
+    if dataset.packed:
+        assert data_dir is not None
+        damaged = [problem for _, problem in find_damage(Place.below(data_dir, "imagenet")) if problem]
+        if damaged:
+            return damaged, []  # what they hold cannot be told apart from what they should
+    return _verify_streamed(dataset)
+
+
+def _verify_streamed(dataset: StreamedDataset) -> tuple[list[str], list[str]]:
+    problems: list[str] = []
+    turned: list[str] = []
+    known: dict[bytes, str] = {}
+    shared: list[str] = []
+    for part, split in (("train", dataset.train), ("val", dataset.test)):
+        for name, image in inspect_images(split):
+            path = f"{part}/{name}"
+            if image.problem:
+                problems.append(f"{path}: {image.problem}")
+                continue
+            if image.turned:
+                turned.append(path)
+            if part == "train":
+                known.setdefault(image.digest, path)
+            elif image.digest in known:
+                shared.append(f"{path} = {known[image.digest]}")
+    return problems, [*dataset.notes, *describe_turned(turned), *describe_shared(shared)]
