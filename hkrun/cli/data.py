@@ -8,6 +8,7 @@ from hkrun.config import keys
 from hkrun.errors import EXIT_DATA, EXIT_DONE, InputError
 from hkrun.parts import is_own
 from hkrun.redaction import redact
+from hkrun.uris import describe_slip
 
 
 @verb(
@@ -30,6 +31,8 @@ def pack(invocation: Invocation, *, target: str) -> int:
     from hkrun.data.places import Place
     from hkrun.data.shards import write_shards
 
+    if slip := describe_slip(target):
+        raise InputError(f"--to: {slip}")
     dataset = load_imagenet(data_dir=invocation.data_dir)
     if dataset.packed:
         given = redact(str(invocation.data_dir))

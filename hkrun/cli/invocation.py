@@ -12,6 +12,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from hkrun.errors import InputError
+from hkrun.uris import describe_slip
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -54,6 +57,22 @@ class Invocation:
         if "://" in self.store_uri:
             return self.store_uri
         return str(Path(self.store_uri).expanduser().absolute())
+
+    def check_places(self) -> None:
+        """Refuses a store or data at a URI that has lost a slash, before anything makes a folder of it.
+
+        Raises:
+            InputError: All that are wrong, one per line.
+        """
+        from_variable = self.store_uri == os.environ.get(STORE_VARIABLE)
+        places = {STORE_VARIABLE if from_variable else "--store": self.store_uri, "--data": self.data_dir}
+        problems = [
+            f"{what}: {problem}"
+            for what, place in places.items()
+            if place is not None and (problem := describe_slip(str(place)))
+        ]
+        if problems:
+            raise InputError("\n".join(problems))
 
     def open_store(self, *, create: bool) -> "Store":
         """Opens the store.

@@ -156,6 +156,7 @@ def _parse(
         context.exit(ending.exit_code)
     invocation.as_json |= inner.as_json
     invocation.yes |= inner.yes
+    inner.check_places()
     return inner, parsed.params
 
 

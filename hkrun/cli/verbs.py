@@ -1,11 +1,12 @@
 """How verbs and their help look."""
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import click
 
-from hkrun.cli.invocation import COMMON_OPTIONS, common_options
+from hkrun.cli.invocation import COMMON_OPTIONS, Invocation, common_options
 from hkrun.config import nearest
 
 CONTEXT: dict[str, Any] = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
@@ -61,7 +62,12 @@ def verb(
     """
 
     def decorate(function: Callable[..., int | None]) -> Verb:
-        takes_invocation = common_options(click.pass_obj(function))
+        @functools.wraps(function)
+        def checked(invocation: Invocation, *args: Any, **kwargs: Any) -> int | None:
+            invocation.check_places()
+            return function(invocation, *args, **kwargs)
+
+        takes_invocation = common_options(click.pass_obj(checked))
         return click.command(name, cls=Verb, context_settings=CONTEXT, purpose=purpose, examples=examples)(
             takes_invocation
         )

@@ -9,9 +9,10 @@ from pathlib import Path
 import pyarrow as pa
 from pyarrow import fs
 
-from hkrun.errors import DataError
+from hkrun.errors import DataError, InputError
 from hkrun.redaction import redact
 from hkrun.store.addresses import connect_uri
+from hkrun.uris import describe_slip
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,13 @@ class Place:
 
     @classmethod
     def below(cls, place: Path | str, name: str) -> "Place":
-        """The folder of a name in a directory or at a URI, which may have a query."""
+        """The folder of a name in a directory or at a URI, which may have a query.
+
+        Raises:
+            InputError: It is a URI that has lost a slash.
+        """
+        if slip := describe_slip(str(place)):
+            raise InputError(f"the place of {name}: {slip}")
         if "://" not in str(place):
             return cls(str(Path(place).expanduser().absolute() / name))
         uri, mark, query = str(place).partition("?")

@@ -13,7 +13,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 from pyarrow import fs
 
@@ -65,10 +65,9 @@ def read_address(uri: str, environment: Mapping[str, str] | None = None) -> S3Ad
     environment = os.environ if environment is None else environment
     match = _URI.fullmatch(uri)
     if match is None:
-        reason = "it names no bucket" if uri == "s3://" else "it cannot be understood"
         raise ValueError(
-            f"{reason}; write it as s3://BUCKET/PREFIX, with '/', ':' and '@' in a key or its secret as %2F, "
-            "%3A and %40"
+            f"{_find_fault(uri)}; write it as s3://BUCKET/PREFIX, with '/', ':' and '@' in a key or its "
+            "secret as %2F, %3A and %40"
         )
     prefix = unquote(match["prefix"]).strip("/")
     if prefix and any(part in ("", ".", "..") for part in prefix.split("/")):
@@ -91,6 +90,22 @@ def read_address(uri: str, environment: Mapping[str, str] | None = None) -> S3Ad
         secret=secret,
         token=token,
     )
+
+
+def _find_fault(uri: str) -> str:
+    """Why a URI cannot be understood; the character, where it cannot be one of a secret."""
+    place = uri.removeprefix("s3://").partition("?")[0]
+    bucket, _, prefix = place.partition("/")
+    if "@" in uri:
+        return "it cannot be understood"
+    if not bucket:
+        return "it names no bucket"
+    if odd := re.search(r"[^\w.-]", bucket):
+        return f"{odd[0]!r} cannot be in the name of a bucket"
+    if odd := re.search(r"[\s#]", prefix):
+        name = "a space" if odd[0] == " " else repr(odd[0])
+        return f"{name} in the prefix is written {quote(odd[0])}"
+    return "it cannot be understood"
 
 
 def _endpoint(options: Mapping[str, str], environment: Mapping[str, str]) -> str:

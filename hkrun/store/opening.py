@@ -5,11 +5,12 @@ from pathlib import Path
 import pyarrow as pa
 from pyarrow import fs
 
-from hkrun.errors import StoreError
+from hkrun.errors import InputError, StoreError
 from hkrun.redaction import redact
 from hkrun.store.addresses import read_address
 from hkrun.store.files import LocalFiles, RemoteFiles
 from hkrun.store.store import Store
+from hkrun.uris import describe_slip
 
 
 def open_store(uri: str | Path, *, create: bool = True) -> Store:
@@ -20,9 +21,12 @@ def open_store(uri: str | Path, *, create: bool = True) -> Store:
         create: Whether to make a new store where there is none.
 
     Raises:
+        InputError: A URI has lost a slash, as in pathlib.
         NoStoreError: There is none and none is to be made.
         StoreError: It cannot be reached, or a newer hkrun wrote it.
     """
+    if slip := describe_slip(str(uri)):
+        raise InputError(f"the store: {slip}")
     store = _locate(str(uri))
     store.check_format(create=create)
     return store

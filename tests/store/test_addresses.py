@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 from s3_server import SECRET, S3Server
 
+from hkrun.cli.program import call
 from hkrun.data.places import Place
-from hkrun.errors import DataError, StoreError
+from hkrun.errors import DataError, InputError, StoreError
 from hkrun.store import open_store
 from hkrun.store.addresses import S3Address, read_address
 
@@ -91,6 +92,89 @@ def test_a_uri_that_cannot_be_right_is_refused_in_one_line_without_what_is_secre
     assert "cret" not in caught.value.message.replace("or its secret as", "")
     with pytest.raises(DataError, match="cannot open s3:"):
         Place(uri).holds("x")
+
+
+@pytest.mark.parametrize(
+    ("uri", "told"),
+    [
+        ("s3://bucket/a b", "a space in the prefix is written %20"),
+        ("s3://bucket/a/b#1", "'#' in the prefix is written %23"),
+        ("s3://bucket/a\tb", r"'\\t' in the prefix is written %09"),
+        ("s3://my bucket/a", "' ' cannot be in the name of a bucket"),
+    ],
+)
+def test_the_character_that_cannot_be_is_named_where_it_is_no_secrets(uri: str, told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        read_address(uri, {})
+
+
+def test_a_prefix_with_spaces_and_signs_works_as_its_message_says(s3_server: S3Server) -> None:
+    uri, _, query = s3_server.place().full_uri.partition("?")
+    store = open_store(f"{uri}/a%20b%231?{query}")
+    with store.hold("sweeps/x"):
+        store.commit("sweeps/x", {"plan.json": b"1"})
+    store.commit("cells/0123456789ab/seeds/0", {"record.json": b"2"})
+    again = open_store(f"{uri}/a%20b%231?{query}", create=False)
+    assert again.read("sweeps/x", "plan.json") == b"1"
+    assert again.read("cells/0123456789ab/seeds/0", "record.json") == b"2"
+    assert again.sweep_folders() == ["sweeps/x"]
+
+
+SLIPS = ["s3:/bucket/x", "s3:bucket/x", "S3:/bucket/x", "gs:/bucket/x", "abfs:/x", "hdfs:/x", "file:/tmp/x"]
+
+
+@pytest.mark.parametrize("place", SLIPS)
+@pytest.mark.parametrize(
+    "words",
+    [
+        "sweep stability --dry-run --store {}",
+        "sweep stability --dry-run --data {}",
+        "sync --store {}",
+        "ui --store {}",
+        "status --store {}",
+        "doctor --store {}",
+        "data pack --to {}",
+        "submit --address http://127.0.0.1:1 --store {} -- sweep stability",
+        "submit --address http://127.0.0.1:1 -- sweep stability --store {}",
+    ],
+)
+def test_a_uri_that_lost_a_slash_is_refused_and_makes_no_folder(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    words: str,
+    place: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("HKRUN_STORE", raising=False)
+    assert call(words.format(place).split()) == 2
+    told = capfd.readouterr().err.strip().splitlines()[-1]
+    scheme = place.partition(":")[0]
+    assert f"'{scheme}:' takes two slashes, {scheme.lower()}://..." in told
+    assert "x" not in told.partition("slashes")[0].replace("hkrun", "")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_all_places_that_lost_a_slash_are_told_at_once_with_where_they_come_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HKRUN_STORE", "s3:/bucket/x")
+    assert call(["sweep", "stability", "--data", "gs:/bucket/x"]) == 2
+    told = capfd.readouterr().err
+    assert "HKRUN_STORE: 's3:' takes two slashes" in told
+    assert "--data: 'gs:' takes two slashes" in told
+
+
+def test_python_is_told_of_a_lost_slash_too_and_may_mean_a_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match="'s3:' takes two slashes"):
+        open_store(Path("s3://bucket/x"))
+    with pytest.raises(InputError, match="'s3:' takes two slashes"):
+        Place.below(Path("s3://bucket/x"), "imagenet")
+    assert open_store("./s3:/bucket/x").local_path == tmp_path / "s3:" / "bucket" / "x"
 
 
 def test_an_address_can_be_shown() -> None:
