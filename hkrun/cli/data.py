@@ -25,7 +25,7 @@ def pack(invocation: Invocation, *, target: str) -> int:
 
     The shards hold the same bytes in the same order as the folders have for hkrun: a run on them is the same
     run. Each has its SHA-256 in manifest.json, which is written last. Nothing is decoded: `hkrun data verify`
-    names damaged images, before or after.
+    names images that cannot be used, before or after.
     """
     from hkrun.data.imagenet import load_imagenet
     from hkrun.data.places import Place
