@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from hkrun.cli.invocation import Invocation
 from hkrun.cli.program import call
+from hkrun.data.places import Place
 from hkrun.errors import StoreError
 from hkrun.store import DamagedError, Store, open_store
 
@@ -97,3 +99,27 @@ def test_a_name_on_the_command_line_leads_nowhere(
     assert call(words) in (2, 6)
     assert "Traceback" not in capfd.readouterr().err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["hkrun-store"]
+
+
+@pytest.mark.parametrize("name", ["hash#tag", "what?x=1", "per%20cent%", 'quo\'te "two"', "ü&=+;:@", "file:"])
+def test_store_data_space_and_logs_may_lie_in_a_folder_of_any_name(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], name: str
+) -> None:
+    folder = tmp_path / name
+    store = open_store(folder / "store")
+    store.commit(FOLDER, {"record.json": b"mine"})
+    assert open_store(folder / "store", create=False).read(FOLDER, "record.json") == b"mine"
+    data = Place.below(folder, "imagenet")
+    with data.create("shard") as file:
+        file.write(b"images")
+    with data.open("shard") as file:
+        assert file.read() == b"images"
+    (folder / "mine.toml").write_text(
+        'title = "Mine"\ndataset = "digits"\nseeds = 2\n[[cells]]\nname = "one"\n[[cells]]\nname = "two"\n'
+        "loss.lambda_3 = 0.5\n"
+    )
+    words = ["--dry-run", "--store", str(folder / "store"), "--data", str(folder)]
+    assert call(["sweep", str(folder / "mine.toml"), *words]) == 0, capfd.readouterr().err
+    assert Invocation(store_uri=str(folder / "store")).log_folder() == folder / "store" / "logs"
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert sorted(path.name for path in folder.iterdir()) == ["imagenet", "mine.toml", "store"]
