@@ -151,8 +151,8 @@ def test_a_column_given_twice_is_refused(file: Path) -> None:
         (
             b"seed,epoch,error_pct\n0,1,2,5\n0,2,3,5\n",
             (
-                "lines 2-3: not as many values as there are column names, 3; a value with a comma in it needs "
-                "quotes, or ; between the values"
+                "lines 2-3: not as many values as there are column names, 3; a value with a comma in it "
+                "needs quotes, or ; between the values"
             ),
         ),
         (b"PAR1 and then nonsense", "is neither CSV (UTF-8, with column names) nor Parquet"),
@@ -311,8 +311,8 @@ def test_a_number_that_may_be_one_or_a_thousand_is_not_guessed(file: Path, numbe
     file.write_text(f"seed;epoch;error_pct\n0;{number};5\n0;2;5\n1;1;5\n1;2;5\n")
     assert problems_of(file) == [
         (
-            f"line 2: epoch is no whole number, such as {number!r}; write it without a separator of thousands or "
-            "decimals"
+            f"line 2: epoch is no whole number, such as {number!r}; write it without a separator of "
+            "thousands or decimals"
         )
     ]
 

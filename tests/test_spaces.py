@@ -638,6 +638,98 @@ def test_of_many_cells_without_a_difference_the_first_are_named(folder):
     assert line.startswith("'0', '1', '2', '3', '4' and 4 more are one configuration: ")
 
 
+MERGED = """\
+dataset = "digits"
+seeds = 1
+[[cells]]
+name = "plain"
+loss.lambda_2 = 0.0
+[[cells]]
+name = "adversarial"
+loss.lambda_2 = 0.5
+[[cells]]
+name = ["both", "all"]
+loss.lambda_2 = 1.0
+loss.mu = 2.0
+"""
+
+
+def test_an_override_that_makes_cells_one_is_refused_by_key_cells_and_values(folder):
+    write("search_spaces/space.toml", MERGED)
+    (line,) = problems(overrides=["loss.lambda_2=0.5"])
+    assert line == (
+        "argument 'loss.lambda_2=0.5': loss.lambda_2: cannot be set, for it makes one configuration of "
+        "'plain' (loss.lambda_2 = 0.0) and 'adversarial' (loss.lambda_2 = 0.5)"
+    )
+    (line,) = problems(overrides=["loss.lambda_2=0", "loss.lambda_3=0.3"])
+    assert line.startswith("argument 'loss.lambda_2=0': loss.lambda_2: cannot be set")
+    assert line.endswith(
+        "(loss.lambda_2 = 0.5, loss.mu = 1.0) and 'both' (loss.lambda_2 = 1.0, loss.mu = 2.0)"
+    )
+
+
+def test_an_override_that_merges_cells_ends_the_command_with_2(folder, capsys):
+    write("search_spaces/space.toml", MERGED)
+    assert call(["sweep", "space", "loss.lambda_2=0.5", "--dry-run"]) == 2
+    assert "makes one configuration of 'plain'" in capsys.readouterr().err
+
+
+def test_an_override_without_which_cells_would_be_one_too_is_allowed(folder, caplog):
+    write("search_spaces/space.toml", MERGED)
+    load_sweep("space", overrides=["loss.lambda_3=0.3"], epochs="7")
+    assert not caplog.text
+
+
+def test_an_override_that_replaces_different_values_says_whose(folder, caplog):
+    write("search_spaces/space.toml", MERGED.replace("loss.mu = 2.0", "loss.mu = 2.0\nloss.lambda_3 = 0.7"))
+    sweep = load_sweep("space", overrides=["loss.mu=3"])
+    assert len({cell_id(named.cell) for named in sweep.cells}) == 3
+    (message,) = caplog.messages
+    assert message == (
+        "argument 'loss.mu=3': loss.mu: replaces 1.0 of 'plain', 1.0 of 'adversarial', 2.0 of 'both', 2.0 of "
+        "'all'"
+    )
+
+
+@pytest.mark.parametrize(
+    ("place", "where"),
+    [
+        ("base", "search_spaces/space.toml:3"),
+        ("cell", "search_spaces/space.toml:6"),
+        ("override", "argument 'loss.lambda_3=0.5'"),
+    ],
+)
+def test_a_key_that_changes_nothing_in_any_cell_is_named_wherever_it_stands(folder, caplog, place, where):
+    lines = ['dataset = "digits"', "seeds = 1", 'base.method = "kd"', "[[cells]]", 'name = "x"']
+    if place == "base":
+        lines[2] = 'base = {method = "kd", loss.lambda_3 = 0.5}'
+    write("search_spaces/space.toml", "\n".join(lines + ["loss.lambda_3 = 0.5"] * (place == "cell")) + "\n")
+    load_sweep("space", overrides=["loss.lambda_3=0.5"] if place == "override" else [])
+    assert caplog.messages == [
+        f"{where}: loss.lambda_3: changes nothing in any cell of this sweep: no term of theirs uses it"
+    ]
+
+
+def test_a_key_that_changes_nothing_in_a_single_run_is_named(folder, caplog):
+    load_cell(overrides=["method=kd", "loss.lambda_3=10.0"])
+    assert [message.split(": changes")[0] for message in caplog.messages] == [
+        "argument 'loss.lambda_3=10.0': loss.lambda_3"
+    ]
+
+
+def test_a_key_that_changes_one_cell_is_not_idle(folder, caplog):
+    write("search_spaces/space.toml", MERGED.replace("seeds = 1", "seeds = 1\nbase.loss.mu = 0.5"))
+    load_sweep("space")
+    assert not caplog.text
+
+
+@pytest.mark.parametrize("dataset", [None, "digits", "cifar10"])
+@pytest.mark.parametrize("name", sorted(path.stem for path in (REPOSITORY / "search_spaces").glob("*.toml")))
+def test_no_shipped_search_space_has_idle_keys(name, dataset, caplog):
+    load_sweep(str(REPOSITORY / "search_spaces" / f"{name}.toml"), dataset=dataset)
+    assert not caplog.text
+
+
 def test_several_names_for_the_same_values_are_on_purpose(folder):
     write("search_spaces/space.toml", TWINS.replace("loss.lambda_3 = 1.0", "loss.lambda_3 = 0"))
     sweep = load_sweep("space")

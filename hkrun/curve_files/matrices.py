@@ -56,8 +56,8 @@ def read_curves(path: Path, *, window: int) -> dict[str, Curves]:
 
     Raises:
         InputError: No such file, no such columns, or curves that S is not defined for: values
-            missing, given twice, no numbers or outside 0..100, gaps, one run, fewer epochs than the window; or
-            some runs in fractions and others in percent.
+            missing, given twice, no numbers or outside 0..100, gaps, one run, fewer epochs than the window;
+            or some runs in fractions and others in percent.
     """
     rows = read_rows(path)
     cells = _cells(rows, path)

@@ -186,4 +186,8 @@ def read_cell_names(rows: Rows, problems: list[str]) -> list[str]:
     unnamed = [number for number, name in zip(rows.numbers, names, strict=True) if not name]
     if unnamed:
         problems.append(f"{numbered(rows.unit, unnamed)}: {CELL} is empty")
+    odd = {number: name for number, name in zip(rows.numbers, names, strict=True) if not name.isprintable()}
+    if odd:  # it would reach the terminal
+        example = next(iter(odd.values()))
+        problems.append(f"{numbered(rows.unit, list(odd))}: {CELL} is no line of text, such as {example!r}")
     return names

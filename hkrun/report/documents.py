@@ -18,7 +18,11 @@ from hkrun.report.tables import Table
 from hkrun.report.wording import count, describe_teacher, describe_time, digits, duration, write_findings
 from hkrun.store import DamagedError, NotCommittedError, Store
 
-_MARKDOWN = re.compile(r"([\\`*<>|\[\]$#~])")
+# An underscore within a word is none of Markdown's marks.
+_MARKDOWN = re.compile(r"([\\`*<>|\[\]$#~&]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9]))")
+# What a spreadsheet takes for the start of a formula (OWASP, "CSV Injection"), with the full-width forms; and
+# the mark that is put in front of it.
+_FORMULA = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20", "'")
 _TEMPLATES = ("report.html", "report.md", "report.tex")
 
 
@@ -117,7 +121,10 @@ def _typeset(text: str) -> Markup:
 
 
 def _write_csv(content: Mapping[str, object]) -> bytes:
-    """Every table of the report, a line per field: its text, and the unrounded number behind it."""
+    """Every table of the report, a line per field: its text, and the unrounded number behind it.
+
+    Text that a spreadsheet would take for a formula has an apostrophe in front.
+    """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["table", "row", "column", "text", "value", "low", "high", "significant"])
@@ -128,8 +135,18 @@ def _write_csv(content: Mapping[str, object]) -> bytes:
             for column, entry in zip(table.columns[words:], row[words:], strict=True):
                 ends = entry.ends or ("", "")
                 value = "" if entry.value is None else entry.value
-                writer.writerow([table.id, name, column, entry.text, value, *ends, int(entry.strong)])
+                texts = map(_quote_formula, (table.id, name, column, entry.text))
+                writer.writerow([*texts, value, *ends, int(entry.strong)])
     return text.getvalue().encode()
+
+
+def _quote_formula(text: str) -> str:
+    """Text in one line that no spreadsheet reads as a formula: with an apostrophe in front of those.
+
+    Also in front of an apostrophe, so that taking one off gives every text back.
+    """
+    line = " ".join(text.split())  # csv leaves a carriage return unquoted where it ends no line
+    return f"'{line}" if line.startswith(_FORMULA) else line
 
 
 def _find_tables(values: Iterable[object]) -> Iterator[Table]:

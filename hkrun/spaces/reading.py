@@ -1,6 +1,8 @@
 """Reads search spaces and recipes, and reports everything that is wrong in all of them at once."""
 
+import dataclasses
 import functools
+import logging
 import re
 import tomllib
 from collections.abc import Iterator, Sequence
@@ -12,6 +14,7 @@ from hkrun.config import Setting, build_cell, cell_id, check_setting, keys, near
 from hkrun.spaces.arguments import Arguments, check_seeds, read_arguments
 from hkrun.spaces.axes import Axis, Variant, WrittenCell, expand, read_axes, refuse_idle_axes, show
 from hkrun.spaces.documents import read_document
+from hkrun.spaces.overriding import describe_idle_keys, describe_replaced, refuse_merged_cells
 from hkrun.spaces.places import find_sweep
 from hkrun.spaces.recipes import MIN_WINDOW, read_recipe
 from hkrun.spaces.sweep import MARGIN, NamedCell, Sweep
@@ -20,6 +23,7 @@ from hkrun.spaces.tables import Problems, Table
 _TOP = (
     "title", "question", "dataset", "seeds", "reference", "analysis", "base", "cells", "axes", "published"
 )  # fmt: skip
+_log = logging.getLogger("hkrun")
 _FOLDER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -32,6 +36,8 @@ def load_sweep(
     overrides: Sequence[str] = (),
 ) -> Sweep:
     """Reads a search space, the recipe of its data set, and what the command line changes.
+
+    A logged warning names keys that change nothing in any cell, and overrides that replace different values.
 
     Args:
         name_or_file: Name of a search space, or path of a .toml file.
@@ -59,8 +65,12 @@ def load_sweep(
     cells = _build_cells(variants, arguments, problems)
     if not problems.found:
         refuse_idle_axes(space.axes, cells)
+        replaced = _check_overrides(variants, cells, arguments, problems)
     if problems.found:
         raise problems.error()
+    written = [*space.base, *(setting for cell in space.cells for setting in cell.settings)]
+    for line in (*replaced, *describe_idle_keys([*written, *arguments.overrides], cells)):
+        _log.warning("%s", line)
     return Sweep(
         name=path.stem,
         title=space.title or path.stem,
@@ -89,6 +99,8 @@ def load_cell(
 ) -> Sweep:
     """A sweep of one cell: a recipe and what the command line changes.
 
+    A logged warning names the keys that change nothing.
+
     Args:
         dataset: The data set; digits without it.
         seeds: A number of seeds, or seeds separated by commas; seed 0 without it.
@@ -110,6 +122,8 @@ def load_cell(
     cells = _build_cells([(alone, recipe.settings)], arguments, problems)
     if problems.found:
         raise problems.error()
+    for line in describe_idle_keys(arguments.overrides, cells):
+        _log.warning("%s", line)
     return Sweep(
         name=f"run-{cell_id(cells[0].cell)}",
         title=name,
@@ -310,3 +324,20 @@ def _build_cells(
         if cell is not None:
             cells.append(NamedCell(name=variant.name, cell=cell, group=variant.group, point=variant.values))
     return tuple(cells)
+
+
+def _check_overrides(
+    variants: Sequence[tuple[Variant, list[Setting]]],
+    cells: Sequence[NamedCell],
+    arguments: Arguments,
+    problems: Problems,
+) -> list[str]:
+    """Refuses overrides that make cells one; returns what is to be said of the others."""
+    if not arguments.overrides:
+        return []
+    alone = Problems()  # a file may need its overrides, and then there is nothing to compare with
+    before = _build_cells(variants, dataclasses.replace(arguments, overrides=()), alone)
+    if alone.found:
+        return []
+    problems.found += refuse_merged_cells(arguments.overrides, before, cells)
+    return list(describe_replaced(arguments.overrides, before))

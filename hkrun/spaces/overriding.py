@@ -1,0 +1,67 @@
+"""What overrides do to cells: none may make two of them one, and what has no effect is said."""
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from hkrun.config import Setting, cell_id, cell_values, keys
+from hkrun.spaces.sweep import NamedCell
+
+_MOST_NAMES = 6
+
+
+def refuse_merged_cells(
+    overrides: Sequence[Setting], before: Sequence[NamedCell], after: Sequence[NamedCell]
+) -> Iterator[str]:
+    """The problems of overrides that make one configuration of cells that are several in the file.
+
+    Args:
+        overrides: What the command line sets.
+        before: The cells without them.
+        after: The same cells with them.
+    """
+    groups: dict[str, list[NamedCell]] = {}
+    for written, overridden in zip(before, after, strict=True):
+        groups.setdefault(cell_id(overridden.cell), []).append(written)
+    for group in groups.values():
+        first = {cell_id(named.cell): named for named in reversed(group)}
+        if len(first) == 1:
+            continue
+        cells = list(reversed(first.values()))
+        differing = _find_differing(cells)
+        by = [setting for setting in overrides if setting.key in differing] or list(overrides)
+        values = [
+            f"{named.name!r} ({', '.join(f'{key} = {cell_values(named.cell)[key]}' for key in differing)})"
+            for named in cells
+        ]
+        if len(values) > _MOST_NAMES:
+            values = [*values[: _MOST_NAMES - 1], f"{len(values) - _MOST_NAMES + 1} more"]
+        yield (
+            f"{', '.join(dict.fromkeys(setting.where for setting in by))}: "
+            f"{', '.join(setting.key for setting in by)}: cannot be set, for it makes one configuration of "
+            f"{', '.join(values[:-1])} and {values[-1]}"
+        )
+
+
+def describe_replaced(overrides: Iterable[Setting], before: Sequence[NamedCell]) -> Iterator[str]:
+    """Names the overrides that replace different values of cells, whose names may tell of them."""
+    for setting in overrides:
+        values = {named.name: cell_values(named.cell)[setting.key] for named in before}
+        if len(set(values.values())) > 1:
+            told = [f"{value} of {name!r}" for name, value in values.items()][:_MOST_NAMES]
+            more = f" and {len(values) - len(told)} more" if len(values) > len(told) else ""
+            yield f"{setting.where}: {setting.key}: replaces {', '.join(told)}{more}"
+
+
+def describe_idle_keys(settings: Iterable[Setting], cells: Sequence[NamedCell]) -> Iterator[str]:
+    """Names the keys that change nothing in any cell, with every place that sets them."""
+    places: dict[str, list[str]] = {}
+    for setting in settings:
+        places.setdefault(setting.key, []).append(setting.where)
+    for key, found in places.items():
+        if not any(keys()[key][2].active(named.cell) for named in cells):
+            where = ", ".join(dict.fromkeys(found))
+            yield f"{where}: {key}: changes nothing in any cell of this sweep: no term of theirs uses it"
+
+
+def _find_differing(cells: Sequence[NamedCell]) -> list[str]:
+    first, *others = (cell_values(named.cell) for named in cells)
+    return [key for key, value in first.items() if any(other[key] != value for other in others)]
