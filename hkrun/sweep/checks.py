@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hkrun.config import KNOWN_DATA, Cell, teacher_id
-from hkrun.errors import InputError
+from hkrun.errors import DataError, InputError
 from hkrun.parts import check_source, is_own
 from hkrun.plan import Workers
 from hkrun.spaces import Sweep, with_content
@@ -45,17 +45,34 @@ def check_data(sweep: Sweep, *, data_dir: Path | str | None, workers: Workers) -
         _try_own_networks(cells, dataset)
         _try_teacher_files(cells, dataset)
         num_images = len(dataset.train)
-    least = workers.span.least if workers.span is not None else 1
-    sizes = {("student.batch_size", cell.student.batch_size) for cell in cells}
-    sizes |= {("teacher.batch_size", cell.teacher.batch_size) for cell in cells if cell.uses_teacher}
-    problems = [
-        f"{key}: {size} does not fit: allowed are {least} (one image per worker) "
-        f"to {num_images} (the training images of {sweep.dataset})"
-        for key, size in sorted(sizes)
-        if not least <= size <= num_images
-    ]
-    if problems:
-        raise InputError("\n".join(problems))
+    _check_batches(sweep, num_images, workers)
+
+
+def foresee_data(sweep: Sweep, *, data_dir: Path | str | None, workers: Workers) -> None:
+    """Refuses what `check_data` will, as far as that shows without a download.
+
+    A data set of a known number of images is opened only to try something on it, where it is here.
+
+    Raises:
+        DataError: It is missing or damaged, and is none that is fetched.
+        InputError: As `check_data`.
+    """
+    cells = [named.cell for named in sweep.cells]
+    known = KNOWN_DATA.get(sweep.dataset)
+    num_images = known.num_train if known is not None else None
+    if num_images is None or _needs_images(cells):
+        from hkrun.data import load_dataset
+
+        try:
+            dataset = load_dataset(sweep.dataset, data_dir=data_dir, download=False)
+        except DataError:
+            if num_images is None:
+                raise
+        else:
+            _try_own_networks(cells, dataset)
+            _try_teacher_files(cells, dataset)
+            num_images = len(dataset.train)
+    _check_batches(sweep, num_images, workers)
 
 
 def check_cluster(sweep: Sweep, *, store_uri: str, data_dir: Path | str | None) -> None:
@@ -126,3 +143,23 @@ def _try_teacher_files(cells: Sequence[Cell], dataset: "Dataset | StreamedDatase
         from hkrun.training import Alone
 
         start_teacher(cell, dataset, context=Alone(), device=torch.device("cpu"))
+
+
+def _check_batches(sweep: Sweep, num_images: int, workers: Workers) -> None:
+    """Checks that the training images fill every batch, and each batch has an image for every worker.
+
+    Raises:
+        InputError: They do not, or one has not.
+    """
+    cells = [named.cell for named in sweep.cells]
+    least = workers.span.least if workers.span is not None else 1
+    sizes = {("student.batch_size", cell.student.batch_size) for cell in cells}
+    sizes |= {("teacher.batch_size", cell.teacher.batch_size) for cell in cells if cell.uses_teacher}
+    problems = [
+        f"{key}: {size} does not fit: allowed are {least} (one image per worker) "
+        f"to {num_images} (the training images of {sweep.dataset})"
+        for key, size in sorted(sizes)
+        if not least <= size <= num_images
+    ]
+    if problems:
+        raise InputError("\n".join(problems))

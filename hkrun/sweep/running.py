@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hkrun.config import teacher_id
+from hkrun.config import KNOWN_DATA, teacher_id
 from hkrun.errors import EXIT_DONE, EXIT_RUNS_FAILED
 from hkrun.plan import (
     AUTO,
@@ -26,7 +26,7 @@ from hkrun.spaces import Sweep, describe_twins
 from hkrun.stopwatch import Stopwatch
 from hkrun.store import Store, TeacherRecord
 from hkrun.sweep.account import Account
-from hkrun.sweep.checks import check_cluster, check_data, fix_content
+from hkrun.sweep.checks import check_cluster, check_data, fix_content, foresee_data
 from hkrun.sweep.crew import Crew, Observer
 from hkrun.sweep.machine import find_machine, log_folder_of, spans_of
 from hkrun.sweep.packing import check_packs, expect_sizes, find_sizes
@@ -74,19 +74,26 @@ def plan_sweep(
 ) -> Plan:
     """Plans a sweep on this machine, or on the cluster that RAY_ADDRESS names.
 
-    Nothing is written and no images are loaded: with `pack` "auto", sizes are what was measured before. A
-    warning names cells that differ in nothing but keys without an effect.
+    Nothing is written or fetched: with `pack` "auto", sizes are what was measured before. What `run_sweep`
+    refuses before it starts is refused here, but for what only shows when it is done: a download, what the
+    nodes of a cluster see, the store's lock. A warning names cells that differ in nothing but keys without an
+    effect.
 
     Raises:
         ResourceError: A run or a teacher does not fit, or not so many together.
-        InputError: The number of workers may not follow what there is.
-        DataError: The content of `folder` or `imagenet` cannot be read.
+        InputError: The number of workers may not follow what there is; a batch is larger than the data set,
+            or smaller than the number of workers; a network or a teacher's file of the user's own cannot be
+            used; or MLFLOW_TRACKING_URI cannot.
+        DataError: The data set cannot be read, and is none that is fetched.
         StoreError: The store cannot be read.
     """
+    from hkrun.tracking import given_uri
+
     check_elastic(workers, {named.name: named.cell for named in sweep.cells})
     sweep = fix_content(sweep, data_dir)
     for line in describe_twins(sweep):
         logger.warning("%s", line)
+    given_uri()  # refuses one that cannot be used
     shortcuts = shortcuts or NO_SHORTCUTS
     plan = make_plan(sweep, store, workers=workers, shortcuts=shortcuts)
     if not plan.num_to_run:
@@ -94,10 +101,18 @@ def plan_sweep(
         return dataclasses.replace(plan, sizes=kept_sizes(store, sweep) if store is not None else {})
     machine = find_machine(store, per_gpu=workers.per_gpu)
     machine.check(spans_of(sweep, workers))
+    foresee_data(sweep, data_dir=data_dir, workers=workers)
     sizes: Mapping[str, int] = {}
     notes: tuple[str, ...] = ()
     if shortcuts == NO_SHORTCUTS:
-        check_packs(sweep, pack=pack, workers=workers, machine=machine)
+        check_packs(
+            sweep,
+            pack=pack,
+            workers=workers,
+            machine=machine,
+            data_dir=data_dir,
+            read_images=sweep.dataset not in KNOWN_DATA,  # those have been read
+        )
         sizes, notes = expect_sizes(sweep, store, pack=pack, workers=workers, machine=machine)
     plan = make_plan(
         sweep,

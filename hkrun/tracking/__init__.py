@@ -18,10 +18,10 @@ MLflow takes seconds to import, so only the functions that talk to it do.
 """
 
 from hkrun.tracking.background import Mirror
-from hkrun.tracking.connection import resolve_uri
+from hkrun.tracking.connection import given_uri, resolve_uri
 from hkrun.tracking.lookup import find_mirror
 from hkrun.tracking.mirror import sync
 from hkrun.tracking.server import Site, serve, ui
 from hkrun.tracking.view import Links
 
-__all__ = ["Links", "Mirror", "Site", "find_mirror", "resolve_uri", "serve", "sync", "ui"]
+__all__ = ["Links", "Mirror", "Site", "find_mirror", "given_uri", "resolve_uri", "serve", "sync", "ui"]

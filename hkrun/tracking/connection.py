@@ -49,9 +49,18 @@ def resolve_uri(store: Store) -> str:
     Raises:
         InputError: MLFLOW_TRACKING_URI names a place that MLflow cannot write to, or that keeps nothing.
     """
+    return given_uri() or database_uri(local_folder(store) / "mlflow.db")
+
+
+def given_uri() -> str | None:
+    """What MLFLOW_TRACKING_URI says; None where it is not set.
+
+    Raises:
+        InputError: It names a place that MLflow cannot write to, or that keeps nothing.
+    """
     uri = os.environ.get(URI_VARIABLE, "")
     if not uri:
-        return database_uri(local_folder(store) / "mlflow.db")
+        return None
     try:
         return _read_uri(uri)
     except ValueError as error:
