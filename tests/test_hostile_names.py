@@ -1,9 +1,11 @@
 """Names that mean something to HTML, Markdown, LaTeX, Rich, a terminal or a spreadsheet are text in each."""
 
+import contextlib
 import csv
 import html.parser
 import io
 import re
+import sqlite3
 
 import pytest
 from markdown_it import MarkdownIt
@@ -15,6 +17,7 @@ from hkrun.errors import InputError
 from hkrun.report import print_summary, render_report, summarise
 from hkrun.spaces import NamedCell, load_sweep
 from hkrun.store import open_store
+from hkrun.tracking import sync
 
 NAMES = (
     "=1+2",
@@ -110,15 +113,20 @@ class Cells(html.parser.HTMLParser):
             self.fields[-1] += data
 
 
-@pytest.fixture(scope="module")
-def summary(tmp_path_factory):
-    store = open_store(tmp_path_factory.mktemp("hostile") / "store")
+def make_hostile(*, num_seeds):
+    """A sweep of cells with these names."""
     cells = tuple(
         NamedCell(name=name, cell=make_cell(1.0, 1.0, **{"loss.lambda_1": 1 + place / 100}))
         for place, name in enumerate(NAMES)
     )
-    sweep = make_sweep(cells=cells, num_seeds=2, reference=NAMES[0], published=())
-    for named in cells:
+    return make_sweep(cells=cells, num_seeds=num_seeds, reference=NAMES[0], published=())
+
+
+@pytest.fixture(scope="module")
+def summary(tmp_path_factory):
+    store = open_store(tmp_path_factory.mktemp("hostile") / "store")
+    sweep = make_hostile(num_seeds=2)
+    for named in sweep.cells:
         for seed in sweep.seeds:
             put_run(store, named, seed)
     return summarise(sweep, store)
@@ -173,6 +181,22 @@ def test_a_name_is_text_in_every_form(name, files, page, markdown, latex, printe
     quoted = f"'{name}" if name[0] in "=+-@\uff1d'" else name
     assert quoted in names
     assert name in {text[1:] if text.startswith("'") else text for text in names}  # as a script reads it
+
+
+@pytest.mark.slow
+def test_mlflow_names_the_parents_so(tmp_path, monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    store = open_store(tmp_path / "store")
+    sweep = make_hostile(num_seeds=1)
+    for named in sweep.cells:
+        put_run(store, named, 0)
+    sync(sweep, store, summaries={}, files={})
+    with contextlib.closing(sqlite3.connect(store.local_path / "mlflow.db")) as database:
+        parents = database.execute(
+            "SELECT name FROM runs WHERE run_uuid NOT IN "
+            "(SELECT run_uuid FROM tags WHERE key = 'mlflow.parentRunId')"
+        )
+        assert sorted(name for (name,) in parents) == sorted(NAMES)
 
 
 def test_names_bring_no_element_to_the_page_and_none_to_markdown(page, markdown):
