@@ -8,8 +8,9 @@ A notebook needs two lines:
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+TYPE_CHECKING = (
+    False  # not from typing: `python -m hkrun` comes here while a file of the user's could hide it
+)
 if TYPE_CHECKING:
     from hkrun.store import Store, open_store
 

@@ -7,11 +7,14 @@ import functools
 import hashlib
 import importlib
 import importlib.util
+import os
 import re
 import sys
 import traceback
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +23,8 @@ from hkrun.errors import InputError
 # One name is one part, and so one cell_id: no spaces, no dotted names within the module.
 _NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", re.ASCII)
 _FORM = "package.module:name"
+# In the environment of Ray's workers: the working directory of the process that started them.
+DRIVER_FOLDER = "HKRUN_DRIVER_FOLDER"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +88,8 @@ def load_part(name: str) -> Callable[..., Any]:
     try:
         part = getattr(module, attribute)
     except AttributeError:
-        raise InputError(f"{name}: module {module_name} has no {attribute!r}") from None
+        hidden = _describe_hidden(module_name)
+        raise InputError(f"{name}: module {module_name} has no {attribute!r}{hidden}") from None
     if not callable(part):
         raise InputError(f"{name}: must be a class or a function; it is of type {type(part).__name__}")
     return part  # type: ignore[no-any-return]
@@ -138,6 +144,7 @@ def _import(module_name: str, name: str) -> object:
         if error.name is not None and f"{module_name}.".startswith(f"{error.name}."):
             raise InputError(
                 f"{name}: no module {error.name!r} in the working directory or on Python's path (PYTHONPATH)"
+                f"{_describe_hidden(module_name)}"
             ) from error
         raise InputError(f"{name}: {_describe(error)}") from error
     except Exception as error:  # a stranger's code may raise anything
@@ -150,14 +157,37 @@ def _describe(error: Exception) -> str:
     if isinstance(error, SyntaxError):  # which names its place itself
         return told
     frame = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{told} ({Path(frame.filename).name}:{frame.lineno})"
+    missed = getattr(error, "obj", None) if isinstance(error, AttributeError) else error
+    missed_name = getattr(missed, "name", None) or getattr(missed, "__name__", None)
+    hidden = _describe_hidden(missed_name) if isinstance(missed_name, str) else ""
+    return f"{told} ({Path(frame.filename).name}:{frame.lineno}){hidden}"
+
+
+def _describe_hidden(module_name: str) -> str:
+    """Says so where another module of that name is found before the user's own; else nothing."""
+    outermost = module_name.partition(".")[0]
+    files = (Path(folder, file) for folder in _own_folders() for file in (f"{outermost}.py", outermost))
+    own = next((file for file in files if file.exists()), None)
+    with suppress(ValueError):  # a module that was not imported from anywhere
+        spec = importlib.util.find_spec(outermost)
+        if own is not None and spec is not None and not _is_of(spec, own):
+            return f"; {own} is hidden by the library {outermost} ({spec.origin}): rename it"
+    return ""
+
+
+def _is_of(spec: ModuleSpec, own: Path) -> bool:
+    origins = [spec.origin or "", *(spec.submodule_search_locations or ())]
+    return any(Path(origin).resolve() == own.resolve() for origin in origins)
+
+
+def _own_folders() -> list[str]:
+    """Where modules lie that are not installed: in the driver's working directory and in this process's."""
+    return [folder for folder in (os.environ.get(DRIVER_FOLDER), str(Path.cwd())) if folder]
 
 
 def _add_working_directory() -> None:
     """Lets modules beside the user's files be found; last, so that they hide nothing."""
-    folder = str(Path.cwd())
-    if folder not in sys.path:
-        sys.path.append(folder)
+    sys.path.extend(folder for folder in dict.fromkeys(_own_folders()) if folder not in sys.path)
 
 
 def _hash_files(files: Iterable[tuple[str, Path]]) -> str:

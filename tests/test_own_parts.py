@@ -1,3 +1,5 @@
+import importlib
+import importlib.util
 import json
 import re
 import subprocess
@@ -284,6 +286,56 @@ def test_an_own_network_that_cannot_be_used_is_refused_in_one_line(name, problem
     )
     (line,) = problems(overrides=[f"student.network={name}"])
     assert line.startswith(problem)
+
+
+def test_a_file_of_the_users_that_a_library_hides_is_named(folder):
+    write("random.py", NETWORK)
+    (line,) = problems(overrides=["student.network=random:Small"])
+    library = importlib.util.find_spec("random").origin
+    hidden = f"{folder / 'random.py'} is hidden by the library random ({library}): rename it"
+    assert line == f"random:Small: module random has no 'Small'; {hidden}"
+
+
+def test_a_package_of_the_users_that_a_library_hides_is_named(folder):
+    write("numbers/nets.py", NETWORK)
+    (line,) = problems(overrides=["student.network=numbers.nets:Small"])
+    assert line.startswith("numbers.nets:Small: no module 'numbers.nets' in the working directory or on")
+    assert f"; {folder / 'numbers'} is hidden by the library numbers (" in line
+
+
+@pytest.mark.parametrize(
+    ("statement", "problem"),
+    [
+        ("from numbers import Layer", "ImportError: cannot import name 'Layer' from 'numbers'"),
+        ("import numbers; numbers.Layer", "AttributeError: module 'numbers' has no attribute 'Layer'"),
+        ("import numbers.layers", "ModuleNotFoundError: No module named 'numbers.layers'"),
+    ],
+)
+def test_an_import_that_a_library_hides_is_named(folder, statement, problem):
+    write("numbers.py", "class Layer: pass")
+    write("mine.py", f"{statement}\n")
+    (line,) = problems(overrides=["student.network=mine:Small"])
+    assert line.startswith(f"mine:Small: its import fails: {problem}")
+    assert f"(mine.py:1); {folder / 'numbers.py'} is hidden by the library numbers (" in line
+
+
+def test_nothing_is_called_hidden_that_is_not():
+    write("mine.py", "import nets; nets.Nothing")
+    (line,) = problems(overrides=["student.network=mine:Small"])
+    problem = "AttributeError: module 'nets' has no attribute 'Nothing' (mine.py:1)"
+    assert line == f"mine:Small: its import fails: {problem}"
+
+
+def test_an_own_part_lies_in_the_drivers_folder_or_in_the_processs(folder, monkeypatch):
+    elsewhere = folder / "elsewhere"
+    write("elsewhere/here.py", NETWORK)
+    write("elsewhere/numbers.py", "raise RuntimeError")
+    monkeypatch.chdir(elsewhere)
+    monkeypatch.setenv(parts.DRIVER_FOLDER, str(folder))
+    forget("numbers")
+    assert parts.load_part("nets:Small").__module__ == "nets"
+    assert parts.load_part("here:Small").__module__ == "here"
+    assert importlib.import_module("numbers").Number
 
 
 def test_an_own_data_set_that_cannot_be_found_is_refused_in_one_line():

@@ -3,6 +3,9 @@
 from typing import Any
 
 from rich.console import Console
+from rich.text import Text
+
+from hkrun.cli.streams import printable
 
 
 class PlainConsole(Console):
@@ -10,6 +13,10 @@ class PlainConsole(Console):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(markup=False, highlight=False, emoji=False, **kwargs)
+
+    def render_str(self, text: str, **kwargs: Any) -> Text:
+        """The text as its stream will show it: a table must know how wide that is."""
+        return super().render_str(printable(text, self.encoding), **kwargs)
 
     def on_broken_pipe(self) -> None:
         """Lets the BrokenPipeError through that Rich handles here by exiting with 1, a bug's code."""

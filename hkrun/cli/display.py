@@ -254,14 +254,15 @@ class Display:
         head.add_column(no_wrap=True)
         head.add_column(justify="right", no_wrap=True)
         elapsed = describe_duration(self._clock() - self._started_at)
-        head.add_row(Text.assemble((self._title, "bold"), f"  {self._stage}"), Text(elapsed, "dim"))
+        title = self._console.render_str(self._title, style="bold")
+        head.add_row(Text.assemble(title, f"  {self._stage}"), Text(elapsed, "dim"))
         rows = Table.grid(padding=(0, 2))
         rows.add_column(no_wrap=True)
         for _ in range(2):
             rows.add_column(no_wrap=True)
         for task in list(state.running.values())[:_SHOWN_TASKS]:
             error = "" if task.error_pct is None else f"{task.error_pct:.2f} % error"
-            rows.add_row(Text(f"  {task.label}"), Text(task.state), Text(error))
+            rows.add_row(f"  {task.label}", task.state, error)
         hidden = len(state.running) - _SHOWN_TASKS
         if hidden > 0:
             rows.add_row(Text(f"  and {hidden} more", "dim"), "", "")

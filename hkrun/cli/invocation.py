@@ -5,7 +5,7 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -78,10 +78,12 @@ class Invocation:
         """Opens the store.
 
         Raises:
+            InputError: Its path is no text.
             StoreError: There is none and none is to be made, or it cannot be reached.
         """
         from hkrun.store import open_store
 
+        refuse_bytes([self.absolute_store])
         return open_store(self.store_uri, create=create)
 
     def find_store(self) -> "Store | None":
@@ -114,8 +116,12 @@ class Invocation:
         self.results.print(line, soft_wrap=True)
 
     def print_document(self, document: Mapping[str, object]) -> None:
-        """Prints the one JSON document."""
-        click.echo(json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False))
+        """Prints the one JSON document, with escapes where stdout cannot encode what is in it."""
+        text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False)
+        encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+        if text.encode(encoding, "replace").decode(encoding) != text:
+            text = json.dumps(document, indent=2, allow_nan=False)
+        click.echo(text, file=sys.stdout)
 
     def confirm(self, question: str) -> bool:
         """Asks, where somebody is there to answer; otherwise the answer is yes."""
@@ -128,6 +134,21 @@ class Invocation:
         store = Path(self.store_uri).expanduser()
         is_local = "://" not in self.store_uri and (store / "store.json").is_file()
         return store / "logs" if is_local else None
+
+
+def refuse_bytes(names: Iterable[str]) -> None:
+    """Refuses names with bytes that are no text: neither a URI, nor JSON, nor a report can hold them.
+
+    Raises:
+        InputError: Some have such bytes.
+    """
+    encoding = sys.getfilesystemencoding()
+    advice = "" if encoding == "utf-8" else "; run with PYTHONUTF8=1 or in a locale of UTF-8, such as C.UTF-8"
+    found = [name for name in names if any("\udc80" <= character <= "\udcff" for character in name)]
+    if found:
+        raise InputError(
+            "\n".join(f"{name}: a name with bytes that are no text in {encoding}{advice}" for name in found)
+        )
 
 
 def common_options(command: Command) -> Command:

@@ -1,6 +1,7 @@
 """The verbs about jobs on a cluster: logs, cancel, and what `status --address` shows."""
 
 import shlex
+import sys
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -70,7 +71,8 @@ def follow(invocation: Invocation, server: "JobServer", job_id: str, *, insecure
     """
 
     def write(text: str) -> None:
-        click.echo(text, nl=False, err=invocation.as_json)
+        stream = sys.stderr if invocation.as_json else sys.stdout
+        click.echo(text, file=stream, nl=False, err=invocation.as_json)
 
     try:
         return server.follow(job_id, write)
@@ -137,7 +139,7 @@ def logs(
     if invocation.as_json:
         invocation.print_document({"address": server.url, **found.document(), "log": log})
     else:
-        click.echo(log, nl=False)
+        click.echo(log, file=sys.stdout, nl=False)
     return found.exit_code or EXIT_DONE
 
 

@@ -18,7 +18,6 @@ def print_plan(invocation: Invocation, plan: "Plan") -> None:
     """The plan for people: cells, runs, what is there, what remains, and for how long."""
     from rich import box
     from rich.table import Table
-    from rich.text import Text
 
     from hkrun.cli.display import describe_duration
 
@@ -27,7 +26,7 @@ def print_plan(invocation: Invocation, plan: "Plan") -> None:
         table.add_column(heading, justify="left" if heading in ("cell", "name") else "right")
     for cell in plan.cells:
         numbers = (cell.num_runs, cell.num_done, len(cell.to_run), plan.sizes.get(cell.cell_id, 1))
-        table.add_row(cell.cell_id, Text(cell.name), *map(str, numbers), str(cell.workers))
+        table.add_row(cell.cell_id, cell.name, *map(str, numbers), str(cell.workers))
     invocation.results.print(table)
     invocation.say(f"{plan.num_to_run} of {plan.num_runs} runs to train, in {plan.num_trials} tasks")
     for note in plan.notes:

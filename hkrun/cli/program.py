@@ -21,12 +21,13 @@ import hkrun
 from hkrun.cli.data import pack, verify
 from hkrun.cli.doctor import doctor
 from hkrun.cli.exporting import export
-from hkrun.cli.invocation import Invocation, common_options
+from hkrun.cli.invocation import Invocation, common_options, refuse_bytes
 from hkrun.cli.jobs import cancel, logs
 from hkrun.cli.keys import show_keys
 from hkrun.cli.mirroring import sync, ui
 from hkrun.cli.reading import report, stability, status
 from hkrun.cli.running import resume, run, sweep, teacher
+from hkrun.cli.streams import prepare_streams
 from hkrun.cli.submitting import submit
 from hkrun.cli.verbs import CONTEXT, Program
 from hkrun.errors import EXIT_BUG, EXIT_DONE, EXIT_INPUT, EXIT_INTERRUPTED, HkrunError, Interrupted
@@ -74,6 +75,7 @@ for _verb in (
 
 def main() -> NoReturn:
     """Runs hkrun with the arguments of the process, and exits."""
+    prepare_streams()
     sys.exit(call(sys.argv[1:]))
 
 
@@ -114,6 +116,7 @@ def call(arguments: Sequence[str]) -> int:
 
 def _invoke(arguments: Sequence[str], invocation: Invocation) -> int:
     try:
+        refuse_bytes(arguments)
         with program.make_context("hkrun", list(arguments), obj=invocation) as context:
             return program.invoke(context) or EXIT_DONE
     except click.exceptions.Exit as ending:
@@ -142,7 +145,7 @@ def _refuse(invocation: Invocation, code: int, problems: Sequence[str]) -> int:
             message = problems[0] if len(problems) == 1 else f"{len(problems)} problems"
             invocation.print_document({"error": {"code": code, "message": message, "problems": problems}})
         for problem in problems:
-            click.echo(f"{click.style('hkrun:', fg='red', bold=True)} {problem}", err=True)
+            click.echo(f"{click.style('hkrun:', fg='red', bold=True)} {problem}", file=sys.stderr, err=True)
     return code
 
 
@@ -158,7 +161,7 @@ def _describe_bug(error: Exception, invocation: Invocation, arguments: Sequence[
         if folder is not None:
             folder.mkdir(exist_ok=True)
         descriptor, name = tempfile.mkstemp(prefix="hkrun-error-", suffix=".log", dir=folder)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        with os.fdopen(descriptor, "w", encoding="utf-8", errors="backslashreplace") as file:
             file.write(content)
     except OSError:
         return f"a bug in hkrun: {reason}; its traceback:\n{content}"

@@ -23,6 +23,7 @@ import hkrun
 from hkrun.cluster import caretaker
 from hkrun.cluster.output import LogFile, output_to
 from hkrun.cluster.resources import Node, Request, check_all, count_processes, local_node
+from hkrun.cluster.search_path import make_job_config, worker_variables
 from hkrun.cluster.token import ensure_token
 from hkrun.errors import ResourceError
 
@@ -191,7 +192,7 @@ def _own_cluster(node: Node, *, cpus: int, log_folder: Path, in_groups: bool) ->
     ensure_token()
     folder = _make_folder()
     # Ray ends its processes too quickly for them to remove their temporary files, so those lie here.
-    variables = {caretaker.VARIABLE: folder.name, "TMPDIR": str(folder)}
+    variables = {caretaker.VARIABLE: folder.name, "TMPDIR": str(folder), **worker_variables()}
     variables[CODE_VARIABLE] = str(Path(hkrun.__file__).parent)
     ready = {} if in_groups else READY_SETTINGS
     with _caretaker(folder), _environment(variables, ready), _on_loopback():
@@ -235,6 +236,7 @@ def _start(node: Node, folder: Path, *, cpus: int, log_folder: Path, in_groups: 
                 object_store_memory=_object_store_bytes(in_groups=in_groups),
                 include_dashboard=in_groups,
                 _temp_dir=str(folder),
+                job_config=make_job_config(),
                 **_LOGGING,
             )
             return
@@ -335,7 +337,8 @@ def _joined_cluster(address: str) -> Iterator[Path]:
         _knock(address)
         ray.init(
             address=address,
-            runtime_env={"env_vars": {name: os.environ[name] for name in names}},
+            runtime_env={"env_vars": {name: os.environ[name] for name in names} | worker_variables()},
+            job_config=make_job_config(),
             **_LOGGING,
         )
     except ray.exceptions.AuthenticationError as error:

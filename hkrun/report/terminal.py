@@ -25,11 +25,11 @@ def print_summary(summary: Summary, console: Console) -> None:
     """
     found = console.width
     width = min(WIDTH, found) if console.is_terminal else WIDTH
-    table, left_out = _build_table(summary), 0
+    table, left_out = _build_table(summary, console), 0
     if console.is_terminal:
         while _least_width(table, console) > found and left_out < len(DISPENSABLE):
             left_out += 1
-            table = _build_table(summary, without=DISPENSABLE[:left_out])
+            table = _build_table(summary, console, without=DISPENSABLE[:left_out])
     without = DISPENSABLE[:left_out]
     try:
         console.width = max(width, _least_width(table, console))
@@ -52,7 +52,7 @@ def _least_width(table: Table, console: Console) -> int:
     return Measurement.get(console, unbounded, table).maximum - max(0, names - NAME_WIDTH)
 
 
-def _build_table(summary: Summary, *, without: tuple[str, ...] = ()) -> Table:
+def _build_table(summary: Summary, console: Console, *, without: tuple[str, ...] = ()) -> Table:
     sweep = summary.sweep
     title = Text(f"{sweep.title}, {sweep.dataset}, {count(len(sweep.seeds), 'seed')}", style="none")
     table = Table(
@@ -73,7 +73,7 @@ def _build_table(summary: Summary, *, without: tuple[str, ...] = ()) -> Table:
     for heading in headings:
         table.add_column(heading, justify="right", no_wrap=True)
     for cell in summary.cells:
-        table.add_row(*_row(cell, summary, without=without))
+        table.add_row(*_row(cell, summary, console, without=without))
     return table
 
 
@@ -81,7 +81,7 @@ def _short(name: str) -> str:
     return name if len(name) <= 13 else "reference"
 
 
-def _row(cell: CellSummary, summary: Summary, *, without: tuple[str, ...]) -> list[Text]:
+def _row(cell: CellSummary, summary: Summary, console: Console, *, without: tuple[str, ...]) -> list[Text]:
     total = len(summary.sweep.seeds)
     errors, best, stability = cell.error_last, cell.error_best, cell.stability
     row = [
@@ -92,7 +92,7 @@ def _row(cell: CellSummary, summary: Summary, *, without: tuple[str, ...]) -> li
     row += [f"{best.mean:.2f}" if best else "-"] if BEST not in without else []
     row += [f"{digits(stability.s)} {interval(stability.ci95)}".strip() if stability else "undefined"]
     row += [f"{stability.mean_range:.2f}" if stability else "-"] if RANGE not in without else []
-    texts = [Text(value) for value in row]
+    texts = [console.render_str(value) for value in row]
     if not summary.comparisons:
         return texts
     comparison = summary.find_comparison(cell.name)
@@ -101,7 +101,7 @@ def _row(cell: CellSummary, summary: Summary, *, without: tuple[str, ...]) -> li
     style = "bold" if comparison.significant else ""
     difference = plus_minus(comparison.difference, comparison.ci95, signed=True)
     p = "withheld" if comparison.withheld else p_value(comparison.p_holm)
-    return [*texts, Text(difference, style=style), Text(p, style=style)]
+    return [*texts, console.render_str(difference, style=style), Text(p, style=style)]
 
 
 def _notes(summary: Summary, *, without: tuple[str, ...]) -> list[str]:
