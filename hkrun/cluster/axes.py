@@ -1,5 +1,6 @@
 """The runs of a plan by their place on the axes of its search space: what a searcher chooses from."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -71,6 +72,6 @@ def make_search(plan: Plan, *, first_run: int) -> Search:
         point = Point(named.group, tuple(numbers))
         runs[point] = found
         errors = [record.error_last_pct for record in planned.records.values()]
-        known[point] = [error for error in errors if error is not None]
+        known[point] = [error for error in errors if error is not None and math.isfinite(error)]
     assert plan.num_left_to_search is not None
     return Search(runs=runs, known=known, budget=plan.num_left_to_search, first=frozenset(first))

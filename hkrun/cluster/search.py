@@ -1,5 +1,6 @@
 """Shortcuts through a search space's axes: which points Optuna would try, and which runs ASHA ends early."""
 
+import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -77,7 +78,7 @@ class AxesSearch:
                 self._asked[free[0]] = trial
                 self.chosen.add(free[0])
                 return free[0]
-            self._tell(trial, self._errors(point))
+            self._tell(trial, self._errors(point), self.search.runs.get(point, ()))
         self.chosen.add(candidates[0])
         return candidates[0]
 
@@ -93,11 +94,21 @@ class AxesSearch:
     def _learn(self) -> None:
         """Tells Optuna what has come out since it was asked."""
         for index in [index for index in self._asked if self.schedule.has_result(index)]:
-            self._tell(self._asked.pop(index), self._outcome(index))
+            self._tell(self._asked.pop(index), self._outcome(index), [index])
 
-    def _tell(self, trial: str, errors: Sequence[float]) -> None:
+    def _tell(self, trial: str, errors: Sequence[float], tasks: Sequence[int]) -> None:
+        """Tells Optuna what became of a trial. Told of a NaN, OptunaSearch would leave it running for ever.
+
+        Args:
+            trial: Optuna's.
+            errors: Finite ones, whose mean is its value. Without any it is pruned if its runs diverged, which
+                the sampler ranks last, and failed, which the sampler passes over, if that is not known.
+            tasks: Those that train the trial's runs.
+        """
         result = {METRIC: statistics.fmean(errors)} if errors else None
-        self._optuna.on_trial_complete(trial, result=result, error=result is None)
+        results = [self.schedule.result(index) for index in tasks]
+        is_known = all(made is not None and made.outcomes is not None for made in results)
+        self._optuna.on_trial_complete(trial, result=result, error=result is None and not is_known)
 
     def _errors(self, point: Point) -> list[float]:
         """The errors of a point's runs so far."""
@@ -105,11 +116,11 @@ class AxesSearch:
         return [*self.search.known.get(point, ()), *made]
 
     def _outcome(self, index: int) -> list[float]:
-        """The errors that a task came to, of runs stopped early too; none if it diverged or failed."""
+        """The errors that a task came to, of runs stopped early too; none that is not finite."""
         result = self.schedule.result(index)
         outcomes = result.outcomes if result is not None and result.outcomes is not None else []
         errors = [outcome["error_last_pct"] for outcome in outcomes if outcome["status"] != "diverged"]
-        return [error for error in errors if isinstance(error, float)]
+        return [error for error in errors if isinstance(error, float) and math.isfinite(error)]
 
 
 class EarlyStopping(ASHAScheduler):

@@ -1,6 +1,7 @@
 """Shortcuts through the axes: what Optuna proposes, and what ASHA ends early."""
 
 import itertools
+import math
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -37,6 +38,11 @@ def error_at(point):
 
 def play(search, *, num_tasks, errors):
     """Does one task after the other as `run_tasks` would; returns which."""
+    return play_all(search, num_tasks=num_tasks, errors=errors)[0]
+
+
+def play_all(search, *, num_tasks, errors, failures=()):
+    """As `play`; returns Optuna's trials too. `failures` are tasks without an outcome."""
     pytest.importorskip("optuna")
     schedule = Schedule(num_tasks, slots=1, fail_fast=False)
     chooser = AxesSearch(search, schedule)
@@ -47,12 +53,15 @@ def play(search, *, num_tasks, errors):
         if (index := schedule.take(chooser.choose)) is None:
             break
         done.append(index)
-        status = "finished" if index in errors else "diverged"
-        outcome = {"seed": 0, "status": status, "error_last_pct": errors.get(index)}
-        schedule.returned(index, [outcome])
+        error = errors.get(index)
+        status = "diverged" if error is None else "stopped" if math.isnan(error) else "finished"
+        if index in failures:
+            schedule.raised(index, "RuntimeError: it broke", exit_code=5)
+        else:
+            schedule.returned(index, [{"seed": 0, "status": status, "error_last_pct": error}])
         schedule.release(index)
     assert schedule.finished
-    return done
+    return done, chooser._optuna._ot_study.trials
 
 
 def test_the_search_spends_its_budget_near_the_best_point_and_repeats_nothing():
@@ -66,6 +75,34 @@ def test_the_search_spends_its_budget_near_the_best_point_and_repeats_nothing():
         for name, part in (("random", at_random), ("proposed", proposed))
     }
     assert mean["proposed"] < mean["random"]
+
+
+@pytest.mark.parametrize(
+    ("errors", "failures", "told"),
+    [
+        ({0: 3.0}, (), ("COMPLETE", 3.0)),
+        ({}, (), ("PRUNED", None)),  # diverged
+        ({0: math.nan}, (), ("PRUNED", None)),  # ended by ASHA with an error that is no number
+        ({0: math.inf}, (), ("PRUNED", None)),
+        ({}, (0,), ("FAIL", None)),
+    ],
+)
+def test_optuna_hears_of_every_run_what_became_of_it(errors, failures, told):
+    runs = {Point("a", (0,)): (0, 1)}
+    done, trials = play_all(
+        Search(runs=runs, known={}, budget=2), num_tasks=2, errors={1: 4.0, **errors}, failures=failures
+    )
+    assert done == [0, 1]
+    assert (trials[0].state.name, trials[0].value) == told
+    assert "RUNNING" not in [trial.state.name for trial in trials[:-1]]
+
+
+def test_runs_that_diverged_before_are_pruned_where_they_are_proposed_again():
+    runs = {Point("a", (0,)): (), Point("a", (1,)): (0,), Point("a", (2,)): (1,)}
+    _, trials = play_all(Search(runs=runs, known={}, budget=2), num_tasks=2, errors={0: 1.0, 1: 2.0})
+    again = [trial.state.name for trial in trials if trial.params["0:0"] == 0]
+    assert again
+    assert set(again) == {"PRUNED"}
 
 
 def test_the_same_seed_proposes_the_same():
