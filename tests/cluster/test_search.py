@@ -98,9 +98,10 @@ def test_optuna_hears_of_every_run_what_became_of_it(errors, failures, told):
 
 
 def test_runs_that_diverged_before_are_pruned_where_they_are_proposed_again():
-    runs = {Point("a", (0,)): (), Point("a", (1,)): (0,), Point("a", (2,)): (1,)}
-    _, trials = play_all(Search(runs=runs, known={}, budget=2), num_tasks=2, errors={0: 1.0, 1: 2.0})
-    again = [trial.state.name for trial in trials if trial.params["0:0"] == 0]
+    made = {Point("a", (place,)): () for place in range(20)}
+    search = Search(runs=made | {Point("a", (20,)): (0,), Point("a", (21,)): (1,)}, known={}, budget=2)
+    _, trials = play_all(search, num_tasks=2, errors={0: 1.0, 1: 2.0})
+    again = [trial.state.name for trial in trials if trial.params["0:0"] < 20]
     assert again
     assert set(again) == {"PRUNED"}
 
