@@ -6,7 +6,7 @@
     ├── ResourceError     4   the machine or cluster cannot hold what was asked for
     ├── TrainingError     5   nothing can go on, because what it builds on failed or diverged
     ├── StoreError        6   store full, unreachable or damaged; HeldError: held by another driver
-    └── Interrupted      75   stopped by the user, or the cluster was lost; what is finished is kept
+    └── Interrupted      75   stopped by the user; ClusterLostError: Ray is gone. What is finished is kept
 
 Every exception takes one message string, so that it survives the pickling between processes.
 """
@@ -75,6 +75,10 @@ class HeldError(StoreError):
 
 
 class Interrupted(HkrunError):  # noqa: N818 - what the user did, not an error
-    """The user stopped the command, or its cluster is gone. Running it again goes on where it was."""
+    """The user stopped the command. Running it again goes on where it was."""
 
     exit_code = EXIT_INTERRUPTED
+
+
+class ClusterLostError(Interrupted):
+    """The cluster is gone, or Ray has ended the process that had joined it. Says how."""

@@ -40,7 +40,7 @@ from hkrun.errors import DataError, InputError, StoreError
 from hkrun.spaces import Sweep
 from hkrun.store import Store, open_store
 from hkrun.tracking import Links, Mirror, Site, background, resolve_uri, serve, server, sync, ui
-from hkrun.tracking.connection import connect, load
+from hkrun.tracking.connection import connect
 from hkrun.tracking.points import Point, write_content
 
 REPORT = {"report.md": b"# Report\n", "figure.svg": b"<svg/>"}
@@ -917,18 +917,3 @@ def test_with_a_server_elsewhere_only_links_are_given(store: Store, monkeypatch:
     assert links.experiment.startswith("https://mlflow.example/#/experiments/1/runs")
     assert links.comparison.startswith("https://mlflow.example/#/compare-runs?runs=")
     assert "secret" not in str(site)
-
-
-def test_mlflows_settings_outlast_the_start_of_a_cluster(monkeypatch):
-    """They come from the mirror's thread, while the main thread has set variables for Ray's processes."""
-    from hkrun.cluster.runtime import _environment
-
-    name = "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"  # else links are printed amid the document of --json
-    monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("TAKEN", "before")
-    with _environment({"TAKEN": "meanwhile", "OMP_NUM_THREADS": "1"}, {"TAKEN": "default"}):
-        load()
-        monkeypatch.setenv("RAY_OF_ITS_OWN", "1")
-    assert os.environ[name] == "true"
-    assert os.environ["TAKEN"] == "before"
-    assert "RAY_OF_ITS_OWN" not in os.environ

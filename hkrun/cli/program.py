@@ -30,7 +30,15 @@ from hkrun.cli.running import resume, run, sweep, teacher
 from hkrun.cli.streams import prepare_streams
 from hkrun.cli.submitting import submit
 from hkrun.cli.verbs import CONTEXT, Program
-from hkrun.errors import EXIT_BUG, EXIT_DONE, EXIT_INPUT, EXIT_INTERRUPTED, HkrunError, Interrupted
+from hkrun.errors import (
+    EXIT_BUG,
+    EXIT_DONE,
+    EXIT_INPUT,
+    EXIT_INTERRUPTED,
+    ClusterLostError,
+    HkrunError,
+    Interrupted,
+)
 from hkrun.redaction import redact, redact_text
 
 
@@ -99,12 +107,10 @@ def call(arguments: Sequence[str]) -> int:
         return _refuse(invocation, EXIT_INPUT, [f"{error.format_message()} (see: {command} --help)"])
     except click.ClickException as error:
         return _refuse(invocation, EXIT_INPUT, [error.format_message()])
+    except ClusterLostError as error:
+        return _say_interrupted(invocation, error.message)
     except (KeyboardInterrupt, click.Abort, Interrupted):
-        return _say_interrupted(invocation)
-    except SystemExit as ending:
-        if ending.code == signal.SIGTERM:  # while Ray starts, SIGTERM is Ray's, which exits with its number
-            return _say_interrupted(invocation)
-        raise
+        return _say_interrupted(invocation, "interrupted")
     except Exception as error:
         if isinstance(error, BrokenPipeError) and _reader_is_gone():
             _silence()
@@ -132,9 +138,9 @@ def _name_command(arguments: Sequence[str]) -> str:
     return f"hkrun {verb}" if verb else "hkrun"
 
 
-def _say_interrupted(invocation: Invocation) -> int:
+def _say_interrupted(invocation: Invocation, why: str) -> int:
     advice = f"; go on with: {invocation.resumable}" if invocation.resumable else ""
-    return _refuse(invocation, EXIT_INTERRUPTED, [f"interrupted, what is finished is kept{advice}"])
+    return _refuse(invocation, EXIT_INTERRUPTED, [f"{why}; what is finished is kept{advice}"])
 
 
 def _refuse(invocation: Invocation, code: int, problems: Sequence[str]) -> int:

@@ -6,23 +6,15 @@ What takes Ray is imported when it is asked for, as a plan is made without.
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from hkrun.cluster.axes import Point, Search, make_search
+from hkrun.cluster.axes import EarlyStopping, Point, Search, make_search
+from hkrun.cluster.joining import check_joined, find_nodes
 from hkrun.cluster.reach import Needs
 from hkrun.cluster.resources import Node, Request, check_fit
-from hkrun.cluster.runtime import find_nodes
 from hkrun.cluster.schedule import TaskResult
 from hkrun.cluster.tasks import run_tasks
 
 if TYPE_CHECKING:
-    from hkrun.cluster.joining import check_joined
-    from hkrun.cluster.search import EarlyStopping
     from hkrun.cluster.watch import Observer
-
-_WITH_RAY = {
-    "EarlyStopping": "hkrun.cluster.search",
-    "Observer": "hkrun.cluster.watch",
-    "check_joined": "hkrun.cluster.joining",
-}
 
 __all__ = [
     "EarlyStopping",
@@ -42,6 +34,6 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _WITH_RAY:
+    if name != "Observer":  # it takes Ray
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_WITH_RAY[name]), name)
+    return getattr(importlib.import_module("hkrun.cluster.watch"), name)

@@ -40,6 +40,19 @@ class Search:
     seed: int = 0
 
 
+@dataclass(frozen=True)
+class EarlyStopping:
+    """Which tasks are compared, so that those that fall behind end early.
+
+    Attributes:
+        tasks: By index: a teacher is not compared with students.
+        epochs: Of the longest run.
+    """
+
+    tasks: frozenset[int]
+    epochs: int
+
+
 def make_search(plan: Plan, *, first_run: int) -> Search:
     """What a searcher chooses from: the runs of a plan by the points of the axes that they are of.
 

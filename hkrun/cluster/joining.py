@@ -7,7 +7,9 @@ from urllib.parse import quote
 
 from hkrun.cluster.probing import check_nodes
 from hkrun.cluster.reach import Needs
-from hkrun.cluster.runtime import ray_running
+from hkrun.cluster.resources import Node
+from hkrun.cluster.runtime import Running
+from hkrun.cluster.supervisor import call_driver
 
 # `hkrun submit` has asked the nodes a moment before it sent the job with this variable.
 JOB_VARIABLE = "HKRUN_JOB"
@@ -26,16 +28,36 @@ def check_joined(needs: Needs, *, log_folder: Path) -> None:
         StoreError: A node cannot use the store.
         DataError: A node does not see the data.
     """
-    if not os.environ.get("RAY_ADDRESS") or os.environ.get(JOB_VARIABLE):
-        return
-    with ray_running((), log_folder=log_folder) as running:
-        if lets_everybody_in():
-            logger.warning(
-                "%s lets everybody in who reaches it, without a token; start it with RAY_AUTH_MODE=token",
-                running.place,
-            )
-        if len(running.nodes) > 1:
-            check_nodes(needs)
+    if os.environ.get("RAY_ADDRESS") and not os.environ.get(JOB_VARIABLE):
+        call_driver(_check, {"needs": needs}, log_folder=log_folder)
+
+
+def find_nodes(*, log_folder: Path) -> tuple[list[Node], str]:
+    """What there is on the cluster that RAY_ADDRESS names: nodes, and what to call them together.
+
+    Of GPUs those count that torch can use.
+
+    Raises:
+        ResourceError: The cluster cannot be reached.
+    """
+    found: tuple[list[Node], str] = call_driver(_look, {}, log_folder=log_folder)
+    return found
+
+
+def _check(running: Running, _observer: object, *, needs: Needs) -> None:
+    if lets_everybody_in():
+        logger.warning(
+            "%s lets everybody in who reaches it, without a token; start it with RAY_AUTH_MODE=token",
+            running.place,
+        )
+    if len(running.nodes) > 1:
+        check_nodes(needs)
+
+
+def _look(running: Running, _observer: object) -> tuple[list[Node], str]:
+    from hkrun.cluster.roster import look_closer
+
+    return look_closer(running.nodes), running.place
 
 
 def lets_everybody_in() -> bool:

@@ -1,9 +1,8 @@
-"""Where a process of Ray writes what a task prints, and the driver what is logged.
+"""Where the driver writes, and a process of Ray what a task prints.
 
 What cannot be written is dropped: of a disk that is full, the store tells.
 """
 
-import logging
 import os
 import sys
 from collections.abc import Iterator
@@ -18,7 +17,7 @@ def output_to(path: Path) -> Iterator[None]:
     """Appends all that this process writes to stdout and stderr, libraries in C included, to a file."""
     _flush()
     saved = os.dup(STDOUT), os.dup(STDERR)
-    descriptor = _open(path)
+    descriptor = open_log(path)
     os.dup2(descriptor, STDOUT)
     os.dup2(descriptor, STDERR)
     os.close(descriptor)
@@ -31,19 +30,7 @@ def output_to(path: Path) -> Iterator[None]:
             os.close(copy)
 
 
-class LogFile(logging.FileHandler):
-    """A file of log records; one that cannot be written is not told of in the terminal."""
-
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
-        """Nothing."""
-
-    def close(self) -> None:
-        """As the base class, which would raise what the last records of a full disk raise."""
-        with suppress(OSError):
-            super().close()
-
-
-def _open(path: Path) -> int:
+def open_log(path: Path) -> int:
     """A descriptor that appends to a file; one that goes nowhere where there is no room for the file."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

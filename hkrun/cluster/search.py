@@ -10,7 +10,7 @@ from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 
-from hkrun.cluster.axes import Point, Search
+from hkrun.cluster.axes import EarlyStopping, Point, Search
 from hkrun.cluster.schedule import Schedule
 
 METRIC = "error_pct"
@@ -123,25 +123,20 @@ class AxesSearch:
         return [error for error in errors if isinstance(error, float) and math.isfinite(error)]
 
 
-class EarlyStopping(ASHAScheduler):
-    """ASHA on the test error, for some of the tasks.
+class Halving(ASHAScheduler):
+    """ASHA on the test error, for some of the tasks."""
 
-    Args:
-        tasks: Which, by index: a teacher is not compared with students.
-        epochs: Of the longest run.
-    """
-
-    def __init__(self, tasks: frozenset[int], *, epochs: int) -> None:
+    def __init__(self, early_stopping: EarlyStopping) -> None:
         super().__init__(
             time_attr="progress/epoch",
             metric=f"progress/{METRIC}",
             mode="min",
-            max_t=max(epochs, REDUCTION),
-            grace_period=max(1, epochs // FIRST_RUNG),
+            max_t=max(early_stopping.epochs, REDUCTION),
+            grace_period=max(1, early_stopping.epochs // FIRST_RUNG),
             reduction_factor=REDUCTION,
             stop_last_trials=False,
         )
-        self._tasks = tasks
+        self._tasks = early_stopping.tasks
 
     def on_trial_result(self, tune_controller: TuneController, trial: Trial, result: dict[str, Any]) -> str:
         """Whether the trial goes on; one that has just done its last epoch is about to be recorded."""

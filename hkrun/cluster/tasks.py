@@ -2,18 +2,18 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from hkrun.cluster.axes import Search
+from hkrun.cluster.axes import EarlyStopping, Search
 from hkrun.cluster.resources import Process
-from hkrun.cluster.runtime import ray_running, tell_of
+from hkrun.cluster.runtime import Running
 from hkrun.cluster.schedule import TaskResult
-from hkrun.errors import HkrunError, Interrupted
+from hkrun.cluster.supervisor import call_driver
+from hkrun.errors import Interrupted
 from hkrun.plan import Span
 from hkrun.trial import Task, run_task
 
 if TYPE_CHECKING:
-    from hkrun.cluster.search import EarlyStopping
     from hkrun.cluster.tune import Function
     from hkrun.cluster.watch import Observer
 
@@ -27,7 +27,7 @@ def run_tasks(
     log_folder: Path,
     needs: Mapping[int, int] | None = None,
     search: Search | None = None,
-    early_stopping: "EarlyStopping | None" = None,
+    early_stopping: EarlyStopping | None = None,
     per_gpu: int = 1,
     function: "Function" = run_task,
 ) -> list[TaskResult]:
@@ -59,37 +59,43 @@ def run_tasks(
 
     Raises:
         ResourceError: Not one task fits on the machine or cluster. Nothing was started.
-        Interrupted: SIGINT or SIGTERM, and no process is left; or a cluster that was joined is lost.
+        Interrupted: SIGINT or SIGTERM, and no process is left. ClusterLostError: the cluster is gone.
         HkrunError: Ray itself broke down.
     """
     if not tasks:
         return []
-    from ray.exceptions import RayError
-
     spans = [Span(workers, workers)] * len(tasks) if isinstance(workers, int) else list(workers)
     process = Process(threads=tasks[0].threads, device=tasks[0].device, per_gpu=per_gpu)
     log_folder = log_folder.absolute()
     try:
-        with ray_running(process.requests(spans), log_folder=log_folder, num_tasks=len(tasks)) as running:
-            # Only now: it takes a second, while Ray's processes import what tasks take.
-            from hkrun.cluster.tune import tune_tasks
-
-            return tune_tasks(
-                tasks,
-                spans=spans,
-                process=process,
-                running=running,
-                observer=observer,
-                fail_fast=fail_fast,
-                log_folder=log_folder,
-                needs=needs,
-                search=search,
-                early_stopping=early_stopping,
-                function=function,
-            )
+        results: list[TaskResult] = call_driver(
+            _tune,
+            {
+                "tasks": list(tasks),
+                "spans": spans,
+                "process": process,
+                "fail_fast": fail_fast,
+                "log_folder": log_folder,
+                "needs": needs,
+                "search": search,
+                "early_stopping": early_stopping,
+                "function": function,
+            },
+            log_folder=log_folder,
+            requests=process.requests(spans),
+            num_tasks=len(tasks),
+            observer=observer,
+        )
     except KeyboardInterrupt as interrupt:
         raise Interrupted(
             f"stopped by {interrupt}; what is finished is kept, and the same command goes on from there"
         ) from interrupt
-    except RayError as error:
-        raise HkrunError(tell_of(error, log_folder)) from error
+    return results
+
+
+def _tune(running: Running, observer: "Observer", **arguments: Any) -> list[TaskResult]:
+    """What the driver does."""
+    # Only now: it takes a second, while Ray's processes import what tasks take.
+    from hkrun.cluster.tune import tune_tasks
+
+    return tune_tasks(running=running, observer=observer, **arguments)

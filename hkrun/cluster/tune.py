@@ -4,7 +4,7 @@ import functools
 import logging
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,19 +15,19 @@ from ray.exceptions import RayError, RpcError
 from ray.tune.error import TuneError
 from ray.tune.execution import class_cache
 
-from hkrun.cluster.axes import Search
+from hkrun.cluster.axes import EarlyStopping, Search
 from hkrun.cluster.feed import Over, Places, TaskSearch
 from hkrun.cluster.groups import ALONE_BYTES, WAITING_BYTES
 from hkrun.cluster.output import output_to
 from hkrun.cluster.placement import Room
 from hkrun.cluster.resources import Process
 from hkrun.cluster.roster import head_answers
-from hkrun.cluster.runtime import Running, tell_of
+from hkrun.cluster.runtime import Running
 from hkrun.cluster.schedule import COMMON_ERRORS, NoRoomError, Schedule, TaskResult, WorkerDiedError
-from hkrun.cluster.search import AxesSearch, EarlyStopping
+from hkrun.cluster.search import AxesSearch, Halving
 from hkrun.cluster.watch import Observer, Reclaim, Watch, log_file_of
 from hkrun.cluster.watchdog import Watchdog, pulse
-from hkrun.errors import HkrunError, Interrupted
+from hkrun.errors import ClusterLostError, HkrunError
 from hkrun.plan import Span
 from hkrun.trial import Outcome, Task
 
@@ -91,7 +91,7 @@ def tune_tasks(
             tune.with_resources(trainable, functools.partial(_ask_for, process)),
             tune_config=tune.TuneConfig(
                 search_alg=feed,
-                scheduler=early_stopping,
+                scheduler=Halving(early_stopping) if early_stopping is not None else None,
                 num_samples=-1,
                 reuse_actors=True,
             ),
@@ -103,54 +103,34 @@ def tune_tasks(
                 verbose=0,
             ),
         )
+        _trim_tune(running)
         try:
-            with _callbacks_uncounted(), _common_processes(running):
-                tuner.fit()
+            tuner.fit()
         except (RayError, TuneError) as error:
-            raise explain(error, running, log_folder=log_folder) from error
+            raise explain(error, running) from error
     return schedule.results()
 
 
-@contextmanager
-def _callbacks_uncounted() -> Iterator[None]:
-    """Keeps Tune from importing MLflow, for two seconds, to count for its makers which callbacks are used."""
-    count, usage.tag_callbacks = usage.tag_callbacks, lambda callbacks: False  # noqa: ARG005
-    try:
-        yield
-    finally:
-        usage.tag_callbacks = count
+def _trim_tune(running: Running) -> None:
+    """Takes out of Tune what only costs seconds.
 
-
-@contextmanager
-def _common_processes(running: Running) -> Iterator[None]:
-    """Makes actors of a cluster of our own take the processes that it has ready.
-
-    Tune gives each actor an environment, for which Ray starts a process anew. Our cluster has it all already.
+    It imports MLflow to count for its makers which callbacks are used. And it gives each actor an
+    environment, for which Ray starts a process anew; those that a cluster of our own has ready have it all.
     """
-    if running.joined:
-        yield
-        return
-    before = class_cache.DEFAULT_ENV_VARS, class_cache.ENV_VARS_TO_PROPAGATE
-    class_cache.DEFAULT_ENV_VARS, class_cache.ENV_VARS_TO_PROPAGATE = {}, set()
-    try:
-        yield
-    finally:
-        class_cache.DEFAULT_ENV_VARS, class_cache.ENV_VARS_TO_PROPAGATE = before
+    usage.tag_callbacks = lambda callbacks: False  # noqa: ARG005
+    if not running.joined:
+        class_cache.DEFAULT_ENV_VARS, class_cache.ENV_VARS_TO_PROPAGATE = {}, set()
 
 
-def explain(error: Exception, running: Running, *, log_folder: Path) -> HkrunError:
+def explain(error: Exception, running: Running) -> HkrunError:
     """What has become of a sweep during which Ray broke down: a cluster that is lost may come back."""
-    told = tell_of(error, log_folder)
     causes: list[BaseException] = [error]
     while (cause := causes[-1].__cause__) is not None:
         causes.append(cause)
     lost = any(isinstance(cause, RpcError) for cause in causes)
     if running.joined and (lost or not head_answers()):
-        return Interrupted(
-            f"{running.place} was lost; what is finished is kept, "
-            f"and the same command goes on from there\n{told}"
-        )
-    return HkrunError(told)
+        return ClusterLostError(f"{running.place} was lost: {error}")
+    return HkrunError(f"Ray broke down: {error}")
 
 
 def _ask_for(process: Process, config: Mapping[str, int]) -> tune.PlacementGroupFactory:

@@ -10,7 +10,15 @@ import pytest
 
 import hkrun.sweep
 from hkrun.cli.program import call, program
-from hkrun.errors import DataError, HkrunError, InputError, ResourceError, StoreError, TrainingError
+from hkrun.errors import (
+    ClusterLostError,
+    DataError,
+    HkrunError,
+    InputError,
+    ResourceError,
+    StoreError,
+    TrainingError,
+)
 from hkrun.store import open_store
 
 VERBS = [
@@ -204,12 +212,17 @@ def test_after_ctrl_c_the_same_command_goes_on_where_resume_would_do_something_e
     assert capsys.readouterr().err.endswith("go on with: the same command\n")
 
 
-def test_a_sigterm_that_ray_took_for_itself_exits_with_75_too(folder, started, monkeypatch):
-    def end_as_rays_handler_does(*_, **__):
-        sys.exit(signal.SIGTERM)
+def test_a_lost_cluster_exits_with_75_and_says_why_and_how_to_go_on(folder, started, monkeypatch, document):
+    def lose(*_, **__):
+        raise ClusterLostError("Ray's raylet on this machine has ended (killed by SIGKILL)")
 
-    monkeypatch.setattr(hkrun.sweep, "run_sweep", end_as_rays_handler_does)
-    assert call(["sweep", "stability"]) == 75
+    monkeypatch.setattr(hkrun.sweep, "run_sweep", lose)
+    code, told = document("sweep", "stability")
+    message = (
+        "Ray's raylet on this machine has ended (killed by SIGKILL); what is finished is kept; "
+        "go on with: hkrun resume stability --dataset digits"
+    )
+    assert (code, told) == (75, {"error": {"code": 75, "message": message, "problems": [message]}})
 
 
 def hkrun_process(statements, *arguments, **options):

@@ -48,9 +48,9 @@ def cluster() -> Iterator[str]:
     """The address of a cluster of two CPUs, on which each list of tasks meets what the one before left."""
     from ray.cluster_utils import Cluster
 
-    from hkrun.cluster.runtime import OWN_SETTINGS
-
-    os.environ.update(OWN_SETTINGS)  # for good, as tests that join by themselves may come first
+    # For good: tests that join by themselves leave an exporter of metrics, which would crash this process
+    # when it ends after the cluster.
+    os.environ["RAY_enable_open_telemetry"] = "0"  # noqa: SIM112
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv(
             "PYTHONPATH", str(Path(__file__).parent)

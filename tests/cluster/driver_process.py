@@ -41,6 +41,15 @@ class Driver:
                 found.append((process / "cmdline").read_bytes().replace(b"\0", b" ").decode()[:80])
         return found
 
+    def find(self, title: str) -> list[int]:
+        """The ids of those whose command line has words in it."""
+        found = []
+        for process in find_processes(self.mark, self.temporary):
+            with suppress(OSError):
+                if title in (process / "cmdline").read_bytes().replace(b"\0", b" ").decode():
+                    found.append(int(process.name))
+        return found
+
     def wait_for(self, path: Path, *, timeout_s: float = 240) -> None:
         """Waits until a file is there."""
         deadline = time.monotonic() + timeout_s

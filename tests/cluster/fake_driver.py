@@ -38,9 +38,12 @@ def main(folder: str, *does: str) -> int:
             function=run,
         )
     except Interrupted as interrupt:
+        Path(folder, "interrupted.txt").write_text(interrupt.message)
         return interrupt.exit_code
     sys.stdout.write(f"{[result.outcomes is not None for result in results]}\n")
-    sys.stdout.write(f"imports that nobody asked for: {sorted({'mlflow', 'torch'} & set(sys.modules))}\n")
+    sys.stdout.write(
+        f"imports that nobody asked for: {sorted({'mlflow', 'ray', 'torch'} & set(sys.modules))}\n"
+    )
     return 0
 
 

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import patched_drivers
 import pytest
 from fake_tasks import FakeTask, run
 from imagenet_example import make_tree
@@ -14,7 +15,7 @@ from real_tasks import run_slowly
 from task_example import make_task
 
 from hkrun.cli.program import call
-from hkrun.cluster import feed, run_tasks
+from hkrun.cluster import run_tasks
 from hkrun.config import cell_from_values, cell_id
 from hkrun.plan import ALONE, Span
 from hkrun.store import open_store
@@ -138,7 +139,7 @@ def test_groups_and_single_processes_share_three_nodes_and_all_end(monkeypatch, 
 def test_a_task_that_lost_its_room_waits_for_it_and_says_so_when_it_gives_up(
     monkeypatch, observer, tmp_path, caplog
 ):
-    monkeypatch.setattr(feed, "WAIT_FOR_ROOM_S", 20.0)
+    monkeypatch.setattr("hkrun.cluster.tasks._tune", patched_drivers.wait_20_s_for_room)
     tasks = [FakeTask(name="pair", does="sleep", folder=str(tmp_path)), FakeTask(name="single")]
     with started_cluster(monkeypatch) as cluster:
         lost_at: list[float] = []

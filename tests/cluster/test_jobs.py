@@ -125,7 +125,7 @@ def test_a_cancelled_job_ends_in_order_and_the_same_command_goes_on(cluster, use
     assert "is stopped; what is finished is kept" in told
     log, why = process.communicate(timeout=60)
     assert process.returncode == 75, log + why
-    assert "interrupted, what is finished is kept" in log
+    assert "interrupted; what is finished is kept" in log
     folder = user.folder / "stopped"
     assert list(folder.glob("cells/*/seeds/*/checkpoints/manifest.json"))
     with user.store("stopped").hold("sweeps/study-digits"):

@@ -3,13 +3,13 @@
 import json
 import math
 import os
+import re
 import shutil
 import signal
 import stat
 import subprocess
 import sys
 import tempfile
-import time
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -17,14 +17,13 @@ import pytest
 from driver_process import Driver
 from ray import NodeID
 from ray.exceptions import GetTimeoutError
-from ray.tune.execution import class_cache
 
 import hkrun
-from hkrun.cluster import caretaker, runtime
+from hkrun.cluster import caretaker, runtime, settings, supervisor
+from hkrun.cluster.calls import OwnCluster
 from hkrun.cluster.output import output_to
 from hkrun.cluster.resources import Node, Request
 from hkrun.cluster.token import ensure_token
-from hkrun.cluster.tune import _common_processes
 from hkrun.errors import HkrunError, ResourceError
 
 
@@ -81,12 +80,12 @@ def test_tasks_begin_in_processes_that_have_imported_ahead_of_which_there_are_no
 )
 def test_no_more_processes_are_made_ready_than_tasks_can_use(node, device, num_tasks, cpus):
     request = Request(workers=1, threads=2, device=device, per_gpu=2)
-    assert runtime._useful_cpus(node, [request], num_tasks=num_tasks) == cpus
+    assert supervisor._useful_cpus(node, [request], num_tasks=num_tasks) == cpus
 
 
 def test_where_nobody_knows_how_many_tasks_there_are_all_cpus_count():
-    assert runtime._useful_cpus(Node(cpus=5, gpus=0, memory_bytes=1 << 34), (), num_tasks=None) == 5
-    assert runtime._useful_cpus(Node(cpus=5, gpus=0, memory_bytes=1 << 34), (), num_tasks=3) == 1
+    assert supervisor._useful_cpus(Node(cpus=5, gpus=0, memory_bytes=1 << 34), (), num_tasks=None) == 5
+    assert supervisor._useful_cpus(Node(cpus=5, gpus=0, memory_bytes=1 << 34), (), num_tasks=3) == 1
 
 
 def call_ready(*, code: str) -> list[str]:
@@ -100,7 +99,7 @@ except ImportError as error:
 found = {"torch", "hkrun", "hkrun.trial.run"} & set(sys.modules)
 print(gc.isenabled(), gc.get_freeze_count() > 100_000, found)
 """
-    environment = {**os.environ, runtime.CODE_VARIABLE: code}
+    environment = {**os.environ, settings.CODE_VARIABLE: code}
     told = subprocess.run(
         [sys.executable, "-c", look], env=environment, check=True, capture_output=True, text=True
     )
@@ -135,7 +134,7 @@ torch._C._cuda_getDeviceCount = torch._C._cuda_init = torch.cuda._raw_device_cou
 import hkrun.cluster.ready, sys
 print(torch.cuda.is_initialized(), "hkrun.trial.run" in sys.modules)
 """
-    environment = {**os.environ, runtime.CODE_VARIABLE: str(Path(hkrun.__file__).parent)}
+    environment = {**os.environ, settings.CODE_VARIABLE: str(Path(hkrun.__file__).parent)}
     told = subprocess.run(
         [sys.executable, "-c", look], env=environment, check=True, capture_output=True, text=True
     )
@@ -171,42 +170,15 @@ class Nodes:
 )
 def test_a_node_is_waited_for_until_it_is_there(monkeypatch, nodes, node_id, calls):
     monkeypatch.setattr("ray._raylet.GcsClient", lambda address: nodes)
-    runtime._wait_for_raylet("127.0.0.1:1", node_id, deadline=time.monotonic() + 60)
+    runtime._wait_for_raylet("127.0.0.1:1", node_id, within_s=60)
     assert nodes.calls == calls
 
 
 @pytest.mark.parametrize("nodes", [Nodes(calls_until=math.inf), Nodes()], ids=["none", "another"])
 def test_a_node_that_never_comes_is_not_waited_for_for_ever(monkeypatch, nodes):
     monkeypatch.setattr("ray._raylet.GcsClient", lambda address: nodes)
-    runtime._wait_for_raylet("127.0.0.1:1", "cd" * 28, deadline=time.monotonic() + 0.1)
+    runtime._wait_for_raylet("127.0.0.1:1", "cd" * 28, within_s=0.1)
     assert 1 < nodes.calls < 20
-
-
-def test_a_start_of_ray_leaves_ray_as_it_was():
-    from ray._private import parameter, services
-
-    def interrupt():
-        with runtime._starting_quickly():
-            assert parameter.RayParams(num_cpus=1).no_monitor
-            assert services.get_node is not before[1]
-            raise KeyboardInterrupt
-
-    before = parameter.RayParams, services.get_node
-    with pytest.raises(KeyboardInterrupt):
-        interrupt()
-    assert (parameter.RayParams, services.get_node) == before
-
-
-def test_actors_of_a_joined_cluster_keep_their_environment(tmp_path):
-    variables, propagated = class_cache.DEFAULT_ENV_VARS, class_cache.ENV_VARS_TO_PROPAGATE
-    assert variables
-    assert propagated
-    for joined in (True, False):
-        running = runtime.Running(nodes=[], place="", joined=joined, folder=tmp_path)
-        with _common_processes(running):
-            assert bool(class_cache.ENV_VARS_TO_PROPAGATE) == bool(class_cache.DEFAULT_ENV_VARS) == joined
-        assert class_cache.DEFAULT_ENV_VARS is variables
-        assert class_cache.ENV_VARS_TO_PROPAGATE is propagated
 
 
 @pytest.mark.cluster
@@ -226,9 +198,42 @@ def test_a_signal_to_the_whole_group_ends_everything_silently(sleeping, number):
 @pytest.mark.slow
 @pytest.mark.cluster
 @pytest.mark.timeout(300)
-def test_a_killed_driver_leaves_nothing(sleeping):
-    sleeping.process.kill()
-    sleeping.process.wait()
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGHUP], ids=["killed", "closed-terminal"])
+def test_a_command_that_is_ended_by_a_signal_leaves_nothing(sleeping, number):
+    sleeping.process.send_signal(number)
+    assert sleeping.process.wait() == -number
+    assert sleeping.left_behind(patience_s=10) == []
+
+
+@pytest.mark.cluster
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(
+    ("process", "told"),
+    [
+        ("raylet/raylet", r"Ray's raylet on this machine has ended \(killed by SIGKILL\)"),
+        pytest.param(
+            "gcs/gcs_server",
+            r"Ray's GCS on this machine has ended \(killed by SIGKILL\)",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            "start_driver.py", r"Ray ended its driver \(killed by SIGKILL\)", marks=pytest.mark.slow
+        ),
+    ],
+    ids=["raylet", "gcs", "driver"],
+)
+def test_a_lost_process_of_ray_is_told_and_its_logs_are_kept(sleeping, tmp_path, process, told):
+    (pid,) = sleeping.find(process)
+    os.kill(pid, signal.SIGKILL)
+    stdout, stderr = sleeping.process.communicate(timeout=60)
+    assert (stdout, stderr) == ("", "")
+    assert sleeping.process.returncode == 75
+    message = (tmp_path / "interrupted.txt").read_text()
+    # Ray ends the driver when the raylet is gone, which it may see before we do.
+    cause = rf"({told}|Ray ended its driver \(exit status 1\))"
+    found = re.fullmatch(rf"{cause}; Ray's logs are in (?P<logs>\S+)", message)
+    assert found, message
+    assert list(Path(found["logs"]).glob("raylet*"))
     assert sleeping.left_behind(patience_s=10) == []
 
 
@@ -261,7 +266,7 @@ def test_the_caretaker_ends_what_is_of_the_cluster_and_no_stranger_who_reads_its
 
 def test_ray_gets_a_folder_short_enough_for_its_sockets(tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "a-folder-with-a-long-name-deep-in-the-tree"))
-    folder = runtime._make_folder()
+    folder = supervisor._make_folder()
     folder.rmdir()
     socket = folder / "session_2026-01-01_00-00-00_000000_1234567" / "sockets" / "plasma_store.123456"
     assert len(str(socket)) < 107
@@ -296,16 +301,6 @@ def test_a_token_in_the_environment_needs_no_file(tmp_path, monkeypatch):
     monkeypatch.setenv("RAY_AUTH_TOKEN", "secret")
     ensure_token()
     assert list(tmp_path.iterdir()) == []
-
-
-def test_the_environment_is_put_back(monkeypatch):
-    monkeypatch.setenv("HKRUN_A", "user")
-    monkeypatch.delenv("HKRUN_B", raising=False)
-    before = dict(os.environ)
-    with runtime._environment({"HKRUN_A": "1"}, {"HKRUN_B": "2", "HOME": "3"}):
-        assert os.environ == before | {"HKRUN_A": "1", "HKRUN_B": "2"}  # a default yields to what is set
-        os.environ["RAY_AUTH_MODE"] = "token"  # as ray.init does
-    assert os.environ == before
 
 
 def test_output_of_python_and_of_children_goes_to_the_file(tmp_path, capfd):
@@ -348,8 +343,9 @@ class FakeRay:
 def start_with(monkeypatch, tmp_path, failures):
     fake = FakeRay(failures)
     monkeypatch.setitem(sys.modules, "ray", fake)
+    monkeypatch.setattr(runtime, "_start_quickly", lambda: None)
     node = Node(cpus=2, gpus=0, memory_bytes=1 << 34)
-    runtime._start(node, tmp_path, cpus=1, log_folder=tmp_path / "logs", in_groups=False)
+    runtime._start(OwnCluster(node=node, cpus=1, in_groups=False), tmp_path, lambda error: None)
     return fake
 
 
@@ -359,7 +355,7 @@ def test_a_slow_start_of_ray_is_tried_again(monkeypatch, tmp_path):
     assert fake.memory_bytes == 1 << 34  # what the books count, however much of it is free just now
 
 
-def test_a_ray_that_never_starts_is_one_line_with_its_logs(monkeypatch, tmp_path):
-    with pytest.raises(ResourceError, match=r"2 tries.*logs/ray.*timed out during startup\.$") as caught:
+def test_a_ray_that_never_starts_is_one_line(monkeypatch, tmp_path):
+    with pytest.raises(ResourceError, match=r"2 tries.*timed out during startup\.$") as caught:
         start_with(monkeypatch, tmp_path, failures=9)
     assert len(caught.value.problems) == 1

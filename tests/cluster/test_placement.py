@@ -398,7 +398,7 @@ def two_cpus(monkeypatch, tmp_path):
     for name in ("HKRUN_STORE", "RAY_ADDRESS"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("hkrun.cluster.runtime.local_node", lambda **_: node(2))
+    monkeypatch.setattr("hkrun.cluster.resources.local_node", lambda **_: node(2))
 
 
 def test_the_command_line_refuses_what_cannot_be_before_it_starts_anything(two_cpus, tmp_path, capsys):

@@ -18,7 +18,7 @@ from hkrun.cluster.feed import Places
 from hkrun.cluster.placement import Room
 from hkrun.cluster.resources import Node
 from hkrun.cluster.schedule import Schedule
-from hkrun.cluster.search import AxesSearch
+from hkrun.cluster.search import AxesSearch, Halving
 from hkrun.cluster.watch import Watch
 from hkrun.config import cell_id
 from hkrun.plan import ALONE, Shortcuts, make_plan
@@ -117,7 +117,7 @@ def test_a_search_prints_nothing():
     code = """
 from hkrun.cluster import Point, Search
 from hkrun.cluster.schedule import Schedule
-from hkrun.cluster.search import AxesSearch
+from hkrun.cluster.search import Halving, AxesSearch
 schedule = Schedule(1, slots=1, fail_fast=False)
 search = AxesSearch(Search(runs={Point("grid", (0,)): (0,)}, known={}, budget=1), schedule)
 assert schedule.take(search.choose) == 0
@@ -174,14 +174,14 @@ class FakeTrial:
 
 
 def test_asha_compares_runs_of_the_same_epoch_and_spares_teachers_and_what_is_done():
-    early_stopping = EarlyStopping(frozenset({1, 2, 3, 4}), epochs=9)
+    halving = Halving(EarlyStopping(frozenset({1, 2, 3, 4}), epochs=9))
     trials = [FakeTrial(index) for index in range(5)]
     for trial in trials:
-        early_stopping.on_trial_add(None, trial)
+        halving.on_trial_add(None, trial)
 
     def is_stopped(index, epoch, error_pct, *, epochs=9):
         report = {"progress/epoch": epoch, "progress/epochs": epochs, "progress/error_pct": error_pct}
-        return early_stopping.on_trial_result(None, trials[index], report) == TrialScheduler.STOP
+        return halving.on_trial_result(None, trials[index], report) == TrialScheduler.STOP
 
     assert not is_stopped(0, 1, 1.0)  # a teacher, better than all students
     assert not is_stopped(1, 1, 20.0)

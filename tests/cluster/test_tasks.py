@@ -3,9 +3,9 @@
 import os
 from pathlib import Path
 
+import patched_drivers
 import pytest
 from fake_tasks import FakeTask, run
-from ray.tune.schedulers import FIFOScheduler
 
 from hkrun.cluster import run_tasks
 from hkrun.errors import DataError, ResourceError
@@ -122,11 +122,7 @@ def test_a_task_that_kills_every_process_fails_at_last(joined, observer, tmp_pat
 
 
 def test_a_stopped_trial_never_starves_the_next(joined, observer, tmp_path, monkeypatch):
-    def stop_sleepers(self, controller, trial, result):
-        return FIFOScheduler.STOP if "progress/epoch" in result else FIFOScheduler.CONTINUE
-
-    # What a trial scheduler does: it ends trials in the middle of a function that knows nothing of it.
-    monkeypatch.setattr(FIFOScheduler, "on_trial_result", stop_sleepers)
+    monkeypatch.setattr("hkrun.cluster.tasks._tune", patched_drivers.stop_trials_that_report)
     stopped = [FakeTask(name=f"long{index}", does="sleep", folder=str(tmp_path)) for index in range(3)]
     tasks = [*stopped, *(FakeTask(name=f"t{index}") for index in range(3))]
     results = run_fakes(tasks, observer, tmp_path)
@@ -135,7 +131,7 @@ def test_a_stopped_trial_never_starves_the_next(joined, observer, tmp_path, monk
 
 
 @pytest.mark.slow
-def test_an_observer_that_raises_stops_nothing(joined, tmp_path):
+def test_an_observer_that_raises_stops_nothing(joined, tmp_path, caplog):
     class Broken:
         def __getattr__(self, name):
             raise RuntimeError(f"{name} is broken")
@@ -143,7 +139,7 @@ def test_an_observer_that_raises_stops_nothing(joined, tmp_path):
     results = run_fakes([FakeTask(name="t0"), FakeTask(name="t1", does="fail")], Broken(), tmp_path)
     assert results[0].outcomes is not None
     assert results[1].error == "ValueError: t1 is wrong"
-    assert "done is broken" in (tmp_path / "logs" / "ray.log").read_text()
+    assert "what watches the tasks failed in done: RuntimeError('done is broken')" in caplog.messages
 
 
 def test_what_does_not_fit_the_cluster_is_refused(joined, observer, tmp_path):

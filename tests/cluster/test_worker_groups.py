@@ -1,12 +1,12 @@
 """Tasks that several processes do together: Ray Train inside Ray Tune."""
 
+import patched_drivers
 import pytest
 import ray
 from fake_tasks import FakeTask, run
 from ray.exceptions import ActorDiedError
 from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
 from ray.train.v2.api.exceptions import ControllerError, WorkerGroupError
-from ray.tune.schedulers import FIFOScheduler
 
 from hkrun.cluster import run_tasks
 from hkrun.cluster.groups import remove_leftovers, worker_bytes
@@ -66,10 +66,7 @@ def test_data_that_one_worker_misses_stops_all_tasks_and_keeps_its_class(joined,
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_no_kind_of_end_starves_the_next_task(joined, observer, tmp_path, monkeypatch):
-    def stop_sleepers(self, controller, trial, result):
-        return FIFOScheduler.STOP if result.get("progress/epoch", 0) > 2 else FIFOScheduler.CONTINUE
-
-    monkeypatch.setattr(FIFOScheduler, "on_trial_result", stop_sleepers)
+    monkeypatch.setattr("hkrun.cluster.tasks._tune", patched_drivers.stop_trials_after_epoch_2)
     does = [
         "sleep",  # stopped in the middle
         "fail_on_rank_1",  # while rank 0 waits for it

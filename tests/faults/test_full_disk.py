@@ -1,12 +1,11 @@
 """Output and logs on a disk that is full: what cannot be written is dropped, and nothing fails for it."""
 
-import logging
 import os
 from pathlib import Path
 
 import pytest
 
-from hkrun.cluster.output import LogFile, output_to
+from hkrun.cluster.output import output_to
 
 FULL = Path("/dev/full")
 pytestmark = pytest.mark.skipif(not FULL.exists(), reason="a device of Linux")
@@ -25,14 +24,3 @@ def test_a_task_may_print_where_no_file_can_be_made(tmp_path, capfd):
         os.write(1, b"lost\n")
     os.write(1, b"after\n")
     assert capfd.readouterr() == ("after\n", "")
-
-
-def test_log_records_for_a_full_disk_reach_no_terminal(capfd):
-    handler = LogFile(FULL)
-    logger = logging.getLogger("a logger of its own")
-    logger.addHandler(handler)
-    logger.propagate = False
-    logger.warning("lost")
-    logger.removeHandler(handler)
-    handler.close()
-    assert capfd.readouterr() == ("", "")

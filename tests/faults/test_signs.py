@@ -281,7 +281,7 @@ def test_a_sweep_whose_cluster_is_lost_may_go_on_later(
 ):
     monkeypatch.setattr(tuning, "head_answers", lambda: answers)
     running = Running(nodes=[], place="the Ray cluster at head:6379", joined=joined, folder=tmp_path)
-    told = tuning.explain(break_down(cause), running, log_folder=tmp_path)
+    told = tuning.explain(break_down(cause), running)
     assert told.exit_code == exit_code
     assert ("the Ray cluster at head:6379 was lost" in told.message) == (exit_code == 75)
     assert "Ray broke down: The Ray Tune run failed" in told.message

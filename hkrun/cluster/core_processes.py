@@ -1,0 +1,68 @@
+"""The raylet and the GCS of a cluster of our own: without either, Ray ends its driver, later and silently."""
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+NAMES = {"raylet": "raylet", "gcs_server": "GCS"}
+LOOK_EVERY_S = 0.5
+
+
+class CoreProcesses:
+    """Those of the cluster that this process has started, or is starting; its children."""
+
+    def __init__(self) -> None:
+        self._names: dict[int, str] = {}  # by the process's id
+
+    def _find(self) -> None:
+        """Looks for those that are not known yet; there are none where there is no /proc."""
+        if len(self._names) == len(NAMES):
+            return
+        for process in Path("/proc").glob("[0-9]*"):
+            try:
+                name, _, rest = (process / "stat").read_text().partition("(")[2].rpartition(")")
+            except OSError:
+                continue  # it has ended
+            if name in NAMES and int(rest.split()[1]) == os.getpid():
+                self._names[int(process.name)] = NAMES[name]
+
+    def find_loss(self) -> str:
+        """Which of them has ended, and how, in words; empty while all are there."""
+        self._find()
+        for pid, name in self._names.items():
+            try:
+                # Ray must find it too: it is left as it is.
+                ending = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            except ChildProcessError:
+                return f"Ray's {name} on this machine has ended"
+            if ending is not None:
+                return f"Ray's {name} on this machine has ended ({_describe(ending)})"
+        return ""
+
+    @contextmanager
+    def watched(self, on_loss: Callable[[str], None]) -> Iterator[None]:
+        """Calls a function, in a thread, once one of them has ended while the block runs."""
+        over = threading.Event()
+
+        def watch() -> None:
+            while not over.wait(LOOK_EVERY_S):
+                if why := self.find_loss():
+                    on_loss(why)
+                    return
+
+        thread = threading.Thread(target=watch, name="hkrun-core-processes", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
+
+
+def _describe(ending: os.waitid_result) -> str:
+    if ending.si_code == os.CLD_EXITED:
+        return f"exit status {ending.si_status}"
+    return f"killed by {signal.Signals(ending.si_status).name}"

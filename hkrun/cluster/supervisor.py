@@ -1,0 +1,282 @@
+"""Ray's driver in a process of its own, seen from the process that people wait for.
+
+Ray ends the process that has joined a cluster from C++, without an exception and in the middle of anything,
+when its raylet or its GCS is gone (`_exit(1)`; seen in 2.60). So that process is a child
+(`hkrun.cluster.driver`), and what becomes of it is told here: its result, its exception, or its end without a
+word. This process never imports Ray.
+
+The child and all that it starts are gone when the call is over, however it ends: see
+`hkrun.cluster.caretaker`.
+"""
+
+import logging
+import os
+import queue
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from multiprocessing.connection import Connection, Pipe
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+import hkrun
+from hkrun.cluster import caretaker, start_driver
+from hkrun.cluster.calls import Call, OwnCluster
+from hkrun.cluster.output import open_log
+from hkrun.cluster.resources import Node, Request, check_all, count_processes, local_node
+from hkrun.cluster.search_path import worker_variables
+from hkrun.cluster.settings import CODE_VARIABLE, LOOPBACK_SETTINGS, READY_SETTINGS, SETTINGS
+from hkrun.errors import ClusterLostError, HkrunError
+
+if TYPE_CHECKING:
+    from hkrun.cluster.watch import Observer
+
+logger = logging.getLogger("hkrun")
+
+# Ray puts Unix sockets under its folder, whose paths may have 107 bytes; it adds up to 75 of them.
+LONGEST_TEMPORARY_FOLDER = 28
+
+# A driver that is told to stop leaves a joined cluster within a second; one that does not is killed.
+LEAVE_WITHIN_S = 15.0
+
+LOG_NAME = "ray.log"
+
+
+class DriverTraceback(Exception):  # noqa: N818 - no error, but what an error has for its cause
+    """Where in the driver an exception was raised."""
+
+    def __str__(self) -> str:
+        return f"\n{self.args[0]}"
+
+
+def call_driver(
+    work: Callable[..., Any],
+    arguments: Mapping[str, Any],
+    *,
+    log_folder: Path,
+    requests: Sequence[Request] = (),
+    num_tasks: int | None = None,
+    observer: "Observer | None" = None,
+) -> Any:
+    """Calls a function in a process that has joined the cluster of RAY_ADDRESS, or started one of its own.
+
+    Nothing of Ray reaches the terminal: what it writes goes to `ray.log` in the log folder, and where the
+    call fails, the logs of a cluster of its own are kept below `ray/` beside it.
+
+    Args:
+        work: What to call, as `work(running, observer, **arguments)`; must be importable by other processes.
+        arguments: Its arguments; they are pickled.
+        log_folder: Where Ray's own words go.
+        requests: What there will be to do, each kind once.
+        num_tasks: How many tasks there are, where that is known: a cluster of this machine has no more CPUs,
+            and processes ready for them, than those can use.
+        observer: Whose methods the function's observer calls here. What they raise is logged and forgotten,
+            but a closed pipe: then nobody watches any more.
+
+    Returns:
+        What the function returned.
+
+    Raises:
+        ResourceError: A request does not fit, or the cluster cannot be reached. Nothing was started.
+        ClusterLostError: The cluster is gone, or the driver has ended without a word.
+        KeyboardInterrupt: SIGINT, or SIGTERM; no process is left.
+    """
+    own = None
+    if not os.environ.get("RAY_ADDRESS"):
+        node = local_node(gpus=any(request.device == "cuda" for request in requests))
+        check_all(requests, [node], place="this machine")
+        in_groups = any(request.in_groups for request in requests)
+        cpus = node.cpus if in_groups else _useful_cpus(node, requests, num_tasks=num_tasks)
+        own = OwnCluster(node=node, cpus=cpus, in_groups=in_groups)
+    with _interruptible() as ignore_signals, _cluster_folder() as folder:
+        call = Call(
+            work=work,
+            arguments=arguments,
+            own=own,
+            requests=tuple(requests),
+            folder=folder,
+            log_level=logging.getLogger("hkrun").getEffectiveLevel(),
+        )
+        driver = _Driver(call, log_folder / LOG_NAME)
+        try:
+            value = driver.listen(observer)
+        except Exception as error:
+            kept = _keep_logs(folder, log_folder)
+            if kept is not None and isinstance(error, HkrunError):
+                raise type(error)(f"{error.message}; Ray's logs are in {kept}") from error
+            raise
+        finally:
+            ignore_signals()  # an impatient second Ctrl-C must not leave processes behind
+            driver.end(orderly=own is None)
+    return value
+
+
+class _Driver:
+    """The child, and what it says."""
+
+    def __init__(self, call: Call, log_file: Path) -> None:
+        self._messages: queue.SimpleQueue[tuple[Any, ...] | None] = queue.SimpleQueue()
+        self._connection, theirs = Pipe()
+        log = open_log(log_file)
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", start_driver.__file__, str(theirs.fileno())],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=_driver_environment(call),
+            )
+        finally:
+            os.close(log)
+            theirs.close()
+        with suppress(OSError):  # it has ended already, which is seen below
+            # `python -m` and notebooks have more paths than the environment says.
+            self._connection.send(sys.path)
+            self._connection.send(call)
+        threading.Thread(target=self._read, args=(self._connection,), daemon=True).start()
+
+    def listen(self, observer: "Observer | None") -> Any:
+        """Passes on what it says until it is done; returns its result."""
+        while (message := self._messages.get()) is not None:
+            match message:
+                case ("told", method, arguments):
+                    _tell(observer, method, arguments)
+                case ("logged", name, level, text):
+                    logging.getLogger(name).log(level, "%s", text)
+                case ("done", value):
+                    return value
+                case ("raised", error, told):
+                    raise error from DriverTraceback(told)
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(LEAVE_WITHIN_S)
+        raise ClusterLostError(f"Ray ended its driver ({describe_end(self._process.returncode)})")
+
+    def end(self, *, orderly: bool) -> None:
+        """Ends the child.
+
+        Args:
+            orderly: Whether it leaves its cluster first. One of its own goes with it.
+        """
+        if orderly and self._process.poll() is None:
+            self._process.send_signal(signal.SIGINT)
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(LEAVE_WITHIN_S)
+        self._process.kill()
+        self._process.wait()
+        self._connection.close()
+
+    def _read(self, connection: Connection) -> None:
+        with suppress(EOFError, OSError):
+            while True:
+                self._messages.put(connection.recv())
+        self._messages.put(None)
+
+
+def describe_end(code: int | None) -> str:
+    """How a process has ended, from its return code as `subprocess` has it."""
+    if code is None:
+        return "still running"
+    return f"exit status {code}" if code >= 0 else f"killed by {signal.Signals(-code).name}"
+
+
+def _tell(observer: "Observer | None", method: str, arguments: Sequence[Any]) -> None:
+    try:
+        getattr(observer, method)(*arguments)
+    except BrokenPipeError:
+        raise
+    except Exception as error:
+        logger.warning("what watches the tasks failed in %s: %r", method, error)
+        logger.info("", exc_info=True)  # shown with -v
+
+
+def _useful_cpus(node: Node, requests: Sequence[Request], *, num_tasks: int | None) -> int:
+    """The CPUs that so many tasks of one process each can use together; all where nobody knows how many."""
+    if num_tasks is None:
+        return node.cpus
+    used = [request.threads * min(num_tasks, count_processes(request, [node])) for request in requests]
+    return max([1, *used])
+
+
+def _driver_environment(call: Call) -> dict[str, str]:
+    """What the driver, and on a cluster of its own each process, has in its environment."""
+    threads = max((request.threads for request in call.requests), default=1)
+    # Ray ends its processes too quickly for them to remove their temporary files, so those lie here.
+    named = {caretaker.VARIABLE: call.folder.name, "TMPDIR": str(call.folder), **worker_variables()}
+    defaults = dict(SETTINGS)
+    if call.own is not None:
+        named |= LOOPBACK_SETTINGS | {CODE_VARIABLE: str(Path(hkrun.__file__).parent)}
+        defaults |= {} if call.own.in_groups else READY_SETTINGS
+    return defaults | dict(os.environ) | named | {"OMP_NUM_THREADS": str(threads)}
+
+
+@contextmanager
+def _interruptible() -> Iterator[Callable[[], None]]:
+    """Lets SIGINT and SIGTERM raise KeyboardInterrupt, until the function that it yields is called.
+
+    Only the main thread can take them; elsewhere this does nothing.
+    """
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    usable = threading.current_thread() is threading.main_thread()
+
+    def take(handler: Callable[[int, FrameType | None], None]) -> None:
+        for number in numbers if usable else ():
+            signal.signal(number, handler)
+
+    before = [(number, signal.getsignal(number)) for number in numbers]
+    take(_raise_interrupt)
+    try:
+        yield lambda: take(_do_nothing)
+    finally:
+        for number, handler in before if usable else ():
+            signal.signal(number, handler)
+
+
+def _raise_interrupt(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+    raise KeyboardInterrupt(signal.Signals(number).name)
+
+
+def _do_nothing(number: int, frame: FrameType | None) -> None:
+    pass
+
+
+@contextmanager
+def _cluster_folder() -> Iterator[Path]:
+    """A folder that is removed when the block ends or this process dies, and all processes of it with it."""
+    folder = _make_folder()
+    process = subprocess.Popen(  # -I -S: it needs the standard library alone, and starts in 20 ms
+        [sys.executable, "-I", "-S", caretaker.__file__, folder.name, str(folder)],
+        stdin=subprocess.PIPE,
+        start_new_session=True,  # a signal to our group is not for it
+    )
+    try:
+        yield folder
+    finally:
+        process.communicate()
+
+
+def _make_folder() -> Path:
+    """A new folder for Ray's sockets and logs, with a path short enough for a socket."""
+    base = tempfile.gettempdir()
+    short = len(base) <= LONGEST_TEMPORARY_FOLDER
+    return Path(tempfile.mkdtemp(prefix="hkrun-", dir=base if short else "/tmp"))  # noqa: S108
+
+
+def _keep_logs(folder: Path, log_folder: Path) -> Path | None:
+    """Copies the logs of Ray's processes to where they outlive the cluster.
+
+    Returns:
+        Where to; None where there are none, or no room for them.
+    """
+    with suppress(OSError, shutil.Error):
+        session = (folder / "session_latest").resolve(strict=True)
+        kept = log_folder / "ray" / session.name
+        shutil.copytree(session / "logs", kept, dirs_exist_ok=True)
+        return kept
+    return None
