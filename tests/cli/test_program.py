@@ -266,7 +266,7 @@ def test_verbose_shows_where_a_refusal_comes_from(folder):
     with hkrun_process("", "stability", "-v", "no-such.csv") as process:
         told = process.communicate()[1]
     assert process.returncode == 2
-    assert "in _read_rows" in told
+    assert "in read_rows" in told
     assert told.endswith("hkrun: no-such.csv: No such file or directory\n")
     with hkrun_process("", "stability", "no-such.csv") as process:
         assert process.communicate()[1] == "hkrun: no-such.csv: No such file or directory\n"
