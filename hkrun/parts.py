@@ -23,8 +23,8 @@ from hkrun.errors import InputError
 # One name is one part, and so one cell_id: no spaces, no dotted names within the module.
 _NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", re.ASCII)
 _FORM = "package.module:name"
-# In the environment of Ray's workers: the working directory of the process that started them.
-DRIVER_FOLDER = "HKRUN_DRIVER_FOLDER"
+# In the environment of Ray's workers: where the process that started them finds modules not installed.
+DRIVER_FOLDERS = "HKRUN_DRIVER_FOLDERS"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,8 +181,9 @@ def _is_of(spec: ModuleSpec, own: Path) -> bool:
 
 
 def _own_folders() -> list[str]:
-    """Where modules lie that are not installed: in the driver's working directory and in this process's."""
-    return [folder for folder in (os.environ.get(DRIVER_FOLDER), str(Path.cwd())) if folder]
+    """Where modules lie that are not installed: in the driver's folders and in this process's directory."""
+    driver = os.environ.get(DRIVER_FOLDERS, "").split(os.pathsep)
+    return [folder for folder in (*driver, str(Path.cwd())) if folder]
 
 
 def _add_working_directory() -> None:

@@ -331,7 +331,7 @@ def test_an_own_part_lies_in_the_drivers_folder_or_in_the_processs(folder, monke
     write("elsewhere/here.py", NETWORK)
     write("elsewhere/numbers.py", "raise RuntimeError")
     monkeypatch.chdir(elsewhere)
-    monkeypatch.setenv(parts.DRIVER_FOLDER, str(folder))
+    monkeypatch.setenv(parts.DRIVER_FOLDERS, str(folder))
     forget("numbers")
     assert parts.load_part("nets:Small").__module__ == "nets"
     assert parts.load_part("here:Small").__module__ == "here"

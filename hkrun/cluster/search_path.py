@@ -4,12 +4,14 @@ Ray itself has them look in the driver's working directory before all else, wher
 would be taken for Python's by every library that a worker has not imported yet.
 """
 
+import os
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import hkrun
-from hkrun.parts import DRIVER_FOLDER
+from hkrun.parts import DRIVER_FOLDERS
 
 
 class _Folders(list[str]):
@@ -30,5 +32,8 @@ def make_job_config() -> Any:
 
 
 def worker_variables() -> dict[str, str]:
-    """The environment variables by which workers find the user's own parts, last."""
-    return {DRIVER_FOLDER: str(Path.cwd())}
+    """The environment variables by which workers find the user's own parts, last: where this process does."""
+    libraries = tuple({str(Path(prefix).resolve()) for prefix in (sys.prefix, sys.base_prefix)})
+    folders = [str(Path.cwd()), *(str(Path(folder).resolve()) for folder in sys.path)]
+    own = [folder for folder in folders if not folder.startswith(libraries)]
+    return {DRIVER_FOLDERS: os.pathsep.join(dict.fromkeys(own))}

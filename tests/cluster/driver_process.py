@@ -20,8 +20,8 @@ class Driver:
         self.mark = uuid.uuid4().hex
         env = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
         self.temporary = Path(tempfile.mkdtemp(dir="/tmp"))  # short enough for Ray's sockets
-        if python_path is not None:
-            env["PYTHONPATH"] = str(python_path)
+        here = str(Path(__file__).parent)  # where workers find the fake tasks
+        env["PYTHONPATH"] = here if python_path is None else os.pathsep.join([str(python_path), here])
         env |= {"HKRUN_TEST_MARK": self.mark, "TMPDIR": str(self.temporary)}
         self.process = subprocess.Popen(
             [sys.executable, Path(__file__).with_name("fake_driver.py"), folder, *does],

@@ -344,6 +344,7 @@ def start_with(monkeypatch, tmp_path, failures):
     fake = FakeRay(failures)
     monkeypatch.setitem(sys.modules, "ray", fake)
     monkeypatch.setattr(runtime, "_start_quickly", lambda: None)
+    monkeypatch.setattr(runtime, "make_job_config", lambda: None)
     node = Node(cpus=2, gpus=0, memory_bytes=1 << 34)
     runtime._start(OwnCluster(node=node, cpus=1, in_groups=False), tmp_path, lambda error: None)
     return fake
