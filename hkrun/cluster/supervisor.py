@@ -173,7 +173,7 @@ class _Driver:
         self._connection.close()
 
     def _read(self, connection: Connection) -> None:
-        with suppress(EOFError, OSError):
+        with suppress(Exception):  # the end of what it says, or half a message, with which it ended too
             while True:
                 self._messages.put(connection.recv())
         self._messages.put(None)
