@@ -147,11 +147,11 @@ def _import(module_name: str, name: str) -> object:
                 f"{_describe_hidden(module_name)}"
             ) from error
         raise InputError(f"{name}: {_describe(error)}") from error
-    except Exception as error:  # a stranger's code may raise anything
+    except (Exception, SystemExit) as error:  # a stranger's code may raise anything
         raise InputError(f"{name}: {_describe(error)}") from error
 
 
-def _describe(error: Exception) -> str:
+def _describe(error: Exception | SystemExit) -> str:
     """What went wrong in the user's module, and where, in one line."""
     told = f"its import fails: {type(error).__name__}: {' '.join(str(error).split())}"
     if isinstance(error, SyntaxError):  # which names its place itself

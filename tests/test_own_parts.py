@@ -263,6 +263,7 @@ def test_a_teacher_file_is_the_same_from_every_folder_and_checked_before_it_is_u
         ("nets: Small", "'nets: Small': a part of your own is named package.module:name, such as"),
         ("nets:", "'nets:': a part of your own is named package.module:name, such as"),
         ("bad:Small", "bad:Small: its import fails: ZeroDivisionError: division by zero (bad.py:2)"),
+        ("leaves:Small", "leaves:Small: its import fails: SystemExit: 0 (leaves.py:2)"),
         ("syntax:Small", "syntax:Small: its import fails: SyntaxError: invalid syntax (syntax.py, line 1)"),
         ("needs:Small", "needs:Small: its import fails: ModuleNotFoundError: No module named 'nothing_here'"),
         ("odd:number", "odd:number: must be a class or a function; it is of type int"),
@@ -273,6 +274,7 @@ def test_a_teacher_file_is_the_same_from_every_folder_and_checked_before_it_is_u
 )
 def test_an_own_network_that_cannot_be_used_is_refused_in_one_line(name, problem):
     write("bad.py", "x = 1\ny = 1 / 0\n")
+    write("leaves.py", "import sys\nsys.exit(0)\n")
     write("syntax.py", "def f(:\n")
     write("needs.py", "import nothing_here\n")
     write(

@@ -111,7 +111,7 @@ def call(arguments: Sequence[str]) -> int:
         return _say_interrupted(invocation, error.message)
     except (KeyboardInterrupt, click.Abort, Interrupted):
         return _say_interrupted(invocation, "interrupted")
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         if isinstance(error, BrokenPipeError) and _reader_is_gone():
             _silence()
             return EXIT_INTERRUPTED if invocation.resumable else EXIT_DONE
@@ -155,7 +155,7 @@ def _refuse(invocation: Invocation, code: int, problems: Sequence[str]) -> int:
     return code
 
 
-def _describe_bug(error: Exception, invocation: Invocation, arguments: Sequence[str]) -> str:
+def _describe_bug(error: Exception | SystemExit, invocation: Invocation, arguments: Sequence[str]) -> str:
     """Keeps the traceback in a file and says where."""
     command = shlex.join(redact(word) for word in arguments)
     heading = f"hkrun {hkrun.__version__}, Python {platform.python_version()}\n$ hkrun {command}\n\n"

@@ -26,7 +26,7 @@ def load_own(name: str, *, data_dir: Path | None) -> Dataset:
         raise
     except OSError as error:
         raise DataError(f"{name}: {error}") from error
-    except Exception as error:  # a stranger's code may raise anything
+    except (Exception, SystemExit) as error:  # a stranger's code may raise anything
         told = " ".join(str(error).split())
         raise InputError(f"{name}: fails: {type(error).__name__}: {told}") from error
     if not isinstance(dataset, Dataset):

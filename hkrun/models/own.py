@@ -23,7 +23,7 @@ def build_own(name: str, *, num_classes: int, in_channels: int) -> Backbone:
     shape = read_shape(name)
     try:
         network = load_part(name)(num_classes=num_classes, in_channels=in_channels)
-    except Exception as error:  # a stranger's code may raise anything
+    except (Exception, SystemExit) as error:  # a stranger's code may raise anything
         raise _failed(name, "cannot be built", error) from error
     if not isinstance(network, nn.Module):
         raise InputError(f"{name}: must give a torch.nn.Module; it gives a {type(network).__name__}")
@@ -52,7 +52,7 @@ def try_own(name: str, *, num_classes: int, image_shape: tuple[int, int, int]) -
     try:
         with torch.no_grad():
             features = network.eval()(images)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise _failed(name, f"fails on images of shape {_show(images)}", error) from error
     if not isinstance(features, Features):
         raise InputError(f"{name}: must return hkrun.models.Features; it returns a {type(features).__name__}")
@@ -92,6 +92,6 @@ def _show(value: object) -> str:
     return str(_shape(value)) if isinstance(value, Tensor) else f"none, being a {type(value).__name__}"
 
 
-def _failed(name: str, what: str, error: Exception) -> InputError:
+def _failed(name: str, what: str, error: Exception | SystemExit) -> InputError:
     told = " ".join(str(error).split())
     return InputError(f"{name}: {what}: {type(error).__name__}: {told}")

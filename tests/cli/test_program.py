@@ -119,7 +119,7 @@ def test_every_kind_of_failure_has_its_exit_code(folder, started, monkeypatch, c
     assert document("sweep", "stability") == (code, {"error": told})
 
 
-@pytest.mark.parametrize("error", [ZeroDivisionError("boom"), HkrunError("boom")])
+@pytest.mark.parametrize("error", [ZeroDivisionError("boom"), HkrunError("boom"), SystemExit("boom")])
 def test_a_bug_leaves_its_traceback_in_the_stores_logs(folder, started, monkeypatch, document, error):
     def fail(*_, **__):
         raise error
