@@ -31,12 +31,12 @@ from hkrun.training import (
     Context,
     Errors,
     EvaluationSet,
+    GradientSum,
     TrainingSet,
     autocast,
     find_divergence,
     learning_rate,
     resolve_dtype,
-    sum_gradients,
 )
 
 # The paper's, for the teacher as for the student; they have no keys.
@@ -191,8 +191,9 @@ def train_teacher(
         run.network.train()
         # BatchNorm's statistics are frozen with the weights. Without gradients no activations are kept.
         run.network.backbone.train(phase.backbone).requires_grad_(phase.backbone)
+        sum_gradients = GradientSum(run.optimizer.param_groups[0]["params"], context)
         for batch in batches:
-            averages.add(_train_batch(run, cell, batch, phase, context))
+            averages.add(_train_batch(run, cell, batch, phase, sum_gradients))
         (figures,) = averages.read()
         if phase.backbone or epoch % settings.epochs == 0:
             run.network.eval()
@@ -247,7 +248,7 @@ def dump_weights(network: nn.Module) -> bytes:
 
 
 def _train_batch(
-    run: TeacherRun, cell: Cell, batch: Batch, phase: Phase, context: Context
+    run: TeacherRun, cell: Cell, batch: Batch, phase: Phase, sum_gradients: GradientSum
 ) -> dict[str, torch.Tensor]:
     """One step on CE(backbone) + CE(auxiliary classifier), each where its part trains."""
     images, labels = batch.images[0], batch.labels[0]
@@ -266,7 +267,7 @@ def _train_batch(
     parameters = run.optimizer.param_groups[0]["params"]
     run.optimizer.zero_grad()
     loss.backward(inputs=parameters)  # type: ignore[no-untyped-call]
-    sum_gradients(parameters, context)
+    sum_gradients()
     run.optimizer.step()
     return {name: value[None] for name, value in {"loss_total": loss, **figures}.items()}
 

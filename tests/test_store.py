@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+from pyarrow import compute as pc
 from pyarrow import fs
 from pyarrow import parquet as pq
 from s3_server import S3Server
@@ -762,6 +763,22 @@ def test_curves_have_the_same_types_in_every_run(store: Store) -> None:
     schema = pq.read_schema(pa.BufferReader(store.read(FOLDER, "curves.parquet")))
     assert schema.names == ["epoch", "error_pct", "error_top5_pct"]
     assert schema.types == [pa.int32(), pa.float64(), pa.float64()]
+
+
+@pytest.mark.parametrize("column", ["error_pct", "loss_total"])
+def test_epochs_without_a_number_are_read_and_found_by_filters(
+    local: Store, tmp_path: Path, column: str
+) -> None:
+    nan = float("nan")
+    curves = pa.table({"epoch": [1, 2, 3], "error_pct": [9.0, nan, 8.0], "loss_total": [nan, nan, nan]})
+    local.put_run(make_record(), curves=curves, student=None)
+    assert str(local.curves(CELL, 3)[column].to_pylist()) == str(curves[column].to_pylist())
+    assert local.local_path is not None
+    file = local.local_path / FOLDER / "curves.parquet"
+    field = pc.field(column)
+    for condition in (field.is_nan(), ~(field <= 9.0), ~(field > 0.0)):
+        found = pq.read_table(file, filters=condition)
+        assert found["epoch"].to_pylist() == curves.filter(condition)["epoch"].to_pylist() != []
 
 
 def test_curves_without_epochs_are_refused(store: Store) -> None:

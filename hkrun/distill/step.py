@@ -16,8 +16,8 @@ from hkrun.seeding import Purpose, derive
 from hkrun.training import (
     Batch,
     Context,
+    GradientSum,
     autocast,
-    sum_gradients,
     sum_over_workers,
 )
 
@@ -52,6 +52,11 @@ class Step:
         self._noise = [
             torch.Generator().manual_seed(derive(run.seed, Purpose.DROPOUT, run.epoch)) for run in pack.runs
         ]
+        self._sum_students = GradientSum(pack.student_optimizer.param_groups[0]["params"], context)
+        if pack.discriminator_optimizer is not None:
+            self._sum_discriminators = GradientSum(
+                pack.discriminator_optimizer.param_groups[0]["params"], context
+            )
 
     def train(self, batch: Batch) -> dict[str, Tensor]:
         """The discriminators' steps, then the students', on one forward pass of the students.
@@ -139,7 +144,7 @@ class Step:
         loss = torch.stack(tuple(parts.values())).sum(dim=0) * batch.share
         optimizer.zero_grad()
         loss.sum().backward()  # type: ignore[no-untyped-call]
-        sum_gradients(optimizer.param_groups[0]["params"], self._context)
+        self._sum_discriminators()
         optimizer.step()
         with torch.no_grad():
             right = (source[:, :size] > 0).sum(dim=1) + (source[:, size:] <= 0).sum(dim=1)
@@ -195,7 +200,7 @@ class Step:
             figures["adversarial_gradient_ratio"] *= batch.share
         else:
             loss.sum().backward(inputs=parameters)  # type: ignore[no-untyped-call]
-        sum_gradients(parameters, self._context)
+        self._sum_students()
         optimizer.step()
         if self._clips:
             for run in self._pack.runs:

@@ -6,7 +6,7 @@ import logging
 import math
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from hkrun.errors import HkrunError
 from hkrun.models.bits import PackedWeights, pack_weights
 from hkrun.models.quantized import quantized_layers
 
@@ -52,6 +53,9 @@ def to_onnx(backbone: nn.Module, image: Tensor, *, about: dict[str, str]) -> byt
         backbone: In eval mode, in float32.
         image: One normalised image, [C, H, W], for its size.
         about: Goes into the model's metadata.
+
+    Raises:
+        HkrunError: The model unpacks other weights than the backbone has.
     """
     packed = {}
     for name, layer in quantized_layers(backbone).items():
@@ -64,6 +68,7 @@ def to_onnx(backbone: nn.Module, image: Tensor, *, about: dict[str, str]) -> byt
     model.graph.input.extend(inputs)
     for index, (name, weights) in enumerate(packed.items()):
         _add_unpacking(model.graph, name, weights, position=index * _NODES_PER_WEIGHT)
+    _check_unpacking(model, image, {name: backbone.get_parameter(name).detach().numpy() for name in packed})
     for key, value in about.items():
         entry = model.metadata_props.add()
         entry.key, entry.value = key, value
@@ -158,6 +163,36 @@ def _add_unpacking(graph: "onnx.GraphProto", name: str, weights: PackedWeights, 
     rest = list(graph.node)
     del graph.node[:]
     graph.node.extend([*rest[:position], *nodes, *rest[position:]])
+
+
+def _check_unpacking(
+    model: "onnx.ModelProto", image: Tensor, weights: Mapping[str, NDArray[np.float32]]
+) -> None:
+    """Compares the weights that onnxruntime unpacks with the network's, to the bit.
+
+    Logits would not always show a mistake: where signs are computed with, a few of them may differ.
+
+    Raises:
+        HkrunError: They differ.
+    """
+    import onnx
+
+    if not weights:
+        return
+    shown = onnx.ModelProto()
+    shown.CopyFrom(model)
+    for name, values in weights.items():
+        shown.graph.output.append(
+            onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, values.shape)
+        )
+    session = start_session(shown.SerializeToString(), threads=1)
+    unpacked = session.run(list(weights), {IMAGES: image[None].numpy()})
+    for (name, values), found in zip(weights.items(), unpacked, strict=True):
+        if not np.array_equal(found, values):
+            raise HkrunError(
+                f"{name}: the ONNX file unpacks {np.count_nonzero(found != values)} of {values.size} weights "
+                "otherwise than the network; nothing was written"
+            )
 
 
 def _checked(model: "onnx.ModelProto") -> bytes:

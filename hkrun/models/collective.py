@@ -63,5 +63,6 @@ def all_reduce(tensor: Tensor) -> None:
     Raises:
         PeerLostError: One of them cannot be reached any more.
     """
+    assert tensor.is_contiguous()  # gloo adds up memory, whatever the strides say
     with with_peers():
         dist.all_reduce(tensor)

@@ -40,7 +40,10 @@ def to_parquet(curves: pa.Table) -> bytes:
         [(name, pa.int32() if name == "epoch" else pa.float64()) for name in curves.column_names]
     )
     sink = pa.BufferOutputStream()
-    pq.write_table(curves.cast(schema), sink, compression="snappy", use_dictionary=False)
+    # Statistics know nothing of NaN: readers that filter by them would pass over the epochs that diverged.
+    pq.write_table(
+        curves.cast(schema), sink, compression="snappy", use_dictionary=False, write_statistics=False
+    )
     content: bytes = sink.getvalue().to_pybytes()
     return content
 

@@ -3,10 +3,10 @@
 from hkrun.training.context import (
     Alone,
     Context,
+    GradientSum,
     PeerLostError,
     gather,
     share_from_first,
-    sum_gradients,
     sum_over_workers,
 )
 from hkrun.training.epochs import Averages, Diverged, find_divergence, learning_rate
@@ -31,6 +31,7 @@ __all__ = [
     "Diverged",
     "Errors",
     "EvaluationSet",
+    "GradientSum",
     "NotFiniteError",
     "PeerLostError",
     "ResidentEvaluationSet",
@@ -44,6 +45,5 @@ __all__ = [
     "learning_rate",
     "resolve_dtype",
     "share_from_first",
-    "sum_gradients",
     "sum_over_workers",
 ]

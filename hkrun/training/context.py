@@ -1,6 +1,7 @@
 """Where a loop runs, and how workers act as one."""
 
 import io
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
@@ -10,16 +11,17 @@ import torch.distributed
 from torch import Tensor, nn
 
 from hkrun.data.streams import BlockIds, BlockViews, ReadBlock, carry_in_threads
+from hkrun.errors import InputError
 from hkrun.models.collective import PeerLostError, all_reduce, with_peers
 from hkrun.store import DivergedTeacher, Record, TeacherRecord
 
 __all__ = [
     "Alone",
     "Context",
+    "GradientSum",
     "PeerLostError",
     "gather",
     "share_from_first",
-    "sum_gradients",
     "sum_over_workers",
 ]
 
@@ -120,6 +122,62 @@ def _unpack(message: Tensor) -> Any:
         return torch.load(io.BytesIO(message.cpu().numpy().tobytes()), weights_only=True)
 
 
-def sum_gradients(parameters: Sequence[nn.Parameter], context: Context) -> None:
-    """Sums the gradients over the workers, so that every worker takes the same step."""
-    sum_over_workers([parameter.grad for parameter in parameters if parameter.grad is not None], context)
+class GradientSum:
+    """Sums the gradients of some parameters over the workers, so that every worker takes the same step.
+
+    A backend adds up what lies at the same place in memory. Workers whose networks differ, or of which one
+    has no gradient of a parameter in a batch, would get sums of other parameters' gradients without a word.
+
+    Args:
+        parameters: Those of one optimiser, the same from batch to batch.
+        context: Where the loop runs.
+
+    Raises:
+        InputError: The workers' parameters differ in shape, layout in memory or type.
+    """
+
+    def __init__(self, parameters: Sequence[nn.Parameter], context: Context) -> None:
+        self._parameters, self._context = parameters, context
+        self._present: list[bool] | None = None
+        if context.world_size > 1:
+            formats = [(tuple(own.shape), own.stride(), str(own.dtype)) for own in parameters]
+            if difference := _find_difference(formats, context):
+                raise InputError(
+                    f"the workers built different networks: of the trained parameters, {difference}"
+                )
+
+    def __call__(self) -> None:
+        """Sums them, after each batch's backward pass.
+
+        Raises:
+            InputError: A parameter has a gradient on some workers only, or in some batches only.
+        """
+        if self._context.world_size == 1:
+            return
+        present = [own.grad is not None for own in self._parameters]
+        if self._present is None:
+            if difference := _find_difference(present, self._context):
+                raise InputError(f"{_PARTLY_USED}: whether each parameter has a gradient: {difference}")
+            self._present = present
+        if present != self._present:
+            number = next(
+                i for i, pair in enumerate(zip(present, self._present, strict=True)) if len({*pair}) > 1
+            )
+            raise InputError(f"{_PARTLY_USED}: parameter {number} has a gradient in some batches only")
+        sum_over_workers([own.grad for own in self._parameters if own.grad is not None], self._context)
+
+
+_PARTLY_USED = (
+    "a network that several workers train must use the same parameters in every batch (multiply what it "
+    "skips by 0, or train it with --workers 1)"
+)
+
+
+def _find_difference(own: Sequence[object], context: Context) -> str:
+    """Where the workers' lists differ, in words; nothing where they do not."""
+    first, *others = gather([str(item) for item in own], context)
+    for rank, other in enumerate(others, start=1):
+        for number, (here, there) in enumerate(itertools.zip_longest(first, other, fillvalue="missing")):
+            if here != there:
+                return f"number {number} is {here} on worker 0 and {there} on worker {rank}"
+    return ""

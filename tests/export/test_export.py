@@ -207,6 +207,42 @@ def test_the_reader_in_the_documentation_needs_no_hkrun(method, store, runs, tmp
     assert np.array_equal(found["weights"]["stages.2.0.conv2"], expected)
 
 
+@pytest.mark.parametrize("optimised", [True, False])
+@pytest.mark.parametrize("scales", [[[0.5]], [[0.5, 0.75]], [[0.5], [2.0], [0.25], [4.0]]])
+@pytest.mark.parametrize("bits", [1, 2])
+def test_every_byte_is_unpacked_to_its_weights(bits, scales, optimised):
+    """All 256 values of a byte, in each of the four filters; by onnxruntime, by hkrun and by hand."""
+    from onnx import TensorProto, helper
+
+    from hkrun.export.onnx_files import _add_unpacking
+    from hkrun.models.bits import PackedWeights
+    from hkrun.models.quantized import Codes
+
+    content = np.arange(256, dtype=np.uint8)
+    if bits == 2:  # 3 stands for nothing: bytes that hold one are never written
+        fields = np.stack([content >> shift & 3 for shift in (0, 2, 4, 6)], axis=1)
+        content = content[(fields != 3).all(axis=1)]
+    rows = np.tile(content, 4)
+    fields = np.stack([rows >> shift & (2**bits - 1) for shift in range(0, 8, bits)], axis=1).reshape(4, -1)
+    codes = 2 * fields.astype(np.int8) - 1 if bits == 1 else np.array([0, 1, -1], np.int8)[fields]
+    weights = PackedWeights(Codes(torch.from_numpy(codes), torch.tensor(scales)), bits=bits)
+    assert np.array_equal(weights.packed.numpy(), rows)
+    assert rows.max() > 128
+
+    both = np.array(scales, np.float32)
+    expected = np.where(codes == 1, both[:, :1], np.where(codes == -1, -both[:, -1:], np.float32(0)))
+    assert np.array_equal(weights().numpy(), expected)
+    output = helper.make_tensor_value_info("weight", TensorProto.FLOAT, codes.shape)
+    graph = helper.make_graph([], "unpacking", [], [output])
+    _add_unpacking(graph, "weight", weights, position=0)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    options = onnxruntime.SessionOptions()
+    if not optimised:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options)
+    assert np.array_equal(session.run(None, {})[0], expected)
+
+
 # --- what is refused ------------------------------------------------------------------------------------
 
 
@@ -237,6 +273,25 @@ def test_a_file_that_gives_other_outputs_is_not_written(which, store, runs, quic
         monkeypatch.setattr(module, "from_safetensors", lambda *_, **__: other.eval())
     with pytest.raises(HkrunError, match=rf"/3: the {which} file's logits differ"):
         export_run(store, runs["hksanc"], data_dir=None, output=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("method", ["ttq", pytest.param("xnor", marks=pytest.mark.slow)])
+def test_a_file_that_unpacks_other_weights_is_not_written(method, store, runs, tmp_path, monkeypatch):
+    module = hkrun.export.onnx_files
+    pack = module.pack_weights
+
+    def pack_wrongly(layer):
+        weights = pack(layer)
+        weights.scales *= 2
+        return weights
+
+    monkeypatch.setattr(module, "pack_weights", pack_wrongly)
+    problem = (
+        r"\.weight: the ONNX file unpacks \d+ of \d+ weights otherwise than the network; nothing was written"
+    )
+    with pytest.raises(HkrunError, match=problem):
+        export_run(store, runs[method], data_dir=None, output=tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 

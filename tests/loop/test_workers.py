@@ -30,11 +30,13 @@ import torch.multiprocessing as mp
 from hkrun.config import Cell
 from hkrun.data import Dataset
 from hkrun.distill import Run, distill, start_run
+from hkrun.errors import InputError
 from hkrun.seeding import Purpose
 from hkrun.store import Record
 from hkrun.teacher import TeacherRun, freeze, start_teacher, train_teacher
 from hkrun.training import (
     Alone,
+    GradientSum,
     PeerLostError,
     ResidentEvaluationSet,
     gather,
@@ -296,6 +298,96 @@ def test_workers_tell_each_other_records_and_sets(tmp_path: Path) -> None:
 def test_what_would_run_code_is_not_read_from_another_worker(tmp_path: Path) -> None:
     found = with_workers(tmp_path, send_code, world_sizes=(2,))
     assert found == {(2, 0): [True], (2, 1): [True, True]}  # the first one keeps what it read itself
+
+
+def make_parameters(last: torch.memory_format = torch.contiguous_format) -> list[torch.nn.Parameter]:
+    """A convolution's weight in some layout, and a bias."""
+    weight = torch.zeros(2, 3, 4, 5).contiguous(memory_format=last)
+    return [torch.nn.Parameter(weight), torch.nn.Parameter(torch.zeros(6))]
+
+
+def sum_layouts(context: Alone) -> list[object]:
+    """Sums of tensors whose layout in memory is each worker's own."""
+    layout = torch.channels_last if context.rank else torch.contiguous_format
+    values = torch.arange(120.0).reshape(2, 3, 4, 5)
+    turned = values.clone()[:, :, 0].transpose(0, 1)
+    own = [values.clone().contiguous(memory_format=layout), turned.clone() if context.rank else turned]
+    expected = [2 * tensor for tensor in own]
+    sum_over_workers(own, context)
+    return [torch.equal(summed, right) for summed, right in zip(own, expected, strict=True)]
+
+
+def test_sums_are_right_whatever_the_layout_of_each_worker(tmp_path: Path) -> None:
+    found = with_workers(tmp_path, sum_layouts)
+    assert found == {(2, 0): [True] * 2, (2, 1): [True] * 2}
+
+
+def sum_gradients(context: Alone) -> list[list[float]]:
+    """The sums of two batches' gradients; the second parameter has none."""
+    parameters = make_parameters()
+    total = GradientSum(parameters, context)
+    sums = []
+    for batch in (1.0, 2.0):
+        parameters[0].grad = torch.full((2, 3, 4, 5), batch * (1 + context.rank))
+        if context.rank:
+            parameters[0].grad = parameters[0].grad.contiguous(memory_format=torch.channels_last)
+        total()
+        assert parameters[1].grad is None
+        sums.append(parameters[0].grad.unique().tolist())
+    return sums
+
+
+def test_gradients_are_summed_batch_after_batch(tmp_path: Path) -> None:
+    found = with_workers(tmp_path, sum_gradients)
+    assert found == {(2, 0): [[3.0], [6.0]], (2, 1): [[3.0], [6.0]]}
+
+
+def sum_what_differs(context: Alone, case: str) -> str:
+    """What is said where workers would add up different things."""
+    layout = torch.channels_last if case == "layout" and context.rank else torch.contiguous_format
+    parameters = make_parameters(layout)
+    if case == "type" and context.rank:
+        parameters[1] = torch.nn.Parameter(torch.zeros(6, dtype=torch.float64))
+    if case == "number" and context.rank:
+        parameters.append(torch.nn.Parameter(torch.zeros(1)))
+    try:
+        total = GradientSum(parameters, context)
+        for batch in range(2):
+            for number, parameter in enumerate(parameters):
+                parameter.grad = torch.ones_like(parameter)
+                if case == "gradient" and number == context.rank:
+                    parameter.grad = None
+                if case == "batch" and number == batch == 1:
+                    parameter.grad = None
+            total()
+    except InputError as error:
+        return str(error)
+    return ""
+
+
+FLOAT, DOUBLE = "'torch.float32'", "'torch.float64'"
+
+
+@pytest.mark.parametrize(
+    ("case", "here", "there"),
+    [
+        ("layout", f"((2, 3, 4, 5), (60, 20, 5, 1), {FLOAT})", f"((2, 3, 4, 5), (60, 1, 15, 3), {FLOAT})"),
+        ("type", f"((6,), (1,), {FLOAT})", f"((6,), (1,), {DOUBLE})"),
+        ("number", "missing", f"((1,), (1,), {FLOAT})"),
+        ("gradient", "False", "True"),
+    ],
+)
+def test_what_workers_cannot_add_up_is_refused_by_each(
+    case: str, here: str, there: str, tmp_path: Path
+) -> None:
+    found = with_workers(tmp_path, sum_what_differs, case)
+    assert found[2, 0] == found[2, 1]
+    assert str(found[2, 0]).endswith(f" is {here} on worker 0 and {there} on worker 1")
+
+
+def test_a_gradient_that_comes_and_goes_is_refused(tmp_path: Path) -> None:
+    found = with_workers(tmp_path, sum_what_differs, "batch")
+    assert str(found[2, 0]).endswith("parameter 1 has a gradient in some batches only")
 
 
 @pytest.mark.slow
