@@ -101,7 +101,11 @@ def read_png(content: bytes) -> PngFile:
     kept = [PNG_SIGNATURE]
     header = b""
     for name, data, chunk in _chunks(content):
+        if _is_critical(name) and name not in _PNG_DECODED:
+            raise ImageError(f"has a PNG chunk {name.decode('ascii')} that none may pass over; write it anew")
         if (name == b"IHDR") == bool(header):  # it comes once, and first
+            raise ImageError(CUT_SHORT)
+        if name == b"PLTE" and (palette or kept[-1][4:8] == b"IDAT"):  # it comes once, and before the pixels
             raise ImageError(CUT_SHORT)
         if name in _PNG_DECODED:
             kept.append(chunk)
@@ -143,10 +147,15 @@ def _chunks(content: bytes) -> Iterator[tuple[bytes, bytes, bytes]]:
         if name == b"IEND":
             return
         whole = end <= len(content) and zlib.crc32(chunk[4:-4]) == int.from_bytes(chunk[-4:], "big")
-        if not whole and name in (*_PNG_DECODED, b"tRNS"):
+        if not whole and (name == b"tRNS" or _is_critical(name)):
             raise ImageError(CUT_SHORT)
         yield name, chunk[8 : 8 + length], chunk
         start = end
+
+
+def _is_critical(name: bytes) -> bool:
+    """Whether the pixels may depend on a chunk (ISO/IEC 15948, 5.4): a capital letter begins its name."""
+    return name.isalpha() and name[:1].isupper()
 
 
 def _chunk(name: bytes, data: bytes) -> bytes:

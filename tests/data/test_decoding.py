@@ -350,6 +350,21 @@ def test_a_png_that_says_what_none_may_is_refused(header, chunks):
     assert refusal(with_chunks(content, chunks)) == "is damaged or cut short"
 
 
+def test_a_palette_comes_once_and_before_the_pixels():
+    content = write_png(random_samples(2, 2, 1, depth=1), bitdepth=1, palette=[(1, 2, 3), (4, 5, 6)])
+    assert decode(content).shape == (3, 2, 2)
+    assert refusal(with_chunks(content, {b"PLTE": bytes(6)})) == "is damaged or cut short"
+    assert refusal(with_chunks(write_png(RGB), {b"PLTE": bytes(6)}, before=b"IEND")) == (
+        "is damaged or cut short"
+    )
+
+
+@pytest.mark.parametrize("before", [b"IHDR", b"IDAT", b"IEND"])
+def test_a_chunk_that_pixels_may_depend_on_and_nobody_knows_is_refused_by_name(before):
+    content = with_chunks(write_png(RGB), {b"CgBI": bytes(4)}, before=before)  # Apple's, whose pixels differ
+    assert refusal(content) == "has a PNG chunk CgBI that none may pass over; write it anew"
+
+
 def test_the_content_says_the_format_and_others_are_named():
     assert refusal(b"") == "is empty, or gone"
     assert refusal(b"<html>not found</html>") == "is no PNG or JPEG file"
