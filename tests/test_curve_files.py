@@ -155,6 +155,14 @@ def test_a_column_given_twice_is_refused(file: Path) -> None:
                 "needs quotes, or ; between the values"
             ),
         ),
+        (
+            b"sep=;\nseed;epoch;error_pct\n0;1;5\n",
+            "line 1: has none of the column names seed,epoch,error_pct, which come first",
+        ),
+        (
+            b"\n# made on Monday\nseed,epoch,error_pct\n0,1,5\n",
+            "line 2: has none of the column names seed,epoch,error_pct, which come first",
+        ),
         (b"PAR1 and then nonsense", "is neither CSV (UTF-8, with column names) nor Parquet"),
     ],
     ids=[
@@ -166,6 +174,8 @@ def test_a_column_given_twice_is_refused(file: Path) -> None:
         "half of UTF-16",
         "no names",
         "decimal commas",
+        "a spreadsheet's separator",
+        "comment",
         "damaged Parquet",
     ],
 )
@@ -193,6 +203,16 @@ def test_seeds_and_epochs_that_are_no_whole_numbers_are_named_by_line(file: Path
         "lines 3-4, 7-8: seed is no whole number, such as 'a'",
         "lines 5, 7: epoch is no whole number, such as '1.5'",
     ]
+
+
+def test_digits_with_underscores_are_no_numbers(file: Path) -> None:
+    file.write_text("seed,epoch,error_pct\n0,1,5\n1_0,1,5\n")
+    assert problems_of(file) == ["line 3: seed is no whole number, such as '1_0'"]
+    file.write_text("seed,epoch,error_pct\n0,1,5\n1,1,1_0\n")
+    assert (
+        problems_of(file)[0]
+        == "cell 'all': seed 1, epoch 1: error_pct is missing or no number, such as '1_0'"
+    )
 
 
 def test_columns_of_another_kind_are_named_by_row(file: Path) -> None:

@@ -93,6 +93,10 @@ def _read_csv(path: Path, start: bytes) -> tuple[list[str], Rows]:
     for record in records:
         while len(record) > len(names) and not record[-1].strip():
             record.pop()
+    below = "".join(records[1]) if len(records) > 1 else ""
+    if not {*names} & {*REQUIRED, CELL} and all(name in below for name in REQUIRED):
+        known = ",".join(REQUIRED)  # a title, a comment, what names a separator for a spreadsheet
+        refuse(path, [f"line {lines[0]}: has none of the column names {known}, which come first"])
     ragged = [line for line, record in zip(lines, records, strict=True) if len(record) != len(names)]
     if ragged:
         hint = ""
@@ -151,7 +155,7 @@ def read_whole_numbers(rows: Rows, name: str, problems: list[str]) -> list[int]:
 
 def _read_whole_number(value: object) -> int | None:
     if isinstance(value, str):
-        if _GROUPED.fullmatch(value.strip()):
+        if _GROUPED.fullmatch(value.strip()) or "_" in value:  # which Python takes for a separator of digits
             return None
         try:
             return _read_whole_number(int(value))
@@ -168,7 +172,7 @@ def read_number(value: object) -> float:
 
     A comma is a decimal one: an error from 0 to 100 has no thousands.
     """
-    if value is None or isinstance(value, bool):
+    if value is None or isinstance(value, bool) or (isinstance(value, str) and "_" in value):
         return math.nan
     if isinstance(value, str) and _DECIMAL_COMMA.fullmatch(value.strip()):
         value = value.replace(",", ".")
