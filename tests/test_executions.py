@@ -23,7 +23,7 @@ from hkrun.report.renewal import renew_report
 from hkrun.report.run_tables import PART_NAMES
 from hkrun.stopwatch import Stopwatch
 from hkrun.store import open_store
-from hkrun.sweep import account, run_sweep
+from hkrun.sweep import DataCheck, account, run_sweep
 from hkrun.sweep.account import Account
 
 EXECUTION = Execution(
@@ -256,7 +256,7 @@ def ray(monkeypatch, sweep, store, clock):
 
     monkeypatch.setattr(hkrun.cluster, "run_tasks", run_tasks)
     monkeypatch.setattr(hkrun.sweep.running, "find_machine", lambda *_, **__: TWO_SLOTS)
-    monkeypatch.setattr(hkrun.sweep.running, "check_data", lambda *_, **__: None)
+    monkeypatch.setattr(hkrun.sweep.running, "check_data", lambda *_, **__: DataCheck())
     monkeypatch.setattr(hkrun.sweep.crew, "describe_divergence", lambda *_: "")
     return ray
 

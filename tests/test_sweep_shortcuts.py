@@ -15,7 +15,7 @@ from hkrun.config import cell_id, teacher_id
 from hkrun.errors import TrainingError
 from hkrun.plan import load_stopped, make_plan
 from hkrun.store import DivergedTeacher, open_store
-from hkrun.sweep import Shortcuts, run_sweep
+from hkrun.sweep import DataCheck, Shortcuts, run_sweep
 
 
 class Watcher:
@@ -54,7 +54,7 @@ def store(tmp_path, monkeypatch, sweep):
     for name in ("MLFLOW_TRACKING_URI", "RAY_ADDRESS"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(hkrun.sweep.running, "find_machine", lambda *_, **__: TWO_SLOTS)
-    monkeypatch.setattr(hkrun.sweep.running, "check_data", lambda *_, **__: None)
+    monkeypatch.setattr(hkrun.sweep.running, "check_data", lambda *_, **__: DataCheck())
     store = open_store(tmp_path / "store")
     put_teacher(store, sweep.cells[0].cell)
     return store

@@ -1,16 +1,20 @@
 """What ends a sweep before its last run, and the exit code that its user sees."""
 
 import pytest
+from image_examples import random_samples, write_png
 from sweep_example import put_run
 
 import hkrun.cluster
 import hkrun.cluster.tune
+import hkrun.data.folder
 import hkrun.sweep.running
 from hkrun.cli.program import call
 from hkrun.cluster import TaskResult
+from hkrun.data.decoding import decode
 from hkrun.errors import DataError, StoreError
 from hkrun.spaces import NamedCell
 from hkrun.store import open_store
+from hkrun.sweep import DataCheck
 
 ERRORS = [
     pytest.param(DataError("imagenet/val.parquet: not there"), 3, id="data"),
@@ -73,11 +77,27 @@ def test_an_error_of_data_or_store_in_a_worker_is_the_commands_exit_code(
 def test_the_data_is_checked_once_whether_or_not_there_is_a_store(folder, monkeypatch, verb):
     checks = []
     for module in (hkrun.sweep, hkrun.sweep.running):
-        monkeypatch.setattr(module, "check_data", lambda *_, **__: checks.append(1))
+        monkeypatch.setattr(module, "check_data", lambda *_, **__: checks.append(1) or DataCheck())
     monkeypatch.setattr(hkrun.cluster, "run_tasks", run_until(DataError("gone"), folder))
     for number in (1, 2):
         assert call([*verb, "--yes"]) == 3
         assert len(checks) == number
+
+
+@pytest.mark.parametrize("pack", ["1", "2"])
+def test_the_images_of_a_folder_are_decoded_once_whether_or_not_there_is_a_store(folder, monkeypatch, pack):
+    files = {folder / "data" / part / name / "1.png" for part in ("train", "test") for name in ("ant", "cat")}
+    for number, path in enumerate(sorted(files)):
+        path.parent.mkdir(parents=True)
+        path.write_bytes(write_png(random_samples(8, 8, 3, seed=number)))
+    decoded = []
+    monkeypatch.setattr(hkrun.data.folder, "decode", lambda content: decoded.append(1) or decode(content))
+    monkeypatch.setattr(hkrun.cluster, "run_tasks", run_until(DataError("gone"), folder))
+    options = ["method=supervised", "student.batch_size=2", "--epochs", "50", "--seeds", "2", "--pack", pack]
+    for number in (1, 2):
+        assert call(["run", "--dataset", "folder", "--data", "data", *options, "--yes"]) == 3
+        assert (folder / "hkrun-store").is_dir()
+        assert len(decoded) == number * len(files)
 
 
 @pytest.mark.parametrize(("error", "code"), ERRORS)

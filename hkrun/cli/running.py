@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from hkrun.spaces import Sweep
     from hkrun.stopwatch import Stopwatch
     from hkrun.store import Store
-    from hkrun.sweep import Outcome
+    from hkrun.sweep import DataCheck, Outcome
 
 _ASK_ABOVE_S = 3600.0  # what takes longer than a coffee deserves a question
 
@@ -172,7 +172,7 @@ def teacher(
     if not loaded.cells[0].cell.uses_teacher:
         raise InputError(f"{loaded.cells[0].name}: this configuration uses no teacher")
     workers = dataclasses.replace(workers, per_gpu=per_gpu)
-    store, checked = _open_store(invocation, loaded, workers=workers)
+    store, data = _open_store(invocation, loaded, workers=workers)
     invocation.resumable = "the same command"
     with Display(invocation.messages, title=f"Teacher for {loaded.title}") as display:
         record = train_teacher(
@@ -181,7 +181,7 @@ def teacher(
             data_dir=invocation.data_dir,
             workers=workers,
             observer=display,
-            data_checked=checked,
+            data=data,
         )
     invocation.resumable = None
     if invocation.as_json:
@@ -275,6 +275,7 @@ def _run(
         workers=workers,
         pack=pack,
         shortcuts=shortcuts,
+        dry=dry_run,
     )
     if dry_run:
         if invocation.as_json:
@@ -315,7 +316,7 @@ def _execute(
     from hkrun.cli.display import Display
     from hkrun.sweep import run_sweep
 
-    store, checked = _open_store(invocation, loaded, workers=workers)
+    store, data = _open_store(invocation, loaded, workers=workers)
     # What a search or a scheduler leaves out is not in the plan: resuming would make all runs.
     again = resume_command(invocation, loaded, store)
     invocation.resumable = again if again is not None and shortcuts is None else "the same command"
@@ -329,7 +330,7 @@ def _execute(
             observer=display,
             pack=pack,
             shortcuts=shortcuts,
-            data_checked=checked,
+            data=data,
             stopwatch=stopwatch,
         )
     invocation.resumable = None
@@ -341,17 +342,19 @@ def _execute(
     return outcome
 
 
-def _open_store(invocation: Invocation, loaded: "Sweep", *, workers: "Workers") -> "tuple[Store, bool]":
+def _open_store(
+    invocation: Invocation, loaded: "Sweep", *, workers: "Workers"
+) -> "tuple[Store, DataCheck | None]":
     """The store to train into, made where there is none; but not for a data set that is not there.
 
     Returns:
-        The store, and whether the data was checked for it.
+        The store, and what the data was found to be, where it was checked for it.
     """
     from hkrun.sweep import check_cluster, check_data
 
     store = invocation.find_store()
     if store is not None:
-        return store, False
+        return store, None
     check_cluster(loaded, store_uri=invocation.absolute_store, data_dir=invocation.data_dir)
-    check_data(loaded, data_dir=invocation.data_dir, workers=workers)
-    return invocation.open_store(create=True), True
+    data = check_data(loaded, data_dir=invocation.data_dir, workers=workers)
+    return invocation.open_store(create=True), data

@@ -1,11 +1,12 @@
 """One sweep from plan to report: the one place that brings plan, cluster, tracking and report together."""
 
 from hkrun.plan import Shortcuts
-from hkrun.sweep.checks import check_cluster, check_data
+from hkrun.sweep.checks import DataCheck, check_cluster, check_data
 from hkrun.sweep.crew import Observer
 from hkrun.sweep.running import Outcome, mirror_sweep, plan_sweep, run_sweep, train_teacher
 
 __all__ = [
+    "DataCheck",
     "Observer",
     "Outcome",
     "Shortcuts",

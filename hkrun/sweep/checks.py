@@ -3,6 +3,7 @@
 import logging
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +20,18 @@ if TYPE_CHECKING:
 logger = logging.getLogger("hkrun")
 
 
-def check_data(sweep: Sweep, *, data_dir: Path | str | None, workers: Workers) -> None:
+@dataclass(frozen=True)
+class DataCheck:
+    """That a sweep's data was checked: reading `folder` takes long, and once is enough.
+
+    Attributes:
+        side: Height or width of the largest image that a network gets, in pixels; None where none was read.
+    """
+
+    side: int | None = None
+
+
+def check_data(sweep: Sweep, *, data_dir: Path | str | None, workers: Workers) -> DataCheck:
     """Finds or fetches a sweep's data set, before anything is written and many processes ask for it at once.
 
     The digits are taken for granted, so that nothing waits for torch here: tasks will read them. Of another
@@ -32,23 +44,18 @@ def check_data(sweep: Sweep, *, data_dir: Path | str | None, workers: Workers) -
         InputError: A batch is larger than it, or has no image for some worker; an own network does not do
             what it must; a `teacher.file` does not fit its network.
     """
-    cells = [named.cell for named in sweep.cells]
-    if sweep.dataset == "digits" and not _needs_images(cells):  # they come with a package that hkrun needs
-        num_images = KNOWN_DATA["digits"].num_train
-        assert num_images is not None, "nobody uses a part of them"
-    else:
-        from hkrun.data import load_dataset
+    if sweep.dataset == "digits" and not _needs_images(sweep):  # they come with a package that hkrun needs
+        _check_batches(sweep, KNOWN_DATA["digits"].num_train, workers)
+        return DataCheck()
+    from hkrun.data import load_dataset
 
-        dataset = load_dataset(sweep.dataset, data_dir=data_dir)
-        for note in dataset.notes:
-            logger.warning("%s: %s", sweep.dataset, note)
-        _try_own_networks(cells, dataset)
-        _try_teacher_files(cells, dataset)
-        num_images = len(dataset.train)
-    _check_batches(sweep, num_images, workers)
+    dataset = load_dataset(sweep.dataset, data_dir=data_dir)
+    for note in dataset.notes:
+        logger.warning("%s: %s", sweep.dataset, note)
+    return _try_on(dataset, sweep, workers)
 
 
-def foresee_data(sweep: Sweep, *, data_dir: Path | str | None, workers: Workers) -> None:
+def foresee_data(sweep: Sweep, *, data_dir: Path | str | None, workers: Workers) -> DataCheck:
     """Refuses what `check_data` will, as far as that shows without a download.
 
     A data set of a known number of images is opened only to try something on it, where it is here.
@@ -57,10 +64,9 @@ def foresee_data(sweep: Sweep, *, data_dir: Path | str | None, workers: Workers)
         DataError: It is missing or damaged, and is none that is fetched.
         InputError: As `check_data`.
     """
-    cells = [named.cell for named in sweep.cells]
     known = KNOWN_DATA.get(sweep.dataset)
     num_images = known.num_train if known is not None else None
-    if num_images is None or _needs_images(cells):
+    if num_images is None or _needs_images(sweep):
         from hkrun.data import load_dataset
 
         try:
@@ -69,10 +75,9 @@ def foresee_data(sweep: Sweep, *, data_dir: Path | str | None, workers: Workers)
             if num_images is None:
                 raise
         else:
-            _try_own_networks(cells, dataset)
-            _try_teacher_files(cells, dataset)
-            num_images = len(dataset.train)
+            return _try_on(dataset, sweep, workers)
     _check_batches(sweep, num_images, workers)
+    return DataCheck()
 
 
 def check_cluster(sweep: Sweep, *, store_uri: str, data_dir: Path | str | None) -> None:
@@ -107,9 +112,19 @@ def fix_content(sweep: Sweep, data_dir: Path | str | None) -> Sweep:
     return with_content(sweep, fingerprint(sweep.dataset, data_dir))
 
 
-def _needs_images(cells: Sequence[Cell]) -> bool:
+def _needs_images(sweep: Sweep) -> bool:
     """Whether something of the user's own is to be tried on images."""
+    cells = [named.cell for named in sweep.cells]
     return any(cell.own_parts or (cell.uses_teacher and cell.teacher.file) for cell in cells)
+
+
+def _try_on(dataset: "Dataset | StreamedDataset", sweep: Sweep, workers: Workers) -> DataCheck:
+    """Tries what is the user's own on a data set, and checks the batches."""
+    cells = [named.cell for named in sweep.cells]
+    _try_own_networks(cells, dataset)
+    _try_teacher_files(cells, dataset)
+    _check_batches(sweep, len(dataset.train), workers)
+    return DataCheck(side=max(side for cell in cells for side in dataset.image_shape(cell.augment.size)[1:]))
 
 
 def _try_own_networks(cells: Sequence[Cell], dataset: "Dataset | StreamedDataset") -> None:
@@ -145,12 +160,13 @@ def _try_teacher_files(cells: Sequence[Cell], dataset: "Dataset | StreamedDatase
         start_teacher(cell, dataset, context=Alone(), device=torch.device("cpu"))
 
 
-def _check_batches(sweep: Sweep, num_images: int, workers: Workers) -> None:
+def _check_batches(sweep: Sweep, num_images: int | None, workers: Workers) -> None:
     """Checks that the training images fill every batch, and each batch has an image for every worker.
 
     Raises:
         InputError: They do not, or one has not.
     """
+    assert num_images is not None, "nobody uses a part of what comes in a package"
     cells = [named.cell for named in sweep.cells]
     least = workers.span.least if workers.span is not None else 1
     sizes = {("student.batch_size", cell.student.batch_size) for cell in cells}

@@ -104,12 +104,18 @@ def check_packs(
     pack: int | str | None,
     workers: Workers,
     machine: Machine,
-    data_dir: Path | str | None = None,
-    read_images: bool = False,
+    side: int | None = None,
 ) -> None:
     """Checks that packs of a size that the user wants fit into the memory of every node, by estimate.
 
-    Not, without `read_images`, for a data set that must be read to know how large its images are.
+    Not where it is unknown how large the images are.
+
+    Args:
+        sweep: The sweep.
+        pack: As `find_sizes`.
+        workers: How many processes train one run together.
+        machine: What the packs run on.
+        side: Height and width of the images, where that was found out.
 
     Raises:
         ResourceError: They do not fit.
@@ -121,12 +127,8 @@ def check_packs(
     share = machine.find_share()
     if size == 1 or not cells or share is None:
         return
-    side = _known_side(sweep)
-    if side is None and read_images:
-        from hkrun.data import load_dataset
-
-        some = next(iter(cells.values()))
-        side = max(load_dataset(sweep.dataset, data_dir=data_dir).image_shape(some.augment.size)[1:])
+    known = _known_side(sweep)
+    side = side if known is None else known
     if side is None:
         return
     needs = {name: _seed_bytes(cell, side, machine.device) for name, cell in cells.items()}

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hkrun.config import KNOWN_DATA, teacher_id
+from hkrun.config import teacher_id
 from hkrun.errors import EXIT_DONE, EXIT_RUNS_FAILED
 from hkrun.plan import (
     AUTO,
@@ -26,7 +26,7 @@ from hkrun.spaces import Sweep, describe_twins
 from hkrun.stopwatch import Stopwatch
 from hkrun.store import Store, TeacherRecord
 from hkrun.sweep.account import Account
-from hkrun.sweep.checks import check_cluster, check_data, fix_content, foresee_data
+from hkrun.sweep.checks import DataCheck, check_cluster, check_data, fix_content, foresee_data
 from hkrun.sweep.crew import Crew, Observer
 from hkrun.sweep.machine import find_machine, log_folder_of, spans_of
 from hkrun.sweep.packing import check_packs, expect_sizes, find_sizes
@@ -71,6 +71,7 @@ def plan_sweep(
     workers: Workers = AUTO,
     pack: int | str | None = None,
     shortcuts: Shortcuts | None = None,
+    dry: bool = True,
 ) -> Plan:
     """Plans a sweep on this machine, or on the cluster that RAY_ADDRESS names.
 
@@ -78,6 +79,15 @@ def plan_sweep(
     refuses before it starts is refused here, but for what only shows when it is done: a download, what the
     nodes of a cluster see, the store's lock. A warning names cells that differ in nothing but keys without an
     effect.
+
+    Args:
+        sweep: What is wanted.
+        store: What it has is not run again; None where there is none yet.
+        data_dir: Where data sets lie that are not embedded.
+        workers: How many processes train one run together.
+        pack: How many runs train together; see `hkrun.sweep.packing.find_sizes`. With shortcuts, one.
+        shortcuts: How to make fewer runs, if so.
+        dry: Whether that is all. Else `run_sweep` follows, and its checks of the data are left to it.
 
     Raises:
         ResourceError: A run or a teacher does not fit, or not so many together.
@@ -101,18 +111,11 @@ def plan_sweep(
         return dataclasses.replace(plan, sizes=kept_sizes(store, sweep) if store is not None else {})
     machine = find_machine(store, per_gpu=workers.per_gpu)
     machine.check(spans_of(sweep, workers))
-    foresee_data(sweep, data_dir=data_dir, workers=workers)
+    data = foresee_data(sweep, data_dir=data_dir, workers=workers) if dry else DataCheck()
     sizes: Mapping[str, int] = {}
     notes: tuple[str, ...] = ()
     if shortcuts == NO_SHORTCUTS:
-        check_packs(
-            sweep,
-            pack=pack,
-            workers=workers,
-            machine=machine,
-            data_dir=data_dir,
-            read_images=sweep.dataset not in KNOWN_DATA,  # those have been read
-        )
+        check_packs(sweep, pack=pack, workers=workers, machine=machine, side=data.side)
         sizes, notes = expect_sizes(sweep, store, pack=pack, workers=workers, machine=machine)
     plan = make_plan(
         sweep,
@@ -137,7 +140,7 @@ def run_sweep(
     observer: Observer,
     pack: int | str | None = None,
     shortcuts: Shortcuts | None = None,
-    data_checked: bool = False,
+    data: DataCheck | None = None,
     stopwatch: Stopwatch | None = None,
 ) -> Outcome:
     """Runs what a sweep lacks, mirrors it to MLflow and writes the report. What is up to date is left alone.
@@ -151,7 +154,7 @@ def run_sweep(
         observer: Who is told how it goes.
         pack: How many runs train together; see `hkrun.sweep.packing.find_sizes`. With shortcuts, one.
         shortcuts: How to make fewer runs, if so.
-        data_checked: Whether `check_cluster` and `check_data` were called; once is enough.
+        data: What `check_data` returned, where it and `check_cluster` were called.
         stopwatch: One that runs since the command began, for the account of its time; else it begins here.
 
     Raises:
@@ -179,13 +182,11 @@ def run_sweep(
         machine = find_machine(store, per_gpu=workers.per_gpu)
         machine.check(spans_of(sweep, workers))
         at_once = machine.tasks_at_once(spans_of(sweep, workers))
-        if not data_checked:
+        if data is None:
             check_cluster(sweep, store_uri=store.uri, data_dir=data_dir)
-            check_data(sweep, data_dir=data_dir, workers=workers)
+            data = check_data(sweep, data_dir=data_dir, workers=workers)
         if shortcuts == NO_SHORTCUTS:
-            check_packs(
-                sweep, pack=pack, workers=workers, machine=machine, data_dir=data_dir, read_images=True
-            )
+            check_packs(sweep, pack=pack, workers=workers, machine=machine, side=data.side)
     account = Account(sweep, store, slots=at_once, stopwatch=stopwatch)
     with mirror, store.hold(store.sweep_folder(sweep.name, sweep.dataset)), account:
         sizes = dict(kept_sizes(store, sweep))
@@ -247,7 +248,7 @@ def train_teacher(
     data_dir: Path | str | None,
     workers: Workers = AUTO,
     observer: Observer,
-    data_checked: bool = False,
+    data: DataCheck | None = None,
 ) -> TeacherRecord:
     """Trains the teacher of a sweep's first cell, unless the store has it; see `run_sweep`.
 
@@ -262,7 +263,7 @@ def train_teacher(
     cell = fix_content(sweep, data_dir).cells[0].cell
     identity = teacher_id(cell)
     if store.whole_teacher(identity) is None:
-        if not data_checked:
+        if data is None:
             check_cluster(sweep, store_uri=store.uri, data_dir=data_dir)
             check_data(sweep, data_dir=data_dir, workers=workers)
         machine = find_machine(store, per_gpu=workers.per_gpu)

@@ -53,7 +53,7 @@ def started(monkeypatch):
     """Replaces what trains; returns the calls that would have."""
     calls = []
 
-    def plan_sweep(sweep, store, *, data_dir, workers, pack, shortcuts):
+    def plan_sweep(sweep, store, *, data_dir, workers, pack, shortcuts, dry):
         shortcuts = shortcuts or NO_SHORTCUTS
         return make_plan(sweep, store, workers=workers, slots=2, shortcuts=shortcuts)
 
