@@ -3,12 +3,14 @@
 import contextlib
 import dataclasses
 import logging
+import re
 import shutil
 import socket
 import sqlite3
 import threading
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -21,7 +23,16 @@ from hkrun.spaces import Sweep
 from hkrun.store import Store, open_store
 from hkrun.tracking import Links, Mirror, connection, find_mirror, resolve_uri, serve, sync
 from hkrun.tracking.connection import connect
-from hkrun.tracking.database import database_path, database_uri, file_number, put_aside
+from hkrun.tracking.database import (
+    check_opens,
+    check_whole,
+    database_path,
+    database_uri,
+    describe_damage,
+    file_number,
+    make_database,
+    put_aside,
+)
 
 REPORT = {"report.md": b"# Report\n"}
 ODD_NAMES = ["hash#tag", "what?x=1", "per%20cent%", 'quo\'te "two"', "ü&=+;:@", "file:", "sqlite:"]
@@ -231,7 +242,25 @@ def garble_identity(folder: Path) -> None:
     (folder / "mlflow" / "identity.txt").write_bytes(b"\xff")
 
 
-@pytest.mark.parametrize("lose", [lose_manifest, garble_manifest, lose_identity, garble_identity])
+def odd_manifest(folder: Path) -> None:
+    (folder / "mlflow" / "manifest.json").write_bytes(b'{"files": ["identity.txt"]}')
+
+
+def lose_tags_of_the_experiment(folder: Path) -> None:
+    change(folder / "mlflow.db", "delete from experiment_tags")
+
+
+LOSSES = [
+    lose_manifest,
+    garble_manifest,
+    odd_manifest,
+    lose_identity,
+    garble_identity,
+    lose_tags_of_the_experiment,
+]
+
+
+@pytest.mark.parametrize("lose", LOSSES)
 def test_without_the_stores_mark_its_runs_are_known_by_their_tags(
     store: Store, sweep: Sweep, lose: Callable[[Path], None]
 ) -> None:
@@ -364,6 +393,34 @@ def test_sync_finds_damage_that_only_reading_all_of_it_shows(
     assert query(database, "select count(*) from metrics") == [(2 * (2 * 5 + 2) + 2 + 3,)]
 
 
+def test_sync_makes_a_database_anew_whose_runs_belong_to_no_experiment(
+    store: Store, sweep: Sweep, caplog: pytest.LogCaptureFixture
+) -> None:
+    mirror(sweep, store)
+    database = folder_of(store) / "mlflow.db"
+    change(database, "pragma foreign_keys = off", "delete from experiments where experiment_id <> 0")
+    with caplog.at_level(logging.WARNING, "hkrun"):
+        mirror(sweep, store)
+    assert re.search(r"is damaged \(a row of \w+ belongs to none of experiments\): kept as", caplog.text)
+    assert names_of_runs(store) == ALL_RUNS
+
+
+@pytest.mark.slow
+def test_threads_of_one_process_make_their_databases_one_after_the_other(tmp_path: Path) -> None:
+    paths = [tmp_path / f"{number}.db" for number in range(3)]
+    with ThreadPoolExecutor(len(paths)) as pool:
+        list(pool.map(make_database, paths))
+    for path in paths:
+        check_whole(path)
+        check_opens(path)
+
+
+def test_a_mistake_in_a_program_is_no_damage() -> None:
+    for mistake in (AssertionError("too long"), ModuleNotFoundError("boto3")):
+        assert describe_damage(mistake) == ""
+    assert describe_damage(sqlite3.DatabaseError("file is not a database")) == "file is not a database"
+
+
 def test_a_journal_of_the_damaged_database_goes_with_it(tmp_path: Path) -> None:
     database = tmp_path / "mlflow.db"
     for part in ("", "-wal", "-shm", "-journal"):
@@ -448,11 +505,11 @@ def test_a_database_that_refuses_or_says_nothing_is_given_up_before_mlflow_tries
 ) -> None:
     from mlflow.store.db import utils
 
-    monkeypatch.setattr(connection, "DATABASE_ANSWER_S", 0.5)
     monkeypatch.setattr(utils, "create_sqlalchemy_engine_with_retry", pytest.fail)
     with socket.create_server(("127.0.0.1", 0)) as silent, socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
-        for listener, told in ((closed, "refused"), (silent, "did not answer within")):
+        for listener, limit_s, told in ((closed, 60.0, "refused"), (silent, 0.5, "did not answer within")):
+            monkeypatch.setattr(connection, "DATABASE_ANSWER_S", limit_s)
             port = listener.getsockname()[1]
             monkeypatch.setenv("MLFLOW_TRACKING_URI", f"postgresql+psycopg://me:secret@127.0.0.1:{port}/x")
             with pytest.raises(StoreError, match=told) as caught:
@@ -461,6 +518,24 @@ def test_a_database_that_refuses_or_says_nothing_is_given_up_before_mlflow_tries
             warnings: list[str] = []
             assert Mirror(sweep, store, warn=warnings.append).finish(summaries={}, files={}) is None
             assert len(warnings) == 1
+    wait_for_answers()
+
+
+def test_a_server_that_takes_connections_and_says_nothing_is_given_up_before_mlflow_tries_again(
+    store: Store, sweep: Sweep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "SERVER_ANSWER_S", 0.5)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "3")
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        uri = f"http://me:secret@127.0.0.1:{silent.getsockname()[1]}"
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+        with pytest.raises(StoreError, match=r"MLflow at http://127\.0\.0\.1:\d+ did not answer within"):
+            mirror(sweep, store)
+    wait_for_answers()
+
+
+def wait_for_answers() -> None:
+    """Waits for the threads that ask what is not there."""
     for thread in threading.enumerate():
         if thread.name == "hkrun-mlflow-answer":
             thread.join(60)

@@ -5,7 +5,7 @@ import logging
 import os
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,7 +31,8 @@ USER_VARIABLE = "MLFLOW_TRACKING_USERNAME"
 PASSWORD_VARIABLE = "MLFLOW_TRACKING_PASSWORD"  # noqa: S105  a name
 TOKEN_VARIABLE = "MLFLOW_TRACKING_TOKEN"  # noqa: S105  a name
 _SCHEMES = ("http", "https", "sqlite", "postgresql", "mysql", "mssql")
-DATABASE_ANSWER_S = 5.0  # within which a database elsewhere must let us in
+# Within which a database elsewhere must let us in, and a server answer the first request.
+DATABASE_ANSWER_S, SERVER_ANSWER_S = 5.0, 8.0
 # Those of MLflow's settings whose defaults do not suit a mirror: a dead server would cost minutes per call.
 _ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
@@ -115,6 +116,7 @@ def connect(uri: str) -> "MlflowClient":
         StoreError: It cannot be reached; DamagedDatabaseError: it is a SQLite file of no more use.
     """
     load()
+    from mlflow.store.db.utils import create_sqlalchemy_engine
     from mlflow.tracking import MlflowClient
 
     with explained(uri):
@@ -123,40 +125,46 @@ def connect(uri: str) -> "MlflowClient":
             make_database(path)
             check_opens(path)
         elif not is_server(uri):
-            _check_answers(uri)
+            # MLflow would try ten times, for 100 s, each for as long as it takes.
+            engine = create_sqlalchemy_engine(uri)  # type: ignore[no-untyped-call]  # imports the driver
+            _await_answer(uri, lambda: engine.connect().close(), DATABASE_ANSWER_S)
+            engine.dispose()
         client = MlflowClient(tracking_uri=uri)
-        client.search_experiments(max_results=1)
+
+        def look() -> None:
+            client.search_experiments(max_results=1)
+
+        if is_server(uri):
+            _await_answer(uri, look, SERVER_ANSWER_S)
+        else:
+            look()
     return client
 
 
-def _check_answers(uri: str) -> None:
-    """Logs in to a database elsewhere: MLflow would try ten times, for 100 s, each for as long as it takes.
+def _await_answer(uri: str, ask: Callable[[], None], limit_s: float) -> None:
+    """Asks, and waits so long for the answer.
 
-    A thread, because drivers call the limit by different names, and none of them counts the look-up of a
-    host's name.
+    In a thread: drivers of databases call the limit by different names, MLflow tries a server twice, and
+    none of them counts the look-up of a host's name.
 
     Raises:
         StoreError: No answer.
-        Exception: What the database's driver raises.
+        Exception: What the call raises.
     """
-    from mlflow.store.db.utils import create_sqlalchemy_engine
-
     outcome: list[Exception | None] = []
 
-    def log_in() -> None:
+    def work() -> None:
         try:
-            engine = create_sqlalchemy_engine(uri)  # type: ignore[no-untyped-call]
-            engine.connect().close()
-            engine.dispose()
+            ask()
             outcome.append(None)
         except Exception as error:
             outcome.append(error)
 
-    thread = threading.Thread(target=log_in, name="hkrun-mlflow-answer", daemon=True)
+    thread = threading.Thread(target=work, name="hkrun-mlflow-answer", daemon=True)
     thread.start()
-    thread.join(DATABASE_ANSWER_S)
+    thread.join(limit_s)
     if not outcome:
-        raise StoreError(f"MLflow at {redact(uri)} did not answer within {DATABASE_ANSWER_S:.0f} s")
+        raise StoreError(f"MLflow at {redact(uri)} did not answer within {limit_s:.0f} s")
     if outcome[0] is not None:
         raise outcome[0]
 

@@ -5,6 +5,7 @@ import fcntl
 import logging
 import re
 import sqlite3
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +20,10 @@ _PLAIN = re.compile(r"[\w./+ -]+")  # paths that are the same quoted, and need n
 # SQLite's codes for a file that is no database, is malformed, or lacks a table or a column. The others are a
 # lock, a full disk, no permission and the like, which pass.
 _DAMAGE_CODES = frozenset({sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
+
+
+# Alembic, which makes the schema, keeps what it works on in globals.
+_making = threading.Lock()
 
 
 class DamagedDatabaseError(StoreError):
@@ -78,7 +83,7 @@ def check_opens(path: Path) -> None:
 
 
 def check_whole(path: Path) -> None:
-    """Reads every page of the file: seconds for a large one.
+    """Reads every page of the file, and looks for rows of what is not there: seconds for a large one.
 
     Raises:
         DamagedDatabaseError: It is damaged.
@@ -86,8 +91,12 @@ def check_whole(path: Path) -> None:
     """
     with contextlib.closing(sqlite3.connect(path, timeout=LOCKED_S)) as database:
         ((found,),) = database.execute("PRAGMA quick_check(1)")
+        orphan = database.execute("PRAGMA foreign_key_check").fetchone() if found == "ok" else None
     if found != "ok":
         raise damaged(path, " ".join(found.split()))
+    if orphan is not None:
+        table, _, parent, _ = orphan
+        raise damaged(path, f"a row of {table} belongs to none of {parent}")
 
 
 def damaged(path: Path, reason: str) -> DamagedDatabaseError:
@@ -111,8 +120,8 @@ def describe_damage(error: BaseException) -> str:
 
     link: BaseException | None = error
     while link is not None:
-        if isinstance(link, (OSError, MemoryError)):
-            return ""
+        if isinstance(link, (OSError, MemoryError, AssertionError, ImportError)):
+            return ""  # of the machine, or a mistake in a program
         if isinstance(link, sqlite3.Error):
             # What cannot be decoded has no code.
             code = getattr(link, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT)
@@ -140,7 +149,7 @@ def make_database(path: Path) -> None:
     The file appears under its name only when the schema is complete, so a kill in the middle leaves nothing.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(path):
+    with _making, _locked(path):
         if path.exists():
             return
         from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore

@@ -59,19 +59,26 @@ def open_experiment(
         if existing is not None:
             client.restore_experiment(existing)
     if existing is None:
-        existing = _recognise(client, store, key, cell_ids)
+        existing = _recognise(client, store, sweep, key, cell_ids)
     if existing is None:
         return _make(client, store, sweep, key, uri=uri)
     renew_locations(client, store, uri, {key: existing})
     return existing
 
 
-def _recognise(client: "MlflowClient", store: Store, key: str, cell_ids: Collection[str]) -> str | None:
-    """The experiment that holds a run of the store, whatever its mark; both get the same one."""
-    experiments = {
-        experiment.experiment_id: experiment.tags.get(STORE_TAG)
-        for experiment in _search(client, f"tags.`{SWEEP_TAG}` = '{key}'")
-    }
+def _recognise(
+    client: "MlflowClient", store: Store, sweep: Sweep, key: str, cell_ids: Collection[str]
+) -> str | None:
+    """The experiment that holds a run of the store, whatever its mark; both get the same one.
+
+    Looked at are the experiments of the sweep, and those of its name that have lost their tags.
+    """
+    named = _search(client, f"name LIKE '{_name(sweep)}%'")
+    found = [
+        *_search(client, f"tags.`{SWEEP_TAG}` = '{key}'"),
+        *(x for x in named if SWEEP_TAG not in x.tags),
+    ]
+    experiments = {experiment.experiment_id: experiment for experiment in found}
     if not experiments:
         return None
     for cell_id in cell_ids:
@@ -79,12 +86,17 @@ def _recognise(client: "MlflowClient", store: Store, key: str, cell_ids: Collect
         ours = {(str(record.seed), round(1000 * record.started_at)) for record in store.records(cell_id)}
         for run in search_runs(client, list(experiments), f"tags.`hkrun.cell_id` = '{cell_id}'"):
             if (run.data.tags.get("hkrun.seed"), run.info.start_time) in ours:
-                found: str = run.info.experiment_id
-                identity = read_identity(store) or _keep_identity(store, experiments[found])
-                if experiments[found] != identity:
-                    client.set_experiment_tag(found, STORE_TAG, identity)
-                return found
+                experiment = experiments[run.info.experiment_id]
+                identity = read_identity(store) or _keep_identity(store, experiment.tags.get(STORE_TAG))
+                for tag, value in ((SWEEP_TAG, key), (STORE_TAG, identity)):
+                    if experiment.tags.get(tag) != value:
+                        client.set_experiment_tag(experiment.experiment_id, tag, value)
+                return str(experiment.experiment_id)
     return None
+
+
+def _name(sweep: Sweep) -> str:
+    return f"{sweep.name} ({sweep.dataset})"
 
 
 def _keep_identity(store: Store, identity: str | None) -> str:
@@ -95,7 +107,7 @@ def _keep_identity(store: Store, identity: str | None) -> str:
 
 def _make(client: "MlflowClient", store: Store, sweep: Sweep, key: str, *, uri: str) -> str:
     identity = read_identity(store) or _keep_identity(store, None)
-    name = f"{sweep.name} ({sweep.dataset})"
+    name = _name(sweep)
     if client.get_experiment_by_name(name) is not None:
         name = f"{name} [{identity}]"  # the sweep of another store on the same server
     tags = {

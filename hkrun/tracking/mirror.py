@@ -78,8 +78,7 @@ def sync(
         StoreError: MLflow cannot be reached, or the store cannot be read.
         InputError: MLFLOW_TRACKING_URI cannot be used.
     """
-    experiment = Experiment(sweep, store, world_size=world_size)
-    experiment.check()
+    experiment = Experiment(sweep, store, world_size=world_size, thorough=True)
     return experiment.complete(summaries=summaries, files=files)
 
 
@@ -91,6 +90,8 @@ class Experiment:
         store: Where their records are.
         world_size: Number of processes that train one run, where it is part of the cell.
         progress: Called whenever MLflow has taken something, to show that it answers.
+        thorough: Whether to read the whole database first, where it is a SQLite file: what is damaged shows
+            only when it is read.
 
     Raises:
         StoreError: MLflow cannot be reached.
@@ -104,11 +105,13 @@ class Experiment:
         *,
         world_size: int = 1,
         progress: Callable[[], None] = lambda: None,
+        thorough: bool = False,
     ) -> None:
         self._sweep = sweep
         self._store = store
         self._world_size = world_size
         self._progress = progress
+        self._thorough = thorough
         self._uri = resolve_uri(store)
         self._cells = {cell.cell_id: cell for cell in cells_of(sweep, world_size=world_size)}
         self._runs: dict[str, CellRuns] = {}
@@ -120,6 +123,8 @@ class Experiment:
         self._runs.clear()
         self._client = connect(self._uri)
         with explained(self._uri):
+            if path is not None and self._thorough:
+                check_whole(path)
             self._experiment_id = open_experiment(
                 self._client, self._store, self._sweep, uri=self._uri, cell_ids=self._cells
             )
@@ -141,16 +146,6 @@ class Experiment:
             put_aside(path, self._file, error.message)
             self._open()
             return work()
-
-    def check(self) -> None:
-        """Reads the whole database, where it is a SQLite file: what is damaged shows only when it is read."""
-        self._in_sound_database(self._check_whole)
-
-    def _check_whole(self) -> None:
-        path = database_path(self._uri)
-        if path is not None:
-            with explained(self._uri):
-                check_whole(path)
 
     def add(self, cell_id: str, seed: int) -> None:
         """Mirrors one run of the store, if it has a record."""
