@@ -16,7 +16,7 @@ LOCK := $(BIN)/uv pip compile -q pyproject.toml --group dev --all-extras --unive
 BUILD_LOCK := echo 'hatchling>=1.27' | $(BIN)/uv pip compile -q - --universal --python-version 3.11 \
         --generate-hashes --no-emit-index-url --no-header
 
-.PHONY: setup stability test test-all check lock audit sbom crds bench bench-gpu digits-recipe
+.PHONY: setup stability test test-all check lock audit sbom crds bench bench-gpu digits-recipe findings
 
 setup: $(STAMP)
 
@@ -61,6 +61,12 @@ sbom: $(BIN)/uv
 	mkdir -p dist
 	PYTHONWARNINGS=ignore $(BIN)/uv tool run --quiet --from cyclonedx-bom==$(CYCLONEDX_VERSION) cyclonedx-py \
 	  requirements requirements.lock --pyproject pyproject.toml --output-reproducible --output-file dist/sbom.json
+
+# What surprises about the libraries, each run by itself with the versions that it names: it needs the internet.
+findings:
+	@changed=; for file in findings/*.sh; do \
+	  echo "== $$file"; PYTHON=$(PYTHON) bash "$$file" || changed="$$changed $$file"; done; \
+	  test -z "$$changed" || { echo "no longer as written:$$changed"; exit 1; }
 
 # Ten minutes, best on an idle machine: a seed-step against the loop of the field, bookkeeping of many runs.
 bench: setup

@@ -77,3 +77,20 @@ def test_the_wheel_carries_search_spaces_and_data_and_runs_outside_the_repositor
     assert run("-c", "import hkrun; print(hkrun.__file__)").startswith(str(tmp_path))
     plan = json.loads(run("-m", "hkrun", "sweep", "stability", "--dry-run", "--json"))
     assert (plan["sweep"], plan["runs"]) == ("stability", 80)
+
+
+def test_each_finding_has_its_header_and_its_line_in_the_index():
+    folder = REPOSITORY / "findings"
+    files = sorted(path.name for path in folder.glob("*.sh"))
+    index = (folder / "README.md").read_text(encoding="utf-8")
+    assert re.findall(r"^\| \[(\w+)\]\(\1\.sh\) \|", index, re.MULTILINE) == [
+        name.removesuffix(".sh") for name in files
+    ]
+    for name in files:
+        text = (folder / name).read_text(encoding="utf-8")
+        assert re.match(r"#!/usr/bin/env bash\n# Guess: (.+\n)+# Truth: (.+\n)+# Hurts: (.+\n)+", text), name
+        (packages,) = re.findall(r"^packages (.+)$", text, re.MULTILINE)
+        for package in packages.split():
+            assert re.fullmatch(r"[\w-]+==[\d.]+", package), (name, package)
+        assert "hkrun" not in text, name
+        assert re.search(r"^ *assert ", text, re.MULTILINE), name
