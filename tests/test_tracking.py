@@ -16,6 +16,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.request
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -849,6 +850,17 @@ def test_a_server_that_does_not_start_says_why(store: Store, monkeypatch: pytest
     monkeypatch.setenv("MLFLOW_UVICORN_OPTS", "--no-such-option")
     with pytest.raises(StoreError, match=r"did not start; its last words: .*no-such-option"), serve(store):
         pass
+
+
+@pytest.mark.slow
+def test_a_server_takes_no_file_of_the_working_directory_for_a_library(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("numbers", "random", "typing", "fastapi", "sqlalchemy"):
+        Path(f"{name}.py").write_text(f"raise RuntimeError('{name}.py of the working directory')")
+    with serve(store) as running, urllib.request.urlopen(f"{running.address}/health") as answer:
+        assert answer.status == 200
 
 
 def ui_in_the_background(folder: Path) -> subprocess.Popen[str]:

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import time
 import webbrowser
@@ -184,6 +185,9 @@ def serve(store: Store, *, port: int | None = None) -> Iterator[Server]:
         "MLFLOW_BACKEND_STORE_URI": uri,
         "MLFLOW_DEFAULT_ARTIFACT_ROOT": artifact_root(store, uri) or "",
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        # No file of the working directory is to be taken for a library, by Python or by uvicorn.
+        "PYTHONSAFEPATH": "1",
+        "UVICORN_APP_DIR": sysconfig.get_path("purelib"),
     }
     with log.open("wb") as sink:
         process = subprocess.Popen(
