@@ -108,6 +108,8 @@ def call_driver(
             value = driver.listen(observer)
         except Exception as error:
             kept = _keep_logs(folder, log_folder)
+            if kept is None and isinstance(error, ClusterLostError):
+                kept = log_folder / LOG_NAME  # of a cluster that was joined, what the driver has written
             if kept is not None and isinstance(error, HkrunError):
                 raise type(error)(f"{error.message}; Ray's logs are in {kept}") from error
             raise

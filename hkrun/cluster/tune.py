@@ -129,7 +129,7 @@ def explain(error: Exception, running: Running) -> HkrunError:
         causes.append(cause)
     lost = any(isinstance(cause, RpcError) for cause in causes)
     if running.joined and (lost or not head_answers()):
-        return ClusterLostError(f"{running.place} was lost: {error}")
+        return ClusterLostError(f"{running.place} was lost: {error}".splitlines()[0])
     return HkrunError(f"Ray broke down: {error}")
 
 

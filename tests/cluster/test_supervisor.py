@@ -31,8 +31,9 @@ def test_a_driver_that_ends_without_a_word_is_told_with_its_exit_status(
     joined, observer, tmp_path, monkeypatch
 ):
     monkeypatch.setattr("hkrun.cluster.tasks._tune", patched_drivers.end_silently)
-    with pytest.raises(ClusterLostError, match=r"^Ray ended its driver \(exit status 1\)$"):
+    with pytest.raises(ClusterLostError, match=r"^Ray ended its driver \(exit status 1\); ") as caught:
         run_fakes([FakeTask(name="t0")], observer, tmp_path)
+    assert caught.value.message.endswith(f"; Ray's logs are in {tmp_path / 'logs' / 'ray.log'}")
 
 
 @pytest.mark.cluster
