@@ -92,7 +92,7 @@ def _row(cell: CellSummary, summary: Summary, console: Console, *, without: tupl
     row += [f"{best.mean:.2f}" if best else "-"] if BEST not in without else []
     row += [f"{digits(stability.s)} {interval(stability.ci95)}".strip() if stability else "undefined"]
     row += [f"{stability.mean_range:.2f}" if stability else "-"] if RANGE not in without else []
-    texts = [console.render_str(value) for value in row]
+    texts = [_render(console, value) for value in row]
     if not summary.comparisons:
         return texts
     comparison = summary.find_comparison(cell.name)
@@ -101,7 +101,12 @@ def _row(cell: CellSummary, summary: Summary, console: Console, *, without: tupl
     style = "bold" if comparison.significant else ""
     difference = plus_minus(comparison.difference, comparison.ci95, signed=True)
     p = "withheld" if comparison.withheld else p_value(comparison.p_holm)
-    return [*texts, console.render_str(difference, style=style), Text(p, style=style)]
+    return [*texts, _render(console, difference, style=style), Text(p, style=style)]
+
+
+def _render(console: Console, text: str, *, style: str = "") -> Text:
+    """Text as it is, with the signs that the console can show."""
+    return console.render_str(text, style=style, markup=False, emoji=False, highlight=False)
 
 
 def _notes(summary: Summary, *, without: tuple[str, ...]) -> list[str]:
