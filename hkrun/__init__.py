@@ -8,9 +8,8 @@ A notebook needs two lines:
 
 from __future__ import annotations
 
-TYPE_CHECKING = (
-    False  # not from typing: `python -m hkrun` comes here while a file of the user's could hide it
-)
+# Not from typing: `python -m hkrun` comes here while a file of the user's could hide it.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from hkrun.store import Store, open_store
 
