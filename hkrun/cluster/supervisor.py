@@ -1,8 +1,8 @@
 """Ray's driver in a process of its own, seen from the process that people wait for.
 
 Ray ends the process that has joined a cluster from C++, with exit status 1 and without an exception, when any
-thread of it still touches Ray after `ray.shutdown()`, and when its raylet or its GCS is gone (seen in 2.60). So
-that process is a child (`hkrun.cluster.driver`), and what becomes of it is told here: its result, its
+thread of it still touches Ray after `ray.shutdown()`, and when its raylet or its GCS is gone (seen in 2.60).
+So that process is a child (`hkrun.cluster.driver`), and what becomes of it is told here: its result, its
 exception, or its end without a word. This process never imports Ray.
 
 The child and all that it starts are gone when the call is over, however it ends: see
