@@ -3,24 +3,24 @@
 from dataclasses import dataclass
 from types import MappingProxyType
 
-FORMS = ("squeezed", "at", "fsp", "nst", "vid")
+from hkrun.terms import TERMS
 
 
 @dataclass(frozen=True, kw_only=True)
-class Term:
-    """One term of the student's loss.
+class WeightedTerm:
+    """A term with its weight in the loss of a stage.
 
     Attributes:
         name: Its name in the loop and in the curves' columns.
         weight: The key of a cell that holds its weight, or a constant.
         complement: Whether the weight is one minus that.
-        uses_teacher: Whether the term compares the student with the teacher.
+        form_key: The key of a cell that names the term of `hkrun.terms`; empty where that has the same name.
     """
 
     name: str
     weight: str | float = 1.0
     complement: bool = False
-    uses_teacher: bool = True
+    form_key: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +32,7 @@ class Stage:
         quantizer: How the student's weights are quantised in it; empty for full precision.
     """
 
-    terms: tuple[Term, ...]
+    terms: tuple[WeightedTerm, ...]
     quantizer: str = ""
 
 
@@ -52,6 +52,11 @@ class Adversary:
     category: bool = True
     dropout: bool = False
 
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The keys that change this discriminator, beside those of the adversarial term."""
+        return ("loss.category",) * self.category + ("discriminator.dropout",) * self.dropout
+
 
 @dataclass(frozen=True, kw_only=True)
 class Method:
@@ -68,10 +73,10 @@ class Method:
     summary: str
 
 
-CROSS_ENTROPY = Term(name="cross_entropy", uses_teacher=False)
+CROSS_ENTROPY = WeightedTerm(name="cross_entropy")
 KD = (
-    Term(name="cross_entropy", weight="loss.alpha", complement=True, uses_teacher=False),
-    Term(name="kd", weight="loss.alpha"),
+    WeightedTerm(name="cross_entropy", weight="loss.alpha", complement=True),
+    WeightedTerm(name="kd", weight="loss.alpha"),
 )
 
 
@@ -87,9 +92,9 @@ METHODS = MappingProxyType(
             stages=(
                 Stage(
                     terms=(
-                        Term(name="backbone", weight="loss.lambda_1"),
-                        Term(name="adversarial", weight="loss.lambda_2"),
-                        Term(name="knowledge", weight="loss.lambda_3"),
+                        WeightedTerm(name="backbone", weight="loss.lambda_1"),
+                        WeightedTerm(name="adversarial", weight="loss.lambda_2"),
+                        WeightedTerm(name="knowledge", weight="loss.lambda_3", form_key="knowledge.form"),
                     )
                 ),
             ),
@@ -104,11 +109,11 @@ METHODS = MappingProxyType(
         ),
         "fitnets": Method(
             summary="first the middle stage's features, then kd (Romero et al. 2015)",
-            stages=(Stage(terms=(Term(name="hint"),)), Stage(terms=KD)),
+            stages=(Stage(terms=(WeightedTerm(name="hint"),)), Stage(terms=KD)),
         ),
         "fsp": Method(
             summary="first the flow between a stage's input and output, then cross-entropy (Yim et al. 2017)",
-            stages=(Stage(terms=(Term(name="fsp"),)), Stage(terms=(CROSS_ENTROPY,))),
+            stages=(Stage(terms=(WeightedTerm(name="fsp"),)), Stage(terms=(CROSS_ENTROPY,))),
         ),
         "anc": Method(
             summary="lambda_1 L_b + lambda_2 adversarial on the penultimate features, no labels "
@@ -116,8 +121,8 @@ METHODS = MappingProxyType(
             stages=(
                 Stage(
                     terms=(
-                        Term(name="backbone", weight="loss.lambda_1"),
-                        Term(name="adversarial", weight="loss.lambda_2"),
+                        WeightedTerm(name="backbone", weight="loss.lambda_1"),
+                        WeightedTerm(name="adversarial", weight="loss.lambda_2"),
                     )
                 ),
             ),
@@ -128,8 +133,8 @@ METHODS = MappingProxyType(
             stages=(
                 Stage(
                     terms=(
-                        Term(name="logits_l1", weight="loss.lambda_1"),
-                        Term(name="adversarial", weight="loss.lambda_2"),
+                        WeightedTerm(name="logits_l1", weight="loss.lambda_1"),
+                        WeightedTerm(name="adversarial", weight="loss.lambda_2"),
                     )
                 ),
             ),
@@ -152,4 +157,18 @@ METHODS = MappingProxyType(
             stages=(_quantized("xnor"),),
         ),
     }
+)
+
+# The keys that weigh a term, name it or change it: which of them change a cell, its terms say.
+TERM_KEYS = frozenset(
+    [key for term in TERMS.values() for key in term.keys]
+    + [key for method in METHODS.values() if method.adversary for key in method.adversary.keys]
+    + [
+        key
+        for method in METHODS.values()
+        for stage in method.stages
+        for term in stage.terms
+        for key in (term.weight, term.form_key)
+        if isinstance(key, str) and key
+    ]
 )

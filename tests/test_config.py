@@ -204,6 +204,10 @@ def test_later_settings_win():
             {"student.epochs": 5, "student.warmup_epochs": 5},
             "here: student.warmup_epochs: must be below student.epochs = 5",
         ),
+        (
+            {"method": "anc", "loss.lambda_1": 0},
+            "here: loss.lambda_1: must be above 0: without it nothing in anc trains the classifier",
+        ),
         ({"teacher.file": "no/such.pt"}, "here: teacher.file: no/such.pt: no such file"),
         (
             {"teacher.file": "torchvision"},
@@ -310,7 +314,7 @@ def test_every_switch_that_changes_numbers_changes_the_id(key, value):
     [
         ({}, ("logits", "knowledge")),
         ({"loss__lambda_3": 0.0}, ("logits",)),
-        ({"loss__lambda_1": 0.0, "loss__lambda_2": 0.0}, ("logits", "knowledge")),
+        ({"loss__lambda_1": 0.0, "loss__lambda_2": 0.0}, ("knowledge",)),
         ({"method": "kd"}, ("logits",)),
         ({"method": "kd", "loss__alpha": 0.0}, ()),
         ({"method": "tscan"}, ("logits",)),

@@ -13,6 +13,7 @@ from hkrun.cli.verbs import verb
 from hkrun.config import Value, describe_range, describe_type, keys, nearest
 from hkrun.errors import EXIT_DONE, InputError
 from hkrun.methods import METHODS
+from hkrun.terms import FORMS, TERMS
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -69,7 +70,13 @@ def _document(name: str) -> dict[str, object]:
         "default": default,
         "source": info.source,
         "doc": info.doc,
+        "terms": _find_terms(name),
     }
+
+
+def _find_terms(name: str) -> list[str]:
+    """The loss terms that a key changes, by name."""
+    return [term.name for term in TERMS.values() if name in term.keys]
 
 
 def _print_key(console: "Console", name: str) -> None:
@@ -89,6 +96,11 @@ def _print_key(console: "Console", name: str) -> None:
     if name == "method":
         for method, what in METHODS.items():
             _print_paragraph(console, f"{method}: {what.summary}", indent=8)
+    if name == "knowledge.form":
+        for form in FORMS:
+            _print_paragraph(console, f"{form}: {TERMS[form].summary}", indent=8)
+    if terms := _find_terms(name):
+        _print_paragraph(console, f"terms: {', '.join(terms)}", indent=6, style="dim")
     _print_paragraph(console, f"default: {info.source}", indent=6, style="dim")
 
 

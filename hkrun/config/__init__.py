@@ -4,19 +4,7 @@ A cell is assembled from layers (recipe of its data set, `[base]` of the search 
 see `hkrun.spaces` for the files.
 """
 
-from hkrun.config.cell import (
-    AttentionConfig,
-    AugmentConfig,
-    Cell,
-    DiscriminatorConfig,
-    KeyInfo,
-    KnowledgeConfig,
-    LossConfig,
-    StudentConfig,
-    TeacherConfig,
-    Value,
-    get_value,
-)
+from hkrun.config.cell import Cell, get_value
 from hkrun.config.checks import (
     Setting,
     build_cell,
@@ -26,6 +14,7 @@ from hkrun.config.checks import (
     restore_cell,
 )
 from hkrun.config.identity import (
+    active_keys,
     canonical,
     canonical_json,
     cell_id,
@@ -35,6 +24,17 @@ from hkrun.config.identity import (
 )
 from hkrun.config.keys import cell_from_values, cell_values, describe_range, describe_type, keys
 from hkrun.config.known_data import KNOWN_DATA, KnownData
+from hkrun.config.sections import (
+    AttentionConfig,
+    AugmentConfig,
+    DiscriminatorConfig,
+    KeyInfo,
+    KnowledgeConfig,
+    LossConfig,
+    StudentConfig,
+    TeacherConfig,
+    Value,
+)
 
 __all__ = [
     "KNOWN_DATA",
@@ -50,6 +50,7 @@ __all__ = [
     "StudentConfig",
     "TeacherConfig",
     "Value",
+    "active_keys",
     "build_cell",
     "canonical",
     "canonical_json",

@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args, get_origin
 
-from hkrun.config.cell import Cell, KeyInfo, Value, get_value
+from hkrun.config.cell import Cell, get_value
 from hkrun.config.identity import file_sha256
 from hkrun.config.keys import cell_from_values, describe_range, describe_type, keys
+from hkrun.config.sections import KeyInfo, Value
 from hkrun.errors import InputError
+from hkrun.methods import METHODS
 from hkrun.networks import FROM_TORCHVISION, PRETRAINED_FILES, parse_network
 from hkrun.parts import check_dataset, is_own, source_sha256
 
@@ -201,17 +203,28 @@ def _conflicts(cell: Cell) -> list[tuple[str, str]]:
     found = []
     if not all(cell.stage_weights):
         found.append(("loss.lambda_1", "every loss term has weight 0; at least one must be above 0"))
-    if cell.weight("adversarial") > 0 and len(cell.stage_weights[0]) == 1 and cell.method == "anc":
-        found.append(("loss.lambda_1", "must be above 0: without L_b nothing in anc trains the classifier"))
+    found += _find_untrained_classifier(cell)
     if cell.student.warmup_epochs >= cell.student.epochs > 1:
         found.append(("student.warmup_epochs", f"must be below student.epochs = {cell.student.epochs}"))
     if cell.uses_teacher and cell.teacher.warmup_epochs >= cell.teacher.epochs > 1:
         found.append(("teacher.warmup_epochs", f"must be below teacher.epochs = {cell.teacher.epochs}"))
     if cell.uses_teacher and cell.teacher.file:
         found += _check_teacher_file(cell)
-    if cell.knowledge_form:
+    if any(term.by_stage for term in cell.terms):
         found += _compare_stages(cell)
     return found
+
+
+def _find_untrained_classifier(cell: Cell) -> list[tuple[str, str]]:
+    """A discriminator of the features before the classifier trains all but that."""
+    if cell.adversary is None or cell.adversary.tap == "logits":
+        return []
+    if any("logits" in term.student for term in cell.terms):
+        return []
+    stages = METHODS[cell.method].stages
+    terms = [term for stage in stages for term in stage.terms if "logits" in cell.declaration(term).student]
+    problem = f"must be above 0: without it nothing in {cell.method} trains the classifier"
+    return [(str(term.weight), problem) for term in terms]
 
 
 def _check_teacher_file(cell: Cell) -> list[tuple[str, str]]:

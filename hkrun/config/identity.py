@@ -8,6 +8,7 @@ from pathlib import Path
 
 from hkrun.config.cell import Cell, get_value
 from hkrun.config.keys import keys
+from hkrun.methods import TERM_KEYS
 from hkrun.networks import FROM_TORCHVISION, PRETRAINED_FILES
 
 
@@ -23,6 +24,16 @@ def file_sha256(path: str) -> str:
     return _sha256(path, status.st_size, status.st_mtime_ns)
 
 
+def active_keys(cell: Cell) -> list[str]:
+    """The keys that can change a cell's result, in the order of the docs."""
+    of_terms = cell.term_keys
+    return [
+        key
+        for key, (_, _, info) in keys().items()
+        if (key in of_terms if key in TERM_KEYS else info.active(cell))
+    ]
+
+
 def canonical(cell: Cell, *, world_size: int = 1) -> dict[str, object]:
     """The canonical form of a cell: every key that can change its result, with its value.
 
@@ -30,9 +41,7 @@ def canonical(cell: Cell, *, world_size: int = 1) -> dict[str, object]:
     weight 0. A teacher file stands as its SHA-256, and a part of the user's own has its source's beside its
     name. Without synchronised BatchNorm the number of workers enters.
     """
-    form: dict[str, object] = {
-        key: get_value(cell, key) for key, (_, _, info) in keys().items() if info.active(cell)
-    }
+    form: dict[str, object] = {key: get_value(cell, key) for key in active_keys(cell)}
     if "teacher.file" in form:
         form["teacher.file"] = _identify_file(cell)
     if "attention.width" in form:

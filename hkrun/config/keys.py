@@ -5,7 +5,8 @@ import functools
 from collections.abc import Mapping
 from typing import Any, cast, get_origin, get_type_hints
 
-from hkrun.config.cell import Cell, KeyInfo, Value, get_value
+from hkrun.config.cell import Cell, get_value
+from hkrun.config.sections import KeyInfo, Value
 from hkrun.networks import parse_network
 
 

@@ -10,7 +10,7 @@ from torch.utils._pytree import tree_map
 from hkrun.config import Cell
 from hkrun.data.dataset import Dataset
 from hkrun.data.encoded import StreamedDataset
-from hkrun.methods import METHODS
+from hkrun.methods import METHODS, Adversary
 from hkrun.models import (
     AttentionEstimator,
     Discriminator,
@@ -21,7 +21,6 @@ from hkrun.models import (
 )
 from hkrun.models.quantized import quantize
 from hkrun.models.sgd import SGD
-from hkrun.networks import parse_network
 from hkrun.objective import Objective
 from hkrun.seeding import Purpose, derive
 from hkrun.training import Context, Diverged, resolve_dtype
@@ -114,7 +113,7 @@ def start_run(
     )
     initialise(backbone, generator(Purpose.STUDENT))
     attention = None
-    if cell.knowledge_form == "squeezed":
+    if cell.squeezes:
         # `project` makes the student's vectors as long as the teacher's; else the teacher's estimator adapts.
         attention = AttentionEstimator(
             backbone.widths,
@@ -130,8 +129,8 @@ def start_run(
     if context.world_size > 1 and cell.sync_batchnorm:
         synchronise(student)
     discriminator = discriminator_optimizer = None
-    if cell.weight("adversarial") > 0:
-        discriminator = _build_discriminator(cell, dataset)
+    if cell.adversary is not None:
+        discriminator = _build_discriminator(cell, cell.adversary, dataset)
         initialise(discriminator, generator(Purpose.DISCRIMINATOR))
         discriminator.to(device, resolve_dtype(cell.precision))
         discriminator_optimizer = _optimizer(cell, discriminator)
@@ -165,12 +164,12 @@ def _copy(value: object) -> object:
     return value.clone(memory_format=torch.contiguous_format) if isinstance(value, torch.Tensor) else value
 
 
-def _build_discriminator(cell: Cell, dataset: Dataset | StreamedDataset) -> Discriminator:
-    adversary = METHODS[cell.method].adversary
-    assert adversary is not None
+def _build_discriminator(
+    cell: Cell, adversary: Adversary, dataset: Dataset | StreamedDataset
+) -> Discriminator:
     on_logits = adversary.tap == "logits"
     return Discriminator(
-        dataset.num_classes if on_logits else parse_network(cell.teacher.network).widths[-1],
+        dataset.num_classes if on_logits else cell.teacher_widths[-1],
         hidden=adversary.hidden,
         num_classes=dataset.num_classes if cell.classifies_source else 0,
     )

@@ -10,7 +10,6 @@ from hkrun.losses.adversarial import discriminator_loss, student_adversarial_los
 from hkrun.methods import METHODS
 from hkrun.models import Discriminator, Output, Verdict
 from hkrun.models.quantized import clip_weights
-from hkrun.networks import parse_network
 from hkrun.objective import Objective
 from hkrun.seeding import Purpose, derive
 from hkrun.training import (
@@ -23,9 +22,6 @@ from hkrun.training import (
 
 # What the teacher says of a batch, with the batch's leading dimensions and without gradients.
 Teach = Callable[[Batch], Output]
-
-# The terms whose gradient passes the logits: what the adversarial term's gradient there is compared with.
-ON_LOGITS = frozenset({"backbone", "logits_l1", "cross_entropy", "kd"})
 
 
 class Step:
@@ -43,11 +39,14 @@ class Step:
 
     def __init__(self, pack: Pack, stage: int, teach: Teach | None, context: Context) -> None:
         cell = pack.runs[0].cell
-        method = METHODS[cell.method]
         self._pack, self._cell, self._teach, self._context = pack, cell, teach, context
         self._weights = cell.stage_weights[stage]
-        self._adversary = method.adversary if "adversarial" in self._weights else None
-        self._clips = method.stages[stage].quantizer == "binary_connect"
+        terms = cell.stage_terms[stage]
+        self._adversary = cell.adversary if "adversarial" in terms else None
+        self._keys = cell.read_keys(terms["adversarial"]) if self._adversary else {}
+        # Some other term's gradient passes what the discriminator judges: the two can be compared there.
+        self._compares = any("logits" in term.student for term in terms.values())
+        self._clips = METHODS[cell.method].stages[stage].quantizer == "binary_connect"
         self._dropout = cell.discriminator.dropout if self._adversary and self._adversary.dropout else 0.0
         self._noise = [
             torch.Generator().manual_seed(derive(run.seed, Purpose.DROPOUT, run.epoch)) for run in pack.runs
@@ -71,7 +70,7 @@ class Step:
         mask = self._draw_mask(batch) if self._dropout > 0 else None
         if self._adversary is not None:
             assert target is not None
-            for _ in range(cell.discriminator.steps):
+            for _ in range(self._keys["steps"]):
                 figures |= self._step_discriminator(batch, target, output, mask)
         for step in range(cell.student.steps):
             if step > 0:
@@ -96,7 +95,7 @@ class Step:
     def _draw_mask(self, batch: Batch) -> Tensor:
         """The dropout of this worker's part of a batch, [k, B, width]; each draws that of the whole batch."""
         context, size = self._context, self._cell.student.batch_size
-        width = parse_network(self._cell.teacher.network).widths[-1]
+        width = self._cell.teacher_widths[-1]
         drawn = torch.stack([torch.rand(size, width, generator=noise) for noise in self._noise])
         first, last = (size * rank // context.world_size for rank in (context.rank, context.rank + 1))
         kept = drawn[:, first:last] >= self._dropout
@@ -115,7 +114,7 @@ class Step:
         self, batch: Batch, target: Output, output: Output, mask: Tensor | None
     ) -> dict[str, Tensor]:
         """Minimises eqs. (5) to (7) over the discriminators; the students' side is constant here."""
-        cell, optimizer = self._cell, self._pack.discriminator_optimizer
+        cell, keys, optimizer = self._cell, self._keys, self._pack.discriminator_optimizer
         assert optimizer is not None
         size = batch.labels.shape[1]
         with torch.no_grad():
@@ -133,10 +132,10 @@ class Step:
                 Verdict(source[size:], None if classes is None else classes[size:]),
                 labels,
                 tuple(discriminator.parameters()),
-                mu=cell.loss.mu,
+                mu=keys["mu"],
                 category=cell.classifies_source,
-                regularizer=cell.loss.regularizer,
-                reg_reduction=cell.loss.reg_reduction,
+                regularizer=keys["regularizer"],
+                reg_reduction=keys["reg_reduction"],
             )
             return parts, source
 
@@ -179,7 +178,7 @@ class Step:
 
             def judge(discriminator: Discriminator, judged: Tensor, labels: Tensor) -> Tensor:
                 return student_adversarial_loss(
-                    discriminator(judged), labels, gan=cell.loss.gan, category=cell.classifies_source
+                    discriminator(judged), labels, gan=self._keys["gan"], category=cell.classifies_source
                 )
 
             judged = self._judged(output, mask, student=True)
@@ -193,7 +192,7 @@ class Step:
         optimizer = self._pack.student_optimizer
         parameters = optimizer.param_groups[0]["params"]
         optimizer.zero_grad()
-        if self._adversary is not None and ON_LOGITS & self._weights.keys():
+        if self._adversary is not None and self._compares:
             adversarial = self._weights["adversarial"] * figures["loss_adversarial"]
             compared = held.logits if self._adversary.tap == "logits" else held.descriptor
             figures["adversarial_gradient_ratio"] = self._backward(loss, adversarial, compared, parameters)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from hkrun.losses import read_stages
 from hkrun.models import Output
 
 
@@ -14,7 +15,7 @@ class Layout:
     """How a network's output lies in the rows of a table.
 
     Attributes:
-        parts: Names of the parts: "logits", "knowledge", "descriptor", "attention_maps".
+        parts: Names of the parts, of `hkrun.terms.COMPACT_PARTS`.
         widths: Numbers in a row of each part.
         map_sizes: Height and width of each stage's attention map.
         tap: Where stages are read for attention maps, as `knowledge.tap`.
@@ -39,10 +40,7 @@ class Layout:
 
     def _take(self, part: str, output: Output) -> Tensor:
         if part == "attention_maps":
-            dtype = output.logits.dtype
-            stages = [maps.to(dtype) for maps in output.stages]
-            if self.tap == "relu":
-                stages = [maps.relu() for maps in stages]
+            stages = read_stages(output.stages, tap=self.tap, dtype=output.logits.dtype)
             return torch.cat([_summarise_attention(maps) for maps in stages], dim=1)
         rows: Tensor = getattr(output, part)
         return rows

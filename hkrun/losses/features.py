@@ -5,6 +5,7 @@ Every loss is averaged over the batch, and no gradient goes to the teacher. Feat
 larger one is pooled to the smaller.
 """
 
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -15,6 +16,13 @@ from torch.nn import functional as F
 EPSILON = 1e-5  # least variance that `VariationalLoss` can learn
 LEAST_SQUARE = 1e-12  # what a relative distance is divided by where the teacher's side is zero
 FIRST_VARIANCE = 5.0  # where its variances start: wide, so that a first poor estimate is not punished hard
+
+
+def read_stages(maps: Sequence[Tensor], *, tap: str, dtype: torch.dtype) -> list[Tensor]:
+    """Feature maps in a type, where `knowledge.tap` reads them: "raw", as they are; "relu", after a ReLU."""
+    assert tap in ("raw", "relu")
+    maps = [features.to(dtype) for features in maps]
+    return [features.relu() for features in maps] if tap == "relu" else maps
 
 
 def attention_transfer_loss(student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
@@ -61,7 +69,7 @@ def fsp_loss(
     """FSP (Yim et al. 2017), eq. (2): the squared distance of the flow matrices, summed over stages.
 
     Args:
-        student: Input and output of each stage, as wide as the teacher's; `FlowProjection` makes them so.
+        student: Input and output of each stage, as wide as the teacher's; `FlowLoss` makes them so.
         teacher: The same of the teacher.
         reduction: As in `_squared_distance`; "sum" is the paper's squared Frobenius norm.
     """
@@ -72,24 +80,33 @@ def fsp_loss(
     return torch.stack(losses).sum()
 
 
-class FlowProjection(nn.Module):
-    """Maps the student's features to the teacher's widths, for `fsp_loss`: 1x1 convolutions without bias.
+class FlowLoss(nn.Module):
+    """`fsp_loss` of the stages of two networks, each stage from its input, the map before it, to its output.
+
+    Where widths differ, a 1x1 convolution without bias maps the student's features to the teacher's width.
 
     Args:
-        student_widths: Channels of each of the student's feature maps.
+        student_widths: Channels of each of the student's feature maps, the stem's first.
         teacher_widths: The same of the teacher. Where both agree, the map stays as it is.
+        relative: Whether the distance is relative to the teacher's squares.
+        reduction: Of a distance that is not: "mean", or "sum" for the paper's squared Frobenius norm.
     """
 
-    def __init__(self, student_widths: Sequence[int], teacher_widths: Sequence[int]) -> None:
+    def __init__(
+        self, student_widths: Sequence[int], teacher_widths: Sequence[int], *, relative: bool, reduction: str
+    ) -> None:
         super().__init__()
         self.maps = nn.ModuleList(
             nn.Identity() if ours == theirs else _conv1x1(ours, theirs)
             for ours, theirs in zip(student_widths, teacher_widths, strict=True)
         )
+        self._reduction = "relative" if relative else reduction
 
-    def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
-        """Maps [B, student width, H, W] to [B, teacher width, H, W], one by one."""
-        return [project(maps) for project, maps in zip(self.maps, features, strict=True)]
+    def forward(self, student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
+        """The loss of the feature maps of the stem and all stages."""
+        projected = [project(maps) for project, maps in zip(self.maps, student, strict=True)]
+        flows = (list(itertools.pairwise(maps)) for maps in (projected, teacher))
+        return fsp_loss(*flows, reduction=self._reduction)
 
 
 def nst_loss(student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
@@ -129,23 +146,27 @@ def _kernel_mean(first: Tensor, second: Tensor) -> Tensor:
 class HintLoss(nn.Module):
     """FitNets' first stage (Romero et al. 2015), eq. (3): half the squared distance to the teacher's hint.
 
-    The regressor is linear, a 1x1 convolution without bias and with nothing after it: it reaches negative
-    features as well as positive ones.
+    The hint is the middle stage's output, of an even number the earlier one's. The regressor is linear, a 1x1
+    convolution without bias and with nothing after it: it reaches negative features as well as positive ones.
 
     Args:
-        student_width: Channels of the student's guided stage.
-        teacher_width: Channels of the teacher's hint.
-        reduction: As in `_squared_distance`; "sum" is the paper's squared Euclidean norm.
+        student_widths: Channels of each of the student's stages.
+        teacher_widths: The same of the teacher.
+        relative: Whether the distance is relative to the teacher's squares.
+        reduction: Of a distance that is not: "mean", or "sum" for the paper's squared Euclidean norm.
     """
 
-    def __init__(self, student_width: int, teacher_width: int, *, reduction: str = "sum") -> None:
+    def __init__(
+        self, student_widths: Sequence[int], teacher_widths: Sequence[int], *, relative: bool, reduction: str
+    ) -> None:
         super().__init__()
-        self.regressor = _conv1x1(student_width, teacher_width)
-        self._reduction = reduction
+        self._middle = (len(student_widths) - 1) // 2
+        self.regressor = _conv1x1(student_widths[self._middle], teacher_widths[self._middle])
+        self._reduction = "relative" if relative else reduction
 
-    def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
-        """The loss of the student's feature map [B, student width, H, W] and the teacher's."""
-        ours, theirs = _same_size(student, teacher)
+    def forward(self, student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
+        """The loss of the feature maps of all stages, of which it takes the middle one."""
+        ours, theirs = _same_size(student[self._middle], teacher[self._middle])
         return _squared_distance(self.regressor(ours), theirs, self._reduction) / 2
 
 

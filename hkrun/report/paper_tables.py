@@ -66,7 +66,7 @@ def _is_relative(row: PaperRow) -> bool:
     if row.cell is None:
         return False
     cell = row.cell.cell
-    return cell.knowledge_form in ("hint", "fsp") and cell.knowledge.relative
+    return "knowledge.relative" in cell.term_keys and cell.knowledge.relative
 
 
 def describe_marks(paper: PaperTable) -> str:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from hkrun.config import Setting, cell_id, cell_values, keys
+from hkrun.config import Setting, active_keys, cell_id, cell_values
 from hkrun.spaces.sweep import NamedCell
 
 _MOST_NAMES = 6
@@ -56,8 +56,9 @@ def describe_idle_keys(settings: Iterable[Setting], cells: Sequence[NamedCell]) 
     places: dict[str, list[str]] = {}
     for setting in settings:
         places.setdefault(setting.key, []).append(setting.where)
+    used = {key for named in cells for key in active_keys(named.cell)}
     for key, found in places.items():
-        if not any(keys()[key][2].active(named.cell) for named in cells):
+        if key not in used:
             where = ", ".join(dict.fromkeys(found))
             yield f"{where}: {key}: changes nothing in any cell of this sweep: no term of theirs uses it"
 

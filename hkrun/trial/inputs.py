@@ -6,8 +6,7 @@ from io import BytesIO
 
 import torch
 
-from hkrun.config import Cell
-from hkrun.config.cell import AugmentConfig
+from hkrun.config import AugmentConfig, Cell
 from hkrun.data import load_dataset
 from hkrun.data.dataset import Dataset, Split
 from hkrun.data.encoded import EncodedSplit, StreamedDataset

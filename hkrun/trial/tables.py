@@ -76,7 +76,7 @@ def load_teaching(
 
 
 def _make_live(network: DistilledNetwork, cell: Cell, *, alarm: str = "") -> LiveTeacher:
-    if cell.knowledge_form != "squeezed":
+    if not cell.squeezes:
         network = DistilledNetwork(network.backbone)  # vectors that no term compares are not computed
     return LiveTeacher(network, precision=cell.precision, alarm=alarm)
 

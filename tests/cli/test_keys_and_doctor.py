@@ -13,7 +13,11 @@ def test_keys_lists_every_key_with_type_range_default_source_and_meaning(folder,
     code, told = document("keys")
     assert code == 0
     assert [key["key"] for key in told["keys"]] == list(keys())
-    assert all(set(key) == {"key", "type", "range", "default", "source", "doc"} for key in told["keys"])
+    names = {"key", "type", "range", "default", "source", "doc", "terms"}
+    assert all(set(key) == names for key in told["keys"])
+    terms = {key["key"]: key["terms"] for key in told["keys"]}
+    assert terms["loss.reduction"] == ["backbone", "logits_l1", "squeezed", "fsp", "hint"]
+    assert terms["student.epochs"] == []
     assert call(["keys"]) == 0
     text = " ".join(capsys.readouterr().out.split())
     for name, (_, _, info) in keys().items():

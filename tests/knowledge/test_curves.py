@@ -30,6 +30,7 @@ VALUES = {
 }
 METHODS = [
     {"loss.lambda_3": 0.0},
+    {"loss.lambda_1": 0.0, "loss.lambda_2": 0.0},
     {},
     {"knowledge.form": "at"},
     {"knowledge.form": "at", "knowledge.tap": "relu"},

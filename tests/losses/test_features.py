@@ -15,7 +15,7 @@ from torchdistill.losses.mid_level import ATLoss, FSPLoss, VIDLoss
 from torchdistill.models.wrapper import Regressor4VID
 
 from hkrun.losses import (
-    FlowProjection,
+    FlowLoss,
     HintLoss,
     VariationalLoss,
     attention_transfer_loss,
@@ -57,20 +57,25 @@ def learned(module, seed=0):
     return module
 
 
+RELATIVE = {"relative": True, "reduction": "mean"}
+SUM = {"relative": False, "reduction": "sum"}
+
+
+def widths(*sides):
+    return [[maps.shape[1] for maps in side] for side in sides]
+
+
 # What the losses are of stages of unequal widths: student's, teacher's -> loss. FSP needs a projection.
 def projected_fsp(student, teacher):
-    projection = learned(FlowProjection([maps.shape[1] for maps in student], [m.shape[1] for m in teacher]))
-    return fsp_loss(flows(projection(student)), flows(teacher), reduction="relative")
+    return learned(FlowLoss(*widths(student, teacher), **RELATIVE))(student, teacher)
 
 
 def variational(student, teacher):
-    module = learned(VariationalLoss([maps.shape[1] for maps in student], [m.shape[1] for m in teacher]))
-    return module(student, teacher)
+    return learned(VariationalLoss(*widths(student, teacher)))(student, teacher)
 
 
 def hint(student, teacher):
-    module = learned(HintLoss(student[1].shape[1], teacher[1].shape[1], reduction="relative"))
-    return module(student[1], teacher[1])
+    return learned(HintLoss(*widths(student, teacher), **RELATIVE))(student, teacher)
 
 
 LOSSES = {
@@ -305,25 +310,26 @@ def test_fsp_loss_is_the_squared_frobenius_norm_not_torchdistill_s_sum_of_column
     assert fsp_loss([student], [teacher], reduction="sum").item() == 50
 
 
-def test_flow_projection_maps_what_differs_in_width_and_nothing_else():
-    projection = learned(FlowProjection((3, 5, 2), (4, 5, 6)))
-    maps = stages(0)
-    found = projection(maps)
-    assert [each.shape[1] for each in found] == [4, 5, 6]
-    assert found[1] is maps[1]
-    weights = dict(projection.named_parameters())
+def test_flows_are_of_maps_projected_where_they_differ_in_width_and_nowhere_else():
+    module = learned(FlowLoss((3, 5, 2), (4, 5, 6), **SUM))
+    weights = dict(module.named_parameters())
     assert {name: tuple(weight.shape) for name, weight in weights.items()} == {
         "maps.0.weight": (4, 3, 1, 1),
         "maps.2.weight": (6, 2, 1, 1),
     }
-    expected = torch.einsum("oc,bchw->bohw", weights["maps.0.weight"][:, :, 0, 0], maps[0])
-    torch.testing.assert_close(found[0], expected, rtol=1e-13, atol=1e-15)
+    first, second, third = stages(0)
+    first, third = (
+        torch.einsum("oc,bchw->bohw", weights[f"maps.{place}.weight"][:, :, 0, 0], maps)
+        for place, maps in ((0, first), (2, third))
+    )
+    expected = fsp_loss(flows([first, second, third]), flows(stages(1)), reduction="sum")
+    torch.testing.assert_close(module(stages(0), stages(1)), expected, rtol=1e-13, atol=0)
 
 
-def test_flow_projection_learns():
-    projection = learned(FlowProjection((3, 5, 2), (4, 5, 6)))
-    fsp_loss(flows(projection(stages(0))), flows(stages(1))).backward()
-    assert all(parameter.grad.any() for parameter in projection.parameters())
+def test_the_projections_of_flows_learn():
+    module = learned(FlowLoss((3, 5, 2), (4, 5, 6), **SUM))
+    module(stages(0), stages(1)).backward()
+    assert all(parameter.grad.any() for parameter in module.parameters())
 
 
 # NST
@@ -486,28 +492,29 @@ def test_vid_s_variance_stays_positive():
     [("sum", (47 + 12) / 4), ("mean", (47 + 12) / 16), ("relative", (47 / 1 + 12 / 8) / 4)],
 )
 def test_hint_loss_by_hand(reduction, expected):
-    module = learned(HintLoss(1, 2, reduction=reduction))
+    keys = RELATIVE if reduction == "relative" else {"relative": False, "reduction": reduction}
+    module = learned(HintLoss((1,), (2,), **keys))
     with torch.no_grad():
         module.regressor.weight.copy_(torch.tensor([2.0, -1.0]).view(2, 1, 1, 1))
     student = torch.tensor([[1.0, 3.0], [0.0, -2.0]], dtype=torch.float64).view(2, 1, 1, 2)
     # Regressed 2, 6, -1, -3 and 0, -4, 0, 2: squared distances 1 + 36 + 1 + 9 and 4 + 4 + 0 + 4.
     teacher = torch.tensor([[1.0, 0.0, 0.0, 0.0], [2.0, -2.0, 0.0, 0.0]], dtype=torch.float64)
-    assert module(student, teacher.view(2, 2, 1, 2)).item() == pytest.approx(expected, rel=1e-14)
+    assert module([student], [teacher.view(2, 2, 1, 2)]).item() == pytest.approx(expected, rel=1e-14)
 
 
 def test_the_regressor_is_linear_and_reaches_negative_hints():
-    module = learned(HintLoss(3, 5))
+    module = learned(HintLoss((3,), (5,), **SUM))
     student = draw(2, 3, 2, 2)
     hint = torch.einsum("oc,bchw->bohw", module.regressor.weight.detach()[:, :, 0, 0], student)
     assert (hint < 0).any()
-    assert module(student, hint).item() == pytest.approx(0, abs=1e-30)
+    assert module([student], [hint]).item() == pytest.approx(0, abs=1e-30)
 
 
 def test_the_regressor_learns_with_the_student():
-    module = learned(HintLoss(3, 5))
+    module = learned(HintLoss((3,), (5,), **SUM))
     assert torch.autograd.gradcheck(
         lambda weight: torch.func.functional_call(
-            module, {"regressor.weight": weight}, (draw(2, 3, 2, 2), draw(2, 5, 2, 2))
+            module, {"regressor.weight": weight}, ([draw(2, 3, 2, 2)], [draw(2, 5, 2, 2)])
         ),
         tuple(module.parameters()),
     )
@@ -518,7 +525,11 @@ def test_the_regressor_learns_with_the_student():
 
 @pytest.mark.parametrize(
     "module",
-    [lambda: VariationalLoss((3, 4), (5, 4)), lambda: HintLoss(3, 5), lambda: FlowProjection((3, 4), (5, 4))],
+    [
+        lambda: VariationalLoss((3, 4), (5, 4)),
+        lambda: HintLoss((3,), (5,), **SUM),
+        lambda: FlowLoss((3, 4), (5, 4), **SUM),
+    ],
 )
 def test_the_generator_alone_decides_the_weights_of_a_loss_that_learns(module):
     states = []
@@ -535,5 +546,6 @@ def test_the_generator_alone_decides_the_weights_of_a_loss_that_learns(module):
 
 
 def test_modules_hold_no_batchnorm_that_workers_would_have_to_synchronise():
-    for module in (VariationalLoss((3,), (4,)), HintLoss(3, 4), FlowProjection((3,), (4,))):
+    losses = (HintLoss((3,), (4,), **SUM), FlowLoss((3,), (4,), **SUM))
+    for module in (VariationalLoss((3,), (4,)), *losses):
         assert not any(isinstance(layer, nn.modules.batchnorm._BatchNorm) for layer in module.modules())

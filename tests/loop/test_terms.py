@@ -1,0 +1,262 @@
+"""Terms are what they declare: those keys change identity and loss, and no others change either."""
+
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+import hkrun.config.cell
+import hkrun.objective
+from hkrun import terms
+from hkrun.config import Cell, KeyInfo, Value, cell_id, get_value, keys
+from hkrun.data import Dataset
+from hkrun.distill import distill, start_run
+from hkrun.losses import FUNCTIONS, discriminator_loss, kd_loss, student_adversarial_loss
+from hkrun.methods import METHODS, TERM_KEYS, Adversary, Method, Stage, WeightedTerm
+from hkrun.models import Output, initialise
+from hkrun.objective import Objective
+from hkrun.teacher import freeze, start_teacher
+from hkrun.terms import TERMS, Term
+from hkrun.training import Alone
+from loop.conftest import CPU, ask, make_sets, tiny_cell
+
+ALONE = {"loss.lambda_1": 0.0, "loss.lambda_2": 0.0}
+# Cells that compute one term alone; of two stages, in the first.
+CELLS: dict[str, dict[str, Value]] = {
+    "cross_entropy": {"method": "supervised"},
+    "backbone": {"loss.lambda_2": 0.0, "loss.lambda_3": 0.0},
+    "logits_l1": {"method": "tscan", "loss.lambda_2": 0.0},
+    "kd": {"method": "kd", "loss.alpha": 1.0},
+    "adversarial": {"loss.lambda_1": 0.0, "loss.lambda_3": 0.0},
+    "hint": {"method": "fitnets", "loss.alpha": 0.0},
+    **{form: {**ALONE, "knowledge.form": form} for form in terms.FORMS},
+}
+# What weighs or names a term, and so decides which are computed.
+COMPOSING = {
+    key
+    for method in METHODS.values()
+    for stage in method.stages
+    for term in stage.terms
+    for key in (term.weight, term.form_key)
+}
+# What the outputs of the networks depend on, and not the terms.
+GIVEN = {"dataset", "method", "student.network", "teacher.network", "teacher.file"}
+COMPARED_KEYS = sorted(keys().keys() - COMPOSING - GIVEN)
+
+
+def other_value(key: str, value: Value) -> Value:
+    """Another allowed value."""
+    info: KeyInfo = keys()[key][2]
+    if isinstance(value, bool):
+        return not value
+    if info.choices:
+        return next(choice for choice in info.choices if choice != value)
+    if isinstance(value, tuple):
+        return (0.25,)
+    assert isinstance(value, int | float)
+    return value + 1 if isinstance(value, int) else value / 2 or 0.5
+
+
+def change(cell_values: dict[str, Value], key: str) -> dict[str, Value]:
+    return {**cell_values, key: other_value(key, get_value(make_cell(cell_values), key))}
+
+
+def make_cell(values: dict[str, Value]) -> Cell:
+    return tiny_cell(
+        **{"student__epochs": 1, **{key.replace(".", "__"): value for key, value in values.items()}}
+    )
+
+
+def declared_keys(name: str) -> set[str]:
+    return {*TERMS[name].keys, *(Adversary().keys if name == "adversarial" else ())}
+
+
+def settings(name: str) -> list[tuple[dict[str, Value], set[str]]]:
+    """A term's cells, and which keys change each: where no condition holds, and where one of them does."""
+    conditions = [
+        (key, other, value) for key, unless in TERMS[name].keys.items() for other, value in unless.items()
+    ]
+    free = {
+        other: other_value(other, value)
+        for _, other, value in conditions
+        if get_value(make_cell(CELLS[name]), other) == value
+    }
+    base = {**CELLS[name], **free}
+    found = [(base, declared_keys(name))]
+    for _, other, value in conditions:
+        idle = {key for key, *condition in conditions if condition == [other, value]}
+        found.append(({**base, other: value}, declared_keys(name) - idle))
+    return found
+
+
+SETTINGS = [
+    pytest.param(name, values, changing, id=f"{name}-{place}")
+    for name in TERMS
+    for place, (values, changing) in enumerate(settings(name))
+]
+
+
+def make_output(seed: int) -> Output:
+    """A stem and three stages of two images; no two networks have anything in common."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw(*shape: int) -> torch.Tensor:
+        return torch.randn(shape, dtype=torch.float64, generator=generator)
+
+    maps = [draw(2, width, size, size) for width, size in zip((6, 6, 12, 24), (8, 8, 4, 2), strict=True)]
+    return Output(
+        logits=draw(2, 3), knowledge=draw(2, 42), descriptor=draw(2, 24), stages=tuple(maps[1:]), stem=maps[0]
+    )
+
+
+def evaluate(cell: Cell) -> dict[str, float]:
+    """The terms of the first stage, between two fixed outputs."""
+    objective = Objective(cell, 0).double()
+    initialise(objective, torch.Generator().manual_seed(0))
+    found = objective(make_output(0), make_output(1), torch.tensor([0, 1]))
+    return {name: float(value.detach()) for name, value in found.items()}
+
+
+def play(cell: Cell, dataset: Dataset) -> list[dict[str, object]]:
+    """The losses of an epoch of two batches against the discriminator."""
+    run = start_run(cell, dataset, 0, context=Alone(), device=CPU)
+    teacher = freeze(start_teacher(cell, dataset, context=Alone(), device=CPU).network)
+    sets = make_sets(cell, dataset)
+    distill([run], teach=ask(teacher), context=Alone(), on_epoch=lambda _: None, **sets)  # type: ignore[arg-type]
+    return [{name: value for name, value in row.items() if name.startswith("loss")} for row in run.history]
+
+
+@pytest.mark.parametrize(("name", "values", "changing"), SETTINGS)
+def test_the_keys_that_a_term_declares_change_identity_and_loss_and_no_others_do(
+    dataset: Dataset, name: str, values: dict[str, Value], changing: set[str]
+) -> None:
+    cell = make_cell(values)
+    assert [term.name for term in cell.stage_terms[0].values()] == [name]
+    assert changing == set(cell.term_keys - COMPOSING)
+
+    def measure(cell: Cell) -> object:
+        return play(cell, dataset) if TERMS[name].discriminator else evaluate(cell)
+
+    expected = measure(cell)
+    # What else changes a run changes its id; a discriminator's losses follow all of it.
+    compared = sorted(TERM_KEYS - COMPOSING) if TERMS[name].discriminator else COMPARED_KEYS
+    for key in compared:
+        changed = make_cell(change(values, key))
+        # At mu = 0 the regulariser's switch stays in the id, as it always was, though it changes nothing.
+        if (key, cell.loss.mu) != ("loss.regularizer", 0.0):
+            assert (measure(changed) != expected) == (key in changing), key
+        if key in TERM_KEYS:
+            assert (cell_id(changed) != cell_id(cell)) == (key in changing), key
+
+
+@pytest.mark.parametrize("key", ["discriminator.dropout", "loss.category"])
+def test_the_keys_of_a_discriminator_change_only_those_that_have_them(dataset: Dataset, key: str) -> None:
+    for method in ("hksanc", "anc"):
+        adversary = METHODS[method].adversary
+        assert adversary is not None
+        values: dict[str, Value] = {"method": method, "loss.lambda_3": 0.0}
+        cell, changed = make_cell(values), make_cell(change(values, key))
+        assert (cell_id(cell) != cell_id(changed)) == (key in adversary.keys)
+        assert (play(cell, dataset) != play(changed, dataset)) == (key in adversary.keys)
+
+
+# Functions
+
+
+def find_differences(term: Term, function: Callable[..., object]) -> set[str]:
+    """Where a function does not take what its term declares: names of keys, or "parts"."""
+    given = {key.rpartition(".")[2] for key in term.keys if key != "knowledge.tap"}
+    parameters = inspect.signature(function).parameters.values()
+    taken = {parameter.name for parameter in parameters if parameter.kind == parameter.KEYWORD_ONLY}
+    num_parts = len(term.student) + len(term.teacher)
+    evaluated = inspect.signature(function.forward).parameters if term.learns else parameters  # type: ignore[attr-defined]
+    positional = len(evaluated) - (1 if term.learns else len(taken))
+    wrong_parts = positional != num_parts + term.labels or term.learns != inspect.isclass(function)
+    return (given ^ taken) | ({"parts"} if wrong_parts else set())
+
+
+def test_every_term_has_a_function_that_takes_what_it_declares() -> None:
+    computed = {name: term for name, term in TERMS.items() if not term.discriminator}
+    assert FUNCTIONS.keys() == computed.keys()
+    assert {name: find_differences(term, FUNCTIONS[name]) for name, term in computed.items()} == {
+        name: set() for name in computed
+    }
+
+
+def test_the_adversarial_losses_take_the_keys_that_their_term_and_discriminators_declare() -> None:
+    functions = (discriminator_loss, student_adversarial_loss)
+    taken = {
+        f"loss.{parameter.name}"
+        for function in functions
+        for parameter in inspect.signature(function).parameters.values()
+        if parameter.kind == parameter.KEYWORD_ONLY
+    }
+    declared = declared_keys("adversarial")
+    assert taken == {key for key in declared if key.startswith("loss.")}
+
+
+@pytest.fixture
+def add_term(monkeypatch: pytest.MonkeyPatch) -> Callable[[Term | None], None]:
+    """Adds a method `dkd` of one term, and the term's declaration and function."""
+
+    def add(term: Term | None) -> None:
+        method = Method(summary="", stages=(Stage(terms=(WeightedTerm(name="dkd"),)),))
+        monkeypatch.setattr(hkrun.config.cell, "METHODS", {**METHODS, "dkd": method})
+        if term is not None:
+            monkeypatch.setattr(terms, "TERMS", {**TERMS, "dkd": term})
+            monkeypatch.setattr(hkrun.objective, "FUNCTIONS", {**FUNCTIONS, "dkd": kd_loss})
+
+    return add
+
+
+DKD = {"name": "dkd", "summary": "", "student": ("logits",), "teacher": ("logits",)}
+
+
+def test_a_function_cannot_read_a_key_that_its_term_does_not_declare(
+    add_term: Callable[[Term | None], None],
+) -> None:
+    term = Term(**DKD)  # type: ignore[arg-type]
+    add_term(term)
+    assert find_differences(term, kd_loss) == {"temperature"}
+    with pytest.raises(TypeError, match="temperature"):
+        evaluate(make_cell({"method": "dkd"}))
+
+
+def test_a_key_is_part_of_the_identity_of_every_cell_with_a_term_that_declares_it(
+    add_term: Callable[[Term | None], None],
+) -> None:
+    add_term(Term(**DKD, keys={"loss.temperature": {}}))  # type: ignore[arg-type]
+    cells = [make_cell({"method": "dkd", "loss.temperature": value}) for value in (4.0, 20.0)]
+    assert cell_id(cells[0]) != cell_id(cells[1])
+    assert evaluate(cells[0]) != evaluate(cells[1])
+    assert cells[0].table_parts == ("logits",)
+
+
+def test_an_unknown_term_is_an_error(add_term: Callable[[Term | None], None]) -> None:
+    add_term(None)
+    with pytest.raises(ValueError, match=r"no term is named 'dkd'; the terms are cross_entropy, backbone"):
+        Objective(make_cell({"method": "dkd"}), 0)
+    with pytest.raises(ValueError, match="no term is named 'sp'"):
+        Objective(make_cell({"knowledge.form": "sp"}), 0)
+
+
+# Documentation
+
+
+def describe(term: Term) -> str:
+    """A term's row in the documentation."""
+    student, teacher = (
+        ", ".join(parts) or ("what is judged" if term.discriminator else "-")
+        for parts in (term.student, term.teacher)
+    )
+    declared = ", ".join(f"`{key}`" for key in term.keys) or "-"
+    learns = "yes" if term.learns else "no"
+    return f"| `{term.name}` | {term.summary} | {student} | {teacher} | {learns} | {declared} |"
+
+
+def test_the_documentation_lists_the_terms_as_they_are_declared() -> None:
+    page = Path(__file__).parents[2] / "docs" / "method.md"
+    rows = [line for line in page.read_text().splitlines() if line.startswith("| `")]
+    assert rows == [describe(term) for term in TERMS.values()]
