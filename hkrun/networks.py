@@ -59,8 +59,8 @@ IMAGENET_NETWORKS: Mapping[str, NetworkShape] = MappingProxyType(
     }
 )
 
-# What teacher.file = "torchvision" stands for: its IMAGENET1K_V1 weights, those of the paper's time. The name
-# of each file holds the first eight hex digits of its SHA-256.
+# What "torchvision" as a teacher.file or student.file stands for: its IMAGENET1K_V1 weights, those of the
+# paper's time. The name of each file holds the first eight hex digits of its SHA-256.
 FROM_TORCHVISION = "torchvision"
 PRETRAINED_FILES: Mapping[str, str] = MappingProxyType(
     {

@@ -7,7 +7,6 @@ replaces that.
 
 import hashlib
 import io
-import pickle
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -15,15 +14,13 @@ from dataclasses import dataclass, field
 import torch
 from torch import nn
 
-from hkrun.config import Cell, check_teacher_file
+from hkrun.config import Cell
 from hkrun.data.dataset import Dataset
 from hkrun.data.encoded import StreamedDataset
-from hkrun.data.pretrained import fetch_weights
-from hkrun.errors import InputError
+from hkrun.data.weights import load_weights
 from hkrun.losses.response import cross_entropy
 from hkrun.models import AttentionEstimator, DistilledNetwork, build_network, initialise, synchronise
 from hkrun.models.sgd import SGD
-from hkrun.networks import FROM_TORCHVISION
 from hkrun.seeding import Purpose, derive
 from hkrun.training import (
     Averages,
@@ -125,7 +122,7 @@ def start_teacher(
         module.to(device, resolve_dtype(cell.precision))
     network.lay_out()
     if cell.teacher.file:
-        _load_backbone(network.backbone, cell)
+        load_weights(network.backbone, cell, "teacher")
     if context.world_size > 1:
         synchronise(network)
     run = TeacherRun(network=network, classifier=classifier, optimizer=SGD(classifier.parameters()))
@@ -282,30 +279,3 @@ def _optimizer(run: TeacherRun, phase: Phase) -> SGD:
     trained += [run.network.attention, run.classifier] if phase.attention else []
     parameters = [parameter for module in trained for parameter in module.parameters()]
     return SGD(parameters, lr=1.0, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY, fused=True)
-
-
-def _load_backbone(backbone: nn.Module, cell: Cell) -> None:
-    """Loads `teacher.file`.
-
-    Raises:
-        InputError: The file is not there or no longer what it was, or is no state_dict of this network.
-        DataError: torchvision's weights are wanted and cannot be had.
-    """
-    path = cell.teacher.file
-    try:
-        if path == FROM_TORCHVISION:
-            backbone.load_state_dict(fetch_weights(cell.teacher.network))
-        else:
-            check_teacher_file(cell)
-            backbone.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
-    except (
-        RuntimeError,
-        ValueError,
-        TypeError,
-        AttributeError,
-        EOFError,
-        OSError,
-        pickle.UnpicklingError,
-    ) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise InputError(f"teacher.file: {path}: not weights of this teacher.network: {reason}") from None

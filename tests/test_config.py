@@ -31,8 +31,8 @@ CONTRACT_KEYS = {
         "warmup_epochs",
     ),
     "student.": (
-        *("network", "epochs", "batch_size", "learning_rate", "momentum", "weight_decay", "drops"),
-        *("drop_factor", "warmup_epochs", "steps", "first_stage"),
+        *("network", "file", "epochs", "batch_size", "learning_rate", "momentum", "weight_decay"),
+        *("drops", "drop_factor", "warmup_epochs", "steps", "first_stage"),
     ),
     "discriminator.": ("learning_rate", "steps", "dropout"),
     "attention.": ("connection", "pool", "tap", "width"),
@@ -209,6 +209,7 @@ def test_later_settings_win():
             "here: loss.lambda_1: must be above 0: without it nothing in anc trains the classifier",
         ),
         ({"teacher.file": "no/such.pt"}, "here: teacher.file: no/such.pt: no such file"),
+        ({"student.file": "no/such.pt"}, "here: student.file: no/such.pt: no such file"),
         (
             {"teacher.file": "torchvision"},
             (
@@ -378,6 +379,22 @@ def test_a_teacher_file_is_known_by_its_content(tmp_path):
     assert ids[0] == ids[1] != ids[2]
     first.write_bytes(b"changed")
     assert cell_id(make_cell(teacher__file=str(first))) != ids[0]
+
+
+def test_a_student_file_is_known_by_its_content_and_only_where_it_is_set(tmp_path):
+    first, copy, other = (tmp_path / name for name in ("a.pt", "b.pt", "c.pt"))
+    first.write_bytes(b"weights")
+    copy.write_bytes(b"weights")
+    other.write_bytes(b"others")
+    cells = [make_cell(student__file=str(path)) for path in (first, copy, other)]
+    assert cell_id(cells[0]) == cell_id(cells[1]) != cell_id(cells[2])
+    assert cell_id(cells[0]) != cell_id(Cell())
+    assert "student.file" not in canonical(Cell())
+    # The teacher knows nothing of the student's weights: all of them share one.
+    assert {teacher_id(cell) for cell in cells} == {teacher_id(Cell())}
+    network = {"teacher__network": "resnet-152", "student__network": "resnet-18"}
+    form = canonical(make_cell(student__file="torchvision", **network))
+    assert form["student.file"] == "resnet18-f37072fd.pth"
 
 
 def test_torchvision_s_weights_are_known_by_their_file():

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from hkrun import parts
-from hkrun.config import canonical, cell_id, check_teacher_file, teacher_id
+from hkrun.config import canonical, cell_id, check_weight_file, teacher_id
 from hkrun.data import load_dataset
 from hkrun.errors import DataError, InputError
 from hkrun.models import build_network
@@ -229,7 +229,7 @@ def test_a_stored_sweep_keeps_its_ids_where_the_users_files_are_not(tmp_path, mo
     assert (cell_id(cell), teacher_id(cell)) == ids
     assert cell.squeeze_widths == (8, 32)
     with pytest.raises(InputError, match="no such file"):
-        check_teacher_file(cell)
+        check_weight_file(cell, "teacher.file")
 
 
 def test_a_teacher_file_is_the_same_from_every_folder_and_checked_before_it_is_used(tmp_path, monkeypatch):
@@ -239,12 +239,12 @@ def test_a_teacher_file_is_the_same_from_every_folder_and_checked_before_it_is_u
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     assert cell.teacher.file == str(file)
-    check_teacher_file(cell)
+    check_weight_file(cell, "teacher.file")
     identity = cell_id(cell)
     file.write_bytes(b"others!")
     assert cell_id(cell) == identity
     with pytest.raises(InputError, match="its content is not the one of this configuration"):
-        check_teacher_file(cell)
+        check_weight_file(cell, "teacher.file")
 
 
 # --- mistakes -----------------------------------------------------------------------------------------------
@@ -350,7 +350,7 @@ def test_an_own_data_set_that_cannot_be_found_is_refused_in_one_line():
     [
         ("num_classes, in_channels", "classes", "cannot be built: TypeError: "),
         ("class Small(nn.Module)", "class Small(dict)", "must give a torch.nn.Module; it gives a Small"),
-        ("3, padding=1, bias=False", "3, padding=1", "initialise: no rule for the parameters of Conv2d"),
+        ("BatchNorm2d(16)", "nn.GroupNorm(2, 16)", "initialise: no rule for the parameters of GroupNorm"),
         ("first.relu()", "images", r"fails on images of shape \(2, 1, 6, 6\): RuntimeError: "),
         ("return Features(", "return dict(", "must return hkrun.models.Features; it returns a dict"),
         ("(first, second)", "(first,)", "widths names 2 stages; it returns 1"),

@@ -1,6 +1,7 @@
 """What a sweep does about teachers before any process starts: refuse a wrong file, remember a divergence."""
 
 import pytest
+import torch
 
 import hkrun.cluster
 from hkrun.cli.program import call
@@ -52,4 +53,14 @@ def test_a_teacher_file_that_does_not_fit_is_refused_before_anything_starts(fold
     assert call([*verb, "teacher.file=backbone.pt"]) == 2
     (line,) = [line for line in capsys.readouterr().err.splitlines() if "teacher.file" in line]
     assert "not weights of this teacher.network" in line
+    assert not (folder / "hkrun-store" / "sweeps").exists()
+
+
+def test_files_of_weights_that_do_not_fit_are_refused_all_at_once(folder, capsys):
+    torch.save({"fc.weight": torch.zeros(2)}, folder / "teacher.pt")
+    (folder / "student.pt").write_bytes(b"no weights")
+    assert call(["run", "--yes", "teacher.file=teacher.pt", "student.file=student.pt"]) == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if ".file: " in line]
+    assert ["student.file" in line for line in lines] == [True, False]
+    assert "stem.weight (" in lines[1]
     assert not (folder / "hkrun-store" / "sweeps").exists()

@@ -21,6 +21,7 @@ from hkrun.cli.stored import find_plans
 from hkrun.cli.verbs import verb
 from hkrun.config import nearest
 from hkrun.errors import EXIT_DONE, InputError, StoreError
+from hkrun.networks import FROM_TORCHVISION
 
 if TYPE_CHECKING:
     from hkrun.cluster.jobs import Submission, Work
@@ -215,22 +216,29 @@ def _find_parts(sweeps: "Sequence[Sweep]") -> tuple[str, ...]:
 
 
 def _find_files(sweeps: "Sequence[Sweep]") -> tuple[str, ...]:
-    """The files of teachers' weights that the sweeps read.
+    """The files of weights that the sweeps read.
 
     Raises:
         InputError: One has a path that means another file elsewhere.
     """
-    cells = [named.cell for sweep in sweeps for named in sweep.cells if named.cell.uses_teacher]
-    files = sorted({cell.teacher.file for cell in cells} - {"", "torchvision"})
-    relative = [file for file in files if not Path(file).is_absolute()]
+    files = sorted(
+        {
+            (key, file)
+            for sweep in sweeps
+            for named in sweep.cells
+            for key, file in named.cell.weight_files.items()
+            if file != FROM_TORCHVISION
+        }
+    )
+    relative = [(key, file) for key, file in files if not Path(file).is_absolute()]
     if relative:
         raise InputError(
             "\n".join(
-                f"teacher.file={file}: on a cluster, the absolute path of a file that all nodes see"
-                for file in relative
+                f"{key}={file}: on a cluster, the absolute path of a file that all nodes see"
+                for key, file in relative
             )
         )
-    return tuple(files)
+    return tuple(dict.fromkeys(file for _, file in files))
 
 
 def _describe(submission: "Submission", work: "Work") -> list[str]:

@@ -9,7 +9,7 @@ from hkrun.config.checks import (
     Setting,
     build_cell,
     check_setting,
-    check_teacher_file,
+    check_weight_file,
     nearest,
     restore_cell,
 )
@@ -58,7 +58,7 @@ __all__ = [
     "cell_id",
     "cell_values",
     "check_setting",
-    "check_teacher_file",
+    "check_weight_file",
     "describe_range",
     "describe_type",
     "file_sha256",

@@ -32,7 +32,7 @@ class Cell:
     the user's own files were when the cell was built, so that its ids never depend on files that change or
     are elsewhere: `sources` has, for each key that names a part of the user's own, the key and the SHA-256 of
     that part's source, `own_widths` the key and the stage widths of each such network, and
-    `teacher_file_sha256` what `teacher.file` held.
+    `teacher_file_sha256` and `student_file_sha256` what `teacher.file` and `student.file` held.
     """
 
     dataset: str = define_key(
@@ -75,11 +75,21 @@ class Cell:
     sources: tuple[tuple[str, str], ...] = ()
     own_widths: tuple[tuple[str, tuple[int, ...]], ...] = ()
     teacher_file_sha256: str = ""
+    student_file_sha256: str = ""
 
     @property
     def own_parts(self) -> dict[str, str]:
         """The parts of the user's own by name, and the SHA-256 of their sources."""
         return {str(get_value(self, key)): sha256 for key, sha256 in self.sources}
+
+    @property
+    def weight_files(self) -> dict[str, str]:
+        """The keys that name weights to load, and the files: those that are set and can change the result."""
+        files = {
+            "teacher.file": self.teacher.file if self.uses_teacher else "",
+            "student.file": self.student.file,
+        }
+        return {key: file for key, file in files.items() if file}
 
     @property
     def stage_weights(self) -> tuple[dict[str, float], ...]:

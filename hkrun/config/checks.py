@@ -164,7 +164,7 @@ def _assemble(settings: Iterable[Setting], *, look_at_own: bool) -> Cell:
 
 
 def _fix_own_files(cell: Cell) -> Cell:
-    """The cell with what the user's own files are now; a relative `teacher.file` becomes absolute."""
+    """The cell with what the user's own files are now; relative paths of weights become absolute."""
     named = {key: str(get_value(cell, key)) for key in ("dataset", "teacher.network", "student.network")}
     own = {key: name for key, name in named.items() if is_own(name)}
     cell = dataclasses.replace(
@@ -172,28 +172,40 @@ def _fix_own_files(cell: Cell) -> Cell:
         sources=tuple((key, source_sha256(name)) for key, name in own.items()),
         own_widths=tuple((key, parse_network(name).widths) for key, name in own.items() if key != "dataset"),
     )
-    if cell.teacher.file in ("", FROM_TORCHVISION):
-        return cell
-    file = str(Path(cell.teacher.file).absolute())
-    return dataclasses.replace(
-        cell,
-        teacher=dataclasses.replace(cell.teacher, file=file),
-        teacher_file_sha256=file_sha256(file) if cell.uses_teacher else "",
-    )
+    if cell.teacher.file not in ("", FROM_TORCHVISION):
+        file = str(Path(cell.teacher.file).absolute())
+        cell = dataclasses.replace(
+            cell,
+            teacher=dataclasses.replace(cell.teacher, file=file),
+            teacher_file_sha256=file_sha256(file) if cell.uses_teacher else "",
+        )
+    if cell.student.file not in ("", FROM_TORCHVISION):
+        file = str(Path(cell.student.file).absolute())
+        cell = dataclasses.replace(
+            cell,
+            student=dataclasses.replace(cell.student, file=file),
+            student_file_sha256=file_sha256(file),
+        )
+    return cell
 
 
-def check_teacher_file(cell: Cell) -> None:
-    """Checks that `teacher.file` holds what it did when the cell was built.
+def check_weight_file(cell: Cell, key: str) -> None:
+    """Checks that a file of weights holds what it did when the cell was built.
+
+    Args:
+        cell: The configuration.
+        key: "teacher.file" or "student.file".
 
     Raises:
         InputError: It does not, or is not there.
     """
-    file = cell.teacher.file
+    file = cell.weight_files[key]
     if not Path(file).is_file():
-        raise InputError(f"teacher.file: {file}: no such file")
-    if cell.teacher_file_sha256 not in ("", file_sha256(file)):
+        raise InputError(f"{key}: {file}: no such file")
+    recorded = cell.teacher_file_sha256 if key == "teacher.file" else cell.student_file_sha256
+    if recorded not in ("", file_sha256(file)):
         raise InputError(
-            f"teacher.file: {file}: its content is not the one of this configuration; "
+            f"{key}: {file}: its content is not the one of this configuration; "
             "the sweep's own command makes new runs with the new content"
         )
 
@@ -208,8 +220,8 @@ def _conflicts(cell: Cell) -> list[tuple[str, str]]:
         found.append(("student.warmup_epochs", f"must be below student.epochs = {cell.student.epochs}"))
     if cell.uses_teacher and cell.teacher.warmup_epochs >= cell.teacher.epochs > 1:
         found.append(("teacher.warmup_epochs", f"must be below teacher.epochs = {cell.teacher.epochs}"))
-    if cell.uses_teacher and cell.teacher.file:
-        found += _check_teacher_file(cell)
+    for key in cell.weight_files:
+        found += _check_weight_file(cell, key)
     if any(term.by_stage for term in cell.terms):
         found += _compare_stages(cell)
     return found
@@ -227,14 +239,14 @@ def _find_untrained_classifier(cell: Cell) -> list[tuple[str, str]]:
     return [(str(term.weight), problem) for term in terms]
 
 
-def _check_teacher_file(cell: Cell) -> list[tuple[str, str]]:
+def _check_weight_file(cell: Cell, key: str) -> list[tuple[str, str]]:
     """The file must be there, or torchvision must have weights of the network."""
-    file, network = cell.teacher.file, cell.teacher.network
+    file, network = cell.weight_files[key], str(get_value(cell, key.replace(".file", ".network")))
     if file == FROM_TORCHVISION and network not in PRETRAINED_FILES:
         known = ", ".join(PRETRAINED_FILES)
-        return [("teacher.file", f"torchvision has no weights of {network}; those it has are of {known}")]
+        return [(key, f"torchvision has no weights of {network}; those it has are of {known}")]
     if file != FROM_TORCHVISION and not Path(file).is_file():
-        return [("teacher.file", f"{file}: no such file")]
+        return [(key, f"{file}: no such file")]
     return []
 
 

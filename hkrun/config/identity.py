@@ -38,12 +38,11 @@ def canonical(cell: Cell, *, world_size: int = 1) -> dict[str, object]:
     """The canonical form of a cell: every key that can change its result, with its value.
 
     Left out are the keys that cannot: those of the teacher where no term uses one, those of a term of
-    weight 0. A teacher file stands as its SHA-256, and a part of the user's own has its source's beside its
-    name. Without synchronised BatchNorm the number of workers enters.
+    weight 0. A file of weights stands as its SHA-256, and a part of the user's own has its source's beside
+    its name. Without synchronised BatchNorm the number of workers enters.
     """
     form: dict[str, object] = {key: get_value(cell, key) for key in active_keys(cell)}
-    if "teacher.file" in form:
-        form["teacher.file"] = _identify_file(cell)
+    form |= {key: _identify_file(cell, key) for key in cell.weight_files}
     if "attention.width" in form:
         form["attention.width"] = _resolved_width(cell)
     if "teacher_table" in form and not cell.table_parts:
@@ -56,13 +55,12 @@ def canonical(cell: Cell, *, world_size: int = 1) -> dict[str, object]:
     return form
 
 
-def _identify_file(cell: Cell) -> str:
-    """What a teacher file holds: its SHA-256, or the name of torchvision's file, with the start of it."""
-    if cell.teacher.file == FROM_TORCHVISION:
-        return PRETRAINED_FILES[cell.teacher.network]
-    if cell.teacher_file_sha256 or not cell.teacher.file:
-        return cell.teacher_file_sha256
-    return file_sha256(cell.teacher.file)
+def _identify_file(cell: Cell, key: str) -> str:
+    """What a file of weights holds: its SHA-256, or the name of torchvision's file, with the start of it."""
+    section, file = key.partition(".")[0], str(get_value(cell, key))
+    if file == FROM_TORCHVISION:
+        return PRETRAINED_FILES[str(get_value(cell, f"{section}.network"))]
+    return str(getattr(cell, f"{section}_file_sha256")) or file_sha256(file)
 
 
 def _resolved_width(cell: Cell) -> str:

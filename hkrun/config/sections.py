@@ -73,8 +73,9 @@ class TeacherConfig:
     )
     file: str = define_key(
         "",
-        "Backbone weights to use instead of training them: a file with a state_dict, or torchvision for those"
-        " it has of ImageNet; the attention sub-network is then trained on the frozen backbone.",
+        "Backbone weights to use instead of training them: a file with a state_dict or a checkpoint that has "
+        "one (torch or safetensors), or torchvision for those it has of ImageNet; the attention sub-network "
+        "is then trained on the frozen backbone.",
         METHOD,
         active=uses_teacher,
     )
@@ -113,6 +114,13 @@ class StudentConfig:
     """The student and its optimisation in stage 2."""
 
     network: str = define_key("preact-20", "Network of the student.", PAPER, check=parse_network)
+    file: str = define_key(
+        "",
+        "Weights that every run starts from instead of initial ones of its seed: a file or torchvision, as "
+        "for teacher.file.",
+        METHOD,
+        active=lambda cell: bool(cell.student.file),
+    )
     epochs: int = define_key(600, "Epochs of stage 2.", PAPER, minimum=1)
     batch_size: int = define_key(64, "Images per batch, over all workers.", PAPER, minimum=2)
     learning_rate: float = define_key(0.1, "First learning rate.", PAPER, above=0)

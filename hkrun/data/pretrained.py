@@ -1,4 +1,4 @@
-"""torchvision's pretrained weights: what `teacher.file = "torchvision"` means."""
+"""torchvision's pretrained weights: what "torchvision" means as a `teacher.file` or `student.file`."""
 
 import contextlib
 import sys
@@ -16,7 +16,7 @@ from hkrun.networks import PRETRAINED_FILES
 _SERVER = "https://download.pytorch.org/models"
 
 
-def fetch_weights(network: str) -> dict[str, Tensor]:
+def fetch_weights(network: str, *, key: str) -> dict[str, Tensor]:
     """The state_dict of a network as torchvision trained it on ImageNet (IMAGENET1K_V1).
 
     The file is looked for, and kept, where torch.hub keeps such files (below TORCH_HOME). A fetched file is
@@ -24,13 +24,14 @@ def fetch_weights(network: str) -> dict[str, Tensor]:
 
     Args:
         network: One of PRETRAINED_FILES.
+        key: What named it, for messages: teacher.file or student.file.
 
     Raises:
         DataError: The file is not there and cannot be fetched, or is damaged.
     """
     file = PRETRAINED_FILES[network]
     url, folder = f"{_SERVER}/{file}", Path(torch.hub.get_dir()) / "checkpoints"
-    wanted = f"put {file} from {url} into {folder}, or name a file of your own with teacher.file=PATH"
+    wanted = f"put {file} from {url} into {folder}, or name a file of your own with {key}=PATH"
     try:
         # torch.hub announces a download on stdout, which belongs to results.
         with patient_sockets(), quiet_unless_terminal(), contextlib.redirect_stdout(sys.stderr):
@@ -42,6 +43,6 @@ def fetch_weights(network: str) -> dict[str, Tensor]:
         if isinstance(error, HTTPError):
             error.close()  # it is the server's answer too, and would keep the connection
         raise DataError(
-            f"teacher.file: torchvision's {network} cannot be had ({reason(error)}); {wanted}"
+            f"{key}: torchvision's {network} cannot be had ({reason(error)}); {wanted}"
         ) from error
     return state

@@ -10,6 +10,7 @@ from torch.utils._pytree import tree_map
 from hkrun.config import Cell
 from hkrun.data.dataset import Dataset
 from hkrun.data.encoded import StreamedDataset
+from hkrun.data.weights import load_weights
 from hkrun.methods import METHODS, Adversary
 from hkrun.models import (
     AttentionEstimator,
@@ -101,8 +102,9 @@ def start_run(
 ) -> Run:
     """Builds the networks and optimisers of one run in their initial state.
 
-    Each network's weights come from a generator of its own: a cell without an attention sub-network or a
-    discriminator starts from the same student as one that has them.
+    Each network's initial weights come from a generator of its own: a cell without an attention sub-network
+    or a discriminator starts from the same student as one that has them. `student.file` replaces the
+    student's.
     """
 
     def generator(purpose: Purpose) -> torch.Generator:
@@ -112,6 +114,8 @@ def start_run(
         cell.student.network, num_classes=dataset.num_classes, in_channels=dataset.num_channels
     )
     initialise(backbone, generator(Purpose.STUDENT))
+    if cell.student.file:
+        load_weights(backbone, cell, "student")
     attention = None
     if cell.squeezes:
         # `project` makes the student's vectors as long as the teacher's; else the teacher's estimator adapts.

@@ -18,9 +18,9 @@ class StartsConstant(Protocol):
 def initialise(module: nn.Module, generator: torch.Generator) -> None:
     """Gives every parameter its initial value and resets the running statistics.
 
-    Convolutions are He-normal over their outputs (He et al. 2015), linear layers uniform in +-1/sqrt(inputs),
-    weight and bias alike (torch's own default), BatchNorm is the identity, and a layer that `StartsConstant`
-    sets its own.
+    Convolutions are He-normal over their outputs (He et al. 2015) and their biases 0, linear layers uniform
+    in +-1/sqrt(inputs), weight and bias alike (torch's own default), BatchNorm is the identity, and a layer
+    that `StartsConstant` sets its own.
 
     Args:
         module: Any of this package's networks, or a loss that learns, on any device. Values are drawn in
@@ -31,10 +31,12 @@ def initialise(module: nn.Module, generator: torch.Generator) -> None:
         TypeError: A layer is of no known kind: its parameters would keep what the global generator gave them.
     """
     for layer in module.modules():
-        if isinstance(layer, nn.Conv2d) and layer.bias is None:
+        if isinstance(layer, nn.Conv2d):
             fan_out = layer.out_channels * math.prod(layer.kernel_size)
             deviation = math.sqrt(2 / fan_out)
             _assign(layer.weight, _like(layer.weight).normal_(std=deviation, generator=generator))
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
         elif isinstance(layer, nn.Linear):
             bound = 1 / math.sqrt(layer.in_features)
             for parameter in layer.parameters():

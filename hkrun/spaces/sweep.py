@@ -12,7 +12,7 @@ from hkrun.config import Cell, Setting, Value, cell_values, get_value, restore_c
 MARGIN = 0.5
 _TUPLES = ("seeds", "published", "claims", "command")  # fields that JSON holds as lists
 # What a cell holds besides its keys: the state of files when it was built.
-_FIXED = ("dataset_sha256", "sources", "own_widths", "teacher_file_sha256")
+_FIXED = ("dataset_sha256", "sources", "own_widths", "teacher_file_sha256", "student_file_sha256")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,6 +156,7 @@ def _cell_document(cell: Cell) -> dict[str, object]:
         "sources": dict(cell.sources),
         "own_widths": {key: list(widths) for key, widths in cell.own_widths},
         "teacher_file_sha256": cell.teacher_file_sha256,
+        "student_file_sha256": cell.student_file_sha256,
     }
 
 
@@ -173,4 +174,5 @@ def _restore_cell(document: Mapping[str, Any], where: str) -> Cell:
         sources=tuple(document.get("sources", {}).items()),
         own_widths=tuple((key, tuple(widths)) for key, widths in document.get("own_widths", {}).items()),
         teacher_file_sha256=str(document.get("teacher_file_sha256", "")),
+        student_file_sha256=str(document.get("student_file_sha256", "")),
     )

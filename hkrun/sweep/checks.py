@@ -1,4 +1,4 @@
-"""What is checked before a sweep writes or starts anything: its data, its own parts, its teachers' files."""
+"""What is checked before a sweep writes or starts anything: its data, its own parts, its files of weights."""
 
 import logging
 import os
@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hkrun.config import KNOWN_DATA, Cell, teacher_id
+from hkrun.config import KNOWN_DATA, Cell, get_value
 from hkrun.errors import DataError, InputError
+from hkrun.networks import FROM_TORCHVISION
 from hkrun.parts import check_source, is_own
 from hkrun.plan import Workers
 from hkrun.spaces import Sweep, with_content
@@ -37,12 +38,12 @@ def check_data(sweep: Sweep, *, data_dir: Path | str | None, workers: Workers) -
     The digits are taken for granted, so that nothing waits for torch here: tasks will read them. Of another
     data set the log gets the notes, such as which files are passed over.
 
-    Networks of the user's own are tried on it, and files of teachers' weights loaded.
+    Networks of the user's own are tried on it, and files of weights loaded.
 
     Raises:
         DataError: It is missing or damaged.
         InputError: A batch is larger than it, or has no image for some worker; an own network does not do
-            what it must; a `teacher.file` does not fit its network.
+            what it must; a `teacher.file` or `student.file` does not fit its network.
     """
     if sweep.dataset == "digits" and not _needs_images(sweep):  # they come with a package that hkrun needs
         _check_batches(sweep, KNOWN_DATA["digits"].num_train, workers)
@@ -94,10 +95,7 @@ def check_cluster(sweep: Sweep, *, store_uri: str, data_dir: Path | str | None) 
         return
     from hkrun.cluster import Needs, check_joined
 
-    files = {named.cell.teacher.file for named in sweep.cells if named.cell.uses_teacher} - {
-        "",
-        "torchvision",
-    }
+    files = {file for named in sweep.cells for file in named.cell.weight_files.values()} - {FROM_TORCHVISION}
     data = str(data_dir.absolute()) if isinstance(data_dir, Path) else data_dir
     needs = Needs(store=store_uri, data=data, files=tuple(sorted(files)))
     check_joined(needs, log_folder=log_folder_of(None))
@@ -115,14 +113,14 @@ def fix_content(sweep: Sweep, data_dir: Path | str | None) -> Sweep:
 def _needs_images(sweep: Sweep) -> bool:
     """Whether something of the user's own is to be tried on images."""
     cells = [named.cell for named in sweep.cells]
-    return any(cell.own_parts or (cell.uses_teacher and cell.teacher.file) for cell in cells)
+    return any(cell.own_parts or cell.weight_files for cell in cells)
 
 
 def _try_on(dataset: "Dataset | StreamedDataset", sweep: Sweep, workers: Workers) -> DataCheck:
     """Tries what is the user's own on a data set, and checks the batches."""
     cells = [named.cell for named in sweep.cells]
     _try_own_networks(cells, dataset)
-    _try_teacher_files(cells, dataset)
+    _try_weight_files(cells, dataset)
     _check_batches(sweep, len(dataset.train), workers)
     return DataCheck(side=max(side for cell in cells for side in dataset.image_shape(cell.augment.size)[1:]))
 
@@ -144,20 +142,29 @@ def _try_own_networks(cells: Sequence[Cell], dataset: "Dataset | StreamedDataset
             try_own(name, num_classes=dataset.num_classes, image_shape=dataset.image_shape(side))
 
 
-def _try_teacher_files(cells: Sequence[Cell], dataset: "Dataset | StreamedDataset") -> None:
-    """Loads every `teacher.file`, before anything starts.
+def _try_weight_files(cells: Sequence[Cell], dataset: "Dataset | StreamedDataset") -> None:
+    """Loads every `teacher.file` and `student.file`, before anything starts.
 
     Raises:
-        InputError: It holds no weights of its network.
+        InputError: Each that holds no weights of its network, one per line.
     """
-    with_file = {teacher_id(cell): cell for cell in cells if cell.uses_teacher and cell.teacher.file}
-    for cell in with_file.values():
-        import torch
+    to_load = {
+        (key, file, str(get_value(cell, key.replace(".file", ".network")))): cell
+        for cell in cells
+        for key, file in cell.weight_files.items()
+    }
+    problems: list[str] = []
+    for (key, _, network), cell in sorted(to_load.items(), key=lambda item: item[0]):
+        from hkrun.data.weights import load_weights
+        from hkrun.models import build_network
 
-        from hkrun.teacher import start_teacher
-        from hkrun.training import Alone
-
-        start_teacher(cell, dataset, context=Alone(), device=torch.device("cpu"))
+        backbone = build_network(network, num_classes=dataset.num_classes, in_channels=dataset.num_channels)
+        try:
+            load_weights(backbone, cell, key.partition(".")[0])
+        except InputError as error:
+            problems += error.problems
+    if problems:
+        raise InputError("\n".join(problems))
 
 
 def _check_batches(sweep: Sweep, num_images: int | None, workers: Workers) -> None:

@@ -35,22 +35,22 @@ def offer(server: Path, monkeypatch: pytest.MonkeyPatch, *, digest: str | None =
 
 def test_weights_are_fetched_once(server, monkeypatch, capsys):
     name = offer(server, monkeypatch)
-    assert torch.equal(fetch_weights("resnet-152")["weight"], torch.arange(3.0))
+    assert torch.equal(fetch_weights("resnet-152", key="student.file")["weight"], torch.arange(3.0))
     assert capsys.readouterr() == ("", "")
     (server / name).unlink()
-    assert torch.equal(fetch_weights("resnet-152")["weight"], torch.arange(3.0))
+    assert torch.equal(fetch_weights("resnet-152", key="student.file")["weight"], torch.arange(3.0))
 
 
 def test_a_wrong_checksum_is_refused_and_nothing_is_kept(server, monkeypatch, tmp_path):
     offer(server, monkeypatch, digest="00000000")
     with pytest.raises(DataError, match="invalid hash value"):
-        fetch_weights("resnet-152")
+        fetch_weights("resnet-152", key="student.file")
     assert not list(tmp_path.glob("home/**/*.pth"))
 
 
 def test_without_a_network_the_message_says_what_to_put_where(server, tmp_path):
     with pytest.raises(DataError) as caught:
-        fetch_weights("resnet-152")
+        fetch_weights("resnet-152", key="student.file")
     (line,) = caught.value.problems
     for part in ("torchvision's resnet-152", f"put resnet152-394f9c45.pth from {server.as_uri()}/", "PATH"):
         assert part in line
@@ -60,10 +60,10 @@ def test_without_a_network_the_message_says_what_to_put_where(server, tmp_path):
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut short"])
 def test_a_file_that_was_damaged_afterwards_is_named(server, monkeypatch, tmp_path, content):
     name = offer(server, monkeypatch)
-    fetch_weights("resnet-152")
+    fetch_weights("resnet-152", key="student.file")
     (tmp_path / "home/hub/checkpoints" / name).write_bytes(content)
     with pytest.raises(DataError, match=name):
-        fetch_weights("resnet-152")
+        fetch_weights("resnet-152", key="student.file")
 
 
 @pytest.mark.parametrize("network", PRETRAINED_FILES)

@@ -3,6 +3,7 @@
 import copy
 import io
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 import torch
@@ -168,6 +169,22 @@ def test_seed_means_the_same_start_in_every_cell(dataset: Dataset) -> None:
     assert runs["L_b + L_adv"].discriminator is not None
     assert same_state(runs["L_b + L_is"].student.attention.state_dict(), whole.student.attention.state_dict())
     assert same_state(runs["L_b + L_adv"].discriminator.state_dict(), whole.discriminator.state_dict())
+
+
+def test_every_seed_starts_from_the_students_file_and_learns_from_there(
+    dataset: Dataset, tmp_path: Path
+) -> None:
+    source = start_run(tiny_cell(), dataset, 7, context=Alone(), device=CPU).student.backbone
+    torch.save({"model": source.state_dict()}, tmp_path / "student.pt")
+    cell = tiny_cell(student__file=str(tmp_path / "student.pt"), student__epochs=1)
+    first, second = (start_run(cell, dataset, seed, context=Alone(), device=CPU) for seed in (0, 1))
+    assert same_state(first.student.backbone.state_dict(), source.state_dict())
+    assert same_state(second.student.backbone.state_dict(), source.state_dict())
+    assert first.student.attention is not None
+    assert second.student.attention is not None
+    assert not same_state(first.student.attention.state_dict(), second.student.attention.state_dict())
+    train(cell, dataset, run=first)
+    assert not same_state(first.student.backbone.state_dict(), source.state_dict())
 
 
 def test_a_term_of_weight_zero_is_not_computed(dataset: Dataset) -> None:

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 from torch import nn
+from torchvision.models import get_model
 
 from hkrun.models import (
     AttentionEstimator,
@@ -113,6 +114,25 @@ def test_convolutions_are_he_normal_over_their_outputs():
     assert float(beyond) == pytest.approx(math.erfc(2 / math.sqrt(2)), rel=0.1)  # normal, not uniform
 
 
+def test_biases_of_convolutions_start_at_zero_and_draw_nothing():
+    plain, biased = nn.Conv2d(2, 3, 3, bias=False), nn.Conv2d(2, 3, 3, bias=True)
+    initialise(plain, generator(0))
+    initialise(biased, generator(0))
+    assert torch.equal(biased.weight, plain.weight)
+    assert biased.bias.tolist() == [0.0, 0.0, 0.0]
+
+
+@pytest.mark.parametrize("name", ["vgg11_bn", "efficientnet_b0", "mobilenet_v3_small", "squeezenet1_1"])
+def test_torchvisions_networks_with_biases_are_initialised(name):
+    states = []
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        network = get_model(name, weights=None, num_classes=2)
+        initialise(network, generator(5))
+        states.append(network.state_dict())
+    assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
+
+
 def test_linear_layers_are_uniform_within_one_over_the_root_of_their_inputs():
     network = Discriminator(100, num_classes=100)
     initialise(network, generator(0))
@@ -138,7 +158,7 @@ def test_batchnorm_starts_as_the_identity():
         assert norm.num_batches_tracked == 0
 
 
-@pytest.mark.parametrize("layer", [nn.PReLU(), nn.Conv2d(1, 1, 1, bias=True), nn.LayerNorm(3)])
+@pytest.mark.parametrize("layer", [nn.PReLU(), nn.Conv1d(1, 1, 1), nn.LayerNorm(3)])
 def test_a_layer_without_a_rule_is_refused(layer):
     with pytest.raises(TypeError, match=type(layer).__name__):
         initialise(nn.Sequential(layer), generator(0))
