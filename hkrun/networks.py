@@ -4,6 +4,7 @@ preact-D               pre-activation ResNet of basic blocks, D = 6n+2 (He et al
 preact-D-wW            the same with stage widths W, 2W, 4W instead of 16, 32, 64
 preact-bottleneck-D    pre-activation ResNet of bottleneck blocks, D = 9n+2, stage outputs 64, 128, 256
 wrn-D-K                wide ResNet, D = 6n+4, stage widths 16K, 32K, 64K (Zagoruyko and Komodakis 2016)
+resnet20, resnet8x4 .. the tables' networks for CIFAR, as CRD's public code has them, see CIFAR_NETWORKS
 resnet-18, -50, -152   the ResNets of ImageNet (He et al. 2016a) with four stages, as torchvision builds them
 package.module:name    a network of the user's own, see docs/own-parts.md
 """
@@ -18,7 +19,8 @@ from hkrun.parts import is_own, read_shape
 
 FORMS = (
     "preact-D, preact-D-wW (D = 6n+2), preact-bottleneck-D (D = 9n+2), wrn-D-K (D = 6n+4), "
-    "resnet-18, resnet-50, resnet-152, package.module:name (your own)"
+    "resnet20, resnet32, resnet56, resnet110, resnet8x4, resnet32x4, vgg8, vgg13, mobilenetv2-half, "
+    "shufflenetv1, shufflenetv2, resnet-18, resnet-50, resnet-152, package.module:name (your own)"
 )
 # Without leading zeros: one network has one name, and so one cell_id.
 _NAME = re.compile(
@@ -32,9 +34,10 @@ class NetworkShape:
     """What a network's name stands for.
 
     Attributes:
-        block: "basic", "bottleneck" or "wide", one of ImageNet's: "resnet-basic" or "resnet-bottleneck", or
-            "own".
-        blocks: Number of blocks of each stage, first to last; empty for an own network.
+        block: "basic", "bottleneck" or "wide"; one of ImageNet's: "resnet-basic" or "resnet-bottleneck"; one
+            of CIFAR_NETWORKS': "cifar-" and the family; or "own".
+        blocks: Number of blocks of each stage, first to last, of VGG its convolutions; empty for an own
+            network.
         stem_width: Channels after the first convolution.
         widths: Output channels of each stage, first to last.
     """
@@ -58,6 +61,42 @@ IMAGENET_NETWORKS: Mapping[str, NetworkShape] = MappingProxyType(
         ),
     }
 )
+
+
+def _cifar_resnet(depth: int, *, stem_width: int, width: int) -> NetworkShape:
+    return NetworkShape(
+        block="cifar-resnet",
+        blocks=((depth - 2) // 6,) * 3,
+        stem_width=stem_width,
+        widths=(width, 2 * width, 4 * width),
+    )
+
+
+# The pairs of CRD's tables (Tian et al. 2020), which most papers since then report. Their wide ResNets are
+# wrn-40-2, wrn-40-1 and wrn-16-2. resnet20 and its like are He et al.'s (2016a), with 1x1 projections.
+CIFAR_NETWORKS: Mapping[str, NetworkShape] = MappingProxyType(
+    {
+        **{f"resnet{depth}": _cifar_resnet(depth, stem_width=16, width=16) for depth in (20, 32, 56, 110)},
+        **{f"resnet{depth}x4": _cifar_resnet(depth, stem_width=32, width=64) for depth in (8, 32)},
+        "vgg8": NetworkShape(
+            block="cifar-vgg", blocks=(1, 1, 1, 1), stem_width=64, widths=(128, 256, 512, 512)
+        ),
+        "vgg13": NetworkShape(
+            block="cifar-vgg", blocks=(2, 2, 2, 2), stem_width=64, widths=(128, 256, 512, 512)
+        ),
+        "mobilenetv2-half": NetworkShape(
+            block="cifar-mobilenet", blocks=(3, 3, 7, 4), stem_width=16, widths=(12, 16, 48, 1280)
+        ),
+        "shufflenetv1": NetworkShape(
+            block="cifar-shuffle-v1", blocks=(4, 8, 4), stem_width=24, widths=(240, 480, 960)
+        ),
+        "shufflenetv2": NetworkShape(
+            block="cifar-shuffle-v2", blocks=(4, 8, 4), stem_width=24, widths=(116, 232, 1024)
+        ),
+    }
+)
+# What these do to their channels keeps no pack's members apart.
+SHUFFLING = frozenset({"shufflenetv1", "shufflenetv2"})
 
 # What "torchvision" as a teacher.file or student.file stands for: its IMAGENET1K_V1 weights, those of the
 # paper's time. The name of each file holds the first eight hex digits of its SHA-256.
@@ -83,6 +122,8 @@ def parse_network(name: str) -> NetworkShape:
         return NetworkShape(block="own", blocks=(), stem_width=own.stem_width, widths=own.widths)
     if name in IMAGENET_NETWORKS:
         return IMAGENET_NETWORKS[name]
+    if name in CIFAR_NETWORKS:
+        return CIFAR_NETWORKS[name]
     match = _NAME.fullmatch(name)
     if match is None:
         raise InputError(f"{name!r} is no network; the forms are {FORMS}")

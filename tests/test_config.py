@@ -403,6 +403,17 @@ def test_torchvision_s_weights_are_known_by_their_file():
     assert form["teacher.file"] == "resnet152-394f9c45.pth"
 
 
+def test_networks_of_unequally_many_stages_leave_the_teacher_as_it_is_alone():
+    alone = make_cell(method="kd", teacher__network="wrn-40-2", student__network="wrn-40-2")
+    for width in ("auto", "student", "project"):
+        cell = make_cell(
+            method="kd", teacher__network="wrn-40-2", student__network="vgg8", attention__width=width
+        )
+        assert cell.squeeze_widths == (32, 64, 128)
+        assert canonical(cell)["attention.width"] == "native"
+        assert teacher_id(cell) == teacher_id(alone)
+
+
 def test_images_have_a_size_on_imagenet_and_a_padding_elsewhere():
     for dataset, key in (("imagenet", "augment.size"), ("digits", "augment.padding")):
         (other,) = {"augment.size", "augment.padding"} - {key}

@@ -64,6 +64,8 @@ def test_the_longest_pack_bounds_the_estimate():
         ({}, 1, ""),
         ({}, 2, "several workers"),
         ({"student.network": "resnet-18"}, 1, "torchvision"),
+        ({"student.network": "resnet8x4"}, 1, ""),
+        ({"student.network": "shufflenetv2"}, 1, "shuffles its channels"),
         ({"dataset": "imagenet"}, 1, "decoded"),
     ],
 )

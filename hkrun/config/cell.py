@@ -194,7 +194,12 @@ class Cell:
 
     @property
     def squeeze_widths(self) -> tuple[int, ...]:
-        """Length of the squeezed vector of each block, as teacher and student compare them."""
+        """Length of the squeezed vector of each block, as teacher and student compare them.
+
+        Networks of unequally many stages compare none, and the teacher's are its own.
+        """
+        if len(self.teacher_widths) != len(self.student_widths):
+            return self.teacher_widths
         return self.teacher_widths if self.attention.width == "project" else self.student_widths
 
     @property

@@ -64,8 +64,11 @@ def _identify_file(cell: Cell, key: str) -> str:
 
 
 def _resolved_width(cell: Cell) -> str:
-    """Widths that agree need no projection on either side: all three values are one configuration then."""
-    if cell.teacher_widths == cell.student_widths:
+    """Widths that agree need no projection on either side: all three values are one configuration then.
+
+    So are those of networks with unequally many stages, which compare no vectors.
+    """
+    if cell.teacher_widths == cell.student_widths or len(cell.teacher_widths) != len(cell.student_widths):
         return "native"
     return "student" if cell.attention.width == "auto" else cell.attention.width
 

@@ -41,8 +41,8 @@ def describe_range(info: KeyInfo) -> str:
         return "one of " + ", ".join(info.choices) + (", or your own package.module:name" if info.own else "")
     if info.check is parse_network:
         return (
-            "a network such as preact-20, preact-8-w8, preact-bottleneck-164, wrn-16-2, resnet-18, or your "
-            "own package.module:name"
+            "a network such as preact-20, preact-8-w8, preact-bottleneck-164, wrn-16-2, resnet8x4, vgg8, "
+            "resnet-18, or your own package.module:name"
         )
     bounds = [
         f"{sign} {bound:g}"

@@ -1,13 +1,16 @@
 """The networks of HKSANC: backbones, attention sub-network, discriminator, and their initial weights."""
 
+from typing import cast
+
 from hkrun.models.attention import AttentionEstimator
 from hkrun.models.batchnorm import BatchNorm2d, synchronise
+from hkrun.models.cifar import CifarNetwork
 from hkrun.models.discriminator import Discriminator, Verdict
 from hkrun.models.distilled import DistilledNetwork, Output
 from hkrun.models.initialisation import initialise
 from hkrun.models.own import build_own
 from hkrun.models.preact import Backbone, Features
-from hkrun.networks import IMAGENET_NETWORKS, parse_network
+from hkrun.networks import CIFAR_NETWORKS, IMAGENET_NETWORKS, parse_network
 from hkrun.parts import is_own
 
 __all__ = [
@@ -44,4 +47,6 @@ def build_network(name: str, *, num_classes: int, in_channels: int) -> Backbone:
         from hkrun.models.imagenet import ResNet
 
         return ResNet(shape, num_classes=num_classes, in_channels=in_channels)
+    if name in CIFAR_NETWORKS:
+        return cast("Backbone", CifarNetwork(shape, num_classes=num_classes, in_channels=in_channels))
     return Backbone(shape, num_classes=num_classes, in_channels=in_channels)

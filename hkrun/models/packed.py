@@ -19,6 +19,7 @@ from torch.utils._pytree import tree_map
 
 from hkrun.models.attention import AttentionEstimator, BlockAttention
 from hkrun.models.batchnorm import BatchNorm2d
+from hkrun.models.cifar import CifarNetwork, InvertedResidual, LargeMapPool, PostActivationBlock
 from hkrun.models.distilled import DistilledNetwork, Output
 from hkrun.models.preact import Backbone, BasicBlock, BottleneckBlock, Features
 from hkrun.models.quantized import (
@@ -42,7 +43,7 @@ class PackedNetwork(nn.Module):
     """k networks of one architecture, in training, as one.
 
     Args:
-        members: Backbones of `Backbone`'s architecture, with or without attention sub-networks.
+        members: Backbones of one architecture that can be packed, with or without attention sub-networks.
 
     Attributes:
         joins: Its parameters, and what they are of each member.
@@ -225,8 +226,12 @@ def _pack(members: Sequence[nn.Module], joins: list[Join]) -> nn.Module:
 
 
 # What treats every channel alike, and what only calls the modules that it is made of.
-_CHANNELWISE = (nn.ReLU, nn.Identity, SignActivation)
-_COMPOSED = (Backbone, BasicBlock, BottleneckBlock, AttentionEstimator, nn.Sequential, nn.ModuleList)
+_CHANNELWISE = (nn.ReLU, nn.Identity, nn.MaxPool2d, LargeMapPool, SignActivation)
+_COMPOSED = (
+    *(Backbone, BasicBlock, BottleneckBlock),
+    *(CifarNetwork, PostActivationBlock, InvertedResidual),
+    *(AttentionEstimator, nn.Sequential, nn.ModuleList),
+)
 
 
 class _PackedConv2d(nn.Module):

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from hkrun.config import Cell, cell_id
-from hkrun.networks import IMAGENET_NETWORKS, parse_network
+from hkrun.networks import IMAGENET_NETWORKS, SHUFFLING, parse_network
 from hkrun.parts import is_own
 from hkrun.plan.workers import Workers
 from hkrun.spaces import Recipe, Sweep
@@ -35,6 +35,8 @@ def why_alone(cell: Cell, *, workers: Workers) -> str:
         return f"what {cell.student.network} does to its channels is not known"
     if cell.student.network in IMAGENET_NETWORKS:
         return f"{cell.student.network} is torchvision's"
+    if cell.student.network in SHUFFLING:
+        return f"{cell.student.network} shuffles its channels"
     if cell.dataset == "imagenet":
         return "its images are decoded for each run"
     return ""

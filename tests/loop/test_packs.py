@@ -13,6 +13,7 @@ from hkrun.config import Cell
 from hkrun.data import Dataset
 from hkrun.distill import Run, distill, start_run
 from hkrun.models.packed import _pack
+from hkrun.plan import Workers, why_alone
 from hkrun.teacher import dump_weights
 from hkrun.training import Alone
 from loop.conftest import CPU, ask, make_sets, same_state, tiny_cell
@@ -105,6 +106,32 @@ def test_hksanc_s_packed_runs_are_what_they_are_alone(dataset: Dataset, values: 
     packed = train(cell, dataset, start(cell, dataset))
     alone = [train(cell, dataset, [run])[0] for run in start(cell, dataset)]
     assert_same_runs(packed, alone)
+
+
+@pytest.mark.parametrize(
+    ("network", "method"),
+    [("resnet8x4", "hksanc"), ("vgg8", "kd"), ("mobilenetv2-half", "kd"), ("resnet8x4", "bwn")],
+)
+def test_the_tables_networks_trained_together_are_what_they_are_alone(
+    dataset: Dataset, network: str, method: str
+) -> None:
+    cell = tiny_cell(student__network=network, method=method, student__learning_rate=0.01, student__epochs=1)
+    assert not why_alone(cell, workers=Workers.exactly(1))
+    packed = train(cell, dataset, start(cell, dataset, SEEDS[:2]))
+    alone = [train(cell, dataset, [run])[0] for run in start(cell, dataset, SEEDS[:2])]
+    assert_same_runs(packed, alone)
+
+
+@pytest.mark.parametrize("network", ["shufflenetv1", "shufflenetv2"])
+def test_networks_that_shuffle_their_channels_train_alone(dataset: Dataset, network: str) -> None:
+    cell = tiny_cell(student__network=network, method="kd", student__learning_rate=0.01, student__epochs=1)
+    assert why_alone(cell, workers=Workers.exactly(1)) == f"{network} shuffles its channels"
+    (run,) = start(cell, dataset, SEEDS[:1])
+    before = dump_weights(run.student.backbone)
+    train(cell, dataset, [run])
+    assert dump_weights(run.student.backbone) != before
+    with pytest.raises(TypeError, match="cannot be packed"):
+        train(cell, dataset, start(cell, dataset, SEEDS[:2]))
 
 
 def reload(cell: Cell, dataset: Dataset, runs: Sequence[Run]) -> list[Run]:
