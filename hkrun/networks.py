@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from hkrun.errors import InputError
-from hkrun.parts import is_own, read_shape
+from hkrun.user_parts import is_own, read_shape
 
 FORMS = (
     "preact-D, preact-D-wW (D = 6n+2), preact-bottleneck-D (D = 9n+2), wrn-D-K (D = 6n+4), "

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from hkrun import parts
+from hkrun import user_parts
 from hkrun.config import canonical, cell_id, check_weight_file, teacher_id
 from hkrun.data import load_dataset
 from hkrun.errors import DataError, InputError
@@ -65,13 +65,13 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
-    parts.source_sha256.cache_clear()
+    user_parts.source_sha256.cache_clear()
     write("nets.py", NETWORK)
     write("sets.py", DATA)
     yield tmp_path
     for name in set(sys.modules) - known:
         del sys.modules[name]
-    parts.source_sha256.cache_clear()
+    user_parts.source_sha256.cache_clear()
 
 
 def write(path, text):
@@ -84,7 +84,7 @@ def forget(*names):
     """As a new process would see it."""
     for name in names:
         sys.modules.pop(name, None)
-    parts.source_sha256.cache_clear()
+    user_parts.source_sha256.cache_clear()
 
 
 def problems(**arguments):
@@ -180,14 +180,14 @@ def test_a_cell_without_a_teacher_does_not_depend_on_the_teachers_source():
 def test_in_a_package_the_neighbours_count_too():
     write("lab/__init__.py", "")
     write("lab/nets.py", NETWORK)
-    before = parts.source_sha256("lab.nets:Small")
+    before = user_parts.source_sha256("lab.nets:Small")
     write("lab/deep/other.py", "x = 1\n")
     forget()
-    after = parts.source_sha256("lab.nets:Small")
+    after = user_parts.source_sha256("lab.nets:Small")
     assert after != before
     write("lab/notes.txt", "no source")
     forget()
-    assert parts.source_sha256("lab.nets:Small") == after
+    assert user_parts.source_sha256("lab.nets:Small") == after
 
 
 def test_built_in_cells_are_what_they_were():
@@ -206,7 +206,7 @@ def test_a_stored_sweep_keeps_the_source_that_it_was_made_with():
     with pytest.raises(
         InputError, match=r"^nets:Small: its source here is not the one of this configuration; "
     ):
-        parts.check_source(name, sha256)
+        user_parts.check_source(name, sha256)
 
 
 def test_a_stored_sweep_keeps_its_ids_where_the_users_files_are_not(tmp_path, monkeypatch):
@@ -333,10 +333,10 @@ def test_an_own_part_lies_in_the_drivers_folder_or_in_the_processs(folder, monke
     write("elsewhere/here.py", NETWORK)
     write("elsewhere/numbers.py", "raise RuntimeError")
     monkeypatch.chdir(elsewhere)
-    monkeypatch.setenv(parts.DRIVER_FOLDERS, str(folder))
+    monkeypatch.setenv(user_parts.DRIVER_FOLDERS, str(folder))
     forget("numbers")
-    assert parts.load_part("nets:Small").__module__ == "nets"
-    assert parts.load_part("here:Small").__module__ == "here"
+    assert user_parts.load_part("nets:Small").__module__ == "nets"
+    assert user_parts.load_part("here:Small").__module__ == "here"
     assert importlib.import_module("numbers").Number
 
 

@@ -6,9 +6,9 @@ from hkrun.cli.invocation import Invocation
 from hkrun.cli.verbs import verb
 from hkrun.config import keys
 from hkrun.errors import EXIT_DATA, EXIT_DONE, InputError
-from hkrun.parts import is_own
 from hkrun.redaction import redact
 from hkrun.uris import describe_slip
+from hkrun.user_parts import is_own
 
 
 @verb(

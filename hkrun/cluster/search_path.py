@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import hkrun
-from hkrun.parts import DRIVER_FOLDERS
+from hkrun.user_parts import DRIVER_FOLDERS
 
 
 class _Folders(list[str]):

@@ -16,7 +16,7 @@ from hkrun.config.sections import KeyInfo, Value
 from hkrun.errors import InputError
 from hkrun.methods import METHODS
 from hkrun.networks import FROM_TORCHVISION, PRETRAINED_FILES, parse_network
-from hkrun.parts import check_dataset, is_own, source_sha256
+from hkrun.user_parts import check_dataset, is_own, source_sha256
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,8 +14,8 @@ from hkrun.data.imagenet import fingerprint_imagenet, load_imagenet
 from hkrun.data.mnist5k import load_mnist5k
 from hkrun.data.own import load_own
 from hkrun.errors import DataError, InputError
-from hkrun.parts import is_own
 from hkrun.redaction import redact
+from hkrun.user_parts import is_own
 
 __all__ = [
     "DATASETS",

@@ -9,7 +9,7 @@ import torch
 from hkrun.data.dataset import Dataset, Split, find_shared_images
 from hkrun.data.listing import describe_shared, name_first
 from hkrun.errors import DataError, HkrunError, InputError
-from hkrun.parts import load_part
+from hkrun.user_parts import load_part
 
 
 def load_own(name: str, *, data_dir: Path | None) -> Dataset:

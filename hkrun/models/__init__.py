@@ -11,7 +11,7 @@ from hkrun.models.initialisation import initialise
 from hkrun.models.own import build_own
 from hkrun.models.preact import Backbone, Features
 from hkrun.networks import CIFAR_NETWORKS, IMAGENET_NETWORKS, parse_network
-from hkrun.parts import is_own
+from hkrun.user_parts import is_own
 
 __all__ = [
     "AttentionEstimator",

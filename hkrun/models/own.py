@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from hkrun.errors import InputError
 from hkrun.models.initialisation import initialise
 from hkrun.models.preact import Backbone, Features
-from hkrun.parts import load_part, read_shape
+from hkrun.user_parts import load_part, read_shape
 
 
 def build_own(name: str, *, num_classes: int, in_channels: int) -> Backbone:

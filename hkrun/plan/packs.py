@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 
 from hkrun.config import Cell, cell_id
 from hkrun.networks import IMAGENET_NETWORKS, SHUFFLING, parse_network
-from hkrun.parts import is_own
 from hkrun.plan.workers import Workers
 from hkrun.spaces import Recipe, Sweep
+from hkrun.user_parts import is_own
 
 # Time of a seed's step in a pack of so many, in that of a seed alone: the digits recipe's networks; measured
 # (2026-11-22, 2 CPU cores), see benchmarks/README.md.

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from hkrun.config import nearest
 from hkrun.errors import InputError
-from hkrun.parts import is_own
+from hkrun.user_parts import is_own
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 

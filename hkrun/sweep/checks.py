@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 from hkrun.config import KNOWN_DATA, Cell, get_value
 from hkrun.errors import DataError, InputError
 from hkrun.networks import FROM_TORCHVISION
-from hkrun.parts import check_source, is_own
 from hkrun.plan import Workers
 from hkrun.spaces import Sweep, with_content
 from hkrun.sweep.machine import log_folder_of
+from hkrun.user_parts import check_source, is_own
 
 if TYPE_CHECKING:
     from hkrun.data import Dataset, StreamedDataset

@@ -18,9 +18,9 @@ A run that fails or diverges is a record, not an exception: only missing data an
 
 from typing import TYPE_CHECKING
 
-from hkrun.parts import check_source
 from hkrun.stopwatch import Stopwatch
 from hkrun.trial.task import Outcome, Task
+from hkrun.user_parts import check_source
 
 if TYPE_CHECKING:
     from hkrun.training import Context

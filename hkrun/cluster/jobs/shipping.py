@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from hkrun.errors import InputError
-from hkrun.parts import load_part
+from hkrun.user_parts import load_part
 
 PACKAGE = Path(__file__).resolve().parents[2]
 # Ray takes 100 MiB for a job's folder, packed; what is meant as code is far below.
