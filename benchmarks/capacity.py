@@ -1,8 +1,8 @@
 """How long a sweep takes on so many slots: a simulation of hkrun's scheduler with measured times.
 
 A slot is what one process takes: a core, or a GPU or its share. The simulation plans the sweep as `hkrun
-sweep` would for so many slots, and lets the real `hkrun.cluster.schedule.Schedule` decide what runs next, by
-a clock that jumps from event to event. Times come from a store in which the sweep, or a part of it, has run.
+sweep` would for so many slots, and lets the real `Schedule` of `hkrun.cluster` decide what runs next, by a
+clock that jumps from event to event. Times come from a store in which the sweep, or a part of it, has run.
 
     python benchmarks/capacity.py stability                    # 1, 8 and 256 slots, times of ./hkrun-store
     python benchmarks/capacity.py stability --slots 2 --check  # beside what the store's executions took
@@ -23,7 +23,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hkrun.cluster.schedule import Schedule
+from hkrun.cluster.trials.schedule import Schedule
 from hkrun.config import teacher_id
 from hkrun.plan import AUTO, Execution, Pack, Plan, choose_sizes, load_executions, make_plan
 from hkrun.plan.packs import STEPS

@@ -30,7 +30,7 @@ def train(kind: str, network: str, size: int, batch_size: int, epochs: int, seed
     from hkrun.data.views import Views
     from hkrun.distill import distill, start_run
     from hkrun.teacher import start_teacher, train_teacher
-    from hkrun.training import Alone, ResidentEvaluationSet, ResidentTrainingSet
+    from hkrun.training import ResidentEvaluationSet, ResidentTrainingSet, SingleProcess
 
     torch.set_num_threads(1)
     device = torch.device("cpu")
@@ -45,13 +45,13 @@ def train(kind: str, network: str, size: int, batch_size: int, epochs: int, seed
     values |= {"teacher.seed": seed} if kind == "teacher" else {"method": "supervised"}
     cell = cell_from_values(values)
     dataset = split_digits(size)
-    where = {"context": Alone(), "device": device}
+    where = {"context": SingleProcess(), "device": device}
     sets = {
         "training_set": ResidentTrainingSet(dataset, Views(1, False), dtype=torch.float32, device=device),
         "test_set": ResidentEvaluationSet(
             dataset.test.images, dataset.test.labels, dataset, dtype=torch.float32, device=device
         ),
-        "context": Alone(),
+        "context": SingleProcess(),
         "on_epoch": lambda _: None,
     }
     started = time.perf_counter()

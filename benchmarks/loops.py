@@ -28,7 +28,7 @@ from hkrun.distill.step import Step
 from hkrun.knowledge import LiveTeacher, RowComputer, RowFiles, TableTeacher, file_sizes
 from hkrun.models import DistilledNetwork, build_network
 from hkrun.seeding import Purpose
-from hkrun.training import Alone, Averages, Batch, ResidentTrainingSet
+from hkrun.training import Averages, Batch, ResidentTrainingSet, SingleProcess
 from hkrun.trial.surroundings import reproducible
 
 # What a method compares with the teacher's.
@@ -197,7 +197,10 @@ class OurLoop:
         dataset = read_dataset(Path(recipe.folder), size)
         self._images = ResidentTrainingSet(dataset, _views(size), dtype=torch.float32, device=device)
         self._seeds = list(range(first_seed, first_seed + recipe.seeds))
-        runs = [start_run(size.cell, dataset, seed, context=Alone(), device=device) for seed in self._seeds]
+        runs = [
+            start_run(size.cell, dataset, seed, context=SingleProcess(), device=device)
+            for seed in self._seeds
+        ]
         torch.manual_seed(0)
         network = reference.build_teacher(size).to(device)
         teach: Any = LiveTeacher(network, precision=size.cell.precision)
@@ -206,7 +209,7 @@ class OurLoop:
         pack = Pack(runs)
         pack.train()
         self._set_rates(pack)
-        self._step = Step(pack, 0, teach, Alone())
+        self._step = Step(pack, 0, teach, SingleProcess())
 
     def _set_rates(self, pack: Pack) -> None:
         for one in (pack, *pack.runs):
@@ -218,7 +221,7 @@ class OurLoop:
 
     def advance(self, steps: int) -> None:
         """See `Loop`. Reading the averages is the wait for the device that each epoch has."""
-        averages = Averages(Alone())
+        averages = Averages(SingleProcess())
         for batch in itertools.islice(self._endless_batches(), steps):
             averages.add(self._step.train(batch))
         averages.read()
@@ -231,7 +234,7 @@ class OurLoop:
                 batch_size=self._size.batch_size,
                 order=Purpose.ORDER,
                 augmentation=Purpose.AUGMENTATION,
-                context=Alone(),
+                context=SingleProcess(),
             )
 
 

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from hkrun.cluster.caretaker import is_rays
+from hkrun.cluster.driver.cleanup import is_rays
 
 
 def inherited_environment() -> dict[str, str]:

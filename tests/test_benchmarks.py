@@ -21,7 +21,7 @@ from hkrun.plan import make_plan
 from hkrun.seeding import Purpose
 from hkrun.spaces import load_sweep
 from hkrun.store import open_store
-from hkrun.training import Alone, ResidentTrainingSet
+from hkrun.training import ResidentTrainingSet, SingleProcess
 
 FOLDER = Path(__file__).parent.parent / "benchmarks"
 CPU = torch.device("cpu")
@@ -63,10 +63,10 @@ def tiny(load):
 
 def train_epoch(run, teacher, dataset):
     """Trains a run of seed 3 for an epoch; yields each batch and the losses of hkrun's step on it."""
-    step = Step(Pack([run]), 0, LiveTeacher(teacher, precision="float64"), Alone())
+    step = Step(Pack([run]), 0, LiveTeacher(teacher, precision="float64"), SingleProcess())
     images = ResidentTrainingSet(dataset, Views(1, flip=True), dtype=torch.float64, device=CPU)
     for batch in images.batches(
-        [3], 0, batch_size=8, order=Purpose.ORDER, augmentation=Purpose.AUGMENTATION, context=Alone()
+        [3], 0, batch_size=8, order=Purpose.ORDER, augmentation=Purpose.AUGMENTATION, context=SingleProcess()
     ):
         yield batch, step.train(batch)
 
@@ -76,7 +76,7 @@ def test_the_reference_loop_computes_what_hkrun_computes(load, tiny, tmp_path):
     reference.generate_images(tmp_path, tiny, num_images=40)
     dataset = loops.read_dataset(tmp_path, tiny)
     cell = dataclasses.replace(tiny.cell, precision="float64")
-    run = start_run(cell, dataset, 3, context=Alone(), device=CPU)
+    run = start_run(cell, dataset, 3, context=SingleProcess(), device=CPU)
     run.student_optimizer.param_groups[0]["lr"] = cell.student.learning_rate
     run.discriminator_optimizer.param_groups[0]["lr"] = cell.discriminator.learning_rate
     teacher = reference.build_teacher(tiny).double()
@@ -100,7 +100,7 @@ def test_torchdistill_s_loop_computes_what_hkrun_computes(load, tiny, tmp_path):
     size = dataclasses.replace(tiny, method="kd", precision="float64")
     reference.generate_images(tmp_path, size, num_images=40)
     dataset = loops.read_dataset(tmp_path, size)
-    run = start_run(size.cell, dataset, 3, context=Alone(), device=CPU)
+    run = start_run(size.cell, dataset, 3, context=SingleProcess(), device=CPU)
     run.student_optimizer.param_groups[0]["lr"] = size.cell.student.learning_rate
     recipe = loops.Recipe(
         name="", loop="torchdistill", size=size, folder=str(tmp_path), processes=1, threads=1

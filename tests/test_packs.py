@@ -7,7 +7,7 @@ import pytest
 from test_plan import ALONE, L_B, L_IS, MEASURED, make_sweep, put
 
 from hkrun.cli.program import call
-from hkrun.cluster.resources import Node, check_pack
+from hkrun.cluster.nodes.resources import Node, check_pack
 from hkrun.config import cell_from_values, cell_id
 from hkrun.errors import InputError, ResourceError
 from hkrun.plan import AUTO, Workers, choose_sizes, kept_sizes, make_plan, save_plan, why_alone
@@ -403,7 +403,7 @@ def small_machine(monkeypatch):
     """Two CPUs with 1 GiB each."""
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     node = Node(cpus=2, gpus=0, memory_bytes=2 << 30)
-    monkeypatch.setattr("hkrun.cluster.resources.local_node", lambda **_: node)
+    monkeypatch.setattr("hkrun.cluster.nodes.resources.local_node", lambda **_: node)
     return Machine(nodes=(node,))
 
 

@@ -5,7 +5,7 @@ from image_examples import random_samples, write_png
 from sweep_example import put_run
 
 import hkrun.cluster
-import hkrun.cluster.tune
+import hkrun.cluster.trials.tune
 import hkrun.data.folder
 import hkrun.sweep.running
 from hkrun.cli.program import call
@@ -44,7 +44,7 @@ def run_until(error, folder):
         results = []
         for index, _ in enumerate(tasks):
             observer.started(index)
-            reported = hkrun.cluster.tune._run_trial(
+            reported = hkrun.cluster.trials.tune._run_trial(
                 {"index": index, "workers": 1},
                 tasks=tasks,
                 function=do,

@@ -121,7 +121,7 @@ def _check_torch() -> Iterator[Check]:
 
 
 def _check_machine() -> Iterator[Check]:
-    from hkrun.cluster.resources import local_node
+    from hkrun.cluster.nodes.resources import local_node
 
     node = local_node(gpus=False)
     yield Check(name="CPU cores", state="ok", detail=f"{node.cpus} that this process may use")

@@ -1,20 +1,59 @@
 """Tasks on Ray: Tune schedules them, Train runs those that span several processes.
 
-What takes Ray is imported when it is asked for, as a plan is made without.
+    tasks.py                     `run_tasks`: a list of tasks, from Ray's start to its end
+    ray_private.py               every private name of Ray
+    redirect.py                  stdout and stderr of a process go to a file
+    token.py                     the token of Ray's clusters, readable by its user alone
+    driver/                      the process that joins Ray
+        supervisor.py            starts it, passes on what it says, tells how it ended
+        calls.py                 what supervisor and driver tell each other
+        start_driver.py          the program of the driver's process
+        process.py               does one call in a cluster and sends its result
+        runtime.py               starts a cluster of this machine, or joins one
+        settings.py              what Ray reads from the environment
+        search_path.py           where Ray's workers look for modules
+        preload.py               what workers import before their first task
+        core_processes.py        sees when the raylet or the GCS has ended
+        cleanup.py               kills what a dead driver leaves; a program of its own
+    nodes/                       the machines
+        resources.py             what they have, and whether a request fits
+        discovery.py             which nodes a cluster has, and which answer
+        joined.py                the cluster that RAY_ADDRESS names
+        checks.py                a small task on every node: versions, store, data
+        reports.py               what follows from what the nodes say
+    trials/                      tasks as trials of Tune
+        tune.py                  one Tuner for all tasks, and what a trial does
+        schedule.py              which task is next, which is tried again, when all is over
+        slots.py                 how many processes have room, node by node
+        searcher.py              gives Tune the next task that has room
+        callback.py              tells schedule, watchdog and observer what happens to trials
+        watchdog.py              kills processes that hang
+        search.py                Optuna's choice of tasks, and ASHA's early ends
+        axes.py                  the points of a search space, for `search`
+        train.py                 the worker group of one task
+        placement_groups.py      removes the placement groups that Ray Train forgets
+        streaming.py             images of a worker group, through Ray Data
+    jobs/                        commands as jobs of a cluster
+        submitting.py            checks the cluster, sends the code and the command
+        check.py                 the program that asks the cluster's nodes
+        server.py                the job server: send, follow, list, stop
+        access.py                its address, and whom the token is shown to
+        listening.py             which accounts listen on a port of this machine
+        shipping.py              the files that a job takes along
+        lock.py                  the versions in requirements.lock
+        git.py                   the state of the code
+
+What decides (`axes`, `reports`, `resources`, `schedule`, `slots`) imports no Ray, and neither does the
+supervisor: a plan is made without it.
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
-
-from hkrun.cluster.axes import EarlyStopping, Point, Search, make_search
-from hkrun.cluster.joining import check_joined, find_nodes
-from hkrun.cluster.reach import Needs
-from hkrun.cluster.resources import Node, Request, check_fit
-from hkrun.cluster.schedule import TaskResult
+from hkrun.cluster.driver.calls import Observer
+from hkrun.cluster.nodes.joined import check_joined, find_nodes
+from hkrun.cluster.nodes.reports import Needs
+from hkrun.cluster.nodes.resources import Node, Request, check_fit
 from hkrun.cluster.tasks import run_tasks
-
-if TYPE_CHECKING:
-    from hkrun.cluster.watch import Observer
+from hkrun.cluster.trials.axes import EarlyStopping, Point, Search, make_search
+from hkrun.cluster.trials.schedule import TaskResult
 
 __all__ = [
     "EarlyStopping",
@@ -31,9 +70,3 @@ __all__ = [
     "make_search",
     "run_tasks",
 ]
-
-
-def __getattr__(name: str) -> Any:
-    if name != "Observer":  # it takes Ray
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module("hkrun.cluster.watch"), name)

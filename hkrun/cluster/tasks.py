@@ -2,34 +2,31 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from hkrun.cluster.axes import EarlyStopping, Search
-from hkrun.cluster.resources import Process
-from hkrun.cluster.runtime import Running
-from hkrun.cluster.schedule import TaskResult
-from hkrun.cluster.supervisor import call_driver
+from hkrun.cluster.driver.calls import Function, Observer
+from hkrun.cluster.driver.runtime import Running
+from hkrun.cluster.driver.supervisor import call_driver
+from hkrun.cluster.nodes.resources import Process
+from hkrun.cluster.trials.axes import EarlyStopping, Search
+from hkrun.cluster.trials.schedule import TaskResult
 from hkrun.errors import Interrupted
 from hkrun.plan import Span
 from hkrun.trial import Task, run_task
-
-if TYPE_CHECKING:
-    from hkrun.cluster.tune import Function
-    from hkrun.cluster.watch import Observer
 
 
 def run_tasks(
     tasks: Sequence[Task],
     *,
     workers: int | Sequence[Span],
-    observer: "Observer",
+    observer: Observer,
     fail_fast: bool,
     log_folder: Path,
     needs: Mapping[int, int] | None = None,
     search: Search | None = None,
     early_stopping: EarlyStopping | None = None,
     per_gpu: int = 1,
-    function: "Function" = run_task,
+    function: Function = run_task,
 ) -> list[TaskResult]:
     """Runs every task once, as many at a time as fit, all under one start of Ray.
 
@@ -93,9 +90,9 @@ def run_tasks(
     return results
 
 
-def _tune(running: Running, observer: "Observer", **arguments: Any) -> list[TaskResult]:
+def _tune(running: Running, observer: Observer, **arguments: Any) -> list[TaskResult]:
     """What the driver does."""
     # Only now: it takes a second, while Ray's processes import what tasks take.
-    from hkrun.cluster.tune import tune_tasks
+    from hkrun.cluster.trials.tune import tune_tasks
 
     return tune_tasks(running=running, observer=observer, **arguments)

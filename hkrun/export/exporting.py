@@ -30,7 +30,7 @@ from hkrun.models import Features
 from hkrun.redaction import redact
 from hkrun.store import Record, Store
 from hkrun.store.files import LocalFiles
-from hkrun.training import Alone
+from hkrun.training import SingleProcess
 from hkrun.trial.inputs import make_evaluation_set
 
 NEEDED = ("safetensors", "onnx", "onnxscript", "onnxruntime")
@@ -270,7 +270,7 @@ def _check(student: _Candidate, cell: Cell, dataset: Dataset | StreamedDataset, 
     """
     comparison = _Comparison(student).eval()
     images = make_evaluation_set(dataset.test, dataset, cell, device=CPU)
-    errors = images.evaluate(comparison, precision=cell.precision, context=Alone())
+    errors = images.evaluate(comparison, precision=cell.precision, context=SingleProcess())
     rounding = TOLERANCE * comparison.largest_logit
     if not comparison.safetensors_difference <= rounding:
         raise _differs(run, "safetensors", comparison.safetensors_difference, rounding)

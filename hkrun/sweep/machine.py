@@ -53,7 +53,7 @@ class Machine:
         Raises:
             ResourceError: One does not. Says what was asked for, what there is, and what would fit.
         """
-        from hkrun.cluster.resources import check_all
+        from hkrun.cluster.nodes.resources import check_all
 
         least = sorted({span.least for span in spans})
         check_all([self._request(number) for number in least], self.nodes, place=self.place)
@@ -83,7 +83,7 @@ class Machine:
         return min(shares) if shares else None
 
     def _count(self, request: "Request", nodes: "Iterable[Node] | None" = None) -> int:
-        from hkrun.cluster.resources import count_processes
+        from hkrun.cluster.nodes.resources import count_processes
 
         return count_processes(request, self.nodes if nodes is None else nodes)
 
@@ -108,7 +108,7 @@ def find_machine(store: Store | None, *, per_gpu: int = 1) -> Machine:
 
         nodes, place = find_nodes(log_folder=log_folder_of(store))
     else:
-        from hkrun.cluster.resources import local_node
+        from hkrun.cluster.nodes.resources import local_node
 
         nodes, place = [local_node(gpus=True)], "this machine"
     device = "cuda" if any(node.gpus for node in nodes) else "cpu"

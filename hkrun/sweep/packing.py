@@ -120,7 +120,7 @@ def check_packs(
     Raises:
         ResourceError: They do not fit.
     """
-    from hkrun.cluster.resources import check_pack
+    from hkrun.cluster.nodes.resources import check_pack
 
     size = min(pack, len(sweep.seeds)) if isinstance(pack, int) else 1
     cells = {named.name: named.cell for named in sweep.cells if not why_alone(named.cell, workers=workers)}
@@ -180,7 +180,7 @@ def _explain_alone(sweep: Sweep, workers: Workers) -> list[str]:
 
 def _limit_sizes(sweep: Sweep, *, workers: Workers, machine: Machine) -> dict[str, int]:
     """The largest sizes that memory allows by estimate, by cell_id, of cells of which one can tell."""
-    from hkrun.cluster.resources import largest_pack
+    from hkrun.cluster.nodes.resources import largest_pack
 
     side, share = _known_side(sweep), machine.find_share()
     if side is None or share is None:
@@ -253,7 +253,7 @@ def _can_measure(machine: Machine) -> bool:
 
 def _host_share_bytes(machine: Machine) -> int:
     """The memory of this machine for each of the processes that share it."""
-    from hkrun.cluster.resources import local_node
+    from hkrun.cluster.nodes.resources import local_node
 
     node = local_node(gpus=False)
     return node.memory_bytes // min(machine.slots, node.cpus)  # a cluster's other slots are elsewhere

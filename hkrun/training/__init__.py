@@ -1,10 +1,10 @@
 """What both stages of training share: images, the schedule, the figures of an epoch, and work in step."""
 
 from hkrun.training.context import (
-    Alone,
     Context,
     GradientSum,
     PeerLostError,
+    SingleProcess,
     gather,
     share_from_first,
     sum_over_workers,
@@ -24,7 +24,6 @@ from hkrun.training.images import (
 from hkrun.training.precision import autocast, resolve_dtype
 
 __all__ = [
-    "Alone",
     "Averages",
     "Batch",
     "Context",
@@ -36,6 +35,7 @@ __all__ = [
     "PeerLostError",
     "ResidentEvaluationSet",
     "ResidentTrainingSet",
+    "SingleProcess",
     "StreamedEvaluationSet",
     "StreamedTrainingSet",
     "TrainingSet",

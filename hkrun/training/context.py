@@ -16,10 +16,10 @@ from hkrun.models.collective import PeerLostError, all_reduce, with_peers
 from hkrun.store import DivergedTeacher, Record, TeacherRecord
 
 __all__ = [
-    "Alone",
     "Context",
     "GradientSum",
     "PeerLostError",
+    "SingleProcess",
     "gather",
     "share_from_first",
     "sum_over_workers",
@@ -51,7 +51,7 @@ class Context(Protocol):
 
 
 @dataclass(frozen=True)
-class Alone:
+class SingleProcess:
     """The context of a loop in this process, watched by nobody."""
 
     rank: int = 0

@@ -19,7 +19,7 @@ from hkrun.knowledge import LiveTeacher
 from hkrun.models import Output
 from hkrun.plan.packs import EVALUATION_BATCH
 from hkrun.teacher import freeze, start_teacher
-from hkrun.training import Alone, Batch, resolve_dtype
+from hkrun.training import Batch, SingleProcess, resolve_dtype
 from hkrun.training.precision import autocast
 from hkrun.trial.surroundings import reproducible
 
@@ -123,7 +123,7 @@ def _time_sizes(inputs: _Inputs, sizes: Sequence[int], memory_bytes: int) -> Ite
 def _ask_teacher(cell: Cell, dataset: Dataset, views: torch.Tensor, device: torch.device) -> Output | None:
     if not cell.uses_teacher:
         return None
-    network = freeze(start_teacher(cell, dataset, context=Alone(), device=device).network)
+    network = freeze(start_teacher(cell, dataset, context=SingleProcess(), device=device).network)
     batch = Batch(views, torch.zeros(len(views)), 1.0)
     return LiveTeacher(network, precision=cell.precision)(batch)
 
@@ -137,14 +137,16 @@ def _time_step(
     answer: Output | None,
     device: torch.device,
 ) -> float:
-    pack = Pack([start_run(cell, dataset, seed, context=Alone(), device=device) for seed in range(number)])
+    pack = Pack(
+        [start_run(cell, dataset, seed, context=SingleProcess(), device=device) for seed in range(number)]
+    )
     pack.train()
     for optimizer in (pack.student_optimizer, pack.discriminator_optimizer):
         if optimizer is not None:
             optimizer.param_groups[0]["lr"] = 1e-6
     answers = None if answer is None else _repeat(answer, number)
     teach = None if answers is None or not cell.stage_uses_teacher(0) else (lambda _: answers)
-    step = Step(pack, 0, teach, Alone())
+    step = Step(pack, 0, teach, SingleProcess())
     batch = Batch(views.expand(number, *views.shape).contiguous(), labels.expand(number, -1), 1.0)
     seconds = []
     for _ in range(WARM_UP + REPETITIONS):

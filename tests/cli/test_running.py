@@ -9,7 +9,7 @@ from sweep_example import make_sweep
 
 import hkrun.sweep
 from hkrun.cli.program import call
-from hkrun.cluster.resources import has_gpu_driver
+from hkrun.cluster.nodes.resources import has_gpu_driver
 from hkrun.errors import DataError, HeldError, ResourceError
 from hkrun.plan import AUTO, Span, Workers, make_plan, save_plan
 from hkrun.spaces import load_sweep

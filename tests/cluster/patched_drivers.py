@@ -5,7 +5,8 @@ import os
 import ray
 from ray.tune.schedulers import FIFOScheduler
 
-from hkrun.cluster import feed, tasks
+from hkrun.cluster import tasks
+from hkrun.cluster.trials import searcher
 
 
 def stop_trials_that_report(running, observer, **arguments):
@@ -27,7 +28,7 @@ def _stop_trials_beyond(epoch, running, observer, arguments):
 
 
 def wait_20_s_for_room(running, observer, **arguments):
-    feed.WAIT_FOR_ROOM_S = 20.0
+    searcher.WAIT_FOR_ROOM_S = 20.0
     return tasks._tune(running, observer, **arguments)
 
 

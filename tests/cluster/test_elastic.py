@@ -19,7 +19,7 @@ from hkrun.cluster import run_tasks
 from hkrun.config import cell_from_values, cell_id
 from hkrun.plan import ALONE, Span
 from hkrun.store import open_store
-from hkrun.training import Alone
+from hkrun.training import SingleProcess
 from hkrun.trial import run_task
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(900)]
@@ -78,8 +78,8 @@ def furthest_apart(found, expected) -> float:
 def test_a_run_that_loses_a_node_goes_on_with_the_workers_that_are_left(monkeypatch, observer, tmp_path):
     lossy, undisturbed = open_store(tmp_path / "lossy"), open_store(tmp_path / "undisturbed")
     for store in (lossy, undisturbed):
-        run_task(make_task(store, CELL), Alone())
-    run_task(make_task(undisturbed, CELL, 0), Alone())
+        run_task(make_task(store, CELL), SingleProcess())
+    run_task(make_task(undisturbed, CELL, 0), SingleProcess())
     with started_cluster(monkeypatch) as cluster:
         told: list[tuple[float, int]] = []
 

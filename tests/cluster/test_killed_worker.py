@@ -7,7 +7,7 @@ from task_example import make_task
 from hkrun.cluster import run_tasks
 from hkrun.config import cell_from_values, cell_id
 from hkrun.store import open_store
-from hkrun.training import Alone
+from hkrun.training import SingleProcess
 from hkrun.trial import run_task
 
 EPOCHS = 8
@@ -30,7 +30,7 @@ CELL = cell_from_values(
 def test_a_run_whose_second_worker_is_killed_ends_as_if_undisturbed(joined, observer, tmp_path):
     killed, undisturbed = open_store(tmp_path / "killed"), open_store(tmp_path / "undisturbed")
     for store in (killed, undisturbed):
-        run_task(make_task(store, CELL), Alone())
+        run_task(make_task(store, CELL), SingleProcess())
     death = tmp_path / "killed" / DEATH
     death.touch()
     results = run_tasks(

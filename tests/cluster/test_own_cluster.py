@@ -19,10 +19,10 @@ from ray import NodeID
 from ray.exceptions import GetTimeoutError
 
 import hkrun
-from hkrun.cluster import caretaker, runtime, settings, supervisor
-from hkrun.cluster.calls import OwnCluster
-from hkrun.cluster.output import output_to
-from hkrun.cluster.resources import Node, Request
+from hkrun.cluster.driver import cleanup, runtime, settings, supervisor
+from hkrun.cluster.driver.calls import OwnCluster
+from hkrun.cluster.nodes.resources import Node, Request
+from hkrun.cluster.redirect import output_to
 from hkrun.cluster.token import ensure_token
 from hkrun.errors import HkrunError, ResourceError
 
@@ -93,7 +93,7 @@ def call_ready(*, code: str) -> list[str]:
     look = """
 import gc, sys
 try:
-    import hkrun.cluster.ready
+    import hkrun.cluster.driver.preload
 except ImportError as error:
     print(str(error).partition(",")[0])
 found = {"torch", "hkrun", "hkrun.trial.run"} & set(sys.modules)
@@ -131,7 +131,7 @@ def test_importing_ahead_leaves_the_gpus_to_be_chosen():
 import torch
 def looked(*_): raise AssertionError("somebody looked at the GPUs")
 torch._C._cuda_getDeviceCount = torch._C._cuda_init = torch.cuda._raw_device_count_nvml = looked
-import hkrun.cluster.ready, sys
+import hkrun.cluster.driver.preload, sys
 print(torch.cuda.is_initialized(), "hkrun.trial.run" in sys.modules)
 """
     environment = {**os.environ, settings.CODE_VARIABLE: str(Path(hkrun.__file__).parent)}
@@ -247,15 +247,15 @@ def test_the_caretaker_ends_what_is_of_the_cluster_and_no_stranger_who_reads_its
         def start(*command, **options):
             return stack.enter_context(subprocess.Popen(command, **{"env": environment} | options))
 
-        named = start("sleep", "100", env=environment | {caretaker.VARIABLE: "ray"})
+        named = start("sleep", "100", env=environment | {cleanup.VARIABLE: "ray"})
         # As an agent, whose title may have covered the variable, and whose stdout is a pipe.
         writer = start(*["ray::DashboardAgent", "100"], executable="/bin/sleep", pass_fds=[output.fileno()])
         stranger = start("sleep", "100", pass_fds=[output.fileno()])  # as this process, the driver, is
-        other = start("sleep", "100", env=environment | {caretaker.VARIABLE: "ray-2"})
+        other = start("sleep", "100", env=environment | {cleanup.VARIABLE: "ray-2"})
         reader = start("tail", "-f", log, stdout=subprocess.PIPE)
         try:
             assert reader.stdout.readline() == b"begun\n"
-            caretaker.clear_away("ray", folder)
+            cleanup.clear_away("ray", folder)
             assert named.wait(timeout=10) == writer.wait(timeout=10) == -signal.SIGKILL
             assert [process.poll() for process in (other, reader, stranger)] == [None] * 3
             assert not folder.exists()

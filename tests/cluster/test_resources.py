@@ -5,8 +5,15 @@ from types import SimpleNamespace
 
 import pytest
 
-from hkrun.cluster import resources
-from hkrun.cluster.resources import Node, Request, check_fit, local_node, parse_cpu_max, parse_memory_max
+from hkrun.cluster.nodes import resources
+from hkrun.cluster.nodes.resources import (
+    Node,
+    Request,
+    check_fit,
+    local_node,
+    parse_cpu_max,
+    parse_memory_max,
+)
 from hkrun.errors import ResourceError
 
 GIB = 1 << 30

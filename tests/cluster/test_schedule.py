@@ -1,6 +1,6 @@
 import pytest
 
-from hkrun.cluster.schedule import DEATH_ADVICE, FIRST_WAIT_S, MAX_RETRIES, Schedule, TaskResult
+from hkrun.cluster.trials.schedule import DEATH_ADVICE, FIRST_WAIT_S, MAX_RETRIES, Schedule, TaskResult
 from hkrun.errors import DataError, StoreError
 
 FINISHED = [{"seed": 0, "status": "finished"}]

@@ -14,12 +14,12 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import TrialScheduler
 
 from hkrun.cluster import EarlyStopping, Point, Search, make_search, run_tasks
-from hkrun.cluster.feed import Places
-from hkrun.cluster.placement import Room
-from hkrun.cluster.resources import Node
-from hkrun.cluster.schedule import Schedule
-from hkrun.cluster.search import AxesSearch, Halving
-from hkrun.cluster.watch import Watch
+from hkrun.cluster.nodes.resources import Node
+from hkrun.cluster.trials.callback import TrialCallback
+from hkrun.cluster.trials.schedule import Schedule
+from hkrun.cluster.trials.search import AxesSearch, Halving
+from hkrun.cluster.trials.searcher import Allocation
+from hkrun.cluster.trials.slots import Slots
 from hkrun.config import cell_id
 from hkrun.plan import ALONE, Shortcuts, make_plan
 from hkrun.spaces import load_sweep
@@ -116,8 +116,8 @@ def test_a_search_prints_nothing():
     pytest.importorskip("optuna")
     code = """
 from hkrun.cluster import Point, Search
-from hkrun.cluster.schedule import Schedule
-from hkrun.cluster.search import Halving, AxesSearch
+from hkrun.cluster.trials.schedule import Schedule
+from hkrun.cluster.trials.search import Halving, AxesSearch
 schedule = Schedule(1, slots=1, fail_fast=False)
 search = AxesSearch(Search(runs={Point("grid", (0,)): (0,)}, known={}, budget=1), schedule)
 assert schedule.take(search.choose) == 0
@@ -197,17 +197,18 @@ def test_asha_compares_runs_of_the_same_epoch_and_spares_teachers_and_what_is_do
 def test_a_run_that_is_ended_early_is_done_as_far_as_it_reported(observer, tmp_path):
     schedule = Schedule(2, slots=2, fail_fast=True, needs={1: 0})
     tasks = [FakeTask(name="run"), FakeTask(name="next")]
-    room = Room([Node(cpus=2, gpus=0, memory_bytes=8 << 30)], threads=1, device="cpu")
+    room = Slots([Node(cpus=2, gpus=0, memory_bytes=8 << 30)], threads=1, device="cpu")
     watchdog = MagicMock()
     watchdog.ended.return_value = ""
-    watch = Watch(
+    watch = TrialCallback(
         schedule,
-        Places([ALONE] * 2, room),
+        Allocation([ALONE] * 2, room),
         observer,
         watchdog,
         log_folder=tmp_path,
         tasks=tasks,
         marks_stopped=True,
+        in_groups=False,
     )
     schedule.take()
     trial = FakeTrial(0, {"progress": {"seed": 7, "epoch": 3, "epochs": 9, "error_pct": 66.0}})

@@ -9,7 +9,7 @@ from ray.data import DataContext
 from ray.exceptions import RayTaskError
 
 from hkrun.cluster import run_tasks
-from hkrun.cluster.streaming import carry_with_ray_data
+from hkrun.cluster.trials.streaming import carry_with_ray_data
 from hkrun.data import load_dataset
 from hkrun.data.cropping import TrainingView
 from hkrun.data.places import Place
@@ -17,7 +17,7 @@ from hkrun.data.shards import write_shards
 from hkrun.data.streams import BlockReader, carry_in_threads
 from hkrun.errors import DataError
 from hkrun.seeding import Purpose
-from hkrun.training import Alone
+from hkrun.training import SingleProcess
 
 pytestmark = [
     pytest.mark.timeout(600),
@@ -153,4 +153,4 @@ def test_two_workers_see_the_batches_of_the_local_reader(joined, observer, packe
         [task], workers=2, observer=observer, fail_fast=False, log_folder=packed / "logs", function=run
     )
     (outcome,) = result.outcomes
-    assert outcome["digests"] == [digest_epoch(packed, Alone(rank, 2)) for rank in range(2)]
+    assert outcome["digests"] == [digest_epoch(packed, SingleProcess(rank, 2)) for rank in range(2)]

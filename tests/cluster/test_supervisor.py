@@ -14,8 +14,8 @@ import pytest
 from fake_tasks import FakeTask, run
 
 from hkrun.cluster import run_tasks
-from hkrun.cluster.core_processes import CoreProcesses
-from hkrun.cluster.supervisor import DriverTraceback, describe_end
+from hkrun.cluster.driver.core_processes import CoreProcesses
+from hkrun.cluster.driver.supervisor import DriverTraceback, describe_end
 from hkrun.errors import ClusterLostError, HkrunError
 
 
@@ -128,7 +128,7 @@ def test_children_with_other_names_are_none_of_rays(tmp_path):
 
 @linux
 def test_a_loss_is_told_once_while_the_block_runs(tmp_path, monkeypatch):
-    monkeypatch.setattr("hkrun.cluster.core_processes.LOOK_EVERY_S", 0.01)
+    monkeypatch.setattr("hkrun.cluster.driver.core_processes.LOOK_EVERY_S", 0.01)
     losses, told = [], threading.Event()
 
     def note(why):

@@ -7,7 +7,8 @@ import ray
 from fake_tasks import FakeTask
 from fault_tasks import run
 
-from hkrun.cluster import run_tasks, watchdog
+from hkrun.cluster import run_tasks
+from hkrun.cluster.trials import watchdog
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 

@@ -9,9 +9,9 @@ from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
 from ray.train.v2.api.exceptions import ControllerError, WorkerGroupError
 
 from hkrun.cluster import run_tasks
-from hkrun.cluster.groups import remove_leftovers, worker_bytes
-from hkrun.cluster.schedule import WorkerDiedError
-from hkrun.cluster.train import classify
+from hkrun.cluster.trials.placement_groups import remove_leftovers, worker_bytes
+from hkrun.cluster.trials.schedule import WorkerDiedError
+from hkrun.cluster.trials.train import classify
 from hkrun.errors import DataError, StoreError
 
 # Each worker group is nine new processes, up to a minute of processor time. The limit is there for what never

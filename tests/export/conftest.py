@@ -4,7 +4,7 @@ import pytest
 
 from hkrun.config import cell_from_values, cell_id, teacher_id
 from hkrun.store import open_store
-from hkrun.training import Alone
+from hkrun.training import SingleProcess
 from hkrun.trial import Task, run_task
 
 
@@ -24,8 +24,8 @@ def train(store, method):
     )
     common = {"cell": cell, "store": store.uri, "data_dir": None, "threads": 1, "device": "cpu"}
     if cell.uses_teacher:
-        run_task(Task(cell_id=teacher_id(cell), seeds=(), **common), Alone())
-    (outcome,) = run_task(Task(cell_id=cell_id(cell), seeds=(3,), **common), Alone())
+        run_task(Task(cell_id=teacher_id(cell), seeds=(), **common), SingleProcess())
+    (outcome,) = run_task(Task(cell_id=cell_id(cell), seeds=(3,), **common), SingleProcess())
     assert outcome["status"] == "finished", outcome
     return store.record(cell_id(cell), 3)
 

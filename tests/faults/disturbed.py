@@ -21,7 +21,7 @@ SEEDS, EPOCHS = 4, 10
 SPACE = f"""
 title = "A sweep that is disturbed"
 question = "Does it end as if it had not been?"
-dataset = "mishaps:digits"
+dataset = "failures:digits"
 seeds = {SEEDS}
 reference = "L_b"
 [analysis]
@@ -57,9 +57,9 @@ class SweepFolder:
     def __init__(self, folder: Path, *command: str, **environment: str) -> None:
         self.folder, self.command = folder, command or COMMAND
         folder.mkdir(exist_ok=True)
-        (folder / "mishaps").mkdir()
+        (folder / "failures").mkdir()
         (folder / "space.toml").write_text(SPACE, encoding="utf-8")
-        shutil.copy(HERE / "mishaps.py", folder)
+        shutil.copy(HERE / "failures.py", folder)
         self.mark = uuid.uuid4().hex
         self.temporary = Path(tempfile.mkdtemp(prefix="hk", dir="/tmp"))  # short enough for Ray's sockets
         self.environment = inherited_environment()
@@ -78,8 +78,8 @@ class SweepFolder:
         return open_store(self.folder / "hkrun-store", create=False)
 
     def plant(self, what: str, whose: object, epoch: int, often: str = "once") -> Path:
-        """Lets something go wrong; see `mishaps`."""
-        fault = self.folder / "mishaps" / f"{what}-{whose}-{epoch}-{often}"
+        """Lets something go wrong; see `failures`."""
+        fault = self.folder / "failures" / f"{what}-{whose}-{epoch}-{often}"
         fault.touch()
         return fault
 
@@ -179,7 +179,7 @@ def kill_driver(sweep: SweepFolder) -> None:
 
 
 def kill_group(sweep: SweepFolder) -> None:
-    """The driver and all of Ray's processes at once, but not the caretaker."""
+    """The driver and all of Ray's processes at once, but not the cleanup."""
     assert sweep.process is not None
     try:
         os.killpg(sweep.process.pid, signal.SIGKILL)

@@ -10,7 +10,7 @@ from task_example import make_task
 
 from hkrun.config import cell_from_values, cell_id
 from hkrun.store import open_store
-from hkrun.training import Alone
+from hkrun.training import SingleProcess
 from hkrun.trial import inputs, progress, run_task, tables
 from hkrun.trial import run as running
 
@@ -44,9 +44,9 @@ def forgetful():
 def stores(tmp_path_factory):
     """A run that broke off after its third epoch, with two checkpoints; and the same one undisturbed."""
     broken, undisturbed = (open_store(tmp_path_factory.mktemp(name)) for name in ("broken", "undisturbed"))
-    run_task(make_task(undisturbed, CELL), Alone())
-    run_task(make_task(broken, CELL), Alone())
-    run_task(make_task(undisturbed, CELL, 0), Alone())
+    run_task(make_task(undisturbed, CELL), SingleProcess())
+    run_task(make_task(broken, CELL), SingleProcess())
+    run_task(make_task(undisturbed, CELL, 0), SingleProcess())
 
     def break_off(watch, runs):
         original(watch, runs)
@@ -58,7 +58,7 @@ def stores(tmp_path_factory):
         patch.setattr(progress, "CHECKPOINT_EVERY_S", 0.0)
         patch.setattr(progress.Watch, "epoch_done", break_off)
         with pytest.raises(KeyboardInterrupt):
-            run_task(make_task(broken, CELL, 0), Alone())
+            run_task(make_task(broken, CELL, 0), SingleProcess())
     return broken, undisturbed
 
 
@@ -91,7 +91,7 @@ def test_what_is_damaged_is_said_and_never_gone_on_with(
     assert files
     for path in files:
         damage(path)
-    run_task(make_task(store, CELL, 0), Alone())
+    run_task(make_task(store, CELL, 0), SingleProcess())
     ours, theirs = (each.record(cell_id(CELL), 0) for each in (store, undisturbed))
     assert ours.resumed == resumed
     assert oracles.without_clocks(ours) == oracles.without_clocks(theirs)
@@ -118,9 +118,9 @@ def test_a_run_whose_device_failed_has_no_record_and_keeps_its_checkpoints(
     with monkeypatch.context() as patch:
         patch.setattr(running, "distill", distill)
         with pytest.raises(torch.AcceleratorError):
-            run_task(make_task(store, CELL, 0), Alone())
+            run_task(make_task(store, CELL, 0), SingleProcess())
     assert store.record(cell_id(CELL), 0) is None
-    run_task(make_task(store, CELL, 0), Alone())
+    run_task(make_task(store, CELL, 0), SingleProcess())
     ours, theirs = (each.record(cell_id(CELL), 0) for each in (store, undisturbed))
     assert ours.resumed == 1
     assert oracles.curves(store, ours) == oracles.curves(undisturbed, theirs)

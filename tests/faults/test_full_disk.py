@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from hkrun.cluster.output import output_to
+from hkrun.cluster.redirect import output_to
 
 FULL = Path("/dev/full")
 pytestmark = pytest.mark.skipif(not FULL.exists(), reason="a device of Linux")

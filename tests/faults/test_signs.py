@@ -12,12 +12,12 @@ from ray.exceptions import RaySystemError, RpcError
 from ray.train.v2.api.exceptions import WorkerGroupError
 from ray.tune.error import TuneError
 
-from hkrun.cluster import tune as tuning
-from hkrun.cluster import watch, watchdog
-from hkrun.cluster.runtime import Running
-from hkrun.cluster.schedule import WorkerDiedError
-from hkrun.cluster.train import classify
-from hkrun.cluster.watchdog import (
+from hkrun.cluster.driver.runtime import Running
+from hkrun.cluster.trials import callback, watchdog
+from hkrun.cluster.trials import tune as tuning
+from hkrun.cluster.trials.schedule import WorkerDiedError
+from hkrun.cluster.trials.train import classify
+from hkrun.cluster.trials.watchdog import (
     HANG_FACTOR,
     LONGEST_STEP_S,
     Limits,
@@ -160,7 +160,7 @@ def test_killing_ends_a_stopped_process_but_no_other_one_with_its_id():
 PAINTED = """Failure # 1
 \x1b[36mray::ImplicitFunc.train()\x1b[39m (pid=1, ip=192.0.2.2)
   File ...
-hkrun.cluster.schedule.WorkerDiedError: worker 1 of the group died
+hkrun.cluster.trials.schedule.WorkerDiedError: worker 1 of the group died
 """
 
 
@@ -173,7 +173,7 @@ hkrun.cluster.schedule.WorkerDiedError: worker 1 of the group died
     ],
 )
 def test_a_death_has_one_line_without_colours(told, reason):
-    assert watch._reason(told) == reason
+    assert callback._reason(told) == reason
 
 
 def test_a_device_that_failed_is_no_mistake_of_the_code():

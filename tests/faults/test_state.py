@@ -15,7 +15,7 @@ from loop.conftest import CPU, ask, dataset, make_sets, same_state, tiny_cell
 
 from hkrun.distill import distill, start_run
 from hkrun.teacher import freeze, start_teacher, train_teacher
-from hkrun.training import Alone
+from hkrun.training import SingleProcess
 
 __all__ = ["dataset"]  # a fixture
 
@@ -30,13 +30,13 @@ class Runs:
 
     def __init__(self, cell, dataset):
         self.cell, self.dataset = cell, dataset
-        self.teacher = freeze(start_teacher(cell, dataset, context=Alone(), device=CPU).network)
+        self.teacher = freeze(start_teacher(cell, dataset, context=SingleProcess(), device=CPU).network)
         undisturbed = self.start()
         self.state, self.fresh = None, copy.deepcopy(undisturbed.state_dict())
         self.expected = self.finish(undisturbed, keep_at=1)
 
     def start(self):
-        return start_run(self.cell, self.dataset, 0, context=Alone(), device=CPU)
+        return start_run(self.cell, self.dataset, 0, context=SingleProcess(), device=CPU)
 
     def finish(self, run, *, keep_at=None):
         def keep(_runs):
@@ -46,7 +46,7 @@ class Runs:
         distill(
             [run],
             teach=ask(self.teacher),
-            context=Alone(),
+            context=SingleProcess(),
             on_epoch=keep,
             **make_sets(self.cell, self.dataset),
         )
@@ -69,14 +69,16 @@ class Teachers(Runs):
     """The same of a teacher."""
 
     def start(self):
-        return start_teacher(self.cell, self.dataset, context=Alone(), device=CPU)
+        return start_teacher(self.cell, self.dataset, context=SingleProcess(), device=CPU)
 
     def finish(self, run, *, keep_at=None):
         def keep(_run):
             if run.epoch == keep_at:
                 self.state = through_a_file(run.state_dict())
 
-        train_teacher(run, self.cell, context=Alone(), on_epoch=keep, **make_sets(self.cell, self.dataset))
+        train_teacher(
+            run, self.cell, context=SingleProcess(), on_epoch=keep, **make_sets(self.cell, self.dataset)
+        )
         return result_of(run)
 
     def load(self, run, state):

@@ -16,7 +16,7 @@ from task_example import make_task
 
 from hkrun.config import Cell, cell_from_values, cell_id
 from hkrun.store import Store, open_store
-from hkrun.training import Alone
+from hkrun.training import SingleProcess
 from hkrun.trial import inputs, run_task, tables
 
 VALUES = {
@@ -61,7 +61,7 @@ def curves(store: Store, cell: Cell, seed: int = 0) -> dict[str, list[float]]:
 
 
 def train(store: Store, cell: Cell, *seeds: int, table: str = "first_use") -> None:
-    for outcome in run_task(make_task(store, cell, *seeds, table=table), Alone()):
+    for outcome in run_task(make_task(store, cell, *seeds, table=table), SingleProcess()):
         assert outcome["status"] == "finished", outcome["message"]
 
 
@@ -144,7 +144,7 @@ import sys
 from knowledge.test_curves import make_cell, make_task
 from hkrun.knowledge import TableTeacher
 from hkrun.store import open_store
-from hkrun.training import Alone
+from hkrun.training import SingleProcess
 from hkrun.trial import run_task
 
 compute, calls = TableTeacher._compute_block, 0
@@ -158,7 +158,7 @@ def stall(self, block):
     return compute(self, block)
 
 TableTeacher._compute_block = stall
-run_task(make_task(open_store(sys.argv[1]), make_cell({}), 0, table="ahead"), Alone())
+run_task(make_task(open_store(sys.argv[1]), make_cell({}), 0, table="ahead"), SingleProcess())
 """
 
 

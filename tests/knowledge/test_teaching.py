@@ -21,7 +21,7 @@ from hkrun.knowledge import LiveTeacher, RowComputer, TableTeacher, Teaching
 from hkrun.store import Store, TeacherRecord, open_store
 from hkrun.store.files import RemoteFiles
 from hkrun.teacher import dump_weights, hash_weights, start_teacher
-from hkrun.training import Alone, resolve_dtype
+from hkrun.training import SingleProcess, resolve_dtype
 from hkrun.trial import Task, inputs, tables
 from knowledge.conftest import Batch, Counter
 
@@ -55,7 +55,7 @@ def make_task(store: Store, cell: Cell, **fields: object) -> Task:
 
 
 def put_teacher(store: Store, cell: Cell) -> str:
-    run = start_teacher(cell, load_dataset("digits"), context=Alone(), device=torch.device("cpu"))
+    run = start_teacher(cell, load_dataset("digits"), context=SingleProcess(), device=torch.device("cpu"))
     run.network.train()(torch.randn(64, 1, 8, 8).to(resolve_dtype(cell.precision)))
     record = TeacherRecord(
         teacher_id=teacher_id(cell),

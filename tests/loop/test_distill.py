@@ -12,25 +12,25 @@ from hkrun.data import Dataset
 from hkrun.distill import Run, distill, start_run
 from hkrun.models import DistilledNetwork
 from hkrun.teacher import build_teacher, freeze, hash_weights, start_teacher
-from hkrun.training import Alone
+from hkrun.training import SingleProcess
 from loop import reference
 from loop.conftest import CPU, ask, make_sets, same_state, tiny_cell
 
 
 def make_teacher(cell: object, dataset: Dataset) -> DistilledNetwork:
     """A teacher in its initial state: as good as any for the loop."""
-    return freeze(start_teacher(cell, dataset, context=Alone(), device=CPU).network)  # type: ignore[arg-type]
+    return freeze(start_teacher(cell, dataset, context=SingleProcess(), device=CPU).network)  # type: ignore[arg-type]
 
 
 def train(
     cell: object, dataset: Dataset, *, seed: int = 0, run: Run | None = None, teacher: object = None
 ) -> Run:
     """Distils a run to its end."""
-    run = run or start_run(cell, dataset, seed, context=Alone(), device=CPU)  # type: ignore[arg-type]
+    run = run or start_run(cell, dataset, seed, context=SingleProcess(), device=CPU)  # type: ignore[arg-type]
     if teacher is None and cell.uses_teacher:  # type: ignore[attr-defined]
         teacher = make_teacher(cell, dataset)
     sets = make_sets(cell, dataset)  # type: ignore[arg-type]
-    distill([run], teach=ask(teacher), context=Alone(), on_epoch=lambda _: None, **sets)  # type: ignore[arg-type]
+    distill([run], teach=ask(teacher), context=SingleProcess(), on_epoch=lambda _: None, **sets)  # type: ignore[arg-type]
     return run
 
 
@@ -42,7 +42,7 @@ def curves(run: Run) -> list[dict[str, float | None]]:
 def test_loop_equals_the_method_written_plainly(dataset: Dataset) -> None:
     cell = tiny_cell(augment__flip=True, student__epochs=3, student__drops=(0.4, 0.8))
     teacher = make_teacher(cell, dataset)
-    expected = start_run(cell, dataset, 5, context=Alone(), device=CPU)
+    expected = start_run(cell, dataset, 5, context=SingleProcess(), device=CPU)
     reference.train(expected, cell, dataset, teacher, seed=5, epochs=3)
     run = train(cell, dataset, seed=5, teacher=teacher)
     for mine, theirs in ((run.student, expected.student), (run.discriminator, expected.discriminator)):
@@ -56,7 +56,7 @@ def test_discriminator_step_moves_only_the_discriminator(
     dataset: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cell = tiny_cell(student__epochs=1)
-    run = start_run(cell, dataset, 0, context=Alone(), device=CPU)
+    run = start_run(cell, dataset, 0, context=SingleProcess(), device=CPU)
     monkeypatch.setattr(run.student_optimizer, "step", lambda: None)
     before = copy.deepcopy(run.student.state_dict()), copy.deepcopy(run.discriminator)
     train(cell, dataset, run=run)
@@ -70,7 +70,7 @@ def test_discriminator_step_moves_only_the_discriminator(
 
 def test_student_step_moves_only_the_student(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     cell = tiny_cell(student__epochs=1)
-    run = start_run(cell, dataset, 0, context=Alone(), device=CPU)
+    run = start_run(cell, dataset, 0, context=SingleProcess(), device=CPU)
     assert run.discriminator is not None
     assert run.discriminator_optimizer is not None
     monkeypatch.setattr(run.discriminator_optimizer, "step", lambda: None)
@@ -86,7 +86,7 @@ def test_student_step_moves_only_the_student(dataset: Dataset, monkeypatch: pyte
 
 def test_student_step_leaves_no_gradient_on_the_discriminator(dataset: Dataset) -> None:
     cell = tiny_cell(student__epochs=1, discriminator__steps=1)
-    run = start_run(cell, dataset, 0, context=Alone(), device=CPU)
+    run = start_run(cell, dataset, 0, context=SingleProcess(), device=CPU)
     assert run.discriminator is not None
     assert run.discriminator_optimizer is not None
     seen: list[list[torch.Tensor]] = []
@@ -157,7 +157,7 @@ TERMS = {
 
 def test_seed_means_the_same_start_in_every_cell(dataset: Dataset) -> None:
     runs = {
-        name: start_run(tiny_cell(**values), dataset, 3, context=Alone(), device=CPU)
+        name: start_run(tiny_cell(**values), dataset, 3, context=SingleProcess(), device=CPU)
         for name, values in TERMS.items()
     }
     whole = runs["L_b + L_adv + L_is"]
@@ -174,10 +174,10 @@ def test_seed_means_the_same_start_in_every_cell(dataset: Dataset) -> None:
 def test_every_seed_starts_from_the_students_file_and_learns_from_there(
     dataset: Dataset, tmp_path: Path
 ) -> None:
-    source = start_run(tiny_cell(), dataset, 7, context=Alone(), device=CPU).student.backbone
+    source = start_run(tiny_cell(), dataset, 7, context=SingleProcess(), device=CPU).student.backbone
     torch.save({"model": source.state_dict()}, tmp_path / "student.pt")
     cell = tiny_cell(student__file=str(tmp_path / "student.pt"), student__epochs=1)
-    first, second = (start_run(cell, dataset, seed, context=Alone(), device=CPU) for seed in (0, 1))
+    first, second = (start_run(cell, dataset, seed, context=SingleProcess(), device=CPU) for seed in (0, 1))
     assert same_state(first.student.backbone.state_dict(), source.state_dict())
     assert same_state(second.student.backbone.state_dict(), source.state_dict())
     assert first.student.attention is not None
@@ -198,10 +198,11 @@ def test_a_term_of_weight_zero_is_not_computed(dataset: Dataset) -> None:
     assert not columns["supervised"] & {"loss_backbone", "loss_knowledge", "loss_adversarial"}
     for name in ("L_b", "L_b + L_is", "supervised"):
         assert (
-            start_run(tiny_cell(**TERMS[name]), dataset, 0, context=Alone(), device=CPU).discriminator is None
+            start_run(tiny_cell(**TERMS[name]), dataset, 0, context=SingleProcess(), device=CPU).discriminator
+            is None
         )
     for name in ("L_b", "L_b + L_adv", "supervised"):
-        run = start_run(tiny_cell(**TERMS[name]), dataset, 0, context=Alone(), device=CPU)
+        run = start_run(tiny_cell(**TERMS[name]), dataset, 0, context=SingleProcess(), device=CPU)
         assert run.student.attention is None
 
 
@@ -221,7 +222,7 @@ def test_gradient_ratio_is_that_of_the_adversarial_term_to_the_others_at_the_log
         augment__padding=0,
         augment__flip=False,
     )
-    run = start_run(cell, dataset, 0, context=Alone(), device=CPU)
+    run = start_run(cell, dataset, 0, context=SingleProcess(), device=CPU)
     teacher, student = make_teacher(cell, dataset), copy.deepcopy(run.student)
     (row,) = train(cell, dataset, run=run, teacher=teacher).history
     # One batch of all images: the student judged was the initial one, the discriminator the final one.
@@ -252,7 +253,7 @@ def stop_after(cell: object, dataset: Dataset, epochs: int) -> dict[str, object]
     class StopError(Exception):
         pass
 
-    run = start_run(cell, dataset, 0, context=Alone(), device=CPU)  # type: ignore[arg-type]
+    run = start_run(cell, dataset, 0, context=SingleProcess(), device=CPU)  # type: ignore[arg-type]
     saved = io.BytesIO()
 
     def stop(_runs: Sequence[Run]) -> None:
@@ -264,7 +265,7 @@ def stop_after(cell: object, dataset: Dataset, epochs: int) -> dict[str, object]
         distill(
             [run],
             teach=ask(make_teacher(cell, dataset)),
-            context=Alone(),
+            context=SingleProcess(),
             on_epoch=stop,
             **make_sets(cell, dataset),  # type: ignore[arg-type]
         )
@@ -275,7 +276,7 @@ def stop_after(cell: object, dataset: Dataset, epochs: int) -> dict[str, object]
 @pytest.mark.parametrize("epochs", [1, 2])
 def test_a_resumed_run_equals_an_undisturbed_one_to_the_bit(dataset: Dataset, epochs: int) -> None:
     cell = tiny_cell(precision="float32")
-    resumed = start_run(cell, dataset, 0, context=Alone(), device=CPU)
+    resumed = start_run(cell, dataset, 0, context=SingleProcess(), device=CPU)
     resumed.load_state_dict(stop_after(cell, dataset, epochs))
     assert resumed.epoch == epochs
     train(cell, dataset, run=resumed)
@@ -288,7 +289,7 @@ def test_a_resumed_run_equals_an_undisturbed_one_to_the_bit(dataset: Dataset, ep
 def test_every_part_of_the_state_is_needed(dataset: Dataset, missing: int) -> None:
     cell = tiny_cell(precision="float32")
     state = stop_after(cell, dataset, 1)
-    fresh = start_run(cell, dataset, 0, context=Alone(), device=CPU)
+    fresh = start_run(cell, dataset, 0, context=SingleProcess(), device=CPU)
     state["parts"][missing] = fresh.state_dict()["parts"][missing]  # type: ignore[index]
     fresh.load_state_dict(state)
     train(cell, dataset, run=fresh)
@@ -298,7 +299,7 @@ def test_every_part_of_the_state_is_needed(dataset: Dataset, missing: int) -> No
 
 def test_divergence_names_its_epoch_and_keeps_the_epochs_before(dataset: Dataset) -> None:
     cell = tiny_cell(student__learning_rate=1e200, student__epochs=5)
-    run = start_run(cell, dataset, 0, context=Alone(), device=CPU)
+    run = start_run(cell, dataset, 0, context=SingleProcess(), device=CPU)
     train(cell, dataset, run=run)
     assert run.diverged is not None
     assert run.diverged.epoch == run.epoch + 1 <= 5

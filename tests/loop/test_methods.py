@@ -19,7 +19,7 @@ from hkrun.models import DistilledNetwork, Output
 from hkrun.models.quantized import quantized_layers
 from hkrun.objective import Objective
 from hkrun.teacher import freeze, start_teacher, train_teacher
-from hkrun.training import Alone
+from hkrun.training import SingleProcess
 from loop.conftest import CPU, ask, make_sets, same_state, tiny_cell
 
 # What tables 2, 4, 6 and 7 compare, apart from HKSANC's own terms, which have tests of their own.
@@ -52,7 +52,7 @@ def method_cell(name: str, **values: object) -> Cell:
 def make_teacher(cell: Cell, dataset: Dataset) -> DistilledNetwork | None:
     """A teacher in its initial state; None where the method has none."""
     return (
-        freeze(start_teacher(cell, dataset, context=Alone(), device=CPU).network)
+        freeze(start_teacher(cell, dataset, context=SingleProcess(), device=CPU).network)
         if cell.uses_teacher
         else None
     )
@@ -64,13 +64,17 @@ class StopError(Exception):
 
 def train(cell: Cell, dataset: Dataset, *, run: Run | None = None, epochs: int | None = None) -> Run:
     """Distils a run to its end, or to some epoch."""
-    run = run or start_run(cell, dataset, 0, context=Alone(), device=CPU)
+    run = run or start_run(cell, dataset, 0, context=SingleProcess(), device=CPU)
 
     def stop(runs: Sequence[Run]) -> None:
         if runs[0].epoch == epochs:
             raise StopError
 
-    arguments = {"teach": ask(make_teacher(cell, dataset)), "context": Alone(), **make_sets(cell, dataset)}
+    arguments = {
+        "teach": ask(make_teacher(cell, dataset)),
+        "context": SingleProcess(),
+        **make_sets(cell, dataset),
+    }
     if epochs is None:
         distill([run], on_epoch=stop, **arguments)  # type: ignore[arg-type]
     else:
@@ -107,9 +111,9 @@ def moved(before: dict[str, torch.Tensor], after: dict[str, torch.Tensor]) -> se
 def digits_teacher(network: str) -> DistilledNetwork:
     """A teacher that misses about 5 % of the digits."""
     cell = digits_cell({"method": "kd", "teacher.network": network})
-    run = start_teacher(cell, load_dataset("digits"), context=Alone(), device=CPU)
+    run = start_teacher(cell, load_dataset("digits"), context=SingleProcess(), device=CPU)
     sets = make_sets(cell, load_dataset("digits"))
-    train_teacher(run, cell, context=Alone(), on_epoch=lambda _: None, **sets)  # type: ignore[arg-type]
+    train_teacher(run, cell, context=SingleProcess(), on_epoch=lambda _: None, **sets)  # type: ignore[arg-type]
     return freeze(run.network)
 
 
@@ -133,11 +137,11 @@ def learn_digits(name: str) -> Run:
     """One run, from a teacher of twice the student's widths."""
     cell, dataset = digits_cell(METHOD_CELLS[name]), load_dataset("digits")
     teacher = digits_teacher(cell.teacher.network) if cell.uses_teacher else None
-    run = start_run(cell, dataset, 0, context=Alone(), device=CPU)
+    run = start_run(cell, dataset, 0, context=SingleProcess(), device=CPU)
     distill(
         [run],
         teach=ask(teacher),
-        context=Alone(),
+        context=SingleProcess(),
         on_epoch=lambda _: None,
         **make_sets(cell, dataset),  # type: ignore[arg-type]
     )
@@ -190,7 +194,7 @@ def test_a_run_resumed_after_any_epoch_equals_an_undisturbed_one(
     saved = io.BytesIO()
     torch.save(train(cell, dataset, epochs=epochs).state_dict(), saved)
     saved.seek(0)
-    resumed = start_run(cell, dataset, 0, context=Alone(), device=CPU)
+    resumed = start_run(cell, dataset, 0, context=SingleProcess(), device=CPU)
     resumed.load_state_dict(torch.load(saved, weights_only=True))
     train(cell, dataset, run=resumed)
     undisturbed = train(cell, dataset)
@@ -228,7 +232,7 @@ def test_the_first_stage_trains_only_what_its_term_reaches(
     dataset: Dataset, name: str, trained: set[str]
 ) -> None:
     cell = method_cell(name)
-    before = weights(start_run(cell, dataset, 0, context=Alone(), device=CPU))
+    before = weights(start_run(cell, dataset, 0, context=SingleProcess(), device=CPU))
     run = train(cell, dataset, epochs=2)
     assert moved(before, weights(run)) == trained
     after = weights(run)
@@ -255,7 +259,7 @@ def test_ternary_training_starts_from_the_full_precision_weights(dataset: Datase
     # With a learning rate near 0, the second stage changes nothing but how the layers compute.
     still = method_cell("ttq", student__learning_rate=1e-300)
     state = first.state_dict()
-    run = start_run(still, dataset, 0, context=Alone(), device=CPU)
+    run = start_run(still, dataset, 0, context=SingleProcess(), device=CPU)
     run.load_state_dict(state)
     train(still, dataset, run=run)
     assert quantized_layers(run.student.backbone)
@@ -291,9 +295,9 @@ def test_the_teacher_never_changes(dataset: Dataset, name: str) -> None:
     teacher = make_teacher(cell, dataset)
     assert teacher is not None
     before = copy.deepcopy(teacher.state_dict())
-    run = start_run(cell, dataset, 0, context=Alone(), device=CPU)
+    run = start_run(cell, dataset, 0, context=SingleProcess(), device=CPU)
     sets = make_sets(cell, dataset)
-    distill([run], teach=ask(teacher), context=Alone(), on_epoch=lambda _: None, **sets)  # type: ignore[arg-type]
+    distill([run], teach=ask(teacher), context=SingleProcess(), on_epoch=lambda _: None, **sets)  # type: ignore[arg-type]
     assert same_state(before, teacher.state_dict())
 
 
@@ -314,7 +318,7 @@ def test_the_total_is_the_weighted_sum_of_the_stage_s_terms(dataset: Dataset, na
 @pytest.mark.parametrize("teacher", ["wrn-10-2", "preact-bottleneck-11"])
 def test_methods_on_features_take_teachers_of_other_widths(dataset: Dataset, name: str, teacher: str) -> None:
     cell = method_cell(name, teacher__network=teacher)
-    start = start_run(cell, dataset, 0, context=Alone(), device=CPU)
+    start = start_run(cell, dataset, 0, context=SingleProcess(), device=CPU)
     before = copy.deepcopy(dict(start.objective.named_parameters()))
     first_stage_over = cell.stage_epochs[0]
     run = train(cell, dataset, epochs=first_stage_over)
@@ -327,7 +331,9 @@ def test_methods_on_features_take_teachers_of_other_widths(dataset: Dataset, nam
 def test_equal_widths_need_no_projection(dataset: Dataset) -> None:
     for name in ("fsp", "l_is_fsp", "anc"):
         assert not list(
-            start_run(method_cell(name), dataset, 0, context=Alone(), device=CPU).objective.parameters()
+            start_run(
+                method_cell(name), dataset, 0, context=SingleProcess(), device=CPU
+            ).objective.parameters()
         )
 
 

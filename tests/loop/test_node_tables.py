@@ -9,7 +9,7 @@ from task_example import make_task
 
 from hkrun.knowledge import RowComputer
 from hkrun.store import open_store
-from hkrun.training import Alone
+from hkrun.training import SingleProcess
 from hkrun.trial import inputs, run_task, tables
 from loop.test_trial import make_cell
 
@@ -22,7 +22,7 @@ def test_a_second_node_fetches_the_table_that_the_first_has_filled(
         monkeypatch.setenv(name, value)
     store, cell = open_store(s3_store.uri), make_cell()
     task = dataclasses.replace(make_task(store, cell, 0), table="ahead")
-    run_task(make_task(store, cell), Alone())
+    run_task(make_task(store, cell), SingleProcess())
     computed = []
     compute = RowComputer._compute
     monkeypatch.setattr(
@@ -35,7 +35,7 @@ def test_a_second_node_fetches_the_table_that_the_first_has_filled(
         inputs.load_teacher.cache_clear()
         tables._open.cache_clear()
         computed.clear()
-        (outcome,) = run_task(dataclasses.replace(task, seeds=(seed,)), Alone())
+        (outcome,) = run_task(dataclasses.replace(task, seeds=(seed,)), SingleProcess())
         assert outcome["status"] == "finished"
         return len(computed)
 

@@ -15,7 +15,7 @@ from hkrun.distill import Run, distill, start_run
 from hkrun.models.packed import _pack
 from hkrun.plan import Workers, why_alone
 from hkrun.teacher import dump_weights
-from hkrun.training import Alone
+from hkrun.training import SingleProcess
 from loop.conftest import CPU, ask, make_sets, same_state, tiny_cell
 from loop.test_methods import METHOD_CELLS, curves, make_teacher, method_cell
 
@@ -40,7 +40,7 @@ def train(cell: Cell, dataset: Dataset, runs: Sequence[Run], *, to: int | None =
         distill(
             runs,
             teach=ask(make_teacher(cell, dataset)),
-            context=Alone(),
+            context=SingleProcess(),
             on_epoch=stop,
             **make_sets(cell, dataset),  # type: ignore[arg-type]
         )
@@ -48,7 +48,7 @@ def train(cell: Cell, dataset: Dataset, runs: Sequence[Run], *, to: int | None =
 
 
 def start(cell: Cell, dataset: Dataset, seeds: Sequence[int] = SEEDS) -> list[Run]:
-    return [start_run(cell, dataset, seed, context=Alone(), device=CPU) for seed in seeds]
+    return [start_run(cell, dataset, seed, context=SingleProcess(), device=CPU) for seed in seeds]
 
 
 def assert_close(first: object, second: object) -> None:
@@ -185,7 +185,7 @@ def test_runs_that_are_behind_catch_up_and_then_go_on_with_the_others(dataset: D
     distill(
         runs,
         teach=ask(make_teacher(cell, dataset)),
-        context=Alone(),
+        context=SingleProcess(),
         on_epoch=lambda those: together.append([run.seed for run in those]),
         **make_sets(cell, dataset),  # type: ignore[arg-type]
     )

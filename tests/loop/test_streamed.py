@@ -19,7 +19,7 @@ from hkrun.errors import DataError
 from hkrun.models import Features, build_network, initialise
 from hkrun.seeding import Purpose, derive
 from hkrun.store import open_store
-from hkrun.training import Alone, Batch, StreamedEvaluationSet, StreamedTrainingSet
+from hkrun.training import Batch, SingleProcess, StreamedEvaluationSet, StreamedTrainingSet
 from hkrun.trial import Task, progress, run_task
 from hkrun.trial.alarms import find_damage_alarms
 from loop.conftest import CPU
@@ -40,7 +40,7 @@ def make_training_set(data_dir: Path) -> StreamedTrainingSet:
 
 
 def read_epoch(
-    training_set: StreamedTrainingSet, *, seed: int = 0, epoch: int = 0, context: Alone | None = None
+    training_set: StreamedTrainingSet, *, seed: int = 0, epoch: int = 0, context: SingleProcess | None = None
 ) -> list[Batch]:
     batches = training_set.batches(
         [seed],
@@ -48,7 +48,7 @@ def read_epoch(
         batch_size=20,
         order=Purpose.ORDER,
         augmentation=Purpose.AUGMENTATION,
-        context=context or Alone(),
+        context=context or SingleProcess(),
     )
     return list(batches)
 
@@ -90,7 +90,7 @@ def test_an_epoch_repeats_and_epochs_and_seeds_differ(data_dir):
 @pytest.mark.parametrize("world_size", [2, 3])
 def test_workers_share_each_batch_without_gap_or_overlap(data_dir, world_size):
     training_set = make_training_set(data_dir)
-    parts = [read_epoch(training_set, context=Alone(rank, world_size)) for rank in range(world_size)]
+    parts = [read_epoch(training_set, context=SingleProcess(rank, world_size)) for rank in range(world_size)]
     for number, whole in enumerate(read_epoch(training_set)):
         assert torch.equal(torch.cat([part[number].images for part in parts], dim=1), whole.images)
         assert torch.equal(torch.cat([part[number].labels for part in parts], dim=1), whole.labels)
@@ -111,7 +111,7 @@ def test_damaged_images_are_replaced_the_same_way_for_any_number_of_workers(data
     whole = read_epoch(make_training_set(data_dir))
     names = damage(data_dir / "imagenet", 4, 50, 51)
     training_set = make_training_set(data_dir)
-    parts = [read_epoch(training_set, context=Alone(rank, world_size)) for rank in range(world_size)]
+    parts = [read_epoch(training_set, context=SingleProcess(rank, world_size)) for rank in range(world_size)]
     joined = [torch.cat([part[number].images for part in parts], dim=1) for number in range(4)]
     changed = [
         not torch.equal(a, b)
@@ -120,17 +120,17 @@ def test_damaged_images_are_replaced_the_same_way_for_any_number_of_workers(data
     ]
     assert sum(changed) == len(training_set.unusable)
     assert training_set.unusable <= set(names)
-    (alarm,) = find_damage_alarms({"train": training_set}, Alone())
+    (alarm,) = find_damage_alarms({"train": training_set}, SingleProcess())
     assert alarm.startswith(f"{len(training_set.unusable)} unusable image(s) passed over: train/n0")
 
 
 def test_many_damaged_images_are_counted_and_some_are_named(data_dir):
     training_set = make_training_set(data_dir)
     training_set.unusable.update(f"n/{number:02d}.JPEG" for number in range(12))
-    (alarm,) = find_damage_alarms({"train": training_set}, Alone())
+    (alarm,) = find_damage_alarms({"train": training_set}, SingleProcess())
     assert alarm.startswith("12 unusable image(s) passed over: train/n/00.JPEG, ")
     assert alarm.endswith("train/n/09.JPEG and 2 more")
-    assert find_damage_alarms({"train": make_training_set(data_dir)}, Alone()) == []
+    assert find_damage_alarms({"train": make_training_set(data_dir)}, SingleProcess()) == []
 
 
 class Corner(nn.Module):
@@ -146,7 +146,7 @@ class Corner(nn.Module):
 def test_evaluation_sees_every_image_once_and_knows_its_label(data_dir):
     dataset = load_dataset("imagenet", data_dir=data_dir)
     images = StreamedEvaluationSet(dataset.test, dataset, size=SIZE, dtype=torch.float32, device=CPU)
-    errors = images.evaluate(Corner(), precision="float32", context=Alone())
+    errors = images.evaluate(Corner(), precision="float32", context=SingleProcess())
     assert errors == (0.0, None, 0.0)
     view = TestView(SIZE)
     centres = dict(ImageStream(dataset.test).read([torch.arange(24)], view))
@@ -160,7 +160,7 @@ def test_damaged_images_do_not_count_in_an_error(data_dir):
     gone.write_bytes(b"")
     dataset = load_dataset("imagenet", data_dir=data_dir)
     images = StreamedEvaluationSet(dataset.test, dataset, size=SIZE, dtype=torch.float32, device=CPU)
-    errors = images.evaluate(Corner(), precision="float32", context=Alone())
+    errors = images.evaluate(Corner(), precision="float32", context=SingleProcess())
     assert errors.top1_pct == pytest.approx(100 / 23)
     assert images.unusable == {f"n01440764/{gone.name}"}
 
@@ -171,7 +171,7 @@ def test_nothing_to_evaluate_on_is_an_error_of_the_data(data_dir):
     dataset = load_dataset("imagenet", data_dir=data_dir)
     images = StreamedEvaluationSet(dataset.test, dataset, size=SIZE, dtype=torch.float32, device=CPU)
     with pytest.raises(DataError, match="no image to evaluate on can be used"):
-        images.evaluate(Corner(), precision="float32", context=Alone())
+        images.evaluate(Corner(), precision="float32", context=SingleProcess())
 
 
 # --- whole runs ---------------------------------------------------------------------------------------------
@@ -215,9 +215,9 @@ def test_a_pretrained_teacher_and_a_student_of_four_stages_train_and_name_the_da
         }
     )
     store = open_store(data_dir / "store")
-    (outcome,) = run_task(make_task(data_dir, cell), Alone())
+    (outcome,) = run_task(make_task(data_dir, cell), SingleProcess())
     assert outcome["status"] == "finished"
-    (outcome,) = run_task(make_task(data_dir, cell, 0), Alone())
+    (outcome,) = run_task(make_task(data_dir, cell, 0), SingleProcess())
     assert outcome["status"] == "finished"
     record = store.record(cell_id(cell), 0)
     assert record.epochs == 2
@@ -242,7 +242,7 @@ def test_a_resumed_run_sees_what_an_undisturbed_one_sees(data_dir, monkeypatch):
     class Kill(BaseException):
         pass
 
-    class Stopping(Alone):
+    class Stopping(SingleProcess):
         def report(self, figures):
             if figures["epoch"] == 2:
                 raise Kill
@@ -254,7 +254,7 @@ def test_a_resumed_run_sees_what_an_undisturbed_one_sees(data_dir, monkeypatch):
             monkeypatch.setattr(progress, "REPORT_EVERY_S", 0.0)
             with pytest.raises(Kill):
                 run_task(task, Stopping())
-        run_task(task, Alone())
+        run_task(task, SingleProcess())
         store = open_store(task.store)
         assert store.record(cell_id(cell), 0).resumed == (name == "resumed")
         curves.append(store.curves(cell_id(cell), 0).drop(["seconds"]).to_pydict())

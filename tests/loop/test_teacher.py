@@ -9,18 +9,18 @@ from torchvision.models import resnet18
 from hkrun.data import Dataset
 from hkrun.errors import InputError
 from hkrun.teacher import TeacherRun, num_epochs, start_teacher, train_teacher
-from hkrun.training import Alone, EvaluationSet
+from hkrun.training import EvaluationSet, SingleProcess
 from loop.conftest import CPU, make_sets, same_state, tiny_cell
 
 
 def train(cell: object, dataset: Dataset, seen: list[dict[str, torch.Tensor]] | None = None) -> TeacherRun:
-    run = start_teacher(cell, dataset, context=Alone(), device=CPU)  # type: ignore[arg-type]
+    run = start_teacher(cell, dataset, context=SingleProcess(), device=CPU)  # type: ignore[arg-type]
 
     def keep(run: TeacherRun) -> None:
         if seen is not None:
             seen.append({name: value.clone() for name, value in run.network.state_dict().items()})
 
-    train_teacher(run, cell, context=Alone(), on_epoch=keep, **make_sets(cell, dataset))  # type: ignore[arg-type]
+    train_teacher(run, cell, context=SingleProcess(), on_epoch=keep, **make_sets(cell, dataset))  # type: ignore[arg-type]
     return run
 
 
@@ -96,7 +96,7 @@ def test_a_file_of_something_else_is_refused_in_one_line(
     else:
         path.write_bytes(content)
     with pytest.raises(InputError, match=r"teacher\.file: .*backbone\.pt: not weights of this") as caught:
-        start_teacher(tiny_cell(teacher__file=str(path)), dataset, context=Alone(), device=CPU)
+        start_teacher(tiny_cell(teacher__file=str(path)), dataset, context=SingleProcess(), device=CPU)
     assert len(caught.value.problems) == 1
 
 

@@ -19,7 +19,7 @@ from hkrun.models import Output, initialise
 from hkrun.objective import Objective
 from hkrun.teacher import freeze, start_teacher
 from hkrun.terms import TERMS, Term
-from hkrun.training import Alone
+from hkrun.training import SingleProcess
 from loop.conftest import CPU, ask, make_sets, tiny_cell
 
 ALONE = {"loss.lambda_1": 0.0, "loss.lambda_2": 0.0}
@@ -121,10 +121,10 @@ def evaluate(cell: Cell) -> dict[str, float]:
 
 def play(cell: Cell, dataset: Dataset) -> list[dict[str, object]]:
     """The losses of an epoch of two batches against the discriminator."""
-    run = start_run(cell, dataset, 0, context=Alone(), device=CPU)
-    teacher = freeze(start_teacher(cell, dataset, context=Alone(), device=CPU).network)
+    run = start_run(cell, dataset, 0, context=SingleProcess(), device=CPU)
+    teacher = freeze(start_teacher(cell, dataset, context=SingleProcess(), device=CPU).network)
     sets = make_sets(cell, dataset)
-    distill([run], teach=ask(teacher), context=Alone(), on_epoch=lambda _: None, **sets)  # type: ignore[arg-type]
+    distill([run], teach=ask(teacher), context=SingleProcess(), on_epoch=lambda _: None, **sets)  # type: ignore[arg-type]
     return [{name: value for name, value in row.items() if name.startswith("loss")} for row in run.history]
 
 

@@ -8,11 +8,11 @@ from hkrun.data.views import Views
 from hkrun.models import build_network, initialise
 from hkrun.seeding import Purpose
 from hkrun.training import (
-    Alone,
     Averages,
     Errors,
     ResidentEvaluationSet,
     ResidentTrainingSet,
+    SingleProcess,
     find_divergence,
     learning_rate,
 )
@@ -50,7 +50,7 @@ def test_warmup_rises_linearly_to_the_full_rate() -> None:
 
 
 def read_epoch(
-    dataset: Dataset, *, seed: int = 0, epoch: int = 0, context: Alone | None = None
+    dataset: Dataset, *, seed: int = 0, epoch: int = 0, context: SingleProcess | None = None
 ) -> list[torch.Tensor]:
     """The images of an epoch's batches, unaugmented."""
     training_set = ResidentTrainingSet(dataset, Views(0, False), dtype=torch.float64, device=CPU)
@@ -60,7 +60,7 @@ def read_epoch(
         batch_size=16,
         order=Purpose.ORDER,
         augmentation=Purpose.AUGMENTATION,
-        context=context or Alone(),
+        context=context or SingleProcess(),
     )
     return [batch.images[0] for batch in batches]
 
@@ -75,7 +75,7 @@ def test_labels_stay_with_their_images(dataset: Dataset) -> None:
     training_set = ResidentTrainingSet(dataset, Views(0, False), dtype=torch.float64, device=CPU)
     scale = 255 * dataset.std.view(-1, 1, 1)
     for batch in training_set.batches(
-        [3], 1, batch_size=8, order=Purpose.ORDER, augmentation=Purpose.AUGMENTATION, context=Alone()
+        [3], 1, batch_size=8, order=Purpose.ORDER, augmentation=Purpose.AUGMENTATION, context=SingleProcess()
     ):
         raw = (batch.images[0] * scale + 255 * dataset.mean.view(-1, 1, 1)).round().to(torch.uint8)
         for image, label in zip(raw, batch.labels[0], strict=True):
@@ -93,7 +93,7 @@ def test_order_depends_on_seed_and_epoch_alone(dataset: Dataset) -> None:
 
 @pytest.mark.parametrize("world_size", [2, 3])
 def test_workers_share_each_batch_without_gap_or_overlap(dataset: Dataset, world_size: int) -> None:
-    parts = [read_epoch(dataset, context=Alone(rank, world_size)) for rank in range(world_size)]
+    parts = [read_epoch(dataset, context=SingleProcess(rank, world_size)) for rank in range(world_size)]
     for whole, *shares in zip(read_epoch(dataset), *parts, strict=True):
         assert torch.equal(torch.cat(shares), whole)
 
@@ -102,7 +102,7 @@ def test_shares_of_a_batch_sum_to_one(dataset: Dataset) -> None:
     training_set = ResidentTrainingSet(dataset, Views(0, False), dtype=torch.float64, device=CPU)
     options = {"batch_size": 16, "order": Purpose.ORDER, "augmentation": Purpose.AUGMENTATION}
     shares = [
-        [batch.share for batch in training_set.batches([0], 0, context=Alone(rank, 3), **options)]
+        [batch.share for batch in training_set.batches([0], 0, context=SingleProcess(rank, 3), **options)]
         for rank in range(3)
     ]
     assert [sum(parts) for parts in zip(*shares, strict=True)] == pytest.approx([1.0, 1.0])
@@ -119,7 +119,7 @@ def test_errors_are_counted_image_by_image(num_classes: int) -> None:
     initialise(network, generator)
     network.train()
     errors = ResidentEvaluationSet(images, labels, data, dtype=torch.float64, device=CPU).evaluate(
-        network, precision="float64", context=Alone()
+        network, precision="float64", context=SingleProcess()
     )
     assert network.training
     network.eval()
@@ -132,7 +132,7 @@ def test_errors_are_counted_image_by_image(num_classes: int) -> None:
 
 
 def test_averages_are_means_over_batches() -> None:
-    averages = Averages(Alone())
+    averages = Averages(SingleProcess())
     averages.add({"a": torch.tensor([1.0, 8.0]), "b": torch.tensor([4.0, 5.0])})
     averages.add({"a": torch.tensor([3.0, 0.0]), "b": torch.tensor([0.0, 6.0])})
     assert averages.read() == [{"a": 2.0, "b": 2.0}, {"a": 4.0, "b": 5.5}]

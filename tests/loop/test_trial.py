@@ -25,7 +25,7 @@ from hkrun.errors import StoreError
 from hkrun.models.sgd import SGD
 from hkrun.stopwatch import Stopwatch
 from hkrun.store import Store, open_store
-from hkrun.training import Alone, PeerLostError
+from hkrun.training import PeerLostError, SingleProcess
 from hkrun.trial import Task, inputs, ledger, progress, run_task, teaching
 from hkrun.trial import run as running
 from hkrun.trial.alarms import find_discriminator_alarms
@@ -67,7 +67,7 @@ def store(tmp_path: Path) -> Store:
 @pytest.fixture
 def taught(store: Store) -> Store:
     """A store with the teacher."""
-    (outcome,) = run_task(make_task(store, make_cell()), Alone())
+    (outcome,) = run_task(make_task(store, make_cell()), SingleProcess())
     assert outcome["status"] == "finished"
     return store
 
@@ -88,13 +88,13 @@ def test_teacher_leaves_its_weights_with_their_hash(taught: Store) -> None:
 
 def test_teacher_is_trained_once(taught: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(teaching, "train_teacher", None)  # calling it would raise
-    (outcome,) = run_task(make_task(taught, make_cell()), Alone())
+    (outcome,) = run_task(make_task(taught, make_cell()), SingleProcess())
     assert outcome["status"] == "finished"
 
 
 def test_run_leaves_record_curves_and_student(taught: Store) -> None:
     cell = make_cell()
-    outcomes = run_task(make_task(taught, cell, 0, 4), Alone())
+    outcomes = run_task(make_task(taught, cell, 0, 4), SingleProcess())
     assert [(o["seed"], o["status"], o["epochs"]) for o in outcomes] == [
         (0, "finished", 3),
         (4, "finished", 3),
@@ -124,7 +124,7 @@ def test_a_students_weights_are_those_that_were_evaluated(taught: Store) -> None
     from hkrun.models import build_network
 
     cell = make_cell()
-    run_task(make_task(taught, cell, 0), Alone())
+    run_task(make_task(taught, cell, 0), SingleProcess())
     data = load_dataset("digits")
     backbone = build_network(cell.student.network, num_classes=10, in_channels=1).eval()
     backbone.load_state_dict(torch.load(io.BytesIO(taught.student(cell_id(cell), 0)), weights_only=True))
@@ -141,8 +141,8 @@ def test_a_table_that_is_filled_ahead_tells_how_far_it_is_before_the_first_epoch
 ) -> None:
     monkeypatch.setattr(progress, "REPORT_EVERY_S", 0.0)
     told: list[dict[str, object]] = []
-    monkeypatch.setattr(Alone, "report", lambda _, report: told.append(report))
-    run_task(dataclasses.replace(make_task(taught, make_cell(), 0), table="ahead"), Alone())
+    monkeypatch.setattr(SingleProcess, "report", lambda _, report: told.append(report))
+    run_task(dataclasses.replace(make_task(taught, make_cell(), 0), table="ahead"), SingleProcess())
     shares = [report["filled"] for report in told if "filled" in report]
     assert shares == sorted(shares)  # type: ignore[type-var]
     assert shares[-1] == 1.0
@@ -152,9 +152,9 @@ def test_a_table_that_is_filled_ahead_tells_how_far_it_is_before_the_first_epoch
 
 def test_a_run_with_a_result_is_not_repeated(taught: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     task = make_task(taught, make_cell(), 0)
-    first = run_task(task, Alone())
+    first = run_task(task, SingleProcess())
     monkeypatch.setattr(running, "distill", None)
-    (again,) = run_task(task, Alone())
+    (again,) = run_task(task, SingleProcess())
     assert again.pop("seconds").keys() == {"inputs"}
     assert again == {name: value for name, value in first[0].items() if name != "seconds"}
 
@@ -163,13 +163,13 @@ def test_failing_runs_keep_their_traceback_and_leave_those_alone_that_have_a_res
     taught: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cell = make_cell()
-    run_task(make_task(taught, cell, 1), Alone())
+    run_task(make_task(taught, cell, 1), SingleProcess())
 
     def fail(_runs: list[Run], **_kwargs: object) -> None:
         raise ZeroDivisionError("a planted fault")
 
     monkeypatch.setattr(running, "distill", fail)
-    outcomes = run_task(make_task(taught, cell, 0, 1, 2), Alone())
+    outcomes = run_task(make_task(taught, cell, 0, 1, 2), SingleProcess())
     assert [o["status"] for o in outcomes] == ["failed", "finished", "failed"]
     for seed in (0, 2):
         assert outcomes[seed]["message"] == "ZeroDivisionError: a planted fault"
@@ -184,8 +184,8 @@ def test_a_failed_run_is_tried_again(taught: Store, monkeypatch: pytest.MonkeyPa
     task = make_task(taught, make_cell(), 0)
     with monkeypatch.context() as patch:
         patch.setattr(running, "distill", None)
-        assert run_task(task, Alone())[0]["status"] == "failed"
-    assert run_task(task, Alone())[0]["status"] == "finished"
+        assert run_task(task, SingleProcess())[0]["status"] == "failed"
+    assert run_task(task, SingleProcess())[0]["status"] == "finished"
 
 
 def test_a_failed_run_goes_on_from_its_checkpoint(
@@ -202,14 +202,14 @@ def test_a_failed_run_goes_on_from_its_checkpoint(
 
     with monkeypatch.context() as patch:
         patch.setattr(progress.Watch, "epoch_done", fail_after_two)
-        assert run_task(task, Alone())[0]["status"] == "failed"
-    assert run_task(task, Alone())[0]["status"] == "finished"
+        assert run_task(task, SingleProcess())[0]["status"] == "failed"
+    assert run_task(task, SingleProcess())[0]["status"] == "finished"
     record = taught.record(task.cell_id, 0)
     assert record is not None
     assert record.resumed == 1
     undisturbed = open_store(tmp_path / "undisturbed")
     for seeds in ((), (0,)):
-        run_task(make_task(undisturbed, cell, *seeds), Alone())
+        run_task(make_task(undisturbed, cell, *seeds), SingleProcess())
     assert curves(taught, cell, 0) == curves(undisturbed, cell, 0)
 
 
@@ -218,8 +218,8 @@ def test_a_failing_worker_ends_its_group_and_the_first_traceback_stands(
 ) -> None:
     monkeypatch.setattr(running, "share_from_first", lambda read, _: read())  # there is no group here
     task = make_task(taught, make_cell(), 0)
-    second = running.Trial(task, Alone(1, 2), Stopwatch("inputs"))
-    first = running.Trial(task, Alone(0, 2), Stopwatch("inputs"))
+    second = running.Trial(task, SingleProcess(1, 2), Stopwatch("inputs"))
+    first = running.Trial(task, SingleProcess(0, 2), Stopwatch("inputs"))
 
     def fail(_seeds: object) -> None:
         monkeypatch.setattr(second, "_train", lambda _seeds: 1 / 0)
@@ -238,7 +238,7 @@ def test_a_failing_worker_ends_its_group_and_the_first_traceback_stands(
 
 def test_a_run_whose_worker_is_lost_has_not_failed(taught: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(running, "share_from_first", lambda read, _: read())
-    trial = running.Trial(make_task(taught, make_cell(), 0), Alone(0, 2), Stopwatch("inputs"))
+    trial = running.Trial(make_task(taught, make_cell(), 0), SingleProcess(0, 2), Stopwatch("inputs"))
 
     def lose(_seeds: object) -> None:
         raise PeerLostError("connection closed by peer")
@@ -273,7 +273,7 @@ def test_a_group_saves_each_epoch_that_is_longer_than_the_interval(
     saved: list[int] = []
     learner = SimpleNamespace(history=[])
     watch = progress.Watch(
-        Alone(0, world_size),
+        SingleProcess(0, world_size),
         epochs=9,
         seed=0,
         save=lambda: (saved.append(len(learner.history)), clock.advance(2.0)),  # type: ignore[arg-type,return-value]
@@ -299,7 +299,7 @@ def test_an_alarm_outlives_a_second_resumption(taught: Store, monkeypatch: pytes
         with monkeypatch.context() as patch:
             patch.setattr(progress.Watch, "epoch_done", epoch_done)
             with pytest.raises(KeyboardInterrupt):
-                run_task(task, Alone())
+                run_task(task, SingleProcess())
 
     stop_after(2)
     genuine = ledger.describe_surroundings
@@ -307,7 +307,7 @@ def test_an_alarm_outlives_a_second_resumption(taught: Store, monkeypatch: pytes
         ledger, "describe_surroundings", lambda task, **given: genuine(task, **given) | {"device": "another"}
     )
     stop_after(4)
-    run_task(task, Alone())
+    run_task(task, SingleProcess())
     record = taught.record(task.cell_id, 0)
     assert record is not None
     assert record.resumed == 2
@@ -316,7 +316,7 @@ def test_an_alarm_outlives_a_second_resumption(taught: Store, monkeypatch: pytes
 
 def test_a_diverged_run_is_recorded_with_its_epoch_and_never_has_an_error(taught: Store) -> None:
     cell = make_cell(student__learning_rate=1e30)
-    (outcome,) = run_task(make_task(taught, cell, 0), Alone())
+    (outcome,) = run_task(make_task(taught, cell, 0), SingleProcess())
     record = taught.record(cell_id(cell), 0)
     assert record is not None
     assert outcome["status"] == record.status == "diverged"
@@ -341,14 +341,14 @@ def test_a_run_whose_very_last_step_breaks_it_has_diverged(
                 optimizer.param_groups[0]["params"][0].fill_(float("nan"))
 
     monkeypatch.setattr(SGD, "step", step)
-    (outcome,) = run_task(make_task(taught, cell, 0), Alone())
+    (outcome,) = run_task(make_task(taught, cell, 0), SingleProcess())
     assert outcome["status"] == "diverged"
     assert "not numbers after epoch 3" in str(outcome["message"])
 
 
 def test_cells_with_one_teacher_share_it(taught: Store) -> None:
     for values in ({}, {"loss__lambda_2": 0.0}, {"loss__lambda_3": 0.0}):
-        run_task(make_task(taught, make_cell(**values), 0), Alone())
+        run_task(make_task(taught, make_cell(**values), 0), SingleProcess())
     assert inputs.load_teacher.cache_info().misses == 1
 
 
@@ -356,7 +356,7 @@ def test_a_diverged_teacher_is_no_teacher_and_is_not_trained_again(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cell = make_cell(teacher__learning_rate=1e30)
-    (outcome,) = run_task(make_task(store, cell), Alone())
+    (outcome,) = run_task(make_task(store, cell), SingleProcess())
     assert outcome["status"] == "diverged"
     assert store.teacher(teacher_id(cell)) is None
     record = store.diverged_teacher(teacher_id(cell))
@@ -364,7 +364,7 @@ def test_a_diverged_teacher_is_no_teacher_and_is_not_trained_again(
     assert record.diverged_epoch == record.epochs + 1
     assert f"in epoch {record.diverged_epoch}" in record.message
     monkeypatch.setattr(teaching, "train_teacher", None)  # calling it would raise
-    (again,) = run_task(make_task(store, cell), Alone())
+    (again,) = run_task(make_task(store, cell), SingleProcess())
     assert {**again, "seconds": outcome["seconds"]} == outcome
 
 
@@ -372,14 +372,14 @@ def test_a_teacher_whose_weights_are_damaged_is_trained_to_the_same_again(
     taught: Store, caplog: pytest.LogCaptureFixture
 ) -> None:
     cell = make_cell()
-    run_task(make_task(taught, cell, 0), Alone())
+    run_task(make_task(taught, cell, 0), SingleProcess())
     before = taught.teacher(teacher_id(cell))
     assert before is not None
     weights = Path(str(taught.local_path), "teachers", before.teacher_id, "weights.pt")
     content = bytearray(weights.read_bytes())
     content[len(content) // 2] ^= 1
     weights.write_bytes(content)
-    run_task(make_task(taught, cell), Alone())
+    run_task(make_task(taught, cell), SingleProcess())
     assert "the teacher is trained again" in caplog.text
     after = taught.whole_teacher(before.teacher_id)
     assert after is not None
@@ -389,7 +389,7 @@ def test_a_teacher_whose_weights_are_damaged_is_trained_to_the_same_again(
 def test_a_run_without_its_teacher_says_which(store: Store) -> None:
     cell = make_cell()
     with pytest.raises(StoreError, match=f"teachers/{teacher_id(cell)}: no such teacher"):
-        run_task(make_task(store, cell, 0), Alone())
+        run_task(make_task(store, cell, 0), SingleProcess())
 
 
 def test_a_teacher_with_other_weights_than_its_record_says_is_refused(taught: Store) -> None:
@@ -401,14 +401,14 @@ def test_a_teacher_with_other_weights_than_its_record_says_is_refused(taught: St
     table = tabulate([{"epoch": 1, "error_pct": 1.0}])
     taught.put_teacher(forged, weights=weights, curves=table)
     with pytest.raises(StoreError, match="the weights are not those of its record"):
-        run_task(make_task(taught, cell, 0), Alone())
+        run_task(make_task(taught, cell, 0), SingleProcess())
 
 
 def test_settings_of_the_process_are_restored(taught: Store) -> None:
     before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     torch.set_num_threads(2)
     try:
-        run_task(make_task(taught, make_cell(), 0), Alone())
+        run_task(make_task(taught, make_cell(), 0), SingleProcess())
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before[0])
@@ -434,7 +434,7 @@ def test_summed_weight_norms_make_a_constant_discriminator_and_the_run_says_so(t
     cell = make_cell(
         loss__reg_reduction="sum", discriminator__learning_rate=0.1, student__epochs=8, student__drops=()
     )
-    run_task(make_task(taught, cell, 0), Alone())
+    run_task(make_task(taught, cell, 0), SingleProcess())
     record = taught.record(cell_id(cell), 0)
     assert record is not None
     assert any("constant" in alarm for alarm in record.alarms)
@@ -445,10 +445,10 @@ def test_summed_weight_norms_make_a_constant_discriminator_and_the_run_says_so(t
 WORKER = """
 import pickle, sys
 from hkrun.trial import progress, run_task
-from hkrun.training import Alone
+from hkrun.training import SingleProcess
 progress.CHECKPOINT_EVERY_S = 0.0
 task = pickle.loads(bytes.fromhex(sys.argv[1]))
-class Loud(Alone):
+class Loud(SingleProcess):
     def report(self, progress):
         print(progress["epoch"], flush=True)
 progress.REPORT_EVERY_S = 0.0
@@ -493,7 +493,7 @@ def test_killed_runs_end_as_if_undisturbed(tmp_path: Path, seeds: tuple[int, ...
     cell = make_cell(student__epochs=12)
     undisturbed, killed = open_store(tmp_path / "undisturbed"), open_store(tmp_path / "killed")
     for store in (undisturbed, killed):
-        run_task(make_task(store, cell), Alone())
+        run_task(make_task(store, cell), SingleProcess())
     finish(make_task(undisturbed, cell, *seeds))
     random = np.random.default_rng(11)
     for _ in range(kills):
@@ -526,7 +526,7 @@ def stop_pack(task: Task, monkeypatch: pytest.MonkeyPatch, *, epoch: int, saved:
     with monkeypatch.context() as patch:
         patch.setattr(running, "save_checkpoint", save)
         with pytest.raises(KeyboardInterrupt):
-            run_task(task, Alone())
+            run_task(task, SingleProcess())
 
 
 @pytest.mark.parametrize(("epoch", "resumed"), [(1, 0), (2, 1)])
@@ -535,10 +535,10 @@ def test_a_kill_between_two_checkpoints_of_a_pack_parts_it_for_no_epoch(
 ) -> None:
     cell, undisturbed = make_cell(student__epochs=4), open_store(tmp_path / "undisturbed")
     for seeds in ((), (0, 1, 2)):
-        run_task(make_task(undisturbed, cell, *seeds), Alone())
+        run_task(make_task(undisturbed, cell, *seeds), SingleProcess())
     task = make_task(taught, cell, 0, 1, 2)
     stop_pack(task, monkeypatch, epoch=epoch, saved=2)
-    run_task(task, Alone())
+    run_task(task, SingleProcess())
     for seed in task.seeds:
         record = taught.record(task.cell_id, seed)
         assert record is not None
@@ -552,10 +552,10 @@ def test_a_pack_resumed_as_smaller_ones_says_so_and_errs_the_same(
     cell = make_cell(student__epochs=4, precision="float64")
     undisturbed = open_store(tmp_path / "undisturbed")
     for store, seeds in ((undisturbed, ()), (undisturbed, (0, 1, 2, 3)), (taught, ())):
-        run_task(make_task(store, cell, *seeds), Alone())
+        run_task(make_task(store, cell, *seeds), SingleProcess())
     stop_pack(make_task(taught, cell, 0, 1, 2, 3), monkeypatch, epoch=2)
     for seeds in ((0, 1), (2, 3)):
-        run_task(make_task(taught, cell, *seeds), Alone())
+        run_task(make_task(taught, cell, *seeds), SingleProcess())
         for seed in seeds:
             record = taught.record(cell_id(cell), seed)
             assert record is not None
@@ -571,7 +571,7 @@ def test_runs_begun_alone_go_on_in_a_pack_without_losing_an_epoch(
 ) -> None:
     cell = make_cell(student__epochs=4)
     stop_pack(make_task(taught, cell, 1), monkeypatch, epoch=2)
-    run_task(make_task(taught, cell, 0, 1, 2), Alone())
+    run_task(make_task(taught, cell, 0, 1, 2), SingleProcess())
     records = [taught.record(cell_id(cell), seed) for seed in (0, 1, 2)]
     assert [record.resumed for record in records if record] == [0, 1, 0]
     assert [record.epochs for record in records if record] == [4, 4, 4]
@@ -596,7 +596,7 @@ def test_a_run_that_diverges_is_recorded_at_once_and_the_others_go_on(
         return run
 
     monkeypatch.setattr(running, "start_run", start_run)
-    outcomes = run_task(make_task(taught, cell, 0, 1, 2), Alone())
+    outcomes = run_task(make_task(taught, cell, 0, 1, 2), SingleProcess())
     assert [outcome["status"] for outcome in outcomes] == ["finished", "diverged", "finished"]
     diverged = taught.record(cell_id(cell), 1)
     assert diverged is not None
@@ -612,7 +612,7 @@ def test_a_member_whose_checkpoints_are_all_damaged_costs_the_others_nothing(
     folder = Path(str(taught.local_path), taught.run_folder(task.cell_id, 1), "checkpoints")
     for checkpoint in folder.glob("*.pt"):
         checkpoint.write_bytes(b"damaged")
-    run_task(task, Alone())
+    run_task(task, SingleProcess())
     records = [taught.record(task.cell_id, seed) for seed in task.seeds]
     assert [record.resumed for record in records if record] == [1, 0, 1]
     assert [len(record.alarms) for record in records if record] == [0, 1, 0]
@@ -639,7 +639,7 @@ def test_a_kill_after_a_divergence_leaves_the_others_as_they_would_have_been(
     monkeypatch.setattr(running, "distill", distill)
     undisturbed = open_store(tmp_path / "undisturbed")
     for seeds in ((), (0, 1, 2)):
-        run_task(make_task(undisturbed, cell, *seeds), Alone())
+        run_task(make_task(undisturbed, cell, *seeds), SingleProcess())
     task, watching = make_task(taught, cell, 0, 1, 2), progress.Watch.epoch_done
 
     def kill_at_five(watch: object, runs: list[Run]) -> None:
@@ -650,8 +650,12 @@ def test_a_kill_after_a_divergence_leaves_the_others_as_they_would_have_been(
     with monkeypatch.context() as patch:
         patch.setattr(progress.Watch, "epoch_done", kill_at_five)
         with pytest.raises(KeyboardInterrupt):
-            run_task(task, Alone())
-    assert [outcome["status"] for outcome in run_task(task, Alone())] == ["finished", "diverged", "finished"]
+            run_task(task, SingleProcess())
+    assert [outcome["status"] for outcome in run_task(task, SingleProcess())] == [
+        "finished",
+        "diverged",
+        "finished",
+    ]
     for seed in (0, 2):
         record = taught.record(task.cell_id, seed)
         assert record is not None
@@ -662,7 +666,7 @@ def test_a_kill_after_a_divergence_leaves_the_others_as_they_would_have_been(
 def test_runs_that_train_together_are_charged_with_their_share_of_the_time(taught: Store) -> None:
     cell = make_cell()
     began = time.perf_counter()
-    run_task(make_task(taught, cell, 0, 1, 2), Alone())
+    run_task(make_task(taught, cell, 0, 1, 2), SingleProcess())
     whole = time.perf_counter() - began
     records = [taught.record(cell_id(cell), seed) for seed in (0, 1, 2)]
     shares = [record.timings["total"] for record in records if record]
@@ -718,7 +722,7 @@ def test_a_checkpoint_of_another_teacher_is_not_gone_on_with(
     assert record is not None
     Path(str(taught.local_path), "teachers", record.teacher_id, "manifest.json").unlink()
     other = make_cell(student__epochs=12, teacher__seed=9)
-    run_task(make_task(taught, other), Alone())
+    run_task(make_task(taught, other), SingleProcess())
     foreign = taught.teacher(teacher_id(other))
     assert foreign is not None
     taught.put_teacher(
@@ -726,7 +730,7 @@ def test_a_checkpoint_of_another_teacher_is_not_gone_on_with(
         weights=taught.teacher_weights(foreign.teacher_id),
         curves=tabulate([{"epoch": 1, "error_pct": 1.0}]),
     )
-    run_task(task, Alone())
+    run_task(task, SingleProcess())
     assert "begins anew" in caplog.text
     finished = taught.record(cell_id(cell), 0)
     assert finished is not None

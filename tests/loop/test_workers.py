@@ -35,10 +35,10 @@ from hkrun.seeding import Purpose
 from hkrun.store import Record
 from hkrun.teacher import TeacherRun, freeze, start_teacher, train_teacher
 from hkrun.training import (
-    Alone,
     GradientSum,
     PeerLostError,
     ResidentEvaluationSet,
+    SingleProcess,
     gather,
     share_from_first,
     sum_over_workers,
@@ -66,7 +66,7 @@ def count_steps(cell: Cell, dataset: Dataset) -> int:
 
 
 def train_both(
-    cell: Cell, dataset: Dataset, context: Alone, *, nudge: float = 0.0
+    cell: Cell, dataset: Dataset, context: SingleProcess, *, nudge: float = 0.0
 ) -> tuple[TeacherRun | None, Run]:
     """Both stages on a tiny cell, everything in float64; the start of both may be changed a little."""
     sets = make_sets(cell, dataset)
@@ -110,7 +110,7 @@ def join(
         if rank < world_size:
             group = f"file://{folder}/group-{world_size}"
             dist.init_process_group("gloo", init_method=group, rank=rank, world_size=world_size)
-            told = function(Alone(rank, world_size), *given)
+            told = function(SingleProcess(rank, world_size), *given)
             torch.save(told, f"{folder}/{world_size}-{rank}.pt")
             dist.destroy_process_group()
 
@@ -127,7 +127,7 @@ def with_workers(
     }
 
 
-def train_cells(context: Alone, dataset: Dataset, cells: dict[str, Cell]) -> dict[str, object]:
+def train_cells(context: SingleProcess, dataset: Dataset, cells: dict[str, Cell]) -> dict[str, object]:
     """What some cells come to, in a worker."""
     return {name: states(*train_both(cell, dataset, context)) for name, cell in cells.items()}
 
@@ -154,7 +154,7 @@ def difference(first: object, second: object) -> float:
 
 def find_tolerance(cell: Cell, dataset: Dataset, alone: dict[str, object]) -> float:
     """S x A x n eps of a cell; see above."""
-    disturbed = states(*train_both(cell, dataset, Alone(), nudge=NUDGE))
+    disturbed = states(*train_both(cell, dataset, SingleProcess(), nudge=NUDGE))
     amplification = difference(disturbed, alone) / NUDGE
     eps = torch.finfo(torch.float64).eps
     return count_steps(cell, dataset) * max(1.0, amplification) * LONGEST_SUM * eps
@@ -166,7 +166,7 @@ def check_agreement(
     """Checks that each group comes to what one worker does, and all workers of a group to the same bits."""
     found = with_workers(folder, train_cells, dataset, cells, world_sizes=world_sizes)
     for name, cell in cells.items():
-        alone = states(*train_both(cell, dataset, Alone()))
+        alone = states(*train_both(cell, dataset, SingleProcess()))
         tolerance = find_tolerance(cell, dataset, alone)
         assert tolerance < LOOSEST, name
         for size in world_sizes:
@@ -190,7 +190,7 @@ def test_each_method_agrees_for_one_two_three_and_four_workers(dataset: Dataset,
 @pytest.mark.slow
 def test_statistics_of_each_worker_alone_are_another_method(dataset: Dataset, tmp_path: Path) -> None:
     values = {"student__batch_size": 15, "teacher__batch_size": 15}
-    alone = states(*train_both(tiny_cell(**values), dataset, Alone()))
+    alone = states(*train_both(tiny_cell(**values), dataset, SingleProcess()))
     cells = {"own": tiny_cell(sync_batchnorm=False, **values)}
     found = with_workers(tmp_path, train_cells, dataset, cells)
     first, second = (found[2, rank]["own"] for rank in range(2))  # type: ignore[index]
@@ -202,7 +202,7 @@ def test_statistics_of_each_worker_alone_are_another_method(dataset: Dataset, tm
     assert all(name.endswith(("running_mean", "running_var")) for name in apart)
 
 
-def read_sets(context: Alone, dataset: Dataset) -> dict[str, object]:
+def read_sets(context: SingleProcess, dataset: Dataset) -> dict[str, object]:
     """What a worker sees of an epoch, and the errors of a network, with every part uneven."""
     cell = tiny_cell(student__batch_size=15)
     sets = make_sets(cell, dataset)
@@ -210,7 +210,7 @@ def read_sets(context: Alone, dataset: Dataset) -> dict[str, object]:
         [5], 1, batch_size=15, order=Purpose.ORDER, augmentation=Purpose.AUGMENTATION, context=context
     )
     seen = [(batch.image_ids[0], batch.view_ids[0], batch.share) for batch in batches]
-    student = start_run(cell, dataset, 0, context=Alone(), device=CPU).student
+    student = start_run(cell, dataset, 0, context=SingleProcess(), device=CPU).student
     errors = sets["test_set"].evaluate(student, precision="float64", context=context)  # type: ignore[attr-defined]
     few = ResidentEvaluationSet(
         dataset.test.images[:3], dataset.test.labels[:3], dataset, dtype=torch.float64, device=CPU
@@ -219,7 +219,7 @@ def read_sets(context: Alone, dataset: Dataset) -> dict[str, object]:
 
 
 def test_together_the_workers_see_each_image_once(dataset: Dataset, tmp_path: Path) -> None:
-    alone = read_sets(Alone(), dataset)
+    alone = read_sets(SingleProcess(), dataset)
     sizes = (2, 4)  # three images to evaluate on are fewer than four workers
     found = with_workers(tmp_path, read_sets, dataset, world_sizes=sizes)
     for size in sizes:
@@ -234,7 +234,7 @@ def test_together_the_workers_see_each_image_once(dataset: Dataset, tmp_path: Pa
             assert part["few"] == alone["few"]  # type: ignore[index]
 
 
-def exchange(context: Alone) -> dict[str, object]:
+def exchange(context: SingleProcess) -> dict[str, object]:
     """What workers tell one another."""
     tensors = [
         torch.tensor([1.0 + context.rank]),
@@ -248,7 +248,7 @@ def exchange(context: Alone) -> dict[str, object]:
     }
 
 
-def lose_peer(context: Alone) -> str:
+def lose_peer(context: SingleProcess) -> str:
     """Waits for a worker that is gone."""
     if context.rank == 1:
         os._exit(0)
@@ -267,7 +267,7 @@ class Intruder:
         return os.putenv, ("HKRUN_INTRUDED", "1")
 
 
-def send_code(context: Alone) -> list[bool]:
+def send_code(context: SingleProcess) -> list[bool]:
     """The first worker sends what none may unpickle."""
     refused = []
     for exchange_code in (lambda: share_from_first(Intruder, context), lambda: gather(Intruder(), context)):
@@ -278,7 +278,7 @@ def send_code(context: Alone) -> list[bool]:
     return refused
 
 
-def tell_records(context: Alone) -> list[object]:
+def tell_records(context: SingleProcess) -> list[object]:
     """What trials tell each other of the store, and names of different lengths."""
     record = Record(
         cell_id="c", seed=context.rank, status="diverged", epochs=3, device="cpu", threads=1, started_at=1.5
@@ -306,7 +306,7 @@ def make_parameters(last: torch.memory_format = torch.contiguous_format) -> list
     return [torch.nn.Parameter(weight), torch.nn.Parameter(torch.zeros(6))]
 
 
-def sum_layouts(context: Alone) -> list[object]:
+def sum_layouts(context: SingleProcess) -> list[object]:
     """Sums of tensors whose layout in memory is each worker's own."""
     layout = torch.channels_last if context.rank else torch.contiguous_format
     values = torch.arange(120.0).reshape(2, 3, 4, 5)
@@ -322,7 +322,7 @@ def test_sums_are_right_whatever_the_layout_of_each_worker(tmp_path: Path) -> No
     assert found == {(2, 0): [True] * 2, (2, 1): [True] * 2}
 
 
-def sum_gradients(context: Alone) -> list[list[float]]:
+def sum_gradients(context: SingleProcess) -> list[list[float]]:
     """The sums of two batches' gradients; the second parameter has none."""
     parameters = make_parameters()
     total = GradientSum(parameters, context)
@@ -342,7 +342,7 @@ def test_gradients_are_summed_batch_after_batch(tmp_path: Path) -> None:
     assert found == {(2, 0): [[3.0], [6.0]], (2, 1): [[3.0], [6.0]]}
 
 
-def sum_what_differs(context: Alone, case: str) -> str:
+def sum_what_differs(context: SingleProcess, case: str) -> str:
     """What is said where workers would add up different things."""
     layout = torch.channels_last if case == "layout" and context.rank else torch.contiguous_format
     parameters = make_parameters(layout)

@@ -48,10 +48,10 @@ from hkrun.config import cell_from_values
 from hkrun.data import load_dataset
 from hkrun.data.views import Views
 from hkrun.distill import distill, start_run
-from hkrun.training import Alone, ResidentEvaluationSet, ResidentTrainingSet
+from hkrun.training import SingleProcess, ResidentEvaluationSet, ResidentTrainingSet
 values = {"method": "supervised", "student.network": "preact-8-w4", "student.epochs": 1}
 cell, data, cpu = cell_from_values(values), load_dataset("digits"), torch.device("cpu")
-runs = [start_run(cell, data, seed, context=Alone(), device=cpu) for seed in (0, 1)]
+runs = [start_run(cell, data, seed, context=SingleProcess(), device=cpu) for seed in (0, 1)]
 distill(
     runs,
     teach=None,
@@ -59,7 +59,7 @@ distill(
     test_set=ResidentEvaluationSet(
         data.test.images, data.test.labels, data, dtype=torch.float32, device=cpu
     ),
-    context=Alone(),
+    context=SingleProcess(),
     on_epoch=lambda runs: [run.state_dict() for run in runs],
 )
 assert runs[0].epoch == 1

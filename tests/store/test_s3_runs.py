@@ -24,13 +24,13 @@ VALUES = {
 WORKER = """
 import sys
 from hkrun.config import cell_from_values, cell_id, teacher_id
-from hkrun.training.context import Alone
+from hkrun.training.context import SingleProcess
 from hkrun.trial import Task, progress, run_task
 progress.CHECKPOINT_EVERY_S, progress.QUICKLY_SAVED_S = 0.0, 1e9
 cell = cell_from_values(eval(sys.argv[2]))
 task = dict(cell=cell, store=sys.argv[1], data_dir=None, threads=1, device="cpu")
-run_task(Task(cell_id=teacher_id(cell), seeds=(), **task), Alone())
-run_task(Task(cell_id=cell_id(cell), seeds=(0, 1), **task), Alone())
+run_task(Task(cell_id=teacher_id(cell), seeds=(), **task), SingleProcess())
+run_task(Task(cell_id=cell_id(cell), seeds=(0, 1), **task), SingleProcess())
 """
 
 

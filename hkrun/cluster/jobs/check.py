@@ -3,7 +3,7 @@
     python -m hkrun.cluster.jobs.check NEEDS
 
 joins the cluster that it runs on, asks its nodes, and prints one line with what they say, for `submitting`.
-NEEDS is a `reach.Needs` as JSON. Its exit status is 0 where it has an answer, also a bad one.
+NEEDS is a `nodes.reports.Needs` as JSON. Its exit status is 0 where it has an answer, also a bad one.
 """
 
 import dataclasses
@@ -14,14 +14,14 @@ import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from hkrun.cluster.reach import Needs
+    from hkrun.cluster.nodes.reports import Needs
 
 MARK = "HKRUN-CHECK "
 
 
 def main(argument: str) -> None:
     """Prints the answer."""
-    from hkrun.cluster.reach import Needs
+    from hkrun.cluster.nodes.reports import Needs
     from hkrun.errors import HkrunError
 
     needs = json.loads(argument)
@@ -43,8 +43,8 @@ def main(argument: str) -> None:
 def _ask(needs: "Needs") -> dict[str, object]:
     import ray
 
-    from hkrun.cluster.probing import check_nodes
-    from hkrun.cluster.reach import note_versions
+    from hkrun.cluster.nodes.checks import check_nodes
+    from hkrun.cluster.nodes.reports import note_versions
 
     ray.init(address=os.environ.get("RAY_ADDRESS", "auto"), log_to_driver=False, logging_level=logging.ERROR)
     reports = check_nodes(needs)

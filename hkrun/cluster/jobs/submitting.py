@@ -24,7 +24,7 @@ from hkrun.cluster.jobs.git import GitState, read_state
 from hkrun.cluster.jobs.lock import LOCK_FILE, find_lock, read_versions, reduce_lock
 from hkrun.cluster.jobs.server import MARK, Job, JobServer
 from hkrun.cluster.jobs.shipping import PACKAGE, check_size, ship_hkrun, ship_parts, ship_space
-from hkrun.cluster.reach import COMPARED, Needs
+from hkrun.cluster.nodes.reports import COMPARED, Needs
 from hkrun.errors import DataError, HkrunError, InputError, ResourceError, StoreError
 from hkrun.redaction import redact
 from hkrun.store.addresses import read_address

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
-from hkrun.cluster.resources import BYTES_PER_PROCESS, Node
+from hkrun.cluster.nodes.resources import BYTES_PER_PROCESS, Node
 from hkrun.plan import Span
 
 
@@ -21,7 +21,7 @@ class Fit(Enum):
 
 
 @dataclass(frozen=True)
-class _Seat:
+class _Slot:
     """What one process holds: a place on a node, and shares of one of its GPUs."""
 
     node: str
@@ -37,7 +37,7 @@ class _Free:
     shares: list[int] | None
 
 
-class Room:
+class Slots:
     """What the nodes have, and which task holds how much of it.
 
     A process that is a task alone may share its GPU with others; a worker of a group has one to itself,
@@ -52,7 +52,7 @@ class Room:
 
     def __init__(self, nodes: Sequence[Node], *, threads: int, device: str, per_gpu: int = 1) -> None:
         self._threads, self._on_gpu, self._per_gpu = threads, device == "cuda", per_gpu
-        self._seats: dict[int, list[_Seat]] = {}  # by task
+        self._seats: dict[int, list[_Slot]] = {}  # by task
         self.resize(nodes)
 
     def resize(self, nodes: Sequence[Node]) -> None:
@@ -77,7 +77,7 @@ class Room:
 
     def take(self, task: int, number: int) -> None:
         """Notes that a task begins with so many processes."""
-        seats: list[_Seat] = []
+        seats: list[_Slot] = []
         for _ in range(number):
             seat = self._choose_seat(1 if number == 1 else self._per_gpu)
             if seat is None:  # the books are behind: it waits in Ray
@@ -91,7 +91,7 @@ class Room:
         if self._seats.pop(task, None):
             self._free = self._measure(self._seats)
 
-    def _measure(self, seats: Mapping[int, Sequence[_Seat]]) -> dict[str, _Free]:
+    def _measure(self, seats: Mapping[int, Sequence[_Slot]]) -> dict[str, _Free]:
         """What each node has left beside the seats that are held."""
         free = {
             name: _Free(
@@ -105,7 +105,7 @@ class Room:
                 self._occupy(free, seat)
         return free
 
-    def _occupy(self, free: Mapping[str, _Free], seat: _Seat) -> None:
+    def _occupy(self, free: Mapping[str, _Free], seat: _Slot) -> None:
         node = free.get(seat.node)
         if node is None:
             return
@@ -113,17 +113,17 @@ class Room:
         if node.shares is not None and seat.gpu is not None and seat.gpu < len(node.shares):
             node.shares[seat.gpu] -= seat.shares
 
-    def _choose_seat(self, shares: int) -> _Seat | None:
+    def _choose_seat(self, shares: int) -> _Slot | None:
         """A place for one process, on the fullest GPU that has so many shares left, as Ray chooses."""
-        best: tuple[int, _Seat] | None = None
+        best: tuple[int, _Slot] | None = None
         for name, node in self._free.items():
             if node.processes < 1:
                 continue
             if node.shares is None:
-                return _Seat(name)
+                return _Slot(name)
             for gpu, left in enumerate(node.shares):
                 if left >= shares and (best is None or left < best[0]):
-                    best = left, _Seat(name, gpu, shares)
+                    best = left, _Slot(name, gpu, shares)
         return best[1] if best else None
 
 

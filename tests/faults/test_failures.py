@@ -10,7 +10,7 @@ import oracles
 import pytest
 from disturbed import ACTOR, SweepFolder, send
 
-from hkrun.cluster.schedule import MAX_RETRIES
+from hkrun.cluster.trials.schedule import MAX_RETRIES
 
 pytestmark = [pytest.mark.slow, pytest.mark.cluster, pytest.mark.timeout(1800)]
 
@@ -35,7 +35,7 @@ def test_processes_that_die_or_stop_are_replaced_and_nothing_else_is_seen_of_it(
         sweep.plant("kill", seed, epoch)
     sweep.plant("stop", 3, 4)
     assert sweep.run() == 0, sweep.output()
-    assert list((sweep.folder / "mishaps").iterdir()) == []
+    assert list((sweep.folder / "failures").iterdir()) == []
     oracles.check_all(sweep.store, undisturbed)
     resumed = [[record.resumed for record in records(sweep, seed)] for seed in range(4)]
     assert sum(resumed[0]) == 2
@@ -82,7 +82,7 @@ def test_a_mistake_in_the_users_code_is_not_tried_again_but_by_the_next_command(
 
 
 def test_a_module_that_only_the_driver_has_fails_once_and_names_itself(sweep, undisturbed):
-    missing = sweep.folder / "mishaps" / "import"
+    missing = sweep.folder / "failures" / "import"
     missing.touch()
     assert sweep.run() == 5
     assert "a_module_that_only_the_driver_has" in sweep.output()
@@ -105,7 +105,7 @@ def test_a_run_that_diverges_is_a_result_with_its_epoch_also_after_a_kill(sweep,
             oracles.without_clocks(undisturbed.record(cell, seed)) for cell in oracles.cells(undisturbed)
         ]
     report = subprocess.run(
-        [sys.executable, "-m", "hkrun", "report", "space", "--dataset", "mishaps:digits", "--json"],
+        [sys.executable, "-m", "hkrun", "report", "space", "--dataset", "failures:digits", "--json"],
         cwd=sweep.folder,
         env=sweep.environment,
         capture_output=True,

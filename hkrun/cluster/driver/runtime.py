@@ -11,16 +11,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hkrun.cluster import caretaker
-from hkrun.cluster.core_processes import CoreProcesses
-from hkrun.cluster.resources import Node, Request, check_all
-from hkrun.cluster.search_path import make_job_config, worker_variables
-from hkrun.cluster.settings import CODE_VARIABLE, SETTINGS
+from hkrun.cluster.driver import cleanup
+from hkrun.cluster.driver.core_processes import CoreProcesses
+from hkrun.cluster.driver.search_path import make_job_config, worker_variables
+from hkrun.cluster.driver.settings import CODE_VARIABLE, SETTINGS
+from hkrun.cluster.nodes.resources import Node, Request, check_all
 from hkrun.cluster.token import ensure_token
 from hkrun.errors import ClusterLostError, HkrunError, ResourceError
 
 if TYPE_CHECKING:
-    from hkrun.cluster.calls import OwnCluster
+    from hkrun.cluster.driver.calls import OwnCluster
 
 Fail = Callable[[HkrunError], None]
 
@@ -179,7 +179,7 @@ def joined_cluster(address: str, requests: Sequence[Request], folder: Path) -> I
 
     place = f"the Ray cluster at {address}"
     # Tasks have the store's URI from elsewhere; here everybody who may use the cluster could read it.
-    kept_here = {"HKRUN_STORE", caretaker.VARIABLE, CODE_VARIABLE}
+    kept_here = {"HKRUN_STORE", cleanup.VARIABLE, CODE_VARIABLE}
     names = ["OMP_NUM_THREADS", *SETTINGS]
     names += [name for name in os.environ if name.startswith("HKRUN_") and name not in kept_here]
     names += ["PYTHONPATH"] if "PYTHONPATH" in os.environ else []  # where parts of the user's own are found
@@ -199,7 +199,7 @@ def joined_cluster(address: str, requests: Sequence[Request], folder: Path) -> I
     except (OSError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())
         raise ResourceError(f"RAY_ADDRESS={address}: cannot join this Ray cluster: {reason}") from error
-    from hkrun.cluster.roster import read_nodes
+    from hkrun.cluster.nodes.discovery import read_nodes
 
     try:
         nodes = read_nodes()

@@ -95,7 +95,7 @@ def test_an_mlflow_server_that_is_away_for_the_middle_third_costs_a_warning_and_
     oracles.check_files(sweep.store)
     if not in_time:  # nor where the server took longer to come back than the sweep to end
         with mlflow_server(folder, port):
-            sweep.command = ("sync", "space", "--dataset", "mishaps:digits")
+            sweep.command = ("sync", "space", "--dataset", "failures:digits")
             assert sweep.run() == 0, sweep.output()
     oracles.check_mirrored_once(folder / "server.db", sweep.store)
 

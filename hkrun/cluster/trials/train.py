@@ -21,10 +21,10 @@ from ray.train.v2.torch.torch_trainer import TorchTrainer
 from ray.util.queue import Queue
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from hkrun.cluster.groups import worker_bytes
-from hkrun.cluster.output import output_to
-from hkrun.cluster.schedule import COMMON_ERRORS, NoRoomError, WorkerDiedError
-from hkrun.cluster.watchdog import pulse
+from hkrun.cluster.redirect import output_to
+from hkrun.cluster.trials.placement_groups import worker_bytes
+from hkrun.cluster.trials.schedule import COMMON_ERRORS, NoRoomError, WorkerDiedError
+from hkrun.cluster.trials.watchdog import pulse
 from hkrun.data.streams import BlockIds, BlockViews, ReadBlock
 from hkrun.training import Context, PeerLostError
 from hkrun.trial import Outcome, Task
@@ -53,7 +53,7 @@ class TrainContext:
     def carry(self, function: ReadBlock, requests: Sequence[BlockIds]) -> Iterator[BlockViews]:
         """Reads through Ray Data."""
         # It takes seconds to import, and images that are in memory do without.
-        from hkrun.cluster.streaming import carry_with_ray_data
+        from hkrun.cluster.trials.streaming import carry_with_ray_data
 
         return carry_with_ray_data(function, requests)
 

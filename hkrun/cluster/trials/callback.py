@@ -6,17 +6,18 @@ import functools
 import logging
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, ParamSpec, Protocol
+from typing import Any, ParamSpec
 
 from ray import tune
 from ray.tune.experiment import Trial
 
-from hkrun.cluster.feed import WAIT_FOR_ROOM_S, Places
-from hkrun.cluster.groups import remove_leftovers
-from hkrun.cluster.schedule import NoRoomError, Schedule, TaskResult, WorkerDiedError
-from hkrun.cluster.watchdog import Watchdog
+from hkrun.cluster.driver.calls import Observer
+from hkrun.cluster.trials.placement_groups import remove_leftovers
+from hkrun.cluster.trials.schedule import NoRoomError, Schedule, TaskResult, WorkerDiedError
+from hkrun.cluster.trials.searcher import WAIT_FOR_ROOM_S, Allocation
+from hkrun.cluster.trials.watchdog import Watchdog
 from hkrun.trial import Outcome, Task
 
 logger = logging.getLogger(__name__)
@@ -29,29 +30,6 @@ RECLAIM_EVERY_S = 1.0
 ACTOR_STILL_BUSY = "Trainable runner reuse requires reset_config()"
 
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")  # Ray paints the heading of a traceback
-
-
-class Observer(Protocol):
-    """Who watches the tasks; called in the driver, one call at a time.
-
-    Each task is started once (a task that is tried again is not started again), and is done or failed once
-    unless everything was stopped. A task that is left out is neither.
-    """
-
-    def taken(self, index: int) -> None:
-        """A slot is a task's from now on; its process may not be there yet. Called for each try."""
-
-    def started(self, index: int) -> None:
-        """A task has got its process."""
-
-    def progress(self, index: int, progress: Mapping[str, object]) -> None:
-        """A task's function has reported."""
-
-    def done(self, index: int, outcomes: list[Outcome]) -> None:
-        """A task's function has returned."""
-
-    def failed(self, index: int, message: str) -> None:
-        """A task has no outcome: why, and which file tells more."""
 
 
 def log_file_of(log_folder: Path, task: Task) -> Path:
@@ -72,7 +50,7 @@ def _guarded(body: Callable[P, None]) -> Callable[P, None]:
     return guarded
 
 
-class Watch(tune.Callback):
+class TrialCallback(tune.Callback):
     """Tells the schedule and the observer what happens to the trials.
 
     Attributes:
@@ -82,20 +60,22 @@ class Watch(tune.Callback):
     def __init__(
         self,
         schedule: Schedule,
-        places: Places,
+        places: Allocation,
         observer: Observer,
         watchdog: Watchdog,
         *,
         log_folder: Path,
         tasks: Sequence[Task],
         marks_stopped: bool,
+        in_groups: bool,
     ) -> None:
         self._schedule, self._places = schedule, places
         self._observer = observer
         self._watchdog = watchdog
         self._log_folder = log_folder
         self._tasks = tasks
-        self._marks_stopped = marks_stopped
+        self._marks_stopped, self._in_groups = marks_stopped, in_groups
+        self._next_reclaim_s = 0.0
         self._num_seen = 0
         self._live: set[Trial] = set()
         self._started: set[int] = set()  # tasks
@@ -142,9 +122,16 @@ class Watch(tune.Callback):
                 index, self._schedule.raised(index, result["error"], exit_code=result.get("exit_code"))
             )
 
-    @_guarded
     def on_step_end(self, iteration: int, trials: list[Trial], **info: object) -> None:
         """Looks which trials have ended: Tune has ways to end one that call nothing else, see docs/ray.md."""
+        self._note_ends(trials)
+        # Once a second: a group may still be coming when its trial ends.
+        if self._in_groups and time.monotonic() >= self._next_reclaim_s:
+            self._next_reclaim_s = time.monotonic() + RECLAIM_EVERY_S
+            self._reclaim(trials)
+
+    @_guarded
+    def _note_ends(self, trials: Sequence[Trial]) -> None:
         self._live.update(trials[self._num_seen :])
         self._num_seen = len(trials)
         for trial in [trial for trial in self._live if _has_ended(trial)]:
@@ -172,6 +159,11 @@ class Watch(tune.Callback):
             {trial.config["mark"]: self._tasks[trial.config["index"]].name for trial in running}
         )
 
+    @_guarded
+    def _reclaim(self, trials: Sequence[Trial]) -> None:
+        """Takes back the CPUs that Ray Train's worker groups leave reserved; see `placement_groups`."""
+        remove_leftovers({trial.config["mark"] for trial in trials if _has_ended(trial)})
+
     def _find_other_room(self, trial: Trial) -> None:
         """Lets a task begin anew for which Ray had no room; it was not even begun."""
         index = trial.config["index"]
@@ -194,20 +186,6 @@ class Watch(tune.Callback):
         else:
             log_file = log_file_of(self._log_folder, self._tasks[index])
             self._observer.failed(index, f"{result.error}; see {log_file}")
-
-
-class Reclaim(tune.Callback):
-    """Takes back the CPUs that Ray Train's worker groups leave reserved; see `groups`."""
-
-    def __init__(self) -> None:
-        self._next_look_s = 0.0
-
-    @_guarded
-    def on_step_end(self, iteration: int, trials: list[Trial], **info: object) -> None:
-        """Looks once a second: a group may still be coming when its trial ends."""
-        if time.monotonic() >= self._next_look_s:
-            self._next_look_s = time.monotonic() + RECLAIM_EVERY_S
-            remove_leftovers({trial.config["mark"] for trial in trials if _has_ended(trial)})
 
 
 def _stopped_outcome(trial: Trial) -> Outcome:

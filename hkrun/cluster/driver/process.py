@@ -17,8 +17,8 @@ from multiprocessing.connection import Connection
 from types import FrameType
 from typing import Any
 
-from hkrun.cluster.calls import Call
-from hkrun.cluster.runtime import LOG_FORMAT, joined_cluster, own_cluster
+from hkrun.cluster.driver.calls import Call
+from hkrun.cluster.driver.runtime import LOG_FORMAT, joined_cluster, own_cluster
 from hkrun.errors import EXIT_INTERRUPTED, HkrunError, Interrupted
 
 Send = Callable[..., None]

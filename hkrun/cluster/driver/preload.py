@@ -1,4 +1,4 @@
-"""What a process that waits for its first task imports ahead; see `hkrun.cluster.settings.READY_SETTINGS`.
+"""What a process that waits for its first task imports ahead; see `settings.READY_SETTINGS`.
 
 It does so before Ray tells it where the driver's modules are: where that is not the hkrun that would be found
 here, nothing is imported ahead, and the task finds its own.
@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 import hkrun
-from hkrun.cluster.settings import CODE_VARIABLE
+from hkrun.cluster.driver.settings import CODE_VARIABLE
 
 gc.disable()
 try:
@@ -23,7 +23,7 @@ try:
         raise ImportError(
             f"the driver's hkrun is at {os.environ.get(CODE_VARIABLE)}, not at {hkrun.__file__}"
         )
-    import hkrun.cluster.tune
+    import hkrun.cluster.trials.tune
     import hkrun.trial.run
     import hkrun.trial.teaching
 except ImportError:

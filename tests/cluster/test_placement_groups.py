@@ -2,7 +2,8 @@ from itertools import islice
 
 from fake_tasks import FakeTask
 
-from hkrun.cluster.groups import (
+from hkrun.cluster.nodes.resources import BYTES_PER_PROCESS, Node, Process
+from hkrun.cluster.trials.placement_groups import (
     ALONE_BYTES,
     SMALLEST_MARK,
     WAITING_BYTES,
@@ -10,10 +11,9 @@ from hkrun.cluster.groups import (
     find_leftovers,
     worker_bytes,
 )
-from hkrun.cluster.placement import Room
-from hkrun.cluster.resources import BYTES_PER_PROCESS, Node, Process
-from hkrun.cluster.train import worker_resources
-from hkrun.cluster.tune import _ask_for
+from hkrun.cluster.trials.slots import Slots
+from hkrun.cluster.trials.train import worker_resources
+from hkrun.cluster.trials.tune import _ask_for
 
 
 def group(memory=None, *, state="CREATED", bundles=2):
@@ -45,7 +45,7 @@ def test_marks_differ_and_are_less_than_what_anybody_would_ask_for():
 
 def test_ray_puts_no_more_processes_on_a_node_than_the_books():
     small = Node(cpus=8, gpus=0, memory_bytes=2 << 30)
-    fitting = Room([small], threads=1, device="cpu").size
+    fitting = Slots([small], threads=1, device="cpu").size
     (alone,) = _ask_for(Process(threads=1, device="cpu", per_gpu=1), {"workers": 1}).bundles
     for mark in islice(draw_marks(), 3):
         worker = worker_resources(FakeTask(name="t"), mark)

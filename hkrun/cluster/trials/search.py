@@ -10,8 +10,8 @@ from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 
-from hkrun.cluster.axes import EarlyStopping, Point, Search
-from hkrun.cluster.schedule import Schedule
+from hkrun.cluster.trials.axes import EarlyStopping, Point, Search
+from hkrun.cluster.trials.schedule import Schedule
 
 METRIC = "error_pct"
 

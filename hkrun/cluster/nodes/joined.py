@@ -5,11 +5,11 @@ import os
 from pathlib import Path
 from urllib.parse import quote
 
-from hkrun.cluster.probing import check_nodes
-from hkrun.cluster.reach import Needs
-from hkrun.cluster.resources import Node
-from hkrun.cluster.runtime import Running
-from hkrun.cluster.supervisor import call_driver
+from hkrun.cluster.driver.runtime import Running
+from hkrun.cluster.driver.supervisor import call_driver
+from hkrun.cluster.nodes.checks import check_nodes
+from hkrun.cluster.nodes.reports import Needs
+from hkrun.cluster.nodes.resources import Node
 
 # `hkrun submit` has asked the nodes a moment before it sent the job with this variable.
 JOB_VARIABLE = "HKRUN_JOB"
@@ -55,7 +55,7 @@ def _check(running: Running, _observer: object, *, needs: Needs) -> None:
 
 
 def _look(running: Running, _observer: object) -> tuple[list[Node], str]:
-    from hkrun.cluster.roster import look_closer
+    from hkrun.cluster.nodes.discovery import look_closer
 
     return look_closer(running.nodes), running.place
 

@@ -1,6 +1,6 @@
 """Clears away a cluster of Ray's when its driver is gone, however it went. A program of its own.
 
-    python caretaker.py NAME FOLDER
+    python cleanup.py NAME FOLDER
 
 waits for the end of its stdin, which the kernel closes with the driver. Then it kills every process that has
 HKRUN_CLUSTER=NAME in its environment, or is Ray's and writes into the folder, and removes the folder. Most of

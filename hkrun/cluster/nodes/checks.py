@@ -13,7 +13,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hkrun.cluster.reach import COMPARED, Needs, NodeReport, judge, required_names
+from hkrun.cluster.nodes.reports import COMPARED, Needs, NodeReport, judge, required_names
 from hkrun.errors import HkrunError, StoreError
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def look_around(needs: Needs, name: str, *, probe: str, own: str) -> NodeReport:
 
 def hash_code() -> str:
     """The first 12 hex digits of a SHA-256 over hkrun's Python files."""
-    root = Path(__file__).resolve().parents[1]
+    root = Path(__file__).resolve().parents[2]
     digest = hashlib.sha256()
     for path in sorted(root.rglob("*.py")):
         digest.update(f"{path.relative_to(root)}\0".encode())

@@ -9,11 +9,11 @@ from typing import Any
 
 from ray.tune.search import Searcher
 
-from hkrun.cluster.groups import draw_marks
-from hkrun.cluster.placement import Fit, Room
-from hkrun.cluster.roster import find_answering, read_nodes
-from hkrun.cluster.schedule import Schedule
-from hkrun.cluster.search import AxesSearch
+from hkrun.cluster.nodes.discovery import find_answering, read_nodes
+from hkrun.cluster.trials.placement_groups import draw_marks
+from hkrun.cluster.trials.schedule import Schedule
+from hkrun.cluster.trials.search import AxesSearch
+from hkrun.cluster.trials.slots import Fit, Slots
 from hkrun.plan import Span
 
 logger = logging.getLogger("hkrun")
@@ -25,11 +25,11 @@ LOOK_EVERY_S = 2.0
 DOUBT_S = 60.0
 
 
-class Over(BaseException):
+class SweepDone(BaseException):
     """Nothing is left to do. Tune must not catch it, so it is no Exception."""
 
 
-class Places:
+class Allocation:
     """Which task gets how many processes: the room that there is, and the tries that found it taken.
 
     Args:
@@ -42,7 +42,7 @@ class Places:
     def __init__(
         self,
         spans: Sequence[Span],
-        room: Room,
+        room: Slots,
         *,
         shared: bool = True,
         clock: Callable[[], float] = time.monotonic,
@@ -120,7 +120,7 @@ class Places:
         return now - self._waits.setdefault(task, now) >= WAIT_FOR_ROOM_S
 
 
-class TaskSearch(Searcher):
+class TaskSearcher(Searcher):
     """Gives Tune the tasks of a schedule as trials, and leaves Tune when the schedule is finished.
 
     Tune's own way out waits up to 15 s for actors that are busy or still starting, and then reads files that
@@ -138,8 +138,8 @@ class TaskSearch(Searcher):
     def __init__(
         self,
         schedule: Schedule,
-        places: Places,
-        room: Room | None,
+        places: Allocation,
+        room: Slots | None,
         search: AxesSearch | None,
         *,
         on_take: Callable[[int], None],
@@ -157,7 +157,7 @@ class TaskSearch(Searcher):
             self._schedule.leave_out(self._search.tasks - self._search.chosen)
         self._look_at_nodes()
         if self._schedule.finished:
-            raise Over
+            raise SweepDone
         index = self._schedule.take(self._search.choose) if self._search else self._schedule.take()
         if index is None:
             return None

@@ -1,11 +1,40 @@
-"""What the supervisor asks of Ray's driver."""
+"""What the supervisor asks of Ray's driver, and what the driver tells it of the tasks."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
-from hkrun.cluster.resources import Node, Request
+from hkrun.cluster.nodes.resources import Node, Request
+from hkrun.trial import Outcome, Task
+
+if TYPE_CHECKING:
+    from hkrun.training import Context
+
+Function = Callable[[Task, "Context"], list[Outcome]]
+
+
+class Observer(Protocol):
+    """Watches the tasks; called by the driver, one call at a time.
+
+    Each task is started once (a task that is tried again is not started again), and is done or failed once
+    unless everything was stopped. A task that is left out is neither.
+    """
+
+    def taken(self, index: int) -> None:
+        """A slot is a task's from now on; its process may not be there yet. Called for each try."""
+
+    def started(self, index: int) -> None:
+        """A task has got its process."""
+
+    def progress(self, index: int, progress: Mapping[str, object]) -> None:
+        """A task's function has reported."""
+
+    def done(self, index: int, outcomes: list[Outcome]) -> None:
+        """A task's function has returned."""
+
+    def failed(self, index: int, message: str) -> None:
+        """A task has no outcome: why, and which file tells more."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from s3_server import KEY, SECRET, S3Server
 
-from hkrun.cluster.probing import look_around
-from hkrun.cluster.reach import Needs
+from hkrun.cluster.nodes.checks import look_around
+from hkrun.cluster.nodes.reports import Needs
 from hkrun.store import open_store
 from hkrun.store.addresses import connect_uri
 

@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from hkrun.cluster.placement import Fit
+from hkrun.cluster.trials.slots import Fit
 from hkrun.errors import DataError, HkrunError, StoreError
 
 # A task whose process died is tried again twice, after 2 and 8 seconds: enough for a lost node to leave Ray's

@@ -2,11 +2,11 @@
 
 Ray ends the process that has joined a cluster from C++, with exit status 1 and without an exception, when any
 thread of it still touches Ray after `ray.shutdown()`, and when its raylet or its GCS is gone (seen in 2.60).
-So that process is a child (`hkrun.cluster.driver`), and what becomes of it is told here: its result, its
+So that process is a child (`process`), and what becomes of it is told here: its result, its
 exception, or its end without a word. This process never imports Ray.
 
 The child and all that it starts are gone when the call is over, however it ends: see
-`hkrun.cluster.caretaker`.
+`hkrun.cluster.driver.cleanup`.
 """
 
 import logging
@@ -23,19 +23,16 @@ from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import hkrun
-from hkrun.cluster import caretaker, start_driver
-from hkrun.cluster.calls import Call, OwnCluster
-from hkrun.cluster.output import open_log
-from hkrun.cluster.resources import Node, Request, check_all, count_processes, local_node
-from hkrun.cluster.search_path import worker_variables
-from hkrun.cluster.settings import CODE_VARIABLE, LOOPBACK_SETTINGS, READY_SETTINGS, SETTINGS
+from hkrun.cluster.driver import cleanup, start_driver
+from hkrun.cluster.driver.calls import Call, Observer, OwnCluster
+from hkrun.cluster.driver.search_path import worker_variables
+from hkrun.cluster.driver.settings import CODE_VARIABLE, LOOPBACK_SETTINGS, READY_SETTINGS, SETTINGS
+from hkrun.cluster.nodes.resources import Node, Request, check_all, count_processes, local_node
+from hkrun.cluster.redirect import open_log
 from hkrun.errors import ClusterLostError, HkrunError
-
-if TYPE_CHECKING:
-    from hkrun.cluster.watch import Observer
 
 logger = logging.getLogger("hkrun")
 
@@ -62,7 +59,7 @@ def call_driver(
     log_folder: Path,
     requests: Sequence[Request] = (),
     num_tasks: int | None = None,
-    observer: "Observer | None" = None,
+    observer: Observer | None = None,
 ) -> Any:
     """Calls a function in a process that has joined the cluster of RAY_ADDRESS, or started one of its own.
 
@@ -144,7 +141,7 @@ class _Driver:
             self._connection.send(call)
         threading.Thread(target=self._read, args=(self._connection,), daemon=True).start()
 
-    def listen(self, observer: "Observer | None") -> Any:
+    def listen(self, observer: Observer | None) -> Any:
         """Passes on what it says until it is done; returns its result."""
         while (message := self._messages.get()) is not None:
             match message:
@@ -188,7 +185,7 @@ def describe_end(code: int | None) -> str:
     return f"exit status {code}" if code >= 0 else f"killed by {signal.Signals(-code).name}"
 
 
-def _tell(observer: "Observer | None", method: str, arguments: Sequence[Any]) -> None:
+def _tell(observer: Observer | None, method: str, arguments: Sequence[Any]) -> None:
     try:
         getattr(observer, method)(*arguments)
     except BrokenPipeError:
@@ -210,7 +207,7 @@ def _driver_environment(call: Call) -> dict[str, str]:
     """What the driver, and on a cluster of its own each process, has in its environment."""
     threads = max((request.threads for request in call.requests), default=1)
     # Ray ends its processes too quickly for them to remove their temporary files, so those lie here.
-    named = {caretaker.VARIABLE: call.folder.name, "TMPDIR": str(call.folder), **worker_variables()}
+    named = {cleanup.VARIABLE: call.folder.name, "TMPDIR": str(call.folder), **worker_variables()}
     defaults = dict(SETTINGS)
     if call.own is not None:
         named |= LOOPBACK_SETTINGS | {CODE_VARIABLE: str(Path(hkrun.__file__).parent)}
@@ -253,7 +250,7 @@ def _cluster_folder() -> Iterator[Path]:
     """A folder that is removed when the block ends or this process dies, and all processes of it with it."""
     folder = _make_folder()
     process = subprocess.Popen(  # -I -S: it needs the standard library alone, and starts in 20 ms
-        [sys.executable, "-I", "-S", caretaker.__file__, folder.name, str(folder)],
+        [sys.executable, "-I", "-S", cleanup.__file__, folder.name, str(folder)],
         stdin=subprocess.PIPE,
         start_new_session=True,  # a signal to our group is not for it
     )

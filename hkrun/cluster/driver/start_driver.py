@@ -10,6 +10,6 @@ if __name__ == "__main__":
     connection = Connection(int(sys.argv[1]))
     sys.path[:] = connection.recv()
 
-    from hkrun.cluster.driver import serve
+    from hkrun.cluster.driver.process import serve
 
     serve(connection)

@@ -12,7 +12,7 @@ import ray
 from ray.experimental.internal_kv import internal_kv_get_gcs_client
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from hkrun.cluster.resources import Node, look_at_gpus
+from hkrun.cluster.nodes.resources import Node, look_at_gpus
 
 logger = logging.getLogger(__name__)
 

@@ -18,7 +18,7 @@ from typing import Any
 import ray
 from ray.util.placement_group import PlacementGroup
 
-from hkrun.cluster.resources import BYTES_PER_PROCESS
+from hkrun.cluster.nodes.resources import BYTES_PER_PROCESS
 
 # Bytes; little of a process's memory, enough that two sweeps on one cluster hardly ever draw the same.
 SMALLEST_MARK = 16 << 20

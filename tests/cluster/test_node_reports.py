@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from hkrun.cluster.reach import Needs, NodeReport, judge, note_versions
+from hkrun.cluster.nodes.reports import Needs, NodeReport, judge, note_versions
 from hkrun.errors import DataError, ResourceError, StoreError
 
 VERSIONS = {

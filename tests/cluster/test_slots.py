@@ -7,12 +7,12 @@ from unittest.mock import ANY, Mock
 import pytest
 
 from hkrun.cli.program import call
-from hkrun.cluster import feed
-from hkrun.cluster.feed import WAIT_FOR_ROOM_S, Places
-from hkrun.cluster.placement import Fit, Room
-from hkrun.cluster.resources import Node
-from hkrun.cluster.schedule import Schedule
-from hkrun.cluster.watch import Watch
+from hkrun.cluster.nodes.resources import Node
+from hkrun.cluster.trials import searcher
+from hkrun.cluster.trials.callback import TrialCallback
+from hkrun.cluster.trials.schedule import Schedule
+from hkrun.cluster.trials.searcher import WAIT_FOR_ROOM_S, Allocation
+from hkrun.cluster.trials.slots import Fit, Slots
 from hkrun.config import cell_from_values
 from hkrun.errors import InputError, ResourceError
 from hkrun.plan import ALONE, AUTO, Span, Workers, check_elastic
@@ -26,8 +26,8 @@ def node(cpus: int, *, gpus: int = 0, memory_gib: int = 64, name: str = "") -> N
     return Node(cpus=cpus, gpus=gpus, memory_bytes=memory_gib * GIB, name=name)
 
 
-def on_cpus(*cpus: int) -> Room:
-    return Room(
+def on_cpus(*cpus: int) -> Slots:
+    return Slots(
         [node(number, name=f"n{index}") for index, number in enumerate(cpus)], threads=1, device="cpu"
     )
 
@@ -111,7 +111,7 @@ def test_what_others_hold_is_waited_for_and_then_there():
 
 def test_a_lost_node_takes_with_it_what_ran_there_and_a_new_one_brings_room():
     nodes = [node(1, name="a"), node(1, name="b")]
-    room = Room(nodes, threads=1, device="cpu")
+    room = Slots(nodes, threads=1, device="cpu")
     room.take(0, 2)
     room.resize(nodes[:1])
     assert room.size == 1
@@ -123,7 +123,7 @@ def test_a_lost_node_takes_with_it_what_ran_there_and_a_new_one_brings_room():
 
 
 def test_single_processes_share_gpus_and_a_worker_of_a_group_has_one_to_itself():
-    room = Room([node(16, gpus=2, name="a"), node(16, name="b")], threads=1, device="cuda", per_gpu=3)
+    room = Slots([node(16, gpus=2, name="a"), node(16, name="b")], threads=1, device="cuda", per_gpu=3)
     for task in range(3):
         assert room.find(ALONE) == 1
         room.take(task, 1)
@@ -143,14 +143,14 @@ def test_single_processes_share_gpus_and_a_worker_of_a_group_has_one_to_itself()
 
 def test_nodes_without_a_gpu_or_memory_are_no_room_on_gpus():
     nodes = [node(8, gpus=4, memory_gib=2, name="a"), node(64, name="b"), node(1, gpus=8, name="c")]
-    assert Room(nodes, threads=1, device="cuda").size == 3
+    assert Slots(nodes, threads=1, device="cuda").size == 3
 
 
 # --- who begins ---------------------------------------------------------------------------------------------
 
 
-def make_schedule(spans: list[Span], room: Room, **options) -> tuple[Schedule, Places]:
-    places = Places(spans, room)
+def make_schedule(spans: list[Span], room: Slots, **options) -> tuple[Schedule, Allocation]:
+    places = Allocation(spans, room)
     schedule = Schedule(len(spans), slots=len(spans), fail_fast=False, fit=places.fit, **options)
     return schedule, places
 
@@ -192,7 +192,7 @@ def naive_nesting(spans: list[Span], cpus: int) -> int:
 
 
 def our_way(spans: list[Span], cpus: int, choose: random.Random) -> int:
-    """How many tasks end under `Schedule` and `Places`, with tasks that end in any order."""
+    """How many tasks end under `Schedule` and `Allocation`, with tasks that end in any order."""
     schedule, places = make_schedule(spans, on_cpus(cpus))
     running: list[int] = []
     while not schedule.finished:
@@ -236,7 +236,7 @@ class Clock:
 
 def test_a_try_that_found_no_room_asks_for_half_the_next_time_for_as_long_as_others_hold_the_rest(caplog):
     clock = Clock()
-    places = Places([Span(2, 8)] * 2, on_cpus(8), clock=clock)
+    places = Allocation([Span(2, 8)] * 2, on_cpus(8), clock=clock)
     asked = []
     for _ in range(6):
         asked.append(places.take(0))
@@ -253,7 +253,7 @@ def test_a_try_that_found_no_room_asks_for_half_the_next_time_for_as_long_as_oth
 @pytest.mark.parametrize(("shared", "cpus"), [(True, 1), (False, 8)])
 def test_a_task_that_nobody_keeps_from_its_room_is_given_up_when_it_has_waited_too_long(shared, cpus):
     clock, room = Clock(), on_cpus(8)
-    places = Places([Span(2, 8)], room, shared=shared, clock=clock)
+    places = Allocation([Span(2, 8)], room, shared=shared, clock=clock)
     assert places.take(0) == 8
     places.release(0)
     room.resize([node(cpus)])
@@ -277,12 +277,12 @@ class FakeTrial:
 
 def test_a_try_that_died_while_it_prepared_is_no_part_of_the_wait_for_room(monkeypatch, tmp_path):
     clock = Clock()
-    places = Places([Span(2, 2)], on_cpus(2), shared=False, clock=clock)
+    places = Allocation([Span(2, 2)], on_cpus(2), shared=False, clock=clock)
     schedule = Schedule(1, slots=1, fail_fast=False, fit=places.fit, clock=clock)
     watchdog = Mock(ended=Mock(return_value=None))
     observer = Mock()
-    options = {"log_folder": tmp_path, "tasks": [Mock()], "marks_stopped": False}
-    watch = Watch(schedule, places, observer, watchdog, **options)
+    options = {"log_folder": tmp_path, "tasks": [Mock()], "marks_stopped": False, "in_groups": False}
+    watch = TrialCallback(schedule, places, observer, watchdog, **options)
     trials = []
     for error in ("NoRoomError: late", "WorkerDiedError: killed", "NoRoomError: late"):
         assert schedule.take() == 0
@@ -296,7 +296,7 @@ def test_a_try_that_died_while_it_prepared_is_no_part_of_the_wait_for_room(monke
 
 
 def test_on_a_machine_of_ones_own_the_number_of_workers_does_not_depend_on_how_late_ray_is():
-    places = Places([Span(2, 8)], on_cpus(8), shared=False)
+    places = Allocation([Span(2, 8)], on_cpus(8), shared=False)
     assert places.take(0) == 8
     assert places.had_no_room(0, 8)
     places.release(0)
@@ -305,7 +305,7 @@ def test_on_a_machine_of_ones_own_the_number_of_workers_does_not_depend_on_how_l
 
 def test_what_fits_nowhere_is_given_up_after_a_while_and_not_where_room_comes_back():
     clock, room = Clock(), on_cpus(1)
-    places = Places([Span(2, 2), ALONE], room, clock=clock)
+    places = Allocation([Span(2, 2), ALONE], room, clock=clock)
     assert places.find_hopeless([0]) == []
     clock.now = WAIT_FOR_ROOM_S - 1
     room.resize([node(2)])
@@ -318,19 +318,21 @@ def test_what_fits_nowhere_is_given_up_after_a_while_and_not_where_room_comes_ba
     assert places.describe_lack(0) == "it needs room for 2 processes, and there is room for 1"
 
 
-def make_feed(spans: list[Span], room: Room, monkeypatch, **hooks) -> tuple[feed.TaskSearch, Schedule]:
+def make_searcher(
+    spans: list[Span], room: Slots, monkeypatch, **hooks
+) -> tuple[searcher.TaskSearcher, Schedule]:
     schedule, places = make_schedule(spans, room)
     hooks = {"on_take": lambda _: None, "on_hopeless": lambda _: None, **hooks}
-    monkeypatch.setattr(feed, "LOOK_EVERY_S", 0.0)
-    return feed.TaskSearch(schedule, places, room, None, **hooks), schedule
+    monkeypatch.setattr(searcher, "LOOK_EVERY_S", 0.0)
+    return searcher.TaskSearcher(schedule, places, room, None, **hooks), schedule
 
 
 def test_a_trial_has_as_many_processes_as_the_nodes_of_this_moment_have_room_for(monkeypatch):
     nodes = [node(1, name="a"), node(1, name="b")]
     known, answering = list(nodes), list(nodes)
-    monkeypatch.setattr(feed, "read_nodes", lambda: known)
-    monkeypatch.setattr(feed, "find_answering", lambda: answering)
-    search, schedule = make_feed([Span(1, 4)] * 2, Room(nodes, threads=1, device="cpu"), monkeypatch)
+    monkeypatch.setattr(searcher, "read_nodes", lambda: known)
+    monkeypatch.setattr(searcher, "find_answering", lambda: answering)
+    search, schedule = make_searcher([Span(1, 4)] * 2, Slots(nodes, threads=1, device="cpu"), monkeypatch)
     first = search.suggest("t")
     assert (first["index"], first["workers"]) == (0, 2)
     assert search.suggest("t") is None
@@ -344,22 +346,22 @@ def test_a_trial_has_as_many_processes_as_the_nodes_of_this_moment_have_room_for
 
 def test_a_task_without_room_for_too_long_is_given_up_and_the_others_go_on(monkeypatch, caplog):
     nodes = [node(1, name="a")]
-    monkeypatch.setattr(feed, "read_nodes", lambda: nodes)
-    monkeypatch.setattr(feed, "WAIT_FOR_ROOM_S", 0.0)
+    monkeypatch.setattr(searcher, "read_nodes", lambda: nodes)
+    monkeypatch.setattr(searcher, "WAIT_FOR_ROOM_S", 0.0)
     given_up = []
 
     def give_up(index):
         given_up.append(index)
         schedule.gave_up(index, "no room")
 
-    search, schedule = make_feed(
-        [Span(2, 2), ALONE], Room([node(2)], threads=1, device="cpu"), monkeypatch, on_hopeless=give_up
+    search, schedule = make_searcher(
+        [Span(2, 2), ALONE], Slots([node(2)], threads=1, device="cpu"), monkeypatch, on_hopeless=give_up
     )
     assert search.suggest("t") == {"index": 1, "mark": ANY, "workers": 1}
     assert given_up == [0]
     assert "1 of the tasks wait: it needs room for 2 processes, and there is room for 1" in caplog.text
     schedule.returned(1, DONE)
-    with pytest.raises(feed.Over):
+    with pytest.raises(searcher.SweepDone):
         search.suggest("t")
 
 
@@ -398,7 +400,7 @@ def two_cpus(monkeypatch, tmp_path):
     for name in ("HKRUN_STORE", "RAY_ADDRESS"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("hkrun.cluster.resources.local_node", lambda **_: node(2))
+    monkeypatch.setattr("hkrun.cluster.nodes.resources.local_node", lambda **_: node(2))
 
 
 def test_the_command_line_refuses_what_cannot_be_before_it_starts_anything(two_cpus, tmp_path, capsys):

@@ -1,6 +1,6 @@
 """A data set of one's own, a part of the digits, and what goes wrong in the processes that load it.
 
-What goes wrong is told by files in the folder `mishaps` of the working directory, WHAT-WHOSE-EPOCH-OFTEN: the
+Faults are files in the folder `failures` of the working directory, WHAT-WHOSE-EPOCH-OFTEN: the
 fault, the seed or "teacher", the epoch after which it happens, and "once" or "always". So this file, which is
 part of the configuration, is the same in an undisturbed sweep.
 """
@@ -16,7 +16,7 @@ import torch
 from hkrun.data import Dataset, Split, load_dataset
 from hkrun.trial import progress
 
-FOLDER = Path("mishaps")
+FOLDER = Path("failures")
 EPOCH_S = 0.15  # an epoch takes this much longer, without a processor
 IN_WORKER = Path(sys.argv[0]).name == "default_worker.py"
 

@@ -3,7 +3,7 @@
 import functools
 import logging
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,29 +15,27 @@ from ray.exceptions import RayError, RpcError
 from ray.tune.error import TuneError
 from ray.tune.execution import class_cache
 
-from hkrun.cluster.axes import EarlyStopping, Search
-from hkrun.cluster.feed import Over, Places, TaskSearch
-from hkrun.cluster.groups import ALONE_BYTES, WAITING_BYTES
-from hkrun.cluster.output import output_to
-from hkrun.cluster.placement import Room
-from hkrun.cluster.resources import Process
-from hkrun.cluster.roster import head_answers
-from hkrun.cluster.runtime import Running
-from hkrun.cluster.schedule import COMMON_ERRORS, NoRoomError, Schedule, TaskResult, WorkerDiedError
-from hkrun.cluster.search import AxesSearch, Halving
-from hkrun.cluster.watch import Observer, Reclaim, Watch, log_file_of
-from hkrun.cluster.watchdog import Watchdog, pulse
+from hkrun.cluster.driver.calls import Function, Observer
+from hkrun.cluster.driver.runtime import Running
+from hkrun.cluster.nodes.discovery import head_answers
+from hkrun.cluster.nodes.resources import Process
+from hkrun.cluster.redirect import output_to
+from hkrun.cluster.trials.axes import EarlyStopping, Search
+from hkrun.cluster.trials.callback import TrialCallback, log_file_of
+from hkrun.cluster.trials.placement_groups import ALONE_BYTES, WAITING_BYTES
+from hkrun.cluster.trials.schedule import COMMON_ERRORS, NoRoomError, Schedule, TaskResult, WorkerDiedError
+from hkrun.cluster.trials.search import AxesSearch, Halving
+from hkrun.cluster.trials.searcher import Allocation, SweepDone, TaskSearcher
+from hkrun.cluster.trials.slots import Slots
+from hkrun.cluster.trials.watchdog import Watchdog, pulse
 from hkrun.errors import ClusterLostError, HkrunError
 from hkrun.plan import Span
-from hkrun.trial import Outcome, Task
+from hkrun.trial import Task
 
 if TYPE_CHECKING:
     from hkrun.data.streams import BlockIds, BlockViews, ReadBlock
-    from hkrun.training import Context
 
 logger = logging.getLogger(__name__)
-
-Function = Callable[[Task, "Context"], list[Outcome]]
 
 
 def tune_tasks(
@@ -55,11 +53,11 @@ def tune_tasks(
     function: Function,
 ) -> list[TaskResult]:
     """Runs tasks while Ray runs; see `hkrun.cluster.run_tasks`."""
-    with Watchdog() as watchdog, suppress(Over):
-        room = Room(running.nodes, threads=process.threads, device=process.device, per_gpu=process.per_gpu)
-        places = Places(spans, room, shared=running.joined)
+    with Watchdog() as watchdog, suppress(SweepDone):
+        room = Slots(running.nodes, threads=process.threads, device=process.device, per_gpu=process.per_gpu)
+        places = Allocation(spans, room, shared=running.joined)
         schedule = Schedule(len(tasks), slots=len(tasks), fail_fast=fail_fast, needs=needs, fit=places.fit)
-        watch = Watch(
+        watch = TrialCallback(
             schedule,
             places,
             observer,
@@ -67,8 +65,9 @@ def tune_tasks(
             log_folder=log_folder,
             tasks=tasks,
             marks_stopped=early_stopping is not None,
+            in_groups=any(not span.alone for span in spans),
         )
-        feed = TaskSearch(
+        feed = TaskSearcher(
             schedule,
             places,
             room if running.joined else None,
@@ -77,9 +76,6 @@ def tune_tasks(
             on_hopeless=watch.on_hopeless,
         )
         watch.on_death = feed.doubt_nodes
-        callbacks: list[tune.Callback] = [watch]
-        if any(request.in_groups for request in process.requests(spans)):
-            callbacks.append(Reclaim())
         trainable = tune.with_parameters(
             _run_trial,
             tasks=tasks,
@@ -98,7 +94,7 @@ def tune_tasks(
             run_config=tune.RunConfig(
                 name="tasks",
                 storage_path=str(running.folder / "tune"),
-                callbacks=callbacks,
+                callbacks=[watch],
                 failure_config=tune.FailureConfig(max_failures=0),
                 verbose=0,
             ),
@@ -176,7 +172,7 @@ def _run_trial(
             if config["workers"] == 1:
                 outcomes = function(task, context)
             else:
-                from hkrun.cluster.train import (
+                from hkrun.cluster.trials.train import (
                     train_task,  # a second of imports that one process can do without
                 )
 

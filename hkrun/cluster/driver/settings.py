@@ -25,11 +25,11 @@ SETTINGS = {
 # which then imports what tasks take while we still wait for Ray: seconds less for the first task of each. And
 # it must not end one that is idle for a moment, when its CPU is reserved and its task has not come yet.
 READY_SETTINGS = {
-    "RAY_preload_python_modules": "hkrun.cluster.ready",
+    "RAY_preload_python_modules": "hkrun.cluster.driver.preload",
     "RAY_kill_idle_workers_interval_ms": "0",
 }
 
-# For `hkrun.cluster.ready`: where the driver's hkrun lies.
+# For `hkrun.cluster.driver.preload`: where the driver's hkrun lies.
 CODE_VARIABLE = "HKRUN_READY_FROM"
 
 # Ray then takes the loopback address for the one of this machine, as it does by itself on macOS and Windows,

@@ -1,0 +1,1 @@
+"""What nodes have, which of them answer, and whether they can do the work."""
