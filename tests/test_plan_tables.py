@@ -11,7 +11,7 @@ from teacher_example import put_teacher
 from hkrun.config import Cell, cell_from_values, teacher_id
 from hkrun.knowledge import file_sizes
 from hkrun.plan.tables import find_too_large, plan_tables
-from hkrun.store import Store, Tables, open_store
+from hkrun.store import Store, TeacherTables, open_store
 from hkrun.store.files import LocalFiles
 
 
@@ -165,7 +165,7 @@ def test_only_what_is_there_of_a_table_itself_leaves_it_less_to_find_room_for(
         {**about, "part": "descriptor"},
     ]
     leave_free(monkeypatch, 100)
-    tables = Tables(store, cache=Path())
+    tables = TeacherTables(store, cache=Path())
     for index, description in enumerate(elsewhere):
         tables.open(f"other{index}", {"rows": size}, description)
     put_teacher(store, cell, teacher_hash="of now")

@@ -58,7 +58,7 @@ def test_one_significant_pair_the_other_way_contradicts_a_claim_of_many(store):
     found = verdicts_of(sweep, store)
     assert found["any-transfer-helps"].outcome == "reproduced"
     assert found["squeezed-beats-others"].outcome == "contradicted"
-    assert found["squeezed-beats-others"].prospect is None
+    assert found["squeezed-beats-others"].forecast is None
 
 
 def test_the_tests_of_a_table_are_corrected_together(store):
@@ -77,7 +77,7 @@ def test_a_claim_with_a_row_that_was_not_run_is_never_reproduced_but_may_be_cont
     verdict = verdicts_of(sweep, store)["all-terms-best"]
     assert verdict.outcome == "undecided"
     assert verdict.missing == (("L_b + L_adv + L_is", "L_b + L_adv"), ("L_b + L_adv + L_is", "L_b"))
-    assert verdict.prospect is None
+    assert verdict.forecast is None
     put_wrong(store, sweep, {"L_b + L_is": 30, "L_b + L_adv + L_is": 60})
     assert verdicts_of(sweep, store)["all-terms-best"].outcome == "contradicted"
 
@@ -93,9 +93,9 @@ def test_the_seeds_that_would_decide_are_those_of_the_power_analysis_at_holms_fi
     differences = np.subtract(wrong["L_b + L_is"], wrong["L_b + L_adv"])
     d_z = differences.mean() / differences.std(ddof=1)
     assert verdict.comparisons[0].effect.d_z == pytest.approx(d_z, abs=1e-9)
-    assert verdict.prospect.seeds == stats.pairs_for_difference(d_z, level=0.05)  # one test in this family
-    assert verdict.prospect.outcome == ("contradicted" if d_z > 0 else "reproduced")
-    assert not verdict.prospect.simulated
+    assert verdict.forecast.seeds == stats.pairs_for_difference(d_z, level=0.05)  # one test in this family
+    assert verdict.forecast.outcome == ("contradicted" if d_z > 0 else "reproduced")
+    assert not verdict.forecast.simulated
 
 
 @pytest.mark.parametrize(("num_seeds", "foretold"), [(2, False), (4, False), (5, True)])
@@ -116,7 +116,7 @@ def test_no_difference_at_all_is_decided_by_no_number_of_seeds(store):
     sweep = make_rows("L_b + L_is", "L_b + L_adv", num_seeds=8, published=("table4",))
     put_wrong(store, sweep, {"L_b + L_is": [50, 51] * 4, "L_b + L_adv": [51, 50] * 4})
     verdict = verdicts_of(sweep, store)["is-beats-adv"]
-    assert (verdict.outcome, verdict.prospect.seeds) == ("undecided", None)
+    assert (verdict.outcome, verdict.forecast.seeds) == ("undecided", None)
     text = render_report(summarise(sweep, store))["report.md"].decode()
     assert "none found up to 10,000 seeds" in text
 
@@ -124,10 +124,10 @@ def test_no_difference_at_all_is_decided_by_no_number_of_seeds(store):
 def test_s_is_foreseen_by_simulation(store):
     sweep = make_rows("L_b", "L_b + L_is", num_seeds=5, published=("table5",))
     fill(store, sweep)
-    prospect = verdicts_of(sweep, store)["is-steadies-b"].prospect
-    assert prospect.simulated
-    assert prospect.limit == 40
-    assert prospect.seeds in (10, 20, 40, None)
+    forecast = verdicts_of(sweep, store)["is-steadies-b"].forecast
+    assert forecast.simulated
+    assert forecast.limit == 40
+    assert forecast.seeds in (10, 20, 40, None)
     document = summary_document(summarise(sweep, store))
     assert document["claims"][0]["decided_by"]["basis"] == "simulation"
 
@@ -329,7 +329,7 @@ def test_the_seeds_that_would_show_equivalence_are_foreseen(store):
         for item in verdict.comparisons
         if not item.supports
     ]
-    assert verdict.prospect.seeds == (max(needed) if None not in needed else None)
+    assert verdict.forecast.seeds == (max(needed) if None not in needed else None)
 
 
 def test_curves_and_grids_have_figures_and_tables(store):

@@ -83,7 +83,7 @@ def test_s_is_neither_ranked_nor_judged_where_runs_of_either_cell_were_lost(stor
     summary = summarise(make_steady(store, num_seeds=20, lost=gone, what=what), store)
     loss = f"of 20 runs of {name}, 8 {what}"
     verdict = verdict_of(summary, "is-steadies-adv")
-    assert (verdict.outcome, verdict.reservation, verdict.prospect) == ("undecided", loss, None)
+    assert (verdict.outcome, verdict.reservation, verdict.forecast) == ("undecided", loss, None)
     (comparison,) = summary.stability_comparisons
     assert (comparison.obstacle, comparison.withheld, comparison.n) == (loss, True, 12)
 

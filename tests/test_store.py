@@ -31,7 +31,7 @@ from hkrun.store import (
     open_store,
 )
 from hkrun.store.files import LocalFiles, RemoteFiles
-from hkrun.store.folders import Folders
+from hkrun.store.transactions import CommittedFolders
 
 CELL = "0123456789ab"
 TEACHER = "ba9876543210"
@@ -392,7 +392,7 @@ class DyingFiles(LocalFiles):
             super().remove(folder, [name])
 
 
-def visible(folders: Folders) -> dict[str, bytes]:
+def visible(folders: CommittedFolders) -> dict[str, bytes]:
     return {name: folders.read("sweeps/x", name) for name in folders.names("sweeps/x")}
 
 
@@ -417,10 +417,10 @@ def test_a_writer_killed_anywhere_leaves_the_old_or_the_new_state_or_less_but_no
     seen = []
     for changes in range(20):
         root = tmp_path / str(changes)
-        folders = Folders(LocalFiles(root), place="here")
+        folders = CommittedFolders(LocalFiles(root), place="here")
         folders.commit("sweeps/x", before)
         try:
-            Folders(DyingFiles(root, changes), place="here").commit("sweeps/x", after, keep=keep)
+            CommittedFolders(DyingFiles(root, changes), place="here").commit("sweeps/x", after, keep=keep)
         except Killed:
             seen.append(visible(folders))
             assert seen[-1] in [before, expected, *allowed_between]

@@ -897,7 +897,7 @@ def test_no_server_outlives_a_ui_that_ignores_ctrl_c(store: Store, number: signa
     with ui_in_the_background(folder) as process:
         try:
             deadline = time.monotonic() + 60
-            while len(processes_of_servers_of(folder)) < 3:  # the keeper, MLflow and uvicorn
+            while len(processes_of_servers_of(folder)) < 3:  # the supervisor, MLflow and uvicorn
                 assert time.monotonic() < deadline
                 time.sleep(0.1)
             process.send_signal(number)

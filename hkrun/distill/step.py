@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from hkrun.distill.pack import Pack
 from hkrun.losses.adversarial import discriminator_loss, student_adversarial_loss
 from hkrun.methods import METHODS
-from hkrun.models import Discriminator, Output, Verdict
+from hkrun.models import Discriminator, DiscriminatorOutput, Output
 from hkrun.models.quantized import clip_weights
 from hkrun.objective import Objective
 from hkrun.seeding import Purpose, derive
@@ -128,8 +128,8 @@ class Step:
             # It has no BatchNorm: judging both in one pass is the same, with half the operations.
             source, classes = discriminator(samples)
             parts = discriminator_loss(
-                Verdict(source[:size], None if classes is None else classes[:size]),
-                Verdict(source[size:], None if classes is None else classes[size:]),
+                DiscriminatorOutput(source[:size], None if classes is None else classes[:size]),
+                DiscriminatorOutput(source[size:], None if classes is None else classes[size:]),
                 labels,
                 tuple(discriminator.parameters()),
                 mu=keys["mu"],

@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 
-class Verdict(Protocol):
-    """What a discriminator says of a batch of B logits; `hkrun.models.Verdict` is one."""
+class DiscriminatorOutput(Protocol):
+    """The output of a discriminator for a batch of B logits, as in `hkrun.models.discriminator`."""
 
     @property
     def source(self) -> Tensor:
@@ -26,8 +26,8 @@ class Verdict(Protocol):
 
 
 def discriminator_loss(
-    teacher: Verdict,
-    student: Verdict,
+    teacher: DiscriminatorOutput,
+    student: DiscriminatorOutput,
     labels: Tensor,
     parameters: Iterable[Tensor],
     *,
@@ -39,8 +39,8 @@ def discriminator_loss(
     """What the discriminator minimises, by part; the loss is the parts' sum.
 
     Args:
-        teacher: The verdict on the teacher's logits.
-        student: The verdict on the student's logits, which carry no gradient to the student.
+        teacher: The output for the teacher's logits.
+        student: The output for the student's logits, which carry no gradient to the student.
         labels: Shape [B].
         parameters: All of the discriminator's, weights and biases.
         mu: Weight of the regulariser; already in the part.
@@ -66,11 +66,13 @@ def discriminator_loss(
     return parts
 
 
-def student_adversarial_loss(student: Verdict, labels: Tensor, *, gan: str, category: bool) -> Tensor:
+def student_adversarial_loss(
+    student: DiscriminatorOutput, labels: Tensor, *, gan: str, category: bool
+) -> Tensor:
     """L_adv on the student's side, eqs. (5) and (7): what it minimises against a frozen discriminator.
 
     Args:
-        student: The verdict on the student's logits.
+        student: The output for the student's logits.
         labels: Shape [B].
         gan: "non_saturating", -log D; or "saturating" as the paper writes it, log(1 - D).
         category: Whether the cross-entropy of the class logits with the labels is added.
@@ -83,6 +85,6 @@ def student_adversarial_loss(student: Verdict, labels: Tensor, *, gan: str, cate
     return loss + _class_loss(student, labels) if category else loss
 
 
-def _class_loss(verdict: Verdict, labels: Tensor) -> Tensor:
-    assert verdict.classes is not None, "the discriminator was built without class outputs"
-    return F.cross_entropy(verdict.classes, labels)
+def _class_loss(output: DiscriminatorOutput, labels: Tensor) -> Tensor:
+    assert output.classes is not None, "the discriminator was built without class outputs"
+    return F.cross_entropy(output.classes, labels)

@@ -5,7 +5,7 @@ from typing import cast
 from hkrun.models.attention import AttentionEstimator
 from hkrun.models.batchnorm import BatchNorm2d, synchronise
 from hkrun.models.cifar import CifarNetwork
-from hkrun.models.discriminator import Discriminator, Verdict
+from hkrun.models.discriminator import Discriminator, DiscriminatorOutput
 from hkrun.models.distilled import DistilledNetwork, Output
 from hkrun.models.initialisation import initialise
 from hkrun.models.own import build_own
@@ -18,10 +18,10 @@ __all__ = [
     "Backbone",
     "BatchNorm2d",
     "Discriminator",
+    "DiscriminatorOutput",
     "DistilledNetwork",
     "Features",
     "Output",
-    "Verdict",
     "build_network",
     "initialise",
     "synchronise",

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 NEGATIVE_SLOPE = 0.2  # of the LeakyReLU
 
 
-class Verdict(NamedTuple):
+class DiscriminatorOutput(NamedTuple):
     """What the discriminator says of a batch of B samples; in the dtype of the weights.
 
     Attributes:
@@ -39,9 +39,11 @@ class Discriminator(nn.Module):
         self.hidden = nn.ModuleList(nn.Linear(*pair) for pair in itertools.pairwise(widths))
         self.output = nn.Linear(widths[-1], 1 + num_classes)
 
-    def forward(self, samples: Tensor) -> Verdict:
+    def forward(self, samples: Tensor) -> DiscriminatorOutput:
         """Judges what comes from the teacher or the student, shape [B, width]."""
         for layer in self.hidden:
             samples = F.leaky_relu(layer(samples), NEGATIVE_SLOPE)
         output = self.output(samples).to(self.output.weight.dtype)
-        return Verdict(source=output[:, 0], classes=output[:, 1:] if output.shape[1] > 1 else None)
+        return DiscriminatorOutput(
+            source=output[:, 0], classes=output[:, 1:] if output.shape[1] > 1 else None
+        )

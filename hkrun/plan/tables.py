@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from hkrun.config import KNOWN_DATA, Cell, teacher_id
-from hkrun.store import Store, Tables
+from hkrun.store import Store, TeacherTables
 
 # An epoch asks for one view of each image. After twice as many epochs as there are views, 86 % of them were
 # asked for, and nearly every batch on the way had one that was not there yet.
@@ -88,7 +88,7 @@ def find_too_large(tables: Iterable[PlannedTable], store: Store) -> list[Planned
     """
     if store.local_path is None:
         return []
-    place = Tables(store, cache=store.local_path)
+    place = TeacherTables(store, cache=store.local_path)
     needed, too_large = 0, []
     for table in tables:
         if table.num_bytes is None:
@@ -101,7 +101,7 @@ def find_too_large(tables: Iterable[PlannedTable], store: Store) -> list[Planned
     return too_large
 
 
-def _held_bytes(table: PlannedTable, store: Store, place: Tables) -> int:
+def _held_bytes(table: PlannedTable, store: Store, place: TeacherTables) -> int:
     """What the disk has of a table, as far as that shows without the images and the device."""
     teacher = store.teacher(table.teacher_id)
     if teacher is None:  # what is there is of another that had its place

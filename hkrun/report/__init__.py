@@ -2,7 +2,7 @@
 
 published.py      what the paper published, and its claims
 summary.py        what a report says, as data
-reading.py        from the store to a summary
+aggregation.py    from the store to a summary
 comparing.py      paired comparisons, corrected within a family
 claims.py         the verdicts on the paper's claims, and what would decide them
 paper.py          the paper's tables beside what was measured
@@ -16,10 +16,10 @@ renewal.py        the files again, only where they would say something else
 terminal.py       the table in the terminal
 """
 
+from hkrun.report.aggregation import summarise
 from hkrun.report.documents import render_report, write_report
 from hkrun.report.json_document import summary_document
 from hkrun.report.published import Claim, Published, PublishedRow, PublishedTable, load_published
-from hkrun.report.reading import summarise
 from hkrun.report.summary import CellSummary, Comparison, Summary, Teacher, Verdict
 from hkrun.report.terminal import print_summary
 

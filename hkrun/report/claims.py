@@ -9,7 +9,7 @@ from hkrun import stats
 from hkrun.report import comparing
 from hkrun.report.comparing import Side
 from hkrun.report.published import Claim, Published
-from hkrun.report.summary import CellSummary, Comparison, Prospect, Scan, Teacher, Verdict
+from hkrun.report.summary import CellSummary, Comparison, PowerForecast, Scan, Teacher, Verdict
 from hkrun.spaces import Sweep
 
 Pair = tuple[str, str]
@@ -33,15 +33,15 @@ def judge_claims(
     claims = [
         claim for claim in published.claims if claim.table in sweep.published or claim.id in sweep.claims
     ]
-    court = _Court(published, sweep, cells, teachers, scans)
+    judge = ClaimJudge(published, sweep, cells, teachers, scans)
     verdicts: dict[str, Verdict] = {}
     for family in dict.fromkeys((claim.family, claim.kind) for claim in claims):
-        verdicts |= court.judge([claim for claim in claims if (claim.family, claim.kind) == family])
+        verdicts |= judge.judge_family([claim for claim in claims if (claim.family, claim.kind) == family])
     return tuple(verdicts[claim.id] for claim in claims)
 
 
-class _Court:
-    """What claims are judged on."""
+class ClaimJudge:
+    """Judges claims on the results of one sweep."""
 
     def __init__(
         self,
@@ -54,7 +54,7 @@ class _Court:
         self._published, self._sweep, self._cells = published, sweep, cells
         self._teachers, self._scans = teachers, scans
 
-    def judge(self, family: Sequence[Claim]) -> dict[str, Verdict]:
+    def judge_family(self, family: Sequence[Claim]) -> dict[str, Verdict]:
         """The verdicts on claims whose tests are corrected together, by the claims' ids."""
         found: dict[tuple[str, Pair], Found] = {}
         wanted: dict[str, list[Pair]] = {}
@@ -77,7 +77,7 @@ class _Court:
                 outcome=outcome,
                 comparisons=comparisons,
                 missing=missing,
-                prospect=self._foresee(comparisons, num_tests)
+                forecast=self._foresee(comparisons, num_tests)
                 if outcome == "undecided" and not reservation
                 else None,
                 reservation=reservation if outcome in ("undecided", "not judged") else "",
@@ -162,7 +162,7 @@ class _Court:
 
     # --- what would decide ----------------------------------------------------------------------------------
 
-    def _foresee(self, comparisons: Sequence[Comparison], num_tests: int) -> Prospect | None:
+    def _foresee(self, comparisons: Sequence[Comparison], num_tests: int) -> PowerForecast | None:
         """How many seeds would decide, at the level of the first step of Holm's correction.
 
         Where a difference points the other way, so many that it contradicts the claim; else so many that the
@@ -175,21 +175,21 @@ class _Court:
         contrary = [comparison for comparison in open_ones if _points_away(comparison)]
         simulated = any(comparison.measure == "stability" for comparison in open_ones)
         most = max(comparison.n for comparison in open_ones)
-        prospect = Prospect(
+        forecast = PowerForecast(
             seeds=None,
             limit=max((most, *stats.tried_runs(most))) if simulated else stats.MOST_PAIRS,
             outcome="contradicted" if contrary else "reproduced",
             simulated=simulated,
         )
         if min(comparison.n for comparison in open_ones) < LEAST_SEEDS:
-            return replace(prospect, too_few=True)
+            return replace(forecast, too_few=True)
         numbers = [self._seeds_for(comparison, level) for comparison in contrary or open_ones]
         decided = [number for number in numbers if number is not None]
         if contrary:
             seeds = min(decided, default=None)
         else:
             seeds = max(decided) if decided and len(decided) == len(numbers) else None
-        return replace(prospect, seeds=seeds)
+        return replace(forecast, seeds=seeds)
 
     def _seeds_for(self, comparison: Comparison, level: float) -> int | None:
         if comparison.measure == "stability":

@@ -1,7 +1,7 @@
 """A summary as JSON: the document of `sweep --json` and `report --json`."""
 
 from hkrun import stats
-from hkrun.report.summary import CellSummary, Comparison, Prospect, Summary, Teacher, Verdict
+from hkrun.report.summary import CellSummary, Comparison, PowerForecast, Summary, Teacher, Verdict
 
 Interval = tuple[float, float]
 
@@ -102,17 +102,17 @@ def _verdict_document(verdict: Verdict) -> dict[str, object]:
             for comparison in verdict.comparisons
         ],
         "missing": [list(pair) for pair in verdict.missing],
-        "decided_by": _prospect_document(verdict.prospect) if verdict.prospect else None,
+        "decided_by": _forecast_document(verdict.forecast) if verdict.forecast else None,
     }
 
 
-def _prospect_document(prospect: Prospect) -> dict[str, object]:
+def _forecast_document(forecast: PowerForecast) -> dict[str, object]:
     return {
-        "seeds": prospect.seeds,
-        "limit": prospect.limit,
-        "outcome": prospect.outcome,
-        "basis": "simulation" if prospect.simulated else "power analysis",
-        **({"reason": "too few seeds to say"} if prospect.too_few else {}),
+        "seeds": forecast.seeds,
+        "limit": forecast.limit,
+        "outcome": forecast.outcome,
+        "basis": "simulation" if forecast.simulated else "power analysis",
+        **({"reason": "too few seeds to say"} if forecast.too_few else {}),
     }
 
 

@@ -177,7 +177,7 @@ def tabulate_claims(summary: Summary) -> Table | None:
             verdict.claim.table.replace("table", "table "),
             f"{verdict.outcome} on {summary.sweep.dataset}" if verdict.comparisons else "not judged here",
             str(min(item.n for item in verdict.comparisons)) if verdict.comparisons else NONE,
-            describe_prospect(verdict),
+            describe_forecast(verdict),
         ]
         for verdict in summary.verdicts
     ]
@@ -186,14 +186,14 @@ def tabulate_claims(summary: Summary) -> Table | None:
     )
 
 
-def describe_prospect(verdict: Verdict) -> str:
+def describe_forecast(verdict: Verdict) -> str:
     """How many seeds would decide a claim that is undecided, or what stands against it."""
     if verdict.reservation:
         return f"withheld: {verdict.reservation}"
     missing = f"the runs of {count(len(verdict.missing), 'comparison')}" if verdict.missing else ""
-    if verdict.prospect is None:
+    if verdict.forecast is None:
         return missing or NONE
-    found = verdict.prospect
+    found = verdict.forecast
     if found.too_few:
         number = "too few seeds to say"
     elif found.seeds is None:

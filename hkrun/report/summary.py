@@ -185,7 +185,7 @@ class Comparison:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Prospect:
+class PowerForecast:
     """What would decide a claim that is undecided, if things are as they were measured.
 
     Attributes:
@@ -214,7 +214,7 @@ class Verdict:
             shows the contrary, "undecided", or "not judged" where the sweep has no runs for it.
         comparisons: Those behind it.
         missing: Pairs of the claim that this sweep has no runs of.
-        prospect: Of an undecided one that more seeds may decide.
+        forecast: Of an undecided one that more seeds may decide.
         reservation: Why an undecided one is not decided by more seeds: what its comparisons are withheld for.
     """
 
@@ -222,7 +222,7 @@ class Verdict:
     outcome: str
     comparisons: tuple[Comparison, ...]
     missing: tuple[tuple[str, str], ...]
-    prospect: Prospect | None
+    forecast: PowerForecast | None
     reservation: str = ""
 
 

@@ -1,14 +1,17 @@
 """The store: every record of every run, teacher and sweep, on a local path or anywhere pyarrow.fs reaches.
 
-    opening.py   from a path or a URI to the store that is there
-    files.py     whole files: atomic and durable writes, on a disk or an object store
-    folders.py   folders with a manifest: what is committed, and checked against its SHA-256 when read
-    records.py   what is kept of a run and of a teacher
-    columns.py   curves as Parquet, and the columns of all runs
-    checkpoint_names.py   how the files of checkpoints are named
-    holding.py   one driver per sweep
-    store.py     hkrun's layout of cells, seeds, teachers and sweeps
-    tables.py    teacher tables, which are too large to be read as a whole
+    opening.py              from a path or a URI to the store that is there
+    files.py                whole files: atomic and durable writes, on a disk or an object store
+    s3.py, addresses.py     the same on S3, and how its URI and the environment are read
+    manifests.py            what a folder's manifest says: SHA-256 and size of each file
+    transactions.py         folders with a manifest: committed as a whole, checked when read
+    conditional_commits.py  the same where there are no locks, as on S3
+    lock.py                 one driver per sweep
+    records.py              what is kept of a run and of a teacher
+    columns.py              curves as Parquet, and the columns of all runs
+    checkpoint_names.py     how the files of checkpoints are named
+    store.py                hkrun's layout of cells, seeds, teachers and sweeps
+    teacher_tables.py       teacher tables, which are too large to be read as a whole
 
 No run is ever lost or half there: a folder whose manifest is missing does not exist for readers.
 """
@@ -18,7 +21,7 @@ from hkrun.store.manifests import DamagedError, NotCommittedError
 from hkrun.store.opening import open_store
 from hkrun.store.records import DivergedTeacher, Record, TeacherRecord
 from hkrun.store.store import NoStoreError, Store
-from hkrun.store.tables import NoSpaceError, Tables
+from hkrun.store.teacher_tables import NoSpaceError, TeacherTables
 
 __all__ = [
     "DamagedError",
@@ -28,8 +31,8 @@ __all__ = [
     "NotCommittedError",
     "Record",
     "Store",
-    "Tables",
     "TeacherRecord",
+    "TeacherTables",
     "checkpoint_name",
     "open_store",
     "read_epoch",

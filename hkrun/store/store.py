@@ -15,10 +15,10 @@ import pyarrow as pa
 from hkrun.errors import StoreError
 from hkrun.store.columns import RUNS_SCHEMA, from_parquet, to_parquet
 from hkrun.store.files import ConditionalFiles, Files
-from hkrun.store.folders import Folders
-from hkrun.store.holding import Hold, hold_folder, hold_object
+from hkrun.store.lock import Hold, hold_folder, hold_object
 from hkrun.store.manifests import MANIFEST, DamagedError, NotCommittedError, check_folder, check_name
 from hkrun.store.records import DivergedTeacher, Record, TeacherRecord, from_json, teacher_from_json, to_json
+from hkrun.store.transactions import CommittedFolders
 
 FORMAT = 1
 STORE_FILE, CELL_FILE, RECORD_FILE, CURVES_FILE = "store.json", "cell.json", "record.json", "curves.parquet"
@@ -40,7 +40,7 @@ class NoStoreError(StoreError):
     """There is no store at a place."""
 
 
-class Store(Folders):
+class Store(CommittedFolders):
     """Every record of every run; open one with `open_store`.
 
     Attributes:
@@ -390,7 +390,7 @@ class Store(Folders):
             yield
 
     def commit(self, folder: str, *arguments: Any, **options: Any) -> bool:
-        """See `Folders.commit`. A folder that this store holds must still be its own.
+        """See `CommittedFolders.commit`. A folder that this store holds must still be its own.
 
         Raises:
             StoreError: Another driver took it over; or see there.

@@ -12,6 +12,7 @@
     view.py        the saved comparison view and the links to it
     lookup.py      what MLflow already has of a sweep
     server.py      MLflow's own UI on loopback
+    supervisor.py  the process that ends that server with hkrun
 
 The store is the truth: what MLflow lacks, because it was away or never asked, `sync` puts there later.
 MLflow takes seconds to import, so only the functions that talk to it do.

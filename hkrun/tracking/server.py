@@ -18,7 +18,7 @@ from pathlib import Path
 from hkrun.errors import InputError, StoreError
 from hkrun.redaction import redact
 from hkrun.store import Store
-from hkrun.tracking import keeper
+from hkrun.tracking import supervisor
 from hkrun.tracking.artifacts import artifact_root, renew_locations
 from hkrun.tracking.connection import connect, explained, is_server, resolve_uri
 from hkrun.tracking.database import advised
@@ -167,7 +167,7 @@ def serve(store: Store, *, port: int | None = None) -> Iterator[Server]:
     log = (store.local_path or Path(tempfile.gettempdir()) / "hkrun") / "logs" / "mlflow-ui.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     command = [
-        *(sys.executable, "-I", "-S", keeper.__file__),  # it would outlive us where we are killed
+        *(sys.executable, "-I", "-S", supervisor.__file__),  # it would outlive us where we are killed
         sys.executable,
         "-m",
         "mlflow",
@@ -193,7 +193,7 @@ def serve(store: Store, *, port: int | None = None) -> Iterator[Server]:
         process = subprocess.Popen(
             command,
             env=os.environ | settings,
-            stdin=subprocess.PIPE,  # nothing is written: its end tells the keeper that we are gone
+            stdin=subprocess.PIPE,  # nothing is written: its end tells the supervisor that we are gone
             stdout=sink,
             stderr=subprocess.STDOUT,
             start_new_session=True,

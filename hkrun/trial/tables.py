@@ -28,7 +28,7 @@ from hkrun.knowledge import (
     table_id,
 )
 from hkrun.models import DistilledNetwork
-from hkrun.store import NoSpaceError, Tables, open_store
+from hkrun.store import NoSpaceError, TeacherTables, open_store
 from hkrun.training import resolve_dtype
 from hkrun.trial.inputs import TeacherPlace, load_images, load_teacher
 from hkrun.trial.task import Task
@@ -114,7 +114,7 @@ def _open(place: _TablePlace) -> TableTeacher:
     )
     num_views = Views(cell.augment.padding, cell.augment.flip).count
     num_rows = len(dataset.train) * num_views
-    tables = Tables(open_store(place.teacher.store), cache=default_directory() / "tables")
+    tables = TeacherTables(open_store(place.teacher.store), cache=default_directory() / "tables")
     descriptions = _describe(place, computer, num_rows=num_rows, row_dtype=row_dtype)
     rows, alarms = {}, []
     try:
@@ -198,7 +198,7 @@ def _make_reader(place: TeacherPlace) -> ViewReader:
 
 
 def _open_rows(
-    tables: Tables, description: Mapping[str, object], num_rows: int, width: int, dtype: np.dtype[Any]
+    tables: TeacherTables, description: Mapping[str, object], num_rows: int, width: int, dtype: np.dtype[Any]
 ) -> RowFiles:
     sizes = file_sizes(num_rows, width, dtype)
     while True:

@@ -12,8 +12,8 @@ import pytest
 from pyarrow import fs
 
 from hkrun.errors import StoreError
-from hkrun.store import NoSpaceError, Store, Tables, open_store
-from hkrun.store import tables as module
+from hkrun.store import NoSpaceError, Store, TeacherTables, open_store
+from hkrun.store import teacher_tables as module
 from hkrun.store.files import RemoteFiles
 
 SIZES = {"rows": 1000, "sums": 80}
@@ -42,7 +42,7 @@ def read(folder: Path) -> dict[str, bytes]:
 
 def test_a_table_has_its_name_only_when_it_is_whole(tmp_path: Path) -> None:
     store = open_store(tmp_path)
-    tables = Tables(store, cache=tmp_path / "unused")
+    tables = TeacherTables(store, cache=tmp_path / "unused")
     folder = tables.open("abc", SIZES, ABOUT)
     assert folder == tmp_path / "tables" / "abc.partial"
     assert read(folder) == {name: bytes(size) for name, size in SIZES.items()}
@@ -63,9 +63,9 @@ def test_a_table_has_its_name_only_when_it_is_whole(tmp_path: Path) -> None:
 def test_a_table_is_not_renamed_while_another_process_reads_its_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tables = Tables(open_store(tmp_path), cache=tmp_path)
+    tables = TeacherTables(open_store(tmp_path), cache=tmp_path)
     fill(tables.open("abc", SIZES, ABOUT))
-    other = threading.Thread(target=Tables(open_store(tmp_path), cache=tmp_path).finish, args=("abc",))
+    other = threading.Thread(target=TeacherTables(open_store(tmp_path), cache=tmp_path).finish, args=("abc",))
     content = module._content
 
     def let_other_finish(folder: Path) -> list[Path]:
@@ -82,13 +82,13 @@ def test_a_table_is_not_renamed_while_another_process_reads_its_files(
 
 
 def test_the_space_of_a_table_is_reserved(tmp_path: Path) -> None:
-    folder = Tables(open_store(tmp_path), cache=tmp_path).open("abc", {"rows": 10**6}, ABOUT)
+    folder = TeacherTables(open_store(tmp_path), cache=tmp_path).open("abc", {"rows": 10**6}, ABOUT)
     assert (folder / "rows").stat().st_blocks * 512 >= 10**6
 
 
 @pytest.mark.parametrize("finished", [False, True])
 def test_a_table_that_was_cut_short_is_filled_up_again(tmp_path: Path, finished: bool) -> None:
-    tables = Tables(open_store(tmp_path), cache=tmp_path)
+    tables = TeacherTables(open_store(tmp_path), cache=tmp_path)
     content = fill(tables.open("abc", SIZES, ABOUT))
     if finished:
         tables.finish("abc")
@@ -103,7 +103,7 @@ def test_a_table_that_was_cut_short_is_filled_up_again(tmp_path: Path, finished:
 def test_a_table_that_does_not_fit_is_refused_and_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tables = Tables(open_store(tmp_path), cache=tmp_path)
+    tables = TeacherTables(open_store(tmp_path), cache=tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(0, 0, module.SPARE_BYTES + 1079))
     with pytest.raises(NoSpaceError, match=r"a teacher table of 0 MB does not fit: 0 MB are free beside 268"):
         tables.open("abc", SIZES, ABOUT)
@@ -117,7 +117,7 @@ def test_a_table_that_does_not_fit_is_refused_and_leaves_nothing(
 def test_the_space_of_a_table_that_is_there_is_no_other_s(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tables = Tables(open_store(tmp_path), cache=tmp_path)
+    tables = TeacherTables(open_store(tmp_path), cache=tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(0, 0, module.SPARE_BYTES + 2000))
     assert tables.held_bytes({}) == 0
     tables.open("abc", SIZES, {"part": "logits", "type": "float32"})
@@ -139,15 +139,15 @@ def test_a_disk_that_fills_up_meanwhile_is_refused_too(
 
     monkeypatch.setattr(os, "posix_fallocate", refuse)
     with pytest.raises(NoSpaceError, match="does not fit: No space left on device"):
-        Tables(open_store(tmp_path), cache=tmp_path).open("abc", SIZES, ABOUT)
+        TeacherTables(open_store(tmp_path), cache=tmp_path).open("abc", SIZES, ABOUT)
     assert list((tmp_path / "tables").iterdir()) == []
 
 
 def test_another_machine_fetches_a_whole_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "PIECE_BYTES", 300)
-    first = Tables(remote_store(tmp_path / "far"), cache=tmp_path / "first")
+    first = TeacherTables(remote_store(tmp_path / "far"), cache=tmp_path / "first")
     content = fill(first.open("abc", SIZES, ABOUT))
-    second = Tables(remote_store(tmp_path / "far"), cache=tmp_path / "second")
+    second = TeacherTables(remote_store(tmp_path / "far"), cache=tmp_path / "second")
     assert not any(read(second.open("abc", SIZES, ABOUT))["rows"])  # nobody has it whole yet
     first.finish("abc")
     names = remote_store(tmp_path / "far").names("tables/abc")
@@ -159,7 +159,7 @@ def test_another_machine_fetches_a_whole_table(tmp_path: Path, monkeypatch: pyte
 
 def test_an_upload_that_was_killed_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "PIECE_BYTES", 300)
-    tables = Tables(remote_store(tmp_path / "far"), cache=tmp_path / "first")
+    tables = TeacherTables(remote_store(tmp_path / "far"), cache=tmp_path / "first")
     content = fill(tables.open("abc", SIZES, ABOUT))
     put, uploaded = RemoteFiles.put, []
 
@@ -173,14 +173,14 @@ def test_an_upload_that_was_killed_goes_on(tmp_path: Path, monkeypatch: pytest.M
         patched.setattr(RemoteFiles, "put", die)
         with pytest.raises(KeyboardInterrupt):
             tables.finish("abc")
-    other = Tables(remote_store(tmp_path / "far"), cache=tmp_path / "second")
+    other = TeacherTables(remote_store(tmp_path / "far"), cache=tmp_path / "second")
     assert other.open("abc", SIZES, ABOUT).name == "abc.partial"
     tables.finish("abc")
     assert read(other.open("abc", SIZES, ABOUT)) == content
 
 
 def test_a_table_that_is_gone_before_its_upload_is_said(tmp_path: Path) -> None:
-    tables = Tables(remote_store(tmp_path / "far"), cache=tmp_path / "cache")
+    tables = TeacherTables(remote_store(tmp_path / "far"), cache=tmp_path / "cache")
     shutil.rmtree(tables.open("abc", SIZES, ABOUT))
     with pytest.raises(StoreError, match=r"cannot read .*abc"):
         tables.finish("abc")
@@ -191,11 +191,13 @@ def test_a_damaged_piece_is_left_to_be_computed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(module, "PIECE_BYTES", 300)
-    first = Tables(remote_store(tmp_path / "far"), cache=tmp_path / "first")
+    first = TeacherTables(remote_store(tmp_path / "far"), cache=tmp_path / "first")
     content = fill(first.open("abc", SIZES, ABOUT))
     first.finish("abc")
     (tmp_path / "far/bucket/tables/abc/rows.00002").write_bytes(b"nonsense")
-    folder = Tables(remote_store(tmp_path / "far"), cache=tmp_path / "second").open("abc", SIZES, ABOUT)
+    folder = TeacherTables(remote_store(tmp_path / "far"), cache=tmp_path / "second").open(
+        "abc", SIZES, ABOUT
+    )
     assert folder.name == "abc.partial"
     assert read(folder)["rows"] == content["rows"][:600] + bytes(400)
     assert "rows.00002 is damaged" in caplog.text

@@ -187,7 +187,7 @@ def test_a_store_that_does_not_take_the_table_costs_no_run_its_record(
     teaching, _ = tables.load_teaching(cell, make_task(store, cell))
     ask_every_view(teaching, cell)
     with monkeypatch.context() as patched:
-        patched.setattr(tables.Tables, "finish", refuse)
+        patched.setattr(tables.TeacherTables, "finish", refuse)
         assert teaching.take_alarms() == []
     assert "the teacher table is not there for others yet: cannot write far://: it is gone" in caplog.text
     assert all(name.endswith(".partial") for name in folders(store))
@@ -363,7 +363,7 @@ def test_a_table_that_gets_its_name_while_it_is_opened_is_opened_again(
     cell = make_cell()
     tables.load_teaching(cell, make_task(store, cell, table="ahead"))
     tables._open.cache_clear()
-    opened = tables.Tables.open
+    opened = tables.TeacherTables.open
     stale: list[Path] = []
 
     def open_late(self: object, *arguments: object) -> Path:
@@ -373,6 +373,6 @@ def test_a_table_that_gets_its_name_while_it_is_opened_is_opened_again(
             return folder.with_name(f"{folder.name}.partial")
         return folder
 
-    monkeypatch.setattr(tables.Tables, "open", open_late)
+    monkeypatch.setattr(tables.TeacherTables, "open", open_late)
     teaching, _ = tables.load_teaching(cell, make_task(store, cell))
     assert teaching.is_whole

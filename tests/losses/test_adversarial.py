@@ -11,7 +11,7 @@ from hkrun.losses import discriminator_loss, student_adversarial_loss
 from hkrun.models import Discriminator, initialise
 
 
-class Verdict(NamedTuple):
+class DiscriminatorOutput(NamedTuple):
     source: Tensor
     classes: Tensor | None
 
@@ -24,8 +24,8 @@ PARAMETERS = [[[0.5, -2.0], [0.0, 1.0]], [3.0, -0.25]]
 L1_NORM, SQUARED_L2_NORM, NUM_PARAMETERS = 6.75, 14.3125, 6
 
 
-def verdict(source, classes):
-    return Verdict(
+def output_of(source, classes):
+    return DiscriminatorOutput(
         torch.tensor(source, dtype=torch.float64),
         None if classes is None else torch.tensor(classes, dtype=torch.float64),
     )
@@ -34,8 +34,8 @@ def verdict(source, classes):
 def parts(*, teacher=None, student=None, parameters=None, **keys):
     keys = {"mu": 1.0, "category": True, "regularizer": True, "reg_reduction": "mean"} | keys
     return discriminator_loss(
-        teacher or verdict(TEACHER_SOURCE, TEACHER_CLASSES),
-        student or verdict(STUDENT_SOURCE, STUDENT_CLASSES),
+        teacher or output_of(TEACHER_SOURCE, TEACHER_CLASSES),
+        student or output_of(STUDENT_SOURCE, STUDENT_CLASSES),
         torch.tensor(LABELS),
         parameters or [torch.tensor(values, dtype=torch.float64) for values in PARAMETERS],
         **keys,
@@ -91,7 +91,7 @@ def test_mean_reduction_divides_by_all_parameters_biases_included():
 
 
 def test_without_the_category_term_no_class_output_is_needed():
-    teacher, student = verdict(TEACHER_SOURCE, None), verdict(STUDENT_SOURCE, None)
+    teacher, student = output_of(TEACHER_SOURCE, None), output_of(STUDENT_SOURCE, None)
     found = parts(teacher=teacher, student=student, category=False)
     full = parts()
     assert set(found) == {"source", "regularizer"}
@@ -122,7 +122,7 @@ def test_weight_norms_raise_the_loss_and_pull_every_weight_towards_zero(reg_redu
 @pytest.mark.parametrize("mu", [0.0, 0.5, 1.0, 3.0])
 def test_the_pointwise_optimum_for_equal_distributions_is_1_plus_mu_over_2_plus_mu(mu):
     source = torch.zeros(1, dtype=torch.float64, requires_grad=True)
-    same = Verdict(source, None)
+    same = DiscriminatorOutput(source, None)
     for _ in range(60):  # Newton's method: the loss is convex in the source logit
         found = discriminator_loss(
             same,
@@ -143,14 +143,14 @@ def test_the_pointwise_optimum_for_equal_distributions_is_1_plus_mu_over_2_plus_
 
 @pytest.mark.parametrize(("gan", "expected"), [("non_saturating", CONFUSING), ("saturating", -FAKE)])
 def test_student_s_source_term(gan, expected):
-    student = verdict(STUDENT_SOURCE, None)
+    student = output_of(STUDENT_SOURCE, None)
     found = student_adversarial_loss(student, torch.tensor(LABELS), gan=gan, category=False)
     assert found.item() == pytest.approx(expected, rel=1e-14)
 
 
 @pytest.mark.parametrize("gan", ["non_saturating", "saturating"])
 def test_the_category_term_adds_the_student_s_cross_entropy(gan):
-    student, labels = verdict(STUDENT_SOURCE, STUDENT_CLASSES), torch.tensor(LABELS)
+    student, labels = output_of(STUDENT_SOURCE, STUDENT_CLASSES), torch.tensor(LABELS)
     without = student_adversarial_loss(student, labels, gan=gan, category=False)
     found = student_adversarial_loss(student, labels, gan=gan, category=True)
     assert (found - without).item() == pytest.approx(cross_entropy(STUDENT_CLASSES), rel=1e-13)
@@ -161,7 +161,9 @@ def test_the_category_term_adds_the_student_s_cross_entropy(gan):
 )
 def test_both_forms_push_the_student_towards_the_teacher_s_side(gan, slope):
     source = torch.tensor(STUDENT_SOURCE, dtype=torch.float64, requires_grad=True)
-    loss = student_adversarial_loss(Verdict(source, None), torch.tensor(LABELS), gan=gan, category=False)
+    loss = student_adversarial_loss(
+        DiscriminatorOutput(source, None), torch.tensor(LABELS), gan=gan, category=False
+    )
     loss.backward()
     expected = [slope(sigmoid(value)) / 3 for value in STUDENT_SOURCE]
     assert source.grad.tolist() == pytest.approx(expected, rel=1e-13)
@@ -176,15 +178,25 @@ def test_a_discriminator_that_is_certain_gives_exact_losses_and_finite_gradients
     labels = torch.tensor(LABELS)
     keys = {"mu": 1.0, "category": False, "regularizer": False, "reg_reduction": "mean"}
     wrong = discriminator_loss(
-        Verdict(certain(-500.0), None), Verdict(certain(500.0), None), labels, [], **keys
+        DiscriminatorOutput(certain(-500.0), None),
+        DiscriminatorOutput(certain(500.0), None),
+        labels,
+        [],
+        **keys,
     )
     assert wrong["source"].item() == 1000.0
     right = discriminator_loss(
-        Verdict(certain(500.0), None), Verdict(certain(-500.0), None), labels, [], **keys
+        DiscriminatorOutput(certain(500.0), None),
+        DiscriminatorOutput(certain(-500.0), None),
+        labels,
+        [],
+        **keys,
     )
     assert right["source"].item() == pytest.approx(0.0, abs=1e-200)
     source = certain(-500.0)
-    loss = student_adversarial_loss(Verdict(source, None), labels, gan="non_saturating", category=False)
+    loss = student_adversarial_loss(
+        DiscriminatorOutput(source, None), labels, gan="non_saturating", category=False
+    )
     loss.backward()
     assert loss.item() == 500.0
     torch.testing.assert_close(source.grad, torch.full((3,), -1 / 3, dtype=dtype))

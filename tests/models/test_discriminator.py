@@ -24,7 +24,7 @@ def test_three_linear_layers_of_the_class_number(num_classes):
 def test_verdict_equals_a_plain_loop():
     network = build(3, category=True).double()
     logits = torch.randn(5, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(1)) * 4
-    verdict = network(logits)
+    output = network(logits)
     layers = [
         (layer.weight.detach().tolist(), layer.bias.detach().tolist())
         for layer in (*network.hidden, network.output)
@@ -38,21 +38,21 @@ def test_verdict_equals_a_plain_loop():
             ]
             if depth < 2:
                 values = [value if value > 0 else 0.2 * value for value in values]
-        assert float(verdict.source[row].detach()) == pytest.approx(values[0], rel=1e-12)
-        assert verdict.classes[row].detach().tolist() == pytest.approx(values[1:], rel=1e-12)
+        assert float(output.source[row].detach()) == pytest.approx(values[0], rel=1e-12)
+        assert output.classes[row].detach().tolist() == pytest.approx(values[1:], rel=1e-12)
 
 
 def test_without_the_category_term_there_is_one_output():
-    verdict = build(10, category=False)(torch.zeros(4, 10))
-    assert verdict.source.shape == (4,)
-    assert verdict.classes is None
+    output = build(10, category=False)(torch.zeros(4, 10))
+    assert output.source.shape == (4,)
+    assert output.classes is None
 
 
 def test_bfloat16_autocast_gives_verdicts_in_float32():
     network = build(10, category=True)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        verdict = network(torch.zeros(4, 10))
-    assert verdict.source.dtype == verdict.classes.dtype == torch.float32
+        output = network(torch.zeros(4, 10))
+    assert output.source.dtype == output.classes.dtype == torch.float32
 
 
 def test_the_hidden_widths_of_anc():

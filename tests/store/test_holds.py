@@ -16,17 +16,17 @@ import pytest
 from s3_server import S3Server, moto_running
 
 from hkrun.errors import StoreError
-from hkrun.store import Store, holding, open_store
+from hkrun.store import Store, lock, open_store
 from hkrun.store.files import Seen
 
 FOLDER = "sweeps/stability-digits"
 HOLDER = """
 import sys, time
 from hkrun.errors import StoreError
-from hkrun.store import holding, open_store
-holding.BEAT_S, holding.PATIENCE_S, holding.LOOK_S = 0.1, 1.2, 0.05
+from hkrun.store import lock, open_store
+lock.BEAT_S, lock.PATIENCE_S, lock.LOOK_S = 0.1, 1.2, 0.05
 if sys.argv[2] == "elsewhere":
-    holding._boot = lambda: "another machine"
+    lock._boot = lambda: "another machine"
 store = open_store(sys.argv[1])
 try:
     with store.hold("sweeps/stability-digits"):
@@ -42,9 +42,9 @@ except StoreError as error:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(holding, "BEAT_S", 0.1)
-    monkeypatch.setattr(holding, "PATIENCE_S", 1.2)
-    monkeypatch.setattr(holding, "LOOK_S", 0.05)
+    monkeypatch.setattr(lock, "BEAT_S", 0.1)
+    monkeypatch.setattr(lock, "PATIENCE_S", 1.2)
+    monkeypatch.setattr(lock, "LOOK_S", 0.05)
 
 
 # What waits for a beat, and is the same code wherever the store is: both places only with the slow tests.
@@ -100,7 +100,7 @@ def test_what_is_kept_of_a_holder_holds_no_secret(store: Store) -> None:
 def test_a_killed_holder_of_this_machine_is_followed_without_waiting(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(holding, "PATIENCE_S", 1e6)
+    monkeypatch.setattr(lock, "PATIENCE_S", 1e6)
     with holder(store) as (process, _):
         process.kill()
         process.wait()
@@ -111,9 +111,9 @@ def test_a_killed_holder_of_this_machine_is_followed_without_waiting(
 def test_a_holder_that_ended_well_is_followed_without_waiting_wherever_it_was(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(holding, "PATIENCE_S", 1e6)
+    monkeypatch.setattr(lock, "PATIENCE_S", 1e6)
     with monkeypatch.context() as elsewhere:
-        elsewhere.setattr(holding, "_boot", lambda: "another machine")
+        elsewhere.setattr(lock, "_boot", lambda: "another machine")
         with store.hold(FOLDER):
             pass
     for _ in range(2):
@@ -140,7 +140,7 @@ def test_a_holder_elsewhere_that_was_killed_is_taken_over_when_its_beat_stands_s
         process.wait()
         began = time.monotonic()
         with caplog.at_level(logging.WARNING), store.hold(FOLDER):
-            assert time.monotonic() - began >= holding.PATIENCE_S
+            assert time.monotonic() - began >= lock.PATIENCE_S
             store.commit(FOLDER, {"plan.json": b"mine"})
     assert f"waiting up to 1 s to see whether process {process.pid} on" in caplog.text
 

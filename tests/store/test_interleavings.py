@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from hkrun.store.files import ABSENT, Changed, Seen
-from hkrun.store.folders import Folders
 from hkrun.store.manifests import MANIFEST, DamagedError, from_json, stored_names
+from hkrun.store.transactions import CommittedFolders
 
 FOLDER = "cells/0123456789ab/seeds/0"
 IN_PLACE = "sweeps/stability-digits"
@@ -147,7 +147,7 @@ class Turns:
 
 def visible(memory: Memory) -> dict[str, bytes]:
     """What a reader finds; it fails if that is damaged."""
-    folders = Folders(memory, place="here")  # type: ignore[arg-type]
+    folders = CommittedFolders(memory, place="here")  # type: ignore[arg-type]
     return {name: folders.read(FOLDER, name) for name in folders.names(FOLDER)}
 
 
@@ -163,7 +163,7 @@ def content_of(author: bytes) -> dict[str, bytes]:
 def play(order: Iterator[int], before: bytes | None, *, first_stands: bool, requests: int = 1000) -> Any:
     """Two writers in one order; what there is at the end, what a reader saw after each request, the turns."""
     memory = Memory()
-    folders = Folders(memory, place="here")  # type: ignore[arg-type]
+    folders = CommittedFolders(memory, place="here")  # type: ignore[arg-type]
     if before is not None:
         folders.commit(FOLDER, content_of(before))
     seen: list[dict[str, bytes]] = []
@@ -219,7 +219,7 @@ def test_writers_killed_anywhere_leave_a_whole_state(choices: int) -> None:
             memory, seen, _ = play(then_by_turns(order), b"failed", first_stands=True, requests=requests)
             assert all(state in states for state in seen)
             memory.before_request = lambda: None
-            folders = Folders(memory, place="here")  # type: ignore[arg-type]
+            folders = CommittedFolders(memory, place="here")  # type: ignore[arg-type]
             folders.commit(FOLDER, content_of(b"A"))  # the next writer is not hindered
             assert visible(memory) == content_of(b"A")
 
@@ -240,7 +240,7 @@ def test_commits_in_place_can_mix_and_the_later_writer_mends_it(monkeypatch: pyt
 
 def test_a_name_that_is_taken_is_left_alone_and_the_manifest_says_where_the_new_content_is() -> None:
     memory = Memory()
-    folders = Folders(memory, place="here")  # type: ignore[arg-type]
+    folders = CommittedFolders(memory, place="here")  # type: ignore[arg-type]
     memory.objects[f"{FOLDER}/record.json"] = b"left by a killed writer, or about to be committed"
     folders.commit(FOLDER, content_of(b"A"))
     manifest = from_json(memory.objects[f"{FOLDER}/{MANIFEST}"])
@@ -258,10 +258,10 @@ def test_files_that_another_writer_came_to_keep_are_not_removed_with_the_own_one
         def replace(self, path: str, content: bytes, *, seen: Seen) -> Seen:
             self.__class__ = Memory  # type: ignore[assignment]  # only once
             self.replace(path, content, seen=seen)
-            Folders(self, place="here").commit(FOLDER, {"record.json": b"record of B"}, keep=None)  # type: ignore[arg-type]
+            CommittedFolders(self, place="here").commit(FOLDER, {"record.json": b"record of B"}, keep=None)  # type: ignore[arg-type]
             raise Changed
 
     memory = Unanswered()
-    folders = Folders(memory, place="here")  # type: ignore[arg-type]
+    folders = CommittedFolders(memory, place="here")  # type: ignore[arg-type]
     assert not folders.commit(FOLDER, content_of(b"A"), unless=lambda: folders.is_committed(FOLDER))
     assert visible(memory) == content_of(b"A") | {"record.json": b"record of B"}

@@ -10,7 +10,7 @@ import pytest
 from s3_server import SECRET, S3Server
 
 from hkrun.errors import StoreError
-from hkrun.store import holding, open_store, s3
+from hkrun.store import lock, open_store, s3
 
 FOLDER = "sweeps/stability-digits"
 NOT_IMPLEMENTED = (501, "NotImplemented")
@@ -142,7 +142,7 @@ def test_a_bad_request_for_another_reason_says_that_reason(uri: str, refusal: Re
 def test_a_driver_that_is_refused_leaves_nothing_that_keeps_the_next_one_off(
     uri: str, refusal: Refusal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(holding, "PATIENCE_S", 1e6)
+    monkeypatch.setattr(lock, "PATIENCE_S", 1e6)
     refusal.times = 1
     store = open_store(uri)
     with pytest.raises(StoreError, match="conditional writes"), store.hold(FOLDER):

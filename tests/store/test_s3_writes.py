@@ -20,7 +20,7 @@ from hkrun.errors import StoreError
 from hkrun.plan import Workers, make_plan
 from hkrun.report import summarise
 from hkrun.store import NotCommittedError, open_store
-from hkrun.store.commits import Commit
+from hkrun.store.conditional_commits import ConditionalCommit
 from hkrun.store.files import ABSENT, Changed, Seen
 from hkrun.store.manifests import MANIFEST, stored_names, sum_of
 from hkrun.store.s3 import S3Files
@@ -190,7 +190,7 @@ def test_of_two_writers_of_the_same_bits_the_loser_takes_nothing_from_the_winner
     assert isinstance(files, S3Files)
     folder, content = f"teachers/{TEACHER}", {"record.json": b"record", "weights.pt": b"the same weights"}
     sums = {name: sum_of(text) for name, text in content.items()}
-    winner = Commit(files, folder, content, sums, keep=())
+    winner = ConditionalCommit(files, folder, content, sums, keep=())
     winner._upload(())
     asked: list[bool] = []
 
@@ -198,7 +198,7 @@ def test_of_two_writers_of_the_same_bits_the_loser_takes_nothing_from_the_winner
         asked.append(store.is_committed(folder))
         return first_stands and asked[-1]
 
-    loser = Commit(files, folder, content, sums, keep=())
+    loser = ConditionalCommit(files, folder, content, sums, keep=())
     loser._write = functools.partial(commit_first, winner, loser._write)  # type: ignore[method-assign]
     assert loser.make(unless=has_result) is not first_stands
     assert asked == [False, True]
@@ -206,7 +206,7 @@ def test_of_two_writers_of_the_same_bits_the_loser_takes_nothing_from_the_winner
     assert set(files.sizes(folder)) == {MANIFEST, "record.json", "weights.pt"}
 
 
-def commit_first(winner: Commit, write: Callable[..., Seen], *arguments: Any) -> Seen:
+def commit_first(winner: ConditionalCommit, write: Callable[..., Seen], *arguments: Any) -> Seen:
     """Lets another writer, who has uploaded, commit just before a write."""
     if not winner._look().content:
         winner._write(winner._own, ABSENT)
@@ -221,7 +221,7 @@ def test_leftovers_of_killed_writers_are_removed_once_they_are_old(
     store._files.put(folder, {"epoch-000001.pt": b"left"})
     store.commit(folder, {"epoch-000002.pt": b"2"}, tidy=True)
     assert set(store._files.sizes(folder)) == {MANIFEST, "epoch-000001.pt", "epoch-000002.pt"}
-    monkeypatch.setattr("hkrun.store.commits.LEFTOVER_S", -1.0)
+    monkeypatch.setattr("hkrun.store.conditional_commits.LEFTOVER_S", -1.0)
     store.commit(folder, {"epoch-000003.pt": b"3"}, keep=["epoch-000002.pt"], tidy=True)
     assert set(store._files.sizes(folder)) == {MANIFEST, "epoch-000002.pt", "epoch-000003.pt"}
 

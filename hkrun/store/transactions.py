@@ -3,12 +3,12 @@
 The manifest names each file with its SHA-256 and size and is written last, so a folder without one does not
 exist for readers. Before the content of a committed name changes, the manifest is cut back to the files that
 stay: a reader sees the folder as it was, then without what changes, then as it is, and never a mix. Without
-locks, as on S3, commits are made in another way: see `commits.py`.
+locks, as on S3, commits are made in another way: see `conditional_commits.py`.
 """
 
 from collections.abc import Callable, Collection, Mapping
 
-from hkrun.store.commits import Commit
+from hkrun.store.conditional_commits import ConditionalCommit
 from hkrun.store.files import ConditionalFiles, Files
 from hkrun.store.manifests import (
     MANIFEST,
@@ -30,7 +30,7 @@ from hkrun.store.manifests import (
 IN_PLACE = "sweeps/"
 
 
-class Folders:
+class CommittedFolders:
     """Committed folders in one place.
 
     Args:
@@ -73,7 +73,7 @@ class Folders:
             raise ValueError(f"{MANIFEST} is the store's own name")
         sums = {check_name(name): sum_of(content) for name, content in files.items()}
         if isinstance(self._files, ConditionalFiles):
-            commit = Commit(self._files, folder, files, sums, keep=keep)
+            commit = ConditionalCommit(self._files, folder, files, sums, keep=keep)
             make = commit.make_in_place if folder.startswith(IN_PLACE) else commit.make
             made = make(unless=unless)
             if tidy:

@@ -17,7 +17,6 @@ from pathlib import Path
 
 from hkrun.errors import StoreError
 from hkrun.store.files import LocalFiles, explained
-from hkrun.store.folders import Folders
 from hkrun.store.manifests import (
     MANIFEST,
     DamagedError,
@@ -28,6 +27,7 @@ from hkrun.store.manifests import (
     to_json,
 )
 from hkrun.store.store import Store
+from hkrun.store.transactions import CommittedFolders
 
 DESCRIPTION = "table.json"
 PIECE_BYTES = 2**26
@@ -40,7 +40,7 @@ class NoSpaceError(StoreError):
     """A table does not fit on the disk."""
 
 
-class Tables:
+class TeacherTables:
     """The teacher tables of a store, as this machine has them.
 
     Args:
@@ -52,7 +52,7 @@ class Tables:
         self._remote = store if store.local_path is None else None
         self._root = store.local_path / "tables" if store.local_path is not None else cache
         self._files = LocalFiles(self._root)
-        self._folders = Folders(self._files, place=str(self._root))
+        self._folders = CommittedFolders(self._files, place=str(self._root))
 
     def open(self, table_id: str, sizes: Mapping[str, int], description: Mapping[str, object]) -> Path:
         """The folder of a table, whole or not, with its files in full size; what is not there yet is zeros.

@@ -1,6 +1,6 @@
 """Runs a command until it ends or its parent is gone, however that went. A program of its own.
 
-    python keeper.py COMMAND...
+    python supervisor.py COMMAND...
 
 must lead a process group of its own: once its stdin ends, which the kernel closes with the parent, it ends
 the whole group. It fails where the command does.

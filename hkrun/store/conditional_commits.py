@@ -15,7 +15,7 @@ from hkrun.store.manifests import MANIFEST, Manifest, from_json, kept_of, stored
 LEFTOVER_S = 3600.0  # how long nobody's file may still become somebody's: an upload takes less
 
 
-class Commit:
+class ConditionalCommit:
     """One commit to one folder.
 
     Args:
