@@ -22,13 +22,16 @@ HEAVY = {
 }
 
 
-def loaded_by(statement):
-    """The top-level packages that a fresh interpreter has loaded after a statement."""
-    code = (
-        f"{statement}\nimport json, sys\nprint(json.dumps([name.partition('.')[0] for name in sys.modules]))"
-    )
+def modules_loaded_by(statement):
+    """The modules that a fresh interpreter has loaded after a statement."""
+    code = f"{statement}\nimport json, sys\nprint(json.dumps(list(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     return set(json.loads(done.stdout.splitlines()[-1]))
+
+
+def loaded_by(statement):
+    """The top-level packages of these."""
+    return {name.partition(".")[0] for name in modules_loaded_by(statement)}
 
 
 def test_the_command_line_loads_nothing_heavy():
@@ -49,3 +52,9 @@ def test_the_package_offers_the_store_without_loading_it_first():
 
 def test_reading_search_spaces_needs_no_torch_and_no_arrow():
     assert not loaded_by("import hkrun.spaces") & HEAVY
+
+
+def test_the_training_loop_loads_neither_the_store_nor_ray_nor_mlflow():
+    loaded = modules_loaded_by("import hkrun.distill")
+    assert "torch" in loaded
+    assert not loaded & {"hkrun.store", "hkrun.plan", "hkrun.spaces", "ray", "mlflow"}

@@ -9,9 +9,9 @@ from pathlib import Path
 import pyarrow as pa
 from pyarrow import fs
 
+from hkrun.addresses import connect_uri
 from hkrun.errors import DataError, InputError
 from hkrun.redaction import redact
-from hkrun.store.addresses import connect_uri
 from hkrun.uris import describe_slip
 
 

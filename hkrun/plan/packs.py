@@ -20,9 +20,6 @@ STEPS: Mapping[int, float] = {1: 1.0, 2: 0.62, 4: 0.4, 5: 0.35, 10: 0.25, 20: 0.
 # 2.13 and 3.42 GB for 1, 4, 8 and 20 seeds; measured (2026-11-22, 2 CPU cores).
 PROCESS_BYTES = 1_000_000_000
 MAPS_PER_BLOCK = 7
-# Images per forward pass of an evaluation. On a CPU the activations should stay in the cache (on digits, 256
-# images at a time take half as long as all 1,107 at once); a GPU wants many.
-EVALUATION_BATCH: Mapping[str, int] = {"cpu": 256, "cuda": 2048}
 # Maps of the widest stage that an evaluation holds at a time: a block's input, its inner map and its output.
 EVALUATION_MAPS = 3
 

@@ -2,12 +2,11 @@
 
     opening.py              from a path or a URI to the store that is there
     files.py                whole files: atomic and durable writes, on a disk or an object store
-    s3.py, addresses.py     the same on S3, and how its URI and the environment are read
+    s3.py                   the same on S3
     manifests.py            what a folder's manifest says: SHA-256 and size of each file
     transactions.py         folders with a manifest: committed as a whole, checked when read
     conditional_commits.py  the same where there are no locks, as on S3
     lock.py                 one driver per sweep
-    records.py              what is kept of a run and of a teacher
     columns.py              curves as Parquet, and the columns of all runs
     checkpoint_names.py     how the files of checkpoints are named
     store.py                hkrun's layout of cells, seeds, teachers and sweeps
@@ -16,10 +15,10 @@
 No run is ever lost or half there: a folder whose manifest is missing does not exist for readers.
 """
 
+from hkrun.records import DivergedTeacher, Record, TeacherRecord
 from hkrun.store.checkpoint_names import checkpoint_name, read_epoch
 from hkrun.store.manifests import DamagedError, NotCommittedError
 from hkrun.store.opening import open_store
-from hkrun.store.records import DivergedTeacher, Record, TeacherRecord
 from hkrun.store.store import NoStoreError, Store
 from hkrun.store.teacher_tables import NoSpaceError, TeacherTables
 

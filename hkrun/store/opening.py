@@ -5,9 +5,9 @@ from pathlib import Path
 import pyarrow as pa
 from pyarrow import fs
 
+from hkrun.addresses import read_address
 from hkrun.errors import InputError, StoreError
 from hkrun.redaction import redact
-from hkrun.store.addresses import read_address
 from hkrun.store.files import LocalFiles, RemoteFiles
 from hkrun.store.store import Store
 from hkrun.uris import describe_slip

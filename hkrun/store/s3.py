@@ -26,8 +26,8 @@ from obstore.exceptions import (
 from obstore.store import S3Store
 from pyarrow import fs
 
+from hkrun.addresses import ANSWER_S, CONNECT_S, S3Address, connect
 from hkrun.errors import StoreError
-from hkrun.store.addresses import ANSWER_S, CONNECT_S, S3Address, connect
 from hkrun.store.files import ABSENT, Changed, RemoteFiles, Seen
 
 if TYPE_CHECKING:

@@ -13,11 +13,11 @@ from typing import Any, TypeVar
 import pyarrow as pa
 
 from hkrun.errors import StoreError
+from hkrun.records import DivergedTeacher, Record, TeacherRecord, from_json, teacher_from_json, to_json
 from hkrun.store.columns import RUNS_SCHEMA, from_parquet, to_parquet
 from hkrun.store.files import ConditionalFiles, Files
 from hkrun.store.lock import Hold, hold_folder, hold_object
 from hkrun.store.manifests import MANIFEST, DamagedError, NotCommittedError, check_folder, check_name
-from hkrun.store.records import DivergedTeacher, Record, TeacherRecord, from_json, teacher_from_json, to_json
 from hkrun.store.transactions import CommittedFolders
 
 FORMAT = 1

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from hkrun.config import KNOWN_DATA, Cell, cell_id
+from hkrun.networks import EVALUATION_BATCH
 from hkrun.plan import Workers, choose_sizes, kept_sizes, why_alone
-from hkrun.plan.packs import EVALUATION_BATCH, PROCESS_BYTES, seed_bytes
+from hkrun.plan.packs import PROCESS_BYTES, seed_bytes
 from hkrun.spaces import Sweep
 from hkrun.store import DamagedError, NotCommittedError, Store
 from hkrun.sweep.machine import THREADS, Machine

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from hkrun.data.streams import BlockIds, BlockViews, ReadBlock, carry_in_threads
 from hkrun.errors import InputError
 from hkrun.models.collective import PeerLostError, all_reduce, with_peers
-from hkrun.store import DivergedTeacher, Record, TeacherRecord
+from hkrun.records import DivergedTeacher, Record, TeacherRecord
 
 __all__ = [
     "Context",

@@ -15,7 +15,7 @@ from hkrun.data.encoded import EncodedSplit, StreamedDataset, epoch_order
 from hkrun.data.streams import Carrier, ImageStream, carry_in_threads, split_windows
 from hkrun.data.views import ViewReader, Views, normalise
 from hkrun.errors import DataError
-from hkrun.plan.packs import EVALUATION_BATCH
+from hkrun.networks import EVALUATION_BATCH
 from hkrun.training.context import Context, sum_over_workers
 from hkrun.training.precision import autocast
 

@@ -17,7 +17,7 @@ from hkrun.data.dataset import Dataset, Split
 from hkrun.distill import Pack, Step, start_run
 from hkrun.knowledge import LiveTeacher
 from hkrun.models import Output
-from hkrun.plan.packs import EVALUATION_BATCH
+from hkrun.networks import EVALUATION_BATCH
 from hkrun.teacher import freeze, start_teacher
 from hkrun.training import Batch, SingleProcess, resolve_dtype
 from hkrun.training.precision import autocast

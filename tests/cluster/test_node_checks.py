@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 from s3_server import KEY, SECRET, S3Server
 
+from hkrun.addresses import connect_uri
 from hkrun.cluster.nodes.checks import look_around
 from hkrun.cluster.nodes.reports import Needs
 from hkrun.store import open_store
-from hkrun.store.addresses import connect_uri
 
 
 @pytest.fixture

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 from s3_server import SECRET, S3Server
 
+from hkrun.addresses import S3Address, read_address
 from hkrun.cli.program import call
 from hkrun.data.places import Place
 from hkrun.errors import DataError, InputError, StoreError
 from hkrun.store import open_store
-from hkrun.store.addresses import S3Address, read_address
 
 
 @pytest.mark.parametrize(

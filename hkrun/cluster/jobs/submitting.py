@@ -19,6 +19,7 @@ from typing import Any, Literal
 from urllib.parse import parse_qsl
 
 import hkrun
+from hkrun.addresses import read_address
 from hkrun.cluster.jobs import check
 from hkrun.cluster.jobs.git import GitState, read_state
 from hkrun.cluster.jobs.lock import LOCK_FILE, find_lock, read_versions, reduce_lock
@@ -27,7 +28,6 @@ from hkrun.cluster.jobs.shipping import PACKAGE, check_size, ship_hkrun, ship_pa
 from hkrun.cluster.nodes.reports import COMPARED, Needs
 from hkrun.errors import DataError, HkrunError, InputError, ResourceError, StoreError
 from hkrun.redaction import redact
-from hkrun.store.addresses import read_address
 
 # Before SIGKILL follows: Ray gives a job three seconds. Checkpoints that are being written are megabytes.
 STOP_WAIT_S = 60

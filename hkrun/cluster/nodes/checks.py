@@ -154,8 +154,8 @@ def _try_data(place: str) -> str:
         return "" if os.access(path, os.R_OK | os.X_OK) else f"{place} may not be read"
     from pyarrow import ArrowException, fs
 
+    from hkrun.addresses import connect_uri
     from hkrun.redaction import redact
-    from hkrun.store.addresses import connect_uri
 
     try:
         filesystem, folder = connect_uri(place)
