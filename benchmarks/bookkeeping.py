@@ -158,7 +158,7 @@ def fill_store(store: Store, sweep: Sweep) -> None:
     cell = sweep.cells[0].cell
     curves = pa.table({"epoch": [1], "error_pct": [2.0]})
     teacher = TeacherRecord(teacher_id=teacher_id(cell), config={}, epochs=60, teacher_hash=TEACHER_HASH,
-                            error_pct=2.0, train_error_pct=0.0, **surroundings(STARTED_AT))  # fmt: skip
+                            error_pct=2.0, train_error_pct=0.0, **environment(STARTED_AT))  # fmt: skip
     store.put_teacher(teacher, weights=bytes(STUDENT_BYTES), curves=curves)
     for place, named in enumerate(sweep.cells):
         identity = cell_id(named.cell)
@@ -182,12 +182,12 @@ def put_run(store: Store, cell: Cell, identity: str, seed: int, *, started_at: f
         teacher_id=teacher_id(cell),
         teacher_hash=TEACHER_HASH,
         pack=(seed,),
-        **surroundings(started_at),
+        **environment(started_at),
     )
     store.put_run(record, curves=curves, student=bytes(STUDENT_BYTES))
 
 
-def surroundings(started_at: float) -> dict[str, Any]:
+def environment(started_at: float) -> dict[str, Any]:
     """What a record says of when and where."""
     versions = {"python": "3.11.9", "hkrun": "0.1.0", "torch": "2.15.0", "numpy": "2.4.0", "ray": "2.60.0"}
     return {

@@ -29,7 +29,7 @@ from hkrun.knowledge import LiveTeacher, RowComputer, RowFiles, TableTeacher, fi
 from hkrun.models import DistilledNetwork, build_network
 from hkrun.seeding import Purpose
 from hkrun.training import Averages, Batch, ResidentTrainingSet, SingleProcess
-from hkrun.trial.surroundings import reproducible
+from hkrun.trial.environment import reproducible
 
 # What a method compares with the teacher's.
 KNOWLEDGE = {"hksanc": ("logits", "knowledge"), "kd": ("logits",)}

@@ -23,8 +23,8 @@ from hkrun.report.renewal import renew_report
 from hkrun.report.run_tables import PART_NAMES
 from hkrun.stopwatch import Stopwatch
 from hkrun.store import open_store
-from hkrun.sweep import DataCheck, account, run_sweep
-from hkrun.sweep.account import Account
+from hkrun.sweep import DataCheck, run_sweep, time_accounting
+from hkrun.sweep.time_accounting import TimeAccounting
 
 EXECUTION = Execution(
     started_at=1_760_000_000.0,
@@ -88,7 +88,7 @@ def test_the_parts_of_an_execution_are_the_wall_clock_times_the_slots():
 def test_every_second_of_an_account_is_in_one_part(sweep, store, clock):
     stopwatch = Stopwatch("planning", clock=clock)
     clock.advance(1)
-    with Account(sweep, store, slots=2, stopwatch=stopwatch) as kept:
+    with TimeAccounting(sweep, store, slots=2, stopwatch=stopwatch) as kept:
         kept.enter("ray")
         clock.advance(5)
         kept.taken(TEACHER)
@@ -121,7 +121,7 @@ def test_every_second_of_an_account_is_in_one_part(sweep, store, clock):
 
 def test_whatever_happens_the_parts_sum_to_the_slots_and_none_is_negative(sweep, store, clock):
     choose = random.Random(5)
-    kept = Account(sweep, store, slots=3, stopwatch=Stopwatch("planning", clock=clock))
+    kept = TimeAccounting(sweep, store, slots=3, stopwatch=Stopwatch("planning", clock=clock))
     running = []
     for number in range(300):
         clock.advance(choose.random())
@@ -141,7 +141,7 @@ def test_whatever_happens_the_parts_sum_to_the_slots_and_none_is_negative(sweep,
 
 
 def test_a_task_whose_process_died_keeps_what_it_had_told_and_its_next_try_counts_too(sweep, store, clock):
-    kept = Account(sweep, store, slots=1, stopwatch=Stopwatch("planning", clock=clock))
+    kept = TimeAccounting(sweep, store, slots=1, stopwatch=Stopwatch("planning", clock=clock))
     kept.taken(FIRST)
     clock.advance(5)
     kept.told(FIRST, {"epochs": 4.0})
@@ -156,7 +156,7 @@ def test_a_task_whose_process_died_keeps_what_it_had_told_and_its_next_try_count
 
 
 def test_a_task_that_never_tells_anything_is_idle_time(sweep, store, clock):
-    kept = Account(sweep, store, slots=1, stopwatch=Stopwatch("planning", clock=clock))
+    kept = TimeAccounting(sweep, store, slots=1, stopwatch=Stopwatch("planning", clock=clock))
     kept.taken(FIRST)
     clock.advance(5)
     kept.told(FIRST, {})
@@ -169,14 +169,14 @@ def test_a_task_that_never_tells_anything_is_idle_time(sweep, store, clock):
 
 def test_all_executions_are_kept_in_their_order(sweep, store, clock):
     for wall in (3.0, 4.0):
-        with Account(sweep, store, slots=1, stopwatch=Stopwatch("planning", clock=clock)) as kept:
+        with TimeAccounting(sweep, store, slots=1, stopwatch=Stopwatch("planning", clock=clock)) as kept:
             kept.taken(FIRST)
             clock.advance(wall)
     assert [found.phases["training"] for found in load_executions(store, sweep)] == [3.0, 4.0]
 
 
 def test_an_execution_in_which_no_task_had_a_slot_leaves_nothing(sweep, store, clock):
-    with Account(sweep, store, slots=1, stopwatch=Stopwatch("planning", clock=clock)) as kept:
+    with TimeAccounting(sweep, store, slots=1, stopwatch=Stopwatch("planning", clock=clock)) as kept:
         clock.advance(5)
         kept.save()
     assert load_executions(store, sweep) == ()
@@ -184,15 +184,15 @@ def test_an_execution_in_which_no_task_had_a_slot_leaves_nothing(sweep, store, c
 
 
 def test_an_account_is_saved_now_and_then_for_a_kill_that_nothing_can_catch(sweep, store, clock):
-    kept = Account(sweep, store, slots=1, stopwatch=Stopwatch("planning", clock=clock))
+    kept = TimeAccounting(sweep, store, slots=1, stopwatch=Stopwatch("planning", clock=clock))
     kept.taken(FIRST)
-    clock.advance(account.SAVE_EVERY_S / 2)
+    clock.advance(time_accounting.SAVE_EVERY_S / 2)
     kept.ended(FIRST)
     assert load_executions(store, sweep) == ()
     kept.taken(SECOND)
-    clock.advance(account.SAVE_EVERY_S / 2)
+    clock.advance(time_accounting.SAVE_EVERY_S / 2)
     kept.ended(SECOND)
-    assert [found.wall_s for found in load_executions(store, sweep)] == [account.SAVE_EVERY_S]
+    assert [found.wall_s for found in load_executions(store, sweep)] == [time_accounting.SAVE_EVERY_S]
 
 
 def test_a_store_that_is_full_does_not_hide_what_ended_the_sweep(sweep, store, clock, monkeypatch, caplog):
@@ -200,11 +200,11 @@ def test_a_store_that_is_full_does_not_hide_what_ended_the_sweep(sweep, store, c
         raise StoreError("no space left")
 
     def interrupt():
-        with Account(sweep, store, slots=1, stopwatch=Stopwatch("planning", clock=clock)) as kept:
+        with TimeAccounting(sweep, store, slots=1, stopwatch=Stopwatch("planning", clock=clock)) as kept:
             kept.taken(FIRST)
             raise Interrupted("stopped by SIGINT")
 
-    monkeypatch.setattr(account, "save_executions", refuse)
+    monkeypatch.setattr(time_accounting, "save_executions", refuse)
     with pytest.raises(Interrupted):
         interrupt()
     assert caplog.messages == ["where the time went is not kept: no space left"]
@@ -257,7 +257,7 @@ def ray(monkeypatch, sweep, store, clock):
     monkeypatch.setattr(hkrun.cluster, "run_tasks", run_tasks)
     monkeypatch.setattr(hkrun.sweep.running, "find_machine", lambda *_, **__: TWO_SLOTS)
     monkeypatch.setattr(hkrun.sweep.running, "check_data", lambda *_, **__: DataCheck())
-    monkeypatch.setattr(hkrun.sweep.crew, "describe_divergence", lambda *_: "")
+    monkeypatch.setattr(hkrun.sweep.task_submission, "describe_divergence", lambda *_: "")
     return ray
 
 

@@ -14,7 +14,7 @@ from hkrun.plan import AUTO, Workers, choose_sizes, kept_sizes, make_plan, save_
 from hkrun.plan.packs import PROCESS_BYTES, seed_bytes
 from hkrun.spaces import load_sweep
 from hkrun.store import open_store
-from hkrun.sweep import packing
+from hkrun.sweep import pack_sizes
 from hkrun.sweep.machine import Machine
 
 EVIDENCE = {"pack_cpu": {"value": 8, "label": MEASURED}}
@@ -200,7 +200,7 @@ def test_the_estimate_says_where_the_teacher_runs_live():
     ],
 )
 def test_sizes_that_are_hardly_faster_than_a_smaller_one_do_not_count(figures, sizes):
-    steps = packing.compare_steps(figures)
+    steps = pack_sizes.compare_steps(figures)
     assert list(steps) == sizes
     assert steps == {size: figures.get(size, 9.0) / 9.0 for size in sizes}
 
@@ -224,11 +224,11 @@ def machine(slots):
 
 
 def find(sweep, store, *, pack="auto", slots=2):
-    return packing.find_sizes(sweep, store, pack=pack, workers=AUTO, machine=machine(slots), data_dir=None)
+    return pack_sizes.find_sizes(sweep, store, pack=pack, workers=AUTO, machine=machine(slots), data_dir=None)
 
 
 def expect(sweep, store, *, pack="auto", slots=2):
-    return packing.expect_sizes(sweep, store, pack=pack, workers=AUTO, machine=machine(slots))
+    return pack_sizes.expect_sizes(sweep, store, pack=pack, workers=AUTO, machine=machine(slots))
 
 
 def test_a_machine_measures_each_shape_once(tmp_path, measured):
@@ -248,8 +248,8 @@ def test_a_machine_measures_each_shape_once(tmp_path, measured):
 def test_another_machine_measures_anew(tmp_path, measured, monkeypatch):
     store, sweep = open_store(tmp_path), make_sweep(seeds=range(20))
     find(sweep, store)
-    before, genuine = len(measured), packing._describe_machine
-    monkeypatch.setattr(packing, "_describe_machine", lambda *known: {**genuine(*known), "processor": "x"})
+    before, genuine = len(measured), pack_sizes._describe_machine
+    monkeypatch.setattr(pack_sizes, "_describe_machine", lambda *known: {**genuine(*known), "processor": "x"})
     find(sweep, store)
     assert len(measured) == 2 * before
     assert len(list(tmp_path.glob("machines/*/packs.json"))) == 2
@@ -286,8 +286,8 @@ def test_where_the_gpus_are_elsewhere_nothing_is_measured_and_that_is_said(tmp_p
     sweep, store = make_sweep([("L_b", L_B)], seeds=range(20), evidence=EVIDENCE), open_store(tmp_path)
     node = Node(cpus=8, gpus=4, memory_bytes=64 << 30, gpu_memory_bytes=16 << 30)
     asked = {"pack": "auto", "workers": AUTO, "machine": Machine(nodes=(node,), device="cuda")}
-    assert packing.find_sizes(sweep, store, data_dir=None, **asked) == {cell_id(L_B): 1}
-    _, (note,) = packing.expect_sizes(sweep, store, **asked)
+    assert pack_sizes.find_sizes(sweep, store, data_dir=None, **asked) == {cell_id(L_B): 1}
+    _, (note,) = pack_sizes.expect_sizes(sweep, store, **asked)
     assert "there is no GPU here" in note
     assert measured == []
 
@@ -417,7 +417,7 @@ def on_cifar(*, seeds=20, recipe=None):
 
 def test_a_pack_that_the_user_wants_must_fit(small_machine):
     def check(pack, *, machine=small_machine, **options):
-        packing.check_packs(on_cifar(**options), pack=pack, workers=AUTO, machine=machine)
+        pack_sizes.check_packs(on_cifar(**options), pack=pack, workers=AUTO, machine=machine)
 
     with pytest.raises(ResourceError) as refusal:
         check(20)
@@ -453,7 +453,7 @@ def test_packs_of_the_recipe_shrink_to_the_memory_without_a_word(small_machine):
     (small,) = small_machine.nodes
     for memory_gib, size in ((2, 1), (4, 5)):
         node = dataclasses.replace(small, memory_bytes=memory_gib << 30)
-        found = packing.expect_sizes(sweep, None, pack=None, workers=AUTO, machine=Machine(nodes=(node,)))
+        found = pack_sizes.expect_sizes(sweep, None, pack=None, workers=AUTO, machine=Machine(nodes=(node,)))
         assert found == ({cell_id(sweep.cells[0].cell): size}, ())
 
 

@@ -12,7 +12,7 @@ from hkrun.cli.program import call
 from hkrun.plan import NO_SHORTCUTS, make_plan
 from hkrun.spaces import load_sweep
 from hkrun.store import Store, open_store
-from hkrun.sweep import crew as module
+from hkrun.sweep.task_submission import TaskSubmission
 from hkrun.trial import Task
 
 
@@ -47,9 +47,9 @@ class Silent:
 
 def send(store: Store, *overrides: str, seeds: str = "20") -> None:
     sweep = load_sweep("stability", seeds=seeds, overrides=overrides)
-    crew = module.Crew(store, data_dir=None, machine=TWO_SLOTS, fail_fast=False, observer=Silent())  # type: ignore[arg-type]
+    submission = TaskSubmission(store, data_dir=None, machine=TWO_SLOTS, fail_fast=False, observer=Silent())  # type: ignore[arg-type]
     with pytest.raises(SentError):
-        crew.train(make_plan(sweep, store), None, NO_SHORTCUTS)  # type: ignore[arg-type]
+        submission.train(make_plan(sweep, store), None, NO_SHORTCUTS)  # type: ignore[arg-type]
 
 
 def test_runs_are_told_to_fill_ahead_what_all_of_them_will_ask(store: Store, sent: list[Task]) -> None:

@@ -11,7 +11,7 @@ import hkrun.cluster
 from hkrun.config import cell_from_values
 from hkrun.plan import ALONE, AUTO, NO_SHORTCUTS, Span, Workers, make_plan
 from hkrun.store import open_store
-from hkrun.sweep.crew import Crew
+from hkrun.sweep.task_submission import TaskSubmission
 
 STREAMED = {"dataset": "imagenet", "student.batch_size": 128, "teacher.batch_size": 64}
 CELLS = {
@@ -40,9 +40,11 @@ def send(workers, store, monkeypatch, machine=TWO_SLOTS):
     monkeypatch.setattr(hkrun.cluster, "run_tasks", catch)
     sweep = make_sweep(CELLS.items(), seeds=[0])
     observer = SimpleNamespace(entered=lambda _: None)
-    crew = Crew(store, data_dir=None, workers=workers, machine=machine, fail_fast=False, observer=observer)
+    submission = TaskSubmission(
+        store, data_dir=None, workers=workers, machine=machine, fail_fast=False, observer=observer
+    )
     with pytest.raises(SentError):
-        crew.train(make_plan(sweep, store, workers=workers), None, NO_SHORTCUTS)
+        submission.train(make_plan(sweep, store, workers=workers), None, NO_SHORTCUTS)
     return told
 
 

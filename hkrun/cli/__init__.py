@@ -8,7 +8,7 @@
     outcomes.py     what they print: the plan, what came out, how to go on
     submitting.py   submit
     jobs.py         logs, cancel, status --address
-    reading.py      report, stability, status
+    results.py      report, stability, status
     keys.py         keys
     mirroring.py    sync, ui
     stored.py       the sweeps of a store by name

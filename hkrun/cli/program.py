@@ -25,7 +25,7 @@ from hkrun.cli.invocation import Invocation, common_options, refuse_bytes
 from hkrun.cli.jobs import cancel, logs
 from hkrun.cli.keys import show_keys
 from hkrun.cli.mirroring import sync, ui
-from hkrun.cli.reading import report, stability, status
+from hkrun.cli.results import report, stability, status
 from hkrun.cli.running import resume, run, sweep, teacher
 from hkrun.cli.streams import prepare_streams
 from hkrun.cli.submitting import submit

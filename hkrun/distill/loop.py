@@ -40,7 +40,7 @@ def distill(
         on_epoch: Called after each epoch with those that trained in it, when their state is whole.
     """
     pack: Pack | None = None
-    while together := _find_hindmost(runs):
+    while together := _find_runs_behind(runs):
         started = time.perf_counter()
         cell, epoch = together[0].cell, together[0].epoch
         stage, stage_epoch = find_stage(cell, epoch)
@@ -85,7 +85,7 @@ def distill(
         on_epoch(together)
 
 
-def _find_hindmost(runs: Sequence[Run]) -> tuple[Run, ...]:
+def _find_runs_behind(runs: Sequence[Run]) -> tuple[Run, ...]:
     """Of the runs that are not over, those with the fewest epochs."""
     unfinished = [run for run in runs if run.diverged is None and run.epoch < sum(run.cell.stage_epochs)]
     epoch = min((run.epoch for run in unfinished), default=0)

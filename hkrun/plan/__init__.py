@@ -3,7 +3,7 @@
 plans.py     what a plan is
 planning.py  the comparison of a sweep with the store
 packs.py     how many runs train together
-tables.py    which teachers have a table, and when it is filled
+teacher_tables.py  which teachers have a table, and when it is filled
 estimate.py  how long it will take
 workers.py   how many processes train one task together
 kept.py      what the store keeps of a sweep that was started
@@ -33,7 +33,7 @@ from hkrun.plan.plans import (
     PlannedTeacher,
     Shortcuts,
 )
-from hkrun.plan.tables import PlannedTable
+from hkrun.plan.teacher_tables import PlannedTable
 from hkrun.plan.workers import ALONE, AUTO, Span, Workers, check_elastic
 
 __all__ = [

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 from hkrun.config import Cell
 from hkrun.plan.plans import Estimate, Pack, PlannedCell, PlannedTeacher, cells_on_axes
-from hkrun.plan.tables import has_table
+from hkrun.plan.teacher_tables import has_table
 from hkrun.spaces import Sweep
 from hkrun.store import Record
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from hkrun.config import Cell
-from hkrun.plan.tables import PlannedTable, plan_tables
+from hkrun.plan.teacher_tables import PlannedTable, plan_tables
 from hkrun.plan.workers import ALONE, Span
 from hkrun.spaces import Sweep
 from hkrun.store import Record

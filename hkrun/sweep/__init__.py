@@ -2,8 +2,8 @@
 
 from hkrun.plan import Shortcuts
 from hkrun.sweep.checks import DataCheck, check_cluster, check_data
-from hkrun.sweep.crew import Observer
 from hkrun.sweep.running import Outcome, mirror_sweep, plan_sweep, run_sweep, train_teacher
+from hkrun.sweep.task_submission import Observer
 
 __all__ = [
     "DataCheck",

@@ -22,14 +22,14 @@ from hkrun.plan import (
     make_plan,
     save_plan,
 )
-from hkrun.spaces import Sweep, describe_twins
+from hkrun.spaces import Sweep, describe_duplicates
 from hkrun.stopwatch import Stopwatch
 from hkrun.store import Store, TeacherRecord
-from hkrun.sweep.account import Account
 from hkrun.sweep.checks import DataCheck, check_cluster, check_data, fix_content, foresee_data
-from hkrun.sweep.crew import Crew, Observer
 from hkrun.sweep.machine import find_machine, log_folder_of, spans_of
-from hkrun.sweep.packing import check_packs, expect_sizes, find_sizes
+from hkrun.sweep.pack_sizes import check_packs, expect_sizes, find_sizes
+from hkrun.sweep.task_submission import Observer, TaskSubmission
+from hkrun.sweep.time_accounting import TimeAccounting
 
 if TYPE_CHECKING:
     from hkrun.report import Summary
@@ -85,7 +85,7 @@ def plan_sweep(
         store: What it has is not run again; None where there is none yet.
         data_dir: Where data sets lie that are not embedded.
         workers: How many processes train one run together.
-        pack: How many runs train together; see `hkrun.sweep.packing.find_sizes`. With shortcuts, one.
+        pack: How many runs train together; see `hkrun.sweep.pack_sizes.find_sizes`. With shortcuts, one.
         shortcuts: How to make fewer runs, if so.
         dry: Whether that is all. Else `run_sweep` follows, and its checks of the data are left to it.
 
@@ -101,7 +101,7 @@ def plan_sweep(
 
     check_elastic(workers, {named.name: named.cell for named in sweep.cells})
     sweep = fix_content(sweep, data_dir)
-    for line in describe_twins(sweep):
+    for line in describe_duplicates(sweep):
         logger.warning("%s", line)
     given_uri()  # refuses one that cannot be used
     shortcuts = shortcuts or NO_SHORTCUTS
@@ -152,7 +152,7 @@ def run_sweep(
         workers: How many processes train one run together.
         fail_fast: Whether the first failed run stops the others.
         observer: Who is told how it goes.
-        pack: How many runs train together; see `hkrun.sweep.packing.find_sizes`. With shortcuts, one.
+        pack: How many runs train together; see `hkrun.sweep.pack_sizes.find_sizes`. With shortcuts, one.
         shortcuts: How to make fewer runs, if so.
         data: What `check_data` returned, where it and `check_cluster` were called.
         stopwatch: One that runs since the command began, for the account of its time; else it begins here.
@@ -187,7 +187,7 @@ def run_sweep(
             data = check_data(sweep, data_dir=data_dir, workers=workers)
         if shortcuts == NO_SHORTCUTS:
             check_packs(sweep, pack=pack, workers=workers, machine=machine, side=data.side)
-    account = Account(sweep, store, slots=at_once, stopwatch=stopwatch)
+    account = TimeAccounting(sweep, store, slots=at_once, stopwatch=stopwatch)
     with mirror, store.hold(store.sweep_folder(sweep.name, sweep.dataset)), account:
         sizes = dict(kept_sizes(store, sweep))
         if machine is not None and shortcuts == NO_SHORTCUTS:
@@ -205,7 +205,7 @@ def run_sweep(
         if plan.num_to_run:
             observer.plan_made(plan, slots=at_once)
         save_plan(store, sweep, workers=workers, sizes=sizes)
-        crew = Crew(
+        submission = TaskSubmission(
             store,
             data_dir=data_dir,
             workers=workers,
@@ -215,7 +215,7 @@ def run_sweep(
             account=account,
         )
         account.enter("ray")
-        problems = crew.train(plan, mirror, shortcuts) if plan.num_to_run else []
+        problems = submission.train(plan, mirror, shortcuts) if plan.num_to_run else []
         account.save()
         account.enter("report")
         observer.entered("Writing the report")
@@ -233,7 +233,7 @@ def run_sweep(
         problems=tuple(problems),
         log_folder=log_folder,
         left_out=_describe_left_out(
-            make_plan(sweep, store, workers=workers), store, failed=crew.without_outcome
+            make_plan(sweep, store, workers=workers), store, failed=submission.without_outcome
         )
         if shortcuts != NO_SHORTCUTS
         else "",
@@ -268,10 +268,10 @@ def train_teacher(
             check_data(sweep, data_dir=data_dir, workers=workers)
         machine = find_machine(store, per_gpu=workers.per_gpu)
         machine.check([workers.of_teacher(cell)])
-        crew = Crew(
+        submission = TaskSubmission(
             store, data_dir=data_dir, workers=workers, machine=machine, fail_fast=True, observer=observer
         )
-        crew.train_teacher(identity, cell)
+        submission.train_teacher(identity, cell)
     record = store.teacher(identity)
     assert record is not None, "a task that ended well leaves its record"
     return record
@@ -296,7 +296,7 @@ def mirror_sweep(sweep: Sweep, store: Store, *, workers: Workers = AUTO) -> "Lin
 
 
 def _write_report(sweep: Sweep, store: Store, workers: Workers) -> "tuple[Summary, dict[str, str]]":
-    """Reads the results and renews the report's files; `crew.preload_report` has imported what that takes."""
+    """Reads the results and renews the report's files; see `preload_report`."""
     from hkrun.report import summarise
     from hkrun.report.renewal import renew_report
 

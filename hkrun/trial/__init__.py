@@ -1,15 +1,16 @@
 """One task from its start, or its newest checkpoint, to its records in the store.
 
-    task.py          what a task is, and how its end is told
-    run.py           the runs of students
-    teaching.py      a teacher
-    inputs.py        images and teachers, kept between the trials of a process
-    curves.py        a history as a table
-    ledger.py        when it began, how long it took, what looked wrong; over all resumptions
-    pack_speed.py    how fast runs train together
-    progress.py      when checkpoints are saved and progress is told
-    surroundings.py  torch's settings, and what else decides the bits of a result
-    alarms.py        what looked wrong in a run that went through
+    task.py             what a task is, and how its end is told
+    run.py              the runs of students
+    teacher_task.py     the training of a teacher
+    inputs.py           images and teachers, kept between the trials of a process
+    teacher_answers.py  a teacher as the loop asks it: live, or with a table
+    curves.py           a history as a table
+    provenance.py       when it began, how long it took, what looked wrong; over all resumptions
+    pack_speed.py       how fast runs train together
+    progress.py         when checkpoints are saved and progress is told
+    environment.py      torch's settings, and what else decides the bits of a result
+    run_warnings.py     what looked wrong in a run that went through
 
 What a task is can be known, and sent to where it is done, without torch: its doing alone imports that.
 
@@ -42,9 +43,9 @@ def run_task(task: Task, context: "Context") -> list[Outcome]:
         InputError: A network or data set of the user's own is not here, or has another source.
     """
     # Before the clock starts: imports are no part of the task's work.
+    from hkrun.trial.environment import reproducible
     from hkrun.trial.run import Trial
-    from hkrun.trial.surroundings import reproducible
-    from hkrun.trial.teaching import teach
+    from hkrun.trial.teacher_task import teach
 
     stopwatch = Stopwatch("inputs")
     for name, sha256 in task.cell.own_parts.items():

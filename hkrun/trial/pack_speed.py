@@ -21,7 +21,7 @@ from hkrun.networks import EVALUATION_BATCH
 from hkrun.teacher import freeze, start_teacher
 from hkrun.training import Batch, SingleProcess, resolve_dtype
 from hkrun.training.precision import autocast
-from hkrun.trial.surroundings import reproducible
+from hkrun.trial.environment import reproducible
 
 WARM_UP = 2
 REPETITIONS = 7

@@ -16,23 +16,23 @@ from hkrun.stopwatch import Stopwatch
 from hkrun.store import Record, open_store
 from hkrun.teacher import dump_weights
 from hkrun.training import Context, PeerLostError, share_from_first
-from hkrun.trial.alarms import find_damage_alarms, find_discriminator_alarms
 from hkrun.trial.curves import tabulate
 from hkrun.trial.inputs import load_sets
-from hkrun.trial.ledger import Ledger
 from hkrun.trial.progress import Watch, tell_filling
-from hkrun.trial.tables import load_teaching
+from hkrun.trial.provenance import Provenance
+from hkrun.trial.run_warnings import find_damage_warnings, find_discriminator_warnings
 from hkrun.trial.task import Outcome, Task, make_outcome
+from hkrun.trial.teacher_answers import load_teaching
 
 logger = logging.getLogger("hkrun")
 
 
 @dataclass
-class Pupil:
+class TrackedRun:
     """A run that is being trained, with what its record will say of it."""
 
     run: Run
-    ledger: Ledger
+    provenance: Provenance
 
 
 class Trial:
@@ -43,7 +43,7 @@ class Trial:
         self.store = open_store(task.store)
         self._records = share_from_first(self._read_records, context)
         self._teacher_hash: str | None = None
-        self._pupils: list[Pupil] = []
+        self._tracked: list[TrackedRun] = []
         self._outcomes: dict[int, Outcome] = {
             seed: make_outcome(seed, record.status, record.error_last_pct, record.epochs)
             for seed, record in self._records.items()
@@ -82,10 +82,10 @@ class Trial:
                 teach, self._teacher_hash = load_teaching(
                     cell, task, on_fill=tell_filling(self.context, self._stopwatch)
                 )
-        self._pupils = [
-            Pupil(
+        self._tracked = [
+            TrackedRun(
                 start_run(cell, dataset, seed, context=self.context, device=torch.device(task.device)),
-                Ledger(task, world_size=self.context.world_size, pack=tuple(seeds)),
+                Provenance(task, world_size=self.context.world_size, pack=tuple(seeds)),
             )
             for seed in seeds
         ]
@@ -100,47 +100,49 @@ class Trial:
         )
 
         def epoch_done(together: Sequence[Run]) -> None:
-            trained = [pupil for pupil in self._pupils if pupil.run in together]
-            if any(pupil.run.diverged is None and pupil.run not in together for pupil in self._pupils):
-                for pupil in trained:
-                    pupil.ledger.note_apart()
-            diverged = [pupil for pupil in trained if pupil.run.diverged is not None]
+            trained = [tracked for tracked in self._tracked if tracked.run in together]
+            if any(tracked.run.diverged is None and tracked.run not in together for tracked in self._tracked):
+                for tracked in trained:
+                    tracked.provenance.note_apart()
+            diverged = [tracked for tracked in trained if tracked.run.diverged is not None]
             if diverged and self.context.rank == 0:
                 # Who goes on together from here is on record before the pack becomes smaller by one.
                 self._save()
-            for pupil in diverged:
-                self._end(pupil)
+            for tracked in diverged:
+                self._end(tracked)
             watch.epoch_done([run for run in together if run.diverged is None])
 
         with self._stopwatch.within("epochs"):
             distill(
-                [pupil.run for pupil in self._pupils],
+                [tracked.run for tracked in self._tracked],
                 teach=teach,
                 training_set=training_set,
                 test_set=test_set,
                 context=self.context,
                 on_epoch=epoch_done,
             )
-        damage = find_damage_alarms({"train": training_set, "val": test_set}, self.context)
+        damage = find_damage_warnings({"train": training_set, "val": test_set}, self.context)
         damage += teach.take_alarms() if teach is not None else []
-        for pupil in self._pupils:
-            if pupil.run.diverged is None:
-                pupil.ledger.alarms += damage
-                self._end(pupil)
+        for tracked in self._tracked:
+            if tracked.run.diverged is None:
+                tracked.provenance.alarms += damage
+                self._end(tracked)
 
     def _save(self) -> None:
-        learning = [pupil for pupil in self._pupils if pupil.run.diverged is None]
-        for pupil in learning:
+        learning = [tracked for tracked in self._tracked if tracked.run.diverged is None]
+        for tracked in learning:
             state = {
-                "run": pupil.run.state_dict(),
+                "run": tracked.run.state_dict(),
                 "teacher_hash": self._teacher_hash,
-                "ledger": pupil.ledger.state(pack=tuple(other.run.seed for other in learning)),
+                "ledger": tracked.provenance.state(pack=tuple(other.run.seed for other in learning)),
             }
-            save_checkpoint(self.store, self.task.cell_id, pupil.run.seed, epoch=pupil.run.epoch, state=state)
+            save_checkpoint(
+                self.store, self.task.cell_id, tracked.run.seed, epoch=tracked.run.epoch, state=state
+            )
 
     def _resume(self) -> None:
         """Goes on from the newest checkpoints, unless the teacher is another one by now."""
-        seeds = tuple(pupil.run.seed for pupil in self._pupils)
+        seeds = tuple(tracked.run.seed for tracked in self._tracked)
 
         def read() -> tuple[Any, dict[int, int]]:
             saved = {seed: count_checkpoints(self.store, self.task.cell_id, seed) for seed in seeds}
@@ -154,48 +156,48 @@ class Trial:
             # for an epoch, and give other bits.
             logger.info("seeds %s begin anew: not all of them have a first checkpoint", seeds)
             return
-        for pupil in self._pupils:
-            if pupil.run.seed not in found:
+        for tracked in self._tracked:
+            if tracked.run.seed not in found:
                 continue
-            epoch, state = found[pupil.run.seed]
+            epoch, state = found[tracked.run.seed]
             if state["teacher_hash"] != self._teacher_hash:
-                logger.warning("seed %d begins anew: its checkpoint is of another teacher", pupil.run.seed)
+                logger.warning("seed %d begins anew: its checkpoint is of another teacher", tracked.run.seed)
                 continue
-            pupil.run.load_state_dict(state["run"])
-            pupil.ledger.resume(state["ledger"], epoch=epoch)
+            tracked.run.load_state_dict(state["run"])
+            tracked.provenance.resume(state["ledger"], epoch=epoch)
 
-    def _end(self, pupil: Pupil) -> None:
+    def _end(self, tracked: TrackedRun) -> None:
         """Records that a run finished or diverged."""
-        run = pupil.run
+        run = tracked.run
         status, message = "finished", ""
         if run.diverged is not None:
             status, message = "diverged", str(run.diverged.args[0])
         if self.context.rank == 0:
             with self._stopwatch.within("records"):
                 student = dump_weights(run.student.backbone) if status == "finished" else None
-                self._record(pupil.run.seed, status, run.history, pupil.ledger, student=student)
+                self._record(tracked.run.seed, status, run.history, tracked.provenance, student=student)
         self._set_outcome(run.seed, status, run.history, message)
 
     def _fail(self, seeds: Sequence[int], error: Exception) -> None:
         """Records that the runs failed which had not ended before."""
         trace = traceback.format_exc()
         message = f"{type(error).__name__}: {error}".strip()
-        begun = {pupil.run.seed: pupil for pupil in self._pupils}
+        begun = {tracked.run.seed: tracked for tracked in self._tracked}
         for seed in seeds:
             if seed in self._outcomes:
                 continue
-            pupil = begun.get(seed)
-            history = pupil.run.history if pupil else []
-            ledger = (
-                pupil.ledger
-                if pupil
-                else Ledger(self.task, world_size=self.context.world_size, pack=tuple(seeds))
+            tracked = begun.get(seed)
+            history = tracked.run.history if tracked else []
+            provenance = (
+                tracked.provenance
+                if tracked
+                else Provenance(self.task, world_size=self.context.world_size, pack=tuple(seeds))
             )
             # In a group of workers the others only echo the first, whose record stands.
             alone = self.context.world_size == 1
             if alone or self.store.record(self.task.cell_id, seed) == self._records.get(seed):
                 with self._stopwatch.within("records"):
-                    self._record(seed, "failed", history, ledger, trace=trace)
+                    self._record(seed, "failed", history, provenance, trace=trace)
             self._set_outcome(seed, "failed", history, message)
         if self.context.world_size > 1:
             raise error  # the others would wait for this one for half an hour; raising ends the group
@@ -209,7 +211,7 @@ class Trial:
         seed: int,
         status: Any,
         history: list[dict[str, float | None]],
-        ledger: Ledger,
+        provenance: Provenance,
         *,
         student: bytes | None = None,
         trace: str | None = None,
@@ -228,12 +230,12 @@ class Trial:
             teacher_hash=self._teacher_hash,
             diverged_epoch=len(history) + 1 if status == "diverged" else None,
             traceback=trace,
-            alarms=(*ledger.alarms, *find_discriminator_alarms(history)),
+            alarms=(*provenance.alarms, *find_discriminator_warnings(history)),
             timings={
-                "total": ledger.seconds,
+                "total": provenance.seconds,
                 "epochs": sum(float(str(row["seconds"])) for row in history),
             },
-            **ledger.fields(),
+            **provenance.fields(),
         )
         self.store.put_cell(
             self.task.cell_id, canonical_json(self.task.cell, world_size=self.task.world_size)

@@ -21,7 +21,7 @@ from hkrun.seeding import Purpose, derive
 from hkrun.store import open_store
 from hkrun.training import Batch, SingleProcess, StreamedEvaluationSet, StreamedTrainingSet
 from hkrun.trial import Task, progress, run_task
-from hkrun.trial.alarms import find_damage_alarms
+from hkrun.trial.run_warnings import find_damage_warnings
 from loop.conftest import CPU
 
 SIZE = 16
@@ -120,17 +120,17 @@ def test_damaged_images_are_replaced_the_same_way_for_any_number_of_workers(data
     ]
     assert sum(changed) == len(training_set.unusable)
     assert training_set.unusable <= set(names)
-    (alarm,) = find_damage_alarms({"train": training_set}, SingleProcess())
+    (alarm,) = find_damage_warnings({"train": training_set}, SingleProcess())
     assert alarm.startswith(f"{len(training_set.unusable)} unusable image(s) passed over: train/n0")
 
 
 def test_many_damaged_images_are_counted_and_some_are_named(data_dir):
     training_set = make_training_set(data_dir)
     training_set.unusable.update(f"n/{number:02d}.JPEG" for number in range(12))
-    (alarm,) = find_damage_alarms({"train": training_set}, SingleProcess())
+    (alarm,) = find_damage_warnings({"train": training_set}, SingleProcess())
     assert alarm.startswith("12 unusable image(s) passed over: train/n/00.JPEG, ")
     assert alarm.endswith("train/n/09.JPEG and 2 more")
-    assert find_damage_alarms({"train": make_training_set(data_dir)}, SingleProcess()) == []
+    assert find_damage_warnings({"train": make_training_set(data_dir)}, SingleProcess()) == []
 
 
 class Corner(nn.Module):

@@ -26,10 +26,10 @@ from hkrun.models.sgd import SGD
 from hkrun.stopwatch import Stopwatch
 from hkrun.store import Store, open_store
 from hkrun.training import PeerLostError, SingleProcess
-from hkrun.trial import Task, inputs, ledger, progress, run_task, teaching
+from hkrun.trial import Task, inputs, progress, provenance, run_task, teacher_task
 from hkrun.trial import run as running
-from hkrun.trial.alarms import find_discriminator_alarms
 from hkrun.trial.curves import tabulate
+from hkrun.trial.run_warnings import find_discriminator_warnings
 
 VALUES = {
     "dataset": "digits",
@@ -87,7 +87,7 @@ def test_teacher_leaves_its_weights_with_their_hash(taught: Store) -> None:
 
 
 def test_teacher_is_trained_once(taught: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(teaching, "train_teacher", None)  # calling it would raise
+    monkeypatch.setattr(teacher_task, "train_teacher", None)  # calling it would raise
     (outcome,) = run_task(make_task(taught, make_cell()), SingleProcess())
     assert outcome["status"] == "finished"
 
@@ -251,10 +251,10 @@ def test_a_run_whose_worker_is_lost_has_not_failed(taught: Store, monkeypatch: p
 
 def test_a_record_says_how_many_workers_trained_which_epochs(taught: Store) -> None:
     task = make_task(taught, make_cell(), 0)
-    one = ledger.Ledger(task, world_size=4)
+    one = provenance.Provenance(task, world_size=4)
     assert "world_sizes" not in one.fields()
     for world_size, epoch in ((4, 3), (2, 5), (2, 7), (1, 7)):
-        before, one = one, ledger.Ledger(task, world_size=world_size)
+        before, one = one, provenance.Provenance(task, world_size=world_size)
         one.resume(before.state(), epoch=epoch)
     assert one.fields()["world_size"] == 1
     assert one.fields()["world_sizes"] == {"1": 4, "6": 2, "8": 1}
@@ -302,9 +302,9 @@ def test_an_alarm_outlives_a_second_resumption(taught: Store, monkeypatch: pytes
                 run_task(task, SingleProcess())
 
     stop_after(2)
-    genuine = ledger.describe_surroundings
+    genuine = provenance.describe_environment
     monkeypatch.setattr(
-        ledger, "describe_surroundings", lambda task, **given: genuine(task, **given) | {"device": "another"}
+        provenance, "describe_environment", lambda *args, **given: genuine(*args, **given) | {"device": "x"}
     )
     stop_after(4)
     run_task(task, SingleProcess())
@@ -363,7 +363,7 @@ def test_a_diverged_teacher_is_no_teacher_and_is_not_trained_again(
     assert record is not None
     assert record.diverged_epoch == record.epochs + 1
     assert f"in epoch {record.diverged_epoch}" in record.message
-    monkeypatch.setattr(teaching, "train_teacher", None)  # calling it would raise
+    monkeypatch.setattr(teacher_task, "train_teacher", None)  # calling it would raise
     (again,) = run_task(make_task(store, cell), SingleProcess())
     assert {**again, "seconds": outcome["seconds"]} == outcome
 
@@ -426,7 +426,7 @@ def test_alarms_name_a_discriminator_that_teaches_nothing(
         "discriminator_spread": spread,
         "discriminator_accuracy": accuracy,
     }
-    alarms = find_discriminator_alarms([row] * 20)
+    alarms = find_discriminator_warnings([row] * 20)
     assert [alarm in text for text in alarms] == ([True] if alarm else [])  # type: ignore[operator]
 
 

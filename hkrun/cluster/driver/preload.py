@@ -25,7 +25,7 @@ try:
         )
     import hkrun.cluster.trials.tune
     import hkrun.trial.run
-    import hkrun.trial.teaching
+    import hkrun.trial.teacher_task
 except ImportError:
     raise
 except Exception as error:

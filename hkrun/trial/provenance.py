@@ -6,11 +6,11 @@ from typing import Any
 
 import torch
 
-from hkrun.trial.surroundings import describe_surroundings
+from hkrun.trial.environment import describe_environment
 from hkrun.trial.task import Task
 
 
-class Ledger:
+class Provenance:
     """When a training began, what it ran on, how long it took, and what looked wrong.
 
     Args:
@@ -27,7 +27,7 @@ class Ledger:
         self.alarms: list[str] = []
         self.resumed = 0
         self._started_at = time.time()
-        self._surroundings = describe_surroundings(task, world_size=world_size)
+        self._environment = describe_environment(task, world_size=world_size)
         self._world_sizes = {"1": world_size}  # by the epoch from which on it was that
         self._pack = pack
         self._spent_s = 0.0
@@ -49,7 +49,7 @@ class Ledger:
             "started_at": self._started_at,
             "resumed": self.resumed,
             "seconds": self.seconds,
-            "surroundings": self._surroundings,
+            "surroundings": self._environment,
             "world_sizes": self._world_sizes,
             "alarms": self.alarms,
         }
@@ -61,12 +61,12 @@ class Ledger:
         self.alarms = list(state["alarms"])
         began = state["surroundings"]
         torch.set_num_threads(began["threads"])
-        self._surroundings["threads"] = began["threads"]
+        self._environment["threads"] = began["threads"]
         (here,) = self._world_sizes.values()
         self._world_sizes = dict(state["world_sizes"])
         if self._world_sizes[max(self._world_sizes, key=int)] != here:
             self._world_sizes[str(epoch + 1)] = here
-        changed = [name for name in began if began[name] != self._surroundings[name]]
+        changed = [name for name in began if began[name] != self._environment[name]]
         if state["pack"] != self._pack:
             changed.append("pack")
         if changed:
@@ -89,5 +89,5 @@ class Ledger:
             "resumed": self.resumed,
             **pack,
             **world_sizes,
-            **self._surroundings,
+            **self._environment,
         }

@@ -12,7 +12,7 @@ WINNING_ACCURACY = 0.99
 MOST_NAMED = 10  # unusable images in an alarm; the log has them all
 
 
-def find_discriminator_alarms(history: Sequence[Mapping[str, float | None]]) -> list[str]:
+def find_discriminator_warnings(history: Sequence[Mapping[str, float | None]]) -> list[str]:
     """Says when the discriminator ended in a state that gives the student no gradient."""
     tail = history[-max(1, len(history) // 10) :]
     if not tail or "discriminator_accuracy" not in tail[-1]:
@@ -30,7 +30,7 @@ def find_discriminator_alarms(history: Sequence[Mapping[str, float | None]]) -> 
     return alarms
 
 
-def find_damage_alarms(sets: Mapping[str, TrainingSet | EvaluationSet], context: Context) -> list[str]:
+def find_damage_warnings(sets: Mapping[str, TrainingSet | EvaluationSet], context: Context) -> list[str]:
     """Names the images that could not be used, by part; every worker must call it, as each saw its own."""
     alarms = []
     for part, images in sets.items():

@@ -31,7 +31,7 @@ class _Stay:
     told: dict[str, float] = field(default_factory=dict)
 
 
-class Account:
+class TimeAccounting:
     """Where an execution's time goes. Used as a context manager it is kept, however the block ends.
 
     Of an execution in which no task got as far as a slot nothing is kept.

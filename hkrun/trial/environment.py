@@ -42,7 +42,7 @@ def reproducible(threads: int) -> Iterator[None]:
         filling.fill_uninitialized_memory = before[3]  # type: ignore[attr-defined]
 
 
-def describe_surroundings(task: Task, *, world_size: int) -> dict[str, Any]:
+def describe_environment(task: Task, *, world_size: int) -> dict[str, Any]:
     """Versions, device, threads and number of workers, by their names in the records."""
     versions = {"python": platform.python_version()}
     for name in ("hkrun", "torch", "torchvision", "numpy", "ray"):

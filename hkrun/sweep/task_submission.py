@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 from hkrun.config import Cell, teacher_id
 from hkrun.errors import TrainingError
 from hkrun.plan import AUTO, Plan, PlannedTable, Shortcuts, Span, StoppedRun, Workers, save_stopped
-from hkrun.plan.tables import find_too_large
+from hkrun.plan.teacher_tables import find_too_large
 from hkrun.store import Store
-from hkrun.sweep.account import Account
 from hkrun.sweep.machine import THREADS, Machine, find_machine, log_folder_of
+from hkrun.sweep.time_accounting import TimeAccounting
 
 if TYPE_CHECKING:
     from hkrun.cluster import TaskResult
@@ -47,7 +47,7 @@ class Observer(Protocol):
         """A task has no outcome, and why."""
 
 
-class Crew:
+class TaskSubmission:
     """Sends tasks to the cluster, and tells observer, mirror and account what becomes of them.
 
     Attributes:
@@ -63,7 +63,7 @@ class Crew:
         machine: Machine | None = None,
         fail_fast: bool,
         observer: Observer,
-        account: Account | None = None,
+        account: TimeAccounting | None = None,
     ) -> None:
         self._store, self._data_dir, self._workers = store, data_dir, workers
         self._machine = machine
@@ -206,7 +206,7 @@ class _Watch:
         observer: Observer,
         mirror: "Mirror | None",
         store: Store,
-        account: Account | None,
+        account: TimeAccounting | None,
     ) -> None:
         self._tasks, self._observer, self._mirror, self._store = tasks, observer, mirror, store
         self._account = account

@@ -14,7 +14,7 @@ from hkrun.config import Setting, build_cell, cell_id, check_setting, keys, near
 from hkrun.spaces.arguments import Arguments, check_seeds, read_arguments
 from hkrun.spaces.axes import Axis, Variant, WrittenCell, expand, read_axes, refuse_idle_axes, show
 from hkrun.spaces.documents import read_document
-from hkrun.spaces.overriding import describe_idle_keys, describe_replaced, refuse_merged_cells
+from hkrun.spaces.key_effects import describe_idle_keys, describe_replaced, refuse_merged_cells
 from hkrun.spaces.places import find_sweep
 from hkrun.spaces.recipes import MIN_WINDOW, read_recipe
 from hkrun.spaces.sweep import MARGIN, NamedCell, Sweep

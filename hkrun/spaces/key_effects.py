@@ -1,9 +1,9 @@
-"""What overrides do to cells: none may make two of them one, and what has no effect is said."""
+"""Keys and overrides that have no effect, or that make one configuration of several cells."""
 
 from collections.abc import Iterable, Iterator, Sequence
 
 from hkrun.config import Setting, active_keys, cell_id, cell_values
-from hkrun.spaces.sweep import NamedCell
+from hkrun.spaces.sweep import NamedCell, Sweep
 
 _MOST_NAMES = 6
 
@@ -61,6 +61,25 @@ def describe_idle_keys(settings: Iterable[Setting], cells: Sequence[NamedCell]) 
         if key not in used:
             where = ", ".join(dict.fromkeys(found))
             yield f"{where}: {key}: changes nothing in any cell of this sweep: no term of theirs uses it"
+
+
+def describe_duplicates(sweep: Sweep) -> Iterator[str]:
+    """Names the cells that differ only in keys without an effect, a line per configuration.
+
+    Several names for the same values are on purpose, and nothing is said about them.
+    """
+    cells: dict[str, list[NamedCell]] = {}
+    for named in sweep.cells:
+        cells.setdefault(cell_id(named.cell), []).append(named)
+    for duplicates in cells.values():
+        if idle := _find_differing(duplicates):
+            names = [repr(named.name) for named in duplicates]
+            if len(names) > _MOST_NAMES:
+                names = [*names[: _MOST_NAMES - 1], f"{len(names) - _MOST_NAMES + 1} more"]
+            yield (
+                f"{', '.join(names[:-1])} and {names[-1]} are one configuration: what they were given for "
+                f"{', '.join(idle)} changes nothing, so no difference between them can be shown"
+            )
 
 
 def _find_differing(cells: Sequence[NamedCell]) -> list[str]:
