@@ -141,7 +141,7 @@ def _check_machine() -> Iterator[Check]:
 def _check_package(package: str, why: str) -> Check:
     name = {"ray": "Ray", "mlflow": "MLflow"}[package]
     try:
-        return Check(name=name, state="ok", detail=importlib.metadata.version(package))
+        version = importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return Check(
             name=name,
@@ -150,6 +150,17 @@ def _check_package(package: str, why: str) -> Check:
             advice="make setup, or pip install hkrun again",
             exit_code=EXIT_RESOURCES,
         )
+    from packaging.requirements import Requirement  # brought by Ray and MLflow
+
+    for wanted in map(Requirement, importlib.metadata.requires("hkrun") or ()):
+        if wanted.name == package and wanted.marker is None and version not in wanted.specifier:
+            return Check(
+                name=name,
+                state="warn",
+                detail=f"{version}; hkrun was tested with {wanted.name}{wanted.specifier}",
+                advice=f"pip install '{wanted.name}{wanted.specifier}'",
+            )
+    return Check(name=name, state="ok", detail=version)
 
 
 def _check_token() -> Check:

@@ -10,7 +10,6 @@
         start_driver.py          the program of the driver's process
         process.py               does one call in a cluster and sends its result
         runtime.py               starts a cluster of this machine, or joins one
-        settings.py              what Ray reads from the environment
         search_path.py           where Ray's workers look for modules
         preload.py               what workers import before their first task
         core_processes.py        sees when the raylet or the GCS has ended

@@ -1,3 +1,5 @@
+import importlib.metadata
+
 import pytest
 
 import hkrun.data
@@ -87,6 +89,19 @@ def test_doctor_says_how_to_close_a_token_that_others_can_read(folder, quick, do
     assert (check["state"], check["advice"]) == ("warn", f"chmod 600 {token}")
     token.chmod(0o600)
     assert checks_of(document("doctor")[1])["Ray token"]["state"] == "ok"
+
+
+@pytest.mark.parametrize(("version", "state"), [("2.60.3", "ok"), ("2.61.0", "warn"), ("2.59.1", "warn")])
+def test_doctor_names_a_ray_that_was_not_tested(folder, quick, document, monkeypatch, version, state):
+    genuine = importlib.metadata.version
+    monkeypatch.setattr(
+        importlib.metadata, "version", lambda name: version if name == "ray" else genuine(name)
+    )
+    monkeypatch.setattr(importlib.metadata, "requires", lambda name: ["ray[data,tune]<2.61,>=2.60"])
+    check = checks_of(document("doctor")[1])["Ray"]
+    assert (check["exit_code"], check["state"]) == (0, state)
+    assert check["detail"].startswith(version)
+    assert ("pip install 'ray<2.61,>=2.60'" in check["advice"]) == (state == "warn")
 
 
 def test_doctor_exits_with_6_where_the_store_is_not_usable(folder, quick, document):

@@ -19,7 +19,8 @@ from ray import NodeID
 from ray.exceptions import GetTimeoutError
 
 import hkrun
-from hkrun.cluster.driver import cleanup, runtime, settings, supervisor
+from hkrun.cluster import ray_private
+from hkrun.cluster.driver import cleanup, runtime, supervisor
 from hkrun.cluster.driver.calls import OwnCluster
 from hkrun.cluster.nodes.resources import Node, Request
 from hkrun.cluster.redirect import output_to
@@ -99,7 +100,7 @@ except ImportError as error:
 found = {"torch", "hkrun", "hkrun.trial.run"} & set(sys.modules)
 print(gc.isenabled(), gc.get_freeze_count() > 100_000, found)
 """
-    environment = {**os.environ, settings.CODE_VARIABLE: code}
+    environment = {**os.environ, ray_private.PRELOAD_FROM_VARIABLE: code}
     told = subprocess.run(
         [sys.executable, "-c", look], env=environment, check=True, capture_output=True, text=True
     )
@@ -134,7 +135,7 @@ torch._C._cuda_getDeviceCount = torch._C._cuda_init = torch.cuda._raw_device_cou
 import hkrun.cluster.driver.preload, sys
 print(torch.cuda.is_initialized(), "hkrun.trial.run" in sys.modules)
 """
-    environment = {**os.environ, settings.CODE_VARIABLE: str(Path(hkrun.__file__).parent)}
+    environment = {**os.environ, ray_private.PRELOAD_FROM_VARIABLE: str(Path(hkrun.__file__).parent)}
     told = subprocess.run(
         [sys.executable, "-c", look], env=environment, check=True, capture_output=True, text=True
     )
@@ -170,14 +171,14 @@ class Nodes:
 )
 def test_a_node_is_waited_for_until_it_is_there(monkeypatch, nodes, node_id, calls):
     monkeypatch.setattr("ray._raylet.GcsClient", lambda address: nodes)
-    runtime._wait_for_raylet("127.0.0.1:1", node_id, within_s=60)
+    ray_private.wait_for_raylet("127.0.0.1:1", node_id, within_s=60)
     assert nodes.calls == calls
 
 
 @pytest.mark.parametrize("nodes", [Nodes(calls_until=math.inf), Nodes()], ids=["none", "another"])
 def test_a_node_that_never_comes_is_not_waited_for_for_ever(monkeypatch, nodes):
     monkeypatch.setattr("ray._raylet.GcsClient", lambda address: nodes)
-    runtime._wait_for_raylet("127.0.0.1:1", "cd" * 28, within_s=0.1)
+    ray_private.wait_for_raylet("127.0.0.1:1", "cd" * 28, within_s=0.1)
     assert 1 < nodes.calls < 20
 
 
@@ -343,7 +344,8 @@ class FakeRay:
 def start_with(monkeypatch, tmp_path, failures):
     fake = FakeRay(failures)
     monkeypatch.setitem(sys.modules, "ray", fake)
-    monkeypatch.setattr(runtime, "_start_quickly", lambda: None)
+    monkeypatch.setattr(ray_private, "skip_helper_processes", lambda: None)
+    monkeypatch.setattr(ray_private, "see_raylet_at_once", lambda: None)
     monkeypatch.setattr(runtime, "make_job_config", lambda: None)
     node = Node(cpus=2, gpus=0, memory_bytes=1 << 34)
     runtime._start(OwnCluster(node=node, cpus=1, in_groups=False), tmp_path, lambda error: None)

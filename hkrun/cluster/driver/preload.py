@@ -1,4 +1,4 @@
-"""What a process that waits for its first task imports ahead; see `settings.READY_SETTINGS`.
+"""What a process that waits for its first task imports ahead; see `ray_private.PRELOAD_SETTINGS`.
 
 It does so before Ray tells it where the driver's modules are: where that is not the hkrun that would be found
 here, nothing is imported ahead, and the task finds its own.
@@ -13,15 +13,15 @@ import sys
 from pathlib import Path
 
 import hkrun
-from hkrun.cluster.driver.settings import CODE_VARIABLE
+from hkrun.cluster.ray_private import PRELOAD_FROM_VARIABLE
 
 gc.disable()
 try:
-    if os.environ.get(CODE_VARIABLE) != str(Path(hkrun.__file__).parent):
+    if os.environ.get(PRELOAD_FROM_VARIABLE) != str(Path(hkrun.__file__).parent):
         for name in [name for name in sys.modules if name.partition(".")[0] == "hkrun"]:
             del sys.modules[name]
         raise ImportError(
-            f"the driver's hkrun is at {os.environ.get(CODE_VARIABLE)}, not at {hkrun.__file__}"
+            f"the driver's hkrun is at {os.environ.get(PRELOAD_FROM_VARIABLE)}, not at {hkrun.__file__}"
         )
     import hkrun.cluster.trials.tune
     import hkrun.trial.run

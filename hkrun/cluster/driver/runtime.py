@@ -1,20 +1,18 @@
 """Ray's life in its driver: a cluster that is started, or joined."""
 
-import functools
 import os
 import shutil
 import socket
-import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hkrun.cluster import ray_private
 from hkrun.cluster.driver import cleanup
 from hkrun.cluster.driver.core_processes import CoreProcesses
 from hkrun.cluster.driver.search_path import make_job_config, worker_variables
-from hkrun.cluster.driver.settings import CODE_VARIABLE, SETTINGS
 from hkrun.cluster.nodes.resources import Node, Request, check_all
 from hkrun.cluster.token import ensure_token
 from hkrun.errors import ClusterLostError, HkrunError, ResourceError
@@ -30,8 +28,6 @@ OBJECT_STORE_BYTES = 128 << 20
 STREAMING_STORE_BYTES = 1 << 30
 
 START_TRIES = 2
-# Ray itself gives its raylet longer.
-RAYLET_WITHIN_S = 20.0
 
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 _LOGGING: dict[str, Any] = {
@@ -50,12 +46,14 @@ class Running:
         place: What to call it in a message.
         joined: Whether it was there before, and nodes may come and go.
         folder: A folder of the driver's own, which is removed after it.
+        dashboard: Where the dashboard of a joined cluster is, as host:port; empty where it has none.
     """
 
     nodes: list[Node]
     place: str
     joined: bool
     folder: Path
+    dashboard: str = ""
 
 
 @contextmanager
@@ -99,18 +97,19 @@ def _start(own: "OwnCluster", folder: Path, fail: Fail) -> None:
     """
     import ray
 
-    _start_quickly()
+    ray_private.skip_helper_processes()
+    ray_private.see_raylet_at_once()
     for tries_left in reversed(range(START_TRIES)):
         try:
             with CoreProcesses().watched(lambda why: fail(ResourceError(f"Ray did not start: {why}"))):
-                ray.init(
+                ray_private.start_ray(
+                    memory_bytes=own.node.memory_bytes,
+                    folder=folder,
                     address="local",
                     num_cpus=own.cpus,
                     num_gpus=own.node.gpus,
-                    _memory=own.node.memory_bytes,  # as our books count it; Ray's default is what is free
                     object_store_memory=_object_store_bytes(in_groups=own.in_groups),
                     include_dashboard=own.in_groups,
-                    _temp_dir=str(folder),
                     job_config=make_job_config(),
                     **_LOGGING,
                 )
@@ -122,45 +121,6 @@ def _start(own: "OwnCluster", folder: Path, fail: Fail) -> None:
                 raise ResourceError(
                     f"Ray did not start in {START_TRIES} tries; is this machine too busy? It says: {reason}"
                 ) from error
-
-
-def _start_quickly() -> None:
-    """Makes Ray start without two processes and a sleep that a cluster of one machine does not need.
-
-    The processes are the autoscaler's monitor, which takes a second to stop, and the one that sends logs to
-    drivers. The sleep: Ray looks once a second whether its raylet is there.
-    """
-    from ray._private import parameter, services
-
-    get_node = services.get_node
-
-    def wait_for_node(gcs_address: str, node_id: str) -> Any:
-        _wait_for_raylet(gcs_address, node_id)
-        return get_node(gcs_address, node_id)  # type: ignore[no-untyped-call]
-
-    leaner = functools.partial(parameter.RayParams, no_monitor=True, include_log_monitor=False)  # type: ignore[arg-type]
-    parameter.RayParams = leaner  # type: ignore[misc, assignment]
-    services.get_node = wait_for_node
-
-
-def _wait_for_raylet(gcs_address: str, node_id: str, *, within_s: float = RAYLET_WITHIN_S) -> None:
-    """Waits until a node is known or the time is over: Ray itself then waits on, or says what is wrong.
-
-    Args:
-        gcs_address: Of the server that knows the nodes.
-        node_id: The node, in hexadecimal digits.
-        within_s: How long it waits.
-    """
-    from ray import _raylet
-    from ray.exceptions import RayError
-
-    deadline = time.monotonic() + within_s
-    with suppress(RayError):
-        client = _raylet.GcsClient(address=gcs_address)  # type: ignore[attr-defined]
-        while time.monotonic() < deadline:
-            if any(node.hex() == node_id for node in client.get_all_node_info(timeout=1)):
-                return
-            time.sleep(0.02)
 
 
 @contextmanager
@@ -179,13 +139,13 @@ def joined_cluster(address: str, requests: Sequence[Request], folder: Path) -> I
 
     place = f"the Ray cluster at {address}"
     # Tasks have the store's URI from elsewhere; here everybody who may use the cluster could read it.
-    kept_here = {"HKRUN_STORE", cleanup.VARIABLE, CODE_VARIABLE}
-    names = ["OMP_NUM_THREADS", *SETTINGS]
+    kept_here = {"HKRUN_STORE", cleanup.VARIABLE, ray_private.PRELOAD_FROM_VARIABLE}
+    names = ["OMP_NUM_THREADS", *ray_private.SETTINGS]
     names += [name for name in os.environ if name.startswith("HKRUN_") and name not in kept_here]
     names += ["PYTHONPATH"] if "PYTHONPATH" in os.environ else []  # where parts of the user's own are found
     try:
         _knock(address)
-        ray.init(
+        context = ray.init(
             address=address,
             runtime_env={"env_vars": {name: os.environ[name] for name in names} | worker_variables()},
             job_config=make_job_config(),
@@ -204,7 +164,9 @@ def joined_cluster(address: str, requests: Sequence[Request], folder: Path) -> I
     try:
         nodes = read_nodes()
         check_all(requests, nodes, place=place)
-        yield Running(nodes=nodes, place=place, joined=True, folder=folder)
+        yield Running(
+            nodes=nodes, place=place, joined=True, folder=folder, dashboard=context.dashboard_url or ""
+        )
     finally:
         ray.shutdown()
 

@@ -6,29 +6,21 @@ would be taken for Python's by every library that a worker has not imported yet.
 
 import os
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import hkrun
+from hkrun.cluster import ray_private
 from hkrun.user_parts import DRIVER_FOLDERS
 
 
-class _Folders(list[str]):
-    """What Ray extends by the driver's folders: takes that of hkrun alone, which may be installed nowhere."""
-
-    def extend(self, folders: Iterable[str]) -> None:
-        package = Path(hkrun.__file__).resolve().parent
-        super().extend(folder for folder in folders if Path(folder, package.name).resolve() == package)
-
-
 def make_job_config() -> Any:
-    """The job config, for `ray.init`, of workers that find libraries first."""
-    from ray.job_config import JobConfig
+    """The job config, for `ray.init`, of workers that find libraries first.
 
-    config = JobConfig()
-    config._py_driver_sys_path = _Folders()
-    return config
+    Of the driver's folders they take that of hkrun alone, which may be installed nowhere.
+    """
+    package = Path(hkrun.__file__).resolve().parent
+    return ray_private.job_config(lambda folder: Path(folder, package.name).resolve() == package)
 
 
 def worker_variables() -> dict[str, str]:

@@ -29,8 +29,13 @@ import hkrun
 from hkrun.cluster.driver import cleanup, start_driver
 from hkrun.cluster.driver.calls import Call, Observer, OwnCluster
 from hkrun.cluster.driver.search_path import worker_variables
-from hkrun.cluster.driver.settings import CODE_VARIABLE, LOOPBACK_SETTINGS, READY_SETTINGS, SETTINGS
 from hkrun.cluster.nodes.resources import Node, Request, check_all, count_processes, local_node
+from hkrun.cluster.ray_private import (
+    LOOPBACK_SETTINGS,
+    PRELOAD_FROM_VARIABLE,
+    PRELOAD_SETTINGS,
+    SETTINGS,
+)
 from hkrun.cluster.redirect import open_log
 from hkrun.errors import ClusterLostError, HkrunError
 
@@ -210,8 +215,8 @@ def _driver_environment(call: Call) -> dict[str, str]:
     named = {cleanup.VARIABLE: call.folder.name, "TMPDIR": str(call.folder), **worker_variables()}
     defaults = dict(SETTINGS)
     if call.own is not None:
-        named |= LOOPBACK_SETTINGS | {CODE_VARIABLE: str(Path(hkrun.__file__).parent)}
-        defaults |= {} if call.own.in_groups else READY_SETTINGS
+        named |= LOOPBACK_SETTINGS | {PRELOAD_FROM_VARIABLE: str(Path(hkrun.__file__).parent)}
+        defaults |= {} if call.own.in_groups else PRELOAD_SETTINGS
     return defaults | dict(os.environ) | named | {"OMP_NUM_THREADS": str(threads)}
 
 

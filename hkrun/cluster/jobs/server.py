@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from hkrun.cluster.jobs.access import Access, past_proxies
+from hkrun.cluster.ray_private import UPLOAD_LOGGERS
 from hkrun.errors import (
     EXIT_DONE,
     EXIT_INTERRUPTED,
@@ -36,12 +37,6 @@ _STATES: dict[str, State] = {
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 PATIENCE_S = 60.0  # with a job server that does not answer
 _PAUSE_S = 1.0
-# They tell of every upload.
-_CLIENT_LOGGERS = (
-    "ray.dashboard.modules.dashboard_sdk",
-    "ray.dashboard.modules.job.sdk",
-    "ray._private.runtime_env.packaging",
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -316,7 +311,7 @@ def _own_address_alone() -> Iterator[None]:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Keeps what Ray's client says of its uploads from the terminal."""
-    loggers = [logging.getLogger(name) for name in _CLIENT_LOGGERS]
+    loggers = [logging.getLogger(name) for name in UPLOAD_LOGGERS]
     before = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.ERROR)

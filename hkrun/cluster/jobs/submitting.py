@@ -26,6 +26,7 @@ from hkrun.cluster.jobs.lock import LOCK_FILE, find_lock, read_versions, reduce_
 from hkrun.cluster.jobs.server import MARK, Job, JobServer
 from hkrun.cluster.jobs.shipping import PACKAGE, check_size, ship_hkrun, ship_parts, ship_space
 from hkrun.cluster.nodes.reports import COMPARED, Needs
+from hkrun.cluster.ray_private import JOB_SETTINGS, STOP_WAIT_VARIABLE
 from hkrun.errors import DataError, HkrunError, InputError, ResourceError, StoreError
 from hkrun.redaction import redact
 
@@ -170,10 +171,7 @@ def find_variables(environ: Mapping[str, str], work: Work) -> dict[str, str]:
     ] or [*_find_misread(places)]
     if problems:
         raise InputError("\n".join(problems))
-    return passed | {
-        "RAY_JOB_STOP_WAIT_TIME_S": str(STOP_WAIT_S),
-        "RAY_OVERRIDE_JOB_RUNTIME_ENV": "1",  # the driver adds variables of its own to these
-    }
+    return passed | JOB_SETTINGS | {STOP_WAIT_VARIABLE: str(STOP_WAIT_S)}
 
 
 def is_public(place: str) -> bool:

@@ -9,7 +9,6 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import ray
-from ray.experimental.internal_kv import internal_kv_get_gcs_client
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from hkrun.cluster.nodes.resources import Node, look_at_gpus
@@ -20,7 +19,6 @@ logger = logging.getLogger(__name__)
 # believe it.
 ANSWER_WITHIN_S = 1.0
 MAX_CALLS = 32
-HEAD_ANSWERS_WITHIN_S = 10
 # A process that imports torch, on a busy node.
 LOOK_WITHIN_S = 120.0
 
@@ -36,15 +34,6 @@ def find_answering() -> list[Node]:
     with ThreadPoolExecutor(max_workers=min(MAX_CALLS, max(1, len(alive)))) as pool:
         answers = list(pool.map(_answers, alive))
     return [_to_node(node) for node, answer in zip(alive, answers, strict=True) if answer]
-
-
-def head_answers() -> bool:
-    """Whether the head of the cluster does."""
-    with contextlib.suppress(ray.exceptions.RayError, ConnectionError):
-        store: Any = internal_kv_get_gcs_client()  # type: ignore[no-untyped-call]
-        store.internal_kv_keys(b"hkrun", b"hkrun", HEAD_ANSWERS_WITHIN_S)
-        return True
-    return False
 
 
 def look_closer(nodes: Sequence[Node]) -> list[Node]:

@@ -45,7 +45,7 @@ def find_nodes(*, log_folder: Path) -> tuple[list[Node], str]:
 
 
 def _check(running: Running, _observer: object, *, needs: Needs) -> None:
-    if lets_everybody_in():
+    if lets_everybody_in(running.dashboard):
         logger.warning(
             "%s lets everybody in who reaches it, without a token; start it with RAY_AUTH_MODE=token",
             running.place,
@@ -60,17 +60,15 @@ def _look(running: Running, _observer: object) -> tuple[list[Node], str]:
     return look_closer(running.nodes), running.place
 
 
-def lets_everybody_in() -> bool:
-    """Whether the cluster that this process has joined asks nobody for a token, as its dashboard says."""
+def lets_everybody_in(dashboard: str) -> bool:
+    """Whether a cluster asks for no token, as its dashboard at host:port says; not where it says nothing."""
     import requests
-    from ray._private import worker
 
-    place = worker.global_worker.node.address_info.get("webui_url") if worker.global_worker.node else None
-    if not place:
+    if not dashboard:
         return False
     try:
         answer = requests.get(
-            f"http://{quote(place, safe=':[]')}/api/authentication_mode", timeout=_TIMEOUT_S
+            f"http://{quote(dashboard, safe=':[]')}/api/authentication_mode", timeout=_TIMEOUT_S
         )
         mode: object = answer.json().get("authentication_mode")
     except (requests.exceptions.RequestException, ValueError, AttributeError):

@@ -14,6 +14,7 @@ from ray import tune
 from ray.tune.experiment import Trial
 
 from hkrun.cluster.driver.calls import Observer
+from hkrun.cluster.ray_private import is_busy_actor
 from hkrun.cluster.trials.placement_groups import remove_leftovers
 from hkrun.cluster.trials.schedule import NoRoomError, Schedule, TaskResult, WorkerDiedError
 from hkrun.cluster.trials.searcher import WAIT_FOR_ROOM_S, Allocation
@@ -25,9 +26,6 @@ logger = logging.getLogger(__name__)
 P = ParamSpec("P")
 
 RECLAIM_EVERY_S = 1.0
-
-# What Tune says when it hands a trial the actor of one that was stopped, and whose function still runs.
-ACTOR_STILL_BUSY = "Trainable runner reuse requires reset_config()"
 
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")  # Ray paints the heading of a traceback
 
@@ -146,7 +144,7 @@ class TrialCallback(tune.Callback):
                 self._tell(index, self._schedule.returned(index, [_stopped_outcome(trial)]))
             elif trial.status == Trial.TERMINATED:
                 self._schedule.stopped(index)
-            elif ACTOR_STILL_BUSY in (told := _read_error(trial)):
+            elif is_busy_actor(told := _read_error(trial)):
                 self._schedule.put_back(index)
             elif f"{NoRoomError.__name__}: " in told and not killed_why:
                 self._find_other_room(trial)

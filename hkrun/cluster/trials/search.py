@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 
@@ -138,7 +137,7 @@ class Halving(ASHAScheduler):
         )
         self._tasks = early_stopping.tasks
 
-    def on_trial_result(self, tune_controller: TuneController, trial: Trial, result: dict[str, Any]) -> str:
+    def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
         """Whether the trial goes on; one that has just done its last epoch is about to be recorded."""
         last = result.get("progress/epoch") == result.get("progress/epochs")
         if last or trial.config["index"] not in self._tasks:

@@ -13,14 +13,11 @@ import ray
 import torch
 from ray import train
 from ray.exceptions import RayError
-from ray.train.torch import TorchConfig
-from ray.train.v2._internal.exceptions import RayTrainError, WorkerGroupStartupTimeoutError
-from ray.train.v2.api.config import FailureConfig, RunConfig, ScalingConfig
-from ray.train.v2.api.exceptions import ControllerError, TrainingFailedError, WorkerGroupError
-from ray.train.v2.torch.torch_trainer import TorchTrainer
+from ray.train.torch import TorchConfig, TorchTrainer
 from ray.util.queue import Queue
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from hkrun.cluster.ray_private import found_no_room
 from hkrun.cluster.redirect import output_to
 from hkrun.cluster.trials.placement_groups import worker_bytes
 from hkrun.cluster.trials.schedule import COMMON_ERRORS, NoRoomError, WorkerDiedError
@@ -98,7 +95,7 @@ def train_task(
         loop = {"task": task, "function": function, "queue": queue, "log_file": log_file, "mark": mark}
         try:
             result: Any = _make_trainer(task, loop, workers=workers, mark=mark, state=state).fit()
-        except TrainingFailedError as error:
+        except train.TrainingFailedError as error:
             raise classify(error) from error
         return list(result.return_value)
 
@@ -115,16 +112,16 @@ def _make_trainer(task: Task, loop: dict[str, Any], *, workers: int, mark: int, 
         _work,
         train_loop_config=loop,
         torch_config=TorchConfig(backend="nccl" if on_gpu else "gloo"),
-        scaling_config=ScalingConfig(
+        scaling_config=train.ScalingConfig(
             num_workers=workers,
             use_gpu=on_gpu,
             resources_per_worker=worker_resources(task, mark),
         ),
-        run_config=RunConfig(
+        run_config=train.RunConfig(
             name=task.name,
             storage_path=state,
             # One place decides about further tries: the schedule. Ray itself would wait for room for ever.
-            failure_config=FailureConfig(max_failures=0, controller_failure_limit=0),
+            failure_config=train.FailureConfig(max_failures=0, controller_failure_limit=0),  # type: ignore[call-arg]
         ),
     )
 
@@ -145,21 +142,19 @@ def _work(config: dict[str, Any]) -> Any:
             raise
 
 
-def classify(error: TrainingFailedError) -> Exception:
+def classify(error: train.TrainingFailedError) -> Exception:
     """Tells a death from a mistake of the function's own, which is returned as it was raised.
 
     A worker that loses its peer raises too, so one death explains all, and what data or store lack explains
     what the others raise.
     """
-    if isinstance(error, ControllerError) and isinstance(
-        error.controller_failure, WorkerGroupStartupTimeoutError
-    ):
+    if isinstance(error, train.ControllerError) and found_no_room(error.controller_failure):
         return NoRoomError(str(error.controller_failure).partition(". ")[0])
-    if not isinstance(error, WorkerGroupError):
+    if not isinstance(error, train.WorkerGroupError):
         return WorkerDiedError(f"Ray Train: {error}")
     failures = error.worker_failures
     for rank, failure in sorted(failures.items()):
-        if isinstance(failure, RayError | RayTrainError):
+        if type(failure).__module__.startswith(("ray.exceptions", "ray.train")):
             return WorkerDiedError(f"worker {rank} of the group died")
         if isinstance(failure, torch.AcceleratorError):
             return WorkerDiedError(f"the device of worker {rank} failed: {failure}".splitlines()[0])

@@ -10,15 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ray import tune
-from ray.air._internal import usage
 from ray.exceptions import RayError, RpcError
-from ray.tune.error import TuneError
-from ray.tune.execution import class_cache
 
+from hkrun.cluster import ray_private
 from hkrun.cluster.driver.calls import Function, Observer
 from hkrun.cluster.driver.runtime import Running
-from hkrun.cluster.nodes.discovery import head_answers
 from hkrun.cluster.nodes.resources import Process
+from hkrun.cluster.ray_private import head_answers
 from hkrun.cluster.redirect import output_to
 from hkrun.cluster.trials.axes import EarlyStopping, Search
 from hkrun.cluster.trials.callback import TrialCallback, log_file_of
@@ -99,23 +97,14 @@ def tune_tasks(
                 verbose=0,
             ),
         )
-        _trim_tune(running)
+        ray_private.skip_callback_counts()
+        if not running.joined:
+            ray_private.keep_processes_for_trials()
         try:
             tuner.fit()
-        except (RayError, TuneError) as error:
+        except (RayError, tune.TuneError) as error:
             raise explain(error, running) from error
     return schedule.results()
-
-
-def _trim_tune(running: Running) -> None:
-    """Takes out of Tune what only costs seconds.
-
-    It imports MLflow to count for its makers which callbacks are used. And it gives each actor an
-    environment, for which Ray starts a process anew; those that a cluster of our own has ready have it all.
-    """
-    usage.tag_callbacks = lambda callbacks: False  # noqa: ARG005
-    if not running.joined:
-        class_cache.DEFAULT_ENV_VARS, class_cache.ENV_VARS_TO_PROPAGATE = {}, set()
 
 
 def explain(error: Exception, running: Running) -> HkrunError:

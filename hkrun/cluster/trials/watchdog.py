@@ -32,9 +32,9 @@ from typing import Any, Self
 
 import ray
 from ray.exceptions import RayError
-from ray.experimental.internal_kv import internal_kv_get_gcs_client
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from hkrun.cluster.ray_private import key_value_store
 from hkrun.errors import InputError
 
 logger = logging.getLogger("hkrun")
@@ -48,9 +48,6 @@ BEATS_PER_SILENCE = 24  # of a pulse, within the time that ends a process withou
 LOOK_EVERY_S = 2.0
 LONGEST_STEP_S = 2 * LOOK_EVERY_S  # what the time between two looks counts at most
 KILL_EVERY_S = 10.0  # until the try has ended, as a kill may be lost with a message
-
-NAMESPACE = b"hkrun"
-ANSWER_WITHIN_S = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -283,7 +280,7 @@ def pulse(mark: int | None, who: str) -> Iterator[None]:
         number = 0
         while True:
             with suppress(RayError):  # the store is away for a moment, and the driver cannot look either
-                _write(key, json.dumps({**me, "beat": number}).encode())
+                key_value_store().put(f"{_prefix()}{key}", json.dumps({**me, "beat": number}).encode())
             if over.wait(every_s):
                 break
             number += 1
@@ -328,24 +325,12 @@ def _prefix() -> str:
     return f"pulse/{ray.get_runtime_context().get_job_id()}/"
 
 
-def _write(key: str, value: bytes) -> None:
-    _store().internal_kv_put(f"{_prefix()}{key}".encode(), value, True, NAMESPACE, ANSWER_WITHIN_S)
-
-
 def _read_pulses() -> dict[str, bytes]:
     """The last beat of every process of the sweep, by its key."""
     prefix = _prefix()
-    keys = _store().internal_kv_keys(prefix.encode(), NAMESPACE, ANSWER_WITHIN_S)
-    found = _store().internal_kv_multi_get(keys, NAMESPACE, ANSWER_WITHIN_S) if keys else {}
-    return {key.decode().removeprefix(prefix): value for key, value in found.items()}
+    return {key.removeprefix(prefix): value for key, value in key_value_store().read(prefix).items()}
 
 
 def _remove(key: str) -> None:
     """Removes the beat of a process; of all those below it where the key ends with a slash or is empty."""
-    below = not key or key.endswith("/")
-    _store().internal_kv_del(f"{_prefix()}{key}".encode(), below, NAMESPACE, ANSWER_WITHIN_S)
-
-
-def _store() -> Any:
-    """Ray's key-value store, which every process of a cluster reaches."""
-    return internal_kv_get_gcs_client()  # type: ignore[no-untyped-call]
+    key_value_store().remove(f"{_prefix()}{key}", below=not key or key.endswith("/"))

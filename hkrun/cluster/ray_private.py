@@ -1,0 +1,359 @@
+"""Every private or undocumented name of Ray that hkrun uses, each behind one function; tested with Ray 2.60.
+
+No other module has one (tests/cluster/test_ray_private.py). Each function says what its name is good for.
+Where Ray has no such name, or one of another signature, the function logs one line and takes the public way,
+which is slower or sees less: no name is required. Environment variables that Ray does not know do nothing.
+
+The functions import Ray themselves: the supervisor, which never imports it, needs the settings.
+"""
+
+import functools
+import inspect
+import logging
+import os
+import socket
+import time
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Protocol
+
+logger = logging.getLogger(__name__)
+
+TESTED = "2.60"
+
+# Read in the driver, in Ray's own processes and in those of tasks. A value that the user has set stays.
+SETTINGS = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # else a FutureWarning in every process without a GPU
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",  # relative paths of the user mean what they meant on the command line
+    "RAY_OVERRIDE_JOB_RUNTIME_ENV": "1",  # in a job, these are added to the variables that it was sent with
+    "RAY_AIR_NEW_OUTPUT": "0",  # the older reporter is silent at verbosity 0, the newer is not
+    "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",  # prints of workers go where their stdout goes
+    "RAY_TRAIN_ENABLE_WORKER_STRUCTURED_LOGGING": "0",
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "30",  # for room, not for processes; then the schedule decides
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",  # a worker group's end is seen after half a second, not two
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # CSV, JSON and TensorBoard files that hkrun does not read
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C is the driver's
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # what a trial reports last is its outcome alone
+    "TUNE_GLOBAL_CHECKPOINT_S": "86400",  # snapshots for a Tuner.restore that is never called
+    "TUNE_MAX_PENDING_TRIALS_PG": "1000",  # the schedule limits how many there are
+    "TUNE_WARN_INSUFFICENT_RESOURCE_THRESHOLD_S": "86400",  # the fit was checked before (the typo is Ray's)
+}
+
+# For a cluster of this machine whose tasks are single processes. Ray starts a process per CPU, which imports
+# what tasks take while the driver still waits for Ray. It must not end one that is idle for a moment: its CPU
+# may be reserved, and its task on the way.
+PRELOAD_SETTINGS = {
+    "RAY_preload_python_modules": "hkrun.cluster.driver.preload",
+    "RAY_kill_idle_workers_interval_ms": "0",
+}
+PRELOAD_FROM_VARIABLE = "HKRUN_READY_FROM"  # tells `preload` where the driver's hkrun lies
+
+# For a cluster of this machine. Ray takes the loopback address for the machine's, as it does by itself on
+# macOS and Windows, so that no other machine reaches it. Else it listens on all addresses.
+LOOPBACK_SETTINGS = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+if Path("/sys/class/net/lo").exists():
+    LOOPBACK_SETTINGS["GLOO_SOCKET_IFNAME"] = "lo"  # workers of a group
+
+# For a job: the seconds between SIGTERM and SIGKILL, else three; and the driver may add variables of its own.
+STOP_WAIT_VARIABLE = "RAY_JOB_STOP_WAIT_TIME_S"
+JOB_SETTINGS = {"RAY_OVERRIDE_JOB_RUNTIME_ENV": "1"}
+
+# Loggers of the job client that tell of every upload.
+UPLOAD_LOGGERS = (
+    "ray.dashboard.modules.dashboard_sdk",
+    "ray.dashboard.modules.job.sdk",
+    "ray._private.runtime_env.packaging",
+)
+
+RAYLET_WITHIN_S = 20.0  # Ray itself waits longer
+ANSWER_WITHIN_S, HEAD_ANSWERS_WITHIN_S = 2, 10
+_MISSING = (ImportError, AttributeError, TypeError, ValueError)
+_told: set[str] = set()
+
+
+def _do_without(name: str, consequence: str) -> None:
+    """Logs, once per name, that Ray lacks one and what follows."""
+    if name not in _told:
+        _told.add(name)
+        import ray
+
+        logger.warning(
+            "Ray %s has no %s as Ray %s has: %s", getattr(ray, "__version__", "?"), name, TESTED, consequence
+        )
+
+
+def _takes(function: Callable[..., Any], *names: str) -> bool:
+    """Whether a function has parameters of these names."""
+    return set(names) <= set(inspect.signature(function).parameters)
+
+
+def start_ray(*, memory_bytes: int, folder: Path, **options: Any) -> None:
+    """`ray.init` for a cluster of this machine.
+
+    Ray is told the memory as hkrun counts it, and where its sockets and logs lie. Without these names it
+    counts the memory that is free, and RAY_TMPDIR says where.
+    """
+    import ray
+
+    try:
+        ray.init(_memory=memory_bytes, _temp_dir=str(folder), **options)
+    except RuntimeError as error:
+        if "Unknown keyword" not in str(error):
+            raise
+        _do_without("ray.init(_memory, _temp_dir)", "fewer tasks may run at once")
+        os.environ["RAY_TMPDIR"] = str(folder)
+        ray.init(**options)
+
+
+def skip_helper_processes() -> None:
+    """Starts Ray without the autoscaler's monitor and without the process that sends logs to drivers.
+
+    A cluster of one machine needs neither. Saves a second at its end.
+    """
+    try:
+        from ray._private import parameter
+
+        if not _takes(parameter.RayParams, "no_monitor", "include_log_monitor"):
+            raise AttributeError
+    except _MISSING:
+        _do_without("RayParams(no_monitor, include_log_monitor)", "Ray ends a second later")
+        return
+    leaner = functools.partial(parameter.RayParams, no_monitor=True, include_log_monitor=False)  # type: ignore[arg-type]
+    parameter.RayParams = leaner  # type: ignore[misc, assignment]
+
+
+def see_raylet_at_once() -> None:
+    """Makes Ray see its raylet as soon as it is there: Ray looks once a second."""
+    try:
+        from ray._private import services
+
+        get_node = services.get_node
+        if not _takes(get_node, "gcs_address", "node_id"):
+            raise AttributeError
+    except _MISSING:
+        _do_without("services.get_node(gcs_address, node_id)", "Ray starts up to a second later")
+        return
+
+    def wait_for_node(gcs_address: str, node_id: str) -> Any:
+        wait_for_raylet(gcs_address, node_id)
+        return get_node(gcs_address, node_id)  # type: ignore[no-untyped-call]
+
+    services.get_node = wait_for_node
+
+
+def wait_for_raylet(gcs_address: str, node_id: str, *, within_s: float = RAYLET_WITHIN_S) -> None:
+    """Waits until a node is known or the time is over: Ray itself then waits on, or says what is wrong.
+
+    Args:
+        gcs_address: The server that knows the nodes.
+        node_id: The node, in hexadecimal digits.
+        within_s: How long it waits.
+    """
+    from ray.exceptions import RayError
+
+    deadline = time.monotonic() + within_s
+    try:
+        from ray import _raylet
+
+        client = _raylet.GcsClient(address=gcs_address)  # type: ignore[attr-defined]
+        while time.monotonic() < deadline:
+            if any(node.hex() == node_id for node in client.get_all_node_info(timeout=1)):
+                return
+            time.sleep(0.02)
+    except RayError:
+        return
+    except _MISSING:
+        _do_without("GcsClient.get_all_node_info(timeout)", "Ray starts up to a second later")
+
+
+class _Folders(list[str]):
+    """The driver's folders as Ray collects them, with those alone that `keep` lets pass."""
+
+    def __init__(self, keep: Callable[[str], bool]) -> None:
+        super().__init__()
+        self._keep = keep
+
+    def extend(self, folders: Iterable[str]) -> None:
+        super().extend(filter(self._keep, folders))
+
+
+def job_config(keep: Callable[[str], bool]) -> Any:
+    """A JobConfig by which workers look for modules in those of the driver's folders that `keep` lets pass.
+
+    Without it they look in the driver's working directory before the libraries.
+    """
+    from ray.job_config import JobConfig
+
+    config = JobConfig()
+    if isinstance(getattr(config, "_py_driver_sys_path", None), list):
+        config._py_driver_sys_path = _Folders(keep)
+    else:
+        _do_without("JobConfig._py_driver_sys_path", "workers search the working directory before libraries")
+    return config
+
+
+def skip_callback_counts() -> None:
+    """Keeps Tune from counting callbacks for its makers, for which it imports MLflow; saves two seconds."""
+    try:
+        from ray.air._internal import usage
+
+        if not callable(usage.tag_callbacks):
+            raise AttributeError
+    except _MISSING:
+        _do_without("usage.tag_callbacks", "the first task may start two seconds later")
+        return
+    usage.tag_callbacks = lambda callbacks: False  # noqa: ARG005
+
+
+def keep_processes_for_trials() -> None:
+    """Lets trials run in the processes that are there.
+
+    Tune gives each actor an environment, for which Ray starts another process; a cluster of this machine has
+    all of it in its own. Saves the import of PyTorch for the first task of each process.
+    """
+    try:
+        from ray.tune.execution import class_cache
+
+        if not (hasattr(class_cache, "DEFAULT_ENV_VARS") and hasattr(class_cache, "ENV_VARS_TO_PROPAGATE")):
+            raise AttributeError
+    except _MISSING:
+        _do_without("class_cache.DEFAULT_ENV_VARS", "each process imports PyTorch with its first task")
+        return
+    class_cache.DEFAULT_ENV_VARS, class_cache.ENV_VARS_TO_PROPAGATE = {}, set()
+
+
+def is_busy_actor(error: str) -> bool:
+    """Whether a trial failed because Tune had given it the actor of a stopped trial that still runs.
+
+    Where Tune says so in other words, the trial counts as a death: its task is tried again after two seconds.
+    """
+    return "Trainable runner reuse requires reset_config()" in error
+
+
+def found_no_room(failure: BaseException) -> bool:
+    """Whether Ray Train's controller waited in vain for room for a worker group.
+
+    Without this name that counts as a death, and the task loses a try.
+    """
+    try:
+        from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
+    except _MISSING:
+        _do_without("WorkerGroupStartupTimeoutError", "a task that finds no room loses a try")
+        return False
+    return isinstance(failure, WorkerGroupStartupTimeoutError)
+
+
+class KeyValueStore(Protocol):
+    """Bytes by key, for all processes of a job. Methods raise RayError where the cluster does not answer."""
+
+    def put(self, key: str, value: bytes) -> None:
+        """Sets a value."""
+
+    def read(self, prefix: str) -> dict[str, bytes]:
+        """All values whose keys begin with a prefix."""
+
+    def remove(self, key: str, *, below: bool) -> None:
+        """Removes a value, or all whose keys begin with the key."""
+
+
+class _GcsStore:
+    """Ray's own key-value store, in the GCS. It costs no process."""
+
+    NAMESPACE = b"hkrun"
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+
+    def put(self, key: str, value: bytes) -> None:
+        self._client.internal_kv_put(key.encode(), value, True, self.NAMESPACE, ANSWER_WITHIN_S)
+
+    def read(self, prefix: str) -> dict[str, bytes]:
+        keys = self._client.internal_kv_keys(prefix.encode(), self.NAMESPACE, ANSWER_WITHIN_S)
+        found = self._client.internal_kv_multi_get(keys, self.NAMESPACE, ANSWER_WITHIN_S) if keys else {}
+        return {key.decode(): value for key, value in found.items()}
+
+    def remove(self, key: str, *, below: bool) -> None:
+        self._client.internal_kv_del(key.encode(), below, self.NAMESPACE, ANSWER_WITHIN_S)
+
+
+class _Values:
+    """The actor of an `_ActorStore`."""
+
+    def __init__(self) -> None:
+        self._values: dict[str, bytes] = {}
+
+    def put(self, key: str, value: bytes) -> None:
+        self._values[key] = value
+
+    def read(self, prefix: str) -> dict[str, bytes]:
+        return {key: value for key, value in self._values.items() if key.startswith(prefix)}
+
+    def remove(self, key: str, below: bool) -> None:
+        gone = self.read(key) if below else [key]
+        self._values = {name: value for name, value in self._values.items() if name not in gone}
+
+
+class _ActorStore:
+    """The same in an actor, which costs a process. The driver, which reads, starts it and owns it."""
+
+    NAME = "hkrun-store"  # in the namespace of the job
+
+    def put(self, key: str, value: bytes) -> None:
+        self._ask("put", key, value)
+
+    def read(self, prefix: str) -> dict[str, bytes]:
+        import ray
+
+        ray.remote(_Values).options(num_cpus=0, name=self.NAME, get_if_exists=True).remote()
+        found: dict[str, bytes] = self._ask("read", prefix)
+        return found
+
+    def remove(self, key: str, *, below: bool) -> None:
+        self._ask("remove", key, below)
+
+    def _ask(self, method: str, *arguments: object) -> Any:
+        import ray
+
+        with suppress(ValueError):  # the driver has not started it yet
+            return ray.get(
+                getattr(ray.get_actor(self.NAME), method).remote(*arguments), timeout=ANSWER_WITHIN_S
+            )
+
+
+def key_value_store() -> KeyValueStore:
+    """What the processes of a job share, for the watchdog."""
+    client = _find_gcs_client()
+    return _ActorStore() if client is None else _GcsStore(client)
+
+
+def head_answers() -> bool:
+    """Whether the head of the cluster answers; without a GCS client, whether it takes a connection."""
+    import ray
+
+    client = _find_gcs_client()
+    try:
+        if client is not None:
+            client.internal_kv_keys(_GcsStore.NAMESPACE, _GcsStore.NAMESPACE, HEAD_ANSWERS_WITHIN_S)
+        else:
+            host, _, port = ray.get_runtime_context().gcs_address.rpartition(":")
+            socket.create_connection((host.strip("[]"), int(port)), timeout=HEAD_ANSWERS_WITHIN_S).close()
+    except (ray.exceptions.RayError, OSError):
+        return False
+    return True
+
+
+def _find_gcs_client() -> Any:
+    """This process's connection to the GCS; None where Ray has none with a key-value store."""
+    methods = ("internal_kv_put", "internal_kv_keys", "internal_kv_multi_get", "internal_kv_del")
+    try:
+        from ray.experimental.internal_kv import internal_kv_get_gcs_client
+
+        client = internal_kv_get_gcs_client()  # type: ignore[no-untyped-call]
+        if not all(hasattr(client, method) for method in methods):
+            raise AttributeError
+    except _MISSING:
+        _do_without("internal_kv_get_gcs_client", "what processes show of themselves goes through an actor")
+        return None
+    return client

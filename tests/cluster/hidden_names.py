@@ -1,0 +1,46 @@
+"""A Ray without private names that hkrun uses: `python hidden_names.py ARGUMENTS...` is hkrun with it.
+
+The driver imports this module with the work that it is to do, before it starts Ray.
+"""
+
+import sys
+from pathlib import Path
+
+from hkrun.cluster import tasks
+
+GENUINE = tasks._tune
+
+
+def tune(running, observer, **arguments):
+    import ray.experimental.internal_kv
+
+    del ray.experimental.internal_kv.internal_kv_get_gcs_client  # not before: ray.init imports it
+    return GENUINE(running, observer, **arguments)
+
+
+def hide() -> None:
+    """Gives names that Ray itself needs another signature."""
+    import ray
+    from ray._private import parameter, services
+
+    parameters, get_node, init = parameter.RayParams, services.get_node, ray.init
+
+    def init_without(**options):
+        if unknown := {"_memory", "_temp_dir"} & set(options):
+            raise RuntimeError(f"Unknown keyword argument(s): {', '.join(unknown)}")
+        return init(**options)
+
+    ray.init = init_without
+    parameter.RayParams = lambda **options: parameters(**options)
+    services.get_node = lambda *arguments: get_node(*arguments)
+
+
+if __name__ == "__main__":
+    import hidden_names
+
+    from hkrun.cli import main
+
+    tasks._tune = hidden_names.tune  # pickled by the name of this module, not of the program
+    main()
+elif Path(sys.argv[0]).name == "start_driver.py":
+    hide()

@@ -1,0 +1,387 @@
+"""Private names of Ray: one module has them, and hkrun works without each."""
+
+import ast
+import inspect
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import ray
+import ray.air._internal.usage
+import ray.experimental.internal_kv
+from packaging.requirements import Requirement
+from ray._private import parameter, services
+from ray.exceptions import GetTimeoutError
+from ray.train.v2._internal.exceptions import RayTrainError, WorkerGroupStartupTimeoutError
+from ray.tune.execution import class_cache
+from started_cluster import clean_environment
+
+import hkrun
+from hkrun.cluster import ray_private
+
+PACKAGE = Path(hkrun.__file__).parent
+# Documented for users: where a cluster is, who may use it, where a job's files are.
+PUBLIC_VARIABLES = {
+    "RAY_ADDRESS",
+    "RAY_API_SERVER_ADDRESS",
+    "RAY_AUTH_MODE",
+    "RAY_AUTH_TOKEN",
+    "RAY_AUTH_TOKEN_PATH",
+    "RAY_RUNTIME_ENV_CREATE_WORKING_DIR",
+}
+INTERNAL = re.compile(r"ray\.(.*\.)?(_(?!_)\w+|experimental|tune\.execution|tune\.impl|air|train\.v2)\b")
+
+
+def find_private_names(code: str) -> list[str]:
+    """What a module names of Ray that no release promises: modules, members, arguments, variables."""
+    found = []
+    tree = ast.parse(code)
+    docstrings = {
+        ast.get_docstring(node, clean=False)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
+    }
+    for node in ast.walk(tree):
+        match node:
+            case ast.Import(names=names):
+                found += [alias.name for alias in names if INTERNAL.match(alias.name)]
+            case ast.ImportFrom(module=str(module), names=names) if module.partition(".")[0] == "ray":
+                found += [
+                    f"{module}.{alias.name}" for alias in names if INTERNAL.match(f"{module}.{alias.name}")
+                ]
+            case ast.Attribute() if INTERNAL.match(ast.unparse(node)):
+                found.append(ast.unparse(node))
+            case ast.Call(keywords=keywords) if ast.unparse(node.func).startswith("ray."):
+                found += [str(word.arg) for word in keywords if str(word.arg).startswith("_")]
+            case ast.Constant(value=str(text)) if text not in docstrings:
+                found += re.findall(r"\bray\._\w+", text)
+                found += set(re.findall(r"\b(?:RAY|TUNE)_[A-Za-z_]+\w", text)) - PUBLIC_VARIABLES
+    return found
+
+
+@pytest.mark.parametrize(
+    ("code", "found"),
+    [
+        ("from ray import _raylet", ["ray._raylet"]),
+        ("from ray._private import services", ["ray._private.services"]),
+        ("import ray.experimental.internal_kv", ["ray.experimental.internal_kv"]),
+        ("from ray.tune.execution import class_cache", ["ray.tune.execution.class_cache"]),
+        ("from ray.train.v2.api.config import RunConfig", ["ray.train.v2.api.config.RunConfig"]),
+        ("import ray\nray._private.worker", ["ray._private.worker", "ray._private"]),
+        ("import ray\nray.init(_memory=1)", ["_memory"]),
+        ("loggers = ['ray._private.packaging']", ["ray._private"]),
+        ("os.environ['RAY_preload_python_modules']", ["RAY_preload_python_modules"]),
+        ('"""RAY_x is told in words."""\nfrom ray import tune\nos.environ["RAY_ADDRESS"]', []),
+    ],
+)
+def test_private_names_are_found(code, found):
+    assert find_private_names(code) == found
+
+
+def test_no_other_module_has_a_private_name_of_ray():
+    found = {}
+    for path in PACKAGE.rglob("*.py"):
+        if path != Path(ray_private.__file__) and (names := find_private_names(path.read_text())):
+            found[path.relative_to(PACKAGE).as_posix()] = names
+    assert found == {}
+
+
+def saw(caplog) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.name == ray_private.__name__]
+
+
+@pytest.fixture
+def fresh(monkeypatch):
+    monkeypatch.setattr(ray_private, "_told", set())
+
+
+def hide_rayparams(monkeypatch):
+    monkeypatch.delattr(parameter, "RayParams")
+
+
+def change_rayparams(monkeypatch):
+    monkeypatch.setattr(parameter, "RayParams", lambda num_cpus=None: num_cpus)
+
+
+def hide_get_node(monkeypatch):
+    monkeypatch.delattr(services, "get_node")
+
+
+def change_get_node(monkeypatch):
+    monkeypatch.setattr(services, "get_node", lambda address: address)
+
+
+@pytest.mark.usefixtures("fresh")
+@pytest.mark.parametrize(
+    ("change", "function", "name"),
+    [
+        (hide_rayparams, ray_private.skip_helper_processes, "RayParams"),
+        (change_rayparams, ray_private.skip_helper_processes, "RayParams"),
+        (hide_get_node, ray_private.see_raylet_at_once, "get_node"),
+        (change_get_node, ray_private.see_raylet_at_once, "get_node"),
+    ],
+)
+def test_ray_starts_without_the_names_that_make_it_start_sooner(monkeypatch, caplog, change, function, name):
+    change(monkeypatch)
+    before = [getattr(parameter, "RayParams", None), getattr(services, "get_node", None)]
+    function()
+    function()
+    assert [getattr(parameter, "RayParams", None), getattr(services, "get_node", None)] == before
+    (line,) = saw(caplog)
+    assert line.startswith(f"Ray {ray.__version__} has no ")
+    assert name in line
+
+
+def test_ray_starts_without_its_monitors_and_sees_its_raylet(monkeypatch, caplog):
+    monkeypatch.setattr(parameter, "RayParams", parameter.RayParams)
+    monkeypatch.setattr(services, "get_node", lambda gcs_address, node_id: (gcs_address, node_id))
+    waited = []
+    monkeypatch.setattr(ray_private, "wait_for_raylet", lambda *node: waited.append(node))
+    ray_private.skip_helper_processes()
+    ray_private.see_raylet_at_once()
+    made = parameter.RayParams(num_cpus=1)
+    assert (made.no_monitor, made.include_log_monitor, made.num_cpus) == (True, False, 1)
+    assert services.get_node("here:1", "ab") == ("here:1", "ab")
+    assert waited == [("here:1", "ab")]
+    assert saw(caplog) == []
+
+
+@pytest.mark.usefixtures("fresh")
+def test_a_raylet_is_not_waited_for_where_ray_cannot_be_asked(monkeypatch, caplog):
+    monkeypatch.delattr("ray._raylet.GcsClient")
+    ray_private.wait_for_raylet("127.0.0.1:1", "ab", within_s=60)
+    (line,) = saw(caplog)
+    assert "GcsClient" in line
+
+
+@pytest.mark.usefixtures("fresh")
+def test_a_cluster_starts_where_ray_init_knows_no_private_argument(monkeypatch, caplog, tmp_path):
+    calls = []
+
+    def init(**options):
+        calls.append(options)
+        if "_memory" in options:
+            raise RuntimeError("Unknown keyword argument(s): _memory, _temp_dir")
+
+    monkeypatch.setenv("RAY_TMPDIR", "elsewhere")
+    monkeypatch.setattr(ray, "init", init)
+    ray_private.start_ray(memory_bytes=1 << 30, folder=tmp_path, num_cpus=2)
+    assert calls == [{"_memory": 1 << 30, "_temp_dir": str(tmp_path), "num_cpus": 2}, {"num_cpus": 2}]
+    assert os.environ["RAY_TMPDIR"] == str(tmp_path)
+    (line,) = saw(caplog)
+    assert "_memory" in line
+
+
+def test_what_else_ray_init_raises_is_passed_on(monkeypatch, tmp_path):
+    def init(**options):
+        raise RuntimeError("Maybe you called ray.init twice by accident?")
+
+    monkeypatch.setattr(ray, "init", init)
+    with pytest.raises(RuntimeError, match="twice"):
+        ray_private.start_ray(memory_bytes=1, folder=tmp_path)
+
+
+@pytest.mark.usefixtures("fresh")
+def test_workers_find_modules_where_a_job_has_no_search_path(monkeypatch, caplog):
+    monkeypatch.setattr("ray.job_config.JobConfig", SimpleNamespace)
+    assert vars(ray_private.job_config(lambda folder: False)) == {}
+    (line,) = saw(caplog)
+    assert "_py_driver_sys_path" in line
+
+
+def test_a_job_takes_the_folders_that_are_wanted():
+    config = ray_private.job_config(lambda folder: folder != "/cwd")
+    config._py_driver_sys_path.extend(["/cwd", "/hkrun"])
+    assert list(config._get_proto_job_config().py_driver_sys_path) == ["/hkrun"]
+
+
+@pytest.mark.usefixtures("fresh")
+@pytest.mark.parametrize("name", ["DEFAULT_ENV_VARS", "ENV_VARS_TO_PROPAGATE"])
+def test_trials_get_an_environment_where_tunes_cannot_be_emptied(monkeypatch, caplog, name):
+    monkeypatch.delattr(class_cache, name)
+    before = dict(vars(class_cache))
+    ray_private.keep_processes_for_trials()
+    assert vars(class_cache) == before
+    (line,) = saw(caplog)
+    assert "class_cache" in line
+
+
+def test_trials_get_no_environment_of_their_own(monkeypatch):
+    monkeypatch.setattr(class_cache, "DEFAULT_ENV_VARS", {"PL_DISABLE_FORK": "1"})
+    monkeypatch.setattr(class_cache, "ENV_VARS_TO_PROPAGATE", {"PATH"})
+    made = []
+    monkeypatch.setattr(ray, "remote", lambda runtime_env: made.append(runtime_env) or (lambda cls: cls))
+    ray_private.keep_processes_for_trials()
+    class_cache._ActorClassCache().get(object)
+    assert made == [{"env_vars": {}}]
+
+
+@pytest.mark.usefixtures("fresh")
+def test_callbacks_are_counted_where_that_cannot_be_skipped(monkeypatch, caplog):
+    monkeypatch.delattr(ray.air._internal.usage, "tag_callbacks")
+    ray_private.skip_callback_counts()
+    assert not hasattr(ray.air._internal.usage, "tag_callbacks")
+    (line,) = saw(caplog)
+    assert "tag_callbacks" in line
+
+
+def test_callbacks_are_not_counted(monkeypatch):
+    from ray.tune.tune import air_usage
+
+    monkeypatch.setattr(air_usage, "tag_callbacks", air_usage.tag_callbacks)
+    ray_private.skip_callback_counts()
+    assert air_usage.tag_callbacks([object()]) is False  # Ray's own one says True
+
+
+@pytest.mark.usefixtures("fresh")
+def test_a_group_without_room_counts_as_a_death_where_its_error_is_unknown(monkeypatch, caplog):
+    late = WorkerGroupStartupTimeoutError(2)
+    assert ray_private.found_no_room(late)
+    assert not ray_private.found_no_room(RayTrainError("another one"))
+    monkeypatch.delattr("ray.train.v2._internal.exceptions.WorkerGroupStartupTimeoutError")
+    assert not ray_private.found_no_room(late)
+    (line,) = saw(caplog)
+    assert "WorkerGroupStartupTimeoutError" in line
+
+
+def test_tune_says_of_a_busy_actor_what_is_looked_for():
+    from ray.tune.execution import tune_controller
+
+    (said,) = re.findall(r'"(Trainable runner reuse requires [^"]*)"', inspect.getsource(tune_controller))
+    assert ray_private.is_busy_actor(f"ray.tune.error.TuneError: {said}")
+    assert not ray_private.is_busy_actor("The actor died unexpectedly")
+
+
+class FakeGcs:
+    """The key-value store of a GCS that answers, or does not."""
+
+    def __init__(self, *, answers: bool = True) -> None:
+        self.values, self.answers = {}, answers
+
+    def _ask(self):
+        if not self.answers:
+            raise GetTimeoutError("no answer")
+
+    def internal_kv_put(self, key, value, overwrite, namespace, timeout):
+        self._ask()
+        self.values[namespace, key] = value
+
+    def internal_kv_keys(self, prefix, namespace, timeout):
+        self._ask()
+        return [key for space, key in self.values if space == namespace and key.startswith(prefix)]
+
+    def internal_kv_multi_get(self, keys, namespace, timeout):
+        return {key: self.values[namespace, key] for key in keys}
+
+    def internal_kv_del(self, key, below, namespace, timeout):
+        gone = self.internal_kv_keys(key, namespace, timeout) if below else [key]
+        for name in gone:
+            self.values.pop((namespace, name), None)
+
+
+class FakeActors:
+    """Named actors that do at once what they are asked."""
+
+    def __init__(self, monkeypatch) -> None:
+        self.actors = {}
+        monkeypatch.setattr(ray, "remote", self.remote)
+        monkeypatch.setattr(ray, "get_actor", self.get_actor)
+        monkeypatch.setattr(ray, "get", lambda value, timeout: value)
+
+    def remote(self, cls):
+        def start(*, num_cpus, name, get_if_exists):
+            assert (num_cpus, get_if_exists) == (0, True)
+            return SimpleNamespace(remote=lambda: self.actors.setdefault(name, cls()))
+
+        return SimpleNamespace(options=start)
+
+    def get_actor(self, name):
+        if name not in self.actors:
+            raise ValueError("Failed to look up actor")
+        actor = self.actors[name]
+        return SimpleNamespace(
+            **{method: SimpleNamespace(remote=getattr(actor, method)) for method in ("put", "read", "remove")}
+        )
+
+
+@pytest.mark.usefixtures("fresh")
+@pytest.mark.parametrize("hidden", [None, "internal_kv_get_gcs_client", "internal_kv_multi_get"])
+def test_processes_share_values_with_and_without_rays_own_store(monkeypatch, caplog, hidden):
+    actors, gcs = FakeActors(monkeypatch), FakeGcs()
+    monkeypatch.setattr(ray.experimental.internal_kv, "global_gcs_client", gcs)
+    if hidden == "internal_kv_get_gcs_client":
+        monkeypatch.delattr(ray.experimental.internal_kv, hidden)
+    elif hidden is not None:
+        monkeypatch.delattr(FakeGcs, hidden)
+    store = ray_private.key_value_store()
+    assert store.read("a/") == {}
+    for key in ("a/1", "a/2", "a/20", "b/1"):
+        ray_private.key_value_store().put(key, key.encode())
+    store.remove("a/2", below=False)
+    assert store.read("a/") == {"a/1": b"a/1", "a/20": b"a/20"}
+    store.remove("a/", below=True)
+    assert store.read("") == {"b/1": b"b/1"}
+    assert (len(actors.actors), len(gcs.values)) == ((0, 1) if hidden is None else (1, 0))
+    assert ["internal_kv" in line for line in saw(caplog)] == ([] if hidden is None else [True])
+
+
+@pytest.mark.usefixtures("fresh")
+def test_a_process_that_is_ahead_of_the_driver_loses_a_value_and_no_more(monkeypatch):
+    FakeActors(monkeypatch)
+    monkeypatch.delattr(ray.experimental.internal_kv, "internal_kv_get_gcs_client")
+    store = ray_private.key_value_store()
+    store.put("a", b"early")
+    assert store.read("") == {}
+
+
+@pytest.mark.parametrize("answers", [True, False])
+def test_the_head_is_asked_for_an_answer(monkeypatch, answers):
+    monkeypatch.setattr(ray.experimental.internal_kv, "global_gcs_client", FakeGcs(answers=answers))
+    assert ray_private.head_answers() is answers
+
+
+@pytest.mark.usefixtures("fresh")
+def test_the_head_is_connected_to_where_it_cannot_be_asked(monkeypatch):
+    monkeypatch.delattr(ray.experimental.internal_kv, "internal_kv_get_gcs_client")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        monkeypatch.setattr(ray, "get_runtime_context", lambda: SimpleNamespace(gcs_address=address))
+        assert ray_private.head_answers()
+    assert not ray_private.head_answers()
+
+
+def test_ray_is_bound_to_the_version_that_was_tested():
+    project = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text())["project"]
+    (wanted,) = [wanted for wanted in map(Requirement, project["dependencies"]) if wanted.name == "ray"]
+    assert ray.__version__.startswith(f"{ray_private.TESTED}.")
+    assert ray.__version__ in wanted.specifier
+    major, minor = ray_private.TESTED.split(".")
+    assert f"{major}.{int(minor) + 1}.0" not in wanted.specifier
+
+
+@pytest.mark.slow
+@pytest.mark.cluster
+@pytest.mark.timeout(300)
+def test_a_sweep_runs_with_a_ray_without_these_names(tmp_path):
+    program = Path(__file__).with_name("hidden_names.py")
+    command = [sys.executable, program, "run", "--seeds", "2", "--epochs", "2", "--store", "store", "--json"]
+    environment = clean_environment(PYTHONPATH=str(program.parent))
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    (cell,) = json.loads(done.stdout)["cells"]
+    assert (cell["seeds"], cell["failed"], cell["diverged"]) == ([0, 1], [], [])
+    log = (tmp_path / "store" / "logs" / "ray.log").read_text()
+    missing = re.findall(r"Ray \S+ has no (\S+) as Ray 2\.60 has", log)
+    assert sorted(name.partition("(")[0] for name in missing) == [
+        "RayParams",
+        "internal_kv_get_gcs_client",
+        "ray.init",
+        "services.get_node",
+    ]
