@@ -296,9 +296,10 @@ class _Values:
 
 
 class _ActorStore:
-    """The same in an actor, which costs a process. The driver, which reads, starts it and owns it."""
+    """The same in an actor, which costs a process. The driver, which reads, starts it."""
 
     NAME = "hkrun-store"  # in the namespace of the job
+    _owned: Any = None  # the actor ends with its driver's last reference
 
     def put(self, key: str, value: bytes) -> None:
         self._ask("put", key, value)
@@ -306,7 +307,8 @@ class _ActorStore:
     def read(self, prefix: str) -> dict[str, bytes]:
         import ray
 
-        ray.remote(_Values).options(num_cpus=0, name=self.NAME, get_if_exists=True).remote()
+        options = {"num_cpus": 0, "name": self.NAME, "get_if_exists": True}
+        _ActorStore._owned = ray.remote(_Values).options(**options).remote()
         found: dict[str, bytes] = self._ask("read", prefix)
         return found
 
