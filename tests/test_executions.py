@@ -228,9 +228,9 @@ def ray(monkeypatch, sweep, store, clock):
     """Replaces Ray by one that takes 6 s, and trains each run for 10 s in one of two slots."""
     ray = SimpleNamespace(ends_after=None)
 
-    def run_tasks(tasks, *, observer, **_options):
+    def run_tasks(work, observer):
         clock.advance(4)
-        for index, task in enumerate(tasks):
+        for index, task in enumerate(work.tasks):
             observer.taken(index)
             observer.started(index)
             clock.advance(10)
@@ -252,7 +252,7 @@ def ray(monkeypatch, sweep, store, clock):
             }
             observer.done(index, [{**outcome, "seed": seed} for seed in task.seeds or (None,)])
         clock.advance(2)
-        return [TaskResult(outcomes=[]) for _ in tasks]
+        return [TaskResult(outcomes=[]) for _ in work.tasks]
 
     monkeypatch.setattr(hkrun.cluster, "run_tasks", run_tasks)
     monkeypatch.setattr(hkrun.sweep.running, "find_machine", lambda *_, **__: TWO_SLOTS)

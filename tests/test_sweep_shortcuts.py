@@ -65,10 +65,10 @@ def cluster(monkeypatch, store, sweep):
     """Replaces Ray: a task ends as `ends` says of its number, or is not begun; notes the calls."""
     cluster = SimpleNamespace(ends={}, calls=[])
 
-    def run_tasks(tasks, *, observer, **options):
-        cluster.calls.append((tasks, options))
+    def run_tasks(work, observer):
+        cluster.calls.append(work)
         results = []
-        for index, task in enumerate(tasks):
+        for index, task in enumerate(work.tasks):
             status = cluster.ends.get(index)
             if status is None:
                 results.append(TaskResult())
@@ -112,18 +112,18 @@ def run(sweep, store, **shortcuts):
 def test_without_shortcuts_nothing_is_searched_stopped_or_left_out(sweep, store, cluster):
     cluster.ends.update(dict.fromkeys(range(8), "finished"))
     outcome, plan = run(sweep, store)
-    ((tasks, options),) = cluster.calls
-    assert (len(tasks), plan.num_to_run) == (8, 8)
-    assert not {"search", "early_stopping"} & set(options)
+    (work,) = cluster.calls
+    assert (len(work.tasks), plan.num_to_run) == (8, 8)
+    assert (work.search, work.early_stopping) == (None, None)
     assert (outcome.left_out, outcome.exit_code) == ("", 0)
 
 
 def test_a_search_gets_the_runs_and_its_budget_and_the_rest_is_left_out(sweep, store, cluster):
     cluster.ends.update({0: "finished", 4: "finished", 2: "finished"})
     outcome, plan = run(sweep, store, search=True, budget=1)
-    ((tasks, options),) = cluster.calls
-    assert (len(tasks), plan.num_to_run) == (8, 3)
-    search = options["search"]
+    (work,) = cluster.calls
+    assert (len(work.tasks), plan.num_to_run) == (8, 3)
+    search = work.search
     assert isinstance(search, Search)
     assert (search.budget, search.first) == (1, {0, 4})
     assert outcome.left_out == ("Runs left out: 5, of which 0 were stopped early; they are in no statistics.")
@@ -144,10 +144,10 @@ def test_runs_that_failed_died_or_diverged_are_not_left_out(sweep, store, cluste
 def test_runs_that_were_stopped_are_marked_and_not_begun_again(sweep, store, cluster):
     cluster.ends.update(dict.fromkeys(range(8), "finished") | {1: "stopped", 6: "stopped"})
     outcome, _ = run(sweep, store, stop_early=True)
-    ((tasks, options),) = cluster.calls
-    assert isinstance(options["early_stopping"], EarlyStopping)
+    (work,) = cluster.calls
+    assert isinstance(work.early_stopping, EarlyStopping)
     marked = {(run.cell_id, run.seed, run.epoch, run.error_pct) for run in load_stopped(store, sweep)}
-    assert marked == {(tasks[index].cell_id, tasks[index].seeds[0], 4, 7.0) for index in (1, 6)}
+    assert marked == {(work.tasks[index].cell_id, work.tasks[index].seeds[0], 4, 7.0) for index in (1, 6)}
     assert outcome.left_out.startswith("Runs left out: 2, of which 2 were stopped early")
     outcome, _ = run(sweep, store, stop_early=True)
     assert len(cluster.calls) == 1
@@ -174,8 +174,8 @@ def test_runs_whose_teacher_diverged_are_not_left_out(sweep, store, cluster):
     store.put_diverged_teacher(diverged, curves=None)
     cluster.ends.update(dict.fromkeys(range(8), "finished") | {2: "stopped"})
     outcome, _ = run(sweep, store, stop_early=True)
-    ((tasks, _),) = cluster.calls
-    assert len(tasks) == 8
+    (work,) = cluster.calls
+    assert len(work.tasks) == 8
     assert outcome.left_out.startswith("Runs left out: 1, of which 1 were stopped early")
     assert outcome.exit_code == 5
     assert "diverged (loss_backbone is nan in epoch 1)" in outcome.problems[0]
@@ -186,6 +186,6 @@ def test_a_sweep_none_of_whose_runs_can_begin_is_an_error(sweep, store, cluster)
     cluster.ends[0] = "died"
     with pytest.raises(TrainingError, match="its process died"):
         run(sweep, store, stop_early=True)
-    ((tasks, options),) = cluster.calls
-    assert [len(task.seeds) for task in tasks] == [0] + [1] * 8
-    assert options["needs"] == dict.fromkeys(range(1, 9), 0)
+    (work,) = cluster.calls
+    assert [len(task.seeds) for task in work.tasks] == [0] + [1] * 8
+    assert work.needs == dict.fromkeys(range(1, 9), 0)

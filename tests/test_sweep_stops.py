@@ -1,5 +1,7 @@
 """What ends a sweep before its last run, and the exit code that its user sees."""
 
+import dataclasses
+
 import pytest
 from image_examples import random_samples, write_png
 from sweep_example import put_run
@@ -33,22 +35,20 @@ def folder(tmp_path, monkeypatch):
 def run_until(error, folder):
     """Stands in for `run_tasks`: all tasks are done until one that meets an error, as Ray would report it."""
 
-    def run_tasks(tasks, *, observer, log_folder, **_options):
+    def run_tasks(work, observer):
         def do(task, context):
-            if task is tasks[-1]:
+            if task is work.tasks[-1]:
                 raise error
             named = NamedCell(name="L_b", cell=task.cell)
             put_run(open_store(task.store), named, task.seeds[0])
             return [{"seed": task.seeds[0], "status": "finished", "error_last_pct": 3.0, "epochs": 2}]
 
         results = []
-        for index, _ in enumerate(tasks):
+        for index, _ in enumerate(work.tasks):
             observer.started(index)
             reported = hkrun.cluster.trials.tune._run_trial(
                 {"index": index, "workers": 1},
-                tasks=tasks,
-                function=do,
-                log_folder=log_folder,
+                work=dataclasses.replace(work, function=do),
                 storage=folder,
             )
             results.append(TaskResult(**reported))

@@ -9,6 +9,7 @@ from two_slots import TWO_SLOTS
 
 import hkrun.cluster
 from hkrun.cli.program import call
+from hkrun.cluster import TaskList
 from hkrun.plan import NO_SHORTCUTS, make_plan
 from hkrun.spaces import load_sweep
 from hkrun.store import Store, open_store
@@ -25,8 +26,8 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> list[Task]:
     """Catches the tasks where they would be sent to the cluster."""
     caught: list[Task] = []
 
-    def catch(tasks: list[Task], **_: object) -> None:
-        caught.extend(tasks)
+    def catch(work: TaskList, _: object) -> None:
+        caught.extend(work.tasks)
         raise SentError
 
     monkeypatch.setattr(hkrun.cluster, "run_tasks", catch)

@@ -29,12 +29,12 @@ def send(workers, store, monkeypatch, machine=TWO_SLOTS):
     """What reaches the cluster: by task its span, the number in its id, and its device; and `per_gpu`."""
     told = {}
 
-    def catch(tasks, *, workers, **options):
+    def catch(work, _):
         names = {cell: name for name, cell in CELLS.items()}
-        for task, span in zip(tasks, workers, strict=True):
+        for task, span in zip(work.tasks, work.spans, strict=True):
             name = names[task.cell] if task.seeds else f"teacher of {task.cell.dataset}"
             told[name] = (span, task.world_size, task.device)
-        told["per_gpu"] = options["per_gpu"]
+        told["per_gpu"] = work.per_gpu
         raise SentError
 
     monkeypatch.setattr(hkrun.cluster, "run_tasks", catch)

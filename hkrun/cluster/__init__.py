@@ -50,7 +50,7 @@ from hkrun.cluster.driver.calls import Observer
 from hkrun.cluster.nodes.joined import check_joined, find_nodes
 from hkrun.cluster.nodes.reports import Needs
 from hkrun.cluster.nodes.resources import Node, Request, check_fit
-from hkrun.cluster.tasks import run_tasks
+from hkrun.cluster.tasks import TaskList, run_tasks
 from hkrun.cluster.trials.axes import EarlyStopping, Point, Search, make_search
 from hkrun.cluster.trials.schedule import TaskResult
 
@@ -62,6 +62,7 @@ __all__ = [
     "Point",
     "Request",
     "Search",
+    "TaskList",
     "TaskResult",
     "check_fit",
     "check_joined",

@@ -181,20 +181,19 @@ class TaskSubmission:
     def _run(
         self, tasks: "Sequence[Task]", *, mirror: "Mirror | None", needs: Mapping[int, int], **options: Any
     ) -> "tuple[list[TaskResult], list[str]]":
-        from hkrun.cluster import run_tasks
+        from hkrun.cluster import TaskList, run_tasks
 
         watch = _Watch(tasks, self._observer, mirror, self._store, self._account)
-        results = run_tasks(
-            tasks,
+        work = TaskList(
+            tasks=tasks,
+            log_folder=self._log_folder,
             workers=[self._span(task) for task in tasks],
             per_gpu=self._workers.per_gpu,
-            observer=watch,
-            fail_fast=self._fail_fast,
-            log_folder=self._log_folder,
             needs=needs,
+            fail_fast=self._fail_fast,
             **options,
         )
-        return results, watch.problems
+        return run_tasks(work, watch), watch.problems
 
 
 class _Watch:

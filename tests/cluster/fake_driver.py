@@ -5,7 +5,7 @@ from pathlib import Path
 
 from fake_tasks import FakeTask, run
 
-from hkrun.cluster import run_tasks
+from hkrun.cluster import TaskList, run_tasks
 from hkrun.errors import Interrupted
 
 
@@ -29,14 +29,7 @@ class Silent:
 def main(folder: str, *does: str) -> int:
     tasks = [FakeTask(name=f"{what}{index}", does=what, folder=folder) for index, what in enumerate(does)]
     try:
-        results = run_tasks(
-            tasks,
-            workers=1,
-            observer=Silent(),
-            fail_fast=False,
-            log_folder=Path(folder) / "logs",
-            function=run,
-        )
+        results = run_tasks(TaskList(tasks=tasks, log_folder=Path(folder) / "logs", function=run), Silent())
     except Interrupted as interrupt:
         Path(folder, "interrupted.txt").write_text(interrupt.message)
         return interrupt.exit_code

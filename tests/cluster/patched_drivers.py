@@ -6,7 +6,7 @@ import ray
 from ray.tune.schedulers import FIFOScheduler
 
 from hkrun.cluster import tasks
-from hkrun.cluster.trials import searcher
+from hkrun.cluster.trials import slots
 
 
 def stop_trials_that_report(running, observer, **arguments):
@@ -28,7 +28,7 @@ def _stop_trials_beyond(epoch, running, observer, arguments):
 
 
 def wait_20_s_for_room(running, observer, **arguments):
-    searcher.WAIT_FOR_ROOM_S = 20.0
+    slots.WAIT_FOR_ROOM_S = 20.0
     return tasks._tune(running, observer, **arguments)
 
 

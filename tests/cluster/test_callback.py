@@ -4,22 +4,15 @@ from pathlib import Path
 from types import SimpleNamespace
 from unittest.mock import MagicMock, call
 
+from hkrun.cluster import TaskList
 from hkrun.cluster.trials.callback import TrialCallback
 
 
 def test_only_epochs_set_the_pace_that_the_watchdog_holds_a_task_to():
     """The first epoch of a pack may take far longer than the blocks of the teacher table before it."""
     schedule, watchdog, observer = MagicMock(), MagicMock(), MagicMock()
-    watch = TrialCallback(
-        schedule,
-        MagicMock(),
-        observer,
-        watchdog,
-        log_folder=Path(),
-        tasks=[MagicMock()],
-        marks_stopped=False,
-        in_groups=False,
-    )
+    work = TaskList(tasks=[MagicMock()], log_folder=Path())
+    watch = TrialCallback(schedule, MagicMock(), watchdog, observer, work)
     trial = SimpleNamespace(config={"index": 0, "mark": 7})
     reports = [{"filled": 0.5}, {"epoch": 1, "epochs": 3}]
     for report in reports:

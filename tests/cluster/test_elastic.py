@@ -15,7 +15,7 @@ from real_tasks import run_slowly
 from task_example import make_task
 
 from hkrun.cli.program import call
-from hkrun.cluster import run_tasks
+from hkrun.cluster import TaskList, run_tasks
 from hkrun.config import cell_from_values, cell_id
 from hkrun.plan import ALONE, Span
 from hkrun.store import open_store
@@ -90,12 +90,13 @@ def test_a_run_that_loses_a_node_goes_on_with_the_workers_that_are_left(monkeypa
 
         observer.progress = lose_a_node
         (result,) = run_tasks(
-            [make_task(lossy, CELL, 0)],
-            workers=[Span(1, 2)],
-            observer=observer,
-            fail_fast=False,
-            log_folder=tmp_path / "logs",
-            function=run_slowly,
+            TaskList(
+                tasks=[make_task(lossy, CELL, 0)],
+                workers=[Span(1, 2)],
+                log_folder=tmp_path / "logs",
+                function=run_slowly,
+            ),
+            observer,
         )
     assert result.outcomes[0]["status"] == "finished"
     assert result.retries >= 1
@@ -120,13 +121,14 @@ def test_groups_and_single_processes_share_three_nodes_and_all_end(monkeypatch, 
     tasks = [FakeTask(name=f"t{index}", does=what) for index, what in enumerate(does)]
     with started_cluster(monkeypatch):
         results = run_tasks(
-            tasks,
-            workers=spans,
-            needs=dict.fromkeys(range(1, 5), 0),
-            observer=observer,
-            fail_fast=False,
-            log_folder=tmp_path / "logs",
-            function=run,
+            TaskList(
+                tasks=tasks,
+                workers=spans,
+                needs=dict.fromkeys(range(1, 5), 0),
+                log_folder=tmp_path / "logs",
+                function=run,
+            ),
+            observer,
         )
     assert [result.error for result in results] == [None] * len(tasks)
     assert [results[index].outcomes[0]["world_size"] for index in (0, 2)] == [2, 2]
@@ -151,12 +153,8 @@ def test_a_task_that_lost_its_room_waits_for_it_and_says_so_when_it_gives_up(
 
         observer.progress = lose_a_node
         pair, single = run_tasks(
-            tasks,
-            workers=[Span(2, 2), ALONE],
-            observer=observer,
-            fail_fast=False,
-            log_folder=tmp_path / "logs",
-            function=run,
+            TaskList(tasks=tasks, workers=[Span(2, 2), ALONE], log_folder=tmp_path / "logs", function=run),
+            observer,
         )
         waited_s = time.monotonic() - lost_at[0]
     assert pair.outcomes is None
@@ -175,13 +173,7 @@ def test_processes_share_gpus_that_a_node_declares(monkeypatch, observer, tmp_pa
     ]
     with started_cluster(monkeypatch, nodes=nodes):
         results = run_tasks(
-            tasks,
-            workers=1,
-            per_gpu=2,
-            observer=observer,
-            fail_fast=False,
-            log_folder=tmp_path / "logs",
-            function=run,
+            TaskList(tasks=tasks, per_gpu=2, log_folder=tmp_path / "logs", function=run), observer
         )
     found = [result.outcomes[0] for result in results]
     assert [outcome["met"] for outcome in found] == [4] * 4  # all at once

@@ -4,7 +4,7 @@ import pytest
 from real_tasks import DEATH, run_and_die_once
 from task_example import make_task
 
-from hkrun.cluster import run_tasks
+from hkrun.cluster import TaskList, run_tasks
 from hkrun.config import cell_from_values, cell_id
 from hkrun.store import open_store
 from hkrun.training import SingleProcess
@@ -34,12 +34,13 @@ def test_a_run_whose_second_worker_is_killed_ends_as_if_undisturbed(joined, obse
     death = tmp_path / "killed" / DEATH
     death.touch()
     results = run_tasks(
-        [make_task(store, CELL, 0, world_size=2) for store in (killed, undisturbed)],
-        workers=2,
-        observer=observer,
-        fail_fast=False,
-        log_folder=tmp_path / "logs",
-        function=run_and_die_once,
+        TaskList(
+            tasks=[make_task(store, CELL, 0, world_size=2) for store in (killed, undisturbed)],
+            workers=2,
+            log_folder=tmp_path / "logs",
+            function=run_and_die_once,
+        ),
+        observer,
     )
     assert [result.outcomes[0]["status"] for result in results] == ["finished", "finished"]
     assert [result.retries for result in results] == [1, 0]

@@ -80,13 +80,8 @@ def test_tasks_begin_in_processes_that_have_imported_ahead_of_which_there_are_no
     ],
 )
 def test_no_more_processes_are_made_ready_than_tasks_can_use(node, device, num_tasks, cpus):
-    request = Request(workers=1, threads=2, device=device, per_gpu=2)
-    assert supervisor._useful_cpus(node, [request], num_tasks=num_tasks) == cpus
-
-
-def test_where_nobody_knows_how_many_tasks_there_are_all_cpus_count():
-    assert supervisor._useful_cpus(Node(cpus=5, gpus=0, memory_bytes=1 << 34), (), num_tasks=None) == 5
-    assert supervisor._useful_cpus(Node(cpus=5, gpus=0, memory_bytes=1 << 34), (), num_tasks=3) == 1
+    request = Request(workers=1, threads=2, device=device, per_gpu=2, num_tasks=num_tasks)
+    assert supervisor._useful_cpus(node, [request]) == cpus
 
 
 def call_ready(*, code: str) -> list[str]:

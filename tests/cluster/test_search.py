@@ -13,7 +13,7 @@ from fake_tasks import FakeTask, run
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import TrialScheduler
 
-from hkrun.cluster import EarlyStopping, Point, Search, make_search, run_tasks
+from hkrun.cluster import EarlyStopping, Point, Search, TaskList, make_search, run_tasks
 from hkrun.cluster.nodes.resources import Node
 from hkrun.cluster.trials.callback import TrialCallback
 from hkrun.cluster.trials.schedule import Schedule
@@ -203,12 +203,9 @@ def test_a_run_that_is_ended_early_is_done_as_far_as_it_reported(observer, tmp_p
     watch = TrialCallback(
         schedule,
         Allocation([ALONE] * 2, room),
-        observer,
         watchdog,
-        log_folder=tmp_path,
-        tasks=tasks,
-        marks_stopped=True,
-        in_groups=False,
+        observer,
+        TaskList(tasks=tasks, log_folder=tmp_path, early_stopping=EarlyStopping(frozenset({0}), epochs=9)),
     )
     schedule.take()
     trial = FakeTrial(0, {"progress": {"seed": 7, "epoch": 3, "epochs": 9, "error_pct": 66.0}})
@@ -229,13 +226,13 @@ def test_asha_ends_runs_that_fall_behind_but_no_teacher(joined, observer, tmp_pa
     names = ["teacher-90", "good-1", "bad-50", "bad-60"]
     tasks = [FakeTask(name=name, does="train", folder=str(tmp_path)) for name in names]
     results = run_tasks(
-        tasks,
-        workers=1,
-        observer=observer,
-        fail_fast=False,
-        log_folder=tmp_path / "logs",
-        early_stopping=EarlyStopping(frozenset({1, 2, 3}), epochs=9),
-        function=run,
+        TaskList(
+            tasks=tasks,
+            log_folder=tmp_path / "logs",
+            early_stopping=EarlyStopping(frozenset({1, 2, 3}), epochs=9),
+            function=run,
+        ),
+        observer,
     )
     outcomes = [result.outcomes[0] for result in results]
     assert [outcomes[index]["status"] for index in (0, 1, 3)] == ["finished", "finished", "stopped"]
@@ -253,13 +250,13 @@ def test_a_search_on_a_cluster_leaves_out_what_it_does_not_choose(joined, observ
     tasks = [FakeTask(name=f"run-{number}", does="train", folder=str(tmp_path)) for number in range(12)]
     runs = {Point("a", (number,)): (number,) for number in range(12)}
     results = run_tasks(
-        tasks,
-        workers=1,
-        observer=observer,
-        fail_fast=False,
-        log_folder=tmp_path / "logs",
-        search=Search(runs=runs, known={}, budget=5),
-        function=run,
+        TaskList(
+            tasks=tasks,
+            log_folder=tmp_path / "logs",
+            search=Search(runs=runs, known={}, budget=5),
+            function=run,
+        ),
+        observer,
     )
     assert sum(result.outcomes is not None for result in results) == 5
     assert sum(event[0] == "done" for event in observer.events) == 5

@@ -7,12 +7,12 @@ from unittest.mock import ANY, Mock
 import pytest
 
 from hkrun.cli.program import call
+from hkrun.cluster import TaskList
 from hkrun.cluster.nodes.resources import Node
-from hkrun.cluster.trials import searcher
+from hkrun.cluster.trials import searcher, slots
 from hkrun.cluster.trials.callback import TrialCallback
 from hkrun.cluster.trials.schedule import Schedule
-from hkrun.cluster.trials.searcher import WAIT_FOR_ROOM_S, Allocation
-from hkrun.cluster.trials.slots import Fit, Slots
+from hkrun.cluster.trials.slots import WAIT_FOR_ROOM_S, Allocation, Fit, Slots
 from hkrun.config import cell_from_values
 from hkrun.errors import InputError, ResourceError
 from hkrun.plan import ALONE, AUTO, Span, Workers, check_elastic
@@ -281,8 +281,7 @@ def test_a_try_that_died_while_it_prepared_is_no_part_of_the_wait_for_room(monke
     schedule = Schedule(1, slots=1, fail_fast=False, fit=places.fit, clock=clock)
     watchdog = Mock(ended=Mock(return_value=None))
     observer = Mock()
-    options = {"log_folder": tmp_path, "tasks": [Mock()], "marks_stopped": False, "in_groups": False}
-    watch = TrialCallback(schedule, places, observer, watchdog, **options)
+    watch = TrialCallback(schedule, places, watchdog, observer, TaskList(tasks=[Mock()], log_folder=tmp_path))
     trials = []
     for error in ("NoRoomError: late", "WorkerDiedError: killed", "NoRoomError: late"):
         assert schedule.take() == 0
@@ -322,9 +321,8 @@ def make_searcher(
     spans: list[Span], room: Slots, monkeypatch, **hooks
 ) -> tuple[searcher.TaskSearcher, Schedule]:
     schedule, places = make_schedule(spans, room)
-    hooks = {"on_take": lambda _: None, "on_hopeless": lambda _: None, **hooks}
     monkeypatch.setattr(searcher, "LOOK_EVERY_S", 0.0)
-    return searcher.TaskSearcher(schedule, places, room, None, **hooks), schedule
+    return searcher.TaskSearcher(schedule, places, Mock(**hooks), None), schedule
 
 
 def test_a_trial_has_as_many_processes_as_the_nodes_of_this_moment_have_room_for(monkeypatch):
@@ -336,7 +334,7 @@ def test_a_trial_has_as_many_processes_as_the_nodes_of_this_moment_have_room_for
     first = search.suggest("t")
     assert (first["index"], first["workers"]) == (0, 2)
     assert search.suggest("t") is None
-    schedule.died(0, "lost"), schedule.release(0), search._places.release(0)
+    schedule.died(0, "lost"), schedule.release(0), search._allocation.release(0)
     answering.pop()  # Ray does not know it yet
     search.doubt_nodes()
     second = search.suggest("t")
@@ -347,7 +345,7 @@ def test_a_trial_has_as_many_processes_as_the_nodes_of_this_moment_have_room_for
 def test_a_task_without_room_for_too_long_is_given_up_and_the_others_go_on(monkeypatch, caplog):
     nodes = [node(1, name="a")]
     monkeypatch.setattr(searcher, "read_nodes", lambda: nodes)
-    monkeypatch.setattr(searcher, "WAIT_FOR_ROOM_S", 0.0)
+    monkeypatch.setattr(slots, "WAIT_FOR_ROOM_S", 0.0)
     given_up = []
 
     def give_up(index):

@@ -8,7 +8,7 @@ from imagenet_example import damage, make_tree
 from ray.data import DataContext
 from ray.exceptions import RayTaskError
 
-from hkrun.cluster import run_tasks
+from hkrun.cluster import TaskList, run_tasks
 from hkrun.cluster.trials.streaming import carry_with_ray_data
 from hkrun.data import load_dataset
 from hkrun.data.cropping import TrainingView
@@ -150,7 +150,7 @@ def test_a_shard_that_cannot_be_read_is_an_error_of_the_data(connected, packed):
 def test_two_workers_see_the_batches_of_the_local_reader(joined, observer, packed):
     task = FakeTask(name="stream", does="stream", folder=str(packed))
     (result,) = run_tasks(
-        [task], workers=2, observer=observer, fail_fast=False, log_folder=packed / "logs", function=run
+        TaskList(tasks=[task], workers=2, log_folder=packed / "logs", function=run), observer
     )
     (outcome,) = result.outcomes
     assert outcome["digests"] == [digest_epoch(packed, SingleProcess(rank, 2)) for rank in range(2)]

@@ -13,16 +13,14 @@ import patched_drivers
 import pytest
 from fake_tasks import FakeTask, run
 
-from hkrun.cluster import run_tasks
+from hkrun.cluster import TaskList, run_tasks
 from hkrun.cluster.driver.core_processes import CoreProcesses
 from hkrun.cluster.driver.supervisor import DriverTraceback, describe_end
 from hkrun.errors import ClusterLostError, HkrunError
 
 
 def run_fakes(tasks, observer, folder):
-    return run_tasks(
-        tasks, workers=1, observer=observer, fail_fast=False, log_folder=folder / "logs", function=run
-    )
+    return run_tasks(TaskList(tasks=tasks, log_folder=folder / "logs", function=run), observer)
 
 
 @pytest.mark.cluster

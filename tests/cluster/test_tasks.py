@@ -7,7 +7,7 @@ import patched_drivers
 import pytest
 from fake_tasks import FakeTask, run
 
-from hkrun.cluster import run_tasks
+from hkrun.cluster import TaskList, run_tasks
 from hkrun.errors import DataError, ResourceError
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
@@ -15,13 +15,15 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 
 def run_fakes(tasks, observer, folder, *, workers=1, fail_fast=False, needs=None):
     return run_tasks(
-        tasks,
-        workers=workers,
-        observer=observer,
-        fail_fast=fail_fast,
-        needs=needs,
-        log_folder=folder / "logs",
-        function=run,
+        TaskList(
+            tasks=tasks,
+            workers=workers,
+            fail_fast=fail_fast,
+            needs=needs or {},
+            log_folder=folder / "logs",
+            function=run,
+        ),
+        observer,
     )
 
 

@@ -7,7 +7,7 @@ import ray
 from fake_tasks import FakeTask
 from fault_tasks import run
 
-from hkrun.cluster import run_tasks
+from hkrun.cluster import TaskList, run_tasks
 from hkrun.cluster.trials import watchdog
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
@@ -18,7 +18,7 @@ def run_faults(does, observer, folder, *, workers=1):
         FakeTask(name=f"{what}{index}", does=what, folder=str(folder)) for index, what in enumerate(does)
     ]
     return run_tasks(
-        tasks, workers=workers, observer=observer, fail_fast=False, log_folder=folder / "logs", function=run
+        TaskList(tasks=tasks, workers=workers, log_folder=folder / "logs", function=run), observer
     )
 
 

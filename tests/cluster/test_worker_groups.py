@@ -8,7 +8,7 @@ from ray.exceptions import ActorDiedError
 from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
 from ray.train.v2.api.exceptions import ControllerError, WorkerGroupError
 
-from hkrun.cluster import run_tasks
+from hkrun.cluster import TaskList, run_tasks
 from hkrun.cluster.trials.placement_groups import remove_leftovers, worker_bytes
 from hkrun.cluster.trials.schedule import WorkerDiedError
 from hkrun.cluster.trials.train import classify
@@ -23,9 +23,7 @@ FREE_WITHIN_S = 300
 
 
 def run_fakes(tasks, observer, folder):
-    return run_tasks(
-        tasks, workers=2, observer=observer, fail_fast=False, log_folder=folder / "logs", function=run
-    )
+    return run_tasks(TaskList(tasks=tasks, workers=2, log_folder=folder / "logs", function=run), observer)
 
 
 def test_two_workers_reduce_over_gloo_and_rank_0_reports(joined, observer, tmp_path):

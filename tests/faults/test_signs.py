@@ -122,8 +122,7 @@ def test_a_store_that_does_not_answer_for_long_costs_nobody_anything(monkeypatch
     dog.look({1: "task"})
     clock["away"] = True
     for clock["now"] in range(10, 1000, 10):
-        with pytest.raises(RaySystemError):
-            dog.look({1: "task"})
+        dog.look({1: "task"})
         dog.progressed(1)
     clock["away"] = False
     clock["now"] += 10.0

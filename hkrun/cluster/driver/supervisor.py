@@ -63,7 +63,6 @@ def call_driver(
     *,
     log_folder: Path,
     requests: Sequence[Request] = (),
-    num_tasks: int | None = None,
     observer: Observer | None = None,
 ) -> Any:
     """Calls a function in a process that has joined the cluster of RAY_ADDRESS, or started one of its own.
@@ -75,9 +74,8 @@ def call_driver(
         work: What to call, as `work(running, observer, **arguments)`; must be importable by other processes.
         arguments: Its arguments; they are pickled.
         log_folder: Where Ray's own words go.
-        requests: What there will be to do, each kind once.
-        num_tasks: How many tasks there are, where that is known: a cluster of this machine has no more CPUs,
-            and processes ready for them, than those can use.
+        requests: What there will be to do, each kind once. A cluster of this machine has no more CPUs, and
+            processes ready for them, than that can use.
         observer: Whose methods the function's observer calls here. What they raise is logged and forgotten,
             but a closed pipe: then nobody watches any more.
 
@@ -94,7 +92,7 @@ def call_driver(
         node = local_node(gpus=any(request.device == "cuda" for request in requests))
         check_all(requests, [node], place="this machine")
         in_groups = any(request.in_groups for request in requests)
-        cpus = node.cpus if in_groups else _useful_cpus(node, requests, num_tasks=num_tasks)
+        cpus = node.cpus if in_groups else _useful_cpus(node, requests)
         own = OwnCluster(node=node, cpus=cpus, in_groups=in_groups)
     with _interruptible() as ignore_signals, _cluster_folder() as folder:
         call = Call(
@@ -200,11 +198,11 @@ def _tell(observer: Observer | None, method: str, arguments: Sequence[Any]) -> N
         logger.info("", exc_info=True)  # shown with -v
 
 
-def _useful_cpus(node: Node, requests: Sequence[Request], *, num_tasks: int | None) -> int:
-    """The CPUs that so many tasks of one process each can use together; all where nobody knows how many."""
-    if num_tasks is None:
-        return node.cpus
-    used = [request.threads * min(num_tasks, count_processes(request, [node])) for request in requests]
+def _useful_cpus(node: Node, requests: Sequence[Request]) -> int:
+    """The CPUs that tasks of one process each can use together."""
+    used = [
+        request.threads * min(request.num_tasks, count_processes(request, [node])) for request in requests
+    ]
     return max([1, *used])
 
 

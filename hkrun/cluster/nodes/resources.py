@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hkrun.errors import ResourceError
-from hkrun.plan import Span
 
 # One process of a task: Python, torch and Ray take 0.4 GiB (docs/ray.md), data and activations the rest.
 BYTES_PER_PROCESS = 1 << 30
@@ -54,6 +53,7 @@ class Request:
         device: "cpu", or "cuda" for one GPU per process.
         per_gpu: How many processes share a GPU where each is a task alone.
         in_groups: Whether more processes than one may train the task.
+        num_tasks: How many such tasks there are.
     """
 
     workers: int
@@ -61,29 +61,7 @@ class Request:
     device: str
     per_gpu: int = 1
     in_groups: bool = False
-
-
-@dataclass(frozen=True, kw_only=True)
-class Process:
-    """What each process of a task asks for."""
-
-    threads: int
-    device: str
-    per_gpu: int
-
-    def requests(self, spans: Sequence[Span]) -> list[Request]:
-        """What the tasks ask for at least, each kind once."""
-        kinds = dict.fromkeys((span.least, not span.alone) for span in spans)
-        return [
-            Request(
-                workers=least,
-                threads=self.threads,
-                device=self.device,
-                per_gpu=self.per_gpu,
-                in_groups=in_groups,
-            )
-            for least, in_groups in kinds
-        ]
+    num_tasks: int = 1
 
 
 def check_fit(request: Request, nodes: Sequence[Node], *, place: str) -> int:

@@ -15,11 +15,12 @@ from ray.tune.experiment import Trial
 
 from hkrun.cluster.driver.calls import Observer
 from hkrun.cluster.ray_private import is_busy_actor
+from hkrun.cluster.tasks import TaskList
 from hkrun.cluster.trials.placement_groups import remove_leftovers
 from hkrun.cluster.trials.schedule import NoRoomError, Schedule, TaskResult, WorkerDiedError
-from hkrun.cluster.trials.searcher import WAIT_FOR_ROOM_S, Allocation
+from hkrun.cluster.trials.slots import WAIT_FOR_ROOM_S, Allocation
 from hkrun.cluster.trials.watchdog import Watchdog
-from hkrun.trial import Outcome, Task
+from hkrun.trial import Outcome
 
 logger = logging.getLogger(__name__)
 
@@ -28,11 +29,6 @@ P = ParamSpec("P")
 RECLAIM_EVERY_S = 1.0
 
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")  # Ray paints the heading of a traceback
-
-
-def log_file_of(log_folder: Path, task: Task) -> Path:
-    """Where a task's process writes what it has to say."""
-    return log_folder / f"{task.name}.log"
 
 
 def _guarded(body: Callable[P, None]) -> Callable[P, None]:
@@ -49,7 +45,7 @@ def _guarded(body: Callable[P, None]) -> Callable[P, None]:
 
 
 class TrialCallback(tune.Callback):
-    """Tells the schedule and the observer what happens to the trials.
+    """Tells the schedule, the watchdog and the observer what happens to the trials.
 
     Attributes:
         on_death: Called when a process of a task has died.
@@ -58,25 +54,17 @@ class TrialCallback(tune.Callback):
     def __init__(
         self,
         schedule: Schedule,
-        places: Allocation,
-        observer: Observer,
+        allocation: Allocation,
         watchdog: Watchdog,
-        *,
-        log_folder: Path,
-        tasks: Sequence[Task],
-        marks_stopped: bool,
-        in_groups: bool,
+        observer: Observer,
+        work: TaskList,
     ) -> None:
-        self._schedule, self._places = schedule, places
-        self._observer = observer
-        self._watchdog = watchdog
-        self._log_folder = log_folder
-        self._tasks = tasks
-        self._marks_stopped, self._in_groups = marks_stopped, in_groups
-        self._next_reclaim_s = 0.0
+        self._schedule, self._allocation, self._watchdog = schedule, allocation, watchdog
+        self._observer, self._work = observer, work
         self._num_seen = 0
         self._live: set[Trial] = set()
         self._started: set[int] = set()  # tasks
+        self._next_reclaim_s = 0.0
         self.on_death: Callable[[], None] = lambda: None
 
     def __getstate__(self) -> dict[str, object]:
@@ -107,7 +95,7 @@ class TrialCallback(tune.Callback):
     ) -> None:
         """The trial has reported; its last report is what `_run_trial` returned."""
         index = trial.config["index"]
-        self._places.had_room(index)
+        self._allocation.had_room(index)
         if "progress" in result:
             if "epoch" in result["progress"]:  # what comes before the first one has no pace to be held to
                 self._watchdog.progressed(trial.config["mark"])
@@ -124,7 +112,7 @@ class TrialCallback(tune.Callback):
         """Looks which trials have ended: Tune has ways to end one that call nothing else, see docs/ray.md."""
         self._note_ends(trials)
         # Once a second: a group may still be coming when its trial ends.
-        if self._in_groups and time.monotonic() >= self._next_reclaim_s:
+        if self._work.in_groups and time.monotonic() >= self._next_reclaim_s:
             self._next_reclaim_s = time.monotonic() + RECLAIM_EVERY_S
             self._reclaim(trials)
 
@@ -136,11 +124,11 @@ class TrialCallback(tune.Callback):
             self._live.remove(trial)
             index = trial.config["index"]
             self._schedule.release(index)
-            self._places.release(index)
+            self._allocation.release(index)
             killed_why = self._watchdog.ended(trial.config["mark"])
             if self._schedule.has_result(index):
                 continue
-            if trial.status == Trial.TERMINATED and self._marks_stopped:
+            if trial.status == Trial.TERMINATED and self._work.early_stopping is not None:
                 self._tell(index, self._schedule.returned(index, [_stopped_outcome(trial)]))
             elif trial.status == Trial.TERMINATED:
                 self._schedule.stopped(index)
@@ -150,11 +138,11 @@ class TrialCallback(tune.Callback):
                 self._find_other_room(trial)
             else:
                 self.on_death()
-                self._places.had_room(index)
+                self._allocation.had_room(index)
                 self._tell(index, self._schedule.died(index, killed_why or _reason(told)))
         running = [trial for trial in self._live if trial.status == Trial.RUNNING]
         self._watchdog.look(
-            {trial.config["mark"]: self._tasks[trial.config["index"]].name for trial in running}
+            {trial.config["mark"]: self._work.tasks[trial.config["index"]].name for trial in running}
         )
 
     @_guarded
@@ -166,13 +154,13 @@ class TrialCallback(tune.Callback):
         """Lets a task begin anew for which Ray had no room; it was not even begun."""
         index = trial.config["index"]
         self.on_death()  # of a node, perhaps
-        if self._places.had_no_room(index, trial.config["workers"]):
+        if self._allocation.had_no_room(index, trial.config["workers"]):
             self._schedule.put_back(index)
         else:
             self._tell(index, self._schedule.gave_up(index, self._describe_lack(index)))
 
     def _describe_lack(self, index: int) -> str:
-        lack = self._places.describe_lack(index)
+        lack = self._allocation.describe_lack(index)
         return f"given up after {WAIT_FOR_ROOM_S / 60:.0f} minutes without room: {lack}"
 
     def _tell(self, index: int, result: TaskResult | None) -> None:
@@ -182,8 +170,7 @@ class TrialCallback(tune.Callback):
         if result.outcomes is not None:
             self._observer.done(index, result.outcomes)
         else:
-            log_file = log_file_of(self._log_folder, self._tasks[index])
-            self._observer.failed(index, f"{result.error}; see {log_file}")
+            self._observer.failed(index, f"{result.error}; see {self._work.log_file(index)}")
 
 
 def _stopped_outcome(trial: Trial) -> Outcome:

@@ -89,7 +89,7 @@ class Schedule:
 
     Args:
         num_tasks: How many there are.
-        slots: How many run at once.
+        slots: How many run at once; None where `fit` alone decides.
         fail_fast: Whether the first failed result ends everything.
         needs: For a task that builds on another one's result, that one's index. It is left out, with an empty
             result, unless the other one is complete.
@@ -101,14 +101,14 @@ class Schedule:
         self,
         num_tasks: int,
         *,
-        slots: int,
-        fail_fast: bool,
+        slots: int | None = None,
+        fail_fast: bool = False,
         needs: Mapping[int, int] | None = None,
         fit: Callable[[int], Fit] = lambda _: Fit.NOW,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._num_tasks = num_tasks
-        self._slots = slots
+        self._slots = num_tasks if slots is None else slots
         self._fail_fast = fail_fast
         self._needs = dict(needs or {})
         self._fit = fit

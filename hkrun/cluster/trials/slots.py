@@ -4,12 +4,19 @@ A task begins only when all its processes have room, and holds nothing before: d
 CPU each, while the workers of their tasks wait for theirs, could wait for one another for ever.
 """
 
-from collections.abc import Mapping, Sequence
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
 from hkrun.cluster.nodes.resources import BYTES_PER_PROCESS, Node
 from hkrun.plan import Span
+
+logger = logging.getLogger("hkrun")
+
+# A lost node may come back, or another one in its place; a sweep that can go on later need not wait longer.
+WAIT_FOR_ROOM_S = 600.0
 
 
 class Fit(Enum):
@@ -125,6 +132,102 @@ class Slots:
                 if left >= shares and (best is None or left < best[0]):
                     best = left, _Slot(name, gpu, shares)
         return best[1] if best else None
+
+
+class Allocation:
+    """Which task gets how many processes: the free slots, and the tries that found them taken.
+
+    Args:
+        spans: How many processes each task may have.
+        slots: Where they find room.
+        shared: Whether nodes come and go, and other users have processes there that `slots` does not know.
+        clock: Seconds that only grow.
+    """
+
+    def __init__(
+        self,
+        spans: Sequence[Span],
+        slots: Slots,
+        *,
+        shared: bool = True,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._spans, self._slots, self._clock = spans, slots, clock
+        self.shared = shared
+        self._bounds: dict[int, int] = {}  # of tasks for which Ray had less room than the books
+        self._waits: dict[int, float] = {}  # since when there has been no room for a task
+        self._told_of_others = False
+
+    def fit(self, task: int) -> Fit:
+        """Whether a task may begin."""
+        return self._slots.fit(self._spans[task])
+
+    def take(self, task: int) -> int:
+        """Gives a task, which fits, its processes; returns how many."""
+        span = self._spans[task]
+        number = max(span.least, min(self._slots.find(span), self._bounds.get(task, self._slots.size + 1)))
+        self._slots.take(task, number)
+        return number
+
+    def release(self, task: int) -> None:
+        """Takes them back."""
+        self._slots.release(task)
+
+    def resize(self, nodes: Sequence[Node]) -> None:
+        """From now on there are these nodes."""
+        self._slots.resize(nodes)
+
+    def had_no_room(self, task: int, number: int) -> bool:
+        """Notes that Ray had no room for so many processes; the next try asks for half.
+
+        Where nobody else is, Ray is only late, and the number of workers must not depend on that. What others
+        hold of the nodes will be free some day.
+
+        Returns:
+            Whether there will be a next try: not if the nodes, or Ray, had no room for too long.
+        """
+        if self.shared:
+            self._bounds[task] = max(1, number // 2)
+        if not self.shared or self.fit(task) is Fit.NOT_HERE:
+            return not self._waits_too_long(task)
+        self._waits.pop(task, None)
+        if not self._told_of_others:
+            self._told_of_others = True
+            logger.warning("others use the cluster too: tasks of several processes wait until they have room")
+        return True
+
+    def had_room(self, task: int) -> None:
+        """Notes that a task has begun, or has died of something else."""
+        self._bounds.pop(task, None)
+        self._waits.pop(task, None)
+
+    def find_hopeless(self, misfits: Sequence[int]) -> list[int]:
+        """Those of the tasks that fit nowhere which have waited too long for that to change.
+
+        Args:
+            misfits: All tasks that fit nowhere just now.
+        """
+        if fresh := [task for task in misfits if task not in self._waits]:
+            logger.warning(
+                "%d of the tasks wait: %s; they are given up after %.0f minutes",
+                len(fresh),
+                self.describe_lack(fresh[0]),
+                WAIT_FOR_ROOM_S / 60,
+            )
+        for task in [task for task in self._waits if self.fit(task) is not Fit.NOT_HERE]:
+            del self._waits[task]
+        return [task for task in misfits if self._waits_too_long(task)]
+
+    def describe_lack(self, task: int) -> str:
+        """What a task wants and what there is."""
+        least = self._spans[task].least
+        return (
+            f"it needs room for {least} process{'es' * (least > 1)}, and there is room for {self._slots.size}"
+        )
+
+    def _waits_too_long(self, task: int) -> bool:
+        now = self._clock()
+        return now - self._waits.setdefault(task, now) >= WAIT_FOR_ROOM_S
 
 
 def _find(free: Mapping[str, _Free], span: Span, per_gpu: int) -> int:

@@ -17,13 +17,14 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from ray.util.queue import Queue
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from hkrun.cluster.driver.calls import Function
 from hkrun.cluster.ray_private import found_no_room
 from hkrun.cluster.redirect import output_to
 from hkrun.cluster.trials.placement_groups import worker_bytes
 from hkrun.cluster.trials.schedule import COMMON_ERRORS, NoRoomError, WorkerDiedError
 from hkrun.cluster.trials.watchdog import pulse
 from hkrun.data.streams import BlockIds, BlockViews, ReadBlock
-from hkrun.training import Context, PeerLostError
+from hkrun.training import PeerLostError
 from hkrun.trial import Outcome, Task
 
 logger = logging.getLogger(__name__)
@@ -55,25 +56,31 @@ class TrainContext:
         return carry_with_ray_data(function, requests)
 
 
-def train_task(
-    task: Task,
-    *,
-    workers: int,
-    mark: int,
-    function: Callable[[Task, Context], list[Outcome]],
-    log_file: Path,
-    storage: Path,
-    report: Callable[[Mapping[str, object]], None],
-) -> list[Outcome]:
+@dataclass(frozen=True, kw_only=True)
+class Group:
+    """The workers of one task.
+
+    Attributes:
+        workers: Their number; each has the task's threads as CPUs, and a GPU where its device is "cuda".
+        mark: Sets the memory that each asks for, by which the placement group is known.
+        function: What each calls.
+        log_file: Each writes beside it.
+        storage: Where Ray Train's own state may lie, if that is on this node. It does not outlive the task.
+    """
+
+    workers: int
+    mark: int
+    function: Function
+    log_file: Path
+    storage: Path
+
+
+def train_task(task: Task, group: Group, report: Callable[[Mapping[str, object]], None]) -> list[Outcome]:
     """Runs a task's function on every worker of a new group, and waits for it.
 
     Args:
         task: What to do.
-        workers: Number of workers; each has the task's threads as CPUs, and a GPU where its device is "cuda".
-        mark: Sets the memory that each worker asks for, by which its placement group is known.
-        function: What every worker calls.
-        log_file: Where the workers' output goes.
-        storage: Where Ray Train's own state may lie, if that is on this node. It does not outlive the task.
+        group: On which workers.
         report: Called with rank 0's progress.
 
     Returns:
@@ -87,14 +94,14 @@ def train_task(
     # Beside this process, with which it would be lost.
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     queue = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here})
-    place = storage if storage.is_dir() else None  # the driver's machine has it, no other
+    place = group.storage if group.storage.is_dir() else None  # the driver's machine has it, no other
     with (
         tempfile.TemporaryDirectory(prefix="hkrun-", dir=place, ignore_cleanup_errors=True) as state,
         _forwarding(queue, report),
     ):
-        loop = {"task": task, "function": function, "queue": queue, "log_file": log_file, "mark": mark}
+        loop = {"task": task, "group": group, "queue": queue}
         try:
-            result: Any = _make_trainer(task, loop, workers=workers, mark=mark, state=state).fit()
+            result: Any = _make_trainer(loop, task, group, state=state).fit()
         except train.TrainingFailedError as error:
             raise classify(error) from error
         return list(result.return_value)
@@ -106,16 +113,16 @@ def worker_resources(task: Task, mark: int) -> dict[str, int]:
     return {"CPU": task.threads, "memory": worker_bytes(mark)} | gpu
 
 
-def _make_trainer(task: Task, loop: dict[str, Any], *, workers: int, mark: int, state: str) -> TorchTrainer:
+def _make_trainer(loop: dict[str, Any], task: Task, group: Group, *, state: str) -> TorchTrainer:
     on_gpu = task.device == "cuda"
     return TorchTrainer(
         _work,
         train_loop_config=loop,
         torch_config=TorchConfig(backend="nccl" if on_gpu else "gloo"),
         scaling_config=train.ScalingConfig(
-            num_workers=workers,
+            num_workers=group.workers,
             use_gpu=on_gpu,
-            resources_per_worker=worker_resources(task, mark),
+            resources_per_worker=worker_resources(task, group.mark),
         ),
         run_config=train.RunConfig(
             name=task.name,
@@ -128,15 +135,14 @@ def _make_trainer(task: Task, loop: dict[str, Any], *, workers: int, mark: int, 
 
 def _work(config: dict[str, Any]) -> Any:
     """What runs on each worker."""
-    here = train.get_context()
+    here, group = train.get_context(), config["group"]
     context = TrainContext(here.get_world_rank(), here.get_world_size(), config["queue"])
-    log_file: Path = config["log_file"]
     with (
-        output_to(log_file.with_suffix(f".{context.rank}.log")),
-        pulse(config["mark"], f"rank-{context.rank}"),
+        output_to(group.log_file.with_suffix(f".{context.rank}.log")),
+        pulse(group.mark, f"rank-{context.rank}"),
     ):
         try:
-            return config["function"](config["task"], context)
+            return group.function(config["task"], context)
         except Exception:
             logger.exception("rank %d", context.rank)
             raise

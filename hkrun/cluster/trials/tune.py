@@ -13,22 +13,19 @@ from ray import tune
 from ray.exceptions import RayError, RpcError
 
 from hkrun.cluster import ray_private
-from hkrun.cluster.driver.calls import Function, Observer
+from hkrun.cluster.driver.calls import Observer
 from hkrun.cluster.driver.runtime import Running
-from hkrun.cluster.nodes.resources import Process
 from hkrun.cluster.ray_private import head_answers
 from hkrun.cluster.redirect import output_to
-from hkrun.cluster.trials.axes import EarlyStopping, Search
-from hkrun.cluster.trials.callback import TrialCallback, log_file_of
+from hkrun.cluster.tasks import TaskList
+from hkrun.cluster.trials.callback import TrialCallback
 from hkrun.cluster.trials.placement_groups import ALONE_BYTES, WAITING_BYTES
 from hkrun.cluster.trials.schedule import COMMON_ERRORS, NoRoomError, Schedule, TaskResult, WorkerDiedError
 from hkrun.cluster.trials.search import AxesSearch, Halving
-from hkrun.cluster.trials.searcher import Allocation, SweepDone, TaskSearcher
-from hkrun.cluster.trials.slots import Slots
+from hkrun.cluster.trials.searcher import SweepDone, TaskSearcher
+from hkrun.cluster.trials.slots import Allocation, Slots
 from hkrun.cluster.trials.watchdog import Watchdog, pulse
 from hkrun.errors import ClusterLostError, HkrunError
-from hkrun.plan import Span
-from hkrun.trial import Task
 
 if TYPE_CHECKING:
     from hkrun.data.streams import BlockIds, BlockViews, ReadBlock
@@ -36,63 +33,29 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-def tune_tasks(
-    tasks: Sequence[Task],
-    *,
-    spans: Sequence[Span],
-    process: Process,
-    running: Running,
-    observer: Observer,
-    fail_fast: bool,
-    log_folder: Path,
-    needs: Mapping[int, int] | None,
-    search: Search | None,
-    early_stopping: EarlyStopping | None,
-    function: Function,
-) -> list[TaskResult]:
+def tune_tasks(work: TaskList, running: Running, observer: Observer) -> list[TaskResult]:
     """Runs tasks while Ray runs; see `hkrun.cluster.run_tasks`."""
     with Watchdog() as watchdog, suppress(SweepDone):
-        room = Slots(running.nodes, threads=process.threads, device=process.device, per_gpu=process.per_gpu)
-        places = Allocation(spans, room, shared=running.joined)
-        schedule = Schedule(len(tasks), slots=len(tasks), fail_fast=fail_fast, needs=needs, fit=places.fit)
-        watch = TrialCallback(
-            schedule,
-            places,
-            observer,
-            watchdog,
-            log_folder=log_folder,
-            tasks=tasks,
-            marks_stopped=early_stopping is not None,
-            in_groups=any(not span.alone for span in spans),
+        slots = Slots(running.nodes, threads=work.threads, device=work.device, per_gpu=work.per_gpu)
+        allocation = Allocation(work.spans, slots, shared=running.joined)
+        schedule = Schedule(len(work.tasks), fail_fast=work.fail_fast, needs=work.needs, fit=allocation.fit)
+        callback = TrialCallback(schedule, allocation, watchdog, observer, work)
+        searcher = TaskSearcher(
+            schedule, allocation, callback, AxesSearch(work.search, schedule) if work.search else None
         )
-        feed = TaskSearcher(
-            schedule,
-            places,
-            room if running.joined else None,
-            AxesSearch(search, schedule) if search else None,
-            on_take=watch.on_take,
-            on_hopeless=watch.on_hopeless,
-        )
-        watch.on_death = feed.doubt_nodes
-        trainable = tune.with_parameters(
-            _run_trial,
-            tasks=tasks,
-            function=function,
-            log_folder=log_folder,
-            storage=running.folder,
-        )
+        trainable = tune.with_parameters(_run_trial, work=work, storage=running.folder)
         tuner = tune.Tuner(
-            tune.with_resources(trainable, functools.partial(_ask_for, process)),
+            tune.with_resources(trainable, functools.partial(_ask_for, work)),
             tune_config=tune.TuneConfig(
-                search_alg=feed,
-                scheduler=Halving(early_stopping) if early_stopping is not None else None,
+                search_alg=searcher,
+                scheduler=Halving(work.early_stopping) if work.early_stopping is not None else None,
                 num_samples=-1,
                 reuse_actors=True,
             ),
             run_config=tune.RunConfig(
                 name="tasks",
                 storage_path=str(running.folder / "tune"),
-                callbacks=[watch],
+                callbacks=[callback],
                 failure_config=tune.FailureConfig(max_failures=0),
                 verbose=0,
             ),
@@ -118,12 +81,12 @@ def explain(error: Exception, running: Running) -> HkrunError:
     return HkrunError(f"Ray broke down: {error}")
 
 
-def _ask_for(process: Process, config: Mapping[str, int]) -> tune.PlacementGroupFactory:
+def _ask_for(work: TaskList, config: Mapping[str, int]) -> tune.PlacementGroupFactory:
     """What a trial asks of Tune: its process, or next to nothing where it waits for those of a group."""
     if config["workers"] > 1:
         return tune.PlacementGroupFactory([{"memory": WAITING_BYTES}])
-    gpus = 1 / process.per_gpu if process.device == "cuda" else 0
-    return tune.PlacementGroupFactory([{"CPU": process.threads, "GPU": gpus, "memory": ALONE_BYTES}])
+    gpus = 1 / work.per_gpu if work.device == "cuda" else 0
+    return tune.PlacementGroupFactory([{"CPU": work.threads, "GPU": gpus, "memory": ALONE_BYTES}])
 
 
 @dataclass(frozen=True)
@@ -144,36 +107,26 @@ class TuneContext:
         return carry_in_threads(function, requests)
 
 
-def _run_trial(
-    config: Mapping[str, int],
-    *,
-    tasks: Sequence[Task],
-    function: Function,
-    log_folder: Path,
-    storage: Path,
-) -> dict[str, object]:
+def _run_trial(config: Mapping[str, int], *, work: TaskList, storage: Path) -> dict[str, object]:
     """What a trial does. What it raises is taken for the death of a process, so it returns its mistakes."""
-    task = tasks[config["index"]]
-    log_file = log_file_of(log_folder, task)
+    task, log_file = work.tasks[config["index"]], work.log_file(config["index"])
     context = TuneContext()
     with output_to(log_file), pulse(config.get("mark"), "trial"):
         try:
             if config["workers"] == 1:
-                outcomes = function(task, context)
+                outcomes = work.function(task, context)
             else:
-                from hkrun.cluster.trials.train import (
-                    train_task,  # a second of imports that one process can do without
-                )
+                # A second of imports that one process can do without.
+                from hkrun.cluster.trials.train import Group, train_task
 
-                outcomes = train_task(
-                    task,
+                group = Group(
                     workers=config["workers"],
                     mark=config["mark"],
-                    function=function,
+                    function=work.function,
                     log_file=log_file,
                     storage=storage,
-                    report=context.report,
                 )
+                outcomes = train_task(task, group, context.report)
         except (WorkerDiedError, NoRoomError):
             raise
         except (Exception, SystemExit) as error:

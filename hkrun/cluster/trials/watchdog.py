@@ -229,7 +229,11 @@ class Watchdog:
         if self._clock() < self._next_look_s:
             return
         self._next_look_s = self._clock() + min(LOOK_EVERY_S, self._limits.beat_every_s)
-        pulses = {key: beat for key, beat in _read_pulses().items() if mark_of(key) in running}
+        try:
+            pulses = {key: beat for key, beat in _read_pulses().items() if mark_of(key) in running}
+        except RayError as error:  # then the time does not count: processes could not write either
+            logger.info("the pulses of processes cannot be read: %s", error)
+            return
         now = self._waking.look()
         for mark in running:
             self._signs.begin(mark, now=now)
