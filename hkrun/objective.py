@@ -5,16 +5,31 @@ student's optimiser; after the stage they are dropped.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from hkrun.config import Cell
-from hkrun.losses import FUNCTIONS, read_stages
+from hkrun.losses import read_stages
 from hkrun.models import Output
-from hkrun.networks import NetworkShape, parse_network
-from hkrun.terms import Term
+from hkrun.networks import parse_network
+from hkrun.terms import TAP, Term
+from hkrun.user_parts import load_part
+
+
+@dataclass(frozen=True)
+class DataSizes:
+    """What the data say of the size of what terms learn.
+
+    Attributes:
+        num_classes: Classes.
+        num_images: Training images.
+    """
+
+    num_classes: int
+    num_images: int
 
 
 class Objective(nn.Module):
@@ -25,9 +40,13 @@ class Objective(nn.Module):
     Args:
         cell: The configuration.
         stage: The stage of its method, from 0.
+        sizes: Of the data.
+
+    Attributes:
+        generator: What terms draw random numbers from; set before they are evaluated.
     """
 
-    def __init__(self, cell: Cell, stage: int) -> None:
+    def __init__(self, cell: Cell, stage: int, sizes: DataSizes) -> None:
         super().__init__()
         terms = cell.stage_terms[stage]
         self._terms = {name: term for name, term in terms.items() if not term.discriminator}
@@ -35,27 +54,35 @@ class Objective(nn.Module):
         self._learned = nn.ModuleDict()
         self._tap = cell.knowledge.tap
         self._judges = "" if cell.adversary is None else cell.adversary.tap
-        for term in self._terms.values():
-            keys = cell.read_keys(term)
-            function = FUNCTIONS[term.name]
+        self.generator: torch.Generator | None = None
+        for name, term in self._terms.items():
+            keys, function = cell.read_keys(term), load_part(str(term.function))
+            if term.num_images:
+                keys["num_images"] = sizes.num_images
             if term.learns:
-                self._learned[term.name] = function(*_widths(cell, term), **keys)
+                self._learned[_slot(name, term)] = function(*_widths(cell, term, sizes), **keys)
             else:
-                self._functions[term.name] = partial(function, **keys)
+                self._functions[name] = partial(function, **keys)
         if len(terms) > len(self._terms) and self._judges == "descriptor":
             student, teacher = cell.student_widths[-1], cell.teacher_widths[-1]
             if student != teacher:
                 self._learned["judged"] = nn.Linear(student, teacher, bias=False)
 
-    def forward(self, student: Output, teacher: Output | None, labels: Tensor) -> dict[str, Tensor]:
+    def forward(
+        self, student: Output, teacher: Output | None, labels: Tensor, index: Tensor | None = None
+    ) -> dict[str, Tensor]:
         """The terms, unweighted, each averaged over the batch of B images.
 
         Args:
             student: What the student computed from the batch.
             teacher: The same of the teacher, without gradients; None where no term uses it.
             labels: Shape [B].
+            index: Number of each image among the training images, [B]; None where no term reads it.
         """
-        return {name: self._evaluate(term, student, teacher, labels) for name, term in self._terms.items()}
+        return {
+            name: self._evaluate(name, term, student, teacher, labels, index)
+            for name, term in self._terms.items()
+        }
 
     def judged(self, output: Output, *, student: bool) -> Tensor:
         """What the discriminator judges, [B, width]: of the student's, mapped to the teacher's width."""
@@ -65,14 +92,31 @@ class Objective(nn.Module):
             return self._learned["judged"](output.descriptor)  # type: ignore[no-any-return]
         return output.descriptor
 
-    def _evaluate(self, term: Term, student: Output, teacher: Output | None, labels: Tensor) -> Tensor:
-        tap, dtype = self._tap if "knowledge.tap" in term.keys else "raw", student.logits.dtype
-        read = [_read(student, part, tap=tap, dtype=dtype) for part in term.student]
+    def _evaluate(
+        self,
+        name: str,
+        term: Term,
+        student: Output,
+        teacher: Output | None,
+        labels: Tensor,
+        index: Tensor | None,
+    ) -> Tensor:
+        tap, dtype = self._tap if TAP in term.keys else "raw", student.logits.dtype
+        read: list[object] = [_read(student, part, tap=tap, dtype=dtype) for part in term.student]
         if term.teacher:
             assert teacher is not None
             read += [_read(teacher, part, tap=tap, dtype=dtype) for part in term.teacher]
-        function = self._learned[term.name] if term.learns else self._functions[term.name]
-        return function(*read, *([labels] if term.labels else []))
+        read += [labels] if term.labels else []
+        read += [index] if term.index else []
+        drawn = {"generator": self.generator} if term.random else {}
+        function = self._learned[_slot(name, term)] if term.learns else self._functions[name]
+        loss: Tensor = function(*read, **drawn)
+        return loss
+
+
+def _slot(name: str, term: Term) -> str:
+    """What a checkpoint calls the parameters of a term; those of hkrun's own forms are named as the form."""
+    return term.name or name
 
 
 def _read(output: Output, part: str, *, tap: str, dtype: torch.dtype) -> Tensor | list[Tensor]:
@@ -86,11 +130,21 @@ def _read(output: Output, part: str, *, tap: str, dtype: torch.dtype) -> Tensor 
     return rows
 
 
-def _widths(cell: Cell, term: Term) -> list[Sequence[int]]:
-    """The widths of the feature maps that a term reads, of the student and of the teacher."""
+def _widths(cell: Cell, term: Term, sizes: DataSizes) -> list[int | Sequence[int]]:
+    """The widths of the parts that a term reads, of the student and of the teacher."""
     networks = (cell.student.network, term.student), (cell.teacher.network, term.teacher)
-    return [_part_widths(parse_network(name), part) for name, parts in networks for part in parts]
+    return [_width(cell, name, part, sizes) for name, parts in networks for part in parts]
 
 
-def _part_widths(shape: NetworkShape, part: str) -> tuple[int, ...]:
-    return (shape.stem_width, *shape.widths) if part == "stem_and_stages" else shape.widths
+def _width(cell: Cell, network: str, part: str, sizes: DataSizes) -> int | Sequence[int]:
+    shape = parse_network(network)
+    match part:
+        case "logits":
+            return sizes.num_classes
+        case "descriptor":
+            return shape.widths[-1]
+        case "knowledge":
+            return sum(cell.squeeze_widths)
+        case "stem_and_stages":
+            return (shape.stem_width, *shape.widths)
+    return shape.widths

@@ -16,6 +16,7 @@ class Purpose(StrEnum):
     ATTENTION = "attention"  # initial weights of its attention sub-network
     DISCRIMINATOR = "discriminator"  # initial weights of the discriminator
     OBJECTIVE = "objective"  # initial weights of what a loss term learns, one stream per stage
+    TERMS = "terms"  # what loss terms draw, one stream per epoch and worker
     DROPOUT = "dropout"  # what the discriminator does not see of the student's features, one stream per epoch
     ORDER = "order"  # the order of the training images, one stream per epoch
     AUGMENTATION = "augmentation"  # the view of each training image, one stream per epoch

@@ -23,6 +23,7 @@ from hkrun.errors import InputError
 # One name is one part, and so one cell_id: no spaces, no dotted names within the module.
 _NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", re.ASCII)
 _FORM = "package.module:name"
+_NOT_THE_USERS = ("hkrun", "torch")  # their functions in a term of the user's own are theirs to version
 # In the environment of Ray's workers: where the process that started them finds modules not installed.
 DRIVER_FOLDERS = "HKRUN_DRIVER_FOLDERS"
 
@@ -81,18 +82,28 @@ def load_part(name: str) -> Callable[..., Any]:
     Raises:
         InputError: It is not there, cannot be imported, or cannot be called.
     """
+    part = load_attribute(name)
+    if not callable(part):
+        raise InputError(f"{name}: must be a class or a function; it is of type {type(part).__name__}")
+    return part
+
+
+def load_attribute(name: str) -> object:
+    """What has that name, of any type.
+
+    Raises:
+        InputError: It is not there, or cannot be imported.
+    """
     if _NAME.fullmatch(name) is None:
         raise InputError(f"{name!r}: a part of your own is named {_FORM}, such as mynets.small:SmallNet")
     module_name, _, attribute = name.partition(":")
     module = _import(module_name, name)
     try:
-        part = getattr(module, attribute)
+        found: object = getattr(module, attribute)
     except AttributeError:
         hidden = _describe_hidden(module_name)
         raise InputError(f"{name}: module {module_name} has no {attribute!r}{hidden}") from None
-    if not callable(part):
-        raise InputError(f"{name}: must be a class or a function; it is of type {type(part).__name__}")
-    return part  # type: ignore[no-any-return]
+    return found
 
 
 @functools.cache
@@ -100,23 +111,31 @@ def source_sha256(name: str) -> str:
     """SHA-256 in hex of the source behind an own part, as it was when this process first asked.
 
     The source is the module's file; of a module in a package, all Python files of the outermost package, for
-    what a module does also depends on its neighbours.
+    what a module does also depends on its neighbours. A part that names further `modules`, as a term names
+    that of its function, has their source too.
 
     Raises:
         InputError: The module is not there, or has no source.
     """
-    module_name = name.partition(":")[0]
+    further = getattr(load_attribute(name), "modules", frozenset[str]())
+    own = [module for module in further if module.partition(".")[0] not in _NOT_THE_USERS]
+    files = {file for module in (name.partition(":")[0], *own) for file in _source_files(module, name)}
+    return _hash_files(sorted(files, key=lambda file: file[1]))
+
+
+def _source_files(module_name: str, name: str) -> list[tuple[str, Path]]:
+    """The files behind a module, labelled."""
     _add_working_directory()
     outermost = module_name.partition(".")[0]
     spec = importlib.util.find_spec(outermost)
     if spec is not None and spec.origin is not None and spec.submodule_search_locations:
         root = Path(spec.submodule_search_locations[0])
-        return _hash_files((str(path.relative_to(root)), path) for path in sorted(root.rglob("*.py")))
+        return [(str(path.relative_to(root)), path) for path in sorted(root.rglob("*.py"))]
     module = _import(module_name, name)
     origin = getattr(module, "__file__", None)
     if origin is None or not origin.endswith(".py"):
         raise InputError(f"{name}: module {module_name} has no Python source that could identify it")
-    return _hash_files([(Path(origin).name, Path(origin))])
+    return [(Path(origin).name, Path(origin))]
 
 
 def check_source(name: str, sha256: str) -> None:
@@ -156,7 +175,9 @@ def _describe(error: Exception | SystemExit) -> str:
     told = f"its import fails: {type(error).__name__}: {' '.join(str(error).split())}"
     if isinstance(error, SyntaxError):  # which names its place itself
         return told
-    frame = traceback.extract_tb(error.__traceback__)[-1]
+    frames = traceback.extract_tb(error.__traceback__)
+    package = str(Path(__file__).parent)
+    frame = next((each for each in reversed(frames) if not each.filename.startswith(package)), frames[-1])
     missed = getattr(error, "obj", None) if isinstance(error, AttributeError) else error
     missed_name = getattr(missed, "name", None) or getattr(missed, "__name__", None)
     hidden = _describe_hidden(missed_name) if isinstance(missed_name, str) else ""

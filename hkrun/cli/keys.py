@@ -76,7 +76,7 @@ def _document(name: str) -> dict[str, object]:
 
 def _find_terms(name: str) -> list[str]:
     """The loss terms that a key changes, by name."""
-    return [term.name for term in TERMS.values() if name in term.keys]
+    return [term.name for term in TERMS.values() if name in term.key_names]
 
 
 def _print_key(console: "Console", name: str) -> None:

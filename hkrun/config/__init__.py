@@ -22,7 +22,16 @@ from hkrun.config.identity import (
     teacher_canonical,
     teacher_id,
 )
-from hkrun.config.keys import cell_from_values, cell_values, describe_range, describe_type, keys
+from hkrun.config.keys import (
+    Keys,
+    cell_from_values,
+    cell_values,
+    describe_range,
+    describe_type,
+    find_keys,
+    keys,
+    keys_of,
+)
 from hkrun.config.known_data import KNOWN_DATA, KnownData
 from hkrun.config.sections import (
     AttentionConfig,
@@ -43,6 +52,7 @@ __all__ = [
     "Cell",
     "DiscriminatorConfig",
     "KeyInfo",
+    "Keys",
     "KnowledgeConfig",
     "KnownData",
     "LossConfig",
@@ -62,8 +72,10 @@ __all__ = [
     "describe_range",
     "describe_type",
     "file_sha256",
+    "find_keys",
     "get_value",
     "keys",
+    "keys_of",
     "nearest",
     "restore_cell",
     "teacher_canonical",

@@ -18,9 +18,9 @@ from hkrun.config.sections import (
     define_key,
     uses_teacher,
 )
-from hkrun.methods import METHODS, Adversary, WeightedTerm
+from hkrun.methods import METHODS, SHIPPED_METHODS, Adversary, Method, WeightedTerm, find_form, find_method
 from hkrun.networks import parse_network
-from hkrun.terms import COMPACT_PARTS, Term, find_term
+from hkrun.terms import COMPACT_PARTS, FORMS, TAP, TERMS, Term
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,8 +31,10 @@ class Cell:
     checksum (`folder`, `imagenet`), and is empty for the others. Nor are the fields after it, which fix what
     the user's own files were when the cell was built, so that its ids never depend on files that change or
     are elsewhere: `sources` has, for each key that names a part of the user's own, the key and the SHA-256 of
-    that part's source, `own_widths` the key and the stage widths of each such network, and
-    `teacher_file_sha256` and `student_file_sha256` what `teacher.file` and `student.file` held.
+    that part's source, `own_widths` the key and the stage widths of each such network, `declared` the key and
+    the declaration of a method or form of knowledge that is not built in, and `teacher_file_sha256` and
+    `student_file_sha256` what `teacher.file` and `student.file` held. `own_values` has the keys that methods
+    and terms of the user's own bring along, with their values.
     """
 
     dataset: str = define_key(
@@ -42,7 +44,13 @@ class Cell:
         choices=("digits", "mnist5k", "cifar10", "cifar100", "folder", "imagenet"),
         own=True,
     )
-    method: str = define_key("hksanc", "Training method of the student.", PAPER, choices=tuple(METHODS))
+    method: str = define_key(
+        "hksanc",
+        "Training method of the student.",
+        PAPER,
+        choices=(*METHODS, *SHIPPED_METHODS),
+        own=True,
+    )
     precision: str = define_key(
         "float32",
         "Arithmetic: bfloat16 computes the forward pass in bfloat16 and keeps weights in float32.",
@@ -74,6 +82,8 @@ class Cell:
     dataset_sha256: str = ""
     sources: tuple[tuple[str, str], ...] = ()
     own_widths: tuple[tuple[str, tuple[int, ...]], ...] = ()
+    declared: tuple[tuple[str, Method | Term], ...] = ()
+    own_values: tuple[tuple[str, Value], ...] = ()
     teacher_file_sha256: str = ""
     student_file_sha256: str = ""
 
@@ -118,19 +128,25 @@ class Cell:
     def stage_epochs(self) -> tuple[int, ...]:
         """Epochs of each stage of the method."""
         epochs = self.student.epochs
-        if len(METHODS[self.method].stages) == 1:
+        if len(self.declared_method.stages) == 1:
             return (epochs,)
         return (max(1, round(self.student.first_stage * epochs)), epochs)
 
     @property
     def adversary(self) -> Adversary | None:
         """The discriminator, where a computed term judges by one."""
-        return METHODS[self.method].adversary if any(term.discriminator for term in self.terms) else None
+        judged = any(term.discriminator for term in self.terms)
+        return self.declared_method.adversary if judged else None
 
     @property
     def uses_teacher(self) -> bool:
         """Whether any computed term compares the student with the teacher."""
         return any(term.uses_teacher for term in self.terms)
+
+    def first_learning_rate(self, stage: int) -> float:
+        """The student's learning rate at the start of one stage, from 0."""
+        own = self.student.first_stage_learning_rate if stage < len(self.stage_epochs) - 1 else 0.0
+        return own or self.student.learning_rate
 
     def stage_uses_teacher(self, stage: int) -> bool:
         """The same of the terms of one stage, from 0."""
@@ -143,20 +159,20 @@ class Cell:
 
     @property
     def term_keys(self) -> frozenset[str]:
-        """Of `TERM_KEYS`, those that change this cell."""
+        """The keys that weigh, name or change the terms of this cell."""
         found = {term.weight for stage in self._stages for term in stage if isinstance(term.weight, str)}
-        found |= {term.form_key for stage in self._stages for term in self._computed(stage)}
+        found |= {term.form_key for stage in self._stages for term in self._computed(stage) if term.form_key}
         found |= set(self.adversary.keys if self.adversary else ())
         for term in self.terms:
-            for key, unless in term.keys.items():
+            for key in term.key_names:
+                unless = term.idle.get(key, {})
                 if all(get_value(self, other) != value for other, value in unless.items()):
                     found.add(key)
         return frozenset(found)
 
     def read_keys(self, term: Term) -> dict[str, Any]:
         """The values of the keys that a term's function is given, by the last part of their names."""
-        keys = [key for key in term.keys if key != "knowledge.tap"]
-        return {key.rpartition(".")[2]: get_value(self, key) for key in keys}
+        return {key.rpartition(".")[2]: get_value(self, key) for key in term.key_names if key != TAP}
 
     @property
     def table_parts(self) -> tuple[str, ...]:
@@ -177,15 +193,31 @@ class Cell:
         return self.adversary is not None and self.adversary.category and self.loss.category
 
     @property
+    def declared_method(self) -> Method:
+        """What its method declares."""
+        declared = METHODS.get(self.method) or dict(self.declared).get("method") or find_method(self.method)
+        assert isinstance(declared, Method)
+        return declared
+
+    @property
     def _stages(self) -> tuple[tuple[WeightedTerm, ...], ...]:
-        return tuple(stage.terms for stage in METHODS[self.method].stages)
+        return tuple(stage.terms for stage in self.declared_method.stages)
 
     def _computed(self, stage: tuple[WeightedTerm, ...]) -> list[WeightedTerm]:
         return [term for term in stage if self._weight(term) > 0]
 
     def declaration(self, term: WeightedTerm) -> Term:
-        """What `hkrun.terms` declares of a term of the method."""
-        return find_term(str(get_value(self, term.form_key)) if term.form_key else term.name)
+        """What a term of the method is."""
+        if term.term is not None:
+            return term.term
+        if not term.form_key:
+            return TERMS[term.name]
+        form = str(get_value(self, term.form_key))
+        if form in FORMS:
+            return TERMS[form]
+        declared = dict(self.declared).get(term.form_key) or find_form(form)
+        assert isinstance(declared, Term)
+        return declared
 
     def _weight(self, term: WeightedTerm) -> float:
         weight = term.weight
@@ -215,4 +247,7 @@ class Cell:
 
 def get_value(cell: Cell, key: str) -> Value:
     """The value of a dotted key."""
+    for own, value in cell.own_values:
+        if own == key:
+            return value
     return functools.reduce(getattr, key.split("."), cell)  # type: ignore[return-value]

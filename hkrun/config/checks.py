@@ -4,19 +4,23 @@ import dataclasses
 import difflib
 import itertools
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args, get_origin
 
 from hkrun.config.cell import Cell, get_value
 from hkrun.config.identity import file_sha256
-from hkrun.config.keys import cell_from_values, describe_range, describe_type, keys
+from hkrun.config.keys import Keys, cell_from_values, describe_range, describe_type, find_keys, keys
 from hkrun.config.sections import KeyInfo, Value
 from hkrun.errors import InputError
-from hkrun.methods import METHODS
+from hkrun.methods import DECLARING, Method
 from hkrun.networks import FROM_TORCHVISION, PRETRAINED_FILES, parse_network
+from hkrun.terms import Term
 from hkrun.user_parts import check_dataset, is_own, source_sha256
+
+# The keys that can name a part of the user's own.
+_NAMING = ("dataset", "teacher.network", "student.network", *DECLARING)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,19 +55,22 @@ def _coerce(kind: type, value: object) -> Value | None:
     return value if type(value) is kind else None  # type: ignore[return-value]
 
 
-def check_setting(setting: Setting, *, look_at_own: bool = True) -> tuple[Value | None, list[str]]:
+def check_setting(
+    setting: Setting, known: Keys | None = None, *, look_at_own: bool = True
+) -> tuple[Value | None, list[str]]:
     """Checks one setting against its key.
 
     Args:
         setting: The setting.
+        known: The keys that there are; those of every cell without it.
         look_at_own: Whether a part of the user's own must be here and sound.
 
     Returns:
         The value in the key's type (None where it is wrong), and the problems found, each one line.
     """
-    known = keys()
+    known = keys() if known is None else known
     if setting.key not in known:
-        return None, [f"{setting.where}: {setting.key}: unknown key{_hint_for_key(setting.key)}"]
+        return None, [f"{setting.where}: {setting.key}: unknown key{_hint_for_key(setting.key, known)}"]
     kind, _, info = known[setting.key]
     value = _coerce(kind, setting.value)
     if value is None:
@@ -73,7 +80,7 @@ def check_setting(setting: Setting, *, look_at_own: bool = True) -> tuple[Value 
     problems = []
     own = is_own(str(value)) and (info.own or info.check is not None)
     if info.own and own:
-        problems += _check_own(str(value)) if look_at_own else []
+        problems += _check_own(setting.key, str(value)) if look_at_own else []
     elif info.choices and value not in info.choices:
         problems.append(
             f"{value!r} is not allowed; {describe_range(info)}{nearest(str(value), info.choices)}"
@@ -91,12 +98,26 @@ def check_setting(setting: Setting, *, look_at_own: bool = True) -> tuple[Value 
     return value, [f"{setting.where}: {setting.key}: {problem}" for problem in problems]
 
 
-def _check_own(name: str) -> list[str]:
+def _check_own(key: str, name: str) -> list[str]:
+    """Whether a part of the user's own is here, and its keys are not hkrun's."""
     try:
-        check_dataset(name)
+        if key not in DECLARING:
+            check_dataset(name)
+            return []
+        part = DECLARING[key](name)
     except InputError as error:
         return [error.message]
-    return []
+    sections = {known.partition(".")[0] for known in keys()}
+    problems = [
+        f"{name}: the key {own.name!r} is in a section of hkrun's own, one of {', '.join(sorted(sections))}"
+        for own in part.own_keys
+        if own.name.partition(".")[0] in sections
+    ]
+    unknown = set(part.key_names) - keys().keys() - {own.name for own in part.own_keys}
+    return problems + [
+        f"{name}: reads the key {key!r}, which is not hkrun's{nearest(key, keys())}"
+        for key in sorted(unknown)
+    ]
 
 
 def _show(value: object) -> str:
@@ -104,14 +125,14 @@ def _show(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else repr(value)
 
 
-def _hint_for_key(key: str) -> str:
-    section = [known for known in keys() if known.startswith(f"{key}.")]
+def _hint_for_key(key: str, keys: Iterable[str]) -> str:
+    section = [known for known in keys if known.startswith(f"{key}.")]
     if section:
         return f"; it is a section, its keys are {', '.join(section)}"
-    same_name = [repr(known) for known in keys() if known.rpartition(".")[2] == key.rpartition(".")[2]]
+    same_name = [repr(known) for known in keys if known.rpartition(".")[2] == key.rpartition(".")[2]]
     if same_name:
         return f"; did you mean {' or '.join(same_name)}?"
-    return nearest(key, keys()) or "; `hkrun keys` lists them all"
+    return nearest(key, keys) or "; `hkrun keys` lists them all"
 
 
 def _in_range(number: float, info: KeyInfo) -> bool:
@@ -124,14 +145,20 @@ def _in_range(number: float, info: KeyInfo) -> bool:
     )
 
 
-def build_cell(settings: Iterable[Setting]) -> Cell:
+def build_cell(settings: Iterable[Setting], known: Keys | None = None) -> Cell:
     """Builds a cell from settings, later ones over earlier ones.
+
+    Args:
+        settings: The settings.
+        known: The keys that there are; without it, those of every cell and of the parts that settings name.
 
     Raises:
         InputError: Every problem of every setting, and of the combination, one per line.
     """
     settings = list(settings)
-    cell = _assemble(settings, look_at_own=True)
+    if known is None:
+        known = find_keys((setting.key, setting.value) for setting in settings if setting.key in DECLARING)
+    cell = cell_from_values(_check_all(settings, known, look_at_own=True))
     where = {setting.key: setting.where for setting in settings}
     problems = [f"{where.get(key, 'default')}: {key}: {problem}" for key, problem in _conflicts(cell)]
     if problems:
@@ -139,38 +166,51 @@ def build_cell(settings: Iterable[Setting]) -> Cell:
     return _fix_own_files(cell)
 
 
-def restore_cell(settings: Iterable[Setting]) -> Cell:
+def restore_cell(
+    settings: Iterable[Setting],
+    *,
+    declared: Mapping[str, Method | Term] | None = None,
+    own_values: Mapping[str, Value] | None = None,
+) -> Cell:
     """Builds a cell from settings that were found sound before, maybe where the user's own files are not.
 
     Those are not looked at; what they were when the cell was first built is for the caller to add.
 
+    Args:
+        settings: Those of the keys that every cell has.
+        declared: As `Cell.declared`, by key.
+        own_values: As `Cell.own_values`, by key.
+
     Raises:
         InputError: Every setting that this version of hkrun does not know, one per line.
     """
-    return _assemble(settings, look_at_own=False)
+    values = {**_check_all(settings, keys(), look_at_own=False), **(own_values or {})}
+    return cell_from_values(values, declared=declared or {})
 
 
-def _assemble(settings: Iterable[Setting], *, look_at_own: bool) -> Cell:
+def _check_all(settings: Iterable[Setting], known: Keys, *, look_at_own: bool) -> dict[str, Value]:
     values: dict[str, Value] = {}
     problems: list[str] = []
     for setting in settings:
-        value, found = check_setting(setting, look_at_own=look_at_own)
+        value, found = check_setting(setting, known, look_at_own=look_at_own)
         problems += found
         if value is not None and not found:
             values[setting.key] = value
     if problems:
         raise InputError("\n".join(dict.fromkeys(problems)))
-    return cell_from_values(values)
+    return values
 
 
 def _fix_own_files(cell: Cell) -> Cell:
     """The cell with what the user's own files are now; relative paths of weights become absolute."""
-    named = {key: str(get_value(cell, key)) for key in ("dataset", "teacher.network", "student.network")}
+    named = {key: str(get_value(cell, key)) for key in _NAMING}
     own = {key: name for key, name in named.items() if is_own(name)}
     cell = dataclasses.replace(
         cell,
         sources=tuple((key, source_sha256(name)) for key, name in own.items()),
-        own_widths=tuple((key, parse_network(name).widths) for key, name in own.items() if key != "dataset"),
+        own_widths=tuple(
+            (key, parse_network(name).widths) for key, name in own.items() if key.endswith("network")
+        ),
     )
     if cell.teacher.file not in ("", FROM_TORCHVISION):
         file = str(Path(cell.teacher.file).absolute())
@@ -222,6 +262,8 @@ def _conflicts(cell: Cell) -> list[tuple[str, str]]:
         found.append(("teacher.warmup_epochs", f"must be below teacher.epochs = {cell.teacher.epochs}"))
     for key in cell.weight_files:
         found += _check_weight_file(cell, key)
+    if cell.dataset == "imagenet" and any(term.index for term in cell.terms):
+        found.append(("dataset", "the images of imagenet are streamed, and a term reads their numbers"))
     if any(term.by_stage for term in cell.terms):
         found += _compare_stages(cell)
     return found
@@ -233,7 +275,7 @@ def _find_untrained_classifier(cell: Cell) -> list[tuple[str, str]]:
         return []
     if any("logits" in term.student for term in cell.terms):
         return []
-    stages = METHODS[cell.method].stages
+    stages = cell.declared_method.stages
     terms = [term for stage in stages for term in stage.terms if "logits" in cell.declaration(term).student]
     problem = f"must be above 0: without it nothing in {cell.method} trains the classifier"
     return [(str(term.weight), problem) for term in terms]

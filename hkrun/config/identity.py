@@ -25,13 +25,15 @@ def file_sha256(path: str) -> str:
 
 
 def active_keys(cell: Cell) -> list[str]:
-    """The keys that can change a cell's result, in the order of the docs."""
+    """The keys that can change a cell's result, in the order of the docs, those of the user's own last."""
     of_terms = cell.term_keys
-    return [
+    found = [
         key
-        for key, (_, _, info) in keys().items()
-        if (key in of_terms if key in TERM_KEYS else info.active(cell))
+        for key, (_, default, info) in keys().items()
+        if (key in of_terms or (key not in TERM_KEYS and info.active(cell)))
+        and not (info.later and get_value(cell, key) == default)
     ]
+    return [*found, *(key for key, _ in cell.own_values if key in of_terms)]
 
 
 def canonical(cell: Cell, *, world_size: int = 1) -> dict[str, object]:

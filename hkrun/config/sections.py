@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from hkrun.methods import SHIPPED_FORMS
 from hkrun.networks import parse_network
 from hkrun.terms import FORMS
 
@@ -31,6 +32,7 @@ class KeyInfo:
         increasing: A tuple must be strictly increasing.
         own: Whether a part of the user's own, `package.module:name`, is allowed beside the choices.
         check: Further check of a value; raises InputError.
+        later: Whether stores are older than the key: at its default it is no part of a cell's identity.
         active: Whether the key can change the result of a cell; of a term's keys, the terms say it.
     """
 
@@ -43,6 +45,7 @@ class KeyInfo:
     below: float | None = None
     increasing: bool = False
     own: bool = False
+    later: bool = False
     check: Callable[[str], object] | None = None
     active: Callable[["Cell"], bool] = lambda _: True
 
@@ -55,6 +58,10 @@ def define_key(default: Value, doc: str, source: str, **limits: Any) -> Any:
 def uses_teacher(cell: "Cell") -> bool:
     """Whether any computed term compares the student with the teacher."""
     return cell.uses_teacher
+
+
+def _has_two_stages(cell: "Cell") -> bool:
+    return len(cell.stage_epochs) > 1
 
 
 def _trains_teacher_backbone(cell: "Cell") -> bool:
@@ -152,7 +159,17 @@ class StudentConfig:
         "FSP's 21,000 of 64,000 iterations",
         above=0,
         maximum=10,
-        active=lambda cell: len(cell.stage_epochs) > 1,
+        active=_has_two_stages,
+    )
+    first_stage_learning_rate: float = define_key(
+        0.0,
+        "First learning rate of the first stage of a two-stage method; 0: student.learning_rate.",
+        METHOD,
+        minimum=0,
+        later=True,
+        active=lambda cell: (
+            _has_two_stages(cell) and cell.student.first_stage_learning_rate != cell.student.learning_rate
+        ),
     )
 
 
@@ -218,7 +235,8 @@ class KnowledgeConfig:
         "squeezed",
         "Form of the transferred knowledge.",
         PAPER,
-        choices=FORMS,
+        choices=(*FORMS, *SHIPPED_FORMS),
+        own=True,
     )
     tap: str = define_key(
         "raw",
@@ -246,6 +264,16 @@ class LossConfig:
     )
     lambda_2: float = define_key(1.0, "Weight of the adversarial loss L_adv.", PAPER, minimum=0)
     lambda_3: float = define_key(1.0, "Weight of the intermediate loss L_is.", PAPER, minimum=0)
+    cross_entropy: float = define_key(
+        0.0, "Weight of the cross-entropy with the labels in hksanc.", METHOD, minimum=0, later=True
+    )
+    kd: float = define_key(
+        0.0,
+        "Weight of the softened classes in hksanc, see loss.temperature.",
+        METHOD,
+        minimum=0,
+        later=True,
+    )
     mu: float = define_key(
         1.0,
         "Weight of the discriminator's regulariser L_reg.",

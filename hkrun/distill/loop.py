@@ -106,7 +106,7 @@ def _set_rates(pack: Pack, stage: int, stage_epoch: int) -> float:
             warmup_epochs=cell.student.warmup_epochs,
         )
 
-    students, discriminators = rate(cell.student.learning_rate), rate(cell.discriminator.learning_rate)
+    students, discriminators = rate(cell.first_learning_rate(stage)), rate(cell.discriminator.learning_rate)
     trained: list[Pack | Run] = [pack, *pack.runs]
     for each in trained:
         each.student_optimizer.param_groups[0]["lr"] = students

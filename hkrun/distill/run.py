@@ -11,7 +11,7 @@ from hkrun.config import Cell
 from hkrun.data.dataset import Dataset
 from hkrun.data.encoded import StreamedDataset
 from hkrun.data.weights import load_weights
-from hkrun.methods import METHODS, Adversary
+from hkrun.methods import Adversary
 from hkrun.models import (
     AttentionEstimator,
     Discriminator,
@@ -22,7 +22,7 @@ from hkrun.models import (
 )
 from hkrun.models.quantized import quantize
 from hkrun.models.sgd import SGD
-from hkrun.objective import Objective
+from hkrun.objective import DataSizes, Objective
 from hkrun.seeding import Purpose, derive
 from hkrun.training import Context, Diverged, resolve_dtype
 
@@ -36,6 +36,7 @@ class Run:
     Attributes:
         cell: The configuration.
         seed: What every random number of the run derives from.
+        sizes: Of the data.
         student: Backbone, and the attention sub-network where squeezed knowledge is compared.
         discriminator: None where the adversarial loss has no weight.
         discriminator_optimizer: SGD over the discriminator.
@@ -48,6 +49,7 @@ class Run:
 
     cell: Cell
     seed: int
+    sizes: DataSizes
     student: DistilledNetwork
     discriminator: Discriminator | None
     discriminator_optimizer: SGD | None
@@ -138,10 +140,12 @@ def start_run(
         initialise(discriminator, generator(Purpose.DISCRIMINATOR))
         discriminator.to(device, resolve_dtype(cell.precision))
         discriminator_optimizer = _optimizer(cell, discriminator)
-    objective = Objective(cell, 0)
+    sizes = DataSizes(dataset.num_classes, len(dataset.train))
+    objective = Objective(cell, 0, sizes)
     run = Run(
         cell=cell,
         seed=seed,
+        sizes=sizes,
         student=student,
         discriminator=discriminator,
         discriminator_optimizer=discriminator_optimizer,
@@ -155,10 +159,10 @@ def start_run(
 def enter_stage(run: Run, stage: int) -> None:
     """Begins a stage: its quantiser, its objective, and an optimiser that remembers nothing."""
     cell = run.cell
-    quantizer = METHODS[cell.method].stages[stage].quantizer
+    quantizer = cell.declared_method.stages[stage].quantizer
     if quantizer:
         quantize(run.student.backbone, quantizer)
-    run.objective = Objective(cell, stage)
+    run.objective = Objective(cell, stage, run.sizes)
     initialise(run.objective, torch.Generator().manual_seed(derive(run.seed, Purpose.OBJECTIVE, stage)))
     run.objective.to(next(run.student.parameters()))
     run.student_optimizer = _optimizer(cell, run.student, run.objective)

@@ -7,7 +7,6 @@ from torch import Tensor, nn
 
 from hkrun.distill.pack import Pack
 from hkrun.losses.adversarial import discriminator_loss, student_adversarial_loss
-from hkrun.methods import METHODS
 from hkrun.models import Discriminator, DiscriminatorOutput, Output
 from hkrun.models.quantized import clip_weights
 from hkrun.objective import Objective
@@ -45,8 +44,14 @@ class Step:
         self._adversary = cell.adversary if "adversarial" in terms else None
         self._keys = cell.read_keys(terms["adversarial"]) if self._adversary else {}
         # Some other term's gradient passes what the discriminator judges: the two can be compared there.
-        self._compares = any("logits" in term.student for term in terms.values())
-        self._clips = METHODS[cell.method].stages[stage].quantizer == "binary_connect"
+        passing = {"logits", self._adversary.tap} if self._adversary else set()
+        self._compares = any(not passing.isdisjoint(term.student) for term in terms.values())
+        self._reads_index = any(term.index for term in terms.values())
+        if any(term.random for term in terms.values()):
+            (run,) = pack.runs
+            stream = run.epoch * context.world_size + context.rank
+            run.objective.generator = torch.Generator().manual_seed(derive(run.seed, Purpose.TERMS, stream))
+        self._clips = cell.declared_method.stages[stage].quantizer == "binary_connect"
         self._dropout = cell.discriminator.dropout if self._adversary and self._adversary.dropout else 0.0
         self._noise = [
             torch.Generator().manual_seed(derive(run.seed, Purpose.DROPOUT, run.epoch)) for run in pack.runs
@@ -173,7 +178,9 @@ class Step:
     ) -> dict[str, Tensor]:
         """Minimises the stage's terms, eq. (3), over the students; the other networks are constants here."""
         cell = self._cell
-        terms: dict[str, Tensor] = self._pack.each_objective(_evaluate, output, target, batch.labels)
+        terms: dict[str, Tensor] = self._pack.each_objective(
+            _evaluate, output, target, batch.labels, self._index(batch)
+        )
         if self._adversary is not None:
 
             def judge(discriminator: Discriminator, judged: Tensor, labels: Tensor) -> Tensor:
@@ -206,6 +213,13 @@ class Step:
                 clip_weights(run.student.backbone)
         return {"loss_total": loss, **figures}
 
+    def _index(self, batch: Batch) -> Tensor | None:
+        """The numbers of a batch's images, [k, B], where a term reads them."""
+        if not self._reads_index:
+            return None
+        assert batch.image_ids is not None
+        return batch.image_ids.to(batch.labels.device)
+
     def _backward(
         self, loss: Tensor, adversarial: Tensor, judged: Tensor, parameters: list[nn.Parameter]
     ) -> Tensor:
@@ -225,7 +239,7 @@ class Step:
 
 
 def _evaluate(
-    objective: Objective, output: Output, target: Output | None, labels: Tensor
+    objective: Objective, output: Output, target: Output | None, labels: Tensor, index: Tensor | None
 ) -> dict[str, Tensor]:
-    terms: dict[str, Tensor] = objective(output, target, labels)
+    terms: dict[str, Tensor] = objective(output, target, labels, index)
     return terms

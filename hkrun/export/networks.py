@@ -44,7 +44,7 @@ class Description:
 
 def quantizer_of(method: str) -> str:
     """How a method leaves the student's weights quantised; empty for full precision."""
-    return METHODS[method].stages[-1].quantizer
+    return METHODS[method].stages[-1].quantizer if method in METHODS else ""
 
 
 def load_student(store: Store, cell_id: str, seed: int, description: Description) -> nn.Module:

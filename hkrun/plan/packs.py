@@ -34,6 +34,11 @@ def why_alone(cell: Cell, *, workers: Workers) -> str:
         return f"{cell.student.network} is torchvision's"
     if cell.student.network in SHUFFLING:
         return f"{cell.student.network} shuffles its channels"
+    for name, term in [named for stage in cell.stage_terms for named in stage.items()]:
+        if term.random or not term.packs:
+            return (
+                f"its term {name} {'draws random numbers' if term.random else 'cannot be mapped over runs'}"
+            )
     if cell.dataset == "imagenet":
         return "its images are decoded for each run"
     return ""

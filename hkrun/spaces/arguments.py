@@ -5,7 +5,7 @@ import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from hkrun.config import Setting, check_setting
+from hkrun.config import Setting
 from hkrun.spaces.tables import Problems
 
 _MAX_SEEDS = 100_000
@@ -42,9 +42,10 @@ def read_arguments(
         if setting.key in given and given[setting.key].value != setting.value:
             problems.found.append(f"{setting.where}: {setting.key}: given twice, with different values")
         given[setting.key] = setting
-    problems.check(given.values())
+    problems.learn_keys({setting.key: setting.value for setting in given.values()})
+    checked = dict(zip(given, problems.check(given.values()), strict=True))
     chosen = given.pop("dataset", None)
-    if chosen is not None and check_setting(chosen)[1]:
+    if checked.get("dataset") is None:
         chosen = None  # what follows from a wrong name would only hide the mistake
     return Arguments(
         dataset=str(chosen.value) if chosen is not None else None,

@@ -3,10 +3,10 @@
 import itertools
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from hkrun.config import Setting, Value, cell_id, check_setting, keys, nearest
+from hkrun.config import Setting, cell_id, nearest
 from hkrun.spaces.arguments import Arguments
 from hkrun.spaces.sweep import NamedCell
 from hkrun.spaces.tables import Table
@@ -61,12 +61,6 @@ class Variant:
     name: str
     group: str
     point: tuple[Setting, ...]
-
-    @property
-    def values(self) -> Mapping[str, Value]:
-        """The point's values by key."""
-        checked = {setting.key: check_setting(setting)[0] for setting in self.point}
-        return {key: value for key, value in checked.items() if value is not None}
 
 
 def read_axes(table: Table, cells: Sequence[WrittenCell], arguments: Arguments) -> list[Axis]:
@@ -130,7 +124,7 @@ def _read_axis(table: Table, cells: Sequence[WrittenCell]) -> Axis | None:
     names = _read_cell_names(table, cells)
     if key is None:
         return None
-    if key not in keys():
+    if key not in table.problems.keys:
         table.problems.check([Setting(key=key, value=None, where=table.where("key"))])
         return None
     if key == "dataset":
@@ -140,8 +134,7 @@ def _read_axis(table: Table, cells: Sequence[WrittenCell]) -> Axis | None:
         Setting(key=key, value=value, where=table.where("values", index))
         for index, value in enumerate(values)
     ]
-    table.problems.check(settings)
-    checked = [check_setting(setting)[0] for setting in settings]
+    checked = table.problems.check(settings)
     for index, value in enumerate(checked):
         if value is not None and value in checked[:index]:
             table.problems.found.append(f"{settings[index].where}: {key}: {value!r} is repeated")

@@ -29,8 +29,9 @@ def refuse_merged_cells(
         differing = _find_differing(cells)
         by = [setting for setting in overrides if setting.key in differing] or list(overrides)
         values = [
-            f"{named.name!r} ({', '.join(f'{key} = {cell_values(named.cell)[key]}' for key in differing)})"
+            f"{named.name!r} ({', '.join(f'{key} = {own.get(key)}' for key in differing)})"
             for named in cells
+            for own in [cell_values(named.cell)]
         ]
         if len(values) > _MOST_NAMES:
             values = [*values[: _MOST_NAMES - 1], f"{len(values) - _MOST_NAMES + 1} more"]
@@ -44,7 +45,7 @@ def refuse_merged_cells(
 def describe_replaced(overrides: Iterable[Setting], before: Sequence[NamedCell]) -> Iterator[str]:
     """Names the overrides that replace different values of cells, whose names may tell of them."""
     for setting in overrides:
-        values = {named.name: cell_values(named.cell)[setting.key] for named in before}
+        values = {named.name: cell_values(named.cell).get(setting.key) for named in before}
         if len(set(values.values())) > 1:
             told = [f"{value} of {name!r}" for name, value in values.items()][:_MOST_NAMES]
             more = f" and {len(values) - len(told)} more" if len(values) > len(told) else ""
@@ -83,5 +84,5 @@ def describe_duplicates(sweep: Sweep) -> Iterator[str]:
 
 
 def _find_differing(cells: Sequence[NamedCell]) -> list[str]:
-    first, *others = (cell_values(named.cell) for named in cells)
-    return [key for key, value in first.items() if any(other[key] != value for other in others)]
+    values = [cell_values(named.cell) for named in cells]
+    return [key for key in {**values[0], **values[1]} if len({each.get(key) for each in values}) > 1]

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import get_origin
 
-from hkrun.config import Setting, build_cell, cell_id, check_setting, keys, nearest
+from hkrun.config import Keys, Setting, build_cell, cell_id, check_setting, get_value, keys, nearest
 from hkrun.spaces.arguments import Arguments, check_seeds, read_arguments
 from hkrun.spaces.axes import Axis, Variant, WrittenCell, expand, read_axes, refuse_idle_axes, show
 from hkrun.spaces.documents import read_document
@@ -49,10 +49,12 @@ def load_sweep(
     Raises:
         InputError: All problems of the files and the arguments, one per line.
     """
-    problems = Problems()
+    problems, of_file = Problems(), Problems()
+    path = of_file.attempt(find_sweep, name_or_file)
+    document = of_file.attempt(read_document, path) if path is not None else None
+    problems.learn_keys(document.data if document is not None else None)
     arguments = read_arguments(problems, dataset=dataset, seeds=seeds, epochs=epochs, overrides=overrides)
-    path = problems.attempt(find_sweep, name_or_file)
-    document = problems.attempt(read_document, path) if path is not None else None
+    problems.found += of_file.found
     if path is None or document is None:
         raise problems.error()
     space = _read_space(Table(document, (), document.data, problems), arguments)
@@ -75,14 +77,14 @@ def load_sweep(
         name=path.stem,
         title=space.title or path.stem,
         question=space.question,
-        dataset=recipe.dataset,
+        dataset=recipe.recipe.dataset,
         seeds=space.seeds,
         reference=space.reference,
         cells=cells,
-        window=space.window or recipe.window,
+        window=space.window or recipe.recipe.window,
         ddof=space.ddof,
         published=space.published,
-        recipe=recipe.freeze(),
+        recipe=recipe.recipe,
         source=document.name,
         claims=space.claims,
         margin=space.margin,
@@ -132,10 +134,10 @@ def load_cell(
         seeds=arguments.seeds or (0,),
         reference=None,
         cells=cells,
-        window=recipe.window,
+        window=recipe.recipe.window,
         ddof=0,
         published=(),
-        recipe=recipe.freeze(),
+        recipe=recipe.recipe,
         source=recipe.source,
         command=("hkrun", "run", *_write_overrides(arguments)),
     )
@@ -249,9 +251,8 @@ def _read_dataset(table: Table, arguments: Arguments) -> str | None:
         written = None
     else:
         setting = Setting(key="dataset", value=table.data["dataset"], where=table.where("dataset"))
-        _, found = check_setting(setting)
-        table.problems.found += found
-        written = str(setting.value) if not found else None
+        (value,) = table.problems.check([setting])
+        written = str(value) if value is not None else None
     return arguments.dataset or written
 
 
@@ -272,8 +273,7 @@ def _read_settings(table: Table, dataset: str | None, *, without: Sequence[str] 
     settings = _check_settings(table, without=(*without, "on"))
     special = table.table("on")
     for name in special.data:
-        _, found = check_setting(Setting(key="dataset", value=name, where=special.where(name)))
-        table.problems.found += found
+        table.problems.check([Setting(key="dataset", value=name, where=special.where(name))])
         here = _check_settings(special.table(name))
         if name == dataset:
             settings += here
@@ -290,15 +290,15 @@ def _check_settings(table: Table, *, without: Sequence[str] = ()) -> list[Settin
         table.refuse(key, "belongs to the top of the file, above [base] and [[cells]]")
     settings = table.settings(without=(*without, "dataset", *misplaced))
     for setting in settings:
-        found = check_setting(setting)[1]
-        if isinstance(setting.value, list) and _takes_one_value(setting.key):
+        found = check_setting(setting, table.problems.keys)[1]
+        if isinstance(setting.value, list) and _takes_one_value(setting.key, table.problems.keys):
             found = [f"{line}; several values are an axis, under [[axes]]" for line in found]
         table.problems.found += found
     return settings
 
 
-def _takes_one_value(key: str) -> bool:
-    return key in keys() and get_origin(keys()[key][0]) is not tuple
+def _takes_one_value(key: str, known: Keys) -> bool:
+    return key in known and get_origin(known[key][0]) is not tuple
 
 
 def _read_cells(table: Table, dataset: str | None) -> list[WrittenCell]:
@@ -320,9 +320,10 @@ def _build_cells(
     """Builds the cells; what is wrong with values together goes to `problems`."""
     cells = []
     for variant, settings in variants:
-        cell = problems.attempt(build_cell, [*settings, *arguments.overrides])
+        cell = problems.attempt(build_cell, [*settings, *arguments.overrides], problems.keys)
         if cell is not None:
-            cells.append(NamedCell(name=variant.name, cell=cell, group=variant.group, point=variant.values))
+            point = {setting.key: get_value(cell, setting.key) for setting in variant.point}
+            cells.append(NamedCell(name=variant.name, cell=cell, group=variant.group, point=point))
     return tuple(cells)
 
 
@@ -335,7 +336,9 @@ def _check_overrides(
     """Refuses overrides that make cells one; returns what is to be said of the others."""
     if not arguments.overrides:
         return []
-    alone = Problems()  # a file may need its overrides, and then there is nothing to compare with
+    alone = Problems(
+        keys=problems.keys
+    )  # a file may need its overrides, and then there is nothing to compare with
     before = _build_cells(variants, dataclasses.replace(arguments, overrides=()), alone)
     if alone.found:
         return []

@@ -1,7 +1,6 @@
 """Reads recipes: what holds for all work on one data set."""
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,17 +18,9 @@ _LABEL = re.compile(r"measured \(.+\)|estimated \(.+\)|published|not run here")
 class RecipeFile:
     """A recipe's file, of which each key knows its line."""
 
-    dataset: str
+    recipe: Recipe
     settings: list[Setting]
-    window: int
-    evidence: Mapping[str, Mapping[str, object]]
     source: str
-
-    def freeze(self) -> Recipe:
-        """What of it stays in a sweep."""
-        return Recipe(
-            dataset=self.dataset, window=self.window, cell=build_cell(self.settings), evidence=self.evidence
-        )
 
 
 def read_recipe(dataset: str, problems: Problems, *, beside: Path | None) -> RecipeFile | None:
@@ -45,6 +36,7 @@ def read_recipe(dataset: str, problems: Problems, *, beside: Path | None) -> Rec
     document = problems.attempt(read_document, path) if path is not None else None
     if document is None:
         return None
+    problems.learn_keys(document.data)
     table = Table(document, (), document.data, problems)
     analysis = table.table("analysis")
     analysis.allow_only("window")
@@ -61,10 +53,13 @@ def read_recipe(dataset: str, problems: Problems, *, beside: Path | None) -> Rec
     problems.check(settings)
     if len(problems.found) > before or window is None:
         return None
-    if problems.attempt(build_cell, settings) is None:
+    cell = problems.attempt(build_cell, settings, problems.keys)
+    if cell is None:
         return None
     return RecipeFile(
-        dataset=dataset, settings=settings, window=window, evidence=evidence, source=document.name
+        settings=settings,
+        recipe=Recipe(dataset=dataset, window=window, cell=cell, evidence=evidence),
+        source=document.name,
     )
 
 

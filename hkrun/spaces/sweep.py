@@ -5,14 +5,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from hkrun.config import Cell, Setting, Value, cell_values, get_value, restore_cell
+from hkrun.config import Cell, Setting, Value, get_value, keys, restore_cell
+from hkrun.methods import declaration_document, restore_declaration
 
 # Percentage points. The paper calls results insensitive without a margin; this is about the largest gain that
 # it reports of a term of the loss.
 MARGIN = 0.5
 _TUPLES = ("seeds", "published", "claims", "command")  # fields that JSON holds as lists
 # What a cell holds besides its keys: the state of files when it was built.
-_FIXED = ("dataset_sha256", "sources", "own_widths", "teacher_file_sha256", "student_file_sha256")
+_FIXED = (
+    *("dataset_sha256", "sources", "own_widths", "declared", "own_values"),
+    *("teacher_file_sha256", "student_file_sha256"),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,12 +153,13 @@ def restore_sweep(document: Mapping[str, Any], *, where: str) -> Sweep:
 
 
 def _cell_document(cell: Cell) -> dict[str, object]:
-    values = {key: _plain(value) for key, value in cell_values(cell).items()}
     return {
-        **values,
+        **{key: _plain(get_value(cell, key)) for key in keys()},
         "dataset_sha256": cell.dataset_sha256,
         "sources": dict(cell.sources),
         "own_widths": {key: list(widths) for key, widths in cell.own_widths},
+        "declared": {key: declaration_document(part) for key, part in cell.declared},
+        "own_values": {key: _plain(value) for key, value in cell.own_values},
         "teacher_file_sha256": cell.teacher_file_sha256,
         "student_file_sha256": cell.student_file_sha256,
     }
@@ -164,12 +169,18 @@ def _plain(value: Value) -> object:
     return list(value) if isinstance(value, tuple) else value
 
 
+def _frozen(value: Any) -> Value:
+    return tuple(value) if isinstance(value, list) else value
+
+
 def _restore_cell(document: Mapping[str, Any], where: str) -> Cell:
     settings = [
         Setting(key=key, value=value, where=where) for key, value in document.items() if key not in _FIXED
     ]
+    declared = {key: restore_declaration(part) for key, part in document.get("declared", {}).items()}
+    own_values = {key: _frozen(value) for key, value in document.get("own_values", {}).items()}
     return dataclasses.replace(
-        restore_cell(settings),
+        restore_cell(settings, declared=declared, own_values=own_values),
         dataset_sha256=str(document["dataset_sha256"]),
         sources=tuple(document.get("sources", {}).items()),
         own_widths=tuple((key, tuple(widths)) for key, widths in document.get("own_widths", {}).items()),

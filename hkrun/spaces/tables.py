@@ -5,8 +5,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ParamSpec, TypeVar, cast
 
-from hkrun.config import Setting, check_setting, keys, nearest
+from hkrun.config import Keys, Setting, Value, check_setting, find_keys, keys, nearest
 from hkrun.errors import InputError
+from hkrun.methods import DECLARING
 from hkrun.spaces.documents import Document, KeyPath
 
 Arguments = ParamSpec("Arguments")
@@ -15,9 +16,16 @@ Result = TypeVar("Result")
 
 @dataclass
 class Problems:
-    """All that is wrong so far, one line each."""
+    """All that is wrong so far, one line each.
+
+    Attributes:
+        found: The lines.
+        keys: The keys of a cell that there are, with those of the methods and terms that were read.
+    """
 
     found: list[str] = field(default_factory=list)
+    keys: Keys = field(default_factory=keys)
+    _named: list[tuple[str, object]] = field(default_factory=list)
 
     def attempt(
         self, function: Callable[Arguments, Result], *args: Arguments.args, **kwargs: Arguments.kwargs
@@ -29,10 +37,16 @@ class Problems:
             self.found += error.problems
             return None
 
-    def check(self, settings: Iterable[Setting]) -> None:
-        """Checks each setting against its key."""
-        for setting in settings:
-            self.found += check_setting(setting)[1]
+    def learn_keys(self, data: object) -> None:
+        """Adds the keys of the methods and terms of the user's own that a document names."""
+        self._named += [(key, name) for key, name in _find_named(data) if key in DECLARING]
+        self.keys = self.attempt(find_keys, self._named) or self.keys
+
+    def check(self, settings: Iterable[Setting]) -> list[Value | None]:
+        """Checks each setting against its key; returns its values, None where it is wrong."""
+        checked = [check_setting(setting, self.keys) for setting in settings]
+        self.found += [line for _, lines in checked for line in lines]
+        return [None if lines else value for value, lines in checked]
 
     def error(self) -> InputError:
         """The exception that reports them, each once."""
@@ -69,7 +83,9 @@ class Table:
         for key in self.data:
             if key not in allowed:
                 hint = nearest(key, allowed) or f"; allowed are {', '.join(allowed)}"
-                if not self.path and any(known == key or known.startswith(f"{key}.") for known in keys()):
+                if not self.path and any(
+                    known == key or known.startswith(f"{key}.") for known in self.problems.keys
+                ):
                     hint = "; keys of a cell belong in [base] or [[cells]]"
                 self.refuse(key, f"unknown key{hint}")
 
@@ -149,6 +165,21 @@ class Table:
             for path, value in _leaves(self.data)
             if path[0] not in without
         ]
+
+
+def _find_named(data: object) -> Iterator[tuple[str, object]]:
+    """The keys that can name a method or form of the user's own, and their values, all over a document."""
+    if isinstance(data, list):
+        for item in data:
+            yield from _find_named(item)
+    if not isinstance(data, dict):
+        return
+    for path, value in _leaves(data):
+        yield from ((key, value) for key in DECLARING if f".{'.'.join(path)}".endswith(f".{key}"))
+        yield from _find_named(value)
+    values = data.get("values")
+    if isinstance(values, list):  # of an axis
+        yield from ((str(data.get("key")), value) for value in values)
 
 
 def _is_line(text: str) -> bool:

@@ -17,7 +17,7 @@ from hkrun.losses import attention_transfer_loss, fsp_loss, nst_loss
 from hkrun.methods import METHODS
 from hkrun.models import DistilledNetwork, Output
 from hkrun.models.quantized import quantized_layers
-from hkrun.objective import Objective
+from hkrun.objective import DataSizes, Objective
 from hkrun.teacher import freeze, start_teacher, train_teacher
 from hkrun.training import SingleProcess
 from loop.conftest import CPU, ask, make_sets, same_state, tiny_cell
@@ -357,7 +357,7 @@ def test_each_method_compares_the_stages_that_it_names(name: str, relative: bool
     cell = method_cell(name, knowledge__tap=tap, knowledge__relative=relative, loss__reduction="sum")
     reduction = "relative" if relative else "sum"
     student, teacher = random_output((6, 6, 12, 24), 0), random_output((6, 6, 12, 24), 1)
-    objective = Objective(cell, 0).double()
+    objective = Objective(cell, 0, DataSizes(3, 40)).double()
     found = objective(student, teacher, torch.tensor([0, 1]))
 
     def tapped(output: Output) -> list[torch.Tensor]:
