@@ -147,9 +147,9 @@ class Method:
         return tuple(dict.fromkeys([*(key for key in weights if isinstance(key, str)), *held]))
 
     @property
-    def modules(self) -> frozenset[str]:
+    def source_modules(self) -> frozenset[str]:
         """The modules that the functions of its terms are in."""
-        return frozenset(module for term in self.own_terms for module in term.modules)
+        return frozenset(module for term in self.own_terms for module in term.source_modules)
 
 
 CROSS_ENTROPY = WeightedTerm(name="cross_entropy")

@@ -165,7 +165,7 @@ class Term:
         return tuple(key for key in self.keys if isinstance(key, Key))
 
     @property
-    def modules(self) -> frozenset[str]:
+    def source_modules(self) -> frozenset[str]:
         """The module that its function is in."""
         return frozenset({str(self.function).partition(":")[0]})
 

@@ -111,13 +111,13 @@ def source_sha256(name: str) -> str:
     """SHA-256 in hex of the source behind an own part, as it was when this process first asked.
 
     The source is the module's file; of a module in a package, all Python files of the outermost package, for
-    what a module does also depends on its neighbours. A part that names further `modules`, as a term names
-    that of its function, has their source too.
+    what a module does also depends on its neighbours. To a part that names further `source_modules`, as a
+    term does that of its function, their source belongs too.
 
     Raises:
         InputError: The module is not there, or has no source.
     """
-    further = getattr(load_attribute(name), "modules", frozenset[str]())
+    further = getattr(load_attribute(name), "source_modules", frozenset[str]())
     own = [module for module in further if module.partition(".")[0] not in _NOT_THE_USERS]
     files = {file for module in (name.partition(":")[0], *own) for file in _source_files(module, name)}
     return _hash_files(sorted(files, key=lambda file: file[1]))
@@ -176,8 +176,10 @@ def _describe(error: Exception | SystemExit) -> str:
     if isinstance(error, SyntaxError):  # which names its place itself
         return told
     frames = traceback.extract_tb(error.__traceback__)
-    package = str(Path(__file__).parent)
-    frame = next((each for each in reversed(frames) if not each.filename.startswith(package)), frames[-1])
+    not_the_users = (str(Path(__file__).parent), "<")  # what a declaration raises is about its caller's line
+    frame = next(
+        (each for each in reversed(frames) if not each.filename.startswith(not_the_users)), frames[-1]
+    )
     missed = getattr(error, "obj", None) if isinstance(error, AttributeError) else error
     missed_name = getattr(missed, "name", None) or getattr(missed, "__name__", None)
     hidden = _describe_hidden(missed_name) if isinstance(missed_name, str) else ""

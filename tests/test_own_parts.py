@@ -428,10 +428,15 @@ def test_an_unsound_own_data_set_is_refused_in_one_line(old, new, error, problem
 
 def test_the_examples_in_the_docs_work():
     text = (Path(__file__).parents[1] / "docs" / "own-parts.md").read_text(encoding="utf-8")
-    network, data = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    write("mynets.py", network)
-    write("mydata.py", data)
+    loss, method, network, data = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    for name, example in (("losses", loss), ("methods", method), ("nets", network), ("data", data)):
+        write(f"my{name}.py", example)
     dataset = load_dataset("mydata:stripes")
     try_own("mynets:SmallNet", num_classes=dataset.num_classes, image_shape=dataset.image_shape(0))
     names = ["student.network=mynets:SmallNet", "teacher.network=mynets:SmallNet"]
     assert load_cell(dataset="mydata:stripes", overrides=names).cells
+    form = load_cell(overrides=["knowledge.form=mylosses:Similarity", "similarity.power=1"]).cells[0].cell
+    assert canonical(form)["similarity.power"] == 1.0
+    assert len(loss.strip().splitlines()) <= 10, "a simple loss takes ten lines"
+    mine = load_cell(overrides=["method=mymethods:Mine", "mine.beta=1000"]).cells[0].cell
+    assert mine.stage_weights == ({"cross_entropy": 1.0, "similarity": 1000.0},)

@@ -1,0 +1,330 @@
+"""Losses and methods of the user's own: named like hkrun's, with their keys, in identity, store and loop."""
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from hkrun import user_parts
+from hkrun.config import Cell, canonical, cell_id, get_value
+from hkrun.data import Dataset
+from hkrun.distill import Run, distill, start_run
+from hkrun.errors import InputError
+from hkrun.spaces import load_cell, load_sweep, restore_sweep, sweep_document
+from hkrun.teacher import freeze, start_teacher
+from hkrun.training import SingleProcess
+from loop.conftest import CPU, TINY, ask, make_sets
+
+LOSSES = """
+import torch
+from torch import nn
+from torch.nn import functional as F
+from hkrun.terms import Key, Term
+
+def similarity(student, teacher, *, power):
+    ours, theirs = (F.normalize(rows @ rows.T, dim=1) for rows in (student, teacher))
+    return (ours - theirs).abs().pow(power).mean()
+
+Similarity = Term(
+    summary="Gram matrices of a batch",
+    function=similarity,
+    student=("descriptor",),
+    teacher=("descriptor",),
+    keys=(Key("similarity.power", 2.0, "Power of the distance.", source="Tung and Mori 2019", above=0),),
+)
+
+def softened(student, teacher, labels, *, temperature, beta):
+    ours, theirs = ((logits / temperature).softmax(dim=1) for logits in (student, teacher))
+    return (theirs - ours).square().sum(dim=1).mean() + beta * F.cross_entropy(student, labels)
+
+BETA = Key("softened.beta", 0.5, "Weight of the labels.", source="chosen", minimum=0)
+SOFTENED = Term(
+    summary="softened classes", function=softened, student=("logits",), teacher=("logits",), labels=True,
+    keys=("loss.temperature", BETA),
+)
+
+class Project(nn.Module):
+    def __init__(self, maps, descriptor, classes, *, num_images):
+        super().__init__()
+        assert (tuple(maps), descriptor, classes, num_images) == ((6, 12, 24), 24, 3, 40)
+        self.map = nn.Linear(descriptor, classes)
+
+    def forward(self, maps, descriptor, teacher, index):
+        assert [len(each) for each in maps] == [len(descriptor)] * 3
+        assert index.shape == descriptor.shape[:1]
+        return F.mse_loss(self.map(descriptor), teacher)
+
+PROJECT = Term(
+    summary="", function=Project, student=("stages", "descriptor"), teacher=("logits",), index=True,
+    learns=True, num_images=True,
+)
+
+def noisy(student, teacher, *, generator):
+    return F.mse_loss(student, teacher + torch.randn(teacher.shape, generator=generator, dtype=teacher.dtype))
+
+NOISY = Term(summary="", function=noisy, student=("logits",), teacher=("logits",), random=True)
+"""
+METHODS = """
+from hkrun.methods import Method, Stage, WeightedTerm
+from hkrun.terms import Key
+from mylosses import PROJECT, SOFTENED, Similarity
+
+ALPHA = Key("mine.alpha", 2.0, "Weight of the softened classes.", source="chosen", minimum=0)
+Mine = Method(
+    summary="softened classes, then similarity too",
+    keys=(ALPHA,),
+    stages=(
+        Stage(terms=(WeightedTerm(name="soft", term=SOFTENED, weight="mine.alpha"),)),
+        Stage(terms=(
+            WeightedTerm(name="cross_entropy"),
+            WeightedTerm(name="alike", term=Similarity, weight=3.0),
+            WeightedTerm(name="projected", term=PROJECT, weight="mine.alpha"),
+        )),
+    ),
+)
+"""
+FORM = "knowledge.form=mylosses:Similarity"
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A working directory with the modules `mylosses` and `mymethods`, which no other test sees."""
+    known = set(sys.modules)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    user_parts.source_sha256.cache_clear()
+    (tmp_path / "mylosses.py").write_text(LOSSES)
+    (tmp_path / "mymethods.py").write_text(METHODS)
+    yield tmp_path
+    forget(*(set(sys.modules) - known))
+
+
+def forget(*names: str) -> None:
+    """As a new process would see it."""
+    for name in names:
+        sys.modules.pop(name, None)
+    user_parts.source_sha256.cache_clear()
+
+
+def make_cell(*overrides: str) -> Cell:
+    tiny = [f"{key}={str(value).lower()}" for key, value in TINY.items()]
+    return load_cell(overrides=[*tiny, *overrides]).cells[0].cell
+
+
+def problems(*overrides: str) -> list[str]:
+    with pytest.raises(InputError) as caught:
+        load_cell(overrides=list(overrides))
+    return caught.value.problems
+
+
+def train(cell: Cell, dataset: Dataset, *seeds: int) -> list[Run]:
+    runs = [start_run(cell, dataset, seed, context=SingleProcess(), device=CPU) for seed in seeds]
+    teacher = freeze(start_teacher(cell, dataset, context=SingleProcess(), device=CPU).network)
+    sets = make_sets(cell, dataset)
+    distill(runs, teach=ask(teacher), context=SingleProcess(), on_epoch=lambda _: None, **sets)  # type: ignore[arg-type]
+    return runs
+
+
+def losses(run: Run) -> list[dict[str, float | None]]:
+    return [{name: value for name, value in row.items() if name.startswith("loss_")} for row in run.history]
+
+
+# Keys
+
+
+def test_a_terms_own_key_is_set_like_every_key_and_part_of_the_identity() -> None:
+    cells = [make_cell(FORM, *values) for values in ([], ["similarity.power=2"], ["similarity.power=3"])]
+    assert [get_value(cell, "similarity.power") for cell in cells] == [2.0, 2.0, 3.0]
+    assert len({cell_id(cell) for cell in cells}) == 2
+    assert canonical(cells[2])["similarity.power"] == 3.0
+    assert cells[0].table_parts == ("logits", "descriptor")
+
+
+def test_a_key_that_the_cell_does_not_use_is_no_part_of_its_identity() -> None:
+    for unused in ("method=kd", "loss.lambda_3=0.0"):
+        cells = [make_cell(FORM, unused, f"similarity.power={power}") for power in (2, 3)]
+        assert cell_id(cells[0]) == cell_id(cells[1])
+        assert not [key for key in canonical(cells[0]) if "similarity" in key or "form" in key]
+
+
+def test_a_method_brings_the_keys_of_its_weights_and_of_its_terms() -> None:
+    cell = make_cell("method=mymethods:Mine", "mine.alpha=4", "softened.beta=0.25", "loss.temperature=2")
+    form = canonical(cell)
+    keys = ("mine.alpha", "softened.beta", "loss.temperature", "similarity.power")
+    assert [form[key] for key in keys] == [4.0, 0.25, 2.0, 2.0]
+    assert cell.stage_weights == ({"soft": 4.0}, {"cross_entropy": 1.0, "alike": 3.0, "projected": 4.0})
+    assert not {"loss.alpha", "loss.lambda_1", "knowledge.form"} & form.keys()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "problem"),
+    [
+        ([FORM, "similarity.powr=3"], "unknown key; did you mean 'similarity.power'?"),
+        (["similarity.power=3"], "similarity.power: unknown key; "),
+        ([FORM, "similarity.power=0"], "0 is out of range; above 0"),
+        ([FORM, "similarity.power=high"], "'high' is not of type number"),
+        (["knowledge.form=mylosses:similarity"], "must be a hkrun.terms.Term; it is of type function"),
+        (["method=mylosses:Similarity"], "must be a hkrun.methods.Method; it is of type Term"),
+        (["knowledge.form=mylosses:Simi"], "mylosses:Simi: module mylosses has no 'Simi'"),
+        (["method=mine"], "'mine' is not allowed; one of hksanc, supervised, "),
+    ],
+)
+def test_a_mistake_is_one_line(overrides: list[str], problem: str) -> None:
+    (line,) = problems(*overrides)
+    assert problem in line
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "problem"),
+    [
+        (
+            '"similarity.power"',
+            '"loss.power"',
+            "mylosses:Similarity: the key 'loss.power' is in a section of",
+        ),
+        ('"similarity.power"', '"power"', "its import fails: ValueError: 'power' is no name of a key: "),
+        (
+            "function=similarity",
+            "function=lambda a, b: 0",
+            "its import fails: ValueError: function must be a",
+        ),
+        (
+            'student=("descriptor",)',
+            'student=("descriptr",)',
+            "ValueError: student names 'descriptr'; a term",
+        ),
+        ('student=("descriptor",)', 'student="descriptor"', "ValueError: student must be tuples, such as"),
+        (
+            "keys=(Key(",
+            'keys=("loss.temprature", Key(',
+            "reads the key 'loss.temprature', which is not hkrun's;",
+        ),
+    ],
+)
+def test_a_wrong_declaration_is_one_line(folder: Path, old: str, new: str, problem: str) -> None:
+    assert old in LOSSES
+    (folder / "mylosses.py").write_text(LOSSES.replace(old, new))
+    (line,) = problems(FORM)
+    assert problem in line
+    assert "ValueError" not in line or "(mylosses.py:" in line
+
+
+def test_two_parts_cannot_declare_one_key_each_in_its_way(folder: Path) -> None:
+    (folder / "others.py").write_text(LOSSES.replace("2.0", "1.0"))
+    write_space(
+        folder, '[[axes]]\nkey = "knowledge.form"\nvalues = ["mylosses:Similarity", "others:Similarity"]'
+    )
+    with pytest.raises(
+        InputError, match=r"similarity.power: mylosses:Similarity and others:Similarity declare"
+    ):
+        load_sweep("mine.toml")
+
+
+def write_space(folder: Path, text: str) -> None:
+    (folder / "mine.toml").write_text(f'dataset = "digits"\nseeds = 2\n{text}\n')
+
+
+def test_own_keys_are_axes_and_stand_in_files(folder: Path) -> None:
+    write_space(
+        folder,
+        '[base]\nknowledge.form = "mylosses:Similarity"\nmine.alpha = 3.0\n'
+        '[[cells]]\nname = "a"\n[[cells]]\nname = "b"\nmethod = "mymethods:Mine"\n'
+        '[[axes]]\nkey = "similarity.power"\nvalues = [1, 2.5]',
+    )
+    sweep = load_sweep("mine.toml")
+    assert [named.name for named in sweep.cells] == [
+        f"{cell} [similarity.power={power}]" for cell in "ab" for power in (1, 2.5)
+    ]
+    assert len({cell_id(named.cell) for named in sweep.cells}) == 4
+    assert [named.point for named in sweep.cells[:2]] == [
+        {"similarity.power": 1.0},
+        {"similarity.power": 2.5},
+    ]
+    assert get_value(sweep.cells[3].cell, "mine.alpha") == 3.0
+
+
+# Store
+
+
+@pytest.mark.parametrize("override", [FORM, "method=mymethods:Mine"])
+def test_a_stored_sweep_is_whole_where_the_modules_are_not(folder: Path, override: str) -> None:
+    sweep = load_cell(overrides=[override, "similarity.power=3"])
+    document = json.loads(json.dumps(sweep_document(sweep)))
+    for name in ("mylosses", "mymethods"):
+        (folder / f"{name}.py").unlink()
+        forget(name)
+    restored = restore_sweep(document, where="plan.json")
+    assert restored == sweep
+    before, after = (each.cells[0].cell for each in (sweep, restored))
+    assert (cell_id(after), after.stage_weights, after.table_parts) == (
+        cell_id(before),
+        before.stage_weights,
+        before.table_parts,
+    )
+    assert "mylosses" not in sys.modules
+
+
+def test_the_source_of_a_term_and_of_what_a_method_imports_is_part_of_the_identity(folder: Path) -> None:
+    chosen = [[FORM], ["method=mymethods:Mine"], ["method=kd", FORM]]
+    before = [cell_id(make_cell(*overrides)) for overrides in chosen]
+    (folder / "mylosses.py").write_text(LOSSES + "# changed\n")
+    forget("mylosses", "mymethods")
+    after = [cell_id(make_cell(*overrides)) for overrides in chosen]
+    assert [one == other for one, other in zip(before, after, strict=True)] == [False, False, True]
+
+
+# Loop
+
+
+def test_an_own_form_and_an_own_method_train(dataset: Dataset) -> None:
+    (run,) = train(make_cell(FORM, "loss.lambda_2=0.0"), dataset, 0)
+    assert {"loss_backbone", "loss_knowledge"} < losses(run)[0].keys()
+    (other,) = train(make_cell(FORM, "loss.lambda_2=0.0", "similarity.power=1"), dataset, 0)
+    assert losses(run)[0] != losses(other)[0]
+    (run,) = train(make_cell("method=mymethods:Mine"), dataset, 0)
+    assert losses(run)[0].keys() == {"loss_total", "loss_soft"}
+    assert losses(run)[-1].keys() == {"loss_total", "loss_cross_entropy", "loss_alike", "loss_projected"}
+    total = losses(run)[-1]
+    weighted = {"cross_entropy": 1.0, "alike": 3.0, "projected": 2.0}
+    assert total["loss_total"] == pytest.approx(
+        sum(w * total[f"loss_{name}"] for name, w in weighted.items())
+    )  # type: ignore[operator]
+
+
+def test_own_terms_train_in_packs_as_alone(dataset: Dataset) -> None:
+    for overrides in ([FORM, "loss.lambda_2=0.0"], ["method=mymethods:Mine"]):
+        cell = make_cell(*overrides)
+        packed = train(cell, dataset, 3, 4)
+        for run in packed:
+            (alone,) = train(cell, dataset, run.seed)
+            for row, own in zip(losses(alone), losses(run), strict=True):
+                assert own == pytest.approx(row, rel=1e-9)
+
+
+def test_random_numbers_derive_from_the_seed_and_the_epoch(dataset: Dataset) -> None:
+    cell = make_cell("knowledge.form=mylosses:NOISY", "loss.lambda_1=0.0", "loss.lambda_2=0.0")
+    (first,), (again,), (other,) = (train(cell, dataset, seed) for seed in (1, 1, 2))
+    assert losses(first) == losses(again) != losses(other)
+
+
+def test_the_first_stage_has_a_learning_rate_of_its_own(dataset: Dataset) -> None:
+    rates = {}
+    for own in (0.0, 0.1, 0.01):
+        cell = make_cell("method=fsp", "student.drops=[]", f"student.first_stage_learning_rate={own}")
+        (run,) = train(cell, dataset, 0)
+        rates[cell_id(cell)] = [row["learning_rate"] for row in run.history]
+    assert list(rates.values()) == [[0.1] * 4, [0.01, 0.1, 0.1, 0.1]]
+
+
+def test_labels_and_softened_classes_stand_beside_any_form(dataset: Dataset) -> None:
+    plain = make_cell(FORM, "loss.lambda_2=0.0")
+    cell = make_cell(FORM, "loss.lambda_2=0.0", "loss.cross_entropy=0.5", "loss.kd=2.0")
+    assert cell_id(plain) != cell_id(cell)
+    assert "loss.kd" not in canonical(plain)
+    (run,) = train(cell, dataset, 0)
+    row = losses(run)[0]
+    weights = {"backbone": 1.0, "knowledge": 1.0, "cross_entropy": 0.5, "kd": 2.0}
+    assert row["loss_total"] == pytest.approx(sum(w * row[f"loss_{name}"] for name, w in weights.items()))  # type: ignore[operator]
