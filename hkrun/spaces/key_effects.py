@@ -85,4 +85,5 @@ def describe_duplicates(sweep: Sweep) -> Iterator[str]:
 
 def _find_differing(cells: Sequence[NamedCell]) -> list[str]:
     values = [cell_values(named.cell) for named in cells]
-    return [key for key in {**values[0], **values[1]} if len({each.get(key) for each in values}) > 1]
+    known = dict.fromkeys(key for own in values for key in own)
+    return [key for key in known if len({own.get(key) for own in values}) > 1]
