@@ -11,7 +11,7 @@ from task_example import make_task
 from hkrun.config import cell_from_values, cell_id
 from hkrun.store import open_store
 from hkrun.training import SingleProcess
-from hkrun.trial import inputs, progress, run_task, tables
+from hkrun.trial import inputs, progress, run_task, teacher_answers
 from hkrun.trial import run as running
 
 CELL = cell_from_values(
@@ -33,7 +33,7 @@ def forgetful():
 
     def forget():
         inputs.load_teacher.cache_clear()
-        tables._open.cache_clear()
+        teacher_answers._open.cache_clear()
 
     forget()
     yield forget

@@ -17,7 +17,7 @@ from task_example import make_task
 from hkrun.config import Cell, cell_from_values, cell_id
 from hkrun.store import Store, open_store
 from hkrun.training import SingleProcess
-from hkrun.trial import inputs, run_task, tables
+from hkrun.trial import inputs, run_task, teacher_answers
 
 VALUES = {
     "dataset": "digits",
@@ -49,7 +49,7 @@ def forget() -> Iterator[None]:
 
 def start_anew() -> None:
     inputs.load_teacher.cache_clear()
-    tables._open.cache_clear()
+    teacher_answers._open.cache_clear()
 
 
 def make_cell(values: dict[str, object], **others: object) -> Cell:
@@ -177,13 +177,13 @@ def test_a_run_that_is_killed_while_it_fills_the_table_goes_on_with_what_there_i
     killed.send_signal(signal.SIGKILL)
     killed.communicate()
     blocks: list[int] = []
-    compute = tables.TableTeacher._compute_block
+    compute = teacher_answers.TableTeacher._compute_block
 
     def note(self: object, block: int) -> object:
         blocks.append(block)
         return compute(self, block)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(tables.TableTeacher, "_compute_block", note)
+    monkeypatch.setattr(teacher_answers.TableTeacher, "_compute_block", note)
     train(store, cell, 0, table="ahead")
     assert len(blocks) == len(set(blocks)) == 43 - 10  # 300 images of nine views, 64 to a block
     found = curves(store, cell)

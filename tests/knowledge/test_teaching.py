@@ -22,7 +22,7 @@ from hkrun.store import Store, TeacherRecord, open_store
 from hkrun.store.files import RemoteFiles
 from hkrun.teacher import dump_weights, hash_weights, start_teacher
 from hkrun.training import SingleProcess, resolve_dtype
-from hkrun.trial import Task, inputs, tables
+from hkrun.trial import Task, inputs, teacher_answers
 from knowledge.conftest import Batch, Counter
 
 VALUES = {
@@ -40,7 +40,7 @@ def forget() -> Iterator[None]:
     """A process keeps teachers and tables by store and cell."""
     yield
     inputs.load_teacher.cache_clear()
-    tables._open.cache_clear()
+    teacher_answers._open.cache_clear()
 
 
 def make_cell(**values: object) -> Cell:
@@ -111,14 +111,14 @@ def folders(store: Store) -> list[str]:
 def test_cells_without_a_table_get_the_live_teacher(store: Store) -> None:
     for values in ({"teacher_table": "off"}, {"knowledge__form": "nst"}, {"method": "fitnets"}):
         cell = make_cell(**values)
-        teaching, _ = tables.load_teaching(cell, make_task(store, cell))
+        teaching, _ = teacher_answers.load_teaching(cell, make_task(store, cell))
         assert isinstance(teaching, LiveTeacher)
     assert folders(store) == []
 
 
 def test_a_table_filled_ahead_is_whole_in_the_store_and_asks_the_teacher_no_more(store: Store) -> None:
     cell = make_cell()
-    teaching, teacher_hash = tables.load_teaching(cell, make_task(store, cell, table="ahead"))
+    teaching, teacher_hash = teacher_answers.load_teaching(cell, make_task(store, cell, table="ahead"))
     record = store.teacher(teacher_id(cell))
     assert record is not None
     assert teacher_hash == record.teacher_hash
@@ -139,12 +139,12 @@ def test_a_table_filled_ahead_is_whole_in_the_store_and_asks_the_teacher_no_more
 
 def test_a_table_of_first_uses_serves_the_next_process(store: Store) -> None:
     cell = make_cell()
-    teaching, _ = tables.load_teaching(cell, make_task(store, cell))
+    teaching, _ = teacher_answers.load_teaching(cell, make_task(store, cell))
     expected = teaching(make_batch(cell))
     assert all(name.endswith(".partial") for name in folders(store))
     inputs.load_teacher.cache_clear()
-    tables._open.cache_clear()
-    again, _ = tables.load_teaching(cell, make_task(store, cell))
+    teacher_answers._open.cache_clear()
+    again, _ = teacher_answers.load_teaching(cell, make_task(store, cell))
     assert again is not teaching
     network, _ = inputs.load_teacher(inputs.TeacherPlace(store.uri, teacher_id(cell), "cpu", cell, None))
     counter = Counter(network)
@@ -170,7 +170,7 @@ def ask_every_view(teaching: Teaching, cell: Cell) -> None:
 
 def test_a_table_that_the_loop_made_whole_has_its_name_when_the_loop_is_over(store: Store) -> None:
     cell = make_cell()
-    teaching, _ = tables.load_teaching(cell, make_task(store, cell))
+    teaching, _ = teacher_answers.load_teaching(cell, make_task(store, cell))
     ask_every_view(teaching, cell)
     assert teaching.take_alarms() == []
     assert len(folders(store)) == 2
@@ -184,10 +184,10 @@ def test_a_store_that_does_not_take_the_table_costs_no_run_its_record(
         raise StoreError("cannot write far://: it is gone")
 
     cell = make_cell()
-    teaching, _ = tables.load_teaching(cell, make_task(store, cell))
+    teaching, _ = teacher_answers.load_teaching(cell, make_task(store, cell))
     ask_every_view(teaching, cell)
     with monkeypatch.context() as patched:
-        patched.setattr(tables.TeacherTables, "finish", refuse)
+        patched.setattr(teacher_answers.TeacherTables, "finish", refuse)
         assert teaching.take_alarms() == []
     assert "the teacher table is not there for others yet: cannot write far://: it is gone" in caplog.text
     assert all(name.endswith(".partial") for name in folders(store))
@@ -197,14 +197,14 @@ def test_a_store_that_does_not_take_the_table_costs_no_run_its_record(
 
 def test_a_run_does_not_answer_for_one_that_broke_off(store: Store) -> None:
     cell = make_cell()
-    teaching, _ = tables.load_teaching(cell, make_task(store, cell))
+    teaching, _ = teacher_answers.load_teaching(cell, make_task(store, cell))
     teaching(make_batch(cell))
     assert store.local_path is not None
     for path in (store.local_path / "tables").glob("*/rows"):
         damaged = bytes(byte ^ 1 for byte in path.read_bytes())
         path.write_bytes(damaged)
     teaching(make_batch(cell))  # in a loop that ends with an error
-    again, _ = tables.load_teaching(cell, make_task(store, cell))
+    again, _ = teacher_answers.load_teaching(cell, make_task(store, cell))
     assert again is teaching
     assert teaching.take_alarms() == []
 
@@ -212,10 +212,10 @@ def test_a_run_does_not_answer_for_one_that_broke_off(store: Store) -> None:
 def test_what_other_cells_will_ask_is_computed_with_what_this_one_asks(store: Store) -> None:
     cell, other = make_cell(loss__lambda_3=0.0), make_cell()
     task = make_task(store, cell, table="ahead", table_parts=("knowledge", "logits"))
-    teaching, _ = tables.load_teaching(cell, task)
+    teaching, _ = teacher_answers.load_teaching(cell, task)
     assert teaching(make_batch(cell)).knowledge is None
     network, _ = inputs.load_teacher(inputs.TeacherPlace(store.uri, teacher_id(cell), "cpu", cell, None))
-    teaching, _ = tables.load_teaching(other, make_task(store, other))
+    teaching, _ = teacher_answers.load_teaching(other, make_task(store, other))
     counter = Counter(network)
     assert teaching(make_batch(other)).knowledge is not None
     assert counter.passes == 0
@@ -224,16 +224,17 @@ def test_what_other_cells_will_ask_is_computed_with_what_this_one_asks(store: St
 def test_a_process_keeps_apart_what_it_reads_of_stages_before_and_after_a_relu(store: Store) -> None:
     raw, active = (make_cell(knowledge__form="at", knowledge__tap=tap) for tap in ("raw", "relu"))
     answers = [
-        tables.load_teaching(cell, make_task(store, cell))[0](make_batch(cell)) for cell in (raw, active)
+        teacher_answers.load_teaching(cell, make_task(store, cell))[0](make_batch(cell))
+        for cell in (raw, active)
     ]
     assert not torch.equal(answers[0].stages[0], answers[1].stages[0])
 
 
 def table_ids(store: Store, cell: Cell) -> set[str]:
     before = set(folders(store))
-    tables._open.cache_clear()
+    teacher_answers._open.cache_clear()
     inputs.load_teacher.cache_clear()
-    tables.load_teaching(cell, make_task(store, cell))
+    teacher_answers.load_teaching(cell, make_task(store, cell))
     return {name.removesuffix(".partial") for name in set(folders(store)) - before}
 
 
@@ -278,7 +279,7 @@ def test_machines_of_one_model_share_a_table_and_others_do_not(
 ) -> None:
     cell = make_cell(loss__lambda_3=0.0)
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
-    monkeypatch.setattr(tables, "_CPU_INFO", tmp_path / "cpuinfo")
+    monkeypatch.setattr(teacher_answers, "_CPU_INFO", tmp_path / "cpuinfo")
     text = "processor\t: 0\nmodel name\t: {}\ncpu MHz\t\t: {}\n\nprocessor\t: 1\nmodel name\t: {}\n"
     (tmp_path / "cpuinfo").write_text(text.format("EPYC 1", 2000.0, "EPYC 1"))
     (first,) = table_ids(store, cell)
@@ -294,7 +295,7 @@ def test_machines_of_one_model_share_a_table_and_others_do_not(
     (tmp_path / "cpuinfo").unlink()  # no Linux
     assert len(table_ids(store, cell)) == 1
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "NVIDIA L4")
-    assert tables._describe_machine("cuda") == "NVIDIA L4"
+    assert teacher_answers._describe_machine("cuda") == "NVIDIA L4"
 
 
 def test_a_full_disk_is_said_and_changes_no_bit(
@@ -304,15 +305,15 @@ def test_a_full_disk_is_said_and_changes_no_bit(
     usage = namedtuple("usage", ["total", "used", "free"])(0, 0, 0)
     with monkeypatch.context() as patched:
         patched.setattr(shutil, "disk_usage", lambda _: usage)
-        teaching, _ = tables.load_teaching(cell, make_task(store, cell, table="ahead"))
+        teaching, _ = teacher_answers.load_teaching(cell, make_task(store, cell, table="ahead"))
     answer = teaching(make_batch(cell))
     assert folders(store) == []
     (alarm,) = teaching.take_alarms()
     assert "does not fit" in alarm
     assert alarm.startswith("there is no teacher table, the teacher runs live: ")
     assert alarm in caplog.text
-    tables._open.cache_clear()
-    whole, _ = tables.load_teaching(cell, make_task(store, cell, table="ahead"))
+    teacher_answers._open.cache_clear()
+    whole, _ = teacher_answers.load_teaching(cell, make_task(store, cell, table="ahead"))
     for part in ("logits", "knowledge"):
         assert torch.equal(getattr(whole(make_batch(cell)), part), getattr(answer, part))
 
@@ -323,13 +324,13 @@ def test_a_teacher_whose_answers_depend_on_the_batch_runs_live_unless_the_table_
     monkeypatch.setattr(RowComputer, "is_steady", False)
     caplog.set_level(logging.INFO, "hkrun")
     cell = make_cell()
-    teaching, _ = tables.load_teaching(cell, make_task(store, cell))
+    teaching, _ = teacher_answers.load_teaching(cell, make_task(store, cell))
     assert isinstance(teaching, LiveTeacher)
     (alarm,) = teaching.take_alarms()
     assert alarm in caplog.text
-    teaching, _ = tables.load_teaching(cell, make_task(store, cell, table="ahead"))
+    teaching, _ = teacher_answers.load_teaching(cell, make_task(store, cell, table="ahead"))
     assert isinstance(teaching, TableTeacher)
-    teaching, _ = tables.load_teaching(cell, make_task(store, cell))
+    teaching, _ = teacher_answers.load_teaching(cell, make_task(store, cell))
     assert isinstance(teaching, TableTeacher)
 
 
@@ -339,15 +340,15 @@ def test_another_machine_fetches_the_table_of_a_remote_store(
     filesystem = fs.SubTreeFileSystem(str(tmp_path), fs.LocalFileSystem())
     files = RemoteFiles(filesystem, Path(store.uri).name, place="far://")
     far = Store(files, uri="far://", place="far://", local_path=None)
-    for module in (inputs, tables):
+    for module in (inputs, teacher_answers):
         monkeypatch.setattr(module, "open_store", lambda _: far)
     cell = make_cell()
     answers = []
     for machine, mode in (("first", "ahead"), ("second", "first_use")):
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / machine))
-        tables._open.cache_clear()
+        teacher_answers._open.cache_clear()
         inputs.load_teacher.cache_clear()
-        teaching, _ = tables.load_teaching(cell, make_task(far, cell, table=mode))
+        teaching, _ = teacher_answers.load_teaching(cell, make_task(far, cell, table=mode))
         network, _ = inputs.load_teacher(inputs.TeacherPlace(far.uri, teacher_id(cell), "cpu", cell, None))
         counter = Counter(network)
         answers.append(teaching(make_batch(cell)))
@@ -361,9 +362,9 @@ def test_a_table_that_gets_its_name_while_it_is_opened_is_opened_again(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cell = make_cell()
-    tables.load_teaching(cell, make_task(store, cell, table="ahead"))
-    tables._open.cache_clear()
-    opened = tables.TeacherTables.open
+    teacher_answers.load_teaching(cell, make_task(store, cell, table="ahead"))
+    teacher_answers._open.cache_clear()
+    opened = teacher_answers.TeacherTables.open
     stale: list[Path] = []
 
     def open_late(self: object, *arguments: object) -> Path:
@@ -373,6 +374,6 @@ def test_a_table_that_gets_its_name_while_it_is_opened_is_opened_again(
             return folder.with_name(f"{folder.name}.partial")
         return folder
 
-    monkeypatch.setattr(tables.TeacherTables, "open", open_late)
-    teaching, _ = tables.load_teaching(cell, make_task(store, cell))
+    monkeypatch.setattr(teacher_answers.TeacherTables, "open", open_late)
+    teaching, _ = teacher_answers.load_teaching(cell, make_task(store, cell))
     assert teaching.is_whole

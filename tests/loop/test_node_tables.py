@@ -10,7 +10,7 @@ from task_example import make_task
 from hkrun.knowledge import RowComputer
 from hkrun.store import open_store
 from hkrun.training import SingleProcess
-from hkrun.trial import inputs, run_task, tables
+from hkrun.trial import inputs, run_task, teacher_answers
 from loop.test_trial import make_cell
 
 
@@ -33,7 +33,7 @@ def test_a_second_node_fetches_the_table_that_the_first_has_filled(
         """Passes of the teacher on a node, which has its own cache and nothing in memory."""
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / node))
         inputs.load_teacher.cache_clear()
-        tables._open.cache_clear()
+        teacher_answers._open.cache_clear()
         computed.clear()
         (outcome,) = run_task(dataclasses.replace(task, seeds=(seed,)), SingleProcess())
         assert outcome["status"] == "finished"

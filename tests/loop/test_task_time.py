@@ -10,7 +10,7 @@ from task_example import make_task
 import hkrun.trial
 from hkrun.stopwatch import Stopwatch
 from hkrun.store import Store, open_store
-from hkrun.trial import inputs, progress, run_task, teaching
+from hkrun.trial import inputs, progress, run_task, teacher_task
 from hkrun.trial import run as running
 from loop.test_trial import make_cell
 
@@ -47,12 +47,12 @@ def clock(monkeypatch):
     monkeypatch.setattr(hkrun.trial, "Stopwatch", lambda part: Stopwatch(part, clock=clock))
     monkeypatch.setattr(progress, "CHECKPOINT_EVERY_S", 0.0)
     monkeypatch.setattr(progress, "REPORT_EVERY_S", 0.0)
-    for module in (running, teaching):
+    for module in (running, teacher_task):
         slow(module, "load_sets", INPUTS)
     slow(running, "load_teaching", TABLE)
     slow(progress.Watch, "epoch_done", EPOCH)
     slow(running, "save_checkpoint", CHECKPOINT)
-    slow(teaching, "save_teacher_checkpoint", CHECKPOINT)
+    slow(teacher_task, "save_teacher_checkpoint", CHECKPOINT)
     slow(Store, "put_run", RECORD)
     slow(Store, "put_teacher", RECORD)
     return clock
