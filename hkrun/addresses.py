@@ -1,4 +1,4 @@
-"""Where an S3 store is and who asks for it: one reading of URI and environment for every client of ours.
+"""Where an S3 store is, and its credentials: one reading of URI and environment for every client.
 
     s3://BUCKET/PREFIX?endpoint_override=HOST:PORT&scheme=http&region=REGION
 
@@ -53,11 +53,7 @@ class S3Address:
 
 
 def read_address(uri: str, environment: Mapping[str, str] | None = None) -> S3Address:
-    """What a URI and the environment say.
-
-    Args:
-        uri: s3://bucket/prefix, perhaps with `key:secret@` and a query.
-        environment: Instead of this process's.
+    """What a URI, s3://bucket/prefix with perhaps `key:secret@` and a query, and the environment say.
 
     Raises:
         ValueError: The URI cannot be understood. The message holds nothing of it.
@@ -109,7 +105,6 @@ def _find_fault(uri: str) -> str:
 
 
 def _endpoint(options: Mapping[str, str], environment: Mapping[str, str]) -> str:
-    """The server's address with its scheme; empty where none is named."""
     named = options.get("endpoint_override")
     if named and "://" not in named:
         named = f"{options.get('scheme', 'https')}://{named}"

@@ -80,7 +80,6 @@ def _save(store: Store, folder: str, epoch: int, state: Mapping[str, Any]) -> No
 
 
 def _load(store: Store, folder: str) -> tuple[int, dict[str, Any]] | None:
-    """The newest state in a folder that is undamaged, with its epoch, tensors on the CPU."""
     saved = _saved(store, folder)
     for epoch, name in saved:
         if (state := _try(store, folder, name)) is not None:
@@ -91,7 +90,6 @@ def _load(store: Store, folder: str) -> tuple[int, dict[str, Any]] | None:
 
 
 def _try(store: Store, folder: str, name: str) -> dict[str, Any] | None:
-    """A state, or None and a log line where it cannot be read."""
     try:
         return _read(store, folder, name)
     except (DamagedError, NotCommittedError, pickle.UnpicklingError, RuntimeError, EOFError) as error:

@@ -5,6 +5,15 @@ import json
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
+# Columns of the curves that tell of the discriminator, per epoch.
+DISCRIMINATOR_COLUMNS = ACCURACY, TEACHER_MEAN, STUDENT_MEAN, SPREAD, GRADIENT_RATIO = (
+    "discriminator_accuracy",
+    "discriminator_teacher_mean",
+    "discriminator_student_mean",
+    "discriminator_spread",
+    "adversarial_gradient_ratio",
+)
+
 Status = Literal["finished", "diverged", "failed"]
 STATUSES = ("finished", "diverged", "failed")
 
@@ -14,8 +23,6 @@ class Record:
     """One run: a cell with a seed, how it ended and what it ran on.
 
     Attributes:
-        cell_id: The cell.
-        seed: The run's seed.
         status: How it ended. A diverged run is a result; a failed one is run again.
         epochs: Epochs completed.
         error_last_pct: Top-1 test error after the last epoch, in percent; None if it did not get there.
@@ -24,7 +31,6 @@ class Record:
         teacher_id: The teacher, where the cell uses one.
         teacher_hash: SHA-256 of that teacher's weights.
         diverged_epoch: The epoch in which a loss stopped being finite.
-        traceback: Of a failed run.
         alarms: What looked wrong on the way, one line each.
         device: "cpu" or the name of the accelerator.
         threads: Threads of one process.
@@ -111,7 +117,7 @@ class TeacherRecord(TeacherTraining):
 
 @dataclass(frozen=True, kw_only=True)
 class DivergedTeacher(TeacherTraining):
-    """A teacher that can be no teacher: what is kept of it so that nobody trains it again.
+    """A teacher whose training diverged, kept so that it is not trained again.
 
     Attributes:
         diverged_epoch: The epoch in which a loss stopped being finite.

@@ -1,4 +1,4 @@
-"""The compressed network leaves the house: the student's backbone alone, as safetensors and as ONNX.
+"""Exports the compressed network: the student's backbone alone, as safetensors and as ONNX.
 
 networks.py     backbones out of the store; the safetensors file, written and read
 onnx_files.py   the ONNX file, written and run

@@ -48,12 +48,9 @@ class Network:
     """One column of the comparison.
 
     Attributes:
-        network: Its name.
         quantizer: How its weights are quantised; empty for full precision.
         error_pct: Its top-1 test error in the store's record, in percent.
         cost: What it costs for one image.
-        safetensors_bytes: Size of its safetensors file.
-        onnx_bytes: Size of its ONNX file.
         latency_ms: Median time for one image, in milliseconds.
     """
 
@@ -92,11 +89,7 @@ class Export:
     """What was written, and what it costs.
 
     Attributes:
-        cell_id: The run's cell.
-        seed: Its seed.
-        dataset: The data set.
         files: Path of each file, by format.
-        student: The exported network.
         teacher: Its teacher, where it had one; exported for the comparison only.
         check: The comparison with the network as it was trained.
         latency_rounds: How many measurements the latencies are the medians of.
@@ -132,13 +125,9 @@ def require_packages() -> None:
 
 
 def export_run(store: Store, record: Record, *, data_dir: Path | str | None, output: Path) -> Export:
-    """Writes a finished run's student, after the files were checked against it on the test images.
+    """Writes a finished run's student to a folder, once its files are checked against it on the test images.
 
-    Args:
-        store: Where the run is.
-        record: The run's.
-        data_dir: Where its data set lies, if not embedded.
-        output: The folder to write to; files of the same names are replaced.
+    Files of the same names are replaced. `data_dir` is where its data set lies, if not embedded.
 
     Raises:
         InputError: The packages of hkrun[export] are missing, or the run has no student.

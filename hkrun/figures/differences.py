@@ -1,15 +1,13 @@
 """Paired differences of the error, seed by seed."""
 
-import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from hkrun.figures.style import INK, PAGE, styled, typeset
+from hkrun.figures.style import INK, PAGE, new_figure, styled, typeset, wrap
 
 # One seed: open, so that equal values show, and dark enough to print.
 DOT: dict[str, Any] = {
@@ -35,8 +33,7 @@ class PairedDifferences:
 def draw_differences(differences: Sequence[PairedDifferences], *, reference: str) -> Figure:
     """Last epoch's error minus the reference's: each seed a dot, the mean a diamond in its 95 % interval."""
     with styled():
-        figure = Figure(figsize=(PAGE, 0.95 + 0.46 * len(differences)), layout="constrained")
-        FigureCanvasAgg(figure)
+        figure = new_figure(PAGE, 0.95 + 0.46 * len(differences))
         axes = figure.subplots()
         axes.axvline(0, color=INK, linewidth=0.9)
         for row, item in enumerate(differences):
@@ -46,10 +43,7 @@ def draw_differences(differences: Sequence[PairedDifferences], *, reference: str
             if item.ci95 is not None:
                 axes.plot(item.ci95, (row - 0.22,) * 2, color="#005a9c", linewidth=2.2, solid_capstyle="butt")
             axes.plot(item.mean, row - 0.22, "D", color="#005a9c", markersize=5.5)
-        axes.set_yticks(
-            range(len(differences)),
-            ["\n".join(map(typeset, textwrap.wrap(item.name, 30))) for item in differences],
-        )
+        axes.set_yticks(range(len(differences)), [wrap(item.name, 30) for item in differences])
         axes.set_ylim(len(differences) - 0.5, -0.5)
         axes.grid(axis="y", visible=False)
         axes.tick_params(axis="y", length=0)

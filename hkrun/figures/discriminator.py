@@ -1,25 +1,16 @@
 """What the discriminator did over the epochs, in every cell that has one."""
 
-import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from hkrun.figures.style import MUTED, PAGE, stroke_of, styled, typeset
+from hkrun.figures.style import MUTED, PAGE, new_figure, stroke_of, styled, wrap
+from hkrun.records import ACCURACY, GRADIENT_RATIO, SPREAD, STUDENT_MEAN, TEACHER_MEAN
 from hkrun.stats import Spread
-
-ACCURACY, TEACHER, STUDENT, SPREAD, RATIO = (
-    "discriminator_accuracy",
-    "discriminator_teacher_mean",
-    "discriminator_student_mean",
-    "discriminator_spread",
-    "adversarial_gradient_ratio",
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,29 +34,27 @@ def draw_health(cells: Sequence[CellHealth]) -> Figure:
     """
     panels = [
         ("Share that D\ntells apart", (ACCURACY,)),
-        ("What D says to teacher\n(full) and student (dashed)", (TEACHER, STUDENT)),
+        ("What D says to teacher\n(full) and student (dashed)", (TEACHER_MEAN, STUDENT_MEAN)),
         ("Spread of\nwhat D says", (SPREAD,)),
-        ("Gradient of adversarial\nover other terms", (RATIO,)),
+        ("Gradient of adversarial\nover other terms", (GRADIENT_RATIO,)),
     ]
     shown = [panel for panel in panels if any(name in cell.curves for cell in cells for name in panel[1])]
     with styled():
-        figure = Figure(figsize=(PAGE, 0.7 + 1.75 * len(cells)), layout="constrained")
-        FigureCanvasAgg(figure)
+        figure = new_figure(PAGE, 0.7 + 1.75 * len(cells))
         grid = figure.subplots(len(cells), len(shown), squeeze=False, sharex=True, sharey="col")
         for axes, (title, _) in zip(grid[0], shown, strict=True):
             axes.set_title(title)
         for row, cell in zip(grid, cells, strict=True):
             for axes, (_, names) in zip(row, shown, strict=True):
                 _plot_health(axes, cell, names)
-            label = "\n".join(map(typeset, textwrap.wrap(cell.name, 20)))
-            row[0].set_ylabel(label)
+            row[0].set_ylabel(wrap(cell.name, 20))
         for axes in grid[-1]:
             axes.set_xlabel("Epoch")
         return figure
 
 
 def _plot_health(axes: Axes, cell: CellHealth, names: Sequence[str]) -> None:
-    if names[0] in (ACCURACY, TEACHER):
+    if names[0] in (ACCURACY, TEACHER_MEAN):
         axes.set_ylim(-0.03, 1.03)
     if names[0] == ACCURACY:
         axes.axhline(0.5, color=MUTED, linewidth=0.7, linestyle=(0, (1, 2)))
@@ -80,5 +69,5 @@ def _plot_health(axes: Axes, cell: CellHealth, names: Sequence[str]) -> None:
         )
         axes.plot(epoch + 1, runs.mean[epoch], **stroke)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=4, min_n_ticks=1))
-    if names[0] in (SPREAD, RATIO):
+    if names[0] in (SPREAD, GRADIENT_RATIO):
         axes.set_ylim(bottom=0)

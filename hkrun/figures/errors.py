@@ -6,11 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-from hkrun.figures.style import COLORS, MUTED, PAGE, Curve, stroke_of, styled, typeset
+from hkrun.figures.style import COLORS, MUTED, PAGE, Curve, new_figure, stroke_of, styled, typeset
 
 MOST_BANDS = 6
 
@@ -44,8 +43,7 @@ def draw_errors(cells: Sequence[CellCurves], *, window: int) -> Figure:
     longest = max((len(line) for lines in labels.values() for line in lines), default=0)
     width, height = (PAGE if zoomed else 7.6), max(4.0, 1.1 + 0.26 * sum(map(len, labels.values())))
     with styled():
-        figure = Figure(figsize=(width, height))
-        FigureCanvasAgg(figure)
+        figure = new_figure(width, height, layout=None)
         panels = figure.subplots(1, 2 if zoomed else 1, squeeze=False)[0]
         right = 1 - (0.75 + 0.068 * longest) / width
         figure.subplots_adjust(

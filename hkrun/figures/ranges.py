@@ -1,16 +1,14 @@
 """The range of the test error over runs at each epoch: what S measures."""
 
-import textwrap
 from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from hkrun.figures.errors import CellCurves
-from hkrun.figures.style import PAGE, stroke_of, styled, typeset
+from hkrun.figures.style import new_panels, stroke_of, styled, wrap
 
 
 def draw_ranges(cells: Sequence[CellCurves], *, window: int, ddof: int) -> Figure:
@@ -23,18 +21,12 @@ def draw_ranges(cells: Sequence[CellCurves], *, window: int, ddof: int) -> Figur
     """
     if any(len(cell.error_pct) < 2 or cell.error_pct.shape[1] < window for cell in cells):
         raise ValueError("the range needs two runs and the whole window in every cell")
-    columns = min(4, len(cells))
-    rows = -(-len(cells) // columns)
     with styled():
-        figure = Figure(figsize=(max(4.2, PAGE / 4 * columns), 2.6 * rows), layout="constrained")
-        FigureCanvasAgg(figure)
-        grid = figure.subplots(rows, columns, squeeze=False, sharey=True)
-        for axes in grid.flat[len(cells) :]:
-            axes.set_visible(False)
+        figure, grid = new_panels(len(cells), least_width=4.2, row_height=2.6)
+        columns = grid.shape[1]
         for index, (axes, cell) in enumerate(zip(grid.flat, cells, strict=False)):
             figure_line = _plot_range(axes, cell, window=window, ddof=ddof, color=stroke_of(index)["color"])
-            name = textwrap.wrap(cell.name, 30 if columns > 2 else 50)
-            axes.set_title("\n".join([*map(typeset, name), figure_line]))
+            axes.set_title(f"{wrap(cell.name, 30 if columns > 2 else 50)}\n{figure_line}")
             if index + columns >= len(cells):
                 axes.set_xlabel("Epoch")
         for axes in grid[:, 0]:

@@ -1,18 +1,16 @@
 """Test error over the values of one key, and over those of two."""
 
-import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator
 
-from hkrun.figures.style import INK, MUTED, PAGE, styled, typeset
+from hkrun.figures.style import INK, MUTED, PAGE, new_figure, new_panels, styled, typeset, wrap
 
 BLUE, BAND = "#005a9c", "#ececea"
 # White to middle blue: black print stays readable on every cell, in grey too.
@@ -65,14 +63,8 @@ class ScanGrid:
 
 def draw_curves(curves: Sequence[ScanCurve], *, margin: float) -> Figure:
     """One panel a key on one scale: means in their 95 % intervals, and the margin around the reference."""
-    columns = min(4, len(curves))
-    rows = -(-len(curves) // columns)
     with styled():
-        figure = Figure(figsize=(max(4.4, PAGE / 4 * columns), 2.7 * rows), layout="constrained")
-        FigureCanvasAgg(figure)
-        grid = figure.subplots(rows, columns, squeeze=False, sharey=True)
-        for axes in grid.flat[len(curves) :]:
-            axes.set_visible(False)
+        figure, grid = new_panels(len(curves), least_width=4.4, row_height=2.7)
         for axes, curve in zip(grid.flat, curves, strict=False):
             _plot_curve(axes, curve, margin=margin)
         for axes in grid[:, 0]:
@@ -100,7 +92,7 @@ def _plot_curve(axes: Axes, curve: ScanCurve, *, margin: float) -> None:
     for index, place in enumerate(places):
         face = INK if index == curve.reference else "white"
         axes.plot(place, mean[index], "o", markersize=5, markerfacecolor=face, markeredgecolor=BLUE, zorder=4)
-    axes.set_title("\n".join(map(typeset, textwrap.wrap(curve.title, 34))))
+    axes.set_title(wrap(curve.title, 34))
 
 
 def draw_grid(grid: ScanGrid) -> Figure:
@@ -108,10 +100,7 @@ def draw_grid(grid: ScanGrid) -> Figure:
     mean, half = np.array(grid.mean), np.array(grid.half)
     num_rows, num_columns = mean.shape
     with styled():
-        figure = Figure(
-            figsize=(min(PAGE, 2.2 + 1.25 * num_columns), 1.3 + 0.5 * num_rows), layout="constrained"
-        )
-        FigureCanvasAgg(figure)
+        figure = new_figure(min(PAGE, 2.2 + 1.25 * num_columns), 1.3 + 0.5 * num_rows)
         axes = figure.subplots()
         axes.grid(visible=False)
         image = axes.imshow(mean, cmap=TONES, aspect="auto")

@@ -2,12 +2,14 @@
 
 import io
 import re
+import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Literal
 
 import matplotlib as mpl
 import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
@@ -66,6 +68,26 @@ def styled() -> Iterator[None]:
         yield
 
 
+def new_figure(
+    width: float, height: float, *, layout: Literal["constrained"] | None = "constrained"
+) -> Figure:
+    """An empty figure of this size in inches, to be drawn within `styled`."""
+    figure = Figure(figsize=(width, height), layout=layout)
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def new_panels(number: int, *, least_width: float, row_height: float) -> tuple[Figure, NDArray[Any]]:
+    """A figure with at least so many panels on one scale, four in a row, and its axes, [rows, columns]."""
+    columns = min(4, number)
+    rows = -(-number // columns)
+    figure = new_figure(max(least_width, PAGE / 4 * columns), row_height * rows)
+    grid = figure.subplots(rows, columns, squeeze=False, sharey=True)
+    for axes in grid.flat[number:]:
+        axes.set_visible(False)
+    return figure, grid
+
+
 def encode(figure: Figure, kind: Literal["png", "svg"]) -> bytes:
     """The figure as a file's content, without dates or versions in it."""
     buffer = io.BytesIO()
@@ -79,6 +101,11 @@ def typeset(name: str) -> str:
     """A cell's name for Matplotlib: L_is and L_adv^C with real sub- and superscripts, all else literal."""
     escaped = name.replace("\\", "/").replace("$", r"\$")
     return SYMBOL.sub(_symbol, escaped)
+
+
+def wrap(name: str, width: int) -> str:
+    """A cell's name as `typeset` gives it, in lines of at most so many characters."""
+    return "\n".join(map(typeset, textwrap.wrap(name, width)))
 
 
 def _symbol(match: re.Match[str]) -> str:

@@ -19,16 +19,16 @@ _SMALL_IMAGES_PASS_SIZE = 64
 
 
 class RowComputer:
-    """Computes what a teacher says of views, part by part, as the rows of a table.
+    """Computes the rows of a table: a teacher's outputs for views, part by part.
 
     Args:
-        network: Frozen and in eval mode.
+        network: Frozen and in eval mode, on `device`.
         parts: Names of the parts that are wanted; see `Layout`.
         tap: As `knowledge.tap`.
         image_shape: Channels, height and width of the images.
         precision: As of the cell.
         image_dtype: Type of the images.
-        row_dtype: What the rows are rounded to, wherever they go.
+        row_dtype: What the rows are rounded to.
         device: Where the network is.
 
     Attributes:

@@ -1,4 +1,4 @@
-"""The teacher table: what the teacher says of every view of every training image, computed once."""
+"""The teacher table: the teacher's outputs for every view of every training image, computed once."""
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -23,9 +23,9 @@ ReadViews = Callable[[Tensor, Tensor], Tensor]  # image and view numbers [R] -> 
 
 
 class TableTeacher:
-    """A teacher whose answers are looked up, and computed where they are missing.
+    """A teacher whose outputs are looked up, and computed where they are missing.
 
-    Row `image_id * num_views + view_id` of each part is the answer to a view. Rows are always computed in
+    Row `image_id * num_views + view_id` of each part is the output for a view. Rows are always computed in
     passes of one shape and rounded to the table's type, also where they cannot be kept: whether a row was
     there or not changes no bit of a run. What must hold for that is `RowComputer.is_steady`; where it does
     not, only blocks of the fixed order of rows may be computed, each in one pass.
@@ -33,7 +33,7 @@ class TableTeacher:
     Args:
         computer: Computes rows.
         tables: The rows of each part of the computer's layout; empty to keep none.
-        asked: The parts that answers have. What else the computer gives is computed and kept with them, for
+        asked: The parts that outputs have. What else the computer gives is computed and kept with them, for
             others.
         num_images: Number of training images.
         num_views: Views of each.

@@ -1,4 +1,4 @@
-"""What a student hears of its teacher in the loop, and the teacher that computes it there and then."""
+"""The teacher as the training loop calls it, and the one that runs on every batch."""
 
 from typing import Protocol
 
@@ -10,7 +10,7 @@ from hkrun.training import autocast
 
 
 class Views(Protocol):
-    """What a teacher is asked about: views of images, and which they are. A `Batch` of the loop is one."""
+    """Views of images, and which they are. A `Batch` of the loop is one."""
 
     @property
     def images(self) -> Tensor:
@@ -26,10 +26,10 @@ class Views(Protocol):
 
 
 class Teaching(Protocol):
-    """A frozen teacher, as the loop asks it."""
+    """A frozen teacher, as the loop calls it."""
 
     def __call__(self, batch: Views) -> Output:
-        """What the teacher says of a batch, without gradients.
+        """The teacher's outputs for a batch, without gradients.
 
         Leading dimensions are those of the batch; fields that the cell does not compare may be None.
         """
@@ -66,9 +66,9 @@ class LiveTeacher:
 
 
 def infer(network: DistilledNetwork, images: Tensor, *, precision: str) -> Output:
-    """What a network says of images [B, C, H, W], without gradients.
+    """A network's outputs for images [B, C, H, W], without gradients.
 
-    All but the maps is in the type of the images, whatever the precision of the forward pass.
+    All but the maps has the type of the images, whatever the precision of the forward pass.
     """
     with torch.no_grad(), autocast(precision, images.device):
         output: Output = network(images)

@@ -1,4 +1,4 @@
-"""From the store to a summary: which runs are data, and what they say against each other."""
+"""Aggregates the runs of a sweep into a summary: which of them are data, and how they compare."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -10,24 +10,22 @@ from hkrun import config, stats
 from hkrun.config import KNOWN_DATA, Cell
 from hkrun.errors import StoreError
 from hkrun.plan import load_executions, load_stopped
+from hkrun.records import DISCRIMINATOR_COLUMNS, Record
 from hkrun.report.claims import judge_claims
 from hkrun.report.comparing import compare_with_reference, make_generator
 from hkrun.report.paper import set_beside
 from hkrun.report.published import load_published
 from hkrun.report.scans import find_scans
-from hkrun.report.summary import HEALTH, CellSummary, Curve, Summary, Teacher
+from hkrun.report.summary import CellSummary, Curve, Summary, Teacher
 from hkrun.report.wording import write_warnings
 from hkrun.spaces import NamedCell, Sweep
-from hkrun.store import Record, Store
+from hkrun.store import Store
 
 
 def summarise(sweep: Sweep, store: Store, *, world_size: int = 1) -> Summary:
     """Reads what the store holds of a sweep, and computes what it says. The same runs give the same numbers.
 
-    Args:
-        sweep: The sweep.
-        store: Where its runs are.
-        world_size: Workers per run; part of a cell's identity without synchronised BatchNorm.
+    `world_size`, workers per run, is part of a cell's identity without synchronised BatchNorm.
 
     Raises:
         StoreError: Runs with one configuration of the teacher had teachers of different weights, or the
@@ -158,7 +156,7 @@ def _read_finished(
         StoreError: Curves lack epochs or errors.
     """
     errors = np.empty((len(finished), epochs))
-    health = {name: stats.SpreadSum(epochs) for name in HEALTH} if finished else {}
+    health = {name: stats.SpreadSum(epochs) for name in DISCRIMINATOR_COLUMNS} if finished else {}
     for row, (record, table) in enumerate(zip(finished, _read_curves(store, finished), strict=True)):
         if len(table) != first + epochs or not np.isfinite(table["error_pct"].to_numpy()).all():
             folder = f"{store.place}/{store.run_folder(record.cell_id, record.seed)}"
@@ -175,7 +173,7 @@ def _read_finished(
 
 def _read_curves(store: Store, records: Sequence[Record]) -> Iterator[pa.Table]:
     runs = [(record.cell_id, record.seed) for record in records]
-    for table in store.each_curves(runs, columns=("epoch", "error_pct", *HEALTH)):
+    for table in store.each_curves(runs, columns=("epoch", "error_pct", *DISCRIMINATOR_COLUMNS)):
         yield table.sort_by("epoch")
 
 

@@ -13,8 +13,7 @@ from hkrun.report.summary import CellSummary, Comparison, PowerForecast, Scan, T
 from hkrun.spaces import Sweep
 
 Pair = tuple[str, str]
-Found = tuple[Comparison, frozenset[str]]  # and the identity of its test
-# With fewer, nothing can be foreseen: at four seeds, the interval of d_z = 1 is -0.3 to 2.2.
+# With fewer there is no forecast: at four seeds, the interval of d_z = 1 is -0.3 to 2.2.
 LEAST_SEEDS = 5
 
 
@@ -56,20 +55,14 @@ class ClaimJudge:
 
     def judge_family(self, family: Sequence[Claim]) -> dict[str, Verdict]:
         """The verdicts on claims whose tests are corrected together, by the claims' ids."""
-        found: dict[tuple[str, Pair], Found] = {}
-        wanted: dict[str, list[Pair]] = {}
-        for claim in family:
-            for pair, comparison in self._compare(claim):
-                wanted.setdefault(claim.id, []).append(pair)
-                if comparison is not None:
-                    found[claim.id, pair] = comparison
+        wanted = {(claim.id, pair): found for claim in family for pair, found in self._compare(claim)}
+        found = {key: comparison for key, comparison in wanted.items() if comparison is not None}
         corrected = dict(zip(found, comparing.correct(list(found.values())), strict=True))
-        num_tests = len({test for _, test in found.values()})
+        num_tests = len({comparison.test for comparison in found.values()})
         verdicts = {}
         for claim in family:
-            pairs = wanted.get(claim.id, [])
-            comparisons = tuple(corrected[claim.id, pair] for pair in pairs if (claim.id, pair) in corrected)
-            missing = tuple(pair for pair in pairs if (claim.id, pair) not in corrected)
+            comparisons = tuple(item for (name, _), item in corrected.items() if name == claim.id)
+            missing = tuple(pair for name, pair in wanted if name == claim.id and (name, pair) not in found)
             outcome = _outcome(comparisons, complete=not missing)
             reservation = self._withhold(comparisons, missing) if outcome != "reproduced" else ""
             verdicts[claim.id] = Verdict(
@@ -77,7 +70,7 @@ class ClaimJudge:
                 outcome=outcome,
                 comparisons=comparisons,
                 missing=missing,
-                forecast=self._foresee(comparisons, num_tests)
+                forecast=self._forecast(comparisons, num_tests)
                 if outcome == "undecided" and not reservation
                 else None,
                 reservation=reservation if outcome in ("undecided", "not judged") else "",
@@ -86,36 +79,18 @@ class ClaimJudge:
 
     # --- comparisons ----------------------------------------------------------------------------------------
 
-    def _compare(self, claim: Claim) -> Iterator[tuple[Pair, Found | None]]:
+    def _compare(self, claim: Claim) -> Iterator[tuple[Pair, Comparison | None]]:
         """Each pair that the claim is about, and its comparison where this sweep has the runs."""
         if claim.kind == "equivalence":
             yield from self._compare_scans(claim)
-            return
         for better, worse in claim.pairs:
-            yield (
-                (better, worse),
-                (
-                    self._compare_stability(better, worse)
-                    if claim.kind == "stability"
-                    else self._compare_errors(claim, better, worse)
-                ),
-            )
-
-    def _compare_stability(self, better: str, worse: str) -> Found | None:
-        cell, other = self._cells.get(better), self._cells.get(worse)
-        if cell is None or other is None or cell.cell_id == other.cell_id:
-            return None
-        comparison = comparing.compare_stability(cell, other, self._sweep)
-        return (comparison, frozenset((cell.cell_id, other.cell_id))) if comparison else None
-
-    def _compare_errors(self, claim: Claim, better: str, worse: str) -> Found | None:
-        side, other = (
-            self._side(claim, name, against) for name, against in ((better, worse), (worse, better))
-        )
-        if side is None or other is None or side.identity == other.identity:
-            return None
-        comparison = comparing.compare_errors(side, other)
-        return (comparison, frozenset((side.identity, other.identity))) if comparison else None
+            if claim.kind == "stability":
+                cell, other = self._cells.get(better), self._cells.get(worse)
+                both = comparing.compare_stability(cell, other, self._sweep) if cell and other else None
+                yield (better, worse), both
+            else:
+                side, against = self._side(claim, better, worse), self._side(claim, worse, better)
+                yield (better, worse), comparing.compare_errors(side, against) if side and against else None
 
     def _side(self, claim: Claim, name: str, against: str) -> Side | None:
         """The cell of this name, else the teacher that the row stands for, or the gain of A over B."""
@@ -133,7 +108,7 @@ class ClaimJudge:
             return comparing.teacher_side(name, found[0]) if len(found) == 1 else None
         return None
 
-    def _compare_scans(self, claim: Claim) -> Iterator[tuple[Pair, Found | None]]:
+    def _compare_scans(self, claim: Claim) -> Iterator[tuple[Pair, Comparison | None]]:
         """The points of each curve over one of the claim's keys against the point of the default."""
         low, high = claim.between
         for scan in self._scans:
@@ -150,8 +125,7 @@ class ClaimJudge:
                 comparison = comparing.compare_equivalence(
                     *map(comparing.cell_side, cells), margin=self._sweep.margin, one_sided=claim.one_sided
                 )
-                test = frozenset(cell.cell_id for cell in cells)
-                yield (cells[0].name, cells[1].name), (comparison, test) if comparison else None
+                yield (cells[0].name, cells[1].name), comparison
 
     def _withhold(self, comparisons: Sequence[Comparison], missing: Sequence[Pair]) -> str:
         """Why more seeds would not decide: runs without a result, and windows on different epochs."""
@@ -162,7 +136,7 @@ class ClaimJudge:
 
     # --- what would decide ----------------------------------------------------------------------------------
 
-    def _foresee(self, comparisons: Sequence[Comparison], num_tests: int) -> PowerForecast | None:
+    def _forecast(self, comparisons: Sequence[Comparison], num_tests: int) -> PowerForecast | None:
         """How many seeds would decide, at the level of the first step of Holm's correction.
 
         Where a difference points the other way, so many that it contradicts the claim; else so many that the
@@ -222,8 +196,8 @@ class ClaimJudge:
 def find_teachers(cells: Sequence[CellSummary], teachers: Sequence[Teacher]) -> tuple[Teacher, ...]:
     """The teachers of these cells that the store has, one of each error.
 
-    One pretrained network with attention sub-networks for students of several widths is several teachers of
-    one error, and so one row of a table.
+    One pretrained network with attention sub-networks of several widths is several teachers, but one row of a
+    table.
     """
     hashes = {record.teacher_hash for cell in cells for record in cell.records if record.teacher_hash}
     first: dict[float, Teacher] = {}

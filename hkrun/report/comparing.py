@@ -1,8 +1,9 @@
-"""What cells say against each other: paired comparisons of errors and of S, corrected within a family."""
+"""Paired comparisons of cells, in error and in S, corrected within a family of tests."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
@@ -78,7 +79,7 @@ def gain_side(name: str, first: Side, second: Side) -> Side:
 
 
 def compare_errors(side: Side, other: Side) -> Comparison | None:
-    """Compares errors seed by seed; None without a common seed."""
+    """Compares errors seed by seed; None without a common seed, or of a configuration with itself."""
     pair = _pair_errors(side, other)
     if pair is None:
         return None
@@ -86,20 +87,7 @@ def compare_errors(side: Side, other: Side) -> Comparison | None:
     generator = make_generator("difference", side.identity, other.identity)
     result = stats.paired_difference(ours, theirs, generator=generator)
     constant = next((one.name for one in (side, other) if one.constant is not None), "")
-    comparison = Comparison(
-        measure="error",
-        cell=side.name,
-        reference=other.name,
-        value=float(np.mean(ours)),
-        reference_value=float(np.mean(theirs)),
-        by_seed=tuple((ours - theirs).tolist()),
-        ci95=result.ci95,
-        effect=stats.effect_size(ours - theirs),
-        p=result.p,
-        p_holm=result.p,
-        one_number=constant,
-        n=result.n,
-    )
+    comparison = _compare("error", side, other, pair, ci95=result.ci95, p=result.p, one_number=constant)
     lost = _bound_lost_pairs(side, other)
     if not len(lost):
         return comparison
@@ -108,10 +96,13 @@ def compare_errors(side: Side, other: Side) -> Comparison | None:
 
 
 def compare_equivalence(side: Side, other: Side, *, margin: float, one_sided: bool) -> Comparison | None:
-    """Tests whether two errors are equivalent, or the first no worse; None with fewer than two seeds.
+    """Tests whether two errors are equivalent, or the first no worse.
 
     Where runs of either have no result, nothing is concluded: a t test has no bound over what they could have
     had.
+
+    Returns:
+        The comparison; None with fewer than two common seeds, or of a configuration with itself.
     """
     pair = _pair_errors(side, other)
     if pair is None or len(pair[0]) < 2:
@@ -119,35 +110,55 @@ def compare_equivalence(side: Side, other: Side, *, margin: float, one_sided: bo
     ours, theirs = pair
     result = stats.equivalence(ours - theirs, margin=margin)
     p, p_against = (result.p_below, 1 - result.p_below) if one_sided else (result.p, result.p_beyond)
-    comparison = Comparison(
-        measure="no worse" if one_sided else "equivalence",
-        cell=side.name,
-        reference=other.name,
-        value=float(np.mean(ours)),
-        reference_value=float(np.mean(theirs)),
-        by_seed=tuple((ours - theirs).tolist()),
+    comparison = _compare(
+        "no worse" if one_sided else "equivalence",
+        side,
+        other,
+        pair,
         ci95=result.ci90,
-        effect=stats.effect_size(ours - theirs),
         p=p,
-        p_holm=p,
         p_against=p_against,
         p_against_holm=p_against,
         margin=margin,
-        n=result.n,
     )
     if not len(_bound_lost_pairs(side, other)):
         return comparison
     return _reserve(comparison, _join_losses(side.loss, other.loss))
 
 
+def _compare(
+    measure: str, side: Side, other: Side, pair: tuple[Curve, Curve], *, p: float, **results: Any
+) -> Comparison:
+    ours, theirs = pair
+    return Comparison(
+        measure=measure,
+        cell=side.name,
+        reference=other.name,
+        value=float(np.mean(ours)),
+        reference_value=float(np.mean(theirs)),
+        by_seed=tuple((ours - theirs).tolist()),
+        effect=stats.effect_size(ours - theirs),
+        p=p,
+        p_holm=p,
+        test=_identify_test(side.identity, other.identity),
+        n=len(ours),
+        **results,
+    )
+
+
+def _identify_test(*identities: str) -> tuple[str, ...]:
+    return tuple(sorted(identities))
+
+
 def compare_stability(cell: CellSummary, other: CellSummary, sweep: Sweep) -> Comparison | None:
-    """Compares S over the seeds that both cells finished; None where there is no S over them.
+    """Compares S over the seeds that both cells finished; None without S over them, or of a cell with itself.
 
     With different numbers of runs the ranges could not be compared. Where runs of either have no result,
     nothing is concluded, for one curve more can give S any value; nor where the windows are other epochs.
     """
     ours, theirs = pair_curves(cell, other)
-    if len(ours) < 2 or min(ours.shape[1], theirs.shape[1]) < sweep.window:
+    too_short = len(ours) < 2 or min(ours.shape[1], theirs.shape[1]) < sweep.window
+    if too_short or cell.cell_id == other.cell_id:
         return None
     result = stats.compare_stability(
         ours[:, -sweep.window :],
@@ -168,6 +179,7 @@ def compare_stability(cell: CellSummary, other: CellSummary, sweep: Sweep) -> Co
         reference_value=result.s_reference,
         p=result.p,
         p_holm=result.p,
+        test=_identify_test(cell.cell_id, other.cell_id),
         n=result.runs,
     )
     return _reserve(comparison, reservation) if reservation else comparison
@@ -178,21 +190,16 @@ def write_window(cell: Cell, window: int) -> str:
     return f"{cell.student.epochs - window + 1}-{cell.student.epochs}"
 
 
-def correct(comparisons: Sequence[tuple[Comparison, frozenset[str]]]) -> list[Comparison]:
-    """Corrects a family of tests by Holm's method.
-
-    Args:
-        comparisons: Each with what identifies its test: names that stand for one configuration share one
-            test, which counts once, whichever way round it is asked.
-    """
-    tests = {test: comparison.p for comparison, test in comparisons}
-    against = {test: comparison.p_against for comparison, test in comparisons}
+def correct(comparisons: Sequence[Comparison]) -> list[Comparison]:
+    """Corrects a family of tests by Holm's method; a test that several comparisons share counts once."""
+    tests = {comparison.test: comparison.p for comparison in comparisons}
+    against = {comparison.test: comparison.p_against for comparison in comparisons}
     corrected, corrected_against = (
         dict(zip(tests, stats.holm(list(found.values())), strict=True)) for found in (tests, against)
     )
     return [
-        replace(comparison, p_holm=corrected[test], p_against_holm=corrected_against[test])
-        for comparison, test in comparisons
+        replace(item, p_holm=corrected[item.test], p_against_holm=corrected_against[item.test])
+        for item in comparisons
     ]
 
 
@@ -200,18 +207,15 @@ def compare_with_reference(
     measure: str, cells: Sequence[CellSummary], reference: CellSummary | None, sweep: Sweep
 ) -> tuple[Comparison, ...]:
     """Compares every cell with one as a family of tests; a pair without common data is left out."""
-    found = []
-    for cell in cells:
-        if reference is None or cell.cell_id == reference.cell_id:
-            continue
-        comparison = (
-            compare_errors(cell_side(cell), cell_side(reference))
-            if measure == "error"
-            else compare_stability(cell, reference, sweep)
-        )
-        if comparison is not None:
-            found.append((comparison, frozenset((cell.cell_id, reference.cell_id))))
-    return tuple(correct(found))
+    if reference is None:
+        return ()
+    found = (
+        compare_errors(cell_side(cell), cell_side(reference))
+        if measure == "error"
+        else compare_stability(cell, reference, sweep)
+        for cell in cells
+    )
+    return tuple(correct([comparison for comparison in found if comparison is not None]))
 
 
 def pair_curves(cell: CellSummary, other: CellSummary) -> tuple[Curve, Curve]:
@@ -266,7 +270,7 @@ def _join_losses(*losses: str) -> str:
 def _pair_errors(side: Side, other: Side) -> tuple[Curve, Curve] | None:
     known = [set(one.errors) for one in (side, other) if one.constant is None]
     seeds = sorted(set.intersection(*known)) if known else []
-    if not seeds:
+    if not seeds or side.identity == other.identity:
         return None
     ours, theirs = (
         np.array([one.errors[seed] if one.constant is None else one.constant for seed in seeds])

@@ -18,7 +18,7 @@ from hkrun.report.tables import Table
 from hkrun.report.wording import count, describe_teacher, describe_time, digits, duration, write_findings
 from hkrun.store import DamagedError, NotCommittedError, Store
 
-# An underscore within a word is none of Markdown's marks.
+# An underscore within a word means nothing in Markdown.
 _MARKDOWN = re.compile(r"([\\`*<>|\[\]$#~&]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9]))")
 # What a spreadsheet takes for the start of a formula (OWASP, "CSV Injection"), with the full-width forms; and
 # the mark that is put in front of it.
@@ -47,9 +47,8 @@ def write_report(summary: Summary, store: Store) -> dict[str, str]:
     """
     files = render_report(summary)
     folder = store.sweep_folder(summary.sweep.name, summary.sweep.dataset)
-    there = store.names(folder)
     if any(_read_file(store, folder, name) != content for name, content in files.items()):
-        store.commit(folder, files, keep=[name for name in there if name not in files])
+        store.commit(folder, files, keep=None)
     place = str(store.local_path / folder) if store.local_path else f"{store.place}/{folder}"
     return {name: f"{place}/{name}" for name in files}
 

@@ -75,10 +75,6 @@ def _compare_errors(
         if side is not None:
             sides[row.name] = side
     base = sides.get(reference)
-    found = {}
-    for name, side in sides.items():
-        if base is not None and side.identity != base.identity:
-            comparison = comparing.compare_errors(side, base)
-            if comparison is not None:
-                found[name] = (comparison, frozenset((side.identity, base.identity)))
-    return dict(zip(found, comparing.correct(list(found.values())), strict=True))
+    found = (comparing.compare_errors(side, base) if base else None for side in sides.values())
+    corrected = comparing.correct([comparison for comparison in found if comparison is not None])
+    return {comparison.cell: comparison for comparison in corrected}

@@ -32,11 +32,8 @@ class PublishedTable:
     """One table of the paper.
 
     Attributes:
-        title: Its heading.
         measure: "error" in percent, or "stability" in (percentage points) squared.
-        columns: Which data the figures are on.
         reference: Name of the row that the others are compared with.
-        rows: In the paper's order.
     """
 
     title: str
@@ -51,7 +48,6 @@ class Claim:
     """A statement of the paper.
 
     Attributes:
-        id: A name for scripts.
         table: The table it is about; "text" where it stands in none.
         kind: "error", "stability", "error-gain" or "equivalence".
         statement: The statement in words.

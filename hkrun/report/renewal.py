@@ -28,7 +28,7 @@ def renew_report(summary: Summary, store: Store) -> dict[str, str]:
         return {name: f"{store.place}/{folder}/{name}" for name in names}
     paths = write_report(summary, store)
     note = {"content": content, "files": _sums(store, folder, list(paths))}
-    store.commit(folder, {RECEIPT_FILE: json.dumps(note, indent=1).encode()}, keep=store.names(folder))
+    store.commit(folder, {RECEIPT_FILE: json.dumps(note, indent=1).encode()}, keep=None)
     return paths
 
 

@@ -3,13 +3,14 @@
 import numpy as np
 
 from hkrun import stats
-from hkrun.report.summary import HEALTH, CellSummary, Comparison, Scan, Summary
+from hkrun.records import DISCRIMINATOR_COLUMNS
+from hkrun.report.summary import CellSummary, Comparison, Scan, Summary
 from hkrun.report.tables import MINUS, NONE, Entry, Table, make_table
 from hkrun.report.wording import count, digits, interval, p_value, plus_minus
 
 HEALTH_NAMES = dict(
     zip(
-        HEALTH,
+        DISCRIMINATOR_COLUMNS,
         ("Accuracy", "Says to the teacher", "Says to the student", "Spread", "Gradient ratio"),
         strict=True,
     )
@@ -102,7 +103,7 @@ def _difference(cell: CellSummary, summary: Summary) -> list[str | Entry]:
 
 
 def tabulate_stability(summary: Summary) -> Table:
-    """S by cell with all that it must be read with."""
+    """S by cell, with the figures that it must be read beside."""
     columns = [
         "Cell",
         "Runs",
@@ -229,7 +230,7 @@ def tabulate_health(summary: Summary) -> Table | None:
     cells = {cell.name: cell for cell in summary.cells if cell.health}
     if not cells:
         return None
-    shown = [name for name in HEALTH if any(name in cell.health for cell in cells.values())]
+    shown = [name for name in DISCRIMINATOR_COLUMNS if any(name in cell.health for cell in cells.values())]
     rows = []
     for cell in cells.values():
         row: list[str | Entry] = [cell.name]

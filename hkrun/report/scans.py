@@ -1,4 +1,4 @@
-"""Finds the curves and grids among a sweep's cells, and asks whether the result is the same along them."""
+"""Finds the curves and grids among a sweep's cells, and tests whether their results are equivalent."""
 
 from collections.abc import Mapping
 
@@ -35,17 +35,14 @@ def _scan(
     cells: Mapping[str, CellSummary],
 ) -> Scan:
     reference = _reference(keys, points, sweep, cells)
-    found = []
-    for named in points:
-        cell = cells[named.name]
-        if reference is None or cell.cell_id == reference.cell_id:
-            continue
-        comparison = comparing.compare_equivalence(
-            comparing.cell_side(cell), comparing.cell_side(reference), margin=sweep.margin, one_sided=False
-        )
-        if comparison is not None:
-            found.append((comparison, frozenset((cell.cell_id, reference.cell_id))))
-    comparisons = {comparison.cell: comparison for comparison in comparing.correct(found)}
+    base = comparing.cell_side(reference) if reference else None
+    sides = (comparing.cell_side(cells[named.name]) for named in points)
+    found = (
+        comparing.compare_equivalence(side, base, margin=sweep.margin, one_sided=False) if base else None
+        for side in sides
+    )
+    corrected = comparing.correct([comparison for comparison in found if comparison is not None])
+    comparisons = {comparison.cell: comparison for comparison in corrected}
     return Scan(
         group=group,
         keys=keys,

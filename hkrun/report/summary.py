@@ -19,28 +19,14 @@ from hkrun.store import Record, TeacherRecord
 Curve = NDArray[np.float64]
 Interval = tuple[float, float]
 
-# What the curves tell of the discriminator, per epoch.
-HEALTH = (
-    "discriminator_accuracy",
-    "discriminator_teacher_mean",
-    "discriminator_student_mean",
-    "discriminator_spread",
-    "adversarial_gradient_ratio",
-)
-
 
 @dataclass(frozen=True, kw_only=True)
 class CellSummary:
     """One cell of a sweep.
 
     Attributes:
-        cell_id: Its id.
-        name: Its name in the sweep.
-        cell: Its configuration.
         records: Of the sweep's seeds, by seed.
         seeds: The finished ones: the data.
-        failed: Seeds whose run failed.
-        diverged: Seeds whose run diverged.
         missing: Seeds whose run has not ended.
         stopped: Seeds whose run a scheduler ended early, for its test error was behind, and that have no
             result since.
@@ -122,6 +108,7 @@ class Comparison:
         p_against: Of "equivalence" and "no worse": of not being the contrary.
         p_against_holm: `p_against`, corrected likewise.
         margin: Of "equivalence" and "no worse": the margin in percentage points.
+        test: Identities of the two sides, in order: names that stand for one configuration share one test.
         one_number: Name of the side that is one number and no runs, such as a teacher: a one-sample test.
         reservation: Why these runs do not stand for all, as a sentence's part: runs of either side that have
             no result, or windows of S on different epochs. `p` is then the largest that any results of the
@@ -142,6 +129,7 @@ class Comparison:
     p_against: float = 1.0
     p_against_holm: float = 1.0
     margin: float | None = None
+    test: tuple[str, ...]
     one_number: str = ""
     reservation: str = ""
     n: int
@@ -186,15 +174,15 @@ class Comparison:
 
 @dataclass(frozen=True, kw_only=True)
 class PowerForecast:
-    """What would decide a claim that is undecided, if things are as they were measured.
+    """How many seeds would decide a claim that is undecided, if the measured figures are the true ones.
 
     Attributes:
-        seeds: So many seeds would, with a probability of 80 %; None where no number up to `limit` does, or
-            where there are too few to say.
+        seeds: So many would, with a probability of 80 %; None where no number up to `limit` does, or
+            `too_few`.
         limit: The largest number that was tried.
         outcome: What they would decide: "reproduced" or "contradicted".
         simulated: Whether the number comes from simulated runs, and not from a formula.
-        too_few: Whether there are too few seeds to foresee anything.
+        too_few: Whether there are too few seeds for a forecast.
     """
 
     seeds: int | None
@@ -209,13 +197,11 @@ class Verdict:
     """What a sweep says of one claim of the paper.
 
     Attributes:
-        claim: The claim.
         outcome: "reproduced" where every comparison of the claim shows what it says, "contradicted" where one
             shows the contrary, "undecided", or "not judged" where the sweep has no runs for it.
-        comparisons: Those behind it.
         missing: Pairs of the claim that this sweep has no runs of.
         forecast: Of an undecided one that more seeds may decide.
-        reservation: Why an undecided one is not decided by more seeds: what its comparisons are withheld for.
+        reservation: Why more seeds do not decide an undecided one: what its comparisons are withheld for.
     """
 
     claim: Claim
@@ -231,7 +217,6 @@ class PaperRow:
     """A row of a published table and what this sweep has of it.
 
     Attributes:
-        published: The row.
         cell: The sweep's cell of that name; None where there is none.
         teachers: Those that the row stands for, one of each error: students of several widths have one each.
         comparison: With the table's reference row.
@@ -249,7 +234,6 @@ class PaperTable:
 
     Attributes:
         id: Its name in published.toml.
-        published: The table.
         reference: The row that differences within it refer to.
         rows: In the paper's order.
     """
@@ -275,8 +259,6 @@ class Scan:
 
     Attributes:
         group: What the search space calls them together; may be empty.
-        keys: One or two.
-        points: In the order of the file.
         reference: The cell with the default values, or the sweep's reference, which the others are compared
             with.
     """
@@ -292,7 +274,6 @@ class Teacher:
     """A teacher of the sweep's cells.
 
     Attributes:
-        teacher_id: Its id.
         hash: SHA-256 of its weights, as the runs recorded it; None where no run did.
         record: How it was trained; None where the store does not hold these weights.
         alone_pct: Test error of its cells' student trained alone, where that is known.
@@ -326,9 +307,6 @@ class Summary:
     """All that a report says of a sweep.
 
     Attributes:
-        sweep: The sweep.
-        store: URI of the store.
-        cells: In the sweep's order.
         comparisons: Of the error with the sweep's reference cell.
         stability_comparisons: Of S with the reference cell, both over the seeds that both cells finished.
         teachers: One per configuration of a teacher; usually one.

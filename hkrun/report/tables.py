@@ -11,14 +11,7 @@ MINUS = "−"  # noqa: RUF001  a real minus sign
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """One field of a table.
-
-    Attributes:
-        text: What a reader sees.
-        strong: Only where a difference is significant.
-        value: The number behind the text, unrounded; None where there is none.
-        ends: Its interval.
-    """
+    """One field of a table: its text, the unrounded number behind it, its interval, whether it is bold."""
 
     text: str
     strong: bool = False
@@ -32,8 +25,6 @@ class Table:
 
     Attributes:
         id: A name for scripts.
-        columns: Headings.
-        rows: Fields in the order of the columns.
         words: How many of the first columns hold words; the others are figures and stand to the right.
     """
 

@@ -3,7 +3,7 @@
 errors.py         means with intervals; differences paired by seed
 effects.py        the size of a paired difference; equivalence within a margin
 stability.py      S of eq. (10), its interval, and when two S may be ranked
-power.py          how many runs would decide what these left open
+power.py          power analysis: how many runs would decide what these left open
 permutations.py   permutation tests and Holm's correction
 spread.py         mean and range of curves, run by run
 

@@ -1,4 +1,4 @@
-"""How many runs would decide what fewer left open, if what was measured is how things are."""
+"""Power analysis: how many runs would decide what fewer left open, were the measured figures the true ones."""
 
 from collections.abc import Callable
 

@@ -1,8 +1,8 @@
 """One commit where there are no locks but writes on a condition, as on S3: the manifest's write decides.
 
-A writer uploads its files where they can be nobody else's, then writes the manifest if nobody has written it
-since it was read. Of two writers one comes first; the other starts over from what the first one left. What
-the old manifest named is removed by the one who replaced it.
+A writer uploads its files under names of its own, then writes the manifest on the condition that it is as it
+was read. Of two writers one comes first; the other starts over from what the first one left, and removes what
+the old manifest named.
 """
 
 import secrets
@@ -12,19 +12,11 @@ from pathlib import PurePosixPath
 from hkrun.store.files import Changed, ConditionalFiles, Seen
 from hkrun.store.manifests import MANIFEST, Manifest, from_json, kept_of, stored_names, to_json
 
-LEFTOVER_S = 3600.0  # how long nobody's file may still become somebody's: an upload takes less
+LEFTOVER_S = 3600.0  # an upload takes less: a file that no manifest names by then was left behind
 
 
 class ConditionalCommit:
-    """One commit to one folder.
-
-    Args:
-        files: Where to.
-        folder: Path within the store.
-        content: Content by name.
-        sums: What the manifest is to say of it.
-        keep: Names already committed that stay, None for all.
-    """
+    """One commit to one folder."""
 
     def __init__(
         self,
@@ -43,7 +35,7 @@ class ConditionalCommit:
         self._own: Manifest = {}  # what was uploaded, under which names
 
     def make(self, *, unless: Callable[[], bool]) -> bool:
-        """Commits under names that nobody has; a name that is taken stays as it is.
+        """Commits under names that are free; a name that is taken stays as it is.
 
         Returns:
             Whether the files are now there; not if `unless` said so, asked before each try.
@@ -52,7 +44,7 @@ class ConditionalCommit:
         while True:
             seen = self._look()
             before = _understood(seen)
-            # A manifest of ours may have gone through unanswered, and who replaced it may keep our files.
+            # Our manifest may have been written without an answer, and its successor may keep our files.
             unused = stored_names(self._own) - stored_names(before)
             if unless():
                 self._remove(unused)
@@ -75,7 +67,7 @@ class ConditionalCommit:
     def make_in_place(self, *, unless: Callable[[], bool]) -> bool:
         """Commits under the files' own names; what changes is not there meanwhile.
 
-        Two at the same time may leave a folder that counts as damaged, until the later one, who notices, has
+        Two at the same time may leave a folder that counts as damaged, until the later one has noticed and
         written again.
         """
         while True:

@@ -66,17 +66,12 @@ class Files(Protocol):
         """Keeps other writers out of a folder for a moment, where the place has locks."""
 
 
-class Changed(Exception):  # noqa: N818 - what somebody else did, not an error
-    """The condition of a write does not hold: somebody else has written the file meanwhile."""
+class Changed(Exception):  # noqa: N818 - what another writer did, not an error
+    """The condition of a write does not hold: another writer has written the file meanwhile."""
 
 
 class Seen(NamedTuple):
-    """A file as it was read.
-
-    Attributes:
-        content: Its content.
-        version: What a condition names it by; None if the file was not there.
-    """
+    """A file as it was read: its content and the version that a condition names; None where there is none."""
 
     content: bytes | None
     version: str | None
@@ -96,18 +91,18 @@ class ConditionalFiles(Files, Protocol):
         """Writes a file if there is none.
 
         Returns:
-            Whether there was none, so that the file is this writer's and nobody else's. It may be false
-            though there was none, after an answer that was lost, and then the file is nobody's.
+            Whether the file is now this writer's alone. After an answer that was lost it may be false though
+            there was none; the file is then of no use.
         """
 
     def replace(self, path: str, content: bytes, *, seen: Seen) -> Seen:
-        """Writes a file unless somebody has since it was seen, or made it if it was not there.
+        """Writes a file unless another writer has since it was seen, or made it if it was not there.
 
-        Content should differ from what the file ever had and from what others write, or two versions are
-        taken for one: where just this content stands, it counts as written, as after an answer that was lost.
+        Content must differ from what the file ever had and from what others write: where just this content
+        stands, it counts as written, as after an answer that was lost.
 
         Raises:
-            Changed: Somebody has.
+            Changed: Another writer has.
         """
 
     def heeds_conditions(self, path: str) -> bool:
@@ -185,7 +180,7 @@ class LocalFiles:
                 (place / name).unlink(missing_ok=True)
 
     def remove_folder(self, folder: str) -> None:
-        """See `Files`. Waits for whoever writes there."""
+        """See `Files`. Waits for other writers there."""
         place = self._root / folder
         if place.is_dir() or place.is_symlink():
             with self.exclusive(folder), explained("remove", place):
@@ -193,10 +188,9 @@ class LocalFiles:
 
     @contextlib.contextmanager
     def exclusive(self, folder: str) -> Iterator[None]:
-        """See `Files`. The lock is on the folder itself. Sweeps away what killed writers left.
+        """See `Files`. Locks the folder itself, and removes what killed writers left.
 
-        Where the file system knows no locks, other writers are not kept out, and what looks left behind may
-        be what one of them writes: it stays.
+        Where the file system knows no locks, what looks left behind may be another writer's, and stays.
         """
         place = self._root / folder
         with explained("lock", place):
@@ -212,7 +206,6 @@ class LocalFiles:
             os.close(descriptor)
 
     def _lock(self, descriptor: int) -> bool:
-        """Locks an open folder, if the file system knows locks."""
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         except OSError as error:
@@ -280,7 +273,7 @@ class RemoteFiles:
 
     def _list(self, folder: str, *, recursive: bool) -> list[fs.FileInfo]:
         selector = fs.FileSelector(self._path(folder), recursive=recursive, allow_not_found=True)
-        with explained("list", f"{self._place}/{folder}"):
+        with self._explained("list", f"{self._place}/{folder}"):
             found: list[fs.FileInfo] = self._filesystem.get_file_info(selector)
         return found
 
@@ -299,11 +292,14 @@ class RemoteFiles:
             self._filesystem.delete_dir(self._path(folder))
 
     def exclusive(self, folder: str) -> AbstractContextManager[None]:  # noqa: ARG002
-        """See `Files`. An object store has no locks: one writer per folder is up to the caller."""
+        """See `Files`. An object store has no locks."""
         return contextlib.nullcontext()
 
     def _path(self, path: str) -> str:
         return f"{self._root}/{path}" if path else self._root
+
+    def _explained(self, action: str, place: str) -> AbstractContextManager[None]:
+        return explained(action, place)
 
 
 @functools.cache
@@ -327,7 +323,7 @@ def _make_folder(place: Path) -> None:
 def _write(place: Path, files: Mapping[str, bytes]) -> None:
     """Writes files so that each name shows its whole content or none of it; the caller flushes the folder.
 
-    All are written before the first is flushed: the disk then takes them in one go, which halves the time.
+    All are written before the first is flushed, which halves the time.
     """
     temporary = {name: place / f".{name}.{secrets.token_hex(4)}.tmp" for name in files}
     try:
@@ -353,7 +349,7 @@ def _flush(path: Path) -> None:
 
 
 def _collect_sizes(place: str, prefix: str, found: dict[str, int]) -> None:
-    """Adds every file below a place; what a writer removes meanwhile is passed over, and nothing else."""
+    """Adds every file below a place; what a writer removes meanwhile is passed over."""
     try:
         entries = list(os.scandir(place))
     except FileNotFoundError:

@@ -1,12 +1,12 @@
-"""One driver per folder: who has it is written beside it, with a beat that says that the holder still works.
+"""One driver per folder: the driver writes its name beside it, and renews it to show that it still works.
 
     On a disk   the operating system's lock decides (`flock`); it ends with the process. In a directory that
-                several machines share the lock may not reach the others, so the beat counts there too.
-    On S3       there are no locks: a driver writes its name on the condition that nobody else did.
+                several machines share the lock may not reach the others, so the renewals count there too.
+    On S3       there are no locks: a driver writes its name on the condition that no other has.
 
-Clocks are never compared. A holder of whom this machine cannot tell otherwise counts as gone when its beat
-has stood still for `PATIENCE_S` by the clock of the one who waits. A holder that stood still for so long
-notices when it next beats or commits, and stops.
+Clocks are never compared. A holder that this machine cannot look up counts as gone when its name was not
+renewed for `PATIENCE_S` by the clock of the one who waits. A holder that stood still for so long notices
+when it next renews its name or commits, and stops.
 """
 
 import contextlib
@@ -40,14 +40,14 @@ log = logging.getLogger("hkrun")
 
 
 class Slot(Protocol):
-    """Where the name of a holder stands."""
+    """A place that holds the name of a holder."""
 
     @property
     def place(self) -> str:
         """What is held, as messages name it."""
 
     def look(self) -> Seen:
-        """What stands there."""
+        """Reads it."""
 
     def write(self, content: bytes, *, seen: Seen) -> Seen:
         """Writes a name over the one that was seen.
@@ -58,7 +58,7 @@ class Slot(Protocol):
 
 
 class Hold:
-    """A folder that is held, until its block ends or somebody else takes it over.
+    """A folder that is held, until its block ends or another driver takes it over.
 
     Args:
         slot: Where the name stands.
@@ -80,10 +80,10 @@ class Hold:
         self._beating.start()
 
     def check(self) -> None:
-        """Makes sure that nobody else has taken over.
+        """Makes sure that no other driver has taken over.
 
         Raises:
-            StoreError: Somebody has, or it cannot be told.
+            StoreError: Another has, or it cannot be told.
         """
         with self._turn:
             if self._lost is None and _clock() - self._beat_at > BEAT_S:
@@ -92,11 +92,11 @@ class Hold:
                 raise StoreError(self._lost)
 
     def lost(self) -> str | None:
-        """Who took over, in a sentence; None while nobody has."""
+        """Which driver took over, in a sentence; None while none has."""
         return self._lost
 
     def release(self) -> None:
-        """Lets go, so that the next one need not wait."""
+        """Releases the folder at once, so that the next driver need not wait."""
         self._ended.set()
         self._beating.join()
         with self._turn, contextlib.suppress(StoreError, Changed):
@@ -192,12 +192,7 @@ def hold_object(files: ConditionalFiles, folder: str, *, place: str) -> Iterator
 
 @contextlib.contextmanager
 def _held(slot: Slot, is_gone: Callable[[dict[str, Any]], bool]) -> Iterator[Hold]:
-    """Holds what a slot stands for, once its holder is gone.
-
-    Args:
-        slot: Where the holder's name stands.
-        is_gone: Whether a holder is known to be gone without waiting.
-    """
+    """Holds what a slot stands for, once its holder is gone; `is_gone` tells of one gone for certain."""
     hold = _take(slot, is_gone)
     try:
         with _heeding_interrupts():
@@ -249,7 +244,7 @@ def _take(slot: Slot, is_gone: Callable[[dict[str, Any]], bool]) -> Hold:
 
 @dataclass(frozen=True)
 class FileSlot:
-    """A file beside what is held; it is only written by who has the lock on it, as far as that reaches."""
+    """A file beside what is held; only the holder of its lock writes it, as far as locks reach."""
 
     path: Path
     place: str
@@ -270,7 +265,7 @@ class FileSlot:
             raise Changed(self.place)
         with explained("hold", self.path):
             if now == ABSENT and not self.path.parent.is_dir():
-                return seen  # somebody removed the whole folder: a commit will make it again
+                return seen  # the whole folder was removed: a commit will make it again
             descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT, 0o666)
             try:
                 os.pwrite(descriptor, content, 0)
@@ -299,7 +294,7 @@ class ObjectSlot:
 
 
 def own_name() -> dict[str, Any]:
-    """Who this process is, for people and for other drivers."""
+    """What tells this process from others, for people and for other drivers."""
     return {
         "pid": os.getpid(),
         "host": socket.gethostname(),
@@ -312,7 +307,7 @@ def own_name() -> dict[str, Any]:
 
 
 def read_name(seen: Seen) -> dict[str, Any]:
-    """Who wrote a slot; empty where nobody did or it cannot be read."""
+    """The name in a slot; empty where there is none or it cannot be read."""
     try:
         name = json.loads(seen.content or b"{}")
     except ValueError:
@@ -329,7 +324,7 @@ def describe(name: dict[str, Any]) -> str:
 
 
 def held(place: str, name: dict[str, Any]) -> HeldError:
-    """What a second driver is told."""
+    """The error of a second driver."""
     return HeldError(f"{place} is held by {describe(name)}; wait for it or stop it, then run again")
 
 

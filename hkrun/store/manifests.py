@@ -19,13 +19,7 @@ class NotCommittedError(StoreError):
 
 
 class Sum(NamedTuple):
-    """What a manifest knows of one file.
-
-    Attributes:
-        sha256: Of its content.
-        size: Bytes of it.
-        stored_as: The name that it lies under in the folder, where that is not its own.
-    """
+    """SHA-256 and bytes of a file's content, and the name that it lies under where that is not its own."""
 
     sha256: str
     size: int
@@ -84,7 +78,7 @@ def kept_of(before: Manifest, keep: Collection[str] | None, replaced: Collection
 
 
 def to_json(manifest: Manifest, **notes: str) -> bytes:
-    """A manifest as its file; notes are for people and for telling two manifests apart."""
+    """A manifest as its file; notes tell two manifests apart."""
     listed: Mapping[str, Mapping[str, object]] = {
         name: {key: value for key, value in known._asdict().items() if value or key != "stored_as"}
         for name, known in sorted(manifest.items())

@@ -16,9 +16,8 @@ from hkrun.uris import describe_slip
 def open_store(uri: str | Path, *, create: bool = True) -> Store:
     """Opens the store at a local path or a URI that pyarrow.fs understands (s3://bucket/prefix).
 
-    Args:
-        uri: Where it is. Credentials and endpoints come from the environment, as pyarrow.fs takes them.
-        create: Whether to make a new store where there is none.
+    Credentials and endpoints come from the environment, as pyarrow.fs takes them. `create` makes a new store
+    where there is none.
 
     Raises:
         InputError: A URI has lost a slash, as in pathlib.

@@ -1,9 +1,8 @@
 """Files on S3. Pyarrow.fs lists; obstore reads in one request and writes on a condition, as pyarrow cannot.
 
-A write to S3 is whole or nothing by itself. What makes several of them one commit, and keeps two writers
-apart, is the condition on the write of the manifest: that nobody has written it since it was read
-(`If-Match`), or ever (`If-None-Match`). A server that answers that it does not know them cannot be used. One
-that passes over them is found out when a driver takes hold of a sweep.
+What makes several writes one commit, and keeps two writers apart, is the condition on the write of the
+manifest: that it is as it was read (`If-Match`), or not there (`If-None-Match`). A server that does not know
+conditions cannot be used. One that passes over them is found out when a driver takes hold of a sweep.
 """
 
 import contextlib
@@ -46,12 +45,7 @@ _AWAY = ("error sending request", "HTTP error", "NETWORK_CONNECTION", "curlCode"
 
 
 class S3Files(RemoteFiles):
-    """Files below a prefix of a bucket.
-
-    Args:
-        address: Where it is.
-        place: How messages name it.
-    """
+    """Files below a prefix of a bucket."""
 
     def __init__(self, address: S3Address, *, place: str) -> None:
         with _explained("open", place):
@@ -60,12 +54,6 @@ class S3Files(RemoteFiles):
         self._address = dataclasses.replace(address, region=filesystem.region)
         self._quoted = True  # whether the server wants an ETag in a condition as it gave it, in quotes
         self._answered: set[str] = set()  # the conditions that the server has answered to
-
-    def _list(self, folder: str, *, recursive: bool) -> list[fs.FileInfo]:
-        selector = fs.FileSelector(self._path(folder), recursive=recursive, allow_not_found=True)
-        with _explained("list", f"{self._place}/{folder}"):
-            found: list[fs.FileInfo] = self._filesystem.get_file_info(selector)
-        return found
 
     def put(self, folder: str, files: Mapping[str, bytes]) -> None:
         """See `Files`."""
@@ -89,8 +77,7 @@ class S3Files(RemoteFiles):
     def create(self, path: str, content: bytes) -> bool:
         """See `ConditionalFiles`.
 
-        A file with this very content may be another writer's, so it is not taken for the own one. After an
-        answer that was lost, what the first try wrote is then nobody's.
+        A file with this very content may be another writer's, so it does not count as this one's.
         """
         with _explained("write", f"{self._place}/{path}"):
             try:
@@ -188,6 +175,9 @@ class S3Files(RemoteFiles):
     def _put(self, path: str, content: bytes, mode: Any, *, patient: bool = True) -> str | None:
         client = self._client(len(content), patient=patient)
         return obstore.put(client, path, content, mode=mode, use_multipart=False)["e_tag"]
+
+    def _explained(self, action: str, place: str) -> contextlib.AbstractContextManager[None]:
+        return _explained(action, place)
 
     def _client(self, size: int, *, patient: bool = True) -> S3Store:
         """A client that waits long enough for so many bytes to go through."""

@@ -32,7 +32,7 @@ R = TypeVar("R", bound=Record | TeacherRecord | DivergedTeacher)
 
 @functools.cache
 def _warn_once(message: str) -> None:
-    """Tells of damage once in a process, however often the same file is read: a sweep plans several times."""
+    """Tells of damage once in a process, however often the same file is read."""
     log.warning("%s", message)
 
 
@@ -117,8 +117,7 @@ class Store(CommittedFolders):
     ) -> None:
         """Commits a run in place of any earlier record of it, then removes its checkpoints.
 
-        Those of a failed run stay, for the next try to go on from; unless it completed no epoch, as one does
-        that fails on its own checkpoint.
+        Those of a failed run stay, for the next try to go on from; unless it completed no epoch.
 
         Args:
             record: How it ended.
@@ -127,8 +126,8 @@ class Store(CommittedFolders):
             keep_result: Whether a result that is there stays: another process was faster with the same run.
 
         Raises:
-            StoreError: The place cannot be written; or a result is to be kept consistent, and the store has
-                by now another teacher than the one that the run learned from.
+            StoreError: The place cannot be written; or, with `keep_result`, the store has by now another
+                teacher than the one that the run learned from.
         """
         folder = self.run_folder(record.cell_id, record.seed)
         files = {RECORD_FILE: to_json(record)}
@@ -205,10 +204,10 @@ class Store(CommittedFolders):
     def each_curves(
         self, runs: Sequence[tuple[str, int]], *, columns: Collection[str] | None = None
     ) -> Iterator[pa.Table]:
-        """The curves of many runs, in order, a few of them in memory at a time.
+        """The curves of many runs, given as cell and seed, in order, a few of them in memory at a time.
 
         Args:
-            runs: The runs, as cell and seed.
+            runs: The runs.
             columns: Only those of these columns that there are.
         """
 
@@ -238,11 +237,7 @@ class Store(CommittedFolders):
     def all_curves(self, cell_ids: Collection[str] | None = None) -> pa.Table:
         """The curves of all runs below each other: cell_id, seed, then the columns of any of them.
 
-        Args:
-            cell_ids: Only of these cells, in this order.
-
-        Returns:
-            One row per run and epoch; null where a run lacks a column.
+        One row per run and epoch; null where a run lacks a column. `cell_ids` chooses cells, in this order.
         """
         wanted = self._files.folders("cells") if cell_ids is None else cell_ids
         runs = [(record.cell_id, record.seed) for cell_id in wanted for record in self.records(cell_id)]
@@ -285,8 +280,8 @@ class Store(CommittedFolders):
             keep_result: Whether a whole teacher that is there stays: another process was faster.
 
         Raises:
-            StoreError: The place cannot be written; or a result is to be kept consistent, and runs of the
-                store learned from this teacher when it had other weights.
+            StoreError: The place cannot be written; or, with `keep_result`, runs of the store learned from
+                this teacher when it had other weights.
         """
         folder = self.teacher_folder(record.teacher_id)
         files = {RECORD_FILE: to_json(record), WEIGHTS_FILE: weights, CURVES_FILE: to_parquet(curves)}
@@ -368,10 +363,9 @@ class Store(CommittedFolders):
     def hold(self, folder: str) -> Iterator[None]:
         """Keeps other drivers out of a folder, such as a sweep's, until the block or the process ends.
 
-        What this store commits to the folder meanwhile, it commits only while it holds it. A hold that is
-        lost, because this process stood still for so long that another driver took over, stops the process as
-        Ctrl-C would, and is told when the block ends. Places that have neither locks nor conditional writes
-        (Google Cloud Storage, HDFS) hold nobody off.
+        Commits to the folder succeed only while it is held. Where another driver takes over, because this
+        process stood still for too long, the process stops as on Ctrl-C, and the end of the block says why.
+        Places that have neither locks nor conditional writes (Google Cloud Storage, HDFS) keep no driver out.
 
         Raises:
             StoreError: Another driver holds it, or took over; the message says which.

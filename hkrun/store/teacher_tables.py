@@ -41,12 +41,7 @@ class NoSpaceError(StoreError):
 
 
 class TeacherTables:
-    """The teacher tables of a store, as this machine has them.
-
-    Args:
-        store: The store.
-        cache: Where tables lie on this machine if the store is elsewhere.
-    """
+    """The teacher tables of a store, as this machine has them: in `cache`, where the store is elsewhere."""
 
     def __init__(self, store: Store, *, cache: Path) -> None:
         self._remote = store if store.local_path is None else None
@@ -94,7 +89,7 @@ class TeacherTables:
             StoreError: The disk cannot be written, or the store not be reached.
         """
         whole, partial = self._paths(table_id)
-        with self._files.exclusive(""):  # no one else renames the folder while its files are read
+        with self._files.exclusive(""):  # nothing renames the folder while its files are read
             if partial.is_dir() and not whole.exists():
                 self._name(partial, whole, _sums(partial))
         if self._remote is not None:
@@ -156,11 +151,7 @@ class TeacherTables:
                 ) from error
 
     def _fetch(self, table_id: str, store: Store, folder: Path) -> bool:
-        """Copies a table that a remote store has whole.
-
-        Returns:
-            Whether it is there now.
-        """
+        """Copies a table that a remote store has whole; returns whether it is there now."""
         remote = f"tables/{table_id}"
         names = store.names(remote)
         if DESCRIPTION not in names:

@@ -31,12 +31,7 @@ IN_PLACE = "sweeps/"
 
 
 class CommittedFolders:
-    """Committed folders in one place.
-
-    Args:
-        files: Where the files are.
-        place: How messages name the place.
-    """
+    """Committed folders in one place."""
 
     def __init__(self, files: Files, *, place: str) -> None:
         self._files = files
@@ -57,16 +52,16 @@ class CommittedFolders:
             folder: Path within the store; created where it is missing. Folders within it are left alone.
             files: Content by name.
             keep: Names already committed that stay as they are, None for all; the others' files are removed.
-            tidy: Whether to remove what is there uncommitted, left by writers that were killed.
-                Only for folders in which nobody else has files.
+            tidy: Whether to remove what killed writers left; only for folders in which no other process has
+                files.
             unless: Asked once no other writer can be there: whether to leave the folder as it is.
 
         Returns:
             Whether the files are now there.
 
         Raises:
-            StoreError: The place is full, unreachable or closed to us. What was committed is then as it
-                was before, or, where its content was to change, not there.
+            StoreError: The place is full, unreachable or closed to us. What was committed is then as it was
+                before, or, where its content was to change, not there.
         """
         check_folder(folder)
         if MANIFEST in files:
@@ -136,7 +131,6 @@ class CommittedFolders:
         return self._read(folder, name, self.manifest(folder))
 
     def _read(self, folder: str, name: str, manifest: Manifest | None) -> bytes:
-        """`read`, where the folder's manifest was looked at a moment ago."""
         while manifest is not None and name in manifest:
             known = manifest[name]
             content = self._files.get(f"{folder}/{known.stored_as or name}")

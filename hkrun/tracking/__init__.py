@@ -10,7 +10,6 @@
     background.py  the same while the sweep runs, in a thread that never holds training up
     receipt.py     a note in the store that MLflow has it all, so that nothing new needs no MLflow
     view.py        the saved comparison view and the links to it
-    lookup.py      what MLflow already has of a sweep
     server.py      MLflow's own UI on loopback
     supervisor.py  the process that ends that server with hkrun
 
@@ -20,9 +19,8 @@ MLflow takes seconds to import, so only the functions that talk to it do.
 
 from hkrun.tracking.background import Mirror
 from hkrun.tracking.connection import given_uri, resolve_uri
-from hkrun.tracking.lookup import find_mirror
 from hkrun.tracking.mirror import sync
 from hkrun.tracking.server import Site, serve, ui
-from hkrun.tracking.view import Links
+from hkrun.tracking.view import Links, find_mirror
 
 __all__ = ["Links", "Mirror", "Site", "find_mirror", "given_uri", "resolve_uri", "serve", "sync", "ui"]

@@ -22,16 +22,10 @@ def artifact_root(store: Store, uri: str) -> str | None:
 
 
 def renew_locations(client: "MlflowClient", store: Store, uri: str, experiments: Mapping[str, str]) -> None:
-    """Makes MLflow look for an experiment's files, and those of its runs, where the store is now.
+    """Makes MLflow look for the files of experiments, given by the sweep's key, where the store is now.
 
-    Only where they moved with it: into whichever folder the driver of a remote store works in, and a database
+    Only where they moved with it: into the folder that the driver of a remote store works in, and a database
     elsewhere, they did not.
-
-    Args:
-        client: MLflow.
-        store: The store.
-        uri: The tracking URI.
-        experiments: Experiment ids by the sweep's key.
     """
     root = artifact_root(store, uri)
     if root is None or not (store.local_path or is_own(store, uri)):

@@ -27,14 +27,9 @@ class Mirror:
 
     The thread starts with the first run. It gets names, not data, and reads records and curves from the
     store, so its memory stays flat. It stops at the first failure; `finish` tries once more from the
-    beginning, in case MLflow came back. Without any run, and with a receipt in the store, MLflow is not
-    even imported. Used as a context manager it ends the thread, also where the sweep ends without `finish`.
-
-    Args:
-        sweep: Which cells and seeds.
-        store: Where their records are.
-        warn: Takes the one line that says what went wrong.
-        world_size: Number of processes that train one run, where it is part of the cell.
+    beginning, in case MLflow came back. Without any run, and with a receipt in the store, MLflow is not even
+    imported. Used as a context manager it ends the thread, also where the sweep ends without `finish`. `warn`
+    takes the line that says what went wrong.
 
     Raises:
         InputError: MLFLOW_TRACKING_URI cannot be used.
@@ -69,13 +64,9 @@ class Mirror:
         self._start()
 
     def finish(self, *, summaries: Summaries, files: Mapping[str, bytes]) -> Links | None:
-        """Mirrors what is left, the summaries, the report and the comparison view.
+        """Mirrors what is left, the summaries by cell_id, the report's files by name and the comparison view.
 
         Waits as long as MLflow makes progress, and a few seconds where it makes none.
-
-        Args:
-            summaries: Metrics of the parents by cell_id.
-            files: The report, content by name.
 
         Returns:
             The links, or None where MLflow is not up to date; the warning has been given then.
@@ -129,7 +120,7 @@ class Mirror:
         self._progress.set()
 
     def _retry(self) -> None:
-        """Waits for the end of the sweep and mirrors all of it, unless nobody asks for that."""
+        """Waits for the end of the sweep, and mirrors all of it where `finish` asks for it."""
         while self._ending is None and self._jobs.get() is not None:
             pass
         if self._ending is not None:

@@ -106,7 +106,7 @@ def damaged(path: Path, reason: str) -> DamagedDatabaseError:
 
 @contextlib.contextmanager
 def advised() -> Iterator[None]:
-    """Tells who only reads what mends a damaged database."""
+    """Adds what mends a damaged database to its error, for commands that only read."""
     try:
         yield
     except DamagedDatabaseError as error:

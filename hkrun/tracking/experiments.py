@@ -43,15 +43,7 @@ def find_experiments(client: "MlflowClient", store: Store, *, deleted: bool = Fa
 def open_experiment(
     client: "MlflowClient", store: Store, sweep: Sweep, *, uri: str, cell_ids: Collection[str]
 ) -> str:
-    """The id of the sweep's experiment, made where there is none, restored where it was deleted.
-
-    Args:
-        client: MLflow.
-        store: The store.
-        sweep: The sweep.
-        uri: The tracking URI.
-        cell_ids: The sweep's configurations.
-    """
+    """The id of the sweep's experiment, made where there is none, restored where it was deleted."""
     key = f"{sweep.name}-{sweep.dataset}"
     existing = find_experiments(client, store).get(key)
     if existing is None:

@@ -132,8 +132,8 @@ class Experiment:
     def _in_sound_database(self, work: Callable[[], Result]) -> Result:
         """Does the work; where the database turns out to be damaged, once more in a new one.
 
-        The damaged file is kept under another name. One that MLFLOW_TRACKING_URI names is left to its owner,
-        who may have more in it than this mirror.
+        The damaged file is kept under another name. One that MLFLOW_TRACKING_URI names stays as it is: it may
+        hold more than this mirror.
         """
         try:
             return work()

@@ -39,12 +39,7 @@ def write_content(
 ) -> None:
     """Writes the parameters and all points of an open run; what MLflow has of them is there once.
 
-    Args:
-        client: MLflow.
-        run_id: The run.
-        parameters: Its parameters.
-        points: Its points.
-        progress: Called after each batch, to show that MLflow answers.
+    `progress` is called after each batch, to show that MLflow answers.
     """
     from mlflow.entities import Metric
 

@@ -1,4 +1,4 @@
-"""A receipt, kept in the store, for what MLflow holds of a sweep: nothing new, and nobody has to ask MLflow.
+"""A receipt in the store for what MLflow holds of a sweep: where nothing is new, MLflow need not be asked.
 
 It is good for a SQLite file only, and only while that is the file that was looked through, by its size and
 the time of its last change. What a server holds only the server can say. `sync` asks MLflow in any case.
@@ -50,7 +50,7 @@ def keep_receipt(sweep: Sweep, store: Store, links: Links, *, uri: str, content:
     if database is not None:
         note = {"content": content, "database": database, "links": dataclasses.asdict(links)}
         folder = store.sweep_folder(sweep.name, sweep.dataset)
-        store.commit(folder, {RECEIPT_FILE: json.dumps(note, indent=1).encode()}, keep=store.names(folder))
+        store.commit(folder, {RECEIPT_FILE: json.dumps(note, indent=1).encode()}, keep=None)
 
 
 def find_receipt(sweep: Sweep, store: Store, *, uri: str, content: str) -> Links | None:

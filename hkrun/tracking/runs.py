@@ -27,14 +27,11 @@ FORMAT = 1  # part of every digest: a change in what is mirrored renews what an 
 
 @dataclass
 class MirroredRun:
-    """An MLflow run of ours.
+    """An MLflow run of ours: the parent of a cell, or with a seed one of its children.
 
     Attributes:
-        run_id: MLflow's name for it.
-        seed: The seed of a child; None for the cell's parent.
         digest: Digest of what it holds or is about to hold; None where that is still open.
         closed: Whether everything of that digest has been written.
-        parent_id: The run it is shown under.
         report: Digest of the report files it carries.
     """
 
@@ -53,14 +50,7 @@ def digest(content: object) -> str:
 
 
 class CellRuns:
-    """The runs of one cell in one experiment: the parent, and a child per seed.
-
-    Args:
-        client: MLflow.
-        experiment_id: The sweep's experiment.
-        cell_id: The cell.
-        progress: Called whenever MLflow has taken something.
-    """
+    """The runs of one cell in one experiment: the parent, and a child per seed."""
 
     def __init__(
         self, client: "MlflowClient", experiment_id: str, cell_id: str, *, progress: Callable[[], None]
@@ -109,14 +99,7 @@ class CellRuns:
     def create(
         self, seed: int | None, *, name: str, started_at: float, tags: Mapping[str, str]
     ) -> MirroredRun:
-        """Makes a run, still open.
-
-        Args:
-            seed: Which child, or None for the parent.
-            name: What the UI calls it.
-            started_at: Unix time in seconds.
-            tags: Further tags; `hkrun.digest` and the parent's among them, where known.
-        """
+        """Makes a run, still open; `tags` holds `hkrun.digest` and the parent's, where known."""
         own = {"hkrun.cell_id": self._cell_id, "hkrun.kind": "cell" if seed is None else "run"}
         if seed is not None:
             own["hkrun.seed"] = str(seed)

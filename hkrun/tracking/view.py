@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from hkrun.redaction import redact
-from hkrun.store import Record
-from hkrun.tracking.connection import is_server
-from hkrun.tracking.experiments import search_runs
+from hkrun.spaces import Sweep
+from hkrun.store import Record, Store
+from hkrun.tracking.connection import connect, explained, is_server, resolve_uri
+from hkrun.tracking.database import advised, database_path
+from hkrun.tracking.experiments import find_experiments, search_runs
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
@@ -52,14 +54,7 @@ class Links:
 
 
 def make_links(uri: str, experiment_id: str, parents: Sequence[str], *, address: str | None = None) -> Links:
-    """Builds the links.
-
-    Args:
-        uri: The tracking URI.
-        experiment_id: The sweep's experiment.
-        parents: Run ids of its cells.
-        address: Where the UI answers; by default the tracking server, or where `hkrun ui` starts its own.
-    """
+    """The links; `address` is where the UI answers, by default the tracking server or `hkrun ui`."""
     base = address or (redact(uri).rstrip("/") if is_server(uri) else f"http://127.0.0.1:{DEFAULT_PORT}")
     runs, experiments = quote(json.dumps(list(parents))), quote(json.dumps([experiment_id]))
     # Without the type the UI puts its menus for language models around the runs.
@@ -79,6 +74,23 @@ def find_links(client: "MlflowClient", uri: str, experiment_id: str, *, address:
     return make_links(uri, experiment_id, [run.info.run_id for run in parents], address=address)
 
 
+def find_mirror(sweep: Sweep, store: Store) -> Links | None:
+    """The links to a sweep that was mirrored before; None where MLflow does not have it. Nothing is written.
+
+    Raises:
+        StoreError: MLflow cannot be reached.
+        InputError: MLFLOW_TRACKING_URI cannot be used.
+    """
+    uri = resolve_uri(store)
+    database = database_path(uri)
+    if database is not None and not database.exists():
+        return None
+    with advised(), explained(uri):
+        client = connect(uri)
+        experiment = find_experiments(client, store).get(f"{sweep.name}-{sweep.dataset}")
+        return find_links(client, uri, experiment) if experiment is not None else None
+
+
 def save_view(
     client: "MlflowClient",
     experiment_id: str,
@@ -94,16 +106,6 @@ def save_view(
 
     The UI averages the runs it has loaded. Where there are more than it loads, the view shows the parents,
     whose curves are the means over all their finished seeds.
-
-    Args:
-        client: MLflow.
-        experiment_id: The sweep's experiment.
-        uri: The tracking URI.
-        title: What the list of saved views calls it.
-        window: How many last epochs the second chart zooms in on.
-        names: Names of the cells.
-        parents: Run ids of the cells.
-        finished: The finished runs, each with its run id.
     """
     by_seed = 0 < len(finished) <= RUNS_PER_PAGE
     _mark_shown(client, experiment_id, {run_id for _, run_id in finished} if by_seed else set(parents))
