@@ -1,5 +1,12 @@
 """Fixtures that any test may take."""
 
+import pytest
 from s3_server import each_s3_server, radosgw, s3_server, s3_store
 
 __all__ = ["each_s3_server", "radosgw", "s3_server", "s3_store"]
+
+
+@pytest.fixture
+def undrawn_figures(monkeypatch):
+    """Builds figures without drawing them, which takes most of a report's time."""
+    monkeypatch.setattr("hkrun.figures.encode", lambda figure, kind: f"a figure as {kind}".encode())

@@ -26,6 +26,8 @@ from hkrun.store import open_store
 from hkrun.sweep import DataCheck, run_sweep, time_accounting
 from hkrun.sweep.time_accounting import TimeAccounting
 
+pytestmark = pytest.mark.usefixtures("undrawn_figures")
+
 EXECUTION = Execution(
     started_at=1_760_000_000.0,
     slots=2,

@@ -9,7 +9,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 
 from hkrun import figures
-from hkrun.figures import CellCurves, CellHealth, PairedDifferences, ScanCurve, ScanGrid, style
+from hkrun.figures import CellCurves, PairedDifferences, ScanCurve, ScanGrid, style
 from hkrun.figures import errors as labels
 from hkrun.stats import spread_of
 
@@ -322,18 +322,9 @@ def test_a_grid_prints_every_mean_with_its_interval_and_frames_the_reference():
 
 def test_what_the_discriminator_did_is_drawn_over_seeds_and_left_out_where_it_is_unknown():
     accuracy = np.array([[0.5, 0.6, 0.7], [0.7, 0.8, 0.9]])
-    cells = [
-        CellHealth(name="L_b + L_adv", curves={"discriminator_accuracy": spread_of(accuracy, epochs=3)}),
-        CellHealth(
-            name="other",
-            curves={
-                "discriminator_accuracy": spread_of(accuracy, epochs=3),
-                "adversarial_gradient_ratio": spread_of(
-                    np.array([[np.nan, 0.2, 0.1], [np.nan, 0.4, 0.3]]), epochs=3
-                ),
-            },
-        ),
-    ]
+    ratio = spread_of(np.array([[np.nan, 0.2, 0.1], [np.nan, 0.4, 0.3]]), epochs=3)
+    known = {"discriminator_accuracy": spread_of(accuracy, epochs=3)}
+    cells = {"L_b + L_adv": known, "other": known | {"adversarial_gradient_ratio": ratio}}
     figure = figures.draw_health(cells)
     assert len(figure.axes) == 4
     assert [axes.get_title(loc="left").split("\n")[0] for axes in figure.axes[:2]] == [

@@ -41,6 +41,8 @@ from hkrun.spaces import NamedCell, load_cell
 from hkrun.store import open_store
 from hkrun.training.epochs import learning_rate
 
+pytestmark = pytest.mark.usefixtures("undrawn_figures")
+
 
 @pytest.fixture
 def store(tmp_path):

@@ -12,6 +12,8 @@ from hkrun.report import load_published, render_report, summarise, summary_docum
 from hkrun.spaces import NamedCell, load_sweep
 from hkrun.store import open_store
 
+pytestmark = pytest.mark.usefixtures("undrawn_figures")
+
 
 @pytest.fixture
 def store(tmp_path):

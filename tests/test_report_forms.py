@@ -16,6 +16,8 @@ from hkrun.report.tables import Entry, make_table
 from hkrun.spaces import NamedCell, load_sweep
 from hkrun.store import open_store
 
+pytestmark = pytest.mark.usefixtures("undrawn_figures")
+
 
 @pytest.fixture
 def store(tmp_path):

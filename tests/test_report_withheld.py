@@ -12,6 +12,8 @@ from hkrun.report import print_summary, render_report, summarise, summary_docume
 from hkrun.spaces import NamedCell
 from hkrun.store import open_store
 
+pytestmark = pytest.mark.usefixtures("undrawn_figures")
+
 LOST = {
     "diverged": {"status": "diverged", "diverged_epoch": 1},
     "failed": {"status": "failed", "traceback": "OSError: gone"},

@@ -632,6 +632,7 @@ def test_a_uri_that_cannot_be_understood_is_one_line(uri: str, reason: str) -> N
 
 def test_an_unreachable_store_is_one_line_without_its_password(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setattr("hkrun.store.s3.RETRY_S", 1.0)
     with pytest.raises(StoreError) as caught:
         open_store("s3://key:password@bucket/x?endpoint_override=127.0.0.1:9&scheme=http&region=us-east-1")
     message = only_line(caught.value.message)

@@ -1,9 +1,9 @@
 """Error curves from a CSV or Parquet file.
 
-rows.py      the rows of the file, as data frames and spreadsheets write them
-matrices.py  a complete matrix per cell, or every reason why not
-units.py     whether the errors are percent
-wording.py   lines, seeds and epochs in words
+rows.py       the rows of the file, as data frames and spreadsheets write them
+matrices.py   a complete matrix per cell, or every reason why not
+units.py      whether the errors are percent
+numbering.py  lines, seeds and epochs in words
 """
 
 from hkrun.curve_files.matrices import Curves, read_curves

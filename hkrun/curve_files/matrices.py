@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from hkrun.curve_files.numbering import listed, numbered, spans
 from hkrun.curve_files.rows import (
     CELL,
     Rows,
@@ -20,7 +21,6 @@ from hkrun.curve_files.rows import (
     suggest_column,
 )
 from hkrun.curve_files.units import find_accuracies, find_fractions
-from hkrun.curve_files.wording import listed, numbered, spans
 
 _log = logging.getLogger("hkrun")
 

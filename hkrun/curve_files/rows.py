@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from hkrun.config import nearest
-from hkrun.curve_files.wording import numbered
+from hkrun.curve_files.numbering import numbered
 from hkrun.errors import InputError
 
 REQUIRED = ("seed", "epoch", "error_pct")

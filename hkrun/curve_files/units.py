@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from hkrun.curve_files.wording import listed, numbered
+from hkrun.curve_files.numbering import listed, numbered
 
 Errors = NDArray[np.float64]
 # Curves whose late errors are so many times those of others, which never exceed 1, are in another unit.

@@ -4,7 +4,6 @@ import copy
 import importlib.metadata
 import importlib.util
 import json
-import platform
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -27,6 +26,7 @@ from hkrun.export.networks import (
 )
 from hkrun.export.onnx_files import run_session, start_session, to_onnx
 from hkrun.models import Features
+from hkrun.processor import processor_name
 from hkrun.redaction import redact
 from hkrun.store import Record, Store
 from hkrun.store.files import LocalFiles
@@ -182,7 +182,7 @@ def export_run(store: Store, record: Record, *, data_dir: Path | str | None, out
         teacher=networks.get("teacher"),
         check=check,
         latency_rounds=rounds,
-        measured=f"{time.strftime('%Y-%m-%d')}, {_describe_machine()}",
+        measured=f"{time.strftime('%Y-%m-%d')}, {processor_name()}",
         runtime=f"onnxruntime {importlib.metadata.version('onnxruntime')}",
     )
     summary = json.dumps(export.document(), indent=1, ensure_ascii=False).encode()
@@ -307,13 +307,3 @@ def _load_data(form: dict[str, Any], data_dir: Path | str | None) -> Dataset | S
         place = redact(str(data_dir))
         raise DataError(f"{name}: the images in {place} are not those that the run was trained on")
     return dataset
-
-
-def _describe_machine() -> str:
-    """The processor's name, as the system gives it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return models[0] if models else platform.machine()

@@ -136,7 +136,6 @@ def _build(description: Description) -> nn.Module:
 
 
 def _read_state(content: bytes) -> dict[str, Tensor]:
-    """The state_dict in the bytes of a file."""
     state: dict[str, Tensor] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     return state
 

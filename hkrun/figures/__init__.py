@@ -11,7 +11,7 @@ Readable in grey: each cell has a line style, a lightness and, beyond four cells
 """
 
 from hkrun.figures.differences import PairedDifferences, draw_differences
-from hkrun.figures.discriminator import CellHealth, draw_health
+from hkrun.figures.discriminator import draw_health
 from hkrun.figures.errors import CellCurves, draw_errors
 from hkrun.figures.ranges import draw_ranges
 from hkrun.figures.scans import ScanCurve, ScanGrid, draw_curves, draw_grid
@@ -21,7 +21,6 @@ __all__ = [
     "PAGE",
     "SYMBOL",
     "CellCurves",
-    "CellHealth",
     "PairedDifferences",
     "ScanCurve",
     "ScanGrid",

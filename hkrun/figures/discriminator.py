@@ -1,7 +1,6 @@
 """What the discriminator did over the epochs, in every cell that has one."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -13,24 +12,11 @@ from hkrun.records import ACCURACY, GRADIENT_RATIO, SPREAD, STUDENT_MEAN, TEACHE
 from hkrun.stats import Spread
 
 
-@dataclass(frozen=True, kw_only=True)
-class CellHealth:
-    """The discriminator of one cell.
-
-    Attributes:
-        name: The cell's name.
-        curves: By column of the curves.
-    """
-
-    name: str
-    curves: Mapping[str, Spread]
-
-
-def draw_health(cells: Sequence[CellHealth]) -> Figure:
+def draw_health(cells: Mapping[str, Mapping[str, Spread]]) -> Figure:
     """One row a cell: accuracy, mean output on teacher and student, their spread, and the gradient ratio.
 
-    Lines are means over seeds, bands the smallest to the largest of any seed. What the curves of a cell lack
-    is left out.
+    The curves are given by the cell's name, then by their column. Lines are means over seeds, bands the
+    smallest to the largest of any seed. What the curves of a cell lack is left out.
     """
     panels = [
         ("Share that D\ntells apart", (ACCURACY,)),
@@ -38,28 +24,28 @@ def draw_health(cells: Sequence[CellHealth]) -> Figure:
         ("Spread of\nwhat D says", (SPREAD,)),
         ("Gradient of adversarial\nover other terms", (GRADIENT_RATIO,)),
     ]
-    shown = [panel for panel in panels if any(name in cell.curves for cell in cells for name in panel[1])]
+    shown = [panel for panel in panels if any(name in cell for cell in cells.values() for name in panel[1])]
     with styled():
         figure = new_figure(PAGE, 0.7 + 1.75 * len(cells))
         grid = figure.subplots(len(cells), len(shown), squeeze=False, sharex=True, sharey="col")
         for axes, (title, _) in zip(grid[0], shown, strict=True):
             axes.set_title(title)
-        for row, cell in zip(grid, cells, strict=True):
+        for row, (cell, curves) in zip(grid, cells.items(), strict=True):
             for axes, (_, names) in zip(row, shown, strict=True):
-                _plot_health(axes, cell, names)
-            row[0].set_ylabel(wrap(cell.name, 20))
+                _plot_health(axes, curves, names)
+            row[0].set_ylabel(wrap(cell, 20))
         for axes in grid[-1]:
             axes.set_xlabel("Epoch")
         return figure
 
 
-def _plot_health(axes: Axes, cell: CellHealth, names: Sequence[str]) -> None:
+def _plot_health(axes: Axes, curves: Mapping[str, Spread], names: Sequence[str]) -> None:
     if names[0] in (ACCURACY, TEACHER_MEAN):
         axes.set_ylim(-0.03, 1.03)
     if names[0] == ACCURACY:
         axes.axhline(0.5, color=MUTED, linewidth=0.7, linestyle=(0, (1, 2)))
     for index, name in enumerate(names):
-        runs = cell.curves.get(name)
+        runs = curves.get(name)
         if runs is None or not np.isfinite(runs.mean).any():
             continue
         epoch = np.flatnonzero(np.isfinite(runs.mean))

@@ -122,7 +122,6 @@ class RowFiles:
 
 
 def _stretches(ids: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
-    """Where stretches of consecutive numbers begin and end."""
     breaks = np.flatnonzero(np.diff(ids) != 1) + 1
     bounds = [0, *breaks.tolist(), len(ids)]
     yield from ((first, last) for first, last in itertools.pairwise(bounds) if first < last)

@@ -174,7 +174,6 @@ class TableTeacher:
         }
 
     def _compute_block(self, block: int) -> dict[str, NDArray[Any]]:
-        """Computes and keeps the rows of one block, in one pass."""
         size = self._computer.pass_size
         ids = np.arange(block * size, min((block + 1) * size, self._num_rows))
         numbers = torch.from_numpy(ids)

@@ -80,7 +80,6 @@ class ClaimJudge:
     # --- comparisons ----------------------------------------------------------------------------------------
 
     def _compare(self, claim: Claim) -> Iterator[tuple[Pair, Comparison | None]]:
-        """Each pair that the claim is about, and its comparison where this sweep has the runs."""
         if claim.kind == "equivalence":
             yield from self._compare_scans(claim)
         for better, worse in claim.pairs:

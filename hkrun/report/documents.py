@@ -159,7 +159,6 @@ def _find_tables(values: Iterable[object]) -> Iterator[Table]:
 
 
 def _gather(summary: Summary) -> dict[str, object]:
-    """What the templates show, as text and tables."""
     sweep = summary.sweep
     shared, own = run_tables.tabulate_configuration(summary)
     configurations = {cell.cell_id: cell for cell in summary.cells}  # several names may be one

@@ -1,6 +1,7 @@
 """Draws the figures of a summary, each with what it shows."""
 
 import base64
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -175,19 +176,17 @@ def _grid(scan: Scan) -> figures.ScanGrid:
 
 
 def _draw_health(summary: Summary) -> dict[str, Figure]:
-    cells = [figures.CellHealth(name=cell.name, curves=cell.health) for cell in summary.cells if cell.health][
-        :MOST_HEALTH
-    ]
+    cells = {cell.name: cell.health for cell in summary.cells if cell.health}
     if not cells:
         return {}
-    more = sum(bool(cell.health) for cell in summary.cells) - len(cells)
-    rest = f" {more} more cells have one; the table holds all." if more else ""
+    more = len(cells) - MOST_HEALTH
+    rest = f" {more} more cells have one; the table holds all." if more > 0 else ""
     return {
         "health": _encode(
             "discriminator",
             "The discriminator D over training: mean over seeds, band from the smallest to the largest of "
             "any seed. A share of 0.5 (dotted) means that it cannot tell teacher from student, 1 that it is "
             "never wrong. At balance it says (1 + mu) / (2 + mu) to both, but for the norms of L_reg." + rest,
-            figures.draw_health(cells),
+            figures.draw_health(dict(itertools.islice(cells.items(), MOST_HEALTH))),
         )
     }

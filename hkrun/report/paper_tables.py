@@ -5,8 +5,8 @@ from dataclasses import replace
 
 from hkrun.report.result_tables import difference_entry, effect_entry, error_entry, p_entry, sd_entry
 from hkrun.report.summary import Comparison, PaperRow, PaperTable, Summary, Verdict
-from hkrun.report.tables import MINUS, NONE, Entry, Table, make_table
-from hkrun.report.wording import count, digits, interval, join, plus_minus
+from hkrun.report.tables import MINUS, NONE, Entry, Field, Table, make_table
+from hkrun.report.wording import count, digits, interval, join
 
 # The recipe whose data a column of the paper is on; the others are never set against it.
 SAME_DATA = {
@@ -98,30 +98,28 @@ def describe_marks(paper: PaperTable) -> str:
     return " ".join(sentences)
 
 
-def _measured_errors(row: PaperRow, *, top5: bool) -> list[str | Entry]:
-    more: list[str | Entry] = []
+def _measured_errors(row: PaperRow, *, top5: bool) -> list[Field]:
     if row.cell is not None:
+        errors = row.cell.error_last
         more = [error_entry(row.cell.error_top5)] if top5 else []
-        runs = Entry(text=str(len(row.cell.seeds)), value=len(row.cell.seeds))
-        return [runs, error_entry(row.cell.error_last), sd_entry(row.cell.error_last), *more]
-    more = [NONE] if top5 else []
+        return [len(row.cell.seeds), error_entry(errors), sd_entry(errors), *more]
     for record in (teacher.record for teacher in row.teachers if teacher.record is not None):
-        error_pct = record.error_pct
-        return ["1 teacher", Entry(text=f"{error_pct:.2f}", value=error_pct), NONE, *more]
-    return ["not run here", NONE, NONE, *more]
+        error = Entry(text=f"{record.error_pct:.2f}", value=record.error_pct)
+        return ["1 teacher", error, *[NONE] * (1 + top5)]
+    return ["not run here", *[NONE] * (2 + top5)]
 
 
-def _measured_stability(row: PaperRow) -> list[str | Entry]:
+def _measured_stability(row: PaperRow) -> list[Field]:
     if row.cell is None:
         return ["not run here", NONE, NONE]
     found = row.cell.stability
-    runs = Entry(text=str(len(row.cell.seeds)), value=len(row.cell.seeds))
     if found is None:
-        return [runs, "undefined", NONE]
-    return [runs, Entry(text=digits(found.s), value=found.s, ends=found.ci95), interval(found.ci95) or NONE]
+        return [len(row.cell.seeds), "undefined", NONE]
+    s = Entry(text=digits(found.s), value=found.s, ends=found.ci95)
+    return [len(row.cell.seeds), s, interval(found.ci95) or NONE]
 
 
-def _compared(row: PaperRow, paper: PaperTable, *, is_error: bool) -> list[str | Entry]:
+def _compared(row: PaperRow, paper: PaperTable, *, is_error: bool) -> list[Field]:
     comparison = row.comparison
     if comparison is None:
         has_data = row.published.name == paper.reference and row.cell is not None
@@ -210,12 +208,12 @@ def tabulate_evidence(summary: Summary) -> Table | None:
         return None
     tables = {paper.id: paper for paper in summary.paper}
     columns = list(dict.fromkeys(name for paper in summary.paper for name in paper.published.columns))
-    rows: list[list[str | Entry]] = [
+    rows: list[list[Field]] = [
         [
             verdict.claim.id,
             comparison.cell,
             _describe_opponent(comparison),
-            Entry(text=str(comparison.n), value=comparison.n),
+            comparison.n,
             _evidence(comparison),
             p_entry(comparison, strong=comparison.significant and comparison.margin is None),
             effect_entry(comparison),
@@ -250,9 +248,8 @@ def _evidence(comparison: Comparison) -> Entry:
     if comparison.measure == "stability":
         text = f"S {digits(comparison.value)} against {digits(comparison.reference_value)}"
         return Entry(text=text, strong=comparison.significant, value=comparison.difference)
-    text = plus_minus(comparison.difference, comparison.ci95, signed=True).replace("-", MINUS) + " pp"
-    strong = comparison.significant and comparison.margin is None
-    return Entry(text=text, strong=strong, value=comparison.difference, ends=comparison.ci95)
+    entry = difference_entry(comparison)
+    return replace(entry, text=f"{entry.text} pp")
 
 
 def _published_difference(comparison: Comparison, paper: PaperTable | None, column: str) -> Entry:

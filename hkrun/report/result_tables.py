@@ -5,7 +5,7 @@ import numpy as np
 from hkrun import stats
 from hkrun.records import DISCRIMINATOR_COLUMNS
 from hkrun.report.summary import CellSummary, Comparison, Scan, Summary
-from hkrun.report.tables import MINUS, NONE, Entry, Table, make_table
+from hkrun.report.tables import MINUS, NONE, Entry, Field, Table, make_table
 from hkrun.report.wording import count, digits, interval, p_value, plus_minus
 
 HEALTH_NAMES = dict(
@@ -27,7 +27,7 @@ def tabulate_errors(summary: Summary) -> Table:
         columns += [f"Minus {summary.sweep.reference} (pp)", "p", "p, Holm", "d_z [95 %]"]
     rows = []
     for cell in summary.cells:
-        row: list[str | Entry] = [
+        row: list[Field] = [
             cell.name,
             _share(cell, summary),
             error_entry(cell.error_last),
@@ -90,7 +90,7 @@ def _share(cell: CellSummary, summary: Summary) -> Entry:
     return Entry(text=str(total) if found == total else f"{found} of {total}", value=found)
 
 
-def _difference(cell: CellSummary, summary: Summary) -> list[str | Entry]:
+def _difference(cell: CellSummary, summary: Summary) -> list[Field]:
     comparison = summary.find_comparison(cell.name)
     if comparison is None:
         return [summary.describe_uncompared(cell), "", "", ""]
@@ -118,7 +118,7 @@ def tabulate_stability(summary: Summary) -> Table:
     rows = []
     for cell in summary.cells:
         found = cell.stability
-        row: list[str | Entry] = [cell.name, Entry(text=str(len(cell.seeds)), value=len(cell.seeds))]
+        row: list[Field] = [cell.name, len(cell.seeds)]
         if found is None:
             row += ["undefined", *[NONE] * 4]
         else:
@@ -152,7 +152,7 @@ def tabulate_scan(scan: Scan, number: int) -> Table:
     for point in scan.points:
         is_reference = scan.reference is not None and point.cell.cell_id == scan.reference.cell_id
         found = point.comparison
-        compared: list[str | Entry] = ["reference" if is_reference else NONE, "", "", ""]
+        compared: list[Field] = ["reference" if is_reference else NONE, "", "", ""]
         if found is not None:
             compared = [
                 difference_entry(found),
@@ -163,7 +163,7 @@ def tabulate_scan(scan: Scan, number: int) -> Table:
         rows.append(
             [
                 *map(write_value, point.values),
-                Entry(text=str(len(point.cell.seeds)), value=len(point.cell.seeds)),
+                len(point.cell.seeds),
                 error_entry(point.cell.error_last),
                 *compared,
             ]
@@ -233,7 +233,7 @@ def tabulate_health(summary: Summary) -> Table | None:
     shown = [name for name in DISCRIMINATOR_COLUMNS if any(name in cell.health for cell in cells.values())]
     rows = []
     for cell in cells.values():
-        row: list[str | Entry] = [cell.name]
+        row: list[Field] = [cell.name]
         row += [_health_entry(cell, name) for name in shown]
         rows.append([*row, _alarms_entry(cell)])
     return make_table("discriminator", ["Cell", *(HEALTH_NAMES[name] for name in shown), "Alarms"], rows)

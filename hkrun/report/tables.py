@@ -19,6 +19,9 @@ class Entry:
     ends: Interval | None = None
 
 
+Field = str | int | Entry
+
+
 @dataclass(frozen=True, kw_only=True)
 class Table:
     """A table of a report.
@@ -35,14 +38,14 @@ class Table:
 
 
 def make_table(
-    identity: str, columns: Sequence[str], rows: Iterable[Sequence[str | Entry]], *, words: int = 1
+    identity: str, columns: Sequence[str], rows: Iterable[Sequence[Field]], *, words: int = 1
 ) -> Table:
-    """A table from fields that may be plain text."""
-    return Table(
-        id=identity,
-        columns=tuple(columns),
-        rows=tuple(
-            tuple(field if isinstance(field, Entry) else Entry(text=field) for field in row) for row in rows
-        ),
-        words=words,
-    )
+    """A table from fields that may be plain text or whole numbers."""
+    entries = tuple(tuple(map(_make_entry, row)) for row in rows)
+    return Table(id=identity, columns=tuple(columns), rows=entries, words=words)
+
+
+def _make_entry(field: Field) -> Entry:
+    if isinstance(field, int):
+        return Entry(text=str(field), value=field)
+    return Entry(text=field) if isinstance(field, str) else field

@@ -336,7 +336,6 @@ def _take_once(comparisons: Iterable[Comparison], summary: Summary) -> list[Comp
 
 
 def _count_verdicts(summary: Summary) -> Iterator[str]:
-    """How the paper's claims fare, in one sentence."""
     outcomes = [verdict.outcome for verdict in summary.verdicts if verdict.comparisons]
     if outcomes:
         parts = [

@@ -1,4 +1,4 @@
-"""Power analysis: how many runs would decide what fewer left open, were the measured figures the true ones."""
+"""Power analysis: how many runs would decide what few left open, were the measured figures true."""
 
 from collections.abc import Callable
 
@@ -37,20 +37,19 @@ def paired_power(d_z: float, *, pairs: int, level: float = LEVEL) -> float:
     return float(found + wrong)
 
 
-def pairs_for_difference(d_z: float, *, level: float = LEVEL, power: float = POWER) -> int | None:
-    """The fewest pairs with which a two-sided paired test finds a difference with a given probability.
+def pairs_for_difference(d_z: float, *, level: float = LEVEL) -> int | None:
+    """The fewest pairs with which a two-sided paired test finds a difference with the probability `POWER`.
 
     Args:
         d_z: True mean of the differences over their true standard deviation.
         level: Two-sided level of the test; that of the first step of Holm's correction, LEVEL over the number
             of tests, is safe for every step.
-        power: The probability.
 
     Returns:
         The number, and never fewer than a permutation test needs; None above `MOST_PAIRS`.
     """
     return _fewest(
-        lambda pairs: paired_power(d_z, pairs=pairs, level=level) >= power, least=smallest_runs(level)
+        lambda pairs: paired_power(d_z, pairs=pairs, level=level) >= POWER, least=smallest_runs(level)
     )
 
 
@@ -75,10 +74,8 @@ def equivalence_power(
     return max(0.0, float(above + below - 1))
 
 
-def pairs_for_equivalence(
-    difference: float, sd: float, *, margin: float, level: float = LEVEL, power: float = POWER
-) -> int | None:
-    """The fewest pairs with which two one-sided tests show equivalence with a given probability.
+def pairs_for_equivalence(difference: float, sd: float, *, margin: float, level: float = LEVEL) -> int | None:
+    """The fewest pairs with which two one-sided tests show equivalence with the probability `POWER`.
 
     Returns:
         The number; None above `MOST_PAIRS` or where the difference is not within the margin.
@@ -86,7 +83,7 @@ def pairs_for_equivalence(
     if abs(difference) >= margin:
         return None
     return _fewest(
-        lambda pairs: equivalence_power(difference, sd, margin=margin, pairs=pairs, level=level) >= power,
+        lambda pairs: equivalence_power(difference, sd, margin=margin, pairs=pairs, level=level) >= POWER,
         least=2,
     )
 
@@ -169,7 +166,6 @@ def runs_for_stability(
     window: int,
     ddof: int = 0,
     level: float = LEVEL,
-    power: float = POWER,
     generator: np.random.Generator,
 ) -> int | None:
     """The first of `tried_runs` that tells two S apart often enough.
@@ -192,7 +188,7 @@ def runs_for_stability(
             level=level,
             generator=generator,
         )
-        return share >= power
+        return share >= POWER
 
     if not tried or not is_enough(tried[-1]):
         return None

@@ -273,7 +273,6 @@ def _largest(values: Floats, taken: NDArray[np.bool_]) -> Floats:
 def _stability_interval(
     errors: Floats, *, s: float, ddof: int, resamples: int, generator: np.random.Generator
 ) -> Interval | None:
-    """The interval that `analyse_stability` describes."""
     runs = len(errors)
     if runs < 3 or s == 0:
         return None

@@ -193,7 +193,6 @@ def _reserve(path: Path, size: int) -> None:
 
 
 def _content(folder: Path) -> list[Path]:
-    """The files of a table that hold numbers."""
     return sorted(path for path in folder.glob("*") if path.name not in (DESCRIPTION, MANIFEST))
 
 

@@ -5,7 +5,6 @@ import dataclasses
 import hashlib
 import json
 import os
-import platform
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from hkrun.config import KNOWN_DATA, Cell, cell_id
 from hkrun.networks import EVALUATION_BATCH
 from hkrun.plan import Workers, choose_sizes, kept_sizes, why_alone
 from hkrun.plan.packs import PROCESS_BYTES, seed_bytes
+from hkrun.processor import processor_name
 from hkrun.spaces import Sweep
 from hkrun.store import DamagedError, NotCommittedError, Store
 from hkrun.sweep.machine import THREADS, Machine
@@ -280,13 +280,9 @@ def _describe_machine(device: str, slots: int) -> dict[str, object]:
     """What a measurement depends on besides the cell; `slots` share the memory."""
     import torch
 
-    processor = platform.machine()
-    with contextlib.suppress(OSError):
-        names = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line]
-        processor = names[0].partition(":")[2].strip() if names else processor
     return {
         "device": torch.cuda.get_device_name() if device == "cuda" else "cpu",
-        "processor": processor,
+        "processor": processor_name(),
         "cpus": len(os.sched_getaffinity(0)),
         "threads": THREADS,
         "slots": slots,

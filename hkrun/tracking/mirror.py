@@ -266,7 +266,6 @@ class Experiment:
     def _summarise(
         self, cell: MirroredCell, records: Sequence[Record], summary: Mapping[str, float | None]
     ) -> MirroredRun:
-        """The cell's parent with its summary and the mean curve of its finished runs."""
         runs = self._runs_of(cell)
         numbers = {name: float(value) for name, value in sorted(summary.items()) if _finite(value)}
         content = digest([_run_digest(cell, record) for record in records] + [numbers])
@@ -312,7 +311,6 @@ class Experiment:
         ]
 
     def _adopt(self, cell: MirroredCell, parent: MirroredRun) -> None:
-        """Puts every child under the parent, which may be a new one."""
         for child in self._runs_of(cell).children():
             if child.parent_id != parent.run_id:
                 self._client.set_tag(child.run_id, PARENT_TAG, parent.run_id)

@@ -187,7 +187,6 @@ def _state(finished: Sequence[Record], *, window: int, names: Sequence[str]) -> 
 
 
 def _chart(zoom: dict[str, float] | None = None) -> dict[str, Any]:
-    """A line chart of the test error over epochs."""
     return {
         "type": "LINE",
         "uuid": "hkrun-zoom" if zoom else "hkrun-error",

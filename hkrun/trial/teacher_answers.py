@@ -2,10 +2,8 @@
 
 import functools
 import logging
-import platform
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,14 +26,13 @@ from hkrun.knowledge import (
     table_id,
 )
 from hkrun.models import DistilledNetwork
+from hkrun.processor import processor_name
 from hkrun.store import NoSpaceError, TeacherTables, open_store
 from hkrun.training import resolve_dtype
 from hkrun.trial.inputs import TeacherPlace, load_images, load_teacher
 from hkrun.trial.task import Task
 
 logger = logging.getLogger("hkrun")
-
-_CPU_INFO = Path("/proc/cpuinfo")  # of Linux
 
 
 def load_teaching(
@@ -173,13 +170,7 @@ def _describe_machine(device: str) -> str:
     """What computes on a device: its model, and the instructions that torch's own code uses on a CPU."""
     if device == "cuda":
         return torch.cuda.get_device_name()
-    try:
-        lines = _CPU_INFO.read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    model = models[0] if models else platform.machine()
-    return f"{model}, {torch.backends.cpu.get_cpu_capability()}"
+    return f"{processor_name()}, {torch.backends.cpu.get_cpu_capability()}"
 
 
 @functools.lru_cache(maxsize=1)

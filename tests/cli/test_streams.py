@@ -70,7 +70,11 @@ def test_every_verb_comes_out(verb, hkrun, store):
     code, out, err = hkrun(verb)
     assert (code, err) == (0, "")
     assert out
-    code, out, err = hkrun(verb, "--json")
+
+
+@one_encoding
+def test_a_document_comes_out(hkrun, store):
+    code, out, err = hkrun("status", "--json")
     assert (code, err) == (0, "")
     assert json.loads(out)
 

@@ -13,6 +13,7 @@ import pytest
 import torch
 from pyarrow import fs
 
+from hkrun import processor
 from hkrun.config import Cell, cell_from_values, cell_id, teacher_canonical, teacher_id
 from hkrun.data import load_dataset
 from hkrun.data.views import ViewReader, Views
@@ -279,7 +280,7 @@ def test_machines_of_one_model_share_a_table_and_others_do_not(
 ) -> None:
     cell = make_cell(loss__lambda_3=0.0)
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
-    monkeypatch.setattr(teacher_answers, "_CPU_INFO", tmp_path / "cpuinfo")
+    monkeypatch.setattr(processor, "CPU_INFO", tmp_path / "cpuinfo")
     text = "processor\t: 0\nmodel name\t: {}\ncpu MHz\t\t: {}\n\nprocessor\t: 1\nmodel name\t: {}\n"
     (tmp_path / "cpuinfo").write_text(text.format("EPYC 1", 2000.0, "EPYC 1"))
     (first,) = table_ids(store, cell)
