@@ -12,7 +12,7 @@ from report_example import EPOCHS, TEST_IMAGES, fill, make_cell, make_errors, ma
 
 from hkrun.config import cell_from_values, cell_id
 from hkrun.report import latex, render_report, summarise, write_report
-from hkrun.report.tables import Entry, make_table
+from hkrun.report.table import Entry, make_table
 from hkrun.spaces import NamedCell, load_sweep
 from hkrun.store import open_store
 

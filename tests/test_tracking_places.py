@@ -38,14 +38,6 @@ REPORT = {"report.md": b"# Report\n"}
 ODD_NAMES = ["hash#tag", "what?x=1", "per%20cent%", 'quo\'te "two"', "ü&=+;:@", "file:", "sqlite:"]
 
 
-@pytest.fixture(scope="session")
-def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A database with MLflow's schema: making one takes seconds."""
-    path = tmp_path_factory.mktemp("schema") / "mlflow.db"
-    connect(f"sqlite:///{path}")
-    return path
-
-
 @pytest.fixture
 def sweep() -> Sweep:
     return make_sweep(num_cells=1, num_seeds=2, epochs=2)

@@ -8,7 +8,7 @@ claims.py         the verdicts on the paper's claims, and what would decide them
 paper.py          the paper's tables beside what was measured
 scans.py          the curves and grids of a search space with axes
 wording.py        numbers as people read them; warnings and findings
-tables.py         a table as rows of text; result_tables.py, paper_tables.py, run_tables.py fill them
+table.py          a table as rows of text; result_tables.py, paper_tables.py, run_tables.py fill them
 drawing.py        the figures
 documents.py      the files, from the templates; latex.py escapes
 json_document.py  the document for scripts

@@ -14,7 +14,7 @@ from markupsafe import Markup, escape
 from hkrun import figures, stats
 from hkrun.report import drawing, latex, paper_tables, result_tables, run_tables
 from hkrun.report.summary import PaperTable, Summary
-from hkrun.report.tables import Table
+from hkrun.report.table import Table
 from hkrun.report.wording import count, describe_teacher, describe_time, digits, duration, write_findings
 from hkrun.store import DamagedError, NotCommittedError, Store
 

@@ -3,7 +3,7 @@
 import re
 
 from hkrun import figures
-from hkrun.report.tables import Table
+from hkrun.report.table import Table
 
 _SPECIAL = {
     "\\": r"\textbackslash{}",

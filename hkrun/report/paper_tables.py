@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from hkrun.report.result_tables import difference_entry, effect_entry, error_entry, p_entry, sd_entry
 from hkrun.report.summary import Comparison, PaperRow, PaperTable, Summary, Verdict
-from hkrun.report.tables import MINUS, NONE, Entry, Field, Table, make_table
+from hkrun.report.table import MINUS, NONE, Entry, Field, Table, make_table
 from hkrun.report.wording import count, digits, interval, join
 
 # The recipe whose data a column of the paper is on; the others are never set against it.

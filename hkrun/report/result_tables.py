@@ -5,7 +5,7 @@ import numpy as np
 from hkrun import stats
 from hkrun.records import DISCRIMINATOR_COLUMNS
 from hkrun.report.summary import CellSummary, Comparison, Scan, Summary
-from hkrun.report.tables import MINUS, NONE, Entry, Field, Table, make_table
+from hkrun.report.table import MINUS, NONE, Entry, Field, Table, make_table
 from hkrun.report.wording import count, digits, interval, p_value, plus_minus
 
 HEALTH_NAMES = dict(

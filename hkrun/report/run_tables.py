@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 from hkrun import config
 from hkrun.report.summary import Summary
-from hkrun.report.tables import NONE, Entry, Table, make_table
+from hkrun.report.table import NONE, Entry, Table, make_table
 from hkrun.report.wording import count, duration, first_line, seeds, share
 
 PART_NAMES = {

@@ -161,7 +161,7 @@ def _warn_of_seeds(summary: Summary) -> Iterator[str]:
 
 def _warn_of_runs(cell: CellSummary, num_seeds: int) -> Iterator[str]:
     parts = [
-        f"{count(len(numbers), 'run')} {what} (seed{'' if len(numbers) == 1 else 's'} {seeds(numbers)})"
+        f"{count(len(numbers), 'run')} {what} ({_name_seeds(numbers)})"
         for what, numbers in (("failed", cell.failed), ("diverged", cell.diverged), ("missing", cell.missing))
         if numbers
     ]
@@ -178,10 +178,9 @@ def _warn_of_runs(cell: CellSummary, num_seeds: int) -> Iterator[str]:
     if cell.selection:
         yield (
             f"{cell.name}: selected on test error: {count(len(cell.stopped), 'run')} of {cell.name} "
-            f"{'was' if len(cell.stopped) == 1 else 'were'} stopped early (seed"
-            f"{'' if len(cell.stopped) == 1 else 's'} {seeds(cell.stopped)}). The mean of the others is "
-            "likely too low, so there is no interval, test, S or verdict of them; the sweep without "
-            "--scheduler makes the runs that are missing."
+            f"{'was' if len(cell.stopped) == 1 else 'were'} stopped early ({_name_seeds(cell.stopped)}). The "
+            "mean of the others is likely too low, so there is no interval, test, S or verdict of them; the "
+            "sweep without --scheduler makes the runs that are missing."
         )
     alarms: dict[str, list[tuple[int, str]]] = {}
     for record in cell.records:
@@ -189,8 +188,11 @@ def _warn_of_runs(cell: CellSummary, num_seeds: int) -> Iterator[str]:
             alarms.setdefault(re.sub(r"\d+(\.\d+)?", "#", alarm), []).append((record.seed, alarm))
     for found in alarms.values():
         more = "" if len(found) == 1 else f" (seed {found[0][0]})"
-        which = f"seed{'s' if more else ''} {seeds(seed for seed, _ in found)}"
-        yield f"{cell.name}, {which}: {found[0][1]}{more}."
+        yield f"{cell.name}, {_name_seeds([seed for seed, _ in found])}: {found[0][1]}{more}."
+
+
+def _name_seeds(numbers: Sequence[int]) -> str:
+    return f"seed{'' if len(numbers) == 1 else 's'} {seeds(numbers)}"
 
 
 def _warn_of_teacher(teacher: Teacher, *, several: bool) -> Iterator[str]:

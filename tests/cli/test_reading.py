@@ -16,6 +16,8 @@ from hkrun.stats import compare_stability
 from hkrun.store import open_store
 from hkrun.tracking import Links, Site
 
+pytestmark = pytest.mark.usefixtures("undrawn_figures")
+
 
 def test_a_report_is_written_from_the_store_alone(store, document, capsys):
     code, told = document("report", "stability")
