@@ -1,6 +1,6 @@
-"""Where the driver writes, and a process of Ray what a task prints.
+"""Sends stdout and stderr of a process to a file.
 
-What cannot be written is dropped: of a disk that is full, the store tells.
+What cannot be written is dropped: the store reports a full disk.
 """
 
 import os
@@ -14,7 +14,7 @@ STDOUT, STDERR = 1, 2
 
 @contextmanager
 def output_to(path: Path) -> Iterator[None]:
-    """Appends all that this process writes to stdout and stderr, libraries in C included, to a file."""
+    """Appends stdout and stderr of this process, those of C libraries included, to a file."""
     _flush()
     saved = os.dup(STDOUT), os.dup(STDERR)
     descriptor = open_log(path)
@@ -31,7 +31,7 @@ def output_to(path: Path) -> Iterator[None]:
 
 
 def open_log(path: Path) -> int:
-    """A descriptor that appends to a file; one that goes nowhere where there is no room for the file."""
+    """A descriptor that appends to a file; /dev/null where the file cannot be made."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)

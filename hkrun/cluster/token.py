@@ -1,4 +1,4 @@
-"""The token that Ray's clusters let their user in with: found where Ray looks for it, closed to others."""
+"""The token of Ray's clusters: found where Ray looks for it, readable by its user alone."""
 
 import os
 import secrets
@@ -17,7 +17,7 @@ def default_path() -> Path:
 
 
 def ensure_token() -> None:
-    """Makes sure that there is a token that only the user can read; Ray would write one that all can.
+    """Makes sure that there is a token, and only the user can read it; Ray's own file is readable by all.
 
     Raises:
         ResourceError: It cannot be written.
@@ -44,10 +44,7 @@ def ensure_token() -> None:
 def find_token() -> str | None:
     """The user's token, in Ray's order: RAY_AUTH_TOKEN, the file RAY_AUTH_TOKEN_PATH, ~/.ray/auth_token.
 
-    A file in the home directory is closed to everybody else first.
-
-    Returns:
-        The token; None where there is none.
+    A file in the home directory is made readable by the user alone. None where there is no token.
 
     Raises:
         ResourceError: Its file cannot be read.

@@ -27,8 +27,8 @@ __all__ = [
 
 T = TypeVar("T")
 
-# What workers tell each other besides tensors and what JSON knows. Nothing else is made of a message, so that
-# whoever reaches a worker's port cannot have it run code.
+# What workers send each other besides tensors and JSON's types. A message makes nothing else, so a process that
+# reaches a worker's port cannot have it run code.
 TOLD: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [Record, TeacherRecord, DivergedTeacher]
 
 
@@ -44,7 +44,7 @@ class Context(Protocol):
         """How many workers train this run together."""
 
     def report(self, progress: Mapping[str, object]) -> None:
-        """Tells whoever watches how far the loop is; may be called after every epoch."""
+        """Reports how far the loop is; may be called after every epoch."""
 
     def carry(self, function: ReadBlock, requests: Sequence[BlockIds]) -> Iterator[BlockViews]:
         """Reads what lies in shards: a `hkrun.data.streams.Carrier`."""
@@ -52,13 +52,13 @@ class Context(Protocol):
 
 @dataclass(frozen=True)
 class SingleProcess:
-    """The context of a loop in this process, watched by nobody."""
+    """The context of a loop in this process alone, without reports."""
 
     rank: int = 0
     world_size: int = 1
 
     def report(self, progress: Mapping[str, object]) -> None:
-        """Tells nobody."""
+        """Does nothing."""
 
     def carry(self, function: ReadBlock, requests: Sequence[BlockIds]) -> Iterator[BlockViews]:
         """Reads in threads of this process."""
@@ -77,7 +77,7 @@ def sum_over_workers(tensors: Sequence[Tensor], context: Context) -> None:
 
 
 def share_from_first(read: Callable[[], T], context: Context) -> T:
-    """What the first worker reads, for all: what each reads for itself may differ, as files come and go."""
+    """What the first worker reads, for all: files come and go, so what each reads itself may differ."""
     if context.world_size == 1:
         return read()
     first = context.rank == 0
@@ -123,10 +123,10 @@ def _unpack(message: Tensor) -> Any:
 
 
 class GradientSum:
-    """Sums the gradients of some parameters over the workers, so that every worker takes the same step.
+    """Sums gradients over the workers, so that all take the same step.
 
     A backend adds up what lies at the same place in memory. Workers whose networks differ, or of which one
-    has no gradient of a parameter in a batch, would get sums of other parameters' gradients without a word.
+    lacks a gradient in a batch, would silently get sums of other parameters' gradients.
 
     Args:
         parameters: Those of one optimiser, the same from batch to batch.

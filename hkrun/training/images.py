@@ -311,7 +311,7 @@ def _own_part(size: int, context: Context) -> tuple[int, int]:
 
 
 def _choose_carrier(dataset: StreamedDataset, context: Context) -> Carrier:
-    """Who reads: shards can be reached from wherever the context reads them, files from this machine."""
+    """The reader: the context's for shards, threads of this process for files of this machine."""
     return context.carry if dataset.packed else carry_in_threads
 
 

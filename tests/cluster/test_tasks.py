@@ -141,7 +141,7 @@ def test_an_observer_that_raises_stops_nothing(joined, tmp_path, caplog):
     results = run_fakes([FakeTask(name="t0"), FakeTask(name="t1", does="fail")], Broken(), tmp_path)
     assert results[0].outcomes is not None
     assert results[1].error == "ValueError: t1 is wrong"
-    assert "what watches the tasks failed in done: RuntimeError('done is broken')" in caplog.messages
+    assert "the observer of the tasks failed in done: RuntimeError('done is broken')" in caplog.messages
 
 
 def test_what_does_not_fit_the_cluster_is_refused(joined, observer, tmp_path):

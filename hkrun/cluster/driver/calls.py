@@ -43,9 +43,8 @@ class OwnCluster:
 
     Attributes:
         node: What it may use.
-        cpus: How many CPUs Ray is told of; as many processes start with it.
-        in_groups: Whether workers train together. Without Ray's dashboard Ray Train cannot clean up after a
-            killed trial, and their images may stream.
+        cpus: CPUs that Ray is told of; it starts as many processes.
+        in_groups: Whether workers train together: Ray Train needs the dashboard, and images may stream.
     """
 
     node: Node
@@ -55,15 +54,15 @@ class OwnCluster:
 
 @dataclass(frozen=True, kw_only=True)
 class Call:
-    """What the driver is asked for.
+    """What the driver is to do.
 
     Attributes:
-        work: A function that other processes can import; called as `work(running, observer, **arguments)`.
+        work: Called as `work(running, observer, **arguments)`.
         arguments: Its arguments.
         own: The cluster to start; None to join the one that RAY_ADDRESS names.
-        requests: What there will be to do, each kind once; checked against a cluster that is joined.
-        folder: Where Ray's sockets and logs, and temporary files, may lie; it is removed afterwards.
-        log_level: From which level on hkrun's log records are wanted here.
+        requests: What the tasks need, each kind once; checked against a joined cluster.
+        folder: For Ray's sockets and logs, and temporary files; removed afterwards.
+        log_level: The lowest level of log records that the supervisor wants.
     """
 
     work: Callable[..., Any]

@@ -1,11 +1,9 @@
-"""Clears away a cluster of Ray's when its driver is gone, however it went. A program of its own.
+"""Removes what is left of a Ray cluster when its command is gone. A program of its own.
 
-    python cleanup.py NAME FOLDER
-
-waits for the end of its stdin, which the kernel closes with the driver. Then it kills every process that has
-HKRUN_CLUSTER=NAME in its environment, or is Ray's and writes into the folder, and removes the folder. Most of
-Ray's processes end with their driver, but without a caretaker its agents outlive a killed one by a minute,
-and its sockets and logs stay for ever.
+`python cleanup.py NAME FOLDER` waits for the end of its stdin, which the kernel closes with the command. Then
+it kills every process that has HKRUN_CLUSTER=NAME in its environment, or is Ray's and writes into the folder,
+and removes the folder. Most of Ray's processes end with their driver, but its agents outlive a killed one by
+a minute, and its sockets and logs stay.
 """
 
 import os
@@ -23,12 +21,11 @@ PAUSE_S = 0.1
 def find_processes(name: str, folder: Path) -> list[int]:
     """The ids of the processes that belong to a cluster.
 
-    The environment alone does not tell: Ray's agents write their title over the beginning of it, and which
-    variables stand there is up to chance.
+    The environment alone does not tell: Ray's agents write their title over the beginning of it.
 
     Args:
-        name: What they have in their environment.
-        folder: The cluster's, without symbolic links; who only reads in it is a stranger.
+        name: The value of HKRUN_CLUSTER.
+        folder: The cluster's, without symbolic links. A process that only reads there does not belong to it.
     """
     entry = f"{VARIABLE}={name}".encode()
     found = []

@@ -1,4 +1,7 @@
-"""The raylet and the GCS of a cluster of our own: without either, Ray ends its driver, later and silently."""
+"""Sees when the raylet or the GCS of a cluster of this machine has ended.
+
+Ray itself ends the driver then, up to a minute later and without a message.
+"""
 
 import os
 import signal
@@ -12,13 +15,13 @@ LOOK_EVERY_S = 0.5
 
 
 class CoreProcesses:
-    """Those of the cluster that this process has started, or is starting; its children."""
+    """The raylet and the GCS among this process's children."""
 
     def __init__(self) -> None:
         self._names: dict[int, str] = {}  # by the process's id
 
     def _find(self) -> None:
-        """Looks for those that are not known yet; there are none where there is no /proc."""
+        """Looks for those that are not known yet."""
         if len(self._names) == len(NAMES):
             return
         for process in Path("/proc").glob("[0-9]*"):
@@ -30,11 +33,11 @@ class CoreProcesses:
                 self._names[int(process.name)] = NAMES[name]
 
     def find_loss(self) -> str:
-        """Which of them has ended, and how, in words; empty while all are there."""
+        """Which of them has ended, and how; empty while both run."""
         self._find()
         for pid, name in self._names.items():
             try:
-                # Ray must find it too: it is left as it is.
+                # WNOWAIT: Ray waits for it too.
                 ending = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
             except ChildProcessError:
                 return f"Ray's {name} on this machine has ended"

@@ -1,10 +1,9 @@
-"""What a process that waits for its first task imports ahead; see `ray_private.PRELOAD_SETTINGS`.
+"""What a process imports before its first task; see `ray_private.PRELOAD_SETTINGS`.
 
-It does so before Ray tells it where the driver's modules are: where that is not the hkrun that would be found
-here, nothing is imported ahead, and the task finds its own.
+Ray tells it only later where the driver's modules are. Where it finds another hkrun it imports nothing.
 
-Importing makes objects by the hundred thousand that stay for good, and looking through them again and again
-takes the garbage collector a tenth of the time: it is kept off, and then told to leave them alone.
+The imports make objects by the hundred thousand that stay. Looking through them again and again would take
+the garbage collector a tenth of the time: it is off meanwhile, and then told to leave them alone.
 """
 
 import gc
@@ -29,7 +28,7 @@ try:
 except ImportError:
     raise
 except Exception as error:
-    # Ray lets only an ImportError pass, and the task that imports the same will say what is wrong.
+    # Ray lets only an ImportError pass; the task that imports the same will report it.
     raise ImportError(str(error)) from error
 else:
     gc.freeze()

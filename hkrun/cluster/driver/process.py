@@ -1,7 +1,6 @@
-"""Ray's driver: a process that starts or joins a cluster, does one call in it, and says what came of it.
+"""Ray's driver: a process that starts or joins a cluster, does one call in it and sends the result.
 
-The supervisor has started it and reads what it says; its stdout and stderr are `ray.log`. Nothing here is put
-back as it was: the process ends with the call.
+The supervisor starts it and reads its messages; its stdout and stderr are `ray.log`. It ends with the call.
 """
 
 import faulthandler
@@ -15,9 +14,8 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from multiprocessing.connection import Connection
 from types import FrameType
-from typing import Any
 
-from hkrun.cluster.driver.calls import Call
+from hkrun.cluster.driver.calls import Call, Observer
 from hkrun.cluster.driver.runtime import LOG_FORMAT, joined_cluster, own_cluster
 from hkrun.errors import EXIT_INTERRUPTED, HkrunError, Interrupted
 
@@ -50,7 +48,7 @@ def serve(connection: Connection) -> None:
                 send("done", call.work(running, RemoteObserver(send), **call.arguments))
             finally:
                 signals.ignore()
-    except BaseException as error:  # whatever it is, the supervisor must know
+    except BaseException as error:  # the supervisor must know of any
         send("raised", _portable(error), traceback.format_exc())
     # Threads of Ray's that miss their cluster at the interpreter's end would abort the process.
     sys.stdout.flush()
@@ -58,46 +56,29 @@ def serve(connection: Connection) -> None:
 
 
 class RemoteObserver:
-    """The observer that the supervisor's caller has: an `hkrun.cluster.Observer`."""
+    """Sends the supervisor whatever an `hkrun.cluster.Observer` is told."""
 
     def __init__(self, send: Send) -> None:
         self._send = send
 
-    def taken(self, index: int) -> None:
-        """Passed on."""
-        self._send("told", "taken", (index,))
-
-    def started(self, index: int) -> None:
-        """Passed on."""
-        self._send("told", "started", (index,))
-
-    def progress(self, index: int, progress: Any) -> None:
-        """Passed on."""
-        self._send("told", "progress", (index, progress))
-
-    def done(self, index: int, outcomes: Any) -> None:
-        """Passed on."""
-        self._send("told", "done", (index, outcomes))
-
-    def failed(self, index: int, message: str) -> None:
-        """Passed on."""
-        self._send("told", "failed", (index, message))
+    def __getattr__(self, method: str) -> Callable[..., None]:
+        if method not in vars(Observer):
+            raise AttributeError(method)
+        return lambda *arguments: self._send("told", method, arguments)
 
 
 class _Signals:
-    """SIGINT and SIGTERM: the first one raises KeyboardInterrupt, the others do nothing."""
+    """SIGINT and SIGTERM: the first raises KeyboardInterrupt, the others do nothing."""
 
     def __init__(self) -> None:
         self._is_over = False
         self.raise_interrupt()
 
     def raise_interrupt(self) -> None:
-        """From now on they are taken here."""
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._take)
 
     def ignore(self) -> None:
-        """From now on they do nothing."""
         self._is_over = True
 
     def _take(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
@@ -115,7 +96,7 @@ def _end_with_supervisor(connection: Connection) -> None:
 
 
 def _fail(send: Send, error: HkrunError) -> None:
-    """Ends this process, from whatever thread, with a word of why."""
+    """Ends this process, from any thread, and says why."""
     send("raised", error, "".join(traceback.format_stack()))
     os._exit(error.exit_code)
 
@@ -141,8 +122,8 @@ class _Forwarder(logging.Handler):
 
 
 def _set_up_logging(send: Send, level: int) -> None:
-    """What is logged for people goes to the supervisor, what this package logs of Ray to `ray.log`."""
-    logging.raiseExceptions = False  # a disk that is full is the store's to tell of
+    """Sends hkrun's log records to the supervisor, and those of this package to `ray.log`."""
+    logging.raiseExceptions = False  # the store reports a full disk
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter(LOG_FORMAT))
     of_ray = logging.getLogger("hkrun.cluster")

@@ -1,4 +1,4 @@
-"""Ray's life in its driver: a cluster that is started, or joined."""
+"""Starts a cluster of this machine, or joins one; in the driver's process."""
 
 import os
 import shutil
@@ -39,14 +39,14 @@ _LOGGING: dict[str, Any] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Running:
-    """A cluster that is there.
+    """The cluster that the driver is in.
 
     Attributes:
         nodes: What it has.
-        place: What to call it in a message.
+        place: Its name in messages.
         joined: Whether it was there before, and nodes may come and go.
-        folder: A folder of the driver's own, which is removed after it.
-        dashboard: Where the dashboard of a joined cluster is, as host:port; empty where it has none.
+        folder: The driver's own; it is removed at the end.
+        dashboard: The dashboard of a joined cluster, as host:port; empty where it has none.
     """
 
     nodes: list[Node]
@@ -58,13 +58,12 @@ class Running:
 
 @contextmanager
 def own_cluster(own: "OwnCluster", folder: Path, *, fail: Fail) -> Iterator[Running]:
-    """A cluster of this machine alone, whose processes the caretaker ends.
+    """A cluster of this machine alone, whose processes `cleanup` ends.
 
     Args:
         own: What it has.
         folder: Where its sockets and logs lie.
-        fail: Called in a thread when its raylet or GCS has ended too early. It must end this process: Ray may
-            wait for a minute before it does.
+        fail: Called in a thread when its raylet or GCS has ended too early; must end this process.
 
     Raises:
         ResourceError: It did not start.
@@ -82,7 +81,7 @@ def own_cluster(own: "OwnCluster", folder: Path, *, fail: Fail) -> Iterator[Runn
 
 
 def _object_store_bytes(*, in_groups: bool) -> int:
-    """The size of the object store: Ray moves it to a disk if the shared memory cannot hold it."""
+    """The size of the object store; Ray moves one to disk that the shared memory cannot hold."""
     shared = Path("/dev/shm")  # noqa: S108 - Ray's place on Linux
     if not in_groups or not shared.is_dir():
         return OBJECT_STORE_BYTES
@@ -90,7 +89,7 @@ def _object_store_bytes(*, in_groups: bool) -> int:
 
 
 def _start(own: "OwnCluster", folder: Path, fail: Fail) -> None:
-    """Starts Ray's processes, trying twice: a busy machine may exceed the 30 s that Ray gives them.
+    """Starts Ray's processes, twice if need be: a busy machine may exceed the 30 s that Ray gives them.
 
     Raises:
         ResourceError: They did not start the second time either.
@@ -128,9 +127,9 @@ def joined_cluster(address: str, requests: Sequence[Request], folder: Path) -> I
     """The cluster at an address; its processes get the settings through the runtime environment.
 
     Args:
-        address: Of its head, or "auto".
-        requests: What there will be to do, each kind once.
-        folder: One of this process's own.
+        address: Its head's, or "auto".
+        requests: What the tasks need, each kind once.
+        folder: The driver's own.
 
     Raises:
         ResourceError: It cannot be joined, or a request does not fit.
@@ -138,11 +137,11 @@ def joined_cluster(address: str, requests: Sequence[Request], folder: Path) -> I
     import ray
 
     place = f"the Ray cluster at {address}"
-    # Tasks have the store's URI from elsewhere; here everybody who may use the cluster could read it.
+    # The store's URI would be readable for all users of the cluster; tasks have it from elsewhere.
     kept_here = {"HKRUN_STORE", cleanup.VARIABLE, ray_private.PRELOAD_FROM_VARIABLE}
     names = ["OMP_NUM_THREADS", *ray_private.SETTINGS]
     names += [name for name in os.environ if name.startswith("HKRUN_") and name not in kept_here]
-    names += ["PYTHONPATH"] if "PYTHONPATH" in os.environ else []  # where parts of the user's own are found
+    names += ["PYTHONPATH"] if "PYTHONPATH" in os.environ else []  # for the user's own parts
     try:
         _knock(address)
         context = ray.init(
@@ -172,11 +171,11 @@ def joined_cluster(address: str, requests: Sequence[Request], folder: Path) -> I
 
 
 def _knock(address: str) -> None:
-    """Checks that somebody listens at an address, where Ray would try for minutes.
+    """Connects to an address once, where Ray would try for minutes.
 
     Raises:
-        ValueError: No address of a cluster's head.
-        OSError: Nobody listens.
+        ValueError: It is no address of a cluster's head.
+        OSError: No process listens there.
     """
     if address == "auto":
         return

@@ -1,7 +1,7 @@
-"""Where Ray's workers look for modules: among the libraries first, as the driver does.
+"""Makes Ray's workers look for modules among the libraries first, as the driver does.
 
-Ray itself has them look in the driver's working directory before all else, where a numbers.py of the user's
-would be taken for Python's by every library that a worker has not imported yet.
+Ray has them look in the driver's working directory first, where a numbers.py of the user's would be taken for
+Python's by every library that a worker has not imported yet.
 """
 
 import os
@@ -24,7 +24,7 @@ def make_job_config() -> Any:
 
 
 def worker_variables() -> dict[str, str]:
-    """The environment variables by which workers find the user's own parts, last: where this process does."""
+    """The environment variables by which workers find the user's own parts where this process does."""
     libraries = tuple({str(Path(prefix).resolve()) for prefix in (sys.prefix, sys.base_prefix)})
     folders = [str(Path.cwd()), *(str(Path(folder).resolve()) for folder in sys.path)]
     own = [folder for folder in folders if not folder.startswith(libraries)]

@@ -1,12 +1,9 @@
-"""Ray's driver in a process of its own, seen from the process that people wait for.
+"""Starts Ray's driver as a child of the command, and returns its result.
 
-Ray ends the process that has joined a cluster from C++, with exit status 1 and without an exception, when any
-thread of it still touches Ray after `ray.shutdown()`, and when its raylet or its GCS is gone (seen in 2.60).
-So that process is a child (`process`), and what becomes of it is told here: its result, its
-exception, or its end without a word. This process never imports Ray.
-
-The child and all that it starts are gone when the call is over, however it ends: see
-`hkrun.cluster.driver.cleanup`.
+Ray ends a process that has joined a cluster from C++, with exit status 1 and without an exception, when one
+of its threads touches Ray after `ray.shutdown()`, and when its raylet or GCS is gone (seen in 2.60). In the
+command's own process that would lose the result. So the driver is a child (`process`), and the command never
+imports Ray. `cleanup` ends the child and all that it started, however the call ends.
 """
 
 import logging
@@ -50,7 +47,7 @@ LEAVE_WITHIN_S = 15.0
 LOG_NAME = "ray.log"
 
 
-class DriverTraceback(Exception):  # noqa: N818 - no error, but what an error has for its cause
+class DriverTraceback(Exception):  # noqa: N818 - the cause of an error
     """Where in the driver an exception was raised."""
 
     def __str__(self) -> str:
@@ -65,19 +62,18 @@ def call_driver(
     requests: Sequence[Request] = (),
     observer: Observer | None = None,
 ) -> Any:
-    """Calls a function in a process that has joined the cluster of RAY_ADDRESS, or started one of its own.
+    """Calls a function in a process that has joined the cluster of RAY_ADDRESS, or started one.
 
-    Nothing of Ray reaches the terminal: what it writes goes to `ray.log` in the log folder, and where the
-    call fails, the logs of a cluster of its own are kept below `ray/` beside it.
+    Ray's output goes to `ray.log` in the log folder. Where the call fails, the logs of a cluster of this
+    machine are kept below `ray/` beside it.
 
     Args:
-        work: What to call, as `work(running, observer, **arguments)`; must be importable by other processes.
-        arguments: Its arguments; they are pickled.
-        log_folder: Where Ray's own words go.
-        requests: What there will be to do, each kind once. A cluster of this machine has no more CPUs, and
-            processes ready for them, than that can use.
-        observer: Whose methods the function's observer calls here. What they raise is logged and forgotten,
-            but a closed pipe: then nobody watches any more.
+        work: Called as `work(running, observer, **arguments)`; must be importable by other processes.
+        arguments: Pickled.
+        log_folder: Where the logs go.
+        requests: What the tasks need, each kind once. A cluster of this machine gets no more CPUs than those
+            can use.
+        observer: Its methods are called here. What they raise is logged and forgotten, except a closed pipe.
 
     Returns:
         What the function returned.
@@ -109,7 +105,7 @@ def call_driver(
         except Exception as error:
             kept = _keep_logs(folder, log_folder)
             if kept is None and isinstance(error, ClusterLostError):
-                kept = log_folder / LOG_NAME  # of a cluster that was joined, what the driver has written
+                kept = log_folder / LOG_NAME  # of a joined cluster there is only the driver's log
             if kept is not None and isinstance(error, HkrunError):
                 raise type(error)(f"{error.message}; Ray's logs are in {kept}") from error
             raise
@@ -120,7 +116,7 @@ def call_driver(
 
 
 class _Driver:
-    """The child, and what it says."""
+    """The child process and its messages."""
 
     def __init__(self, call: Call, log_file: Path) -> None:
         self._messages: queue.SimpleQueue[tuple[Any, ...] | None] = queue.SimpleQueue()
@@ -138,14 +134,14 @@ class _Driver:
         finally:
             os.close(log)
             theirs.close()
-        with suppress(OSError):  # it has ended already, which is seen below
+        with suppress(OSError):  # it has ended already; `listen` sees it
             # `python -m` and notebooks have more paths than the environment says.
             self._connection.send(sys.path)
             self._connection.send(call)
         threading.Thread(target=self._read, args=(self._connection,), daemon=True).start()
 
     def listen(self, observer: Observer | None) -> Any:
-        """Passes on what it says until it is done; returns its result."""
+        """Passes its messages on until it is done; returns its result."""
         while (message := self._messages.get()) is not None:
             match message:
                 case ("told", method, arguments):
@@ -161,11 +157,7 @@ class _Driver:
         raise ClusterLostError(f"Ray ended its driver ({describe_end(self._process.returncode)})")
 
     def end(self, *, orderly: bool) -> None:
-        """Ends the child.
-
-        Args:
-            orderly: Whether it leaves its cluster first. One of its own goes with it.
-        """
+        """Ends the child; orderly, after it has left its cluster."""
         if orderly and self._process.poll() is None:
             self._process.send_signal(signal.SIGINT)
             with suppress(subprocess.TimeoutExpired):
@@ -175,14 +167,14 @@ class _Driver:
         self._connection.close()
 
     def _read(self, connection: Connection) -> None:
-        with suppress(Exception):  # the end of what it says, or half a message, with which it ended too
+        with suppress(Exception):  # the end of the stream, also in the middle of a message
             while True:
                 self._messages.put(connection.recv())
         self._messages.put(None)
 
 
 def describe_end(code: int | None) -> str:
-    """How a process has ended, from its return code as `subprocess` has it."""
+    """How a process ended, by its return code as `subprocess` has it."""
     if code is None:
         return "still running"
     return f"exit status {code}" if code >= 0 else f"killed by {signal.Signals(-code).name}"
@@ -194,7 +186,7 @@ def _tell(observer: Observer | None, method: str, arguments: Sequence[Any]) -> N
     except BrokenPipeError:
         raise
     except Exception as error:
-        logger.warning("what watches the tasks failed in %s: %r", method, error)
+        logger.warning("the observer of the tasks failed in %s: %r", method, error)
         logger.info("", exc_info=True)  # shown with -v
 
 
@@ -207,7 +199,7 @@ def _useful_cpus(node: Node, requests: Sequence[Request]) -> int:
 
 
 def _driver_environment(call: Call) -> dict[str, str]:
-    """What the driver, and on a cluster of its own each process, has in its environment."""
+    """The environment of the driver, and of each process of a cluster of this machine."""
     threads = max((request.threads for request in call.requests), default=1)
     # Ray ends its processes too quickly for them to remove their temporary files, so those lie here.
     named = {cleanup.VARIABLE: call.folder.name, "TMPDIR": str(call.folder), **worker_variables()}
@@ -222,7 +214,7 @@ def _driver_environment(call: Call) -> dict[str, str]:
 def _interruptible() -> Iterator[Callable[[], None]]:
     """Lets SIGINT and SIGTERM raise KeyboardInterrupt, until the function that it yields is called.
 
-    Only the main thread can take them; elsewhere this does nothing.
+    Does nothing outside the main thread, which alone gets signals.
     """
     numbers = (signal.SIGINT, signal.SIGTERM)
     usable = threading.current_thread() is threading.main_thread()
@@ -250,7 +242,7 @@ def _do_nothing(number: int, frame: FrameType | None) -> None:
 
 @contextmanager
 def _cluster_folder() -> Iterator[Path]:
-    """A folder that is removed when the block ends or this process dies, and all processes of it with it."""
+    """A folder that `cleanup` removes, with its processes, when the block ends or this process dies."""
     folder = _make_folder()
     process = subprocess.Popen(  # -I -S: it needs the standard library alone, and starts in 20 ms
         [sys.executable, "-I", "-S", cleanup.__file__, folder.name, str(folder)],
@@ -271,11 +263,7 @@ def _make_folder() -> Path:
 
 
 def _keep_logs(folder: Path, log_folder: Path) -> Path | None:
-    """Copies the logs of Ray's processes to where they outlive the cluster.
-
-    Returns:
-        Where to; None where there are none, or no room for them.
-    """
+    """Copies the logs of Ray's processes out of the cluster's folder; None where that is not possible."""
     with suppress(OSError, shutil.Error):
         session = (folder / "session_latest").resolve(strict=True)
         kept = log_folder / "ray" / session.name

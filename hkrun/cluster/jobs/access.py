@@ -1,7 +1,7 @@
-"""The way to a cluster's job server: its address, who may use it, and what the token is shown to.
+"""Access to a cluster's job server: its address, and the token, which is shown to no stranger.
 
-The first question is asked without a token. Whoever gets an answer to it may run anything on the cluster, so
-such a cluster is refused, and the token is never shown to it.
+The first request carries no token. A cluster that answers it lets everybody run anything, so it is refused,
+and never sees the token.
 """
 
 import ipaddress
@@ -26,12 +26,12 @@ logger = logging.getLogger("hkrun")
 
 @dataclass(frozen=True, kw_only=True)
 class Access:
-    """A job server that lets us in.
+    """A job server that lets this user in.
 
     Attributes:
         url: Its address, such as `http://head:8265`.
-        headers: What each request must carry; it holds the token, so it is never shown.
-        ray_version: The version of Ray that the cluster runs.
+        headers: What each request must carry; never shown, as it holds the token.
+        ray_version: The cluster's version of Ray.
     """
 
     url: str
@@ -40,7 +40,7 @@ class Access:
 
 
 def read_address(address: str) -> str:
-    """The URL of a job server, from what the user wrote: a URL, or `host` or `host:port` for plain HTTP.
+    """The URL of a job server: the user gives a URL, or `host` or `host:port` for plain HTTP.
 
     Raises:
         InputError: It is no such address.
@@ -63,7 +63,7 @@ def read_address(address: str) -> str:
 
 
 def is_private_way(url: str) -> bool:
-    """Whether nobody on the way can read what is sent: it is encrypted, or does not leave this machine."""
+    """Whether what is sent cannot be read on the way: it is encrypted, or stays on this machine."""
     parts = urlsplit(url)
     return parts.scheme == "https" or _is_here(parts.hostname or "")
 
@@ -80,7 +80,7 @@ def _is_here(host: str) -> bool:
 
 @contextmanager
 def past_proxies(url: str) -> Iterator[None]:
-    """Keeps requests to this machine itself from a proxy of the environment, which would read the token."""
+    """Keeps requests to this machine from a proxy of the environment, which would read the token."""
     if not _is_here(urlsplit(url).hostname or ""):
         yield
         return
@@ -96,17 +96,17 @@ def past_proxies(url: str) -> Iterator[None]:
 
 
 def open_access(address: str, *, insecure: bool) -> Access:
-    """Finds out whether the cluster at an address lets us in, and only those who may.
+    """Finds out whether the cluster at an address lets this user in, and no others.
 
     Args:
-        address: What the user wrote.
-        insecure: Whether a cluster that lets everybody in is good enough, and on this machine one of another
-            account, which is shown the token.
+        address: As the user gave it.
+        insecure: Whether to accept a cluster without a token, and one that another account of this machine
+            runs, which then sees the token.
 
     Raises:
-        InputError: The address is none.
-        ResourceError: Nobody is there, the cluster is open to everybody or another account's, or it does not
-            take our token.
+        InputError: It is no address. ResourceError: There is no answer, the cluster has no token, is another
+        account's, or does not take the
+            user's token.
     """
     url = read_address(address)
     status, version = _ask(url, {})
@@ -126,7 +126,7 @@ def open_access(address: str, *, insecure: bool) -> Access:
         _refuse_strangers(url)
     if not is_private_way(url):
         logger.warning(
-            "the token goes to %s unencrypted: whoever reads it on the way may use the cluster; better is "
+            "the token goes to %s unencrypted: a reader on the way could use the cluster; better is "
             "https, or a tunnel: ssh -L 8265:localhost:8265 HOST, then --address http://localhost:8265",
             url,
         )
@@ -140,10 +140,9 @@ def open_access(address: str, *, insecure: bool) -> Access:
 
 
 def _refuse_strangers(url: str) -> None:
-    """Raises ResourceError where another account of this machine would be shown the token.
+    """Raises ResourceError where another account of this machine would see the token.
 
-    Where a tunnel is down, anybody may listen in its place and ask for a token. Over https a certificate
-    says who it is.
+    While a tunnel is down, any account can listen in its place. Over https the certificate tells.
     """
     parts = urlsplit(url)
     if parts.scheme == "https" or not _is_here(parts.hostname or ""):
@@ -167,7 +166,7 @@ def _ask(url: str, headers: dict[str, str]) -> tuple[int, str]:
 
     try:
         with requests.Session() as session:
-            # A proxy or a .netrc of the environment is nothing for this machine itself.
+            # No proxy and no .netrc of the environment for requests to this machine.
             session.trust_env = not _is_here(urlsplit(url).hostname or "")
             answer = session.get(
                 f"{url}/api/version", headers=headers, timeout=TIMEOUT_S, allow_redirects=False
@@ -183,5 +182,5 @@ def _ask(url: str, headers: dict[str, str]) -> tuple[int, str]:
 
 
 def _last_words(error: Exception) -> str:
-    """What is at the bottom of an error of requests, without the names of its classes around it."""
+    """The cause of an error of requests, without the names of the classes around it."""
     return str(error).rpartition(": ")[2].strip("'\")> ") or type(error).__name__

@@ -1,9 +1,8 @@
-"""What a job runs on the cluster before the real one: whether every node can do the work. A program.
+"""The job that runs before the real one, and asks every node whether it can do the work. A program.
 
-    python -m hkrun.cluster.jobs.check NEEDS
-
-joins the cluster that it runs on, asks its nodes, and prints one line with what they say, for `submitting`.
-NEEDS is a `nodes.reports.Needs` as JSON. Its exit status is 0 where it has an answer, also a bad one.
+`python -m hkrun.cluster.jobs.check NEEDS` joins the cluster that it runs on, asks its nodes, and prints one
+line with their answers for `submitting`. NEEDS is a `nodes.reports.Needs` as JSON. The exit status is 0 with
+any answer, also a bad one.
 """
 
 import dataclasses

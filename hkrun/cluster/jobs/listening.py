@@ -1,4 +1,4 @@
-"""Who listens at an address of this machine, as Linux tells it: any account can, where nobody else does."""
+"""Which accounts listen at an address of this machine: any can, where no other process does. Linux only."""
 
 import ipaddress
 import os
@@ -14,14 +14,14 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 def find_strangers(host: str, port: int) -> set[int]:
-    """The accounts that listen at an address of this machine and are neither ours nor root.
+    """The accounts that listen at an address of this machine and are neither this process's nor root.
 
     Args:
         host: `localhost` or an IP address of loopback.
         port: The TCP port.
 
     Returns:
-        Their numbers; empty also where the system does not tell, or somebody listens whom it does not show.
+        Their numbers; empty also where the system does not tell.
     """
     addresses = _resolve(host, port)
     found = set()

@@ -1,4 +1,4 @@
-"""requirements.lock: which versions results are promised for, and what of it a job's environment installs."""
+"""Reads requirements.lock: the versions that results are promised for, and those that a job installs."""
 
 import re
 from pathlib import Path
@@ -27,10 +27,10 @@ def read_versions(lock: str) -> dict[str, str]:
 
 
 def reduce_lock(lock: str, *, without: frozenset[str] = frozenset({"ray"})) -> str:
-    """What of a lock file hkrun itself needs: its requirements and theirs, with their sums.
+    """The entries of a lock file that hkrun itself needs, with those that they need in turn.
 
     Args:
-        lock: The file's content, as uv writes it: each entry says for whom it is there.
+        lock: The file's content as uv writes it: a comment at each entry says what needs it.
         without: Left out. A job runs in its cluster's Ray.
     """
     parents = {entry: _parents(entry) for entry in _entries(lock)}
@@ -44,7 +44,7 @@ def reduce_lock(lock: str, *, without: frozenset[str] = frozenset({"ray"})) -> s
 
 
 def _entries(lock: str) -> list[str]:
-    """The entries, each with its sums and its comment on who needs it."""
+    """The entries, each with its hashes and its comment."""
     entries: list[list[str]] = []
     for line in lock.splitlines():
         if _ENTRY.match(line):
@@ -59,6 +59,6 @@ def _name(entry: str) -> str:
 
 
 def _parents(entry: str) -> set[str]:
-    """Who needs an entry, as its comment says it."""
+    """The packages that need an entry, by its comment."""
     _, _, comment = entry.partition("# via")
     return {line.strip().removeprefix("#").strip() for line in comment.splitlines()} - {""}

@@ -1,6 +1,6 @@
-"""A cluster's job server: jobs of hkrun are sent to it, found, followed and stopped there.
+"""A cluster's job server: sends, lists, follows and stops jobs of hkrun.
 
-Every failure is one HkrunError of one line, and the token is in none of them.
+Every failure is an HkrunError of one line without the token.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ from hkrun.errors import (
     ResourceError,
 )
 
-# What a job of ours is known by in a list of many people's; the value is hkrun's version.
+# The key in a job's metadata by which hkrun knows its own; the value is hkrun's version.
 MARK = "hkrun"
 State = Literal["waiting", "running", "finished", "failed", "stopped"]
 _STATES: dict[str, State] = {
@@ -41,15 +41,15 @@ _PAUSE_S = 1.0
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """What the job server knows of a job.
+    """A job, as the job server knows it.
 
     Attributes:
         id: Its name there.
-        state: How far it is.
-        exit_code: The exit status that it comes to; None while it goes on.
-        message: What there is to say of its end, in a line; empty where nothing is.
-        command: The command line that it runs.
-        metadata: What was kept with it when it was sent.
+        state: Its state.
+        exit_code: Its exit status; None while it runs.
+        message: How it ended, in a line; may be empty.
+        command: Its command line.
+        metadata: Kept with it since it was sent.
         started_at: Unix time in seconds; None before it began.
         ended_at: The same of its end.
     """
@@ -75,10 +75,10 @@ class Job:
 
 
 def check_id(job_id: str) -> str:
-    """Returns a name of a job that stands for nothing else in a URL.
+    """Returns a job's name, if it can stand in a URL.
 
     Raises:
-        InputError: It does not.
+        InputError: It cannot.
     """
     if _ID.fullmatch(job_id) is None:
         raise InputError(f"{job_id!r} is no job: letters, digits, '.', '_' and '-' are allowed")
@@ -88,12 +88,12 @@ def check_id(job_id: str) -> str:
 def find_exit_code(
     state: State, *, driver_code: int | None, error_type: str | None, began: bool
 ) -> tuple[int | None, str]:
-    """The exit status that a job comes to, and what there is to say of it.
+    """The exit status of a job, and a line on how it ended.
 
     Args:
-        state: How it ended, if so.
+        state: Its state.
         driver_code: The exit status of its command; negative for the number of a signal.
-        error_type: Ray's name for what went wrong.
+        error_type: Ray's name of the failure.
         began: Whether its command was started.
     """
     if state == "finished":
@@ -180,12 +180,7 @@ class JobServer:
             self._client.delete_job(check_id(job_id))
 
     def follow(self, job_id: str, write: Callable[[str], None]) -> Job:
-        """Writes what a job prints, from its beginning, until it is over.
-
-        A connection that breaks is made again, and nothing is written twice.
-
-        Returns:
-            The job at its end.
+        """Writes all that a job prints until it is over, once, also over broken connections; returns the job.
 
         Raises:
             ResourceError: The job server did not answer for a minute.
@@ -208,7 +203,7 @@ class JobServer:
             time.sleep(_PAUSE_S)
 
     async def _tail(self, job_id: str, write: Callable[[str], None], shown: int) -> int:
-        """Writes what comes after the characters that were shown; returns how many those are now."""
+        """Writes what follows the characters that were shown; returns their new number."""
         seen = 0
         texts = aiter(self._client.tail_job_logs(check_id(job_id)))
         while True:
@@ -217,14 +212,14 @@ class JobServer:
             except StopAsyncIteration:
                 return shown
             except _lost_connections():
-                return shown  # the caller asks how the job is, and comes again
+                return shown  # the caller asks for the job's state, and calls again
             seen += len(text)
             if seen > shown:
                 write(text[len(text) - (seen - shown) :])  # its errors are the reader's, not the connection's
                 shown = seen
 
     def wait(self, job_id: str, *, timeout_s: float) -> Job:
-        """Waits until a job is over, or for so many seconds; returns how it is then.
+        """Waits until a job is over, or for so many seconds; returns the job.
 
         Raises:
             ResourceError: The job server did not answer for a minute.
@@ -299,7 +294,7 @@ def _first_line(text: str) -> str:
 
 @contextmanager
 def _own_address_alone() -> Iterator[None]:
-    """Hides the variables by which Ray would go to another address than the one that it is given."""
+    """Hides the variables by which Ray would go to another address than the given one."""
     names = ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS")
     hidden = {name: os.environ.pop(name) for name in names if name in os.environ}
     try:
@@ -310,7 +305,7 @@ def _own_address_alone() -> Iterator[None]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keeps what Ray's client says of its uploads from the terminal."""
+    """Keeps Ray's messages on uploads from the terminal."""
     loggers = [logging.getLogger(name) for name in UPLOAD_LOGGERS]
     before = [logger.level for logger in loggers]
     for logger in loggers:

@@ -1,12 +1,11 @@
-"""What a job takes along: a folder with hkrun as it runs here, and what is the user's own.
+"""Gathers the files of a job: hkrun as it runs here, and the user's own.
 
     hkrun/               this very package, with the search spaces that it knows by name
     search_spaces/       those of the working directory
     mine.toml            a search space given by its path, with the `recipes` beside it
     mynets.py, mypkg/    the modules of own parts, and what they import from the same place
 
-The folder becomes the working directory of the job and of its workers, so that all of it is found there as it
-was here.
+The folder becomes the working directory of the job and of its workers.
 """
 
 import shutil
@@ -18,7 +17,7 @@ from hkrun.errors import InputError
 from hkrun.user_parts import load_part
 
 PACKAGE = Path(__file__).resolve().parents[2]
-# Ray takes 100 MiB for a job's folder, packed; what is meant as code is far below.
+# Ray's limit for a job's folder, packed.
 LARGEST_BYTES = 100 << 20
 _LARGEST_NAMED = 3
 _NOT_CODE = shutil.ignore_patterns("__pycache__", "*.pyc", ".*")
@@ -39,7 +38,7 @@ def ship_space(name_or_file: str, folder: Path) -> str:
     """Puts a search space that is given by its path into a folder, with the recipes beside it.
 
     Returns:
-        How the job names it: as it is where it has no path, or one below the working directory.
+        Its name for the job.
     """
     path = Path(name_or_file)
     if path.suffix != ".toml" and path.name == name_or_file:
@@ -56,16 +55,14 @@ def ship_space(name_or_file: str, folder: Path) -> str:
 
 
 def ship_parts(names: Iterable[str], folder: Path) -> list[str]:
-    """Puts the modules of own parts into a folder, unless they are installed.
-
-    What such a module imported from the same place goes along: modules beside it that it has loaded.
+    """Puts the modules of own parts into a folder, with the loaded modules beside them; not installed ones.
 
     Args:
         names: The parts, as `package.module:name`.
         folder: Where to.
 
     Returns:
-        What was shipped: names of files and folders, sorted.
+        The names of the shipped files and folders, sorted.
 
     Raises:
         InputError: One cannot be imported.

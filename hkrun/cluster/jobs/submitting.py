@@ -1,4 +1,4 @@
-"""A command of hkrun as a job of Ray's: its cluster is checked first, and it has the code that runs here."""
+"""Sends a command of hkrun to a cluster as a job, with the code that runs here; checks the nodes first."""
 
 import dataclasses
 import getpass
@@ -30,11 +30,11 @@ from hkrun.cluster.ray_private import JOB_SETTINGS, STOP_WAIT_VARIABLE
 from hkrun.errors import DataError, HkrunError, InputError, ResourceError, StoreError
 from hkrun.redaction import redact
 
-# Before SIGKILL follows: Ray gives a job three seconds. Checkpoints that are being written are megabytes.
+# Between SIGTERM and SIGKILL; Ray's own 3 s are too short for a checkpoint of megabytes.
 STOP_WAIT_S = 60
-# With an environment from the lock, the check is the first that waits for gigabytes of packages.
+# With an environment from the lock, the check waits for gigabytes of packages.
 CHECK_TIMEOUT_S = {"cluster": 300.0, "lock": 3600.0}
-# Settings that are no secrets, and that a job needs to find its places. Passwords and keys stay here.
+# Settings by which a job finds its places. Passwords and keys stay here.
 PASSED = (
     "MLFLOW_TRACKING_URI",
     "AWS_REGION",
@@ -55,9 +55,9 @@ class Work:
     """What is to run on the cluster.
 
     Attributes:
-        arguments: Those of hkrun: the verb and its own, with places that hold on the cluster.
+        arguments: hkrun's: the verb and its options, with places that hold on the cluster.
         space: The search space among them, where it is a name or a file; None for other verbs.
-        title: A word for the job's name, such as the sweep's.
+        title: For the job's name, such as the sweep's.
         store: Path or URI of the store, absolute.
         data: Path or URI of `--data`, absolute; None where none is needed.
         parts: Own parts that its cells use, as `package.module:name`.
@@ -97,13 +97,13 @@ def submit(
     environment: Literal["cluster", "lock"],
     announce: Callable[[Submission], None],
 ) -> None:
-    """Sends work to a cluster, once its nodes were found able to do it.
+    """Sends work to a cluster whose nodes can do it.
 
     Args:
         work: What is to run.
-        server: Where to.
-        environment: Whose packages the job runs with: the cluster's own, or those of requirements.lock.
-        announce: Told what is sent just before it is. Whoever interrupts later finds the job by its name.
+        server: The cluster's.
+        environment: The packages of the job: the cluster's own, or those of requirements.lock.
+        announce: Called with the job just before it is sent: an interrupted user finds it by its name.
 
     Raises:
         InputError: Something would show a password to others, or is too large to be sent.
@@ -143,7 +143,7 @@ def submit(
 
 
 def describe_code(state: GitState | None) -> str:
-    """The state of hkrun's code in a word, as records keep it."""
+    """The state of hkrun's code, as records keep it."""
     return state.label if state is not None else f"hkrun {hkrun.__version__}, not from a repository"
 
 
@@ -154,9 +154,9 @@ def name_job(title: str) -> str:
 
 
 def find_variables(environ: Mapping[str, str], work: Work) -> dict[str, str]:
-    """The environment variables that go to the job: settings of hkrun and places, and no secrets.
+    """The environment variables of the job: settings and places without secrets.
 
-    Whoever may use the cluster can read them, as they can read the command line.
+    All users of the cluster can read them, and the command line.
 
     Raises:
         InputError: A place that the job needs holds a password, or one on S3 cannot be understood.
@@ -164,7 +164,7 @@ def find_variables(environ: Mapping[str, str], work: Work) -> dict[str, str]:
     passed = {name: environ[name] for name in PASSED if environ.get(name)}
     places = {"--store": work.store, "--data": work.data or "", **passed}
     problems = [
-        f"{what}: the URI holds a user, a password or a key, which everybody who may use the cluster could "
+        f"{what}: the URI holds a user, a password or a key, which all users of the cluster could "
         "read; put those into the environment of the cluster's nodes, and leave them out of it"
         for what, value in places.items()
         if not is_public(value) or (what.startswith("AWS_") and "@" in value)
@@ -175,7 +175,7 @@ def find_variables(environ: Mapping[str, str], work: Work) -> dict[str, str]:
 
 
 def is_public(place: str) -> bool:
-    """Whether a path or URI may be read by others: it names a place, and nobody who may go there."""
+    """Whether a path or URI may be read by others: it holds no credentials."""
     if "://" not in place:
         return True
     uri, _, query = place.partition("?")
@@ -184,13 +184,13 @@ def is_public(place: str) -> bool:
     return (
         redact(uri) == uri.rstrip("/")
         and PUBLIC_OPTIONS.issuperset(names)
-        and len(names) == len(set(names))  # only the last one of a name is looked at by who uses it
+        and len(names) == len(set(names))  # of a repeated name only the last one counts
         and not any("@" in value for _, value in options)
     )
 
 
 def _find_misread(places: Mapping[str, str]) -> Iterator[str]:
-    """What is wrong with places on S3, as who opens them will read them."""
+    """What is wrong with places on S3."""
     for what, value in places.items():
         try:
             if value.startswith("s3://"):
@@ -203,10 +203,10 @@ def _find_misread(places: Mapping[str, str]) -> Iterator[str]:
 def _staged(
     work: Work, *, environment: Literal["cluster", "lock"]
 ) -> Iterator[tuple[Path, list[str], dict[str, Any]]]:
-    """Gathers what the job takes along.
+    """Gathers the files of the job.
 
     Yields:
-        The folder, the arguments of hkrun as the job has them, and what of packages Ray is to install.
+        The folder, the arguments of hkrun in the job, and the packages that Ray is to install.
     """
     with tempfile.TemporaryDirectory(prefix="hkrun-job-") as name:
         folder = Path(name)
@@ -235,7 +235,7 @@ def _staged(
 def _check(
     work: Work, server: JobServer, runtime_env: Mapping[str, Any], *, timeout_s: float
 ) -> Sequence[Mapping[str, Any]]:
-    """Runs `check` on the cluster; what its nodes say.
+    """Runs `check` on the cluster; returns the nodes' reports.
 
     Raises:
         HkrunError: What the nodes lack; see `submit`.
@@ -281,7 +281,7 @@ def _check(
 
 
 def read_answer(log: str) -> dict[str, Any] | None:
-    """What `check` has printed; None where it came to nothing."""
+    """The answer of `check` in its log; None where there is none."""
     for line in reversed(log.splitlines()):
         if line.startswith(check.MARK):
             answer: dict[str, Any] = json.loads(line.removeprefix(check.MARK))
@@ -310,7 +310,7 @@ def _requirements() -> tuple[str, ...]:
 
 
 def _note_client(nodes: Sequence[Mapping[str, Any]]) -> None:
-    """Says where the cluster's Python or Ray is another than the one here, which no promise depends on."""
+    """Warns of another Python or Ray on the cluster than here; results do not depend on it."""
     import ray
 
     here = {"Python": platform.python_version(), "Ray": ray.__version__}

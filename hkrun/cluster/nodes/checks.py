@@ -27,11 +27,11 @@ _PROBES, _PROBE_FILE = "probes", "probe"
 def check_nodes(needs: Needs) -> list[NodeReport]:
     """Asks every node of the cluster that this process has joined.
 
-    The driver leaves a probe in the store, each node reads it and leaves its own, and the driver reads those:
-    so a folder that is only named the same on two nodes is told from one that is shared.
+    The driver leaves a probe in the store, each node reads it and leaves its own, and the driver reads those.
+    That tells a shared folder from one that has the same name on two nodes.
 
     Returns:
-        What each node says, by their names in order: Ray lists nodes in any.
+        The reports, sorted by the nodes' names.
 
     Raises:
         ResourceError: A node cannot run hkrun as the others do.
@@ -76,13 +76,13 @@ def _ask_nodes(needs: Needs, probe: str) -> Iterator[tuple[str, NodeReport]]:
 
 
 def look_around(needs: Needs, name: str, *, probe: str, own: str) -> NodeReport:
-    """What a node says of itself; runs there.
+    """A node's report; runs there.
 
     Args:
         needs: What it must see.
-        name: What it is called.
-        probe: Where in the store the driver has left its probe.
-        own: Where in the store this node leaves its own.
+        name: Its name.
+        probe: The folder of the driver's probe in the store.
+        own: The folder of its own.
     """
     return NodeReport(
         name=name,
@@ -112,9 +112,9 @@ def _find_versions(names: set[str]) -> Iterator[tuple[str, str]]:
 
 
 def _try_store(uri: str, *, probe: str, own: str) -> str:
-    """Reads the driver's probe and leaves an own one; why that is not possible, or nothing.
+    """Reads the driver's probe and leaves its own; why that is not possible, or nothing.
 
-    It looks several times: a network's file system may show for a moment what it has remembered.
+    Tries several times: a network file system may show its cache for a moment.
     """
     from hkrun.store import NotCommittedError, open_store
 
@@ -128,14 +128,14 @@ def _try_store(uri: str, *, probe: str, own: str) -> str:
         except NotCommittedError:
             problem = "it is another folder there"
         except HkrunError as error:
-            # What a message advises after its first clause is said once for all nodes.
+            # The advice after the first clause is given once for all nodes.
             problem = error.problems[0].partition(";")[0].removeprefix(f"{uri}: ")
         time.sleep(PAUSE_S)
     return problem
 
 
 def _confirm(report: NodeReport, store: "Store", own: str) -> NodeReport:
-    """A node's report, after a look for the probe that it has left."""
+    """A node's report, once its own probe was looked for."""
     if report.problem or report.store:
         return report
     try:
@@ -167,9 +167,9 @@ def _try_data(place: str) -> str:
 
 @contextmanager
 def _probed(uri: str) -> "Iterator[tuple[Store, str]]":
-    """Leaves the driver's probe in the store while the block runs; removes every probe after it.
+    """Leaves the driver's probe in the store while the block runs; removes all probes after it.
 
-    A local store that was made for this is removed again where the block raises.
+    A local store that was made for this is removed where the block raises.
 
     Yields:
         The store, and the folder of the probes in it.

@@ -15,8 +15,7 @@ from hkrun.cluster.nodes.resources import Node, look_at_gpus
 
 logger = logging.getLogger(__name__)
 
-# A node whose raylet was killed refuses at once, and one that is gone does not answer; Ray takes longer to
-# believe it.
+# A node whose raylet was killed refuses at once, a lost one does not answer; Ray takes longer to notice.
 ANSWER_WITHIN_S = 1.0
 MAX_CALLS = 32
 # A process that imports torch, on a busy node.
@@ -29,7 +28,7 @@ def read_nodes() -> list[Node]:
 
 
 def find_answering() -> list[Node]:
-    """Those of them that answer: what was lost a moment ago is not among them."""
+    """Those of them that answer, without nodes that were lost a moment ago."""
     alive = _alive()
     with ThreadPoolExecutor(max_workers=min(MAX_CALLS, max(1, len(alive)))) as pool:
         answers = list(pool.map(_answers, alive))
@@ -37,7 +36,7 @@ def find_answering() -> list[Node]:
 
 
 def look_closer(nodes: Sequence[Node]) -> list[Node]:
-    """The nodes with the GPUs that torch can use there, whatever Ray was told they have."""
+    """The nodes, with only the GPUs that torch can use there."""
     look = ray.remote(num_cpus=0)(look_at_gpus)
     answers = {
         node.name: look.options(

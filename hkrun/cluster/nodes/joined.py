@@ -1,4 +1,4 @@
-"""The cluster that RAY_ADDRESS names: whether its nodes can do the work, and who else may use it."""
+"""The cluster that RAY_ADDRESS names: its nodes, whether they can do the work, whether it has a token."""
 
 import logging
 import os
@@ -21,7 +21,7 @@ logger = logging.getLogger("hkrun")
 def check_joined(needs: Needs, *, log_folder: Path) -> None:
     """Asks the nodes of the cluster that RAY_ADDRESS names whether they can do the work, if it has several.
 
-    A cluster that lets everybody in is named in a warning, and used: who joins is inside of it already.
+    A cluster without a token is named in a warning, and used: a driver that can join it is inside already.
 
     Raises:
         ResourceError: It cannot be joined, or a node cannot run hkrun as the others do.
@@ -33,9 +33,7 @@ def check_joined(needs: Needs, *, log_folder: Path) -> None:
 
 
 def find_nodes(*, log_folder: Path) -> tuple[list[Node], str]:
-    """What there is on the cluster that RAY_ADDRESS names: nodes, and what to call them together.
-
-    Of GPUs those count that torch can use.
+    """The nodes of the cluster that RAY_ADDRESS names, with the GPUs that torch can use, and its name.
 
     Raises:
         ResourceError: The cluster cannot be reached.

@@ -1,4 +1,4 @@
-"""Whether every node of a cluster can do the work: what is decided of what the nodes say, without Ray."""
+"""What follows from what nodes report: whether every one can do the work. Without Ray."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -38,14 +38,14 @@ class NodeReport:
     """What a node says of itself.
 
     Attributes:
-        name: What people call it, such as `worker-2 (10.0.0.12)`.
+        name: Such as `worker-2 (10.0.0.12)`.
         python: Its Python's version.
-        versions: Versions of packages, by name; those that are there.
-        code: A sum of hkrun's source.
+        versions: Of the packages that it has, by name.
+        code: A digest of hkrun's source.
         store: Why it cannot use the store; empty where it can.
-        data: Why it cannot read the data.
+        data: Why it cannot read the data; likewise.
         files: Files that it cannot read.
-        problem: Why it could say nothing of all this.
+        problem: Why there is no report.
     """
 
     name: str
@@ -59,12 +59,12 @@ class NodeReport:
 
 
 def judge(reports: Sequence[NodeReport], needs: Needs, *, place: str) -> HkrunError | None:
-    """What keeps the nodes from the work: all of it, in one error; None where nothing does.
+    """What keeps the nodes from the work, in one error; None where nothing does.
 
     Args:
         reports: Of each node.
         needs: What was asked of them.
-        place: How messages name the store, without a password.
+        place: The store's name in messages, without a password.
 
     Returns:
         ResourceError (exit code 4) where nodes cannot run hkrun as one, else StoreError (6), DataError (3).
@@ -89,7 +89,7 @@ def judge(reports: Sequence[NodeReport], needs: Needs, *, place: str) -> HkrunEr
 
 
 def note_versions(reports: Sequence[NodeReport], needs: Needs) -> list[str]:
-    """Where the cluster's versions are others than those that results are promised for, a line each."""
+    """Where the cluster's versions differ from those that results are promised for."""
     found = []
     for name, expected in sorted(needs.expected.items()):
         there = {_public(report.versions[name]) for report in reports if name in report.versions}

@@ -1,6 +1,6 @@
 """What a machine or a Ray cluster has, and how many tasks fit on it at once.
 
-A request that does not fit hangs in Ray without a word, so the decision is made here, before anything starts.
+Ray lets a request that does not fit wait without a word, so hkrun decides before anything starts.
 """
 
 import ctypes
@@ -17,7 +17,7 @@ from hkrun.errors import ResourceError
 BYTES_PER_PROCESS = 1 << 30
 
 CGROUPS = Path("/sys/fs/cgroup")
-# What drivers of GPUs bring to Linux (NVIDIA's, AMD's, those under Windows, Jetson's); torch brings the rest.
+# What GPU drivers bring to Linux (NVIDIA's, AMD's, WSL's, Jetson's); torch brings the rest.
 CUDA_DRIVER = "libcuda.so.1"
 GPU_PLACES = tuple(
     map(Path, ("/dev/nvidiactl", "/proc/driver/nvidia", "/dev/kfd", "/dev/dxg", "/dev/nvhost-ctrl"))
@@ -32,8 +32,8 @@ class Node:
         cpus: CPUs that processes may use.
         gpus: GPUs that processes may use.
         memory_bytes: Memory that processes may use.
-        gpu_memory_bytes: Memory of its smallest GPU; 0 where nobody looked.
-        name: What a cluster calls it; empty for this machine.
+        gpu_memory_bytes: Memory of its smallest GPU; 0 where that is not known.
+        name: Ray's; empty for this machine.
     """
 
     cpus: int
@@ -45,7 +45,7 @@ class Node:
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What one task asks for, at least.
+    """What a task asks for, at least.
 
     Attributes:
         workers: Processes that train the task together.
@@ -65,15 +65,12 @@ class Request:
 
 
 def check_fit(request: Request, nodes: Sequence[Node], *, place: str) -> int:
-    """Decides how many tasks run at once.
+    """How many tasks run at once, at least 1.
 
     Args:
         request: What each task asks for.
-        nodes: What there is. A process lies on one node; the processes of a task may lie on several.
-        place: What the nodes are called in the message, such as "this machine".
-
-    Returns:
-        The number of tasks that run at once, at least 1.
+        nodes: The processes of a task may lie on several; `place` names them in the message.
+        place: Such as "this machine".
 
     Raises:
         ResourceError: Not one task fits. Says what was asked for, what there is, and what would fit.
@@ -274,10 +271,7 @@ def look_at_gpus() -> tuple[int, int]:
 
 
 def has_gpu_driver() -> bool:
-    """Whether there may be a GPU for torch, of which nothing can be used without its driver.
-
-    Asking for that takes next to nothing, and importing torch seconds.
-    """
+    """Whether there may be a GPU for torch; costs nothing, where importing torch takes seconds."""
     if any(place.exists() for place in GPU_PLACES):
         return True
     try:

@@ -1,4 +1,8 @@
-"""What becomes of Tune's trials: told to the schedule, to the watchdog and to whoever watches."""
+"""Tells the schedule, the watchdog and the observer what becomes of Tune's trials.
+
+The one callback of the Tuner. It looks at the trials after every step too: Tune (2.60) ends some without a
+callback, such as one that got the actor of a stopped trial.
+"""
 
 # ruff: noqa: ARG002 (Tune names the arguments of what it calls)
 

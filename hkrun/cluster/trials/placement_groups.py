@@ -1,13 +1,12 @@
-"""The CPUs of Ray Train's worker groups come back, however a task ends.
+"""Removes the placement groups that Ray Train (2.60) forgets.
 
-Ray Train reserves the resources of a group in a placement group, and removes it when the group ends well. It
-forgets it if a worker dies between the start of the group and that of its function, when nobody who could
-shut the group down knows it yet, and if the trial is killed while the group starts. Ray itself removes it
-only with the whole job, so until then those CPUs are lost to all tasks that follow.
+The tasks that follow could not use their CPUs. Ray Train forgets one if a worker dies between the start of
+the group and that of its function, and if the trial is killed while the group starts. Ray itself removes it
+only with the whole job.
 
 A placement group has no name or owner to know it by. So the workers of each trial ask for an amount of memory
-of their own, a mark less than the books of `placement` count, and what has it after the trial's end is left
-over. Less, so that what has room in the books has room in Ray too.
+of their own, 1 GiB less a mark, and a group that asks for it after the trial's end is left over. Less, so
+that what has room by `slots` has room in Ray too.
 """
 
 import itertools
@@ -24,11 +23,10 @@ from hkrun.cluster.nodes.resources import BYTES_PER_PROCESS
 SMALLEST_MARK = 16 << 20
 LARGEST_MARK = 64 << 20
 
-# What a process asks for that does a task alone: less by less than any mark.
+# A task of one process asks for less than 1 GiB by less than any mark.
 ALONE_BYTES = BYTES_PER_PROCESS - SMALLEST_MARK // 2
-# The driver function of a task with several workers only waits. It asks for a sliver of memory, so that all
-# CPUs are left to the workers: with 0.001 CPU of its own, two of them would not fit on two cores. A few find
-# room beside processes that fill the memory of their node.
+# The trial of a group only waits. It asks for a sliver of memory instead of CPU: with 0.001 CPU, two workers
+# would not fit on two cores.
 WAITING_BYTES = 1 << 20
 
 

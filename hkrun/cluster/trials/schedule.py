@@ -1,5 +1,9 @@
 """Which task runs next, which is tried again, and when all is over. Pure decisions; Ray carries them out.
 
+Tune's own (2.60) does not do: a task that waits for another one, where a second Tuner would be a barrier;
+retries after growing waits, whose count begins again with progress (FailureConfig retries at once, a fixed
+number of times); an end of all after the first failed *run*, of a task whose function returned (`fail_fast`).
+
 How a task may end, and what follows; docs/faults.md says it for users:
 
     infrastructure   `died`       a process was killed, ran out of memory, lost its node or its device, or was
@@ -20,16 +24,16 @@ from dataclasses import dataclass
 from hkrun.cluster.trials.slots import Fit
 from hkrun.errors import DataError, HkrunError, StoreError
 
-# A task whose process died is tried again twice, after 2 and 8 seconds: enough for a lost node to leave Ray's
-# books, little enough not to be felt. One that then gets further than ever before may die as often again: a
-# task of days on machines that are taken away each night ends too.
+# A task whose process died is tried again twice, after 2 and 8 seconds, in which Ray notices a lost node. One
+# that then gets further than ever before may die as often again: a task of days on machines that are taken
+# away each night ends too.
 MAX_RETRIES = 2
 FIRST_WAIT_S = 2.0
 WAIT_FACTOR = 4.0
 
 DEATH_ADVICE = "the system's log (dmesg) tells if memory ran out; the same command tries again"
 
-# All tasks read the same data and write to the same store: where one meets such an error, so would the next.
+# All tasks read the same data and write to the same store: the next one would meet such an error too.
 COMMON_ERRORS = (DataError, StoreError)
 
 
@@ -38,7 +42,7 @@ class WorkerDiedError(Exception):
 
 
 class NoRoomError(Exception):
-    """The processes of a task found no room in time; it was not even begun."""
+    """The processes of a task found no room in time; it has not begun."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,12 +69,12 @@ class TaskResult:
 
     @property
     def begun(self) -> bool:
-        """Whether it came to anything; not so if it was stopped or left out."""
+        """Whether it has a result; not if it was stopped or left out."""
         return self.outcomes is not None or self.error is not None
 
     @property
     def common_error(self) -> HkrunError | None:
-        """What it met and every other task would meet too, to be raised again; None if there is no such."""
+        """The error that every other task would meet too, to be raised again; None for others."""
         for kind in COMMON_ERRORS:
             if self.error is not None and self.exit_code == kind.exit_code:
                 return kind(self.error)
@@ -78,7 +82,7 @@ class TaskResult:
 
     @property
     def complete(self) -> bool:
-        """Whether it returned and all that it was to train is trained: others may build on it."""
+        """Whether all its runs are finished: other tasks may build on it."""
         return self.outcomes is not None and all(run["status"] == "finished" for run in self.outcomes)
 
 
@@ -93,8 +97,8 @@ class Schedule:
         fail_fast: Whether the first failed result ends everything.
         needs: For a task that builds on another one's result, that one's index. It is left out, with an empty
             result, unless the other one is complete.
-        fit: Whether a task has room; without it each has.
-        clock: Seconds that only grow.
+        fit: Whether a task has room.
+        clock: Monotonic seconds.
     """
 
     def __init__(
@@ -128,11 +132,11 @@ class Schedule:
         return self._ended_early or len(self._results) == self._num_tasks
 
     def take(self, choose: Callable[[Sequence[int]], int] = lambda candidates: candidates[0]) -> int | None:
-        """Takes the task that starts now, or None: those that are tried again first, as they have begun.
+        """Takes the task that starts now, or None; first those that are tried again.
 
         A task that needs another one waits for it; those behind it do not. A task that waits for room holds
-        those behind it up, or small ones would keep a large one from ever beginning; but not if what there is
-        would not do even if nothing else ran.
+        those behind it up, or small ones would keep a large one from ever beginning; but not if it would not
+        fit with nothing else running.
 
         Args:
             choose: Which of the tasks that may begin does; without it the first.
@@ -163,7 +167,7 @@ class Schedule:
         return first
 
     def find_misfits(self) -> list[int]:
-        """The tasks that could begin but for what there is, which would not do even if nothing else ran."""
+        """The tasks that could begin, but would not fit with nothing else running."""
         ready = [*self._resting, *(index for index in self._fresh if self._may_begin(index))]
         return [index for index in ready if self._fit(index) is Fit.NOT_HERE]
 
@@ -195,12 +199,12 @@ class Schedule:
         return self._end(index, TaskResult(outcomes=list(map(dict, outcomes)), retries=self.retries(index)))
 
     def raised(self, index: int, error: str, *, exit_code: int | None = None) -> TaskResult:
-        """Notes that a task's function has raised: the code is at fault, so it is not tried again.
+        """Notes that a task's function has raised: it is not tried again.
 
         Args:
             index: Which task.
-            error: What it raised.
-            exit_code: Of what it raised, if that is one of COMMON_ERRORS.
+            error: The message.
+            exit_code: Of one of COMMON_ERRORS; None for others.
         """
         result = TaskResult(error=error, exit_code=exit_code, retries=self.retries(index))
         self._ended_early |= result.common_error is not None
@@ -211,7 +215,7 @@ class Schedule:
         return self._end(index, TaskResult(retries=self.retries(index)))
 
     def progressed(self, index: int, epoch: int) -> None:
-        """Notes that a task has finished an epoch. Those that it repeats after a death do not count."""
+        """Notes that a task has finished an epoch; epochs repeated after a death do not count."""
         if epoch > self._furthest.get(index, 0):
             self._furthest[index] = epoch
             self._in_vain.pop(index, None)
@@ -237,7 +241,7 @@ class Schedule:
             self._results[index] = TaskResult()
 
     def put_back(self, index: int) -> None:
-        """Notes that a task was not even begun: it is next again, and has lost no try."""
+        """Notes that a task has not begun: it is next again, and has lost no try."""
         self._fresh.appendleft(index)
 
     def release(self, index: int) -> None:
@@ -245,7 +249,7 @@ class Schedule:
         self._running.discard(index)
 
     def results(self) -> list[TaskResult]:
-        """The results in the order of the tasks; an empty one for a task that did not get so far."""
+        """The results in the order of the tasks; an empty one for a task without one."""
         empty = TaskResult()
         return [self._results.get(index, empty) for index in range(self._num_tasks)]
 

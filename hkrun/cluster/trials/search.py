@@ -56,7 +56,7 @@ class AxesSearch:
         import optuna  # an extra, and half a second
         from ray.tune.search.optuna import OptunaSearch
 
-        optuna.logging.set_verbosity(optuna.logging.WARNING)  # of its study nobody wants to know
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._optuna = OptunaSearch(space=draw, metric=METRIC, mode="min", seed=self.search.seed)
 
     @property

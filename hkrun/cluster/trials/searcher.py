@@ -1,4 +1,8 @@
-"""What Tune is given to do: the next task that has room, with the number of its processes."""
+"""Gives Tune the next task that has room, with the number of its processes.
+
+A trial's parameters are the task, the number of its workers, which is chosen when it begins (elastic groups),
+and the mark by which the watchdog and `placement_groups` know the try.
+"""
 
 # ruff: noqa: ARG002 (Tune names the arguments of what it calls)
 
@@ -20,14 +24,14 @@ DOUBT_S = 60.0
 
 
 class SweepDone(BaseException):
-    """Nothing is left to do. Tune must not catch it, so it is no Exception."""
+    """Nothing is left to do. No Exception, which Tune would catch."""
 
 
 class TaskSearcher(Searcher):
-    """Gives Tune the tasks of a schedule as trials, and leaves Tune when the schedule is finished.
+    """Gives Tune the tasks of a schedule as trials, and leaves Tune by an exception when all is over.
 
-    Tune's own way out waits up to 15 s for actors that are busy or still starting, and then reads files that
-    were never written; the shutdown of Ray that follows ends them all in a second or two.
+    Tune's own end waits up to 15 s for actors that are busy or starting; Ray's shutdown ends them in a
+    second.
 
     Args:
         schedule: Which task is next.

@@ -1,7 +1,9 @@
-"""Where the processes of tasks find room. Ray places them; this keeps books, and says how many may start.
+"""How many processes of tasks have room now, node by node. Ray places them; this counts.
 
-A task begins only when all its processes have room, and holds nothing before: driver functions that held a
-CPU each, while the workers of their tasks wait for theirs, could wait for one another for ever.
+Ray (2.60) queues what has no room. But trials that wait for their workers in Ray hold what they have, and may
+wait for one another for ever; so a task begins only when all its processes have room. And a group of MIN:MAX
+workers takes what is free when it begins. Ray Train's own elastic groups do so too, but each for itself and
+slowly after the loss of a node (docs/data-parallel.md).
 """
 
 import logging
@@ -29,7 +31,7 @@ class Fit(Enum):
 
 @dataclass(frozen=True)
 class _Slot:
-    """What one process holds: a place on a node, and shares of one of its GPUs."""
+    """What one process holds: a node, and shares of one of its GPUs."""
 
     node: str
     gpu: int | None = None
@@ -47,11 +49,10 @@ class _Free:
 class Slots:
     """What the nodes have, and which task holds how much of it.
 
-    A process that is a task alone may share its GPU with others; a worker of a group has one to itself,
-    because NCCL wants that.
+    A task of one process may share its GPU; a worker of a group has one to itself, as NCCL demands.
 
     Args:
-        nodes: What there is.
+        nodes: All nodes.
         threads: CPUs of each process.
         device: "cpu" or "cuda".
         per_gpu: How many processes share a GPU where each is a task alone.
@@ -63,7 +64,7 @@ class Slots:
         self.resize(nodes)
 
     def resize(self, nodes: Sequence[Node]) -> None:
-        """From now on there are these nodes. What ran on another one holds nothing more."""
+        """From now on there are these nodes; what ran on others is gone."""
         self._nodes = {node.name or str(number): node for number, node in enumerate(nodes)}
         self._empty, self._free = self._measure({}), self._measure(self._seats)
 
@@ -87,7 +88,7 @@ class Slots:
         seats: list[_Slot] = []
         for _ in range(number):
             seat = self._choose_seat(1 if number == 1 else self._per_gpu)
-            if seat is None:  # the books are behind: it waits in Ray
+            if seat is None:  # it waits in Ray
                 break
             seats.append(seat)
             self._occupy(self._free, seat)
@@ -178,13 +179,12 @@ class Allocation:
         self._slots.resize(nodes)
 
     def had_no_room(self, task: int, number: int) -> bool:
-        """Notes that Ray had no room for so many processes; the next try asks for half.
+        """Notes that Ray had no room for so many processes; on a shared cluster the next try asks for half.
 
-        Where nobody else is, Ray is only late, and the number of workers must not depend on that. What others
-        hold of the nodes will be free some day.
+        On this machine alone Ray is only late, on which the number of workers must not depend.
 
         Returns:
-            Whether there will be a next try: not if the nodes, or Ray, had no room for too long.
+            Whether there will be a next try: not after WAIT_FOR_ROOM_S without room.
         """
         if self.shared:
             self._bounds[task] = max(1, number // 2)
@@ -202,11 +202,7 @@ class Allocation:
         self._waits.pop(task, None)
 
     def find_hopeless(self, misfits: Sequence[int]) -> list[int]:
-        """Those of the tasks that fit nowhere which have waited too long for that to change.
-
-        Args:
-            misfits: All tasks that fit nowhere just now.
-        """
+        """Those of the tasks that fit nowhere now which have waited for too long."""
         if fresh := [task for task in misfits if task not in self._waits]:
             logger.warning(
                 "%d of the tasks wait: %s; they are given up after %.0f minutes",

@@ -73,7 +73,7 @@ class _Requests(Datasource):
         self._function, self._requests = ray.put(function), requests
 
     def estimate_inmemory_data_size(self) -> int | None:
-        """Nobody knows before it is decoded."""
+        """Unknown before the images are decoded."""
         return None
 
     def get_read_tasks(self, parallelism: int, *_args: object, **_options: object) -> list[ReadTask]:  # noqa: ARG002

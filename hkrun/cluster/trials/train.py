@@ -1,4 +1,4 @@
-"""Ray Train: one task trained by several workers together."""
+"""Ray Train: the worker group of one task. Train starts it, restarts nothing, and says how it ended."""
 
 import logging
 import tempfile
@@ -127,7 +127,7 @@ def _make_trainer(loop: dict[str, Any], task: Task, group: Group, *, state: str)
         run_config=train.RunConfig(
             name=task.name,
             storage_path=state,
-            # One place decides about further tries: the schedule. Ray itself would wait for room for ever.
+            # The schedule alone decides about further tries. Ray itself would wait for room for ever.
             failure_config=train.FailureConfig(max_failures=0, controller_failure_limit=0),  # type: ignore[call-arg]
         ),
     )
@@ -149,10 +149,9 @@ def _work(config: dict[str, Any]) -> Any:
 
 
 def classify(error: train.TrainingFailedError) -> Exception:
-    """Tells a death from a mistake of the function's own, which is returned as it was raised.
+    """Tells a death from the function's own exception, which is returned as it was raised.
 
-    A worker that loses its peer raises too, so one death explains all, and what data or store lack explains
-    what the others raise.
+    A worker that loses its peer raises too: a death comes first, then an error of data or store.
     """
     if isinstance(error, train.ControllerError) and found_no_room(error.controller_failure):
         return NoRoomError(str(error.controller_failure).partition(". ")[0])
@@ -168,7 +167,7 @@ def classify(error: train.TrainingFailedError) -> Exception:
     for failure in by_rank:
         if isinstance(failure, COMMON_ERRORS):
             return failure
-    # Who lost the others does not know why. On a lost node nobody is left to say it.
+    # A worker that lost its peers does not know why, and on a lost node none is left to say it.
     own = [failure for failure in by_rank if not isinstance(failure, PeerLostError)]
     return own[0] if own else WorkerDiedError(str(by_rank[0]))
 

@@ -1,4 +1,10 @@
-"""Ray Tune: one trial per task, in actors that go on from one task to the next."""
+"""Ray Tune: one Tuner for all tasks, one trial per task, in actors that go on to the next task.
+
+Public Tune does: trials as tasks, `reuse_actors`, resources by configuration, ASHA, Optuna's searcher. hkrun
+adds, each in a module of its own, what Tune 2.60 lacks: tasks that wait for another one without a barrier and
+retries with growing waits (`schedule`), worker groups of as many processes as have room (`slots`), an end
+without Tune's wait for busy actors (`searcher`), and the end of processes that hang (`watchdog`).
+"""
 
 import functools
 import logging
@@ -71,7 +77,7 @@ def tune_tasks(work: TaskList, running: Running, observer: Observer) -> list[Tas
 
 
 def explain(error: Exception, running: Running) -> HkrunError:
-    """What has become of a sweep during which Ray broke down: a cluster that is lost may come back."""
+    """The error of a sweep during which Ray broke down: a lost cluster may come back."""
     causes: list[BaseException] = [error]
     while (cause := causes[-1].__cause__) is not None:
         causes.append(cause)
@@ -108,7 +114,7 @@ class TuneContext:
 
 
 def _run_trial(config: Mapping[str, int], *, work: TaskList, storage: Path) -> dict[str, object]:
-    """What a trial does. What it raises is taken for the death of a process, so it returns its mistakes."""
+    """What a trial does. Tune takes an exception for a death, so the mistakes of the task are returned."""
     task, log_file = work.tasks[config["index"]], work.log_file(config["index"])
     context = TuneContext()
     with output_to(log_file), pulse(config.get("mark"), "trial"):
@@ -130,7 +136,7 @@ def _run_trial(config: Mapping[str, int], *, work: TaskList, storage: Path) -> d
         except (WorkerDiedError, NoRoomError):
             raise
         except (Exception, SystemExit) as error:
-            if _has_lost_device(error):  # whatever it asks of it from now on fails too, also for other tasks
+            if _has_lost_device(error):  # all that this process asks of it from now on fails too
                 raise WorkerDiedError(f"the device failed: {error}".splitlines()[0]) from error
             logger.exception("%s", task.name)
             if isinstance(error, COMMON_ERRORS):
@@ -140,6 +146,6 @@ def _run_trial(config: Mapping[str, int], *, work: TaskList, storage: Path) -> d
 
 
 def _has_lost_device(error: BaseException) -> bool:
-    """Whether a process can no longer use its GPU. Who has not imported torch has none."""
+    """Whether this process can no longer use its GPU; without torch it has none."""
     torch = sys.modules.get("torch")
     return torch is not None and isinstance(error, torch.AcceleratorError)

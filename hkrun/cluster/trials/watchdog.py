@@ -1,8 +1,8 @@
-"""Processes that are there and do nothing are found and killed, so that their tasks are tried again.
+"""Kills processes that hang, so that their tasks are tried again.
 
-Ray sees a process that is dead, never one that is stopped (SIGSTOP, a frozen container) or waits for ever. So
-each process that works on a task has a *pulse*: a thread writes into Ray's key-value store every few seconds.
-The driver looks at them and at the *progress* that tasks report, and kills
+Ray (2.60) sees a process that is dead, never one that is stopped (SIGSTOP, a frozen container) or waits for
+ever. So each process that works on a task has a *pulse*: a thread writes into Ray's key-value store every few
+seconds. The driver looks at the pulses and at the *progress* that tasks report, and kills
 
     a process whose pulse has not changed for SILENCE_S: no thread of it runs any more;
     all processes of a task that has reported an epoch and then none for HANG_FACTOR times its longest epoch,
@@ -11,10 +11,9 @@ The driver looks at them and at the *progress* that tasks report, and kills
 Both are deaths of processes for the schedule, which tries such tasks again. HKRUN_SILENCE_S and HKRUN_HANG_S
 replace the two limits; `inf` takes one away.
 
-No false alarms: the driver counts only time in which it looked itself, and saw something. So a suspended
-machine, a stopped driver or a key-value store that does not answer costs nobody anything. What is not
-watched: a process before its task's function begins, and progress before the first epoch is reported, as
-filling a table may take hours.
+No false alarms: the driver counts only time in which it looked itself, and saw something. A suspended
+machine, a stopped driver or a store that does not answer ends no process. Not watched: a process before its
+task's function begins, and progress before the first epoch is reported, as filling a table may take hours.
 """
 
 import json
@@ -82,10 +81,10 @@ def read_limits(environment: Mapping[str, str] = os.environ) -> Limits:
 
 
 class WakingClock:
-    """Seconds in which somebody looked: a longer time between two looks counts as LONGEST_STEP_S.
+    """Seconds in which the driver looked: a longer time between two looks counts as LONGEST_STEP_S.
 
     Args:
-        clock: Seconds that only grow.
+        clock: Monotonic seconds.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -123,7 +122,7 @@ class _Progress:
 
 
 class Signs:
-    """Who has shown life, and when. Pure: it is told the time and what there is to see.
+    """Which processes have shown life, and when. Pure: it is told the time and the pulses.
 
     A task is known by the mark of its try, a process by its key, which begins with that mark.
     """
@@ -150,12 +149,7 @@ class Signs:
         self._processes = {key: sign for key, sign in self._processes.items() if mark_of(key) != mark}
 
     def find_silent(self, pulses: Mapping[str, bytes], *, now: float) -> list[str]:
-        """The processes that have shown no life for too long.
-
-        Args:
-            pulses: The beat of every process that has one.
-            now: The time.
-        """
+        """The processes whose beat has not changed for too long; `pulses` has the beats of all."""
         self._processes = {key: sign for key, sign in self._processes.items() if key in pulses}
         for key, beat in pulses.items():
             sign = self._processes.get(key)
@@ -179,10 +173,7 @@ def mark_of(key: str) -> int:
 
 
 class Watchdog:
-    """Looks after the processes of a sweep, in its driver; as a context manager it leaves nothing in Ray.
-
-    Args:
-        clock: Seconds that only grow.
+    """Watches the processes of a sweep, in its driver; as a context manager it leaves nothing in Ray.
 
     Raises:
         InputError: A limit that the user has set is no number.
@@ -204,16 +195,12 @@ class Watchdog:
             _remove("")
 
     def progressed(self, mark: int) -> None:
-        """A task has reported; so if one of its processes was killed, that did not end it."""
+        """A task has reported: if one of its processes was killed, that did not end it."""
         self._reasons.pop(mark, None)
         self._signs.progress(mark, now=self._waking.last_s)
 
     def ended(self, mark: int) -> str | None:
-        """A try is over.
-
-        Returns:
-            Why it was ended, if that was the watchdog's doing.
-        """
+        """A try is over; returns why, if the watchdog ended it."""
         self._signs.forget(mark)
         self._killed_at = {key: at for key, at in self._killed_at.items() if mark_of(key) != mark}
         with suppress(RayError):
@@ -221,7 +208,7 @@ class Watchdog:
         return self._reasons.pop(mark, None)
 
     def look(self, running: Mapping[int, str]) -> None:
-        """Kills what shows no life, every LOOK_EVERY_S seconds; may be called as often as one likes.
+        """Kills what hangs; looks every LOOK_EVERY_S seconds, however often it is called.
 
         Args:
             running: The names of the tasks that run, by the marks of their tries.
@@ -266,7 +253,7 @@ def pulse(mark: int | None, who: str) -> Iterator[None]:
     """Shows the watchdog that this process lives, while the block runs.
 
     Args:
-        mark: Of the try that it works on; None where nobody watches.
+        mark: Of the try that it works on; None without a watchdog.
         who: Tells it from the other processes of the try.
     """
     if mark is None:
@@ -283,7 +270,7 @@ def pulse(mark: int | None, who: str) -> Iterator[None]:
     def beat() -> None:
         number = 0
         while True:
-            with suppress(RayError):  # the store is away for a moment, and the driver cannot look either
+            with suppress(RayError):  # while the store does not answer, the driver cannot look either
                 key_value_store().put(f"{_prefix()}{key}", json.dumps({**me, "beat": number}).encode())
             if over.wait(every_s):
                 break
@@ -315,7 +302,7 @@ def kill_process(pid: int, born: str) -> None:
 
 
 def _kill(process: Mapping[str, Any]) -> None:
-    """Kills a process on the node where it is; elsewhere without waiting for it, as that node may be gone."""
+    """Kills a process on its node; on another one without waiting, as that node may be gone."""
     if process["node"] == ray.get_runtime_context().get_node_id():
         kill_process(process["pid"], process["born"])
         return
