@@ -27,8 +27,7 @@ from hkrun.distill.pack import Pack
 from hkrun.distill.step import Step
 from hkrun.knowledge import LiveTeacher, RowComputer, RowFiles, TableTeacher, file_sizes
 from hkrun.models import DistilledNetwork, build_network
-from hkrun.seeding import Purpose
-from hkrun.training import Averages, Batch, ResidentTrainingSet, SingleProcess
+from hkrun.training import STUDENT_DRAWS, Averages, Batch, ResidentTrainingSet, SingleProcess
 from hkrun.trial.environment import reproducible
 
 # What a method compares with the teacher's.
@@ -232,8 +231,7 @@ class OurLoop:
                 self._seeds,
                 0,
                 batch_size=self._size.batch_size,
-                order=Purpose.ORDER,
-                augmentation=Purpose.AUGMENTATION,
+                draws=STUDENT_DRAWS,
                 context=SingleProcess(),
             )
 

@@ -23,6 +23,7 @@ from hkrun.models import AttentionEstimator, DistilledNetwork, build_network, in
 from hkrun.models.sgd import SGD
 from hkrun.seeding import Purpose, derive
 from hkrun.training import (
+    TEACHER_DRAWS,
     Averages,
     Batch,
     Context,
@@ -181,8 +182,7 @@ def train_teacher(
             [settings.seed],
             epoch,
             batch_size=settings.batch_size,
-            order=Purpose.TEACHER_ORDER,
-            augmentation=Purpose.TEACHER_AUGMENTATION,
+            draws=TEACHER_DRAWS,
             context=context,
         )
         run.network.train()

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from hkrun.distill.pack import Pack
 from hkrun.distill.run import Run, enter_stage, find_stage
 from hkrun.distill.step import Step, Teach
-from hkrun.seeding import Purpose
 from hkrun.training import (
+    STUDENT_DRAWS,
     Averages,
     Context,
     EvaluationSet,
@@ -56,8 +56,7 @@ def distill(
             [run.seed for run in together],
             epoch,
             batch_size=cell.student.batch_size,
-            order=Purpose.ORDER,
-            augmentation=Purpose.AUGMENTATION,
+            draws=STUDENT_DRAWS,
             context=context,
         )
         step = Step(pack, stage, teach if cell.stage_uses_teacher(stage) else None, context)

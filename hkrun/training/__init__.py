@@ -11,7 +11,10 @@ from hkrun.training.context import (
 )
 from hkrun.training.epochs import Averages, Diverged, find_divergence, learning_rate
 from hkrun.training.images import (
+    STUDENT_DRAWS,
+    TEACHER_DRAWS,
     Batch,
+    Draws,
     Errors,
     EvaluationSet,
     NotFiniteError,
@@ -24,10 +27,13 @@ from hkrun.training.images import (
 from hkrun.training.precision import autocast, resolve_dtype
 
 __all__ = [
+    "STUDENT_DRAWS",
+    "TEACHER_DRAWS",
     "Averages",
     "Batch",
     "Context",
     "Diverged",
+    "Draws",
     "Errors",
     "EvaluationSet",
     "GradientSum",

@@ -27,8 +27,8 @@ __all__ = [
 
 T = TypeVar("T")
 
-# What workers send each other besides tensors and JSON's types. A message makes nothing else, so a process that
-# reaches a worker's port cannot have it run code.
+# What workers send each other besides tensors and JSON's types. A message makes nothing else, so a process
+# that reaches a worker's port cannot have it run code.
 TOLD: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [Record, TeacherRecord, DivergedTeacher]
 
 

@@ -46,6 +46,17 @@ class Batch(NamedTuple):
     view_ids: Tensor | None = None
 
 
+class Draws(NamedTuple):
+    """What the order of an epoch and the views of its images are drawn for."""
+
+    order: seeding.Purpose
+    augmentation: seeding.Purpose
+
+
+TEACHER_DRAWS = Draws(seeding.Purpose.TEACHER_ORDER, seeding.Purpose.TEACHER_AUGMENTATION)
+STUDENT_DRAWS = Draws(seeding.Purpose.ORDER, seeding.Purpose.AUGMENTATION)
+
+
 class TrainingSet(ABC):
     """Training images, and what each epoch shows of them, in which order.
 
@@ -62,8 +73,7 @@ class TrainingSet(ABC):
         epoch: int,
         *,
         batch_size: int,
-        order: seeding.Purpose,
-        augmentation: seeding.Purpose,
+        draws: Draws,
         context: Context,
     ) -> Iterator[Batch]:
         """The batches of one epoch, from 0, of each seed its own; the last short batch is dropped.
@@ -89,8 +99,7 @@ class ResidentTrainingSet(TrainingSet):
         epoch: int,
         *,
         batch_size: int,
-        order: seeding.Purpose,
-        augmentation: seeding.Purpose,
+        draws: Draws,
         context: Context,
     ) -> Iterator[Batch]:
         """See `TrainingSet`."""
@@ -98,9 +107,9 @@ class ResidentTrainingSet(TrainingSet):
         generator = torch.Generator()
         orders, views = [], []
         for seed in seeds:
-            generator.manual_seed(seeding.derive(seed, order, epoch))
+            generator.manual_seed(seeding.derive(seed, draws.order, epoch))
             orders.append(torch.randperm(num_images, generator=generator))
-            generator.manual_seed(seeding.derive(seed, augmentation, epoch))
+            generator.manual_seed(seeding.derive(seed, draws.augmentation, epoch))
             views.append(self._views.draw(generator, num_images))
         image_ids, view_ids = torch.stack(orders), torch.stack(views)
         here = image_ids.to(self._device), view_ids.to(self._device)
@@ -135,20 +144,22 @@ class StreamedTrainingSet(TrainingSet):
         epoch: int,
         *,
         batch_size: int,
-        order: seeding.Purpose,
-        augmentation: seeding.Purpose,
+        draws: Draws,
         context: Context,
     ) -> Iterator[Batch]:
         """See `TrainingSet`. The images of one seed: no two decode the same."""
         (seed,) = seeds
         labels = self._dataset.train.labels
-        generator = torch.Generator().manual_seed(seeding.derive(seed, order, epoch))
+        generator = torch.Generator().manual_seed(seeding.derive(seed, draws.order, epoch))
         image_ids = epoch_order(len(labels), generator)
         first, last = _own_part(batch_size, context)
         starts = torch.arange(0, len(labels) - batch_size + 1, batch_size)
         places = (starts[:, None] + torch.arange(first, last)).flatten()
         view = TrainingView(
-            seeding.derive(seed, augmentation, epoch), augmentation, size=self._size, flip=self._flip
+            seeding.derive(seed, draws.augmentation, epoch),
+            draws.augmentation,
+            size=self._size,
+            flip=self._flip,
         )
         images = self._stream.read(
             split_windows(image_ids[places], places), view, carry=_choose_carrier(self._dataset, context)

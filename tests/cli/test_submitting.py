@@ -403,7 +403,7 @@ def test_no_secret_goes_along_and_a_place_that_holds_one_is_refused():
         ("/x", "s3://key:s3cr3t@b/x", {}),
         ("/x", None, {"MLFLOW_TRACKING_URI": "https://me:s3cr3t@mlflow.lab.org"}),
     ):
-        with pytest.raises(InputError, match="which everybody who may use the cluster could read") as problem:
+        with pytest.raises(InputError, match="which all users of the cluster could read") as problem:
             find_variables(
                 environ | more, Work(arguments=("run",), space=None, title="r", store=store, data=data)
             )

@@ -193,15 +193,12 @@ def digest_epoch(data_dir, context):
     import torch
 
     from hkrun.data import load_dataset
-    from hkrun.seeding import Purpose
-    from hkrun.training import StreamedTrainingSet
+    from hkrun.training import STUDENT_DRAWS, StreamedTrainingSet
 
     dataset = load_dataset("imagenet", data_dir=data_dir)
     images = StreamedTrainingSet(dataset, size=16, flip=True, dtype=torch.float32, device=torch.device("cpu"))
     digest = hashlib.sha256()
-    for batch in images.batches(
-        [3], 1, batch_size=20, order=Purpose.ORDER, augmentation=Purpose.AUGMENTATION, context=context
-    ):
+    for batch in images.batches([3], 1, batch_size=20, draws=STUDENT_DRAWS, context=context):
         digest.update(batch.images.numpy().tobytes() + batch.labels.numpy().tobytes())
     return digest.hexdigest()
 

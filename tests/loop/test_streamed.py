@@ -19,7 +19,7 @@ from hkrun.errors import DataError
 from hkrun.models import Features, build_network, initialise
 from hkrun.seeding import Purpose, derive
 from hkrun.store import open_store
-from hkrun.training import Batch, SingleProcess, StreamedEvaluationSet, StreamedTrainingSet
+from hkrun.training import STUDENT_DRAWS, Batch, SingleProcess, StreamedEvaluationSet, StreamedTrainingSet
 from hkrun.trial import Task, progress, run_task
 from hkrun.trial.run_warnings import find_damage_warnings
 from loop.conftest import CPU
@@ -46,8 +46,7 @@ def read_epoch(
         [seed],
         epoch,
         batch_size=20,
-        order=Purpose.ORDER,
-        augmentation=Purpose.AUGMENTATION,
+        draws=STUDENT_DRAWS,
         context=context or SingleProcess(),
     )
     return list(batches)

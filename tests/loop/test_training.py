@@ -6,8 +6,8 @@ import torch
 from hkrun.data import Dataset, Split
 from hkrun.data.views import Views
 from hkrun.models import build_network, initialise
-from hkrun.seeding import Purpose
 from hkrun.training import (
+    STUDENT_DRAWS,
     Averages,
     Errors,
     ResidentEvaluationSet,
@@ -58,8 +58,7 @@ def read_epoch(
         [seed],
         epoch,
         batch_size=16,
-        order=Purpose.ORDER,
-        augmentation=Purpose.AUGMENTATION,
+        draws=STUDENT_DRAWS,
         context=context or SingleProcess(),
     )
     return [batch.images[0] for batch in batches]
@@ -74,9 +73,7 @@ def test_an_epoch_sees_no_image_twice_and_drops_the_short_last_batch(dataset: Da
 def test_labels_stay_with_their_images(dataset: Dataset) -> None:
     training_set = ResidentTrainingSet(dataset, Views(0, False), dtype=torch.float64, device=CPU)
     scale = 255 * dataset.std.view(-1, 1, 1)
-    for batch in training_set.batches(
-        [3], 1, batch_size=8, order=Purpose.ORDER, augmentation=Purpose.AUGMENTATION, context=SingleProcess()
-    ):
+    for batch in training_set.batches([3], 1, batch_size=8, draws=STUDENT_DRAWS, context=SingleProcess()):
         raw = (batch.images[0] * scale + 255 * dataset.mean.view(-1, 1, 1)).round().to(torch.uint8)
         for image, label in zip(raw, batch.labels[0], strict=True):
             (where,) = (dataset.train.images == image).all(dim=(1, 2, 3)).nonzero(as_tuple=True)
@@ -100,7 +97,7 @@ def test_workers_share_each_batch_without_gap_or_overlap(dataset: Dataset, world
 
 def test_shares_of_a_batch_sum_to_one(dataset: Dataset) -> None:
     training_set = ResidentTrainingSet(dataset, Views(0, False), dtype=torch.float64, device=CPU)
-    options = {"batch_size": 16, "order": Purpose.ORDER, "augmentation": Purpose.AUGMENTATION}
+    options = {"batch_size": 16, "draws": STUDENT_DRAWS}
     shares = [
         [batch.share for batch in training_set.batches([0], 0, context=SingleProcess(rank, 3), **options)]
         for rank in range(3)

@@ -31,10 +31,10 @@ from hkrun.config import Cell
 from hkrun.data import Dataset
 from hkrun.distill import Run, distill, start_run
 from hkrun.errors import InputError
-from hkrun.seeding import Purpose
 from hkrun.store import Record
 from hkrun.teacher import TeacherRun, freeze, start_teacher, train_teacher
 from hkrun.training import (
+    STUDENT_DRAWS,
     GradientSum,
     PeerLostError,
     ResidentEvaluationSet,
@@ -207,7 +207,7 @@ def read_sets(context: SingleProcess, dataset: Dataset) -> dict[str, object]:
     cell = tiny_cell(student__batch_size=15)
     sets = make_sets(cell, dataset)
     batches = sets["training_set"].batches(  # type: ignore[attr-defined]
-        [5], 1, batch_size=15, order=Purpose.ORDER, augmentation=Purpose.AUGMENTATION, context=context
+        [5], 1, batch_size=15, draws=STUDENT_DRAWS, context=context
     )
     seen = [(batch.image_ids[0], batch.view_ids[0], batch.share) for batch in batches]
     student = start_run(cell, dataset, 0, context=SingleProcess(), device=CPU).student
