@@ -8,15 +8,16 @@ The functions import Ray themselves: the supervisor, which never imports it, nee
 """
 
 import functools
+import importlib
 import inspect
 import logging
 import os
 import socket
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 logger = logging.getLogger(__name__)
 
@@ -69,8 +70,30 @@ UPLOAD_LOGGERS = (
 
 RAYLET_WITHIN_S = 20.0  # Ray itself waits longer
 ANSWER_WITHIN_S, HEAD_ANSWERS_WITHIN_S = 2, 10
-_MISSING = (ImportError, AttributeError, TypeError, ValueError)
 _told: set[str] = set()
+
+
+def _find(module: str, *names: str, consequence: str, parameters: Collection[str] = ()) -> Any:
+    """A module of Ray's that has these names; where it lacks one, logs what follows, and returns None.
+
+    Args:
+        module: Its full name.
+        names: Of its members.
+        consequence: What is slower without them.
+        parameters: What its members must take, if they are called.
+    """
+    try:
+        found = importlib.import_module(module)
+        members = [getattr(found, name) for name in names]
+        if all(
+            set(parameters) <= set(inspect.signature(member).parameters) for member in members if parameters
+        ):
+            return found
+    except (ImportError, AttributeError, TypeError, ValueError):
+        pass
+    takes = f"({', '.join(parameters)})" if parameters else ""
+    _do_without(f"{module}.{' and '.join(names)}{takes}", consequence)
+    return None
 
 
 def _do_without(name: str, consequence: str) -> None:
@@ -79,14 +102,7 @@ def _do_without(name: str, consequence: str) -> None:
         _told.add(name)
         import ray
 
-        logger.warning(
-            "Ray %s has no %s as Ray %s has: %s", getattr(ray, "__version__", "?"), name, TESTED, consequence
-        )
-
-
-def _takes(function: Callable[..., Any], *names: str) -> bool:
-    """Whether a function has parameters of these names."""
-    return set(names) <= set(inspect.signature(function).parameters)
+        logger.warning("Ray %s has no %s, as Ray %s has: %s", ray.__version__, name, TESTED, consequence)
 
 
 def start_ray(*, memory_bytes: int, folder: Path, **options: Any) -> None:
@@ -112,35 +128,32 @@ def skip_helper_processes() -> None:
 
     A cluster of one machine needs neither. Saves a second at its end.
     """
-    try:
-        from ray._private import parameter
-
-        if not _takes(parameter.RayParams, "no_monitor", "include_log_monitor"):
-            raise AttributeError
-    except _MISSING:
-        _do_without("RayParams(no_monitor, include_log_monitor)", "Ray ends a second later")
-        return
-    leaner = functools.partial(parameter.RayParams, no_monitor=True, include_log_monitor=False)  # type: ignore[arg-type]
-    parameter.RayParams = leaner  # type: ignore[misc, assignment]
+    found = _find(
+        "ray._private.parameter",
+        "RayParams",
+        parameters=("no_monitor", "include_log_monitor"),
+        consequence="Ray ends a second later",
+    )
+    if found:
+        found.RayParams = functools.partial(found.RayParams, no_monitor=True, include_log_monitor=False)
 
 
 def see_raylet_at_once() -> None:
     """Makes Ray see its raylet as soon as it is there: Ray looks once a second."""
-    try:
-        from ray._private import services
+    found = _find(
+        "ray._private.services",
+        "get_node",
+        parameters=("gcs_address", "node_id"),
+        consequence="Ray starts up to a second later",
+    )
+    if found:
+        get_node = found.get_node
 
-        get_node = services.get_node
-        if not _takes(get_node, "gcs_address", "node_id"):
-            raise AttributeError
-    except _MISSING:
-        _do_without("services.get_node(gcs_address, node_id)", "Ray starts up to a second later")
-        return
+        def wait_for_node(gcs_address: str, node_id: str) -> Any:
+            wait_for_raylet(gcs_address, node_id)
+            return get_node(gcs_address, node_id)
 
-    def wait_for_node(gcs_address: str, node_id: str) -> Any:
-        wait_for_raylet(gcs_address, node_id)
-        return get_node(gcs_address, node_id)  # type: ignore[no-untyped-call]
-
-    services.get_node = wait_for_node
+        found.get_node = wait_for_node
 
 
 def wait_for_raylet(gcs_address: str, node_id: str, *, within_s: float = RAYLET_WITHIN_S) -> None:
@@ -164,7 +177,7 @@ def wait_for_raylet(gcs_address: str, node_id: str, *, within_s: float = RAYLET_
             time.sleep(0.02)
     except RayError:
         return
-    except _MISSING:
+    except (ImportError, AttributeError, TypeError):
         _do_without("GcsClient.get_all_node_info(timeout)", "Ray starts up to a second later")
 
 
@@ -196,15 +209,11 @@ def job_config(keep: Callable[[str], bool]) -> Any:
 
 def skip_callback_counts() -> None:
     """Keeps Tune from counting callbacks for its makers, for which it imports MLflow; saves two seconds."""
-    try:
-        from ray.air._internal import usage
-
-        if not callable(usage.tag_callbacks):
-            raise AttributeError
-    except _MISSING:
-        _do_without("usage.tag_callbacks", "the first task may start two seconds later")
-        return
-    usage.tag_callbacks = lambda callbacks: False  # noqa: ARG005
+    found = _find(
+        "ray.air._internal.usage", "tag_callbacks", consequence="the first task starts two seconds later"
+    )
+    if found:
+        found.tag_callbacks = lambda callbacks: False  # noqa: ARG005
 
 
 def keep_processes_for_trials() -> None:
@@ -213,15 +222,14 @@ def keep_processes_for_trials() -> None:
     Tune gives each actor an environment, for which Ray starts another process; a cluster of this machine has
     all of it in its own. Saves the import of PyTorch for the first task of each process.
     """
-    try:
-        from ray.tune.execution import class_cache
-
-        if not (hasattr(class_cache, "DEFAULT_ENV_VARS") and hasattr(class_cache, "ENV_VARS_TO_PROPAGATE")):
-            raise AttributeError
-    except _MISSING:
-        _do_without("class_cache.DEFAULT_ENV_VARS", "each process imports PyTorch with its first task")
-        return
-    class_cache.DEFAULT_ENV_VARS, class_cache.ENV_VARS_TO_PROPAGATE = {}, set()
+    found = _find(
+        "ray.tune.execution.class_cache",
+        "DEFAULT_ENV_VARS",
+        "ENV_VARS_TO_PROPAGATE",
+        consequence="each process imports PyTorch with its first task",
+    )
+    if found:
+        found.DEFAULT_ENV_VARS, found.ENV_VARS_TO_PROPAGATE = {}, set()
 
 
 def is_busy_actor(error: str) -> bool:
@@ -237,29 +245,14 @@ def found_no_room(failure: BaseException) -> bool:
 
     Without this name that counts as a death, and the task loses a try.
     """
-    try:
-        from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
-    except _MISSING:
-        _do_without("WorkerGroupStartupTimeoutError", "a task that finds no room loses a try")
-        return False
-    return isinstance(failure, WorkerGroupStartupTimeoutError)
+    name = "WorkerGroupStartupTimeoutError"
+    consequence = "a task that finds no room loses a try"
+    found = _find("ray.train.v2._internal.exceptions", name, consequence=consequence)
+    return found is not None and isinstance(failure, getattr(found, name))
 
 
-class KeyValueStore(Protocol):
-    """Bytes by key, for all processes of a job. Methods raise RayError where the cluster does not answer."""
-
-    def put(self, key: str, value: bytes) -> None:
-        """Sets a value."""
-
-    def read(self, prefix: str) -> dict[str, bytes]:
-        """All values whose keys begin with a prefix."""
-
-    def remove(self, key: str, *, below: bool) -> None:
-        """Removes a value, or all whose keys begin with the key."""
-
-
-class _GcsStore:
-    """Ray's own key-value store, in the GCS. It costs no process."""
+class GcsStore:
+    """Bytes by key for all processes of a job, in the GCS. RayError where it does not answer."""
 
     NAMESPACE = b"hkrun"
 
@@ -267,19 +260,22 @@ class _GcsStore:
         self._client = client
 
     def put(self, key: str, value: bytes) -> None:
+        """Sets a value."""
         self._client.internal_kv_put(key.encode(), value, True, self.NAMESPACE, ANSWER_WITHIN_S)
 
     def read(self, prefix: str) -> dict[str, bytes]:
+        """All values whose keys begin with a prefix."""
         keys = self._client.internal_kv_keys(prefix.encode(), self.NAMESPACE, ANSWER_WITHIN_S)
         found = self._client.internal_kv_multi_get(keys, self.NAMESPACE, ANSWER_WITHIN_S) if keys else {}
         return {key.decode(): value for key, value in found.items()}
 
     def remove(self, key: str, *, below: bool) -> None:
+        """Removes a value, or all whose keys begin with the key."""
         self._client.internal_kv_del(key.encode(), below, self.NAMESPACE, ANSWER_WITHIN_S)
 
 
 class _Values:
-    """The actor of an `_ActorStore`."""
+    """The actor of an `ActorStore`."""
 
     def __init__(self) -> None:
         self._values: dict[str, bytes] = {}
@@ -295,39 +291,41 @@ class _Values:
         self._values = {name: value for name, value in self._values.items() if name not in gone}
 
 
-class _ActorStore:
+class ActorStore:
     """The same in an actor, which costs a process. The driver, which reads, starts it."""
 
     NAME = "hkrun-store"  # in the namespace of the job
     _owned: Any = None  # the actor ends with its driver's last reference
 
     def put(self, key: str, value: bytes) -> None:
+        """See `GcsStore`."""
         self._ask("put", key, value)
 
     def read(self, prefix: str) -> dict[str, bytes]:
+        """See `GcsStore`."""
         import ray
 
         options = {"num_cpus": 0, "name": self.NAME, "get_if_exists": True}
-        _ActorStore._owned = ray.remote(_Values).options(**options).remote()
+        ActorStore._owned = ray.remote(_Values).options(**options).remote()
         found: dict[str, bytes] = self._ask("read", prefix)
         return found
 
     def remove(self, key: str, *, below: bool) -> None:
+        """See `GcsStore`."""
         self._ask("remove", key, below)
 
     def _ask(self, method: str, *arguments: object) -> Any:
         import ray
 
         with suppress(ValueError):  # the driver has not started it yet
-            return ray.get(
-                getattr(ray.get_actor(self.NAME), method).remote(*arguments), timeout=ANSWER_WITHIN_S
-            )
+            actor = ray.get_actor(self.NAME)
+            return ray.get(getattr(actor, method).remote(*arguments), timeout=ANSWER_WITHIN_S)
 
 
-def key_value_store() -> KeyValueStore:
+def key_value_store() -> GcsStore | ActorStore:
     """What the processes of a job share, for the watchdog."""
     client = _find_gcs_client()
-    return _ActorStore() if client is None else _GcsStore(client)
+    return ActorStore() if client is None else GcsStore(client)
 
 
 def head_answers() -> bool:
@@ -337,7 +335,7 @@ def head_answers() -> bool:
     client = _find_gcs_client()
     try:
         if client is not None:
-            client.internal_kv_keys(_GcsStore.NAMESPACE, _GcsStore.NAMESPACE, HEAD_ANSWERS_WITHIN_S)
+            client.internal_kv_keys(GcsStore.NAMESPACE, GcsStore.NAMESPACE, HEAD_ANSWERS_WITHIN_S)
         else:
             host, _, port = ray.get_runtime_context().gcs_address.rpartition(":")
             socket.create_connection((host.strip("[]"), int(port)), timeout=HEAD_ANSWERS_WITHIN_S).close()
@@ -348,14 +346,11 @@ def head_answers() -> bool:
 
 def _find_gcs_client() -> Any:
     """This process's connection to the GCS; None where Ray has none with a key-value store."""
+    name, consequence = "internal_kv_get_gcs_client", "the pulses of processes go through an actor"
+    found = _find("ray.experimental.internal_kv", name, consequence=consequence)
+    client = found and found.internal_kv_get_gcs_client()
     methods = ("internal_kv_put", "internal_kv_keys", "internal_kv_multi_get", "internal_kv_del")
-    try:
-        from ray.experimental.internal_kv import internal_kv_get_gcs_client
-
-        client = internal_kv_get_gcs_client()  # type: ignore[no-untyped-call]
-        if not all(hasattr(client, method) for method in methods):
-            raise AttributeError
-    except _MISSING:
-        _do_without("internal_kv_get_gcs_client", "what processes show of themselves goes through an actor")
+    if client and not all(hasattr(client, method) for method in methods):
+        _do_without(f"GcsClient.{' and '.join(methods)}", consequence)
         return None
     return client

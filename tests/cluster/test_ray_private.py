@@ -378,11 +378,11 @@ def test_a_sweep_runs_with_a_ray_without_these_names(tmp_path):
     (cell,) = json.loads(done.stdout)["cells"]
     assert (cell["seeds"], cell["failed"], cell["diverged"]) == ([0, 1], [], [])
     log = (tmp_path / "store" / "logs" / "ray.log").read_text()
-    missing = re.findall(r"Ray \S+ has no (.+?) as Ray 2\.60 has", log)
+    missing = re.findall(r"Ray \S+ has no (.+?), as Ray 2\.60 has", log)
     assert "Traceback" not in log
     assert sorted(name.partition("(")[0] for name in missing) == [
-        "RayParams",
-        "internal_kv_get_gcs_client",
+        "ray._private.parameter.RayParams",
+        "ray._private.services.get_node",
+        "ray.experimental.internal_kv.internal_kv_get_gcs_client",
         "ray.init",
-        "services.get_node",
     ]
