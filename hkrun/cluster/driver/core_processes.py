@@ -42,7 +42,8 @@ class CoreProcesses:
             except ChildProcessError:
                 return f"Ray's {name} on this machine has ended"
             if ending is not None:
-                return f"Ray's {name} on this machine has ended ({_describe(ending)})"
+                code = ending.si_status if ending.si_code == os.CLD_EXITED else -ending.si_status
+                return f"Ray's {name} on this machine has ended ({describe_end(code)})"
         return ""
 
     @contextmanager
@@ -65,7 +66,8 @@ class CoreProcesses:
             thread.join()
 
 
-def _describe(ending: os.waitid_result) -> str:
-    if ending.si_code == os.CLD_EXITED:
-        return f"exit status {ending.si_status}"
-    return f"killed by {signal.Signals(ending.si_status).name}"
+def describe_end(code: int | None) -> str:
+    """How a process ended, by its return code as `subprocess` has it."""
+    if code is None:
+        return "still running"
+    return f"exit status {code}" if code >= 0 else f"killed by {signal.Signals(-code).name}"

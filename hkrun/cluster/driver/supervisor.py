@@ -25,6 +25,7 @@ from typing import Any
 import hkrun
 from hkrun.cluster.driver import cleanup, start_driver
 from hkrun.cluster.driver.calls import Call, Observer, OwnCluster
+from hkrun.cluster.driver.core_processes import describe_end
 from hkrun.cluster.driver.search_path import worker_variables
 from hkrun.cluster.nodes.resources import Node, Request, check_all, count_processes, local_node
 from hkrun.cluster.ray_private import (
@@ -171,13 +172,6 @@ class _Driver:
             while True:
                 self._messages.put(connection.recv())
         self._messages.put(None)
-
-
-def describe_end(code: int | None) -> str:
-    """How a process ended, by its return code as `subprocess` has it."""
-    if code is None:
-        return "still running"
-    return f"exit status {code}" if code >= 0 else f"killed by {signal.Signals(-code).name}"
 
 
 def _tell(observer: Observer | None, method: str, arguments: Sequence[Any]) -> None:
