@@ -18,10 +18,9 @@ from hkrun.distill.pack import Pack
 from hkrun.distill.step import Step
 from hkrun.knowledge import LiveTeacher
 from hkrun.plan import make_plan
-from hkrun.seeding import Purpose
 from hkrun.spaces import load_sweep
 from hkrun.store import open_store
-from hkrun.training import ResidentTrainingSet, SingleProcess
+from hkrun.training import STUDENT_DRAWS, ResidentTrainingSet, SingleProcess
 
 FOLDER = Path(__file__).parent.parent / "benchmarks"
 CPU = torch.device("cpu")
@@ -65,9 +64,7 @@ def train_epoch(run, teacher, dataset):
     """Trains a run of seed 3 for an epoch; yields each batch and the losses of hkrun's step on it."""
     step = Step(Pack([run]), 0, LiveTeacher(teacher, precision="float64"), SingleProcess())
     images = ResidentTrainingSet(dataset, Views(1, flip=True), dtype=torch.float64, device=CPU)
-    for batch in images.batches(
-        [3], 0, batch_size=8, order=Purpose.ORDER, augmentation=Purpose.AUGMENTATION, context=SingleProcess()
-    ):
+    for batch in images.batches([3], 0, batch_size=8, draws=STUDENT_DRAWS, context=SingleProcess()):
         yield batch, step.train(batch)
 
 

@@ -13,9 +13,10 @@ import pytest
 from s3_server import SECRET, Gate, S3Place, S3Server
 from sweep_example import fill_store, make_sweep, put_run
 
+from hkrun import addresses
 from hkrun.cli.program import call
 from hkrun.errors import StoreError
-from hkrun.store import Store, addresses, open_store, s3
+from hkrun.store import Store, open_store, s3
 
 FOLDER = "sweeps/stability-digits"
 
