@@ -29,6 +29,8 @@ class WeightedTerm:
         complement: Whether the weight is one minus that.
         term: What it is; without it, the one of hkrun's own that has the same name.
         form_key: The key of a cell that names the term instead.
+        warmup: The key of a cell that holds over how many epochs of the stage the weight rises evenly; empty
+            where it is whole from the first.
 
     Raises:
         ValueError: It is no term, or the name cannot be a column's.
@@ -39,6 +41,7 @@ class WeightedTerm:
     complement: bool = False
     term: Term | None = None
     form_key: str = ""
+    warmup: str = ""
 
     def __post_init__(self) -> None:
         if _COLUMN.fullmatch(self.name) is None or self.name in _TAKEN:
@@ -105,7 +108,7 @@ class Method:
         stages: One, or two of which the first takes `student.first_stage` times `student.epochs`.
         adversary: The discriminator of its adversarial term, if it has one.
         summary: One line for `hkrun keys`.
-        keys: The keys that it brings along for the weights of its terms.
+        keys: The keys that it brings along for the weights of its terms and their warm-ups.
 
     Raises:
         ValueError: It has another number of stages, only one of adversary and adversarial term, or keys that
@@ -123,7 +126,8 @@ class Method:
             raise ValueError(f"a method has one stage or two; it has {len(self.stages)}")
         if (self.adversary is not None) != any(term.name == "adversarial" for term in weighted):
             raise ValueError("a method has an adversary and a term named 'adversarial', or neither")
-        idle = [key.name for key in self.keys if key.name not in {term.weight for term in weighted}]
+        read = {key for term in weighted for key in (term.weight, term.warmup)}
+        idle = [key.name for key in self.keys if key.name not in read]
         if idle:
             raise ValueError(
                 f"no term has the weight {' or '.join(idle)}; a term's own keys are its to declare"
@@ -142,7 +146,9 @@ class Method:
     @property
     def key_names(self) -> tuple[str, ...]:
         """The names of the keys that it reads, for weights and in its own terms."""
-        weights = [term.weight for stage in self.stages for term in stage.terms]
+        weights = [
+            key for stage in self.stages for term in stage.terms for key in (term.weight, term.warmup) if key
+        ]
         held = [key for term in self.own_terms for key in term.key_names]
         return tuple(dict.fromkeys([*(key for key in weights if isinstance(key, str)), *held]))
 
@@ -242,8 +248,11 @@ METHODS = MappingProxyType(
 
 # The methods and forms of knowledge that come with hkrun as files like those of users: by short name, where
 # they are. They are imported when they are used.
-SHIPPED_METHODS: Mapping[str, str] = MappingProxyType({})
-SHIPPED_FORMS: Mapping[str, str] = MappingProxyType({})
+SHIPPED = ("dkd", "dist", "lskd", "sp", "rkd", "pkt", "cc", "crd", "reviewkd")
+SHIPPED_METHODS: Mapping[str, str] = MappingProxyType(
+    {name: f"hkrun.modern.{name}:METHOD" for name in SHIPPED}
+)
+SHIPPED_FORMS: Mapping[str, str] = MappingProxyType({name: f"hkrun.modern.{name}:FORM" for name in SHIPPED})
 
 # The keys that weigh a term, name it or change it: which of them change a cell, its terms say.
 TERM_KEYS = frozenset(

@@ -10,6 +10,7 @@ from functools import partial
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 
 from hkrun.config import Cell
 from hkrun.losses import read_stages
@@ -44,6 +45,8 @@ class Objective(nn.Module):
 
     Attributes:
         generator: What terms draw random numbers from; set before they are evaluated.
+        gather: Gives a whole batch's rows for this worker's, for the terms that compare images; None where
+            there is one worker.
     """
 
     def __init__(self, cell: Cell, stage: int, sizes: DataSizes) -> None:
@@ -55,6 +58,7 @@ class Objective(nn.Module):
         self._tap = cell.knowledge.tap
         self._judges = "" if cell.adversary is None else cell.adversary.tap
         self.generator: torch.Generator | None = None
+        self.gather: Callable[[Tensor], Tensor] | None = None
         for name, term in self._terms.items():
             keys, function = cell.read_keys(term), load_part(str(term.function))
             if term.num_images:
@@ -108,6 +112,8 @@ class Objective(nn.Module):
             read += [_read(teacher, part, tap=tap, dtype=dtype) for part in term.teacher]
         read += [labels] if term.labels else []
         read += [index] if term.index else []
+        if term.over_batch and self.gather is not None:
+            read = tree_map(self.gather, read)
         drawn = {"generator": self.generator} if term.random else {}
         function = self._learned[_slot(name, term)] if term.learns else self._functions[name]
         loss: Tensor = function(*read, **drawn)

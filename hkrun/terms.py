@@ -96,6 +96,8 @@ class Term:
         random: Whether its function draws random numbers: it is given a `generator` of the CPU, by name, that
             derives from the run's seed and the epoch.
         by_stage: Whether it compares the networks stage by stage, so that they need equally many.
+        over_batch: Whether an image's loss depends on the others of its batch: of several workers, each then
+            evaluates it on the whole batch.
         packs: Whether `torch.vmap` can map it over the runs of a pack.
         keys: The keys that can change it: names of hkrun's own, and `Key`s. Its function is given those and
             no other, but for `knowledge.tap`, by which its feature maps are read.
@@ -118,6 +120,7 @@ class Term:
     num_images: bool = False
     random: bool = False
     by_stage: bool = False
+    over_batch: bool = False
     packs: bool = True
     keys: tuple[str | Key, ...] = ()
     idle: Mapping[str, Mapping[str, object]] = field(default_factory=dict, hash=False)

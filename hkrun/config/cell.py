@@ -108,6 +108,12 @@ class Cell:
             {term.name: self._weight(term) for term in self._computed(stage)} for stage in self._stages
         )
 
+    def weights_in(self, stage: int, epoch: int) -> dict[str, float]:
+        """The same in one epoch of a stage, both from 0: during a warm-up a weight is still rising."""
+        epochs = {term.name: self._warmup(term) for term in self._computed(self._stages[stage])}
+        weights = self.stage_weights[stage]
+        return {name: weights[name] * min((epoch + 1) / max(epochs[name], 1.0), 1.0) for name in weights}
+
     @property
     def stage_terms(self) -> tuple[dict[str, Term], ...]:
         """The same terms by that name, as `hkrun.terms` declares them."""
@@ -161,6 +167,7 @@ class Cell:
     def term_keys(self) -> frozenset[str]:
         """The keys that weigh, name or change the terms of this cell."""
         found = {term.weight for stage in self._stages for term in stage if isinstance(term.weight, str)}
+        found |= {term.warmup for stage in self._stages for term in self._computed(stage) if term.warmup}
         found |= {term.form_key for stage in self._stages for term in self._computed(stage) if term.form_key}
         found |= set(self.adversary.keys if self.adversary else ())
         for term in self.terms:
@@ -223,6 +230,9 @@ class Cell:
         weight = term.weight
         value = float(get_value(self, weight)) if isinstance(weight, str) else weight  # type: ignore[arg-type]
         return 1.0 - value if term.complement else value
+
+    def _warmup(self, term: WeightedTerm) -> float:
+        return float(get_value(self, term.warmup)) if term.warmup else 0.0  # type: ignore[arg-type]
 
     @property
     def squeeze_widths(self) -> tuple[int, ...]:

@@ -1,11 +1,13 @@
 """One batch: the discriminators learn to tell teacher from student, then the students learn from both."""
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from hkrun.distill.pack import Pack
+from hkrun.distill.run import find_stage
 from hkrun.losses.adversarial import discriminator_loss, student_adversarial_loss
 from hkrun.models import Discriminator, DiscriminatorOutput, Output
 from hkrun.models.quantized import clip_weights
@@ -16,6 +18,8 @@ from hkrun.training import (
     Context,
     GradientSum,
     autocast,
+    gather_rows,
+    own_part,
     sum_over_workers,
 )
 
@@ -39,7 +43,7 @@ class Step:
     def __init__(self, pack: Pack, stage: int, teach: Teach | None, context: Context) -> None:
         cell = pack.runs[0].cell
         self._pack, self._cell, self._teach, self._context = pack, cell, teach, context
-        self._weights = cell.stage_weights[stage]
+        self._weights = cell.weights_in(stage, find_stage(cell, pack.runs[0].epoch)[1])
         terms = cell.stage_terms[stage]
         self._adversary = cell.adversary if "adversarial" in terms else None
         self._keys = cell.read_keys(terms["adversarial"]) if self._adversary else {}
@@ -51,6 +55,9 @@ class Step:
             (run,) = pack.runs
             stream = run.epoch * context.world_size + context.rank
             run.objective.generator = torch.Generator().manual_seed(derive(run.seed, Purpose.TERMS, stream))
+        if context.world_size > 1:
+            for run in pack.runs:
+                run.objective.gather = partial(gather_rows, size=cell.student.batch_size, context=context)
         self._clips = cell.declared_method.stages[stage].quantizer == "binary_connect"
         self._dropout = cell.discriminator.dropout if self._adversary and self._adversary.dropout else 0.0
         self._noise = [
@@ -102,7 +109,7 @@ class Step:
         context, size = self._context, self._cell.student.batch_size
         width = self._cell.teacher_widths[-1]
         drawn = torch.stack([torch.rand(size, width, generator=noise) for noise in self._noise])
-        first, last = (size * rank // context.world_size for rank in (context.rank, context.rank + 1))
+        first, last = own_part(size, context)
         kept = drawn[:, first:last] >= self._dropout
         return kept.to(batch.images) / (1 - self._dropout)
 

@@ -14,6 +14,7 @@ from hkrun.losses.features import (
     nst_loss,
     read_stages,
 )
+from hkrun.losses.geometry import unit_rows
 from hkrun.losses.response import backbone_loss, cross_entropy, kd_loss, logits_l1_loss
 from hkrun.losses.squeezed import knowledge_loss
 
@@ -33,4 +34,5 @@ __all__ = [
     "nst_loss",
     "read_stages",
     "student_adversarial_loss",
+    "unit_rows",
 ]

@@ -15,12 +15,20 @@ class StartsConstant(Protocol):
         """Sets them to these constants."""
 
 
+@runtime_checkable
+class StartsRandom(Protocol):
+    """A layer whose buffers, or parameters of no known kind, start from random values."""
+
+    def reset_random(self, generator: torch.Generator) -> None:
+        """Sets them, all drawn from a CPU generator."""
+
+
 def initialise(module: nn.Module, generator: torch.Generator) -> None:
     """Gives every parameter its initial value and resets the running statistics.
 
     Convolutions are He-normal over their outputs (He et al. 2015) and their biases 0, linear layers uniform
     in +-1/sqrt(inputs), weight and bias alike (torch's own default), BatchNorm is the identity, and a layer
-    that `StartsConstant` sets its own.
+    that `StartsConstant` or `StartsRandom` sets its own.
 
     Args:
         module: Any of this package's networks, or a loss that learns, on any device. Values are drawn in
@@ -45,6 +53,8 @@ def initialise(module: nn.Module, generator: torch.Generator) -> None:
             layer.reset_parameters()
         elif isinstance(layer, StartsConstant):
             layer.reset_constants()
+        elif isinstance(layer, StartsRandom):
+            layer.reset_random(generator)
         elif next(layer.parameters(recurse=False), None) is not None:
             raise TypeError(f"initialise: no rule for the parameters of {type(layer).__name__}")
 

@@ -96,7 +96,7 @@ class Stacked(nn.Module):
     """k small modules of one architecture, on which any function of one of them is evaluated at once.
 
     Args:
-        members: The modules; they have no buffers.
+        members: The modules. What they change in place of their buffers is each member's own.
 
     Attributes:
         joins: Its parameters, and what they are of each member.
@@ -106,12 +106,17 @@ class Stacked(nn.Module):
         super().__init__()
         self.joins: list[Join] = []
         self._first = (members[0],)  # in a tuple: its parameters are not to be found as this module's own
-        self._slots: list[tuple[nn.Module, str]] = []
+        self._slots: list[tuple[dict[str, Any], str]] = []
         for name, _ in members[0].named_parameters():
             _join([member.get_parameter(name) for member in members], self.joins)
             path, _, own_name = name.rpartition(".")
-            self._slots.append((members[0].get_submodule(path), own_name))
+            self._slots.append((members[0].get_submodule(path)._parameters, own_name))
         self._values = nn.ParameterList(join.packed for join in self.joins)
+        self._state: list[Tensor] = []
+        for name, _ in members[0].named_buffers():
+            path, _, own_name = name.rpartition(".")
+            self._state.append(_join_buffer([member.get_submodule(path) for member in members], own_name))
+            self._slots.append((members[0].get_submodule(path)._buffers, own_name))
 
     def each(self, function: Callable[..., Any], *args: Any) -> Any:
         """`function(member, *args of its own)` of every member; what goes in and comes out has a leading k.
@@ -125,22 +130,22 @@ class Stacked(nn.Module):
             with _replaced(self._slots, values):
                 return function(self._first[0], *own)
 
-        values = list(self._values)
+        values = [*self._values, *self._state]
         dims = tree_map(lambda value: 0 if isinstance(value, Tensor) else None, (values, *args))
         return vmap(one, in_dims=dims)(values, *args)
 
 
 @contextmanager
-def _replaced(slots: Sequence[tuple[nn.Module, str]], values: Sequence[Tensor]) -> Iterator[None]:
-    """Lets modules compute with other tensors than their parameters."""
-    own = [module._parameters[name] for module, name in slots]
+def _replaced(slots: Sequence[tuple[dict[str, Any], str]], values: Sequence[Tensor]) -> Iterator[None]:
+    """Lets modules compute with other tensors than their parameters and buffers."""
+    own = [held[name] for held, name in slots]
     try:
-        for (module, name), value in zip(slots, values, strict=True):
-            module._parameters[name] = value  # type: ignore[assignment]
+        for (held, name), value in zip(slots, values, strict=True):
+            held[name] = value
         yield
     finally:
-        for (module, name), parameter in zip(slots, own, strict=True):
-            module._parameters[name] = parameter
+        for (held, name), value in zip(slots, own, strict=True):
+            held[name] = value
 
 
 def join_optimizers(optimizers: Sequence[SGD], joins: Sequence[Join]) -> SGD:

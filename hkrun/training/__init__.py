@@ -6,6 +6,8 @@ from hkrun.training.context import (
     PeerLostError,
     SingleProcess,
     gather,
+    gather_rows,
+    own_part,
     share_from_first,
     sum_over_workers,
 )
@@ -48,7 +50,9 @@ __all__ = [
     "autocast",
     "find_divergence",
     "gather",
+    "gather_rows",
     "learning_rate",
+    "own_part",
     "resolve_dtype",
     "share_from_first",
     "sum_over_workers",

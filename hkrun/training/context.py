@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from hkrun.data.streams import BlockIds, BlockViews, ReadBlock, carry_in_threads
 from hkrun.errors import InputError
+from hkrun.models.batchnorm import all_reduce_sum
 from hkrun.models.collective import PeerLostError, all_reduce, with_peers
 from hkrun.records import DivergedTeacher, Record, TeacherRecord
 
@@ -21,6 +22,8 @@ __all__ = [
     "PeerLostError",
     "SingleProcess",
     "gather",
+    "gather_rows",
+    "own_part",
     "share_from_first",
     "sum_over_workers",
 ]
@@ -74,6 +77,21 @@ def sum_over_workers(tensors: Sequence[Tensor], context: Context) -> None:
     parts = torch.split(flat, [tensor.numel() for tensor in tensors])
     for tensor, part in zip(tensors, parts, strict=True):
         tensor.copy_(part.view_as(tensor))
+
+
+def own_part(size: int, context: Context) -> tuple[int, int]:
+    """The first of a worker's own part of `size` things, and the one after its last."""
+    return size * context.rank // context.world_size, size * (context.rank + 1) // context.world_size
+
+
+def gather_rows(rows: Tensor, size: int, context: Context) -> Tensor:
+    """The rows [size, ...] of a whole batch, from the rows of each worker's own part.
+
+    A row's gradient is that of the sum of all workers' losses.
+    """
+    first, last = own_part(size, context)
+    before, after = rows.new_zeros(first, *rows.shape[1:]), rows.new_zeros(size - last, *rows.shape[1:])
+    return all_reduce_sum(torch.cat([before, rows, after]))
 
 
 def share_from_first(read: Callable[[], T], context: Context) -> T:

@@ -16,7 +16,7 @@ from hkrun.data.streams import Carrier, ImageStream, carry_in_threads, split_win
 from hkrun.data.views import ViewReader, Views, normalise
 from hkrun.errors import DataError
 from hkrun.networks import EVALUATION_BATCH
-from hkrun.training.context import Context, sum_over_workers
+from hkrun.training.context import Context, own_part, sum_over_workers
 from hkrun.training.precision import autocast
 
 # Streamed images are large, and their activations are too.
@@ -113,7 +113,7 @@ class ResidentTrainingSet(TrainingSet):
             views.append(self._views.draw(generator, num_images))
         image_ids, view_ids = torch.stack(orders), torch.stack(views)
         here = image_ids.to(self._device), view_ids.to(self._device)
-        first, last = _own_part(batch_size, context)
+        first, last = own_part(batch_size, context)
         for start in range(0, num_images - batch_size + 1, batch_size):
             part = slice(start + first, start + last)
             ids, shown = (values[:, part] for values in here)
@@ -152,7 +152,7 @@ class StreamedTrainingSet(TrainingSet):
         labels = self._dataset.train.labels
         generator = torch.Generator().manual_seed(seeding.derive(seed, draws.order, epoch))
         image_ids = epoch_order(len(labels), generator)
-        first, last = _own_part(batch_size, context)
+        first, last = own_part(batch_size, context)
         starts = torch.arange(0, len(labels) - batch_size + 1, batch_size)
         places = (starts[:, None] + torch.arange(first, last)).flatten()
         view = TrainingView(
@@ -244,7 +244,7 @@ class EvaluationSet(ABC):
         """
         seen = torch.zeros(1, dtype=torch.int64, device=self._device)
         wrong = torch.zeros(3, number, dtype=torch.int64, device=self._device)  # top-1, top-5, not a number
-        first, last = _own_part(self._num_images, context)
+        first, last = own_part(self._num_images, context)
         for images, labels in self._batches(first, last, context):
             with autocast(precision, self._device):
                 logits = classify(images)
@@ -314,11 +314,6 @@ class StreamedEvaluationSet(EvaluationSet):
             ids, pixels = zip(*batch, strict=True)
             inputs = _to_input(torch.stack(pixels), self._dataset, dtype=self._dtype, device=self._device)
             yield inputs, self._labels[list(ids)].to(self._device)
-
-
-def _own_part(size: int, context: Context) -> tuple[int, int]:
-    """The first of a worker's own part of `size` things, and the one after its last."""
-    return size * context.rank // context.world_size, size * (context.rank + 1) // context.world_size
 
 
 def _choose_carrier(dataset: StreamedDataset, context: Context) -> Carrier:
