@@ -1,6 +1,7 @@
 """Whole runs of the methods since 2018: they learn, and tables, packs and workers change nothing."""
 
 import dataclasses
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -61,6 +62,29 @@ def test_compact_knowledge_has_a_table_and_all_of_them_train_in_packs() -> None:
         assert bool(cell.table_parts) == (name in WITH_TABLE)
         assert {*cell.table_parts} <= {*COMPACT_PARTS}
         assert why_alone(cell, workers=Workers.exactly(1)) == ""
+
+
+def test_the_documentation_says_what_each_reads_and_which_weights_it_has() -> None:
+    page = Path(__file__).parents[2] / "docs" / "methods" / "modern.md"
+    rows = [
+        [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
+        for line in page.read_text().splitlines()
+        if line.startswith("| `")
+    ]
+    assert [row[0] for row in rows] == [f"`{name}`" for name in SHIPPED]
+    for name, (_, _, reads, table, _, recipe) in zip(SHIPPED, rows, strict=True):
+        form, cell = find_form(name), small_cell(name)
+        parts = [*form.student, *["labels"] * form.labels, *["index"] * form.index]
+        assert reads.replace("last stage", "stages") == ", ".join(parts)
+        assert table == ("yes" if cell.table_parts else "no")
+        weights = cell.stage_weights[0]
+        shares = [
+            f"{weight:g} {what}".removeprefix("1 ")
+            for what, weight in (("CE", weights["cross_entropy"]), ("L", weights[name]))
+        ]
+        assert recipe.split(",")[0].split(";")[0] == " + ".join(shares)
+        rising = dict(cell.own_values).get(f"{name}.warmup")
+        assert (f"rising over {rising} of 240 epochs" in recipe) == (rising is not None)
 
 
 @pytest.mark.parametrize("name", SHIPPED)
