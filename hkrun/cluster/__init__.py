@@ -49,7 +49,7 @@ supervisor: a plan is made without it.
 from hkrun.cluster.driver.calls import Observer
 from hkrun.cluster.nodes.joined import check_joined, find_nodes
 from hkrun.cluster.nodes.reports import Needs
-from hkrun.cluster.nodes.resources import Node, Request, check_fit
+from hkrun.cluster.nodes.resources import Node, Request
 from hkrun.cluster.tasks import TaskList, run_tasks
 from hkrun.cluster.trials.axes import EarlyStopping, Point, Search, make_search
 from hkrun.cluster.trials.schedule import TaskResult
@@ -64,7 +64,6 @@ __all__ = [
     "Search",
     "TaskList",
     "TaskResult",
-    "check_fit",
     "check_joined",
     "find_nodes",
     "make_search",

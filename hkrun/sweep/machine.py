@@ -53,10 +53,10 @@ class Machine:
         Raises:
             ResourceError: One does not. Says what was asked for, what there is, and what would fit.
         """
-        from hkrun.cluster.nodes.resources import check_all
+        from hkrun.cluster.nodes.resources import check_fit
 
         least = sorted({span.least for span in spans})
-        check_all([self._request(number) for number in least], self.nodes, place=self.place)
+        check_fit([self._request(number) for number in least], self.nodes, place=self.place)
 
     def tasks_at_once(self, spans: Iterable[Span]) -> int:
         """How many tasks of that kind run at a time of which most do."""

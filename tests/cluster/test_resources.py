@@ -10,6 +10,7 @@ from hkrun.cluster.nodes.resources import (
     Node,
     Request,
     check_fit,
+    count_processes,
     local_node,
     parse_cpu_max,
     parse_memory_max,
@@ -41,7 +42,8 @@ def request(workers: int = 1, *, threads: int = 1, device: str = "cpu") -> Reque
     ],
 )
 def test_as_many_tasks_run_at_once_as_cpus_gpus_and_memory_of_each_node_allow(asked, nodes, slots):
-    assert check_fit(asked, nodes, place="here") == slots
+    check_fit([asked], nodes, place="here")
+    assert count_processes(asked, nodes) // asked.workers == slots
 
 
 @pytest.mark.parametrize(
@@ -79,7 +81,7 @@ def test_as_many_tasks_run_at_once_as_cpus_gpus_and_memory_of_each_node_allow(as
 )
 def test_a_request_that_does_not_fit_is_refused_with_what_would(asked, nodes, says):
     with pytest.raises(ResourceError) as refusal:
-        check_fit(asked, nodes, place="here")
+        check_fit([asked], nodes, place="here")
     assert refusal.value.message.endswith(says)
     assert len(refusal.value.problems) == 1
 
@@ -87,8 +89,8 @@ def test_a_request_that_does_not_fit_is_refused_with_what_would(asked, nodes, sa
 def test_a_suggested_number_of_workers_fits():
     nodes = [node(5), node(3, memory_gib=2)]
     with pytest.raises(ResourceError, match="--workers 3 would fit"):
-        check_fit(request(4, threads=2), nodes, place="here")
-    assert check_fit(request(3, threads=2), nodes, place="here") == 1
+        check_fit([request(4, threads=2)], nodes, place="here")
+    check_fit([request(3, threads=2)], nodes, place="here")
 
 
 @pytest.mark.parametrize(

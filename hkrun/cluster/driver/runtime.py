@@ -13,7 +13,7 @@ from hkrun.cluster import ray_private
 from hkrun.cluster.driver import cleanup
 from hkrun.cluster.driver.core_processes import CoreProcesses
 from hkrun.cluster.driver.search_path import make_job_config, worker_variables
-from hkrun.cluster.nodes.resources import Node, Request, check_all
+from hkrun.cluster.nodes.resources import Node, Request, check_fit
 from hkrun.cluster.token import ensure_token
 from hkrun.errors import ClusterLostError, HkrunError, ResourceError
 
@@ -162,7 +162,7 @@ def joined_cluster(address: str, requests: Sequence[Request], folder: Path) -> I
 
     try:
         nodes = read_nodes()
-        check_all(requests, nodes, place=place)
+        check_fit(requests, nodes, place=place)
         yield Running(
             nodes=nodes, place=place, joined=True, folder=folder, dashboard=context.dashboard_url or ""
         )

@@ -27,7 +27,7 @@ from hkrun.cluster.driver import cleanup, start_driver
 from hkrun.cluster.driver.calls import Call, Observer, OwnCluster
 from hkrun.cluster.driver.core_processes import describe_end
 from hkrun.cluster.driver.search_path import worker_variables
-from hkrun.cluster.nodes.resources import Node, Request, check_all, count_processes, local_node
+from hkrun.cluster.nodes.resources import Node, Request, check_fit, count_processes, local_node
 from hkrun.cluster.ray_private import (
     LOOPBACK_SETTINGS,
     PRELOAD_FROM_VARIABLE,
@@ -87,7 +87,7 @@ def call_driver(
     own = None
     if not os.environ.get("RAY_ADDRESS"):
         node = local_node(gpus=any(request.device == "cuda" for request in requests))
-        check_all(requests, [node], place="this machine")
+        check_fit(requests, [node], place="this machine")
         in_groups = any(request.in_groups for request in requests)
         cpus = node.cpus if in_groups else _useful_cpus(node, requests)
         own = OwnCluster(node=node, cpus=cpus, in_groups=in_groups)

@@ -64,43 +64,29 @@ class Request:
     num_tasks: int = 1
 
 
-def check_fit(request: Request, nodes: Sequence[Node], *, place: str) -> int:
-    """How many tasks run at once, at least 1.
-
-    Args:
-        request: What each task asks for.
-        nodes: The processes of a task may lie on several; `place` names them in the message.
-        place: Such as "this machine".
-
-    Raises:
-        ResourceError: Not one task fits. Says what was asked for, what there is, and what would fit.
-    """
-    room = count_processes(request, nodes)
-    if room >= request.workers:
-        return room // request.workers
-    raise ResourceError(
-        f"{_describe_request(request)}, but {place} has {_describe_nodes(nodes)}; "
-        f"{_suggest(request, nodes, room)}"
-    )
-
-
 def count_processes(request: Request, nodes: Iterable[Node]) -> int:
     """How many processes of such tasks fit where nothing else runs, counted node by node."""
     return sum(_room(request, node) for node in nodes)
 
 
-def check_all(requests: Sequence[Request], nodes: Sequence[Node], *, place: str) -> None:
-    """Checks that each of several kinds of tasks fits where nothing else runs; see `check_fit`.
+def check_fit(requests: Sequence[Request], nodes: Sequence[Node], *, place: str) -> None:
+    """Checks that each of several kinds of tasks fits where nothing else runs.
+
+    Args:
+        requests: What a task of each kind asks for.
+        nodes: All nodes; the processes of a task may lie on several.
+        place: Their name in messages, such as "this machine".
 
     Raises:
-        ResourceError: One does not, or more: a line for each.
+        ResourceError: For each kind that does not fit, a line: what it asks for, what there is, what would fit.
     """
-    problems = []
-    for request in requests:
-        try:
-            check_fit(request, nodes, place=place)
-        except ResourceError as error:
-            problems.append(error.message)
+    rooms = [(request, count_processes(request, nodes)) for request in requests]
+    problems = [
+        f"{_describe_request(request)}, but {place} has {_describe_nodes(nodes)}; "
+        f"{_suggest(request, nodes, room)}"
+        for request, room in rooms
+        if room < request.workers
+    ]
     if problems:
         raise ResourceError("\n".join(problems))
 
