@@ -78,7 +78,7 @@ def check_fit(requests: Sequence[Request], nodes: Sequence[Node], *, place: str)
         place: Their name in messages, such as "this machine".
 
     Raises:
-        ResourceError: For each kind that does not fit, a line: what it asks for, what there is, what would fit.
+        ResourceError: A line for each kind that does not fit, with what would.
     """
     rooms = [(request, count_processes(request, nodes)) for request in requests]
     problems = [
