@@ -1,4 +1,4 @@
-"""The runs of a plan by their place on the axes of its search space: what a searcher chooses from."""
+"""The runs of a plan by their place on the axes of its search space, for `search`; without Ray."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -54,9 +54,7 @@ class EarlyStopping:
 
 
 def make_search(plan: Plan, *, first_run: int) -> Search:
-    """What a searcher chooses from: the runs of a plan by the points of the axes that they are of.
-
-    Cells that no axis varies are run whatever the searcher says.
+    """What a searcher chooses from. Cells that no axis varies are run in any case.
 
     Args:
         plan: The plan, made for a search.

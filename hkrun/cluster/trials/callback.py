@@ -64,7 +64,7 @@ class TrialCallback(tune.Callback):
         work: TaskList,
     ) -> None:
         self._schedule, self._allocation, self._watchdog = schedule, allocation, watchdog
-        self._observer, self._work = observer, work
+        self._observer, self._work, self._in_groups = observer, work, work.in_groups
         self._num_seen = 0
         self._live: set[Trial] = set()
         self._started: set[int] = set()  # tasks
@@ -97,11 +97,11 @@ class TrialCallback(tune.Callback):
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: object
     ) -> None:
-        """The trial has reported; its last report is what `_run_trial` returned."""
+        """The trial has reported, at last what `_run_trial` returned."""
         index = trial.config["index"]
         self._allocation.had_room(index)
         if "progress" in result:
-            if "epoch" in result["progress"]:  # what comes before the first one has no pace to be held to
+            if "epoch" in result["progress"]:  # what comes before the first epoch has no pace
                 self._watchdog.progressed(trial.config["mark"])
             self._schedule.progressed(index, int(result["progress"].get("epoch", 0)))
             self._observer.progress(index, result["progress"])
@@ -113,10 +113,10 @@ class TrialCallback(tune.Callback):
             )
 
     def on_step_end(self, iteration: int, trials: list[Trial], **info: object) -> None:
-        """Looks which trials have ended: Tune has ways to end one that call nothing else, see docs/ray.md."""
+        """Looks which trials have ended."""
         self._note_ends(trials)
         # Once a second: a group may still be coming when its trial ends.
-        if self._work.in_groups and time.monotonic() >= self._next_reclaim_s:
+        if self._in_groups and time.monotonic() >= self._next_reclaim_s:
             self._next_reclaim_s = time.monotonic() + RECLAIM_EVERY_S
             self._reclaim(trials)
 
@@ -155,7 +155,7 @@ class TrialCallback(tune.Callback):
         remove_leftovers({trial.config["mark"] for trial in trials if _has_ended(trial)})
 
     def _find_other_room(self, trial: Trial) -> None:
-        """Lets a task begin anew for which Ray had no room; it was not even begun."""
+        """Lets a task begin anew for which Ray had no room."""
         index = trial.config["index"]
         self.on_death()  # of a node, perhaps
         if self._allocation.had_no_room(index, trial.config["workers"]):
@@ -178,7 +178,7 @@ class TrialCallback(tune.Callback):
 
 
 def _stopped_outcome(trial: Trial) -> Outcome:
-    """The outcome of a task that was ended early: as far as it had reported."""
+    """The outcome of a task that was ended early, by its last report."""
     progress = (trial.last_result or {}).get("progress", {})
     return {
         "seed": progress.get("seed"),
@@ -194,14 +194,14 @@ def _has_ended(trial: Trial) -> bool:
 
 
 def _read_error(trial: Trial) -> str:
-    """What Tune knows of a trial's death: its heading, then the text of an exception."""
+    """What Tune says of a trial's death: a heading, then the text of an exception."""
     told = Path(trial.error_file).read_text() if trial.error_file else ""
     logger.warning("%s died: %s", trial, told)
     return told
 
 
 def _reason(told: str) -> str:
-    """The one line that matters of it: the last of a traceback, else the first of the exception."""
+    """The line that matters of it: the last of a traceback, else the first of the exception."""
     plain = _COLOUR.sub("", told)
     lines = [line.strip() for line in plain.splitlines()[1:] if line.strip()] or ["unknown"]
     reason = lines[-1] if lines[0].startswith("ray::") else lines[0]

@@ -1,4 +1,8 @@
-"""Shortcuts through a search space's axes: which points Optuna would try, and which runs ASHA ends early."""
+"""Which points of a search space Optuna tries, and which runs ASHA ends early; both are Ray Tune's own.
+
+Tune's OptunaSearch proposes points. `AxesSearch` adds what it does not know: several runs (seeds) of a point,
+runs that were made before, and a budget of runs.
+"""
 
 import math
 import statistics

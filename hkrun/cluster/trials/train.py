@@ -1,4 +1,8 @@
-"""Ray Train: the worker group of one task. Train starts it, restarts nothing, and says how it ended."""
+"""Ray Train: the worker group of one task.
+
+Train starts the group and says how it ended. It does not retry, as one place must decide that (`schedule`),
+and progress does not go through `train.report`, which is a barrier of all workers.
+"""
 
 import logging
 import tempfile
