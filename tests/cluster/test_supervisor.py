@@ -14,7 +14,9 @@ import pytest
 from fake_tasks import FakeTask, run
 
 from hkrun.cluster import TaskList, run_tasks
+from hkrun.cluster.driver.calls import Observer
 from hkrun.cluster.driver.core_processes import CoreProcesses
+from hkrun.cluster.driver.process import RemoteObserver
 from hkrun.cluster.driver.supervisor import DriverTraceback, describe_end
 from hkrun.errors import ClusterLostError, HkrunError
 
@@ -140,3 +142,16 @@ def test_a_loss_is_told_once_while_the_block_runs(tmp_path, monkeypatch):
         with CoreProcesses().watched(losses.append):
             pass
     assert losses == ["Ray's raylet on this machine has ended (killed by SIGKILL)"]
+
+
+def test_the_driver_passes_on_all_that_an_observer_is_told_and_nothing_else():
+    sent = []
+    remote = RemoteObserver(lambda *message: sent.append(message))
+    for name in ("taken", "started", "progress", "done", "failed"):
+        getattr(remote, name)(3, "more")
+    assert sent == [
+        ("told", name, (3, "more")) for name in ("taken", "started", "progress", "done", "failed")
+    ]
+    assert {name for name in vars(Observer) if not name.startswith("_")} == {name for _, name, _ in sent}
+    with pytest.raises(AttributeError, match="begun"):
+        remote.begun(3)
