@@ -6,6 +6,8 @@ preact-bottleneck-D    pre-activation ResNet of bottleneck blocks, D = 9n+2, sta
 wrn-D-K                wide ResNet, D = 6n+4, stage widths 16K, 32K, 64K (Zagoruyko and Komodakis 2016)
 resnet20, resnet8x4 .. the tables' networks for CIFAR, as CRD's public code has them, see CIFAR_NETWORKS
 resnet-18, -50, -152   the ResNets of ImageNet (He et al. 2016a) with four stages, as torchvision builds them
+torchvision:NAME       a network of torchvision's by its name there, such as torchvision:mobilenet_v2
+timm:NAME              one of timm's, which hkrun[timm] installs, such as timm:regnetx_002
 package.module:name    a network of the user's own, see docs/own-parts.md
 """
 
@@ -15,7 +17,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from hkrun.errors import InputError
-from hkrun.user_parts import is_own, read_shape
+from hkrun.user_parts import is_own, library_of, load_part, read_shape
 
 # Images per forward pass of an evaluation. On a CPU the activations should stay in the cache (on digits, 256
 # images at a time take half as long as all 1,107 at once); a GPU wants many.
@@ -24,7 +26,8 @@ EVALUATION_BATCH: Mapping[str, int] = {"cpu": 256, "cuda": 2048}
 FORMS = (
     "preact-D, preact-D-wW (D = 6n+2), preact-bottleneck-D (D = 9n+2), wrn-D-K (D = 6n+4), "
     "resnet20, resnet32, resnet56, resnet110, resnet8x4, resnet32x4, vgg8, vgg13, mobilenetv2-half, "
-    "shufflenetv1, shufflenetv2, resnet-18, resnet-50, resnet-152, package.module:name (your own)"
+    "shufflenetv1, shufflenetv2, resnet-18, resnet-50, resnet-152, torchvision:NAME, timm:NAME, "
+    "package.module:name (your own)"
 )
 # Without leading zeros: one network has one name, and so one cell_id.
 _NAME = re.compile(
@@ -39,7 +42,7 @@ class NetworkShape:
 
     Attributes:
         block: "basic", "bottleneck" or "wide"; one of ImageNet's: "resnet-basic" or "resnet-bottleneck"; one
-            of CIFAR_NETWORKS': "cifar-" and the family; or "own".
+            of CIFAR_NETWORKS': "cifar-" and the family; or "own" for those that are not built in.
         blocks: Number of blocks of each stage, first to last, of VGG its convolutions; empty for an own
             network.
         stem_width: Channels after the first convolution.
@@ -112,6 +115,17 @@ PRETRAINED_FILES: Mapping[str, str] = MappingProxyType(
         "resnet-152": "resnet152-394f9c45.pth",
     }
 )
+
+
+def pretrained_file(network: str) -> str:
+    """The name of torchvision's file of ImageNet weights for a network; empty where it has none.
+
+    Raises:
+        InputError: There is no such network of torchvision's.
+    """
+    if library_of(network) == "torchvision":
+        return str(load_part(network).weights_file)  # type: ignore[attr-defined]
+    return PRETRAINED_FILES.get(network, "")
 
 
 def parse_network(name: str) -> NetworkShape:

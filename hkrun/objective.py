@@ -68,7 +68,7 @@ class Objective(nn.Module):
             else:
                 self._functions[name] = partial(function, **keys)
         if len(terms) > len(self._terms) and self._judges == "descriptor":
-            student, teacher = cell.student_widths[-1], cell.teacher_widths[-1]
+            student, teacher = cell.student_descriptor_width, cell.teacher_descriptor_width
             if student != teacher:
                 self._learned["judged"] = nn.Linear(student, teacher, bias=False)
 

@@ -1,11 +1,14 @@
-"""Parts of the user's own, named `package.module:name`: found, checked, and identified by their source.
+"""Parts that are not built in, named `package.module:name`: found, checked, and identified by their source.
 
-Their module is imported when such a name is used, and never before: it may import torch, this one does not.
+They are the user's own, or networks of a library, `torchvision:NAME` and `timm:NAME`, identified by its
+version. What they need is imported when such a name is used, and never before: it may import torch, this
+module does not.
 """
 
 import functools
 import hashlib
 import importlib
+import importlib.metadata
 import importlib.util
 import os
 import re
@@ -24,6 +27,8 @@ from hkrun.errors import InputError
 _NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", re.ASCII)
 _FORM = "package.module:name"
 _NOT_THE_USERS = ("hkrun", "torch")  # their functions in a term of the user's own are theirs to version
+# Libraries whose networks are named like parts of the user's own.
+_LIBRARIES = ("torchvision", "timm")
 # In the environment of Ray's workers: where the process that started them finds modules not installed.
 DRIVER_FOLDERS = "HKRUN_DRIVER_FOLDERS"
 
@@ -35,19 +40,29 @@ class OwnShape:
     Attributes:
         stem_width: Channels of what enters its first stage.
         widths: Output channels of each stage, first to last.
+        descriptor_width: Length of its descriptor.
     """
 
     stem_width: int
     widths: tuple[int, ...]
+    descriptor_width: int
 
 
 def is_own(name: str) -> bool:
-    """Whether a name is meant for a part of the user's own: it holds a colon, as no built-in one does."""
+    """Whether a name is meant for a part that is not built in: it holds a colon, as no built-in one does."""
     return ":" in name
 
 
+def library_of(name: str) -> str:
+    """The library that a network comes from; empty for a part of the user's own."""
+    library = name.partition(":")[0]
+    return library if library in _LIBRARIES else ""
+
+
 def read_shape(name: str) -> OwnShape:
-    """The shape of an own network, from its attributes `widths` and `stem_width`.
+    """The shape of an own network, from its attributes `widths`, `stem_width` and `descriptor_width`.
+
+    The last is the width of the last stage where it has none.
 
     Raises:
         InputError: It cannot be imported, or says nothing valid of its shape.
@@ -64,7 +79,13 @@ def read_shape(name: str) -> OwnShape:
             f"{name}: a network needs the attribute stem_width, the channels of what enters the first stage, "
             f"such as stem_width = 16; it is {stem_width!r}"
         )
-    return OwnShape(stem_width=stem_width, widths=widths)
+    descriptor_width = getattr(network, "descriptor_width", widths[-1])
+    if not isinstance(descriptor_width, int) or not _is_width(descriptor_width):
+        raise InputError(
+            f"{name}: descriptor_width, the length of the descriptor, must be a whole number from 1; "
+            f"it is {descriptor_width!r}"
+        )
+    return OwnShape(stem_width=stem_width, widths=widths, descriptor_width=descriptor_width)
 
 
 def check_dataset(name: str) -> None:
@@ -73,6 +94,8 @@ def check_dataset(name: str) -> None:
     Raises:
         InputError: It cannot.
     """
+    if library := library_of(name):
+        raise InputError(f"{name}: {library} is a library of networks here, not of data sets")
     load_part(name)
 
 
@@ -82,6 +105,8 @@ def load_part(name: str) -> Callable[..., Any]:
     Raises:
         InputError: It is not there, cannot be imported, or cannot be called.
     """
+    if library_of(name):
+        return importlib.import_module("hkrun.models.library").find_network(name)  # type: ignore[no-any-return]
     part = load_attribute(name)
     if not callable(part):
         raise InputError(f"{name}: must be a class or a function; it is of type {type(part).__name__}")
@@ -107,16 +132,19 @@ def load_attribute(name: str) -> object:
 
 
 @functools.cache
-def source_sha256(name: str) -> str:
-    """SHA-256 in hex of the source behind an own part, as it was when this process first asked.
+def identify_source(name: str) -> str:
+    """The SHA-256 in hex of the source behind an own part, as it was when this process first asked.
 
     The source is the module's file; of a module in a package, all Python files of the outermost package, for
     what a module does also depends on its neighbours. To a part that names further `source_modules`, as a
-    term does that of its function, their source belongs too.
+    term does that of its function, their source belongs too. A library's network is identified by the library
+    and its public version, such as "timm 1.0.31": another version may build another network.
 
     Raises:
         InputError: The module is not there, or has no source.
     """
+    if library := library_of(name):
+        return f"{library} {importlib.metadata.version(library).partition('+')[0]}"
     further = getattr(load_attribute(name), "source_modules", frozenset[str]())
     own = [module for module in further if module.partition(".")[0] not in _NOT_THE_USERS]
     files = {file for module in (name.partition(":")[0], *own) for file in _source_files(module, name)}
@@ -138,15 +166,17 @@ def _source_files(module_name: str, name: str) -> list[tuple[str, Path]]:
     return [(Path(origin).name, Path(origin))]
 
 
-def check_source(name: str, sha256: str) -> None:
+def check_source(name: str, source: str) -> None:
     """Checks that an own part's source here is what a configuration was made with.
 
     Raises:
         InputError: It is not.
     """
-    if source_sha256(name) != sha256:
+    found = identify_source(name)
+    if found != source:
+        versions = f" (here is {found}, there was {source})" if library_of(name) else ""
         raise InputError(
-            f"{name}: its source here is not the one of this configuration; "
+            f"{name}: its source here is not the one of this configuration{versions}; "
             "the sweep's own command makes new runs with the new source"
         )
 

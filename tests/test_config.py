@@ -226,7 +226,7 @@ def test_later_settings_win():
             {"teacher.file": "torchvision"},
             (
                 "here: teacher.file: torchvision has no weights of preact-164; "
-                "those it has are of resnet-18, resnet-50, resnet-152"
+                "it has of resnet-18, resnet-50, resnet-152 and most torchvision:NAME"
             ),
         ),
     ],

@@ -65,13 +65,13 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
-    user_parts.source_sha256.cache_clear()
+    user_parts.identify_source.cache_clear()
     write("nets.py", NETWORK)
     write("sets.py", DATA)
     yield tmp_path
     for name in set(sys.modules) - known:
         del sys.modules[name]
-    user_parts.source_sha256.cache_clear()
+    user_parts.identify_source.cache_clear()
 
 
 def write(path, text):
@@ -84,7 +84,7 @@ def forget(*names):
     """As a new process would see it."""
     for name in names:
         sys.modules.pop(name, None)
-    user_parts.source_sha256.cache_clear()
+    user_parts.identify_source.cache_clear()
 
 
 def problems(**arguments):
@@ -180,14 +180,14 @@ def test_a_cell_without_a_teacher_does_not_depend_on_the_teachers_source():
 def test_in_a_package_the_neighbours_count_too():
     write("lab/__init__.py", "")
     write("lab/nets.py", NETWORK)
-    before = user_parts.source_sha256("lab.nets:Small")
+    before = user_parts.identify_source("lab.nets:Small")
     write("lab/deep/other.py", "x = 1\n")
     forget()
-    after = user_parts.source_sha256("lab.nets:Small")
+    after = user_parts.identify_source("lab.nets:Small")
     assert after != before
     write("lab/notes.txt", "no source")
     forget()
-    assert user_parts.source_sha256("lab.nets:Small") == after
+    assert user_parts.identify_source("lab.nets:Small") == after
 
 
 def test_built_in_cells_are_what_they_were():
@@ -350,7 +350,18 @@ def test_an_own_data_set_that_cannot_be_found_is_refused_in_one_line():
     [
         ("num_classes, in_channels", "classes", "cannot be built: TypeError: "),
         ("class Small(nn.Module)", "class Small(dict)", "must give a torch.nn.Module; it gives a Small"),
-        ("BatchNorm2d(16)", "nn.GroupNorm(2, 16)", "initialise: no rule for the parameters of GroupNorm"),
+        ("BatchNorm2d(16)", "nn.PReLU(16)", "initialise: no rule for the parameters of PReLU"),
+        (
+            "self.norm(second)",
+            "nn.functional.dropout(self.norm(second), training=self.training)",
+            "gives other",
+        ),
+        (
+            "stem_width = 4",
+            "stem_width = 4; descriptor_width = 8",
+            r"descriptor .* \(2, 8\); they have \(2, 16\)",
+        ),
+        ("stem_width = 4", "stem_width = 4; descriptor_width = 0", "descriptor_width, .* from 1; it is 0"),
         ("first.relu()", "images", r"fails on images of shape \(2, 1, 6, 6\): RuntimeError: "),
         ("return Features(", "return dict(", "must return hkrun.models.Features; it returns a dict"),
         ("(first, second)", "(first,)", "widths names 2 stages; it returns 1"),

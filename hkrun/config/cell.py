@@ -30,11 +30,12 @@ class Cell:
     `dataset_sha256` is no key of the user's: it fixes the content of a data set that has no published
     checksum (`folder`, `imagenet`), and is empty for the others. Nor are the fields after it, which fix what
     the user's own files were when the cell was built, so that its ids never depend on files that change or
-    are elsewhere: `sources` has, for each key that names a part of the user's own, the key and the SHA-256 of
-    that part's source, `own_widths` the key and the stage widths of each such network, `declared` the key and
-    the declaration of a method or form of knowledge that is not built in, and `teacher_file_sha256` and
-    `student_file_sha256` what `teacher.file` and `student.file` held. `own_values` has the keys that methods
-    and terms of the user's own bring along, with their values.
+    are elsewhere: `sources` has, for each key that names a part of the user's own, the key and what
+    identifies that part's source, `own_widths` and `own_descriptors` the key and the stage widths of each
+    such network and the length of its descriptor, `declared` the key and the declaration of a method or form
+    of knowledge that is not built in, and `teacher_file_sha256` and `student_file_sha256` what `teacher.file`
+    and `student.file` held, or which file torchvision has for the network. `own_values` has the keys that
+    methods and terms of the user's own bring along, with their values.
     """
 
     dataset: str = define_key(
@@ -82,6 +83,7 @@ class Cell:
     dataset_sha256: str = ""
     sources: tuple[tuple[str, str], ...] = ()
     own_widths: tuple[tuple[str, tuple[int, ...]], ...] = ()
+    own_descriptors: tuple[tuple[str, int], ...] = ()
     declared: tuple[tuple[str, Method | Term], ...] = ()
     own_values: tuple[tuple[str, Value], ...] = ()
     teacher_file_sha256: str = ""
@@ -89,8 +91,8 @@ class Cell:
 
     @property
     def own_parts(self) -> dict[str, str]:
-        """The parts of the user's own by name, and the SHA-256 of their sources."""
-        return {str(get_value(self, key)): sha256 for key, sha256 in self.sources}
+        """The parts that are not built in by name, and what identifies their sources."""
+        return {str(get_value(self, key)): source for key, source in self.sources}
 
     @property
     def weight_files(self) -> dict[str, str]:
@@ -253,6 +255,16 @@ class Cell:
     def student_widths(self) -> tuple[int, ...]:
         """Output channels of the student's stages."""
         return dict(self.own_widths).get("student.network") or parse_network(self.student.network).widths
+
+    @property
+    def teacher_descriptor_width(self) -> int:
+        """Length of the teacher's global descriptor."""
+        return dict(self.own_descriptors).get("teacher.network") or self.teacher_widths[-1]
+
+    @property
+    def student_descriptor_width(self) -> int:
+        """Length of the student's global descriptor."""
+        return dict(self.own_descriptors).get("student.network") or self.student_widths[-1]
 
 
 def get_value(cell: Cell, key: str) -> Value:

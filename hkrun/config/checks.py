@@ -15,9 +15,9 @@ from hkrun.config.keys import Keys, cell_from_values, describe_range, describe_t
 from hkrun.config.sections import KeyInfo, Value
 from hkrun.errors import InputError
 from hkrun.methods import DECLARING, Method
-from hkrun.networks import FROM_TORCHVISION, PRETRAINED_FILES, parse_network
+from hkrun.networks import FROM_TORCHVISION, PRETRAINED_FILES, parse_network, pretrained_file
 from hkrun.terms import Term
-from hkrun.user_parts import check_dataset, is_own, source_sha256
+from hkrun.user_parts import check_dataset, identify_source, is_own, read_shape
 
 # The keys that can name a part of the user's own.
 _NAMING = ("dataset", "teacher.network", "student.network", *DECLARING)
@@ -205,28 +205,34 @@ def _fix_own_files(cell: Cell) -> Cell:
     """The cell with what the user's own files are now; relative paths of weights become absolute."""
     named = {key: str(get_value(cell, key)) for key in _NAMING}
     own = {key: name for key, name in named.items() if is_own(name)}
+    shapes = {key: read_shape(name) for key, name in own.items() if key.endswith("network")}
     cell = dataclasses.replace(
         cell,
-        sources=tuple((key, source_sha256(name)) for key, name in own.items()),
-        own_widths=tuple(
-            (key, parse_network(name).widths) for key, name in own.items() if key.endswith("network")
-        ),
+        sources=tuple((key, identify_source(name)) for key, name in own.items()),
+        own_widths=tuple((key, shape.widths) for key, shape in shapes.items()),
+        own_descriptors=tuple((key, shape.descriptor_width) for key, shape in shapes.items()),
     )
-    if cell.teacher.file not in ("", FROM_TORCHVISION):
-        file = str(Path(cell.teacher.file).absolute())
+    if cell.teacher.file:
+        file, content = _fix_weight_file(cell.teacher.file, cell.teacher.network)
         cell = dataclasses.replace(
             cell,
             teacher=dataclasses.replace(cell.teacher, file=file),
-            teacher_file_sha256=file_sha256(file) if cell.uses_teacher else "",
+            teacher_file_sha256=content if cell.uses_teacher else "",
         )
-    if cell.student.file not in ("", FROM_TORCHVISION):
-        file = str(Path(cell.student.file).absolute())
+    if cell.student.file:
+        file, content = _fix_weight_file(cell.student.file, cell.student.network)
         cell = dataclasses.replace(
-            cell,
-            student=dataclasses.replace(cell.student, file=file),
-            student_file_sha256=file_sha256(file),
+            cell, student=dataclasses.replace(cell.student, file=file), student_file_sha256=content
         )
     return cell
+
+
+def _fix_weight_file(file: str, network: str) -> tuple[str, str]:
+    """A file of weights as an absolute path, and what it holds; for torchvision's, the name of its file."""
+    if file == FROM_TORCHVISION:
+        return file, pretrained_file(network) if is_own(network) else ""
+    file = str(Path(file).absolute())
+    return file, file_sha256(file)
 
 
 def check_weight_file(cell: Cell, key: str) -> None:
@@ -284,9 +290,11 @@ def _find_untrained_classifier(cell: Cell) -> list[tuple[str, str]]:
 def _check_weight_file(cell: Cell, key: str) -> list[tuple[str, str]]:
     """The file must be there, or torchvision must have weights of the network."""
     file, network = cell.weight_files[key], str(get_value(cell, key.replace(".file", ".network")))
-    if file == FROM_TORCHVISION and network not in PRETRAINED_FILES:
+    if file == FROM_TORCHVISION and not pretrained_file(network):
         known = ", ".join(PRETRAINED_FILES)
-        return [(key, f"torchvision has no weights of {network}; those it has are of {known}")]
+        return [
+            (key, f"torchvision has no weights of {network}; it has of {known} and most torchvision:NAME")
+        ]
     if file != FROM_TORCHVISION and not Path(file).is_file():
         return [(key, f"{file}: no such file")]
     return []

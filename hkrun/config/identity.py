@@ -9,7 +9,7 @@ from pathlib import Path
 from hkrun.config.cell import Cell, get_value
 from hkrun.config.keys import keys
 from hkrun.methods import TERM_KEYS
-from hkrun.networks import FROM_TORCHVISION, PRETRAINED_FILES
+from hkrun.networks import FROM_TORCHVISION, pretrained_file
 
 
 @functools.lru_cache(maxsize=64)
@@ -60,9 +60,11 @@ def canonical(cell: Cell, *, world_size: int = 1) -> dict[str, object]:
 def _identify_file(cell: Cell, key: str) -> str:
     """What a file of weights holds: its SHA-256, or the name of torchvision's file, with the start of it."""
     section, file = key.partition(".")[0], str(get_value(cell, key))
+    if recorded := str(getattr(cell, f"{section}_file_sha256")):
+        return recorded
     if file == FROM_TORCHVISION:
-        return PRETRAINED_FILES[str(get_value(cell, f"{section}.network"))]
-    return str(getattr(cell, f"{section}_file_sha256")) or file_sha256(file)
+        return pretrained_file(str(get_value(cell, f"{section}.network")))
+    return file_sha256(file)
 
 
 def _resolved_width(cell: Cell) -> str:

@@ -86,7 +86,7 @@ def describe_range(info: KeyInfo) -> str:
     if info.check is parse_network:
         return (
             "a network such as preact-20, preact-8-w8, preact-bottleneck-164, wrn-16-2, resnet8x4, vgg8, "
-            "resnet-18, or your own package.module:name"
+            "resnet-18, torchvision:mobilenet_v2, timm:regnetx_002, or your own package.module:name"
         )
     bounds = [
         f"{sign} {bound:g}"

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from hkrun.data.fetching import patient_sockets, quiet_unless_terminal, reason
 from hkrun.errors import DataError
-from hkrun.networks import PRETRAINED_FILES
+from hkrun.networks import pretrained_file
 
 _SERVER = "https://download.pytorch.org/models"
 
@@ -23,13 +23,13 @@ def fetch_weights(network: str, *, key: str) -> dict[str, Tensor]:
     used only if its SHA-256 begins as its name says.
 
     Args:
-        network: One of PRETRAINED_FILES.
+        network: One of which torchvision has weights.
         key: What named it, for messages: teacher.file or student.file.
 
     Raises:
         DataError: The file is not there and cannot be fetched, or is damaged.
     """
-    file = PRETRAINED_FILES[network]
+    file = pretrained_file(network)
     url, folder = f"{_SERVER}/{file}", Path(torch.hub.get_dir()) / "checkpoints"
     wanted = f"put {file} from {url} into {folder}, or name a file of your own with {key}=PATH"
     try:

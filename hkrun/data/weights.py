@@ -22,6 +22,8 @@ from hkrun.networks import FROM_TORCHVISION
 _HOLDERS = ("state_dict", "model_state_dict", "model", "net")
 # What torch.nn.DataParallel, DistributedDataParallel and torch.compile put before every key.
 _WRAPPERS = ("module.", "_orig_mod.")
+# In the keys of torchvision's DenseNets is one dot less than in its files of their weights.
+_DENSE_LAYER = re.compile(r"(\.denselayer\d+\.(?:norm|conv))\.([12]\.)")
 # Of all keys that differ, so many are named.
 _NAMED = 3
 
@@ -43,13 +45,13 @@ def load_weights(backbone: nn.Module, cell: Cell, section: str) -> None:
     key = f"{section}.file"
     path = str(get_value(cell, key))
     if path == FROM_TORCHVISION:
-        state: State = fetch_weights(str(get_value(cell, f"{section}.network")), key=key)
+        content: object = fetch_weights(str(get_value(cell, f"{section}.network")), key=key)
     else:
         check_weight_file(cell, key)
     try:
         if path != FROM_TORCHVISION:
-            state = _find_state(_read(path))
-        _assign(backbone, state)
+            content = _read(path)
+        _assign(backbone, _find_state(content))
     except _NotWeightsError as error:
         raise InputError(f"{key}: {path}: not weights of this {section}.network: {error}") from None
 
@@ -100,7 +102,7 @@ def _find_state(content: object) -> State:
             and state
             and all(isinstance(value, Tensor) for value in state.values())
         ):
-            return {str(name): value for name, value in state.items()}
+            return {_DENSE_LAYER.sub(r"\1\2", str(name)): value for name, value in state.items()}
     if isinstance(content, Mapping):
         found = ", ".join(map(repr, itertools.islice(content, 8))) or "nothing"
         raise _NotWeightsError(f"no state_dict in it, nor under {', '.join(_HOLDERS)}; its keys are {found}")

@@ -177,7 +177,7 @@ def _build_discriminator(
 ) -> Discriminator:
     on_logits = adversary.tap == "logits"
     return Discriminator(
-        dataset.num_classes if on_logits else cell.teacher_widths[-1],
+        dataset.num_classes if on_logits else cell.teacher_descriptor_width,
         hidden=adversary.hidden,
         num_classes=dataset.num_classes if cell.classifies_source else 0,
     )

@@ -107,7 +107,7 @@ class Step:
     def _draw_mask(self, batch: Batch) -> Tensor:
         """The dropout of this worker's part of a batch, [k, B, width]; each draws that of the whole batch."""
         context, size = self._context, self._cell.student.batch_size
-        width = self._cell.teacher_widths[-1]
+        width = self._cell.teacher_descriptor_width
         drawn = torch.stack([torch.rand(size, width, generator=noise) for noise in self._noise])
         first, last = own_part(size, context)
         kept = drawn[:, first:last] >= self._dropout

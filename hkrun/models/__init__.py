@@ -32,7 +32,7 @@ def build_network(name: str, *, num_classes: int, in_channels: int) -> Backbone:
     """Builds a backbone from its name; `initialise` then gives it its weights.
 
     Args:
-        name: Such as preact-20; `hkrun.networks` lists the forms. `package.module:name` is the user's own.
+        name: Such as preact-20; `hkrun.networks` lists the forms.
         num_classes: Length of the logits.
         in_channels: Channels of the images.
 
@@ -43,10 +43,8 @@ def build_network(name: str, *, num_classes: int, in_channels: int) -> Backbone:
         return build_own(name, num_classes=num_classes, in_channels=in_channels)
     shape = parse_network(name)
     if name in IMAGENET_NETWORKS:
-        # torchvision takes seconds to import, and the other networks do without.
-        from hkrun.models.imagenet import ResNet
-
-        return ResNet(shape, num_classes=num_classes, in_channels=in_channels)
+        library_name = f"torchvision:{name.replace('-', '')}"
+        return build_own(library_name, num_classes=num_classes, in_channels=in_channels)
     if name in CIFAR_NETWORKS:
         return cast("Backbone", CifarNetwork(shape, num_classes=num_classes, in_channels=in_channels))
     return Backbone(shape, num_classes=num_classes, in_channels=in_channels)

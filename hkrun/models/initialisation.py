@@ -23,12 +23,21 @@ class StartsRandom(Protocol):
         """Sets them, all drawn from a CPU generator."""
 
 
+# Normalisations, whose weights start at 1 and biases at 0.
+_NORMS = (nn.BatchNorm2d, nn.LayerNorm, nn.GroupNorm)
+
+
+def has_rule(layer: nn.Module) -> bool:
+    """Whether `initialise` has a rule for layers of this kind."""
+    return isinstance(layer, (nn.Conv2d, nn.Linear, StartsConstant, StartsRandom, *_NORMS))
+
+
 def initialise(module: nn.Module, generator: torch.Generator) -> None:
     """Gives every parameter its initial value and resets the running statistics.
 
     Convolutions are He-normal over their outputs (He et al. 2015) and their biases 0, linear layers uniform
-    in +-1/sqrt(inputs), weight and bias alike (torch's own default), BatchNorm is the identity, and a layer
-    that `StartsConstant` or `StartsRandom` sets its own.
+    in +-1/sqrt(inputs), weight and bias alike (torch's own default), normalisations are the identity, and a
+    layer that `StartsConstant` or `StartsRandom` sets its own.
 
     Args:
         module: Any of this package's networks, or a loss that learns, on any device. Values are drawn in
@@ -49,7 +58,7 @@ def initialise(module: nn.Module, generator: torch.Generator) -> None:
             bound = 1 / math.sqrt(layer.in_features)
             for parameter in layer.parameters():
                 _assign(parameter, _like(parameter).uniform_(-bound, bound, generator=generator))
-        elif isinstance(layer, nn.BatchNorm2d):
+        elif isinstance(layer, _NORMS):
             layer.reset_parameters()
         elif isinstance(layer, StartsConstant):
             layer.reset_constants()

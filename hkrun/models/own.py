@@ -1,4 +1,4 @@
-"""Networks of the user's own: built from `package.module:name`, and tried before anything trains."""
+"""Networks that are not built in: built from `package.module:name`, and tried before anything trains."""
 
 from typing import cast
 
@@ -28,12 +28,12 @@ def build_own(name: str, *, num_classes: int, in_channels: int) -> Backbone:
     if not isinstance(network, nn.Module):
         raise InputError(f"{name}: must give a torch.nn.Module; it gives a {type(network).__name__}")
     network.widths = shape.widths  # type: ignore[assignment]
-    network.descriptor_width = shape.widths[-1]  # type: ignore[assignment]
+    network.descriptor_width = shape.descriptor_width  # type: ignore[assignment]
     return cast("Backbone", network)
 
 
 def try_own(name: str, *, num_classes: int, image_shape: tuple[int, int, int]) -> None:
-    """Builds an own network and checks what it makes of two black images.
+    """Builds an own network and checks what it makes of two images, black ones and noise.
 
     Args:
         name: `package.module:name`.
@@ -49,14 +49,21 @@ def try_own(name: str, *, num_classes: int, image_shape: tuple[int, int, int]) -
     except TypeError as error:
         raise InputError(f"{name}: {error}") from error
     images = torch.zeros(2, *image_shape)
+    noise = torch.randn(images.shape, generator=torch.Generator().manual_seed(0))
     try:
         with torch.no_grad():
             features = network.eval()(images)
+            repeated = [network.train()(noise) for _ in range(2)]
     except (Exception, SystemExit) as error:
         raise _failed(name, f"fails on images of shape {_show(images)}", error) from error
     if not isinstance(features, Features):
         raise InputError(f"{name}: must return hkrun.models.Features; it returns a {type(features).__name__}")
     problems = _check_features(features, name=name, num_classes=num_classes)
+    if not problems and not torch.equal(repeated[0].logits, repeated[1].logits):
+        problems.append(
+            "gives other logits for the same images in training, at random; a run must depend on its seed "
+            "alone: leave out layers such as Dropout"
+        )
     if problems:
         raise InputError("\n".join(f"{name}: {problem}" for problem in problems))
 
@@ -64,7 +71,7 @@ def try_own(name: str, *, num_classes: int, image_shape: tuple[int, int, int]) -
 def _check_features(features: Features, *, name: str, num_classes: int) -> list[str]:
     shape = read_shape(name)
     problems = []
-    for part, width in (("logits", num_classes), ("descriptor", shape.widths[-1])):
+    for part, width in (("logits", num_classes), ("descriptor", shape.descriptor_width)):
         found = getattr(features, part)
         if _shape(found) != (2, width):
             problems.append(f"{part} of two images must have shape (2, {width}); they have {_show(found)}")

@@ -162,7 +162,7 @@ def _count_bytes(cell: Cell, parts: tuple[str, ...], num_views: int) -> int | No
     widths: Mapping[str, int] = {
         "logits": known.num_classes,
         "knowledge": sum(cell.squeeze_widths),
-        "descriptor": cell.teacher_widths[-1],
+        "descriptor": cell.teacher_descriptor_width,
     }
     if not parts or not set(parts) <= widths.keys():
         return None

@@ -14,7 +14,7 @@ MARGIN = 0.5
 _TUPLES = ("seeds", "published", "claims", "command")  # fields that JSON holds as lists
 # What a cell holds besides its keys: the state of files when it was built.
 _FIXED = (
-    *("dataset_sha256", "sources", "own_widths", "declared", "own_values"),
+    *("dataset_sha256", "sources", "own_widths", "own_descriptors", "declared", "own_values"),
     *("teacher_file_sha256", "student_file_sha256"),
 )
 
@@ -158,6 +158,7 @@ def _cell_document(cell: Cell) -> dict[str, object]:
         "dataset_sha256": cell.dataset_sha256,
         "sources": dict(cell.sources),
         "own_widths": {key: list(widths) for key, widths in cell.own_widths},
+        "own_descriptors": dict(cell.own_descriptors),
         "declared": {key: declaration_document(part) for key, part in cell.declared},
         "own_values": {key: _plain(value) for key, value in cell.own_values},
         "teacher_file_sha256": cell.teacher_file_sha256,
@@ -184,6 +185,7 @@ def _restore_cell(document: Mapping[str, Any], where: str) -> Cell:
         dataset_sha256=str(document["dataset_sha256"]),
         sources=tuple(document.get("sources", {}).items()),
         own_widths=tuple((key, tuple(widths)) for key, widths in document.get("own_widths", {}).items()),
+        own_descriptors=tuple(document.get("own_descriptors", {}).items()),
         teacher_file_sha256=str(document.get("teacher_file_sha256", "")),
         student_file_sha256=str(document.get("student_file_sha256", "")),
     )

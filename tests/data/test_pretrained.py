@@ -29,7 +29,7 @@ def offer(server: Path, monkeypatch: pytest.MonkeyPatch, *, digest: str | None =
     digest = digest or hashlib.sha256(draft.read_bytes()).hexdigest()
     name = f"resnet152-{digest[:8]}.pth"
     draft.rename(server / name)
-    monkeypatch.setattr(pretrained, "PRETRAINED_FILES", {"resnet-152": name})
+    monkeypatch.setattr(pretrained, "pretrained_file", {"resnet-152": name}.get)
     return name
 
 

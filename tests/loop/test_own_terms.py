@@ -95,7 +95,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
-    user_parts.source_sha256.cache_clear()
+    user_parts.identify_source.cache_clear()
     (tmp_path / "mylosses.py").write_text(LOSSES)
     (tmp_path / "mymethods.py").write_text(METHODS)
     yield tmp_path
@@ -106,7 +106,7 @@ def forget(*names: str) -> None:
     """As a new process would see it."""
     for name in names:
         sys.modules.pop(name, None)
-    user_parts.source_sha256.cache_clear()
+    user_parts.identify_source.cache_clear()
 
 
 def make_cell(*overrides: str) -> Cell:

@@ -158,7 +158,7 @@ def test_batchnorm_starts_as_the_identity():
         assert norm.num_batches_tracked == 0
 
 
-@pytest.mark.parametrize("layer", [nn.PReLU(), nn.Conv1d(1, 1, 1), nn.LayerNorm(3)])
+@pytest.mark.parametrize("layer", [nn.PReLU(), nn.Conv1d(1, 1, 1)])
 def test_a_layer_without_a_rule_is_refused(layer):
     with pytest.raises(TypeError, match=type(layer).__name__):
         initialise(nn.Sequential(layer), generator(0))
@@ -179,3 +179,12 @@ def test_a_layer_that_starts_constant_sets_its_own_parameters_and_draws_nothing(
     initialise(scale, given)
     assert scale[0].factor.tolist() == [4.0, 4.0, 4.0]
     assert torch.equal(given.get_state(), generator(0).get_state())
+
+
+@pytest.mark.parametrize("layer", [nn.LayerNorm(3), nn.GroupNorm(1, 3)])
+def test_normalisations_start_as_the_identity(layer):
+    for parameter in layer.parameters():
+        nn.init.normal_(parameter)
+    initialise(layer, torch.Generator().manual_seed(0))
+    assert torch.equal(layer.weight, torch.ones(3))
+    assert torch.equal(layer.bias, torch.zeros(3))
