@@ -32,8 +32,8 @@ from hkrun.redaction import redact
 from hkrun.store.files import ABSENT, NO_LOCKS, Changed, ConditionalFiles, Seen, explained
 
 LOCK_FILE = "driver.lock"
-BEAT_S = 10.0
-PATIENCE_S = 45.0  # several beats: a busy machine or network may swallow some
+HEARTBEAT_S = 10.0
+PATIENCE_S = 45.0  # several heartbeats: a busy machine or network may swallow some
 LOOK_S = 1.0
 
 log = logging.getLogger("hkrun")
@@ -68,16 +68,16 @@ class Hold:
     def __init__(self, slot: Slot, seen: Seen) -> None:
         self._slot = slot
         self._name = own_name()
-        self._beats = 0
+        self._heartbeats = 0
         self._turn = threading.Lock()
         self._ended = threading.Event()
         self._lost: str | None = None
         self._holding_thread = threading.current_thread()
         self._seen = seen
-        self._beat_at = 0.0
-        self._beat()
-        self._beating = threading.Thread(target=self._keep_beating, name="hkrun-hold", daemon=True)
-        self._beating.start()
+        self._heartbeat_at = 0.0
+        self._renew()
+        self._renewing = threading.Thread(target=self._keep_renewing, name="hkrun-hold", daemon=True)
+        self._renewing.start()
 
     def check(self) -> None:
         """Makes sure that no other driver has taken over.
@@ -86,8 +86,8 @@ class Hold:
             StoreError: Another has, or it cannot be told.
         """
         with self._turn:
-            if self._lost is None and _clock() - self._beat_at > BEAT_S:
-                self._beat_or_lose()
+            if self._lost is None and _clock() - self._heartbeat_at > HEARTBEAT_S:
+                self._renew_or_lose()
             if self._lost is not None:
                 raise StoreError(self._lost)
 
@@ -98,38 +98,38 @@ class Hold:
     def release(self) -> None:
         """Releases the folder at once, so that the next driver need not wait."""
         self._ended.set()
-        self._beating.join()
+        self._renewing.join()
         with self._turn, contextlib.suppress(StoreError, Changed):
             if self._lost is None:
                 self._slot.write(json.dumps({"released": secrets.token_hex(8)}).encode(), seen=self._seen)
 
-    def _beat(self) -> None:
+    def _renew(self) -> None:
         started = _clock()
-        name = self._name | {"beat": f"{self._beats:09}"}
+        name = self._name | {"beat": f"{self._heartbeats:09}"}
         self._seen = self._slot.write(json.dumps(name).encode(), seen=self._seen)
-        self._beats += 1
-        self._beat_at = started
+        self._heartbeats += 1
+        self._heartbeat_at = started
 
-    def _beat_or_lose(self) -> None:
+    def _renew_or_lose(self) -> None:
         try:
-            self._beat()
+            self._renew()
         except Changed:
             now = self._slot.look()
             if read_name(now).get("token") == self._name["token"]:
-                self._seen = now  # an answer to an earlier beat was lost
+                self._seen = now  # an answer to an earlier heartbeat was lost
                 return
             self._lost = (
                 f"{self._slot.place} was taken over by {describe(read_name(now))} while this process stood "
                 "still or could not reach it; what it finished is kept, and the other one goes on"
             )
 
-    def _keep_beating(self) -> None:
-        while not self._ended.wait(BEAT_S):
+    def _keep_renewing(self) -> None:
+        while not self._ended.wait(HEARTBEAT_S):
             with self._turn:
                 if self._ended.is_set():
                     return
                 try:
-                    self._beat_or_lose()
+                    self._renew_or_lose()
                 except StoreError as error:
                     log.warning("the hold is not renewed: %s", error.message)
                     continue
@@ -164,9 +164,9 @@ def hold_folder(place: Path) -> Iterator[Hold]:
             if error.errno not in NO_LOCKS:
                 with explained("hold", place):
                     raise
-            log.warning(  # the beat alone decides
-                "%s knows no locks (%s): drivers keep off each other by their beat", place, error.strerror
-            )
+            # The heartbeat alone decides then.
+            reason = f"{place} knows no locks ({error.strerror})"
+            log.warning("%s: drivers keep off each other by their heartbeats", reason)
             reached = False
         else:
             reached = True
@@ -259,7 +259,7 @@ class FileSlot:
         return Seen(content, content.decode(errors="replace"))
 
     def write(self, content: bytes, *, seen: Seen) -> Seen:
-        """See `Slot`. Of two that write in the same moment the earlier one notices at its next beat."""
+        """See `Slot`. Of two that write in the same moment the earlier one notices at its next heartbeat."""
         now = self.look()
         if now not in (seen, ABSENT):
             raise Changed(self.place)

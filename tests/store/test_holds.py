@@ -24,7 +24,7 @@ HOLDER = """
 import sys, time
 from hkrun.errors import StoreError
 from hkrun.store import lock, open_store
-lock.BEAT_S, lock.PATIENCE_S, lock.LOOK_S = 0.1, 1.2, 0.05
+lock.HEARTBEAT_S, lock.PATIENCE_S, lock.LOOK_S = 0.1, 1.2, 0.05
 if sys.argv[2] == "elsewhere":
     lock._boot = lambda: "another machine"
 store = open_store(sys.argv[1])
@@ -42,12 +42,12 @@ except StoreError as error:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lock, "BEAT_S", 0.1)
+    monkeypatch.setattr(lock, "HEARTBEAT_S", 0.1)
     monkeypatch.setattr(lock, "PATIENCE_S", 1.2)
     monkeypatch.setattr(lock, "LOOK_S", 0.05)
 
 
-# What waits for a beat, and is the same code wherever the store is: both places only with the slow tests.
+# What waits for a heartbeat, and is the same code wherever the store is: both places only with slow tests.
 LOCAL, S3 = (pytest.param(name, marks=pytest.mark.slow) for name in ("local", "s3"))
 SLOW_ON_S3 = pytest.mark.parametrize("store", ["local", S3], indirect=True)
 SLOW_ON_A_DISK = pytest.mark.parametrize("store", [LOCAL, "s3"], indirect=True)
@@ -183,7 +183,7 @@ def test_a_hold_that_is_lost_stops_the_main_thread_as_ctrl_c_would(store: Store,
             hold = store._holds[FOLDER]
             with hold._turn:
                 hold._slot.write(json.dumps({"token": "another"}).encode(), seen=hold._seen)
-            time.sleep(60)  # until the beat notices
+            time.sleep(60)  # until the heartbeat notices
 
     before = signal.signal(signal.SIGINT, handler)
     try:
@@ -223,7 +223,7 @@ def test_a_store_that_was_removed_while_it_was_held_takes_no_harm(tmp_path: Path
 
 @pytest.mark.parametrize("left", [b"", b"{", b"[]", b'{"pid": 1, "host": "h", "since": "s", "command": "c"}'])
 def test_a_lock_file_that_says_nothing_holds_nobody_off(store: Store, left: bytes) -> None:
-    """Also one of a version that wrote no beat: its lock ended with it."""
+    """Also one of a version that wrote no heartbeat: its lock ended with it."""
     store._files.put(FOLDER, {"driver.lock": left})
     with store.hold(FOLDER):
         pass
@@ -245,7 +245,7 @@ def test_a_server_that_does_not_heed_conditions_is_told_of(
 def test_each_server_heeds_conditions(each_s3_server: S3Server, caplog: pytest.LogCaptureFixture) -> None:
     store = open_store(each_s3_server.place().full_uri)
     with store.hold(FOLDER):
-        time.sleep(0.4)  # some beats
+        time.sleep(0.4)  # some heartbeats
         with pytest.raises(StoreError, match="is held by"), open_store(store.uri).hold(FOLDER):
             pass
         store.commit(FOLDER, {"plan.json": b"mine"})
