@@ -23,12 +23,6 @@ from hkrun.user_parts import is_own, library_of, load_part, read_shape
 # images at a time take half as long as all 1,107 at once); a GPU wants many.
 EVALUATION_BATCH: Mapping[str, int] = {"cpu": 256, "cuda": 2048}
 
-FORMS = (
-    "preact-D, preact-D-wW (D = 6n+2), preact-bottleneck-D (D = 9n+2), wrn-D-K (D = 6n+4), "
-    "resnet20, resnet32, resnet56, resnet110, resnet8x4, resnet32x4, vgg8, vgg13, mobilenetv2-half, "
-    "shufflenetv1, shufflenetv2, resnet-18, resnet-50, resnet-152, torchvision:NAME, timm:NAME, "
-    "package.module:name (your own)"
-)
 # Without leading zeros: one network has one name, and so one cell_id.
 _NAME = re.compile(
     r"(?P<family>preact-bottleneck|preact|wrn)-(?P<depth>[1-9]\d{0,4})(-(?P<mark>w?)(?P<width>0|[1-9]\d{0,3}))?",
@@ -101,6 +95,11 @@ CIFAR_NETWORKS: Mapping[str, NetworkShape] = MappingProxyType(
             block="cifar-shuffle-v2", blocks=(4, 8, 4), stem_width=24, widths=(116, 232, 1024)
         ),
     }
+)
+FORMS = (
+    "preact-D, preact-D-wW (D = 6n+2), preact-bottleneck-D (D = 9n+2), wrn-D-K (D = 6n+4), "
+    f"{', '.join([*CIFAR_NETWORKS, *IMAGENET_NETWORKS])}, torchvision:NAME, timm:NAME, "
+    "package.module:name (your own)"
 )
 # What these do to their channels keeps no pack's members apart.
 SHUFFLING = frozenset({"shufflenetv1", "shufflenetv2"})

@@ -27,7 +27,7 @@ def pack(invocation: Invocation, *, target: str) -> int:
     run. Each has its SHA-256 in manifest.json, which is written last. Nothing is decoded: `hkrun data verify`
     names images that cannot be used, before or after.
     """
-    from hkrun.data.imagenet import load_imagenet
+    from hkrun.data.imagenet import FOLDER, load_imagenet
     from hkrun.data.places import Place
     from hkrun.data.shards import write_shards
 
@@ -39,7 +39,7 @@ def pack(invocation: Invocation, *, target: str) -> int:
         raise InputError(f"--data {given}: holds shards; name the folders that they were made of")
     for note in dataset.notes:
         invocation.messages.print(note, markup=False)
-    place = Place.below(target, "imagenet")
+    place = Place.below(target, FOLDER)
     manifest = write_shards(
         dataset,
         place,

@@ -15,13 +15,13 @@ from typing import Literal
 from hkrun.cli.invocation import Invocation
 from hkrun.cli.verbs import verb
 from hkrun.config import keys
+from hkrun.datasets import find_dataset
 from hkrun.errors import EXIT_DATA, EXIT_DONE, EXIT_RESOURCES, EXIT_STORE, DataError, StoreError
 from hkrun.redaction import redact
 
 _OLDEST_PYTHON = (3, 11)
 _MIN_MEMORY_GIB = 2.0  # one trial with torch and Ray
 _MIN_FREE_GIB = 2.0  # a sweep of eighty runs on digits keeps well under one
-_DOWNLOADED = ("cifar10", "cifar100")  # by the sweep that needs them
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -224,15 +224,16 @@ def _check_dataset(name: str, invocation: Invocation) -> Check:
     from hkrun.data import load_dataset
 
     label = f"Data {name}"
-    if name == "folder" and invocation.data_dir is None:
-        return Check(name=label, state="ok", detail="any directory of class folders, named with --data DIR")
+    entry = find_dataset(name)
+    if entry.files == "given" and invocation.data_dir is None:
+        return Check(name=label, state="ok", detail=f"{entry.summary}, named with --data DIR")
     try:
         dataset = load_dataset(name, data_dir=invocation.data_dir, download=False)
     except DataError as error:
         what, _, advice = error.message.removeprefix(f"{name}: ").partition("; ")
-        if name == "digits":
+        if entry.files == "embedded":
             return Check(name=label, state="fail", detail=what, advice=advice, exit_code=EXIT_DATA)
-        if name in _DOWNLOADED and what.endswith("not found"):
+        if entry.files == "downloaded" and what.endswith("not found"):
             what, advice = "not here yet; a sweep downloads it", f"without a network: {advice}"
             return Check(name=label, state="ok", detail=what, advice=advice)
         return Check(name=label, state="warn", detail=what, advice=advice)

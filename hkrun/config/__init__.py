@@ -32,7 +32,6 @@ from hkrun.config.keys import (
     keys,
     keys_of,
 )
-from hkrun.config.known_data import KNOWN_DATA, KnownData
 from hkrun.config.sections import (
     AttentionConfig,
     AugmentConfig,
@@ -46,7 +45,6 @@ from hkrun.config.sections import (
 )
 
 __all__ = [
-    "KNOWN_DATA",
     "AttentionConfig",
     "AugmentConfig",
     "Cell",
@@ -54,7 +52,6 @@ __all__ = [
     "KeyInfo",
     "Keys",
     "KnowledgeConfig",
-    "KnownData",
     "LossConfig",
     "Setting",
     "StudentConfig",

@@ -18,6 +18,7 @@ from hkrun.config.sections import (
     define_key,
     uses_teacher,
 )
+from hkrun.datasets import DATASETS, find_dataset
 from hkrun.methods import METHODS, SHIPPED_METHODS, Adversary, Method, WeightedTerm, find_form, find_method
 from hkrun.networks import parse_network
 from hkrun.terms import COMPACT_PARTS, FORMS, TAP, TERMS, Term
@@ -42,7 +43,7 @@ class Cell:
         "digits",
         "Data set.",
         METHOD,
-        choices=("digits", "mnist5k", "cifar10", "cifar100", "folder", "imagenet"),
+        choices=tuple(DATASETS),
         own=True,
     )
     method: str = define_key(
@@ -192,7 +193,7 @@ class Cell:
         """
         parts = [part for term in self.terms for part in term.teacher]
         parts += [self.adversary.tap] if self.adversary else []
-        if self.dataset == "imagenet" or not set(parts) <= set(COMPACT_PARTS):
+        if find_dataset(self.dataset).streamed or not set(parts) <= set(COMPACT_PARTS):
             return ()
         return tuple(part for part in COMPACT_PARTS if part in parts)
 

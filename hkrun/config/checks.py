@@ -7,12 +7,13 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args, get_origin
+from typing import Any, get_args, get_origin
 
 from hkrun.config.cell import Cell, get_value
 from hkrun.config.identity import file_sha256
 from hkrun.config.keys import Keys, cell_from_values, describe_range, describe_type, find_keys, keys
 from hkrun.config.sections import KeyInfo, Value
+from hkrun.datasets import find_dataset
 from hkrun.errors import InputError
 from hkrun.methods import DECLARING, Method
 from hkrun.networks import FROM_TORCHVISION, PRETRAINED_FILES, parse_network, pretrained_file
@@ -212,27 +213,24 @@ def _fix_own_files(cell: Cell) -> Cell:
         own_widths=tuple((key, shape.widths) for key, shape in shapes.items()),
         own_descriptors=tuple((key, shape.descriptor_width) for key, shape in shapes.items()),
     )
-    if cell.teacher.file:
-        file, content = _fix_weight_file(cell.teacher.file, cell.teacher.network)
-        cell = dataclasses.replace(
-            cell,
-            teacher=dataclasses.replace(cell.teacher, file=file),
-            teacher_file_sha256=content if cell.uses_teacher else "",
-        )
-    if cell.student.file:
-        file, content = _fix_weight_file(cell.student.file, cell.student.network)
-        cell = dataclasses.replace(
-            cell, student=dataclasses.replace(cell.student, file=file), student_file_sha256=content
-        )
-    return cell
+    changes: dict[str, Any] = {}
+    for section in ("teacher", "student"):
+        key = f"{section}.file"
+        file = str(get_value(cell, key))
+        if file not in ("", FROM_TORCHVISION):
+            file = str(Path(file).absolute())
+            changes[section] = dataclasses.replace(getattr(cell, section), file=file)
+        if key in cell.weight_files:
+            content = _identify_content(file, str(get_value(cell, f"{section}.network")))
+            changes[f"{section}_file_sha256"] = content
+    return dataclasses.replace(cell, **changes)
 
 
-def _fix_weight_file(file: str, network: str) -> tuple[str, str]:
-    """A file of weights as an absolute path, and what it holds; for torchvision's, the name of its file."""
+def _identify_content(file: str, network: str) -> str:
+    """What a file of weights holds; of torchvision's for a library's network, the name of its file."""
     if file == FROM_TORCHVISION:
-        return file, pretrained_file(network) if is_own(network) else ""
-    file = str(Path(file).absolute())
-    return file, file_sha256(file)
+        return pretrained_file(network) if is_own(network) else ""
+    return file_sha256(file)
 
 
 def check_weight_file(cell: Cell, key: str) -> None:
@@ -268,8 +266,10 @@ def _conflicts(cell: Cell) -> list[tuple[str, str]]:
         found.append(("teacher.warmup_epochs", f"must be below teacher.epochs = {cell.teacher.epochs}"))
     for key in cell.weight_files:
         found += _check_weight_file(cell, key)
-    if cell.dataset == "imagenet" and any(term.index for term in cell.terms):
-        found.append(("dataset", "the images of imagenet are streamed, and a term reads their numbers"))
+    if find_dataset(cell.dataset).streamed and any(term.index for term in cell.terms):
+        found.append(
+            ("dataset", f"the images of {cell.dataset} are streamed, and a term reads their numbers")
+        )
     if any(term.by_stage for term in cell.terms):
         found += _compare_stages(cell)
     return found

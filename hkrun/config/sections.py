@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from hkrun.datasets import find_dataset
 from hkrun.methods import SHIPPED_FORMS
 from hkrun.networks import parse_network
 from hkrun.terms import FORMS
@@ -335,7 +336,7 @@ class AugmentConfig:
         PAPER,
         minimum=0,
         maximum=16,
-        active=lambda cell: cell.dataset != "imagenet",
+        active=lambda cell: not find_dataset(cell.dataset).streamed,
     )
     flip: bool = define_key(True, "Whether half of the images are mirrored.", PAPER)
     size: int = define_key(
@@ -344,5 +345,5 @@ class AugmentConfig:
         "as ImageNet is usually trained on",
         minimum=16,
         maximum=1024,
-        active=lambda cell: cell.dataset == "imagenet",
+        active=lambda cell: find_dataset(cell.dataset).streamed,
     )

@@ -1,24 +1,20 @@
 """Data sets, as uint8 tensors or encoded where they lie, and the views of their images that training sees."""
 
-from collections.abc import Callable, Mapping
+import importlib
+from collections.abc import Callable
 from pathlib import Path
-from types import MappingProxyType
+from typing import Any
 
 from hkrun.config import nearest
-from hkrun.data.cifar import load_cifar
 from hkrun.data.dataset import Dataset, Split
-from hkrun.data.digits import load_digits
 from hkrun.data.encoded import EncodedSplit, StreamedDataset
-from hkrun.data.folder import fingerprint_folder, load_folder
-from hkrun.data.imagenet import fingerprint_imagenet, load_imagenet
-from hkrun.data.mnist5k import load_mnist5k
 from hkrun.data.own import load_own
+from hkrun.datasets import DATASETS, find_dataset
 from hkrun.errors import DataError, InputError
 from hkrun.redaction import redact
 from hkrun.user_parts import is_own
 
 __all__ = [
-    "DATASETS",
     "Dataset",
     "EncodedSplit",
     "Split",
@@ -27,22 +23,6 @@ __all__ = [
     "load_dataset",
 ]
 
-# Name -> loader, given where the user's files are (or None) and whether it may download.
-DATASETS: Mapping[str, Callable[[Path | str | None, bool], Dataset | StreamedDataset]] = MappingProxyType(
-    {
-        "digits": lambda _data_dir, _download: load_digits(),
-        "mnist5k": lambda _data_dir, _download: load_mnist5k(),
-        "cifar10": lambda data_dir, download: load_cifar(
-            "cifar10", data_dir=_local("cifar10", data_dir), download=download
-        ),
-        "cifar100": lambda data_dir, download: load_cifar(
-            "cifar100", data_dir=_local("cifar100", data_dir), download=download
-        ),
-        "folder": lambda data_dir, _download: load_folder(data_dir=_local("folder", data_dir)),
-        "imagenet": lambda data_dir, _download: load_imagenet(data_dir=data_dir),
-    }
-)
-
 
 def load_dataset(
     name: str, *, data_dir: Path | str | None = None, download: bool = True
@@ -50,7 +30,7 @@ def load_dataset(
     """Loads a data set, or finds where its images lie.
 
     Args:
-        name: One of DATASETS, or `package.module:name` of the user's own.
+        name: One of `hkrun.datasets.DATASETS`, or `package.module:name` of the user's own.
         data_dir: Where its files are, or are downloaded to; the data sets that come in a package need none.
             The shards of `imagenet` may be at a URI such as s3://bucket/prefix.
         download: Whether missing files may be fetched.
@@ -63,21 +43,33 @@ def load_dataset(
         return load_own(name, data_dir=_local(name, data_dir))
     if name not in DATASETS:
         raise InputError(f"{name!r} is no data set; one of {', '.join(DATASETS)}{nearest(name, DATASETS)}")
-    return DATASETS[name](data_dir, download)
+    entry = DATASETS[name]
+    arguments: dict[str, Any] = {}
+    if entry.files in ("downloaded", "given"):
+        arguments["data_dir"] = data_dir if entry.streamed else _local(name, data_dir)
+    if entry.files == "downloaded":
+        arguments["download"] = download
+    dataset: Dataset | StreamedDataset = find_function(entry.loader)(**arguments)
+    return dataset
 
 
 def fingerprint(name: str, data_dir: Path | str | None) -> str:
     """What identifies a data set's content beyond its name: a SHA-256 in hex, or "" where nothing does.
 
-    Only `folder` and `imagenet` can differ under one name: the content of the others is checked against
-    published sums on loading.
-
     Raises:
         DataError: The data set is not laid out as it must be.
     """
-    if name == "folder":
-        return fingerprint_folder(data_dir=_local(name, data_dir))
-    return fingerprint_imagenet(data_dir=data_dir) if name == "imagenet" else ""
+    entry = find_dataset(name)
+    if not entry.fingerprint:
+        return ""
+    place = data_dir if entry.streamed else _local(name, data_dir)
+    return str(find_function(entry.fingerprint)(data_dir=place))
+
+
+def find_function(path: str) -> Callable[..., Any]:
+    """A function that an entry names as `module:name`; its module is imported when it is needed."""
+    module, _, function = path.partition(":")
+    return getattr(importlib.import_module(module), function)  # type: ignore[no-any-return]
 
 
 def _local(name: str, data_dir: Path | str | None) -> Path | None:

@@ -6,6 +6,7 @@ never read. New files are written beside their final names and renamed when whol
 start on one directory at once.
 """
 
+import functools
 import tarfile
 import tempfile
 import warnings
@@ -43,6 +44,10 @@ def load_cifar(name: str, *, data_dir: Path | None, download: bool) -> Dataset:
         return _read(source, name, directory)
     except OSError as error:
         raise DataError(f"{name}: cannot use {directory}: {reason(error)}") from error
+
+
+load_cifar10 = functools.partial(load_cifar, "cifar10")
+load_cifar100 = functools.partial(load_cifar, "cifar100")
 
 
 def _find_damage(source: Any, directory: Path) -> list[Path]:

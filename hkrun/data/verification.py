@@ -2,12 +2,13 @@
 
 from pathlib import Path
 
-from hkrun.data import Dataset, StreamedDataset, load_dataset
-from hkrun.data.folder import read_folder
+from hkrun.data import Dataset, StreamedDataset, find_function, load_dataset
+from hkrun.data.imagenet import FOLDER
 from hkrun.data.listing import describe_shared, describe_turned
 from hkrun.data.places import Place
 from hkrun.data.shards import find_damage
 from hkrun.data.streams import inspect_images
+from hkrun.datasets import find_dataset
 from hkrun.errors import DataError
 
 
@@ -18,8 +19,9 @@ def verify_dataset(name: str, *, data_dir: Path | str | None) -> tuple[list[str]
         What is wrong, and what a user should know besides: a line each.
     """
     try:
-        if name == "folder" and isinstance(data_dir, Path):
-            _, problems, notes = read_folder(data_dir=data_dir)
+        reader = find_dataset(name).reader
+        if reader and isinstance(data_dir, Path):
+            _, problems, notes = find_function(reader)(data_dir=data_dir)
             return problems, list(notes)
         dataset = load_dataset(name, data_dir=data_dir, download=False)
     except DataError as error:
@@ -28,7 +30,7 @@ def verify_dataset(name: str, *, data_dir: Path | str | None) -> tuple[list[str]
         return [], list(dataset.notes)  # loading it has read and checked all
     if dataset.packed:
         assert data_dir is not None
-        damaged = [problem for _, problem in find_damage(Place.below(data_dir, "imagenet")) if problem]
+        damaged = [problem for _, problem in find_damage(Place.below(data_dir, FOLDER)) if problem]
         if damaged:
             return damaged, []  # what they hold cannot be told apart from what they should
     return _verify_streamed(dataset)

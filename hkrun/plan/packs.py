@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from hkrun.config import Cell, cell_id
+from hkrun.datasets import find_dataset
 from hkrun.networks import IMAGENET_NETWORKS, SHUFFLING, parse_network
 from hkrun.plan.workers import Workers
 from hkrun.spaces import Recipe, Sweep
@@ -39,7 +40,7 @@ def why_alone(cell: Cell, *, workers: Workers) -> str:
             return (
                 f"its term {name} {'draws random numbers' if term.random else 'cannot be mapped over runs'}"
             )
-    if cell.dataset == "imagenet":
+    if find_dataset(cell.dataset).streamed:
         return "its images are decoded for each run"
     return ""
 

@@ -4,7 +4,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from hkrun.config import KNOWN_DATA, Cell, teacher_id
+from hkrun.config import Cell, teacher_id
+from hkrun.datasets import find_dataset
 from hkrun.store import Store, TeacherTables
 
 # An epoch asks for one view of each image. After twice as many epochs as there are views, 86 % of them were
@@ -156,8 +157,8 @@ def _row_type(cell: Cell) -> str:
 
 def _count_bytes(cell: Cell, parts: tuple[str, ...], num_views: int) -> int | None:
     """Size of a table: a row of each part, and its checksum, for each view of each image."""
-    known = KNOWN_DATA.get(cell.dataset)
-    if known is None or known.num_train is None:
+    known = find_dataset(cell.dataset)
+    if known.num_train is None or known.num_classes is None:
         return None
     widths: Mapping[str, int] = {
         "logits": known.num_classes,

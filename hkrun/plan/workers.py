@@ -4,10 +4,8 @@ from dataclasses import dataclass
 from typing import Self
 
 from hkrun.config import Cell
+from hkrun.datasets import find_dataset
 from hkrun.errors import InputError
-
-# Data sets whose images are decoded while they train: an epoch takes so long that workers pay.
-STREAMED = frozenset({"imagenet"})
 
 
 @dataclass(frozen=True)
@@ -112,7 +110,8 @@ class Workers:
 
     def _of(self, cell: Cell, batch_size: int, *, together: bool) -> Span:
         if self.span is None:
-            streamed = cell.dataset in STREAMED and together
+            # Images that are decoded while they train make an epoch so long that workers pay.
+            streamed = find_dataset(cell.dataset).streamed and together
             return Span(1, batch_size) if streamed else ALONE
         most = batch_size if self.span.most is None else self.span.most
         # More workers than images in a batch would have nothing to do; fewer than `least` is refused.

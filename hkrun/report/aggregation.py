@@ -7,7 +7,8 @@ import numpy as np
 import pyarrow as pa
 
 from hkrun import config, stats
-from hkrun.config import KNOWN_DATA, Cell
+from hkrun.config import Cell
+from hkrun.datasets import find_dataset
 from hkrun.errors import StoreError
 from hkrun.plan import load_executions, load_stopped
 from hkrun.records import DISCRIMINATOR_COLUMNS, Record
@@ -192,12 +193,12 @@ def _quantum(dataset: str, errors_pct: Iterable[float | None]) -> float | None:
     in common. None before the first error, where the number is not known, and where the errors are no shares
     of it.
     """
-    known = KNOWN_DATA.get(dataset)
-    if known is None:
+    num_test = find_dataset(dataset).num_test
+    if num_test is None:
         return None
-    counts = [error / 100 * known.num_test for error in errors_pct if error is not None]
+    counts = [error / 100 * num_test for error in errors_pct if error is not None]
     whole = all(abs(count - round(count)) < 1e-6 for count in counts)
-    return 100 / known.num_test if counts and whole else None
+    return 100 / num_test if counts and whole else None
 
 
 # --- teachers -----------------------------------------------------------------------------------------------

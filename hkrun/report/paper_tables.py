@@ -3,18 +3,11 @@
 from collections.abc import Iterator
 from dataclasses import replace
 
+from hkrun.datasets import find_dataset
 from hkrun.report.result_tables import difference_entry, effect_entry, error_entry, p_entry, sd_entry
 from hkrun.report.summary import Comparison, PaperRow, PaperTable, Summary, Verdict
 from hkrun.report.table import MINUS, NONE, Entry, Field, Table, make_table
 from hkrun.report.wording import count, digits, interval, join
-
-# The recipe whose data a column of the paper is on; the others are never set against it.
-SAME_DATA = {
-    "CIFAR-10": "cifar10",
-    "CIFAR-100": "cifar100",
-    "ImageNet, top-1": "imagenet",
-    "ImageNet, top-5": "imagenet",
-}
 
 
 def tabulate_paper(paper: PaperTable, summary: Summary) -> Table:
@@ -278,7 +271,9 @@ def _published_figure(name: str, figures: dict[str, tuple[float | None, ...]], p
 def describe_columns(paper: PaperTable, dataset: str) -> str:
     """Which columns may be read against each other."""
     columns = paper.published.columns
-    same = [column for column in columns if SAME_DATA.get(column) == dataset]
+    published = find_dataset(dataset).published_as
+    # "ImageNet, top-5" is on ImageNet; columns on other data are never set against what was measured.
+    same = [column for column in columns if column.partition(",")[0] == published]
     if same:
         are = f"columns {join(same)} are" if len(same) > 1 else f"column {same[0]} is"
         text = f"The {are} on the data of the measured ones"

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from hkrun.config import nearest
+from hkrun.datasets import RECIPE_OF_OWN
 from hkrun.errors import InputError
 from hkrun.user_parts import is_own
 
@@ -59,7 +60,7 @@ def find_recipe(dataset: str, *, beside: Path | None) -> Path:
         InputError: There is none.
     """
     folders = ([beside.parent] if beside is not None else []) + _folders()
-    names = [dataset.rpartition(":")[2], "folder"] if is_own(dataset) else [dataset]
+    names = [dataset.rpartition(":")[2], RECIPE_OF_OWN] if is_own(dataset) else [dataset]
     for name in names:
         for folder in folders:
             path = folder / "recipes" / f"{name}.toml"

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hkrun.config import KNOWN_DATA, Cell, get_value
+from hkrun.config import Cell, get_value
+from hkrun.datasets import find_dataset
 from hkrun.errors import DataError, InputError
 from hkrun.networks import FROM_TORCHVISION
 from hkrun.plan import Workers
@@ -35,8 +36,8 @@ class DataCheck:
 def check_data(sweep: Sweep, *, data_dir: Path | str | None, workers: Workers) -> DataCheck:
     """Finds or fetches a sweep's data set, before anything is written and many processes ask for it at once.
 
-    The digits are taken for granted, so that nothing waits for torch here: tasks will read them. Of another
-    data set the log gets the notes, such as which files are passed over.
+    Embedded images are taken for granted, so that nothing waits for torch here: tasks will read them. Of
+    another data set the log gets the notes, such as which files are passed over.
 
     Networks of the user's own are tried on it, and files of weights loaded.
 
@@ -45,8 +46,9 @@ def check_data(sweep: Sweep, *, data_dir: Path | str | None, workers: Workers) -
         InputError: A batch is larger than it, or has no image for some worker; an own network does not do
             what it must; a `teacher.file` or `student.file` does not fit its network.
     """
-    if sweep.dataset == "digits" and not _needs_images(sweep):  # they come with a package that hkrun needs
-        _check_batches(sweep, KNOWN_DATA["digits"].num_train, workers)
+    entry = find_dataset(sweep.dataset)
+    if entry.files == "embedded" and not _needs_images(sweep):
+        _check_batches(sweep, entry.num_train, workers)
         return DataCheck()
     from hkrun.data import load_dataset
 
@@ -65,8 +67,7 @@ def foresee_data(sweep: Sweep, *, data_dir: Path | str | None, workers: Workers)
         DataError: It is missing or damaged, and is none that is fetched.
         InputError: As `check_data`.
     """
-    known = KNOWN_DATA.get(sweep.dataset)
-    num_images = known.num_train if known is not None else None
+    num_images = find_dataset(sweep.dataset).num_train
     if num_images is None or _needs_images(sweep):
         from hkrun.data import load_dataset
 
@@ -103,7 +104,7 @@ def check_cluster(sweep: Sweep, *, store_uri: str, data_dir: Path | str | None) 
 
 def fix_content(sweep: Sweep, data_dir: Path | str | None) -> Sweep:
     """Makes the content of a data set that has no published sum part of every cell."""
-    if sweep.dataset not in ("folder", "imagenet") or sweep.recipe.cell.dataset_sha256:
+    if not find_dataset(sweep.dataset).fingerprint or sweep.recipe.cell.dataset_sha256:
         return sweep
     from hkrun.data import fingerprint
 

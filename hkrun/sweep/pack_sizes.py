@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from hkrun.config import KNOWN_DATA, Cell, cell_id
+from hkrun.config import Cell, cell_id
+from hkrun.datasets import find_dataset
 from hkrun.networks import EVALUATION_BATCH
 from hkrun.plan import Workers, choose_sizes, kept_sizes, why_alone
 from hkrun.plan.packs import PROCESS_BYTES, seed_bytes
@@ -128,7 +129,7 @@ def check_packs(
     share = machine.find_share()
     if size == 1 or not cells or share is None:
         return
-    known = _known_side(sweep)
+    known = find_dataset(sweep.dataset).side
     side = side if known is None else known
     if side is None:
         return
@@ -183,7 +184,7 @@ def _limit_sizes(sweep: Sweep, *, workers: Workers, machine: Machine) -> dict[st
     """The largest sizes that memory allows by estimate, by cell_id, of cells of which one can tell."""
     from hkrun.cluster.nodes.resources import largest_pack
 
-    side, share = _known_side(sweep), machine.find_share()
+    side, share = find_dataset(sweep.dataset).side, machine.find_share()
     if side is None or share is None:
         return {}
     return {
@@ -193,12 +194,6 @@ def _limit_sizes(sweep: Sweep, *, workers: Workers, machine: Machine) -> dict[st
         for identity, cell in _distinct(sweep, workers).items()
         if not why_alone(cell, workers=workers)
     }
-
-
-def _known_side(sweep: Sweep) -> int | None:
-    """Height and width of the images, where they need not be read for that."""
-    known = KNOWN_DATA.get(sweep.dataset)
-    return None if known is None else known.side
 
 
 def _seed_bytes(cell: Cell, side: int, device: str) -> int:

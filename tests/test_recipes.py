@@ -1,0 +1,97 @@
+"""CONTRIBUTING's recipes for a network and a data set, followed in a copy of the package."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+def read_blocks(title: str) -> list[str]:
+    """The code blocks of a section."""
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    section = text.partition(f"\n### {title}\n")[2].partition("\n### ")[0]
+    return re.findall(r"```\w+\n(.*?)```", section, flags=re.DOTALL)
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    for folder in ("hkrun", "search_spaces"):
+        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    return tmp_path
+
+
+def insert(file: Path, block: str, *, into: str) -> None:
+    """Puts lines at the start of a mapping."""
+    text = file.read_text(encoding="utf-8")
+    start = text.index("{\n", text.index(f"\n{into}:")) + 2
+    file.write_text(text[:start] + block + text[start:], encoding="utf-8")
+
+
+def run(copy: Path, *arguments: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-P", *arguments],
+        cwd=copy,
+        env={**os.environ, "PYTHONPATH": str(copy)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+TRY_NETWORK = """
+import torch
+from hkrun.models import DistilledNetwork, build_network, initialise
+from hkrun.models.packed import PackedNetwork
+from hkrun.networks import parse_network
+from hkrun.plan.packs import why_alone
+from hkrun.plan import Workers
+from hkrun.spaces import load_cell
+
+assert parse_network("plain3").widths == (16, 32)
+members = [build_network("plain3", num_classes=3, in_channels=1).double() for _ in range(2)]
+for seed, member in enumerate(members):
+    initialise(member, torch.Generator().manual_seed(seed))
+images = torch.randn(2, 4, 1, 8, 8, dtype=torch.float64)
+alone = torch.stack([member.train()(own).logits for member, own in zip(members, images)])
+output, _ = PackedNetwork([DistilledNetwork(member) for member in members])(images)
+torch.testing.assert_close(output.logits, alone)
+cell = load_cell(overrides=["student.network=plain3", "method=kd"]).cells[0].cell
+assert why_alone(cell, workers=Workers()) == ""
+"""
+TRY_DATASET = """
+from hkrun.data import load_dataset
+from hkrun.datasets import find_dataset
+from hkrun.spaces import load_cell
+
+sweep = load_cell(dataset="stripes")
+assert sweep.cells[0].cell.student.network == "preact-8-w4"
+assert len(load_dataset("stripes").train) == find_dataset("stripes").num_train == 40
+"""
+
+
+def test_a_network_is_added_as_the_recipe_says(copy):
+    function, line, shape = read_blocks("A network")
+    cifar = copy / "hkrun/models/cifar.py"
+    insert(cifar, line, into="_PARTS")
+    text = cifar.read_text(encoding="utf-8")
+    cifar.write_text(text.replace("\n_PARTS:", f"\n{function}\n\n_PARTS:"), encoding="utf-8")
+    insert(copy / "hkrun/networks.py", shape, into="CIFAR_NETWORKS")
+    run(copy, "-c", TRY_NETWORK)
+
+
+def test_a_data_set_is_added_as_the_recipe_says(copy):
+    module, entry, recipe = read_blocks("A data set")
+    (copy / "hkrun/data/stripes.py").write_text(module, encoding="utf-8")
+    (copy / "search_spaces/recipes/stripes.toml").write_text(recipe, encoding="utf-8")
+    insert(copy / "hkrun/datasets.py", entry, into="DATASETS")
+    run(copy, "-c", TRY_DATASET)
+    assert "stripes: whole" in run(copy, "-m", "hkrun", "data", "verify", "stripes")
+    assert "stripes" in run(copy, "-m", "hkrun", "keys", "dataset")
