@@ -155,7 +155,7 @@ class Allocation:
     ) -> None:
         self._spans, self._slots, self._clock = spans, slots, clock
         self.shared = shared
-        self._bounds: dict[int, int] = {}  # of tasks for which Ray had less room than the books
+        self._bounds: dict[int, int] = {}  # of tasks for which Ray had less room than `slots` counts
         self._waits: dict[int, float] = {}  # since when there has been no room for a task
         self._told_of_others = False
 

@@ -112,7 +112,7 @@ def train_task(task: Task, group: Group, report: Callable[[Mapping[str, object]]
 
 
 def worker_resources(task: Task, mark: int) -> dict[str, int]:
-    """What each worker of a group asks of Ray, as the books of `placement` count it."""
+    """What each worker of a group asks of Ray; `slots` counts 1 GiB of memory for it."""
     gpu = {"GPU": 1} if task.device == "cuda" else {}
     return {"CPU": task.threads, "memory": worker_bytes(mark)} | gpu
 
