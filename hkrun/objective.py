@@ -4,7 +4,7 @@ Terms with parameters of their own (a regressor, a projection to the teacher's w
 student's optimiser; after the stage they are dropped.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -83,10 +83,13 @@ class Objective(nn.Module):
             labels: Shape [B].
             index: Number of each image among the training images, [B]; None where no term reads it.
         """
-        return {
-            name: self._evaluate(name, term, student, teacher, labels, index)
-            for name, term in self._terms.items()
-        }
+        return {name: self.evaluate(name, student, teacher, labels, index) for name in self._terms}
+
+    def learned_parameters(self, name: str) -> Iterator[tuple[str, nn.Parameter]]:
+        """The parameters that a term learns, by their names within it."""
+        slot = _slot(name, self._terms[name])
+        if slot in self._learned:
+            yield from self._learned[slot].named_parameters()
 
     def judged(self, output: Output, *, student: bool) -> Tensor:
         """What the discriminator judges, [B, width]: of the student's, mapped to the teacher's width."""
@@ -96,15 +99,11 @@ class Objective(nn.Module):
             return self._learned["judged"](output.descriptor)  # type: ignore[no-any-return]
         return output.descriptor
 
-    def _evaluate(
-        self,
-        name: str,
-        term: Term,
-        student: Output,
-        teacher: Output | None,
-        labels: Tensor,
-        index: Tensor | None,
+    def evaluate(
+        self, name: str, student: Output, teacher: Output | None, labels: Tensor, index: Tensor | None
     ) -> Tensor:
+        """One term by its name, likewise."""
+        term = self._terms[name]
         tap, dtype = self._tap if TAP in term.keys else "raw", student.logits.dtype
         read: list[object] = [_read(student, part, tap=tap, dtype=dtype) for part in term.student]
         if term.teacher:

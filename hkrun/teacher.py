@@ -19,7 +19,7 @@ from hkrun.data.dataset import Dataset
 from hkrun.data.encoded import StreamedDataset
 from hkrun.data.weights import load_weights
 from hkrun.losses.response import cross_entropy
-from hkrun.models import AttentionEstimator, DistilledNetwork, build_network, initialise, synchronise
+from hkrun.models import DistilledNetwork, build_attention, build_network, initialise, synchronise
 from hkrun.models.sgd import SGD
 from hkrun.seeding import Purpose, derive
 from hkrun.training import (
@@ -136,15 +136,7 @@ def build_teacher(cell: Cell, dataset: Dataset | StreamedDataset) -> DistilledNe
     backbone = build_network(
         cell.teacher.network, num_classes=dataset.num_classes, in_channels=dataset.num_channels
     )
-    attention = AttentionEstimator(
-        backbone.widths,
-        descriptor_width=backbone.descriptor_width,
-        connection=cell.attention.connection,
-        pool=cell.attention.pool,
-        tap=cell.attention.tap,
-        squeeze_widths=cell.squeeze_widths,
-    )
-    return DistilledNetwork(backbone, attention)
+    return DistilledNetwork(backbone, build_attention(cell, backbone))
 
 
 def train_teacher(

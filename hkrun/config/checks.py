@@ -276,10 +276,14 @@ def _conflicts(cell: Cell) -> list[tuple[str, str]]:
 
 
 def _find_untrained_classifier(cell: Cell) -> list[tuple[str, str]]:
-    """A discriminator of the features before the classifier trains all but that."""
-    if cell.adversary is None or cell.adversary.tap == "logits":
+    """A discriminator of the features before the classifier trains all but that; so do some own terms."""
+    judges_logits = cell.adversary is not None and cell.adversary.tap == "logits"
+    if judges_logits or any("logits" in term.student for term in cell.terms):
         return []
-    if any("logits" in term.student for term in cell.terms):
+    key = next((key for key, part in cell.declared if part == cell.declared_method or part in cell.terms), "")
+    if key:
+        return [(key, "no term reads the student's logits, so nothing trains its classifier")]
+    if cell.adversary is None:  # squeezed knowledge alone, which is asked for to look at it
         return []
     stages = cell.declared_method.stages
     terms = [term for stage in stages for term in stage.terms if "logits" in cell.declaration(term).student]

@@ -13,9 +13,9 @@ from hkrun.data.encoded import StreamedDataset
 from hkrun.data.weights import load_weights
 from hkrun.methods import Adversary
 from hkrun.models import (
-    AttentionEstimator,
     Discriminator,
     DistilledNetwork,
+    build_attention,
     build_network,
     initialise,
     synchronise,
@@ -120,15 +120,7 @@ def start_run(
         load_weights(backbone, cell, "student")
     attention = None
     if cell.squeezes:
-        # `project` makes the student's vectors as long as the teacher's; else the teacher's estimator adapts.
-        attention = AttentionEstimator(
-            backbone.widths,
-            descriptor_width=backbone.descriptor_width,
-            connection=cell.attention.connection,
-            pool=cell.attention.pool,
-            tap=cell.attention.tap,
-            squeeze_widths=cell.squeeze_widths,
-        )
+        attention = build_attention(cell, backbone)
         initialise(attention, generator(Purpose.ATTENTION))
     student = DistilledNetwork(backbone, attention).to(device, resolve_dtype(cell.precision))
     student.lay_out()

@@ -2,7 +2,7 @@
 
 from typing import cast
 
-from hkrun.models.attention import AttentionEstimator
+from hkrun.models.attention import AttentionEstimator, build_attention
 from hkrun.models.batchnorm import BatchNorm2d, synchronise
 from hkrun.models.cifar import CifarNetwork
 from hkrun.models.discriminator import Discriminator, DiscriminatorOutput
@@ -22,6 +22,7 @@ __all__ = [
     "DistilledNetwork",
     "Features",
     "Output",
+    "build_attention",
     "build_network",
     "initialise",
     "synchronise",

@@ -5,7 +5,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from hkrun.config import Cell
 from hkrun.models.batchnorm import BatchNorm2d
+from hkrun.models.preact import Backbone
 
 
 class BlockAttention(nn.Module):
@@ -130,3 +132,19 @@ class AttentionEstimator(nn.Module):
             if self.hierarchical and len(squeezed) < len(stages):
                 guide = torch.cat([guide, vector], dim=-1)
         return squeezed[::-1], maps[::-1]
+
+
+def build_attention(cell: Cell, backbone: Backbone) -> AttentionEstimator:
+    """The attention sub-network of a cell's teacher or student, which has that backbone.
+
+    With `attention.width` "project" the student's vectors become as long as the teacher's; else the teacher's
+    estimator adapts.
+    """
+    return AttentionEstimator(
+        backbone.widths,
+        descriptor_width=backbone.descriptor_width,
+        connection=cell.attention.connection,
+        pool=cell.attention.pool,
+        tap=cell.attention.tap,
+        squeeze_widths=cell.squeeze_widths,
+    )

@@ -124,6 +124,9 @@ class Stacked(nn.Module):
         Args:
             function: Takes a member, with any of its methods, and returns tensors.
             args: Tensors with a leading k, None, and named tuples of them.
+
+        Raises:
+            RuntimeError: A buffer was replaced: what was to be kept would be lost.
         """
 
         def one(values: list[Tensor], *own: Any) -> Any:
@@ -143,6 +146,9 @@ def _replaced(slots: Sequence[tuple[dict[str, Any], str]], values: Sequence[Tens
         for (held, name), value in zip(slots, values, strict=True):
             held[name] = value
         yield
+        lost = [name for (held, name), value in zip(slots, values, strict=True) if held[name] is not value]
+        if lost:
+            raise RuntimeError(f"{', '.join(lost)}: was assigned to; change a buffer in place, as with copy_()")
     finally:
         for (held, name), value in zip(slots, own, strict=True):
             held[name] = value

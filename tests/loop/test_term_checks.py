@@ -1,0 +1,200 @@
+"""Losses of the user's own are tried before anything trains: what is wrong with one is one line."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from hkrun import user_parts
+from hkrun.config import Cell
+from hkrun.distill.term_checks import try_terms
+from hkrun.errors import InputError
+from hkrun.models.packed import Stacked
+from hkrun.objective import DataSizes
+from hkrun.spaces import load_cell
+
+HEAD = """
+import torch
+from torch import nn
+from torch.nn import functional as F
+from hkrun.terms import Key, Term
+POWER = Key("mine.power", 2.0, "Power.", source="chosen")
+READS = {"student": ("descriptor",), "teacher": ("descriptor",)}
+"""
+SIZES = DataSizes(num_classes=3, num_images=40)
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    known = set(sys.modules)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    user_parts.source_sha256.cache_clear()
+    yield tmp_path
+    for name in set(sys.modules) - known:
+        del sys.modules[name]
+    user_parts.source_sha256.cache_clear()
+
+
+def make_cell(text: str, *overrides: str) -> Cell:
+    Path("mine.py").write_text(HEAD + text)
+    sys.modules.pop("mine", None)
+    user_parts.source_sha256.cache_clear()
+    networks = ["student.network=preact-8-w4", "teacher.network=preact-8-w8"]
+    return load_cell(overrides=["knowledge.form=mine:TERM", *networks, *overrides]).cells[0].cell
+
+
+def problems(text: str, *, packed: bool = True) -> list[str]:
+    try:
+        try_terms(make_cell(text), SIZES, (1, 8, 8), packed=packed)
+    except InputError as error:
+        return error.problems
+    return []
+
+
+def function(body: str, more: str = "", **arguments: str) -> str:
+    """A module with a function of that body, and its term."""
+    declared = "".join(f", {name}={value}" for name, value in arguments.items())
+    term = f"TERM = Term(summary='', function=loss, **READS{declared})"
+    return f"def loss(student, teacher{more}):\n    {body}\n{term}\n"
+
+
+MEAN = "return student.mean() - teacher.mean()"
+
+
+SQUARES = "return (student.square().mean() - teacher.square().mean()).abs() ** power"
+SOUND = [
+    function(MEAN),
+    function(SQUARES, ", *, power", keys="(POWER,)"),
+    function("return F.cross_entropy(student, labels)", ", labels", labels="True"),
+    function("return student[index % 4].mean()", ", index", index="True"),
+    function("return student.std() + student.sort(dim=1)[0][:, 0].mean()"),
+]
+
+
+@pytest.mark.parametrize("text", SOUND)
+def test_a_sound_loss_is_taken(text: str) -> None:
+    assert problems(text) == []
+
+
+TAKES = "loss must take (descriptor, descriptor"
+WRONG = {
+    f"{TAKES}), as its term declares: missing a required argument: 'power'": function(SQUARES, ", *, power"),
+    f"{TAKES}, power=), as its term declares: got an unexpected keyword argument": function(
+        MEAN, keys="(POWER,)"
+    ),
+    f"{TAKES}, labels), as its term declares: too many positional arguments": function(MEAN, labels="True"),
+    "must give one number for the batch, a tensor of shape (); it has shape (4,)": function(
+        "return student.mean(dim=1)"
+    ),
+    "must give a tensor of one number; it gives a float": function("return 0.5"),
+    "is nan on 4 images of random numbers": function("return (student.mean() - 1e9).log()"),
+    "its gradient is not finite on 4 images": function("return (student.mean() * 0).sqrt()"),
+    "has no gradient: it is computed without the student, or": function("return student.detach().mean()"),
+    "no gradient reaches the student's descriptor": function("return student.mean() * 0"),
+    "fails: RuntimeError: The size of tensor a (16) must match the size of tensor b (7) at non-singleton "
+    "dimension 1 (mine.py:9: return (student - teacher[:, :7]).mean())": function(
+        "return (student - teacher[:, :7]).mean()"
+    ),
+    "learns = True, so mine:loss must be a class of torch.nn.Module": function(MEAN, learns="True"),
+    "draws from torch's global generator; with random=True it gets one of its own": function(
+        "return student.mean() + torch.rand(())"
+    ),
+}
+
+
+@pytest.mark.parametrize(("problem", "text"), WRONG.items())
+def test_what_is_wrong_with_a_loss_is_one_line(problem: str, text: str) -> None:
+    (line,) = problems(text)
+    assert line.startswith(f"mine:TERM: {problem}")
+
+
+LEARNED = """
+class Map(nn.Module):
+    def __init__(self, ours, theirs):
+        super().__init__()
+        self.map = nn.Linear(ours, theirs)
+        self.other = nn.Linear(2, 2)
+        self.register_buffer("memory", torch.zeros(theirs))
+    def forward(self, student, teacher):
+        BODY
+        return F.mse_loss(self.map(student), teacher)
+TERM = Term(summary='', function=Map, learns=True, **READS)
+"""
+
+
+def test_a_parameter_that_never_gets_a_gradient_is_named() -> None:
+    assert problems(LEARNED.replace("BODY", "pass")) == [
+        "mine:TERM: no gradient reaches its parameter other.weight",
+        "mine:TERM: no gradient reaches its parameter other.bias",
+    ]
+
+
+def test_layers_without_a_rule_for_their_initial_weights_are_named() -> None:
+    text = LEARNED.replace("self.other = nn.Linear(2, 2)", "self.other = nn.LayerNorm(2)").replace(
+        "BODY", "pass"
+    )
+    (line,) = problems(text)
+    assert (
+        line == "mine:TERM: cannot be built: TypeError: initialise: no rule for the parameters of LayerNorm"
+    )
+
+
+UNMAPPED = [
+    ("return student[student > 0].mean()", "", "return student[student > 0].mean()"),
+    ("return student.mean() * float(student.detach().max())", ".item(): ", "return student.mean() * float("),
+    ("return student.mean() if student.sum() > -1e9 else 0 * student.sum()", "", "return student.mean() if"),
+]
+
+
+@pytest.mark.parametrize(("body", "operation", "line"), UNMAPPED)
+def test_what_cannot_be_mapped_over_a_pack_is_refused_for_packs_alone(
+    body: str, operation: str, line: str
+) -> None:
+    (problem,) = problems(function(body))
+    assert problem.startswith(f"mine:TERM: cannot be mapped over the runs of a pack: {operation}")
+    assert f" (mine.py:9: {line}" in problem
+    assert problem.endswith("; packs=False in its Term trains its runs one at a time, and so does --pack 1")
+    assert problems(function(body), packed=False) == []
+    assert problems(function(body, packs="False")) == []
+
+
+def test_a_state_that_packs_would_lose_is_refused() -> None:
+    text = LEARNED.replace("self.other = nn.Linear(2, 2)", "pass")
+    assert problems(text.replace("BODY", "self.memory.mul_(0.9).add_(teacher.mean(dim=0))")) == []
+    (line,) = problems(text.replace("BODY", "self.memory = self.memory * 0.9 + teacher.mean(dim=0)"))
+    assert "memory: was assigned to; change a buffer in place, as with copy_()" in line
+
+
+def test_a_pack_keeps_each_members_state() -> None:
+    class Counter(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("seen", torch.zeros(2))
+
+        def forward(self, rows: torch.Tensor) -> torch.Tensor:
+            self.get_buffer("seen").add_(rows.sum(dim=0))
+            return self.get_buffer("seen").sum()
+
+    members = [Counter(), Counter()]
+    stacked = Stacked(members)
+    rows = torch.arange(12.0).reshape(2, 3, 2)
+    for _ in range(2):
+        values = stacked.each(lambda member, rows: member(rows), rows)
+    expected = 2 * rows.sum(dim=1)
+    assert torch.equal(values, expected.sum(dim=1))
+    assert all(
+        torch.equal(member.get_buffer("seen"), own) for member, own in zip(members, expected, strict=True)
+    )
+
+
+def test_a_cell_whose_classifier_nothing_trains_is_refused() -> None:
+    alone = ("loss.lambda_1=0.0", "loss.lambda_2=0.0")
+    with pytest.raises(
+        InputError, match=r"knowledge.form: no term reads the student's logits, so nothing trains"
+    ):
+        make_cell(function(MEAN), *alone)
+    assert make_cell(function(MEAN), *alone, "loss.kd=1.0")
