@@ -295,6 +295,17 @@ DECLARING: Mapping[str, Callable[[str], Method | Term]] = MappingProxyType(
 )
 
 
+def find_declared(name: str) -> Method | Term:
+    """What is declared under a short name of `SHIPPED_METHODS` or `SHIPPED_FORMS`, or `package.module:name`.
+
+    Raises:
+        InputError: There is none.
+    """
+    place = {**SHIPPED_FORMS, **SHIPPED_METHODS}.get(name, name)
+    found = load_attribute(place)
+    return find_form(place) if isinstance(found, Term) else find_method(place)
+
+
 def _load(name: str, shipped: Mapping[str, str], kind: type[Declared]) -> Declared:
     place = shipped.get(name, name)
     what = f"hkrun.{'methods' if kind is Method else 'terms'}.{kind.__name__}"

@@ -10,10 +10,11 @@ import click
 
 from hkrun.cli.invocation import Invocation
 from hkrun.cli.verbs import verb
-from hkrun.config import Value, describe_range, describe_type, keys, nearest
+from hkrun.config import Keys, Value, check_declared, describe_range, describe_type, keys, keys_of, nearest
 from hkrun.errors import EXIT_DONE, InputError
-from hkrun.methods import METHODS
-from hkrun.terms import FORMS, TERMS
+from hkrun.methods import METHODS, SHIPPED_FORMS, SHIPPED_METHODS, Method, find_declared
+from hkrun.terms import COMPACT_PARTS, FORMS, TERMS, Term
+from hkrun.user_parts import is_own
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -26,23 +27,34 @@ if TYPE_CHECKING:
         ("hkrun keys", "all keys by section"),
         ("hkrun keys student", "those whose name contains 'student'"),
         ("hkrun keys 'loss.lambda_*' --json", "a pattern; for a script"),
+        ("hkrun keys mylosses:Similarity", "a loss or method of your own: what it reads, and its keys"),
     ),
 )
 @click.argument("pattern", required=False)
 def show_keys(invocation: Invocation, *, pattern: str | None) -> int:
     """List the keys of a configuration: type, range, default, source.
 
-    Any of them can stand in a search space or recipe, or on the command line as KEY=VALUE.
+    Any of them can stand in a search space or recipe, or on the command line as KEY=VALUE. The name of a
+    loss or method that is not built in stands for the keys that it reads.
     """
-    names = _matching(pattern)
+    if pattern is not None and (is_own(pattern) or pattern in (*SHIPPED_METHODS, *SHIPPED_FORMS)):
+        part = find_declared(pattern)
+        if problems := check_declared(pattern, part):
+            raise InputError("\n".join(problems))
+        names, told = list(part.key_names), _describe(part)
+        known: Keys = {**keys(), **keys_of(part)}
+    else:
+        names, told, known = _matching(pattern), {}, keys()
     if invocation.as_json:
-        invocation.print_document({"keys": [_document(name) for name in names]})
+        invocation.print_document({**told, "keys": [_document(name, known) for name in names]})
         return EXIT_DONE
     console = invocation.results
+    for what, text in told.items():
+        _print_paragraph(console, f"{what}: {text}", indent=0)
     for section, members in groupby(names, key=lambda name: name.rpartition(".")[0]):
         console.print(f"\n{section or 'top level'}", style="bold")
         for name in members:
-            _print_key(console, name)
+            _print_key(console, name, known)
     return EXIT_DONE
 
 
@@ -61,8 +73,34 @@ def _matching(pattern: str | None) -> list[str]:
     return found
 
 
-def _document(name: str) -> dict[str, object]:
-    kind, default, info = keys()[name]
+def _describe(part: Method | Term) -> dict[str, str]:
+    """What a loss or method is, in words by subject."""
+    terms = {"term": part} if isinstance(part, Term) else {}
+    if isinstance(part, Method):
+        terms = {
+            weighted.name: weighted.term for stage in part.stages for weighted in stage.terms if weighted.term
+        }
+    return {
+        "summary": part.summary,
+        **{f"{name} reads": _describe_reading(term) for name, term in terms.items()},
+    }
+
+
+def _describe_reading(term: Term) -> str:
+    parts = [
+        f"{', '.join(read)} of the {network}"
+        for network, read in (("student", term.student), ("teacher", term.teacher))
+        if read
+    ]
+    parts += ["the labels"] * term.labels + ["the numbers of the images"] * term.index
+    compact = set(term.teacher) <= set(COMPACT_PARTS)
+    live = "" if compact else "; the teacher runs live"
+    alone = "; its runs train one at a time" if term.random or not term.packs else ""
+    return f"{'; '.join(parts)}{live}{'; it learns' if term.learns else ''}{alone}"
+
+
+def _document(name: str, known: Keys) -> dict[str, object]:
+    kind, default, info = known[name]
     return {
         "key": name,
         "type": describe_type(kind),
@@ -79,10 +117,10 @@ def _find_terms(name: str) -> list[str]:
     return [term.name for term in TERMS.values() if name in term.key_names]
 
 
-def _print_key(console: "Console", name: str) -> None:
+def _print_key(console: "Console", name: str, known: Keys) -> None:
     from rich.text import Text
 
-    kind, default, info = keys()[name]
+    kind, default, info = known[name]
     limits = describe_range(info)
     allowed = limits if info.choices else ", ".join(filter(None, (describe_type(kind), limits)))
     setting = f" = {_written(default)}"
@@ -99,6 +137,9 @@ def _print_key(console: "Console", name: str) -> None:
     if name == "knowledge.form":
         for form in FORMS:
             _print_paragraph(console, f"{form}: {TERMS[form].summary}", indent=8)
+    shipped = {"method": SHIPPED_METHODS, "knowledge.form": SHIPPED_FORMS}.get(name)
+    if shipped:
+        _print_paragraph(console, f"{', '.join(shipped)}: `hkrun keys NAME` describes each", indent=8)
     if terms := _find_terms(name):
         _print_paragraph(console, f"terms: {', '.join(terms)}", indent=6, style="dim")
     _print_paragraph(console, f"default: {info.source}", indent=6, style="dim")

@@ -8,6 +8,7 @@ from hkrun.config.cell import Cell, get_value
 from hkrun.config.checks import (
     Setting,
     build_cell,
+    check_declared,
     check_setting,
     check_weight_file,
     nearest,
@@ -64,6 +65,7 @@ __all__ = [
     "cell_from_values",
     "cell_id",
     "cell_values",
+    "check_declared",
     "check_setting",
     "check_weight_file",
     "describe_range",

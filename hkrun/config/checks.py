@@ -100,24 +100,30 @@ def check_setting(
 
 
 def _check_own(key: str, name: str) -> list[str]:
-    """Whether a part of the user's own is here, and its keys are not hkrun's."""
+    """Whether a part of the user's own is here, and its keys are sound."""
     try:
-        if key not in DECLARING:
-            check_dataset(name)
-            return []
-        part = DECLARING[key](name)
+        if key in DECLARING:
+            return check_declared(name, DECLARING[key](name))
+        check_dataset(name)
     except InputError as error:
         return [error.message]
+    return []
+
+
+def check_declared(name: str, part: Method | Term) -> list[str]:
+    """What is wrong with the keys that a method or term declares."""
     sections = {known.partition(".")[0] for known in keys()}
-    problems = [
-        f"{name}: the key {own.name!r} is in a section of hkrun's own, one of {', '.join(sorted(sections))}"
-        for own in part.own_keys
-        if own.name.partition(".")[0] in sections
-    ]
+    taken = [own.name for own in part.own_keys if own.name.partition(".")[0] in sections]
     unknown = set(part.key_names) - keys().keys() - {own.name for own in part.own_keys}
-    return problems + [
-        f"{name}: reads the key {key!r}, which is not hkrun's{nearest(key, keys())}"
-        for key in sorted(unknown)
+    return [
+        *(
+            f"{name}: the key {key!r} is in a section of hkrun's own, one of {', '.join(sorted(sections))}"
+            for key in taken
+        ),
+        *(
+            f"{name}: reads the key {key!r}, which is not hkrun's{nearest(key, keys())}"
+            for key in sorted(unknown)
+        ),
     ]
 
 

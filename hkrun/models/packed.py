@@ -148,7 +148,7 @@ def _replaced(slots: Sequence[tuple[dict[str, Any], str]], values: Sequence[Tens
         yield
         lost = [name for (held, name), value in zip(slots, values, strict=True) if held[name] is not value]
         if lost:
-            raise RuntimeError(f"{', '.join(lost)}: was assigned to; change a buffer in place, as with copy_()")
+            raise RuntimeError(f"{', '.join(lost)}: was replaced; change a buffer in place, as copy_() does")
     finally:
         for (held, name), value in zip(slots, own, strict=True):
             held[name] = value

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hkrun.config import Cell, get_value
+from hkrun.config import Cell, cell_id, get_value
 from hkrun.datasets import find_dataset
 from hkrun.errors import DataError, InputError
 from hkrun.networks import FROM_TORCHVISION
-from hkrun.plan import Workers
+from hkrun.plan import Workers, why_alone
 from hkrun.spaces import Sweep, with_content
 from hkrun.sweep.machine import log_folder_of
 from hkrun.user_parts import check_source, is_own
@@ -114,7 +114,7 @@ def fix_content(sweep: Sweep, data_dir: Path | str | None) -> Sweep:
 def _needs_images(sweep: Sweep) -> bool:
     """Whether something of the user's own is to be tried on images."""
     cells = [named.cell for named in sweep.cells]
-    return any(cell.own_parts or cell.weight_files for cell in cells)
+    return any(cell.own_parts or cell.declared or cell.weight_files for cell in cells)
 
 
 def _try_on(dataset: "Dataset | StreamedDataset", sweep: Sweep, workers: Workers) -> DataCheck:
@@ -122,6 +122,7 @@ def _try_on(dataset: "Dataset | StreamedDataset", sweep: Sweep, workers: Workers
     cells = [named.cell for named in sweep.cells]
     _try_own_networks(cells, dataset)
     _try_weight_files(cells, dataset)
+    _try_own_terms(sweep, dataset, workers)
     _check_batches(sweep, len(dataset.train), workers)
     return DataCheck(side=max(side for cell in cells for side in dataset.image_shape(cell.augment.size)[1:]))
 
@@ -141,6 +142,27 @@ def _try_own_networks(cells: Sequence[Cell], dataset: "Dataset | StreamedDataset
             from hkrun.models.own import try_own
 
             try_own(name, num_classes=dataset.num_classes, image_shape=dataset.image_shape(side))
+
+
+def _try_own_terms(sweep: Sweep, dataset: "Dataset | StreamedDataset", workers: Workers) -> None:
+    """Evaluates the losses that are not built in, of each cell that trains something of its own.
+
+    Raises:
+        InputError: Each that is not what it must be, one per line.
+    """
+    problems: list[str] = []
+    for cell in {cell_id(named.cell): named.cell for named in sweep.cells if named.cell.declared}.values():
+        from hkrun.distill.term_checks import try_terms
+        from hkrun.objective import DataSizes
+
+        packed = len(sweep.seeds) > 1 and not why_alone(cell, workers=workers)
+        sizes = DataSizes(dataset.num_classes, len(dataset.train))
+        try:
+            try_terms(cell, sizes, dataset.image_shape(cell.augment.size), packed=packed)
+        except InputError as error:
+            problems += error.problems
+    if problems:
+        raise InputError("\n".join(dict.fromkeys(problems)))
 
 
 def _try_weight_files(cells: Sequence[Cell], dataset: "Dataset | StreamedDataset") -> None:

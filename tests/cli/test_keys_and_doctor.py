@@ -1,4 +1,5 @@
 import importlib.metadata
+import sys
 
 import pytest
 
@@ -32,7 +33,7 @@ def test_keys_lists_every_key_with_type_range_default_source_and_meaning(folder,
 def test_keys_fit_the_width_and_keep_their_indent(width, capsys):
     console = PlainConsole(width=width)
     for name in keys():
-        _print_key(console, name)
+        _print_key(console, name, keys())
         heading, *rest = capsys.readouterr().out.splitlines()
         assert heading.startswith(f"  {name} = ")
         assert all(line.startswith("      ") for line in rest)
@@ -48,6 +49,28 @@ def test_keys_fit_the_width_and_keep_their_indent(width, capsys):
 )
 def test_keys_can_be_searched(folder, document, pattern, found):
     assert [key["key"] for key in document("keys", pattern)[1]["keys"]] == found
+
+
+def test_a_loss_of_the_users_own_is_described_with_its_keys(folder, document, capsys, monkeypatch):
+    monkeypatch.setattr("sys.path", [*sys.path])
+    (folder / "described.py").write_text(
+        "from hkrun.terms import Key, Term\n"
+        "def loss(student, teacher, labels, *, power, temperature): ...\n"
+        "POWER = Key('mine.power', 2.0, 'Power of it.', source='a paper', above=0)\n"
+        "TERM = Term(summary='what it is', function=loss, student=('logits',), teacher=('stages',),\n"
+        "            labels=True, keys=(POWER, 'loss.temperature'), packs=False)\n"
+    )
+    code, told = document("keys", "described:TERM")
+    assert code == 0
+    assert told["summary"] == "what it is"
+    assert told["term reads"].startswith("logits of the student; stages of the teacher; the labels; ")
+    assert told["term reads"].endswith("; the teacher runs live; its runs train one at a time")
+    power, temperature = told["keys"]
+    assert (power["key"], power["default"], power["range"]) == ("mine.power", 2.0, "above 0")
+    assert (temperature["key"], temperature["terms"]) == ("loss.temperature", ["kd"])
+    assert call(["keys", "described:TERM"]) == 0
+    assert "mine.power = 2.0" in capsys.readouterr().out
+    assert call(["keys", "described:NOTHING"]) == 2
 
 
 @pytest.fixture

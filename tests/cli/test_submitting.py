@@ -530,12 +530,17 @@ def test_own_parts_go_along_with_what_they_import_from_beside_them(folder, tmp_p
     (folder / "sentpackage" / "nets.py").write_text("class Net: pass\n")
     (folder / "sentpackage" / ".secret").write_text("no code")
     (folder / "other.py").write_text("raise SystemExit\n")
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    (elsewhere / "sentfunction.py").write_text("def loss(student): ...\n")
+    (folder / "sentloss.py").write_text(
+        "from hkrun.terms import Term\nfrom sentfunction import loss\n"
+        "TERM = Term(summary='', function=loss, student=('logits',))\n"
+    )
+    monkeypatch.syspath_prepend(str(elsewhere))
     monkeypatch.syspath_prepend(str(folder))
-    shipped = shipping.ship_parts(["sentpart:Net", "sentpackage.nets:Net"], target)
-    assert shipped == ["sentbeside.py", "sentpackage", "sentpart.py"]
-    assert sorted(path.name for path in target.rglob("*")) == [
-        *("__init__.py", "nets.py", "sentbeside.py", "sentpackage", "sentpart.py")
-    ]
+    shipped = shipping.ship_parts(["sentpart:Net", "sentpackage.nets:Net", "sentloss:TERM"], target)
+    assert shipped == ["sentbeside.py", "sentfunction.py", "sentloss.py", "sentpackage", "sentpart.py"]
+    assert sorted(path.name for path in target.rglob("*")) == ["__init__.py", "nets.py", *shipped]
 
 
 def test_hkrun_goes_along_as_it_is_here(tmp_path):

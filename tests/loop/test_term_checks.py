@@ -166,7 +166,7 @@ def test_a_state_that_packs_would_lose_is_refused() -> None:
     text = LEARNED.replace("self.other = nn.Linear(2, 2)", "pass")
     assert problems(text.replace("BODY", "self.memory.mul_(0.9).add_(teacher.mean(dim=0))")) == []
     (line,) = problems(text.replace("BODY", "self.memory = self.memory * 0.9 + teacher.mean(dim=0)"))
-    assert "memory: was assigned to; change a buffer in place, as with copy_()" in line
+    assert "memory: was replaced; change a buffer in place, as copy_() does" in line
 
 
 def test_a_pack_keeps_each_members_state() -> None:

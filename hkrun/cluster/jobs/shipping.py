@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from hkrun.errors import InputError
-from hkrun.user_parts import load_part
+from hkrun.user_parts import load_attribute
 
 PACKAGE = Path(__file__).resolve().parents[2]
 # Ray's limit for a job's folder, packed.
@@ -69,10 +69,11 @@ def ship_parts(names: Iterable[str], folder: Path) -> list[str]:
     """
     places = set()
     for name in names:
-        load_part(name)
-        top = _top_of(name.partition(":")[0].partition(".")[0])
-        if top is not None:
-            places.add(top.parent)
+        part = load_attribute(name)
+        for module in (name.partition(":")[0], *getattr(part, "source_modules", ())):
+            top = _top_of(module.partition(".")[0])
+            if top is not None:
+                places.add(top.parent)
     shipped = set()
     for module in list(sys.modules):
         top = _top_of(module) if "." not in module else None
