@@ -11,6 +11,7 @@ from hkrun import user_parts
 from hkrun.config import Cell
 from hkrun.distill.term_checks import try_terms
 from hkrun.errors import InputError
+from hkrun.methods import SHIPPED
 from hkrun.models.packed import Stacked
 from hkrun.objective import DataSizes
 from hkrun.spaces import load_cell
@@ -32,17 +33,17 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
-    user_parts.source_sha256.cache_clear()
+    user_parts.identify_source.cache_clear()
     yield tmp_path
     for name in set(sys.modules) - known:
         del sys.modules[name]
-    user_parts.source_sha256.cache_clear()
+    user_parts.identify_source.cache_clear()
 
 
 def make_cell(text: str, *overrides: str) -> Cell:
     Path("mine.py").write_text(HEAD + text)
     sys.modules.pop("mine", None)
-    user_parts.source_sha256.cache_clear()
+    user_parts.identify_source.cache_clear()
     networks = ["student.network=preact-8-w4", "teacher.network=preact-8-w8"]
     return load_cell(overrides=["knowledge.form=mine:TERM", *networks, *overrides]).cells[0].cell
 
@@ -134,13 +135,11 @@ def test_a_parameter_that_never_gets_a_gradient_is_named() -> None:
 
 
 def test_layers_without_a_rule_for_their_initial_weights_are_named() -> None:
-    text = LEARNED.replace("self.other = nn.Linear(2, 2)", "self.other = nn.LayerNorm(2)").replace(
+    text = LEARNED.replace("self.other = nn.Linear(2, 2)", "self.other = nn.Bilinear(2, 2, 2)").replace(
         "BODY", "pass"
     )
     (line,) = problems(text)
-    assert (
-        line == "mine:TERM: cannot be built: TypeError: initialise: no rule for the parameters of LayerNorm"
-    )
+    assert line == "mine:TERM: cannot be built: TypeError: initialise: no rule for the parameters of Bilinear"
 
 
 UNMAPPED = [
@@ -198,3 +197,11 @@ def test_a_cell_whose_classifier_nothing_trains_is_refused() -> None:
     ):
         make_cell(function(MEAN), *alone)
     assert make_cell(function(MEAN), *alone, "loss.kd=1.0")
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_the_methods_and_forms_that_come_as_files_pass_the_checks_of_those_of_users(name: str) -> None:
+    networks = ["student.network=preact-8-w4", "teacher.network=preact-8-w8"]
+    for chosen in (f"method={name}", f"knowledge.form={name}"):
+        cell = load_cell(overrides=[chosen, *networks]).cells[0].cell
+        try_terms(cell, SIZES, (1, 8, 8), packed=True)
