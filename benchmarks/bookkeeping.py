@@ -119,7 +119,7 @@ def do(job: str, sweep: Sweep, store: Store) -> None:
     """Does a job as hkrun's commands do it, and checks that it did what it should."""
     if job == "plan":
         wanted = dataclasses.replace(sweep, seeds=tuple(range(2 * len(sweep.seeds))))
-        plan = make_plan(wanted, store, slots=2)
+        plan = make_plan(wanted, store)
         assert (plan.num_done, plan.num_to_run) == (count_runs(sweep), count_runs(sweep))
     elif job == "resume":
         plans, problems = stored_plans(store)

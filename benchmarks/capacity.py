@@ -24,8 +24,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hkrun.cluster.trials.schedule import Schedule
+from hkrun.cluster.trials.slots import Fit
 from hkrun.config import teacher_id
-from hkrun.plan import AUTO, Execution, Pack, Plan, choose_sizes, load_executions, make_plan
+from hkrun.plan import AUTO, Execution, Pack, PackingFacts, Plan, choose_sizes, load_executions, make_plan
 from hkrun.plan.packs import STEPS
 from hkrun.spaces import Sweep, load_sweep
 from hkrun.store import Store, open_store
@@ -149,8 +150,8 @@ def simulate_sweep(
     sweep: Sweep, times: Times, *, slots: int, faster: float, deaths_per_hour: float
 ) -> tuple[Plan, Simulated]:
     """Plans a sweep as `hkrun sweep` would on so many CPUs, and simulates it from an empty store."""
-    sizes = choose_sizes(sweep, workers=AUTO, slots=slots, device="cpu")
-    plan = make_plan(sweep, None, slots=slots, sizes=sizes)
+    sizes = choose_sizes(sweep, PackingFacts(workers=AUTO, slots=slots, device="cpu"))
+    plan = make_plan(sweep, None).in_packs(sizes, slots=slots, group_slots=slots)
     quicker = dataclasses.replace(
         times,
         runs={identity: seconds / faster for identity, seconds in times.runs.items()},
@@ -170,7 +171,12 @@ def simulate(plan: Plan, times: Times, *, slots: int, deaths_per_hour: float = 0
         if pack.cell.uses_teacher
     }
     now = times.before
-    schedule = Schedule(len(left), slots=slots, fail_fast=False, needs=needs, clock=lambda: now)
+    schedule = Schedule(
+        len(left),
+        needs=needs,
+        fit=lambda _: Fit.NOW if schedule.num_running < slots else Fit.LATER,
+        clock=lambda: now,
+    )
     ends: list[tuple[float, int, float, float]] = []  # when, which, trained s, of these kept s
     driver_free = now
     epochs = itertools.count(1)  # any number that grows: what is kept is never trained again

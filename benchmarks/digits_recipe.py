@@ -30,7 +30,7 @@ def train(kind: str, network: str, size: int, batch_size: int, epochs: int, seed
     from hkrun.data.views import Views
     from hkrun.distill import distill, start_run
     from hkrun.teacher import start_teacher, train_teacher
-    from hkrun.training import ResidentEvaluationSet, ResidentTrainingSet, SingleProcess
+    from hkrun.training import Images, ResidentEvaluationSet, ResidentTrainingSet, SingleProcess
 
     torch.set_num_threads(1)
     device = torch.device("cpu")
@@ -47,9 +47,11 @@ def train(kind: str, network: str, size: int, batch_size: int, epochs: int, seed
     dataset = split_digits(size)
     where = {"context": SingleProcess(), "device": device}
     sets = {
-        "training_set": ResidentTrainingSet(dataset, Views(1, False), dtype=torch.float32, device=device),
-        "test_set": ResidentEvaluationSet(
-            dataset.test.images, dataset.test.labels, dataset, dtype=torch.float32, device=device
+        "images": Images(
+            ResidentTrainingSet(dataset, Views(1, False), dtype=torch.float32, device=device),
+            ResidentEvaluationSet(
+                dataset.test.images, dataset.test.labels, dataset, dtype=torch.float32, device=device
+            ),
         ),
         "context": SingleProcess(),
         "on_epoch": lambda _: None,

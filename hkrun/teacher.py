@@ -28,9 +28,8 @@ from hkrun.training import (
     Batch,
     Context,
     Errors,
-    EvaluationSet,
     GradientSum,
-    TrainingSet,
+    Images,
     autocast,
     find_divergence,
     learning_rate,
@@ -143,8 +142,7 @@ def train_teacher(
     run: TeacherRun,
     cell: Cell,
     *,
-    training_set: TrainingSet,
-    test_set: EvaluationSet,
+    images: Images,
     context: Context,
     on_epoch: Callable[[TeacherRun], None],
 ) -> None:
@@ -170,7 +168,7 @@ def train_teacher(
         )
         run.optimizer.param_groups[0]["lr"] = rate
         averages = Averages(context)
-        batches = training_set.batches(
+        batches = images.training.batches(
             [settings.seed],
             epoch,
             batch_size=settings.batch_size,
@@ -186,7 +184,7 @@ def train_teacher(
         (figures,) = averages.read()
         if phase.backbone or epoch % settings.epochs == 0:
             run.network.eval()
-            (found,) = test_set.evaluate_each(
+            (found,) = images.test.evaluate_each(
                 lambda images: run.network.backbone(images).logits[None],
                 1,
                 precision=cell.precision,

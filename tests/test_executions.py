@@ -8,12 +8,13 @@ import random
 from types import SimpleNamespace
 
 import pytest
+import study_example
 from stopped_clock import StoppedClock
 from sweep_example import fill_store, make_sweep, put_run
 from two_slots import TWO_SLOTS
 
 import hkrun.cluster
-import hkrun.sweep.running
+import hkrun.sweep.planning
 from hkrun.cli.program import call
 from hkrun.cluster import TaskResult
 from hkrun.errors import Interrupted, StoreError
@@ -23,7 +24,7 @@ from hkrun.report.renewal import renew_report
 from hkrun.report.run_tables import PART_NAMES
 from hkrun.stopwatch import Stopwatch
 from hkrun.store import open_store
-from hkrun.sweep import DataCheck, run_sweep, time_accounting
+from hkrun.sweep import time_accounting
 from hkrun.sweep.time_accounting import TimeAccounting
 
 pytestmark = pytest.mark.usefixtures("undrawn_figures")
@@ -257,8 +258,8 @@ def ray(monkeypatch, sweep, store, clock):
         return [TaskResult(outcomes=[]) for _ in work.tasks]
 
     monkeypatch.setattr(hkrun.cluster, "run_tasks", run_tasks)
-    monkeypatch.setattr(hkrun.sweep.running, "find_machine", lambda *_, **__: TWO_SLOTS)
-    monkeypatch.setattr(hkrun.sweep.running, "check_data", lambda *_, **__: DataCheck())
+    monkeypatch.setattr(hkrun.sweep.planning, "find_machine", lambda *_, **__: TWO_SLOTS)
+    monkeypatch.setattr(hkrun.sweep.planning, "check_data", lambda _: None)
     monkeypatch.setattr(hkrun.sweep.task_submission, "describe_divergence", lambda *_: "")
     return ray
 
@@ -269,15 +270,7 @@ class Watcher:
 
 
 def run(sweep, store, clock):
-    return run_sweep(
-        sweep,
-        store,
-        data_dir=None,
-        fail_fast=False,
-        observer=Watcher(),
-        pack=1,
-        stopwatch=Stopwatch("planning", clock=clock),
-    )
+    return study_example.run(sweep, store, Watcher(), pack=1, stopwatch=Stopwatch("planning", clock=clock))
 
 
 def test_a_sweep_accounts_for_its_driver_and_its_tasks(sweep, store, ray, clock):

@@ -4,13 +4,23 @@ import dataclasses
 import json
 
 import pytest
+from study_example import make_study, plan_on
 from test_plan import ALONE, L_B, L_IS, MEASURED, make_sweep, put
 
 from hkrun.cli.program import call
-from hkrun.cluster.nodes.resources import Node, check_pack
+from hkrun.cluster.nodes.resources import Node, Share, check_pack
 from hkrun.config import cell_from_values, cell_id
 from hkrun.errors import InputError, ResourceError
-from hkrun.plan import AUTO, Workers, choose_sizes, kept_sizes, make_plan, save_plan, why_alone
+from hkrun.plan import (
+    AUTO,
+    PackingFacts,
+    Workers,
+    choose_sizes,
+    estimate_time,
+    kept_sizes,
+    save_plan,
+    why_alone,
+)
 from hkrun.plan.packs import PROCESS_BYTES, seed_bytes
 from hkrun.spaces import load_sweep
 from hkrun.store import open_store
@@ -25,12 +35,12 @@ def packs_of(plan):
 
 
 def choose(sweep, *, slots=1, workers=AUTO, device="cpu", **options):
-    return choose_sizes(sweep, workers=workers, slots=slots, device=device, **options)
+    return choose_sizes(sweep, PackingFacts(workers=workers, slots=slots, device=device, **options))
 
 
 def test_packs_take_turns_across_the_cells():
     sizes = {cell_id(L_B): 2, cell_id(L_IS): 3}
-    plan = make_plan(make_sweep(seeds=range(5)), None, sizes=sizes)
+    plan = plan_on(make_sweep(seeds=range(5)), None, sizes=sizes)
     assert packs_of(plan) == [
         ("L_b", (0, 1)),
         ("L_is", (0, 1, 2)),
@@ -46,16 +56,16 @@ def test_which_seeds_go_together_does_not_depend_on_those_that_are_done(tmp_path
     store = open_store(tmp_path)
     for seed, status in ((0, "finished"), (3, "diverged"), (4, "failed")):
         put(store, L_B, seed, status)
-    plan = make_plan(make_sweep([("L_b", L_B)], seeds=range(6)), store, sizes={cell_id(L_B): 3})
+    plan = plan_on(make_sweep([("L_b", L_B)], seeds=range(6)), store, sizes={cell_id(L_B): 3})
     assert packs_of(plan) == [("L_b", (1, 2)), ("L_b", (4, 5))]
 
 
 def test_the_longest_pack_bounds_the_estimate():
     evidence = {"seconds_per_run": {"value": 3.0, "label": MEASURED}}
     sweep = make_sweep([("alone", ALONE)], seeds=range(8), evidence=evidence)
-    plan = make_plan(sweep, None, slots=4, sizes={cell_id(ALONE): 8})
-    assert plan.estimate.seconds == 8 * 6.0  # ten epochs of the recipe's five
-    assert make_plan(sweep, None, slots=4, sizes={cell_id(ALONE): 2}).estimate.seconds == 2 * 6.0
+    plan = plan_on(sweep, None, slots=4, sizes={cell_id(ALONE): 8})
+    assert estimate_time(plan).seconds == 8 * 6.0  # ten epochs of the recipe's five
+    assert estimate_time(plan_on(sweep, None, slots=4, sizes={cell_id(ALONE): 2})).seconds == 2 * 6.0
 
 
 @pytest.mark.parametrize(
@@ -169,21 +179,21 @@ def test_a_run_s_share_of_a_pack_is_estimated_from_packs(tmp_path):
         "seconds_per_packed_run": {"value": 0.5, "label": MEASURED},
     }
     sweep = make_sweep([("alone", ALONE)], seeds=range(4), evidence=evidence)
-    assert make_plan(sweep, None).estimate.seconds == 4 * 6.0  # ten epochs of the recipe's five
-    assert make_plan(sweep, None, sizes={cell_id(ALONE): 2}).estimate.seconds == 4 * 1.0
+    assert estimate_time(plan_on(sweep, None)).seconds == 4 * 6.0  # ten epochs of the recipe's five
+    assert estimate_time(plan_on(sweep, None, sizes={cell_id(ALONE): 2})).seconds == 4 * 1.0
     store = open_store(tmp_path)
     put(store, ALONE, 0, seconds=7.0, pack=(0,))
     put(store, ALONE, 1, seconds=2.0, pack=(1, 9))
-    assert make_plan(sweep, store).estimate.seconds == 2 * 7.0
-    assert make_plan(sweep, store, sizes={cell_id(ALONE): 4}).estimate.seconds == 2 * 2.0
+    assert estimate_time(plan_on(sweep, store)).seconds == 2 * 7.0
+    assert estimate_time(plan_on(sweep, store, sizes={cell_id(ALONE): 4})).seconds == 2 * 2.0
 
 
 def test_the_estimate_says_where_the_teacher_runs_live():
     vid = cell_from_values({"knowledge.form": "vid", "loss.lambda_2": 0.0, "student.epochs": 10})
     evidence = {"seconds_per_run": {"value": 3.0, "label": MEASURED}}
-    live = make_plan(make_sweep([("vid", vid)], evidence=evidence), None).estimate
+    live = estimate_time(plan_on(make_sweep([("vid", vid)], evidence=evidence), None))
     assert "longer where the teacher runs live" in live.basis
-    assert "live" not in make_plan(make_sweep(evidence=evidence), None).estimate.basis
+    assert "live" not in estimate_time(plan_on(make_sweep(evidence=evidence), None)).basis
 
 
 # --- the measurement ----------------------------------------------------------------------------------------
@@ -210,8 +220,8 @@ def measured(monkeypatch):
     """Counts measurements, in which packs of five are the fastest."""
     cells = []
 
-    def measure(cell, _sizes, **_):
-        cells.append(cell)
+    def measure(measurement, _sizes, **_):
+        cells.append(measurement.cell)
         return {1: 9.0, 2: 6.0, 5: 2.0, 10: 3.0}
 
     monkeypatch.setattr("hkrun.trial.pack_speed.measure_packs", measure)
@@ -224,11 +234,17 @@ def machine(slots):
 
 
 def find(sweep, store, *, pack="auto", slots=2):
-    return pack_sizes.find_sizes(sweep, store, pack=pack, workers=AUTO, machine=machine(slots), data_dir=None)
+    return find_in(make_study(sweep, store, pack=pack, machine=machine(slots)))
+
+
+def find_in(study):
+    if study.options.pack == "auto":
+        pack_sizes.measure_sizes(study)
+    return pack_sizes.expect_sizes(study)[0]
 
 
 def expect(sweep, store, *, pack="auto", slots=2):
-    return pack_sizes.expect_sizes(sweep, store, pack=pack, workers=AUTO, machine=machine(slots))
+    return pack_sizes.expect_sizes(make_study(sweep, store, pack=pack, machine=machine(slots)))
 
 
 def test_a_machine_measures_each_shape_once(tmp_path, measured):
@@ -279,15 +295,15 @@ def test_without_a_measurement_auto_takes_the_figures_that_there_are_and_says_wh
     monkeypatch.undo()
     monkeypatch.setattr("hkrun.trial.pack_speed.measure_packs", lambda *_, **__: {1: 9.0, 2: 6.0, 5: 2.0})
     find(sweep, store)
-    assert expect(sweep, store) == (dict.fromkeys(sizes, 5), ())
+    assert expect(sweep, store) == (dict.fromkeys(sizes, 5), [])
 
 
 def test_where_the_gpus_are_elsewhere_nothing_is_measured_and_that_is_said(tmp_path, measured):
     sweep, store = make_sweep([("L_b", L_B)], seeds=range(20), evidence=EVIDENCE), open_store(tmp_path)
     node = Node(cpus=8, gpus=4, memory_bytes=64 << 30, gpu_memory_bytes=16 << 30)
-    asked = {"pack": "auto", "workers": AUTO, "machine": Machine(nodes=(node,), device="cuda")}
-    assert pack_sizes.find_sizes(sweep, store, data_dir=None, **asked) == {cell_id(L_B): 1}
-    _, (note,) = pack_sizes.expect_sizes(sweep, store, **asked)
+    study = make_study(sweep, store, pack="auto", machine=Machine(nodes=(node,), device="cuda"))
+    assert find_in(study) == {cell_id(L_B): 1}
+    _, (note,) = pack_sizes.expect_sizes(study)
     assert "there is no GPU here" in note
     assert measured == []
 
@@ -317,16 +333,18 @@ def test_without_the_wish_nothing_is_measured(tmp_path, measured):
 
 
 def measure_small(sizes=(1, 2, 3), *, memory_bytes=1 << 40, **values):
-    from hkrun.trial.pack_speed import measure_packs
+    from hkrun.trial.pack_speed import Measurement, measure_packs
 
     small = {"student.network": "preact-8-w4", "teacher.network": "preact-8-w4", "student.batch_size": 8}
     return measure_packs(
-        cell_from_values({**small, **values}),
+        Measurement(
+            cell=cell_from_values({**small, **values}),
+            num_classes=10,
+            image_shape=(1, 8, 8),
+            threads=1,
+            device="cpu",
+        ),
         sizes,
-        num_classes=10,
-        image_shape=(1, 8, 8),
-        threads=1,
-        device="cpu",
         memory_bytes=memory_bytes,
     )
 
@@ -365,7 +383,7 @@ def test_a_measurement_counts_the_images_that_a_test_takes_at_a_time(monkeypatch
 
     monkeypatch.setattr(pack_speed.Pack, "classify", listening)
     cell = cell_from_values({"method": "supervised", "student.network": "preact-8-w4"})
-    inputs = pack_speed._Inputs(cell, 10, (1, 8, 8), 1, "cpu")
+    inputs = pack_speed.Measurement(cell, 10, (1, 8, 8), 1, "cpu")
     assert [size for size, _ in pack_speed._time_sizes(inputs, (1, 2), 1 << 40)] == [1, 2]
     assert asked == [(1, (256, 1, 8, 8)), (2, (256, 1, 8, 8))]
 
@@ -417,7 +435,7 @@ def on_cifar(*, seeds=20, recipe=None):
 
 def test_a_pack_that_the_user_wants_must_fit(small_machine):
     def check(pack, *, machine=small_machine, **options):
-        pack_sizes.check_packs(on_cifar(**options), pack=pack, workers=AUTO, machine=machine)
+        pack_sizes.check_packs(make_study(on_cifar(**options), None, pack=pack, machine=machine), 32)
 
     with pytest.raises(ResourceError) as refusal:
         check(20)
@@ -444,8 +462,8 @@ def test_a_pack_that_the_user_wants_must_fit(small_machine):
 def test_the_size_that_would_fit_does():
     needs = {"process_bytes": PROCESS_BYTES, "seed_bytes": 132 * 10**6}
     with pytest.raises(ResourceError, match="--pack 7 would fit"):
-        check_pack(8, "x", share_bytes=2 * GB, slots=1, **needs)
-    check_pack(7, "x", share_bytes=2 * GB, slots=1, **needs)
+        check_pack(8, "x", Share(2 * GB, 1), **needs)
+    check_pack(7, "x", Share(2 * GB, 1), **needs)
 
 
 def test_packs_of_the_recipe_shrink_to_the_memory_without_a_word(small_machine):
@@ -453,8 +471,8 @@ def test_packs_of_the_recipe_shrink_to_the_memory_without_a_word(small_machine):
     (small,) = small_machine.nodes
     for memory_gib, size in ((2, 1), (4, 5)):
         node = dataclasses.replace(small, memory_bytes=memory_gib << 30)
-        found = pack_sizes.expect_sizes(sweep, None, pack=None, workers=AUTO, machine=Machine(nodes=(node,)))
-        assert found == ({cell_id(sweep.cells[0].cell): size}, ())
+        found = pack_sizes.expect_sizes(make_study(sweep, None, machine=Machine(nodes=(node,))))
+        assert found == ({cell_id(sweep.cells[0].cell): size}, [])
 
 
 # --- what a plan says ---------------------------------------------------------------------------------------

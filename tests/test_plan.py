@@ -2,6 +2,7 @@ import dataclasses
 import json
 
 import pytest
+from study_example import make_study, plan_on
 from teacher_example import put_teacher
 
 from hkrun.config import Cell, canonical_json, cell_from_values, cell_id, teacher_id
@@ -12,8 +13,8 @@ from hkrun.plan import (
     StoppedRun,
     Workers,
     checkpoint_epoch,
+    estimate_time,
     load_stopped,
-    make_plan,
     save_plan,
     save_stopped,
     stored_plans,
@@ -75,7 +76,7 @@ def runs_of(plan):
 
 
 def test_without_a_store_everything_is_to_run_seed_by_seed_across_the_cells():
-    plan = make_plan(make_sweep(seeds=(5, 3)), None)
+    plan = plan_on(make_sweep(seeds=(5, 3)), None)
     assert runs_of(plan) == [("L_b", 5), ("L_is", 5), ("L_b", 3), ("L_is", 3)]
     assert (plan.num_runs, plan.num_done, plan.num_to_run) == (4, 0, 4)
 
@@ -84,7 +85,7 @@ def test_a_run_with_a_result_is_not_repeated_and_a_failed_one_is(store):
     put(store, L_B, 0)
     put(store, L_B, 1, "diverged")
     put(store, L_B, 2, "failed")
-    plan = make_plan(make_sweep([("L_b", L_B)]), store)
+    plan = plan_on(make_sweep([("L_b", L_B)]), store)
     assert runs_of(plan) == [("L_b", 2)]
     (cell,) = plan.cells
     assert (cell.seeds("finished"), cell.seeds("diverged"), cell.seeds("failed")) == ([0], [1], [2])
@@ -94,20 +95,20 @@ def test_a_run_with_a_result_is_not_repeated_and_a_failed_one_is(store):
 def test_more_seeds_add_runs_and_fewer_ask_for_less(store):
     for seed in range(3):
         put(store, L_B, seed)
-    assert runs_of(make_plan(make_sweep([("L_b", L_B)], seeds=range(5)), store)) == [("L_b", 3), ("L_b", 4)]
-    plan = make_plan(make_sweep([("L_b", L_B)], seeds=(1,)), store)
+    assert runs_of(plan_on(make_sweep([("L_b", L_B)], seeds=range(5)), store)) == [("L_b", 3), ("L_b", 4)]
+    plan = plan_on(make_sweep([("L_b", L_B)], seeds=(1,)), store)
     assert (plan.num_runs, plan.num_done, plan.packs) == (1, 1, ())
 
 
 def test_results_are_shared_by_every_sweep_that_has_the_configuration(store):
     put(store, L_B, 0)
-    plan = make_plan(make_sweep([("another name", L_B)], seeds=(0, 1), name="other"), store)
+    plan = plan_on(make_sweep([("another name", L_B)], seeds=(0, 1), name="other"), store)
     assert runs_of(plan) == [("another name", 1)]
 
 
 def test_two_names_of_one_configuration_run_once(store):
     put(store, L_B, 0)
-    plan = make_plan(make_sweep([("first", L_B), ("second", L_B), ("third", L_IS)], seeds=(0, 1)), store)
+    plan = plan_on(make_sweep([("first", L_B), ("second", L_B), ("third", L_IS)], seeds=(0, 1)), store)
     assert runs_of(plan) == [("third", 0), ("first", 1), ("third", 1)]
     assert [(cell.name, cell.num_done, cell.to_run) for cell in plan.cells] == [
         ("first", 1, (1,)),
@@ -121,23 +122,23 @@ def test_without_synchronised_batchnorm_other_workers_are_another_cell(store):
     apart = dataclasses.replace(L_B, sync_batchnorm=False)
     put(store, apart, 0)
     sweep = make_sweep([("apart", apart)], seeds=(0,))
-    assert make_plan(sweep, store).num_to_run == 0
-    assert make_plan(sweep, store, workers=Workers.exactly(2)).num_to_run == 1
+    assert plan_on(sweep, store).num_to_run == 0
+    assert plan_on(sweep, store, workers=Workers.exactly(2)).num_to_run == 1
 
 
 # --- teachers -----------------------------------------------------------------------------------------------
 
 
 def test_a_teacher_is_needed_once_for_all_cells_that_share_it(store):
-    plan = make_plan(make_sweep([("L_b", L_B), ("L_is", L_IS), ("alone", ALONE)]), store)
+    plan = plan_on(make_sweep([("L_b", L_B), ("L_is", L_IS), ("alone", ALONE)]), store)
     assert [teacher.teacher_id for teacher in plan.teachers] == [teacher_id(L_B)]
     put_teacher(store, L_B)
-    assert make_plan(make_sweep(), store).teachers == ()
+    assert plan_on(make_sweep(), store).teachers == ()
 
 
 def test_a_teacher_that_no_remaining_run_uses_is_not_needed(store):
     put(store, L_B, 0)
-    plan = make_plan(make_sweep([("L_b", L_B), ("alone", ALONE)], seeds=(0,)), store)
+    plan = plan_on(make_sweep([("L_b", L_B), ("alone", ALONE)], seeds=(0,)), store)
     assert runs_of(plan) == [("alone", 0)]
     assert plan.teachers == ()
 
@@ -153,7 +154,7 @@ def test_recorded_timings_of_the_same_cell_come_first(store):
     put(store, L_B, 3, "failed", seconds=1.0)
     evidence = {"seconds_per_run": {"value": 1000.0, "label": MEASURED}}
     sweep = make_sweep([("L_b", L_B)], seeds=range(9), evidence=evidence)
-    estimate = make_plan(sweep, store, slots=2).estimate
+    estimate = estimate_time(plan_on(sweep, store, slots=2))
     assert estimate.seconds == 6 * 10.0 / 2
     assert estimate.basis == "recorded timings of the same cell; 2 at a time"
 
@@ -161,7 +162,7 @@ def test_recorded_timings_of_the_same_cell_come_first(store):
 def test_the_recipes_measurement_is_scaled_by_the_epochs(store):
     put_teacher(store, L_B)
     evidence = {"seconds_per_run": {"value": 3.0, "label": MEASURED}}
-    estimate = make_plan(make_sweep(evidence=evidence), store, slots=3).estimate
+    estimate = estimate_time(plan_on(make_sweep(evidence=evidence), store, slots=3))
     assert estimate.seconds == 6 * (3.0 * 10 / 5) / 3
     assert estimate.basis == f"recipe digits, {MEASURED}, scaled by epochs; 3 at a time"
 
@@ -172,37 +173,38 @@ def test_a_method_of_two_stages_costs_the_epochs_of_both(store):
     two_stages = dataclasses.replace(L_B, method="fsp")
     assert two_stages.stage_epochs == (3, 10)
     sweep = make_sweep([("fsp", two_stages)], seeds=(0,), evidence=evidence)
-    assert make_plan(sweep, store).estimate.seconds == pytest.approx(3.0 * 13 / 5, abs=0.05)
+    assert estimate_time(plan_on(sweep, store)).seconds == pytest.approx(3.0 * 13 / 5, abs=0.05)
 
 
 def test_more_slots_than_runs_do_not_shorten_one_run(store):
     put_teacher(store, L_B)
     evidence = {"seconds_per_run": {"value": 3.0, "label": MEASURED}}
-    assert make_plan(make_sweep(evidence=evidence), store, slots=100).estimate.seconds == 6.0
+    assert estimate_time(plan_on(make_sweep(evidence=evidence), store, slots=100)).seconds == 6.0
 
 
 def test_a_missing_teacher_counts_where_it_was_ever_timed():
     evidence = {"seconds_per_run": {"value": 3.0, "label": MEASURED}}
-    estimate = make_plan(make_sweep(evidence=evidence), None).estimate
+    estimate = estimate_time(plan_on(make_sweep(evidence=evidence), None))
     assert estimate.seconds == 36.0
     assert estimate.basis.endswith(f"without training teacher {teacher_id(L_B)}, which was never timed")
     evidence["seconds_per_teacher"] = {"value": 50.0, "label": MEASURED}
-    assert make_plan(make_sweep(evidence=evidence), None).estimate.seconds == 36.0 + 50.0 * 600 / 300
+    assert estimate_time(plan_on(make_sweep(evidence=evidence), None)).seconds == 36.0 + 50.0 * 600 / 300
 
 
 def test_runs_of_several_workers_are_shorter_and_fewer_at_a_time(store):
     evidence = {"seconds_per_run": {"value": 3.0, "label": MEASURED}}
     sweep = make_sweep(evidence=evidence)
     put_teacher(store, L_B)
-    plan = make_plan(sweep, store, workers=Workers.exactly(2), slots=5)
-    assert plan.estimate.seconds == 6 * (6.0 / 2) / 2  # the fifth process has no second
-    assert plan.estimate.basis.endswith("; 2 at a time; as if 2 workers were so many times as fast as one")
-    wide = make_plan(sweep, store, workers=Workers.exactly(4), slots=5)
-    assert wide.estimate.seconds == 6 * 6.0 / 4
+    plan = plan_on(sweep, store, workers=Workers.exactly(2), slots=5)
+    estimate = estimate_time(plan)
+    assert estimate.seconds == 6 * (6.0 / 2) / 2  # the fifth process has no second
+    assert estimate.basis.endswith("; 2 at a time; as if 2 workers were so many times as fast as one")
+    wide = plan_on(sweep, store, workers=Workers.exactly(4), slots=5)
+    assert estimate_time(wide).seconds == 6 * 6.0 / 4
     # What a run took is counted in seconds of all its processes.
     put(store, L_B, 0, seconds=4.0, world_size=4)
     put(store, L_IS, 0, seconds=4.0, world_size=4)
-    assert make_plan(sweep, store, slots=2).estimate.seconds == 4 * 16.0 / 2
+    assert estimate_time(plan_on(sweep, store, slots=2)).seconds == 4 * 16.0 / 2
 
 
 def test_the_teacher_of_several_workers_is_trained_sooner():
@@ -210,15 +212,15 @@ def test_the_teacher_of_several_workers_is_trained_sooner():
         "seconds_per_run": {"value": 3.0, "label": MEASURED},
         "seconds_per_teacher": {"value": 50.0, "label": MEASURED},
     }
-    plan = make_plan(make_sweep(evidence=evidence), None, workers=Workers.exactly(2), slots=2)
-    assert plan.estimate.seconds == 6 * 6.0 / 2 + 100.0 / 2
+    plan = plan_on(make_sweep(evidence=evidence), None, workers=Workers.exactly(2), slots=2)
+    assert estimate_time(plan).seconds == 6 * 6.0 / 2 + 100.0 / 2
 
 
 def test_a_plan_says_how_many_workers_each_task_gets():
     streamed = cell_from_values({"dataset": "imagenet", "student.batch_size": 6})
     own = cell_from_values({"dataset": "imagenet", "sync_batchnorm": False})
     sweep = make_sweep([("streamed", streamed), ("own", own), ("digits", L_B)])
-    document = make_plan(sweep, None, slots=8, group_slots=4).document()
+    document = plan_on(sweep, None, slots=8, group_slots=4).document()
     assert [cell["workers"] for cell in document["cells"]] == [
         {"least": 1, "most": 4},
         {"least": 1, "most": 1},
@@ -230,7 +232,7 @@ def test_a_plan_says_how_many_workers_each_task_gets():
         teacher_id(streamed): 4,
         teacher_id(L_B): 1,
     }
-    elastic = make_plan(sweep, None, workers=Workers.parse("2:8"), slots=8).document()
+    elastic = plan_on(sweep, None, workers=Workers.parse("2:8"), slots=8).document()
     assert elastic["cells"][0]["workers"] == {"least": 2, "most": 6}  # no more than images in a batch
 
 
@@ -241,7 +243,7 @@ def test_a_plan_in_the_store_keeps_what_was_asked_of_workers_and_gpus(store):
 
 
 def test_without_any_measurement_there_is_no_estimate_but_a_reason(store):
-    estimate = make_plan(make_sweep(), store).estimate
+    estimate = estimate_time(plan_on(make_sweep(), store))
     assert estimate.seconds is None
     assert estimate.basis == "no finished run of 'L_b' is in the store, and recipe digits has no measurement"
 
@@ -249,17 +251,20 @@ def test_without_any_measurement_there_is_no_estimate_but_a_reason(store):
 def test_the_recipes_measurement_does_not_hold_for_other_networks():
     evidence = {"seconds_per_run": {"value": 3.0, "label": MEASURED}}
     wider = cell_from_values({"method": "supervised", "student.network": "wrn-16-2"})
-    estimate = make_plan(make_sweep([("wide", wider)], evidence=evidence), None).estimate
+    estimate = estimate_time(plan_on(make_sweep([("wide", wider)], evidence=evidence), None))
     assert estimate.seconds is None
     assert "its networks are not the recipe's" in estimate.basis
     other_teacher = cell_from_values({"method": "supervised", "teacher.network": "wrn-16-2"})
-    assert make_plan(make_sweep([("a", other_teacher)], evidence=evidence), None).estimate.seconds is not None
+    assert (
+        estimate_time(plan_on(make_sweep([("a", other_teacher)], evidence=evidence), None)).seconds
+        is not None
+    )
 
 
 def test_nothing_to_run_takes_no_time(store):
     put(store, L_B, 0)
-    plan = make_plan(make_sweep([("L_b", L_B)], seeds=(0,)), store)
-    assert (plan.estimate.seconds, plan.estimate.basis) == (0.0, "nothing to run")
+    plan = plan_on(make_sweep([("L_b", L_B)], seeds=(0,)), store)
+    assert (estimate_time(plan).seconds, estimate_time(plan).basis) == (0.0, "nothing to run")
 
 
 # --- the document -------------------------------------------------------------------------------------------
@@ -268,7 +273,7 @@ def test_nothing_to_run_takes_no_time(store):
 def test_the_document_is_the_contracts(store):
     put(store, L_B, 0, seconds=4.0)
     put_teacher(store, L_B)
-    document = make_plan(make_sweep([("L_b", L_B)], seeds=(0, 1, 2)), store).document()
+    document = make_study(make_sweep([("L_b", L_B)], seeds=(0, 1, 2)), store).document()
     assert json.loads(json.dumps(document)) == {
         "sweep": "study",
         "cells": [
@@ -370,7 +375,7 @@ def test_ten_thousand_runs_are_planned_without_a_look_at_each(store, monkeypatch
     records = store.records
     monkeypatch.setattr(store, "records", lambda identity: asked.append(identity) or records(identity))
     cells = [(f"mu {index}", cell_from_values({"loss.mu": 0.1 * (index + 1)})) for index in range(100)]
-    plan = make_plan(make_sweep(cells, seeds=range(100)), store)
+    plan = plan_on(make_sweep(cells, seeds=range(100)), store)
     assert len(plan.packs) == 10_000
     assert len(asked) == 100
     assert [pack.seeds for pack in plan.packs[:101]] == [(0,)] * 100 + [(1,)]
@@ -381,7 +386,7 @@ def test_ten_thousand_runs_are_planned_without_a_look_at_each(store, monkeypatch
 
 def test_a_run_that_was_stopped_early_is_marked_and_can_be_made_later(store):
     sweep = make_sweep(seeds=(0, 1))
-    plan = make_plan(sweep, store)
+    plan = plan_on(sweep, store)
     assert load_stopped(store, sweep) == []
     first, second = (
         StoppedRun(cell_id=pack.cell_id, seed=pack.seeds[0], epoch=3, error_pct=50.0)
@@ -391,12 +396,10 @@ def test_a_run_that_was_stopped_early_is_marked_and_can_be_made_later(store):
     save_stopped(store, sweep, [first])
     save_stopped(store, sweep, [second, first])
     assert load_stopped(store, sweep) == [first, second]
-    with_scheduler = make_plan(sweep, store, shortcuts=Shortcuts(stop_early=True))
+    with_scheduler = plan_on(sweep, store, shortcuts=Shortcuts(stop_early=True))
     assert runs_of(with_scheduler) == runs_of(plan)[2:]
     assert (with_scheduler.num_to_run, plan.num_to_run) == (2, 4)
-    assert runs_of(make_plan(sweep, store)) == runs_of(plan), (
-        "without the scheduler they are runs like others"
-    )
+    assert runs_of(plan_on(sweep, store)) == runs_of(plan), "without the scheduler they are runs like others"
     save_plan(store, sweep)
     assert load_stopped(store, sweep) == [first, second]
     assert len(stored_plans(store)[0]) == 1
@@ -425,16 +428,16 @@ def make_axes_sweep():
 @pytest.mark.parametrize(("budget", "num_searched"), [(None, 3), (2, 2), (99, 6), (1, 1)])
 def test_a_search_plans_for_its_budget_and_for_the_cells_off_the_axes(budget, num_searched):
     sweep = make_axes_sweep()
-    whole = make_plan(sweep, None)
-    plan = make_plan(sweep, None, shortcuts=Shortcuts(search=True, budget=budget))
+    whole = plan_on(sweep, None)
+    plan = plan_on(sweep, None, shortcuts=Shortcuts(search=True, budget=budget))
     assert plan.packs == whole.packs, "any of them may be chosen"
     assert (plan.num_runs, plan.num_to_run, plan.document()["to_run"]) == (
         8,
         2 + num_searched,
         2 + num_searched,
     )
-    assert plan.estimate.seconds == pytest.approx(whole.estimate.seconds * (2 + num_searched) / 8)
-    assert f"the search makes {num_searched} of the runs on the axes" in plan.estimate.basis
+    assert estimate_time(plan).seconds == pytest.approx(estimate_time(whole).seconds * (2 + num_searched) / 8)
+    assert f"the search makes {num_searched} of the runs on the axes" in estimate_time(plan).basis
 
 
 def test_a_search_whose_budget_is_spent_has_nothing_to_run(store):
@@ -442,6 +445,6 @@ def test_a_search_whose_budget_is_spent_has_nothing_to_run(store):
     for named in sweep.cells:
         put(store, named.cell, 0)
     put(store, sweep.cells[0].cell, 1)
-    plan = make_plan(sweep, store, shortcuts=Shortcuts(search=True))
+    plan = plan_on(sweep, store, shortcuts=Shortcuts(search=True))
     assert (plan.num_to_run, len(plan.packs)) == (0, 3)
-    assert (plan.estimate.seconds, plan.estimate.basis) == (0.0, "nothing to run")
+    assert (estimate_time(plan).seconds, estimate_time(plan).basis) == (0.0, "nothing to run")

@@ -10,7 +10,6 @@ from hkrun.config import cell_id, get_value
 from hkrun.errors import InputError
 from hkrun.methods import METHODS
 from hkrun.spaces import (
-    describe_duplicates,
     load_cell,
     load_sweep,
     restore_sweep,
@@ -18,7 +17,8 @@ from hkrun.spaces import (
     sweep_names,
     with_content,
 )
-from hkrun.spaces.documents import locate, read_document
+from hkrun.spaces.key_effects import describe_duplicates
+from hkrun.spaces.toml_tables import locate, read_document
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -616,7 +616,7 @@ loss.lambda_3 = 1.0
 
 def test_cells_that_differ_in_keys_without_effect_are_named(folder):
     write("search_spaces/space.toml", TWINS)
-    (line,) = describe_duplicates(load_sweep("space"))
+    (line,) = describe_duplicates(load_sweep("space").cells)
     assert line == (
         "'without' and 'with' are one configuration: what they were given for loss.lambda_3 changes nothing, "
         "so no difference between them can be shown"
@@ -634,7 +634,7 @@ def test_a_plan_warns_of_cells_without_a_difference_outside_of_its_document(fold
 def test_of_many_cells_without_a_difference_the_first_are_named(folder):
     cells = [f'[[cells]]\nname = "{number}"\nloss.lambda_3 = {number}.0\n' for number in range(9)]
     write("search_spaces/space.toml", TWINS[: TWINS.index("[[")] + "".join(cells))
-    (line,) = describe_duplicates(load_sweep("space"))
+    (line,) = describe_duplicates(load_sweep("space").cells)
     assert line.startswith("'0', '1', '2', '3', '4' and 4 more are one configuration: ")
 
 
@@ -734,12 +734,13 @@ def test_several_names_for_the_same_values_are_on_purpose(folder):
     write("search_spaces/space.toml", TWINS.replace("loss.lambda_3 = 1.0", "loss.lambda_3 = 0"))
     sweep = load_sweep("space")
     assert len({cell_id(named.cell) for named in sweep.cells}) == 2
-    assert list(describe_duplicates(sweep)) == []
+    assert list(describe_duplicates(sweep.cells)) == []
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in (REPOSITORY / "search_spaces").glob("*.toml")))
 def test_no_shipped_search_space_has_cells_without_a_difference(name):
-    assert not list(describe_duplicates(load_sweep(str(REPOSITORY / "search_spaces" / f"{name}.toml"))))
+    sweep = load_sweep(str(REPOSITORY / "search_spaces" / f"{name}.toml"))
+    assert list(describe_duplicates(sweep.cells)) == []
 
 
 def test_a_table_or_claim_that_the_paper_does_not_have_is_refused(folder):

@@ -44,11 +44,8 @@ def run_finished_sweep(store):
         from unittest.mock import MagicMock
         from sweep_example import make_sweep
         from hkrun.store import open_store
-        from hkrun.sweep import run_sweep
-        store = open_store({store.uri!r})
-        outcome = run_sweep(
-            make_sweep(), store, data_dir=None, fail_fast=False, observer=MagicMock()
-        )
+        from study_example import run
+        outcome = run(make_sweep(), open_store({store.uri!r}), MagicMock())
         assert outcome.links.view and outcome.report["report.html"]
         print(*sorted({{"mlflow", "ray", "torch"}} & set(sys.modules)))
     """

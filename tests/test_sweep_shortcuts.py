@@ -4,18 +4,18 @@ import dataclasses
 from types import SimpleNamespace
 
 import pytest
+import study_example
 from sweep_example import make_sweep, put_run
 from teacher_example import put_teacher
 from two_slots import TWO_SLOTS
 
 import hkrun.cluster
-import hkrun.sweep.running
+import hkrun.sweep.planning
 from hkrun.cluster import EarlyStopping, Search, TaskResult
 from hkrun.config import cell_id, teacher_id
 from hkrun.errors import TrainingError
-from hkrun.plan import load_stopped, make_plan
+from hkrun.plan import Shortcuts, load_stopped, make_plan
 from hkrun.store import DivergedTeacher, open_store
-from hkrun.sweep import DataCheck, Shortcuts, run_sweep
 
 
 class Watcher:
@@ -53,8 +53,8 @@ def store(tmp_path, monkeypatch, sweep):
     monkeypatch.chdir(tmp_path)
     for name in ("MLFLOW_TRACKING_URI", "RAY_ADDRESS"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(hkrun.sweep.running, "find_machine", lambda *_, **__: TWO_SLOTS)
-    monkeypatch.setattr(hkrun.sweep.running, "check_data", lambda *_, **__: DataCheck())
+    monkeypatch.setattr(hkrun.sweep.planning, "find_machine", lambda *_, **__: TWO_SLOTS)
+    monkeypatch.setattr(hkrun.sweep.planning, "check_data", lambda _: None)
     store = open_store(tmp_path / "store")
     put_teacher(store, sweep.cells[0].cell)
     return store
@@ -98,14 +98,7 @@ def cluster(monkeypatch, store, sweep):
 
 def run(sweep, store, **shortcuts):
     watcher = Watcher()
-    outcome = run_sweep(
-        sweep,
-        store,
-        data_dir=None,
-        fail_fast=False,
-        observer=watcher,
-        shortcuts=Shortcuts(**shortcuts) if shortcuts else None,
-    )
+    outcome = study_example.run(sweep, store, watcher, shortcuts=Shortcuts(**shortcuts))
     return outcome, watcher.plan
 
 

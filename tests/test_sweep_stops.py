@@ -9,14 +9,13 @@ from sweep_example import put_run
 import hkrun.cluster
 import hkrun.cluster.trials.tune
 import hkrun.data.folder
-import hkrun.sweep.running
+import hkrun.sweep.planning
 from hkrun.cli.program import call
 from hkrun.cluster import TaskResult
 from hkrun.data.decoding import decode
 from hkrun.errors import DataError, StoreError
 from hkrun.spaces import NamedCell
 from hkrun.store import open_store
-from hkrun.sweep import DataCheck
 
 ERRORS = [
     pytest.param(DataError("imagenet/val.parquet: not there"), 3, id="data"),
@@ -76,8 +75,7 @@ def test_an_error_of_data_or_store_in_a_worker_is_the_commands_exit_code(
 @pytest.mark.parametrize("verb", [["run", "method=supervised", "--epochs", "2"], ["teacher"]])
 def test_the_data_is_checked_once_whether_or_not_there_is_a_store(folder, monkeypatch, verb):
     checks = []
-    for module in (hkrun.sweep, hkrun.sweep.running):
-        monkeypatch.setattr(module, "check_data", lambda *_, **__: checks.append(1) or DataCheck())
+    monkeypatch.setattr(hkrun.sweep.planning, "check_data", lambda _: checks.append(1))
     monkeypatch.setattr(hkrun.cluster, "run_tasks", run_until(DataError("gone"), folder))
     for number in (1, 2):
         assert call([*verb, "--yes"]) == 3

@@ -5,15 +5,15 @@ from collections import namedtuple
 from pathlib import Path
 
 import pytest
+from study_example import make_study
 from two_slots import TWO_SLOTS
 
 import hkrun.cluster
 from hkrun.cli.program import call
 from hkrun.cluster import TaskList
-from hkrun.plan import NO_SHORTCUTS, make_plan
 from hkrun.spaces import load_sweep
 from hkrun.store import Store, open_store
-from hkrun.sweep.task_submission import TaskSubmission
+from hkrun.sweep import running
 from hkrun.trial import Task
 
 
@@ -48,9 +48,8 @@ class Silent:
 
 def send(store: Store, *overrides: str, seeds: str = "20") -> None:
     sweep = load_sweep("stability", seeds=seeds, overrides=overrides)
-    submission = TaskSubmission(store, data_dir=None, machine=TWO_SLOTS, fail_fast=False, observer=Silent())  # type: ignore[arg-type]
     with pytest.raises(SentError):
-        submission.train(make_plan(sweep, store), None, NO_SHORTCUTS)  # type: ignore[arg-type]
+        running._train(make_study(sweep, store, machine=TWO_SLOTS), Silent())  # type: ignore[arg-type]
 
 
 def test_runs_are_told_to_fill_ahead_what_all_of_them_will_ask(store: Store, sent: list[Task]) -> None:

@@ -4,14 +4,15 @@ import dataclasses
 from types import SimpleNamespace
 
 import pytest
+from study_example import make_study
 from test_plan import L_B, make_sweep
 from two_slots import TWO_SLOTS
 
 import hkrun.cluster
 from hkrun.config import cell_from_values
-from hkrun.plan import ALONE, AUTO, NO_SHORTCUTS, Span, Workers, make_plan
+from hkrun.plan import ALONE, AUTO, Span, Workers
 from hkrun.store import open_store
-from hkrun.sweep.task_submission import TaskSubmission
+from hkrun.sweep import running
 
 STREAMED = {"dataset": "imagenet", "student.batch_size": 128, "teacher.batch_size": 64}
 CELLS = {
@@ -40,11 +41,8 @@ def send(workers, store, monkeypatch, machine=TWO_SLOTS):
     monkeypatch.setattr(hkrun.cluster, "run_tasks", catch)
     sweep = make_sweep(CELLS.items(), seeds=[0])
     observer = SimpleNamespace(entered=lambda _: None)
-    submission = TaskSubmission(
-        store, data_dir=None, workers=workers, machine=machine, fail_fast=False, observer=observer
-    )
     with pytest.raises(SentError):
-        submission.train(make_plan(sweep, store, workers=workers), None, NO_SHORTCUTS)
+        running._train(make_study(sweep, store, machine=machine, workers=workers), observer)
     return told
 
 

@@ -4,11 +4,13 @@ import shlex
 import sys
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import click
 
-from hkrun.cli.invocation import Invocation
+from hkrun.cli.invocation import Command, Invocation
+from hkrun.cli.options import gather
 from hkrun.cli.verbs import verb
 from hkrun.errors import EXIT_DONE, EXIT_INTERRUPTED, InputError
 
@@ -18,43 +20,48 @@ if TYPE_CHECKING:
 ADDRESS_VARIABLE = "RAY_API_SERVER_ADDRESS"
 _STOP_PATIENCE_S = 30.0  # on top of what the cluster gives a job to end
 
-Command = TypeVar("Command", bound=Callable[..., Any])
+
+@dataclass(frozen=True, kw_only=True)
+class Cluster:
+    """Which cluster, as the options of a verb say it."""
+
+    address: str | None
+    insecure: bool
 
 
-def address_option(*, needed: bool) -> Callable[[Command], Command]:
-    """The option that names a cluster.
+def cluster_options(*, needed: bool) -> Callable[[Command], Command]:
+    """The options that name a cluster; the verb gets a `Cluster`.
 
     Args:
-        needed: Whether the verb is nothing without it, so that Ray's own variable may hold it.
+        needed: Whether the verb is nothing without it, so that Ray's own variable may hold the address.
     """
     told = "The cluster: URL of its Ray dashboard, such as http://localhost:8265"
-    return click.option(
+    address = click.option(
         "--address",
         metavar="URL",
         envvar=ADDRESS_VARIABLE if needed else None,
         help=f"{told}; {ADDRESS_VARIABLE}." if needed else f"{told}: show its jobs instead.",
     )
+    insecure = click.option(
+        "--insecure",
+        is_flag=True,
+        help="Accept a cluster that lets everybody in, or that another account of this machine runs.",
+    )
+    return gather("cluster", Cluster, address, insecure)
 
 
-insecure_option = click.option(
-    "--insecure",
-    is_flag=True,
-    help="Accept a cluster that lets everybody in, or that another account of this machine runs.",
-)
-
-
-def open_server(address: str | None, *, insecure: bool) -> "JobServer":
+def open_server(cluster: Cluster) -> "JobServer":
     """The job server of a cluster that lets us in.
 
     Raises:
         InputError: No address is given, or it is none.
         ResourceError: The cluster cannot be reached, is open to everybody, or does not take our token.
     """
-    if not address:
+    if not cluster.address:
         raise InputError(f"name the cluster with --address URL, or in {ADDRESS_VARIABLE}")
     from hkrun.cluster.jobs import JobServer, open_access
 
-    return JobServer(open_access(address, insecure=insecure))
+    return JobServer(open_access(cluster.address, insecure=cluster.insecure))
 
 
 def way_back(verb_name: str, job_id: str, server: "JobServer", *, insecure: bool) -> str:
@@ -121,20 +128,18 @@ def finish(
     ),
 )
 @click.argument("job", required=False)
-@address_option(needed=True)
-@insecure_option
+@cluster_options(needed=True)
 @click.option("--no-wait", is_flag=True, help="Print what is there, and do not wait for more.")
-def logs(
-    invocation: Invocation, *, job: str | None, address: str | None, insecure: bool, no_wait: bool
-) -> int:
+def logs(invocation: Invocation, *, job: str | None, cluster: Cluster, no_wait: bool) -> int:
     """Follow the log of a job from its beginning, and end with its exit status.
 
     Ctrl-C detaches; the job goes on. Without JOB it is the newest that you have sent.
     """
-    server = open_server(address, insecure=insecure)
+    server = open_server(cluster)
     found = server.job(job) if job else _newest(server)
     if not no_wait:
-        return finish(invocation, server, found.id, follow(invocation, server, found.id, insecure=insecure))
+        job_end = follow(invocation, server, found.id, insecure=cluster.insecure)
+        return finish(invocation, server, found.id, job_end)
     log = server.log(found.id)
     if invocation.as_json:
         invocation.print_document({"address": server.url, **found.document(), "log": log})
@@ -152,12 +157,9 @@ def logs(
     ),
 )
 @click.argument("job", required=False)
-@address_option(needed=True)
-@insecure_option
+@cluster_options(needed=True)
 @click.option("--no-wait", is_flag=True, help="Do not wait until it has ended.")
-def cancel(
-    invocation: Invocation, *, job: str | None, address: str | None, insecure: bool, no_wait: bool
-) -> int:
+def cancel(invocation: Invocation, *, job: str | None, cluster: Cluster, no_wait: bool) -> int:
     """Stop a job in an orderly way: what is finished and its newest checkpoints are kept.
 
     Submitting the same command again goes on from there. Without JOB it is the one that runs and that you
@@ -165,7 +167,7 @@ def cancel(
     """
     from hkrun.cluster.jobs import STOP_WAIT_S
 
-    server = open_server(address, insecure=insecure)
+    server = open_server(cluster)
     found = server.job(job) if job else _only_running(server)
     if not found.is_over:
         server.stop(found.id)
@@ -183,9 +185,9 @@ def cancel(
     return EXIT_DONE if found.is_over or no_wait else EXIT_INTERRUPTED
 
 
-def show_jobs(invocation: Invocation, job: str | None, *, address: str, insecure: bool) -> int:
+def show_jobs(invocation: Invocation, job: str | None, cluster: Cluster) -> int:
     """Prints how a cluster's jobs of hkrun are, or how one is."""
-    server = open_server(address, insecure=insecure)
+    server = open_server(cluster)
     jobs = [server.job(job)] if job else _real(server.jobs())
     if invocation.as_json:
         invocation.print_document({"address": server.url, "jobs": [each.document() for each in jobs]})

@@ -1,15 +1,21 @@
 """The options of the verbs that train."""
 
+import dataclasses
+import functools
 import importlib.util
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
+from hkrun.cli.invocation import Command, Invocation
 from hkrun.errors import InputError
 
 if TYPE_CHECKING:
     from hkrun.plan import Shortcuts, Workers
     from hkrun.spaces import Sweep
+    from hkrun.sweep import Options
 
 
 class WorkersOption(click.ParamType["Workers"]):
@@ -91,37 +97,92 @@ dry_run = click.option("--dry-run", is_flag=True, help="Only show the plan. Noth
 fail_fast = click.option("--fail-fast", is_flag=True, help="Stop at the first run that fails.")
 
 
-def read_shortcuts(
-    loaded: "Sweep",
-    *,
-    search: str | None,
-    runs: int | None,
-    scheduler: str | None,
-    workers: "Workers",
-    pack: int | str | None,
-) -> "Shortcuts | None":
-    """The shortcuts that the options ask for; None where they ask for none.
+@dataclass(frozen=True, kw_only=True)
+class Changes:
+    """What the command line changes of a search space or recipe; None or empty where nothing."""
 
-    Raises:
-        InputError: They do not suit the search space or each other, or an extra is missing.
+    overrides: tuple[str, ...] = ()
+    dataset: str | None = None
+    seeds: str | None = None
+    epochs: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wishes:
+    """How the runs are wanted, as the options of the verb say it."""
+
+    workers: "Workers"
+    per_gpu: int = 1
+    pack: int | str | None = None
+    search: str | None = None
+    runs: int | None = None
+    scheduler: str | None = None
+    fail_fast: bool = False
+
+    def read(self, invocation: Invocation, loaded: "Sweep") -> "Options":
+        """The options of a study.
+
+        Raises:
+            InputError: They do not suit the search space or each other, or an extra is missing.
+        """
+        from hkrun.sweep import Options
+
+        return Options(
+            store=invocation.absolute_store,
+            data_dir=invocation.data_dir,
+            workers=dataclasses.replace(self.workers, per_gpu=self.per_gpu),
+            pack=self.pack,
+            shortcuts=self._read_shortcuts(loaded),
+            fail_fast=self.fail_fast,
+        )
+
+    def _read_shortcuts(self, loaded: "Sweep") -> "Shortcuts":
+        from hkrun.plan import Shortcuts
+
+        problems = []
+        for option, value in (("--search", self.search), ("--scheduler", self.scheduler)):
+            if value is not None and not any(named.point for named in loaded.cells):
+                problems.append(f"{option} {value}: {loaded.source} has no [[axes]] to take a shortcut on")
+            if value is not None and self.pack not in (None, 1):
+                problems.append(
+                    f"{option} {value}: decides about runs one by one; not with --pack {self.pack}"
+                )
+        if self.runs is not None and self.search is None:
+            problems.append("--runs: says how many runs --search makes; give that too")
+        if self.search is not None and importlib.util.find_spec("optuna") is None:
+            problems.append(
+                f"--search {self.search}: needs Optuna, which comes with pip install 'hkrun[search]'"
+            )
+        in_groups = any(not self.workers.of_runs(named.cell).alone for named in loaded.cells)
+        if self.scheduler is not None and in_groups:
+            problems.append(
+                f"--scheduler {self.scheduler}: ends runs of one worker; not with --workers {self.workers}"
+            )
+        if problems:
+            raise InputError("\n".join(problems))
+        return Shortcuts(
+            search=self.search is not None, budget=self.runs, stop_early=self.scheduler is not None
+        )
+
+
+def gather(name: str, kind: type, *options: Callable[[Command], Command]) -> Callable[[Command], Command]:
+    """Adds options to a verb, which gets the values of all of them as one argument.
+
+    Args:
+        name: The argument.
+        kind: A dataclass with a field for each option.
+        options: Decorators of click, in the order of the help.
     """
-    from hkrun.plan import Shortcuts
 
-    problems = []
-    for option, value in (("--search", search), ("--scheduler", scheduler)):
-        if value is not None and not any(named.point for named in loaded.cells):
-            problems.append(f"{option} {value}: {loaded.source} has no [[axes]] to take a shortcut on")
-        if value is not None and pack not in (None, 1):
-            problems.append(f"{option} {value}: decides about runs one by one; not with --pack {pack}")
-    if runs is not None and search is None:
-        problems.append("--runs: says how many runs --search makes; give that too")
-    if search is not None and importlib.util.find_spec("optuna") is None:
-        problems.append(f"--search {search}: needs Optuna, which comes with pip install 'hkrun[search]'")
-    in_groups = any(not workers.of_runs(named.cell).alone for named in loaded.cells)
-    if scheduler is not None and in_groups:
-        problems.append(f"--scheduler {scheduler}: ends runs of one worker; not with --workers {workers}")
-    if problems:
-        raise InputError("\n".join(problems))
-    if search is None and scheduler is None:
-        return None
-    return Shortcuts(search=search is not None, budget=runs, stop_early=scheduler is not None)
+    def decorate(function: Command) -> Command:
+        @functools.wraps(function)
+        def call(*args: Any, **given: Any) -> Any:
+            own = {field.name: given.pop(field.name) for field in fields(kind) if field.name in given}
+            return function(*args, **given, **{name: kind(**own)})
+
+        command = cast("Command", call)
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate

@@ -8,19 +8,19 @@ from hkrun.cli.invocation import DEFAULT_STORE, STORE_VARIABLE, Invocation
 from hkrun.cli.mirroring import links_document
 
 if TYPE_CHECKING:
-    from hkrun.plan import Plan
     from hkrun.spaces import Sweep
     from hkrun.store import Store
-    from hkrun.sweep import Outcome
+    from hkrun.sweep import Outcome, Study
 
 
-def print_plan(invocation: Invocation, plan: "Plan") -> None:
+def print_plan(invocation: Invocation, study: "Study") -> None:
     """The plan for people: cells, runs, what is there, what remains, and for how long."""
     from rich import box
     from rich.table import Table
 
     from hkrun.cli.display import describe_duration
 
+    plan, estimate = study.plan, study.estimate
     table = Table(box=box.SIMPLE, title_justify="left", title=f"{plan.sweep.title} on {plan.sweep.dataset}")
     for heading in ("cell", "name", "runs", "done", "to run", "together", "workers"):
         table.add_column(heading, justify="left" if heading in ("cell", "name") else "right")
@@ -38,10 +38,10 @@ def print_plan(invocation: Invocation, plan: "Plan") -> None:
         )
     for planned in plan.tables:
         invocation.say(planned.describe())
-    seconds = plan.estimate.seconds
+    seconds = estimate.seconds
     length = "unknown" if seconds is None else f"about {describe_duration(seconds)}"
     on_top = "; starting Ray and writing the report come on top" if seconds else ""
-    invocation.say(f"Time: {length} ({plan.estimate.basis}{on_top})")
+    invocation.say(f"Time: {length} ({estimate.basis}{on_top})")
 
 
 def outcome_document(outcome: "Outcome") -> dict[str, object]:

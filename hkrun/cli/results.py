@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hkrun.cli.invocation import Invocation
-from hkrun.cli.jobs import address_option, insecure_option, show_jobs
+from hkrun.cli.jobs import Cluster, cluster_options, show_jobs
 from hkrun.cli.mirroring import links_document
 from hkrun.cli.stored import find_plan, find_plans
 from hkrun.cli.verbs import verb
@@ -232,18 +232,15 @@ def _warn_of_ranking(curves: "Mapping[str, Curves]", *, window: int, ddof: int) 
 )
 @click.argument("name", required=False, metavar="[NAME|JOB]")
 @click.option("--dataset", metavar="NAME", help="Only on this data set.")
-@address_option(needed=False)
-@insecure_option
-def status(
-    invocation: Invocation, *, name: str | None, dataset: str | None, address: str | None, insecure: bool
-) -> int:
+@cluster_options(needed=False)
+def status(invocation: Invocation, *, name: str | None, dataset: str | None, cluster: Cluster) -> int:
     """Show what the store holds of each sweep, and what is missing; or the jobs on a cluster.
 
     Reads the store only, so it can be asked from anywhere while a sweep runs. With --address it asks the
     cluster's job server instead.
     """
-    if address is not None:
-        return show_jobs(invocation, name, address=address, insecure=insecure)
+    if cluster.address is not None:
+        return show_jobs(invocation, name, cluster)
     store = invocation.open_store(create=False)
     sweeps = [_sweep_status(stored, store) for stored in find_plans(store, name, dataset)]
     if invocation.as_json:

@@ -7,9 +7,11 @@ import click
 
 from hkrun.cli import options
 from hkrun.cli.invocation import Invocation
+from hkrun.cli.options import Changes, Wishes, gather
 from hkrun.cli.outcomes import outcome_document, print_plan, print_ways_on, resume_command
 from hkrun.cli.stored import find_plans
 from hkrun.cli.verbs import verb
+from hkrun.config import teacher_id
 from hkrun.errors import (
     EXIT_DONE,
     DataError,
@@ -22,11 +24,9 @@ from hkrun.errors import (
 )
 
 if TYPE_CHECKING:
-    from hkrun.plan import Shortcuts, Workers
     from hkrun.spaces import Sweep
     from hkrun.stopwatch import Stopwatch
-    from hkrun.store import Store
-    from hkrun.sweep import DataCheck, Outcome
+    from hkrun.sweep import Options, Outcome, Study
 
 _ASK_ABOVE_S = 3600.0  # what takes longer than a coffee deserves a question
 
@@ -44,35 +44,20 @@ _ASK_ABOVE_S = 3600.0  # what takes longer than a coffee deserves a question
     ),
 )
 @click.argument("name", metavar="NAME|FILE")
-@options.overrides
-@options.dataset
-@options.seeds
-@options.epochs
-@options.workers
-@options.per_gpu
-@options.pack
-@options.search
-@options.runs
-@options.scheduler
+@gather("changes", Changes, options.overrides, options.dataset, options.seeds, options.epochs)
+@gather(
+    "wishes",
+    Wishes,
+    options.workers,
+    options.per_gpu,
+    options.pack,
+    options.search,
+    options.runs,
+    options.scheduler,
+    options.fail_fast,
+)
 @options.dry_run
-@options.fail_fast
-def sweep(
-    invocation: Invocation,
-    *,
-    name: str,
-    overrides: tuple[str, ...],
-    dataset: str | None,
-    seeds: str | None,
-    epochs: str | None,
-    workers: "Workers",
-    per_gpu: int,
-    pack: int | str | None,
-    search: str | None,
-    runs: int | None,
-    scheduler: str | None,
-    dry_run: bool,
-    fail_fast: bool,
-) -> int:
+def sweep(invocation: Invocation, *, name: str, changes: Changes, wishes: Wishes, dry_run: bool) -> int:
     """Run a search space: every cell with every seed.
 
     Runs that the store has are not repeated, so the same command goes on after an interruption, and only
@@ -81,19 +66,8 @@ def sweep(
     """
     from hkrun.spaces import load_sweep
 
-    loaded = load_sweep(name, dataset=dataset, seeds=seeds, epochs=epochs, overrides=overrides)
-    shortcuts = options.read_shortcuts(
-        loaded, search=search, runs=runs, scheduler=scheduler, workers=workers, pack=pack
-    )
-    return _run(
-        invocation,
-        loaded,
-        workers=dataclasses.replace(workers, per_gpu=per_gpu),
-        pack=pack,
-        dry_run=dry_run,
-        fail_fast=fail_fast,
-        shortcuts=shortcuts,
-    )
+    loaded = load_sweep(name, **vars(changes))
+    return _run(invocation, loaded, wishes.read(invocation, loaded), dry_run=dry_run)
 
 
 @verb(
@@ -105,28 +79,10 @@ def sweep(
         ("hkrun run --dataset mnist5k loss.lambda_2=0", "no adversarial term, on 5,000 MNIST images"),
     ),
 )
-@options.overrides
-@options.dataset
-@options.seeds
-@options.epochs
-@options.workers
-@options.per_gpu
-@options.pack
+@gather("changes", Changes, options.overrides, options.dataset, options.seeds, options.epochs)
+@gather("wishes", Wishes, options.workers, options.per_gpu, options.pack, options.fail_fast)
 @options.dry_run
-@options.fail_fast
-def run(
-    invocation: Invocation,
-    *,
-    overrides: tuple[str, ...],
-    dataset: str | None,
-    seeds: str | None,
-    epochs: str | None,
-    workers: "Workers",
-    per_gpu: int,
-    pack: int | str | None,
-    dry_run: bool,
-    fail_fast: bool,
-) -> int:
+def run(invocation: Invocation, *, changes: Changes, wishes: Wishes, dry_run: bool) -> int:
     """Train one configuration, with one seed or several.
 
     It is the recipe of the data set with the keys that you change; `hkrun keys` lists them. The teacher is
@@ -134,9 +90,8 @@ def run(
     """
     from hkrun.spaces import load_cell
 
-    loaded = load_cell(dataset=dataset, seeds=seeds, epochs=epochs, overrides=overrides)
-    workers = dataclasses.replace(workers, per_gpu=per_gpu)
-    return _run(invocation, loaded, workers=workers, pack=pack, dry_run=dry_run, fail_fast=fail_fast)
+    loaded = load_cell(**vars(changes))
+    return _run(invocation, loaded, wishes.read(invocation, loaded), dry_run=dry_run)
 
 
 @verb(
@@ -147,18 +102,9 @@ def run(
         ("hkrun teacher --dataset mnist5k teacher.epochs=30", "another data set, a shorter training"),
     ),
 )
-@options.overrides
-@options.dataset
-@options.workers
-@options.per_gpu
-def teacher(
-    invocation: Invocation,
-    *,
-    overrides: tuple[str, ...],
-    dataset: str | None,
-    workers: "Workers",
-    per_gpu: int,
-) -> int:
+@gather("changes", Changes, options.overrides, options.dataset)
+@gather("wishes", Wishes, options.workers, options.per_gpu)
+def teacher(invocation: Invocation, *, changes: Changes, wishes: Wishes) -> int:
     """Train the teacher of a configuration, and print its error.
 
     A sweep does this by itself. A teacher that the store has is not trained again, whichever sweep it was
@@ -166,24 +112,21 @@ def teacher(
     """
     from hkrun.cli.display import Display
     from hkrun.spaces import load_cell
-    from hkrun.sweep import train_teacher
+    from hkrun.sweep import resolve_teacher, train_teacher
 
-    loaded = load_cell(dataset=dataset, overrides=overrides)
+    loaded = load_cell(**vars(changes))
     if not loaded.cells[0].cell.uses_teacher:
         raise InputError(f"{loaded.cells[0].name}: this configuration uses no teacher")
-    workers = dataclasses.replace(workers, per_gpu=per_gpu)
-    store, data = _open_store(invocation, loaded, workers=workers)
-    invocation.resumable = "the same command"
-    with Display(invocation.messages, title=f"Teacher for {loaded.title}") as display:
-        record = train_teacher(
-            loaded,
-            store,
-            data_dir=invocation.data_dir,
-            workers=workers,
-            observer=display,
-            data=data,
-        )
-    invocation.resumable = None
+    study = resolve_teacher(loaded, invocation.find_store(), wishes.read(invocation, loaded))
+    if study.plan.teachers:
+        study = _make_ready(invocation, study)
+        invocation.resumable = "the same command"
+        with Display(invocation.messages, title=f"Teacher for {loaded.title}") as display:
+            train_teacher(study, display)
+        invocation.resumable = None
+    store = study.opened
+    record = store.teacher(teacher_id(study.sweep.cells[0].cell))
+    assert record is not None, "a task that ended well leaves its record"
     if invocation.as_json:
         invocation.print_document(
             {
@@ -221,29 +164,32 @@ def resume(invocation: Invocation, *, name: str | None, dataset: str | None, fai
     happened. All runs are made, also those that --search or --scheduler left out. A sweep whose data or files
     are missing, that does not fit here or that another driver holds is named, and the others go on.
     """
-    from hkrun.plan import make_plan
+    from hkrun.sweep import Options, plan_study, resolve
 
     store = invocation.open_store(create=False)
-    plans = find_plans(store, name, dataset)
-    open_plans = [
-        stored for stored in plans if make_plan(stored.sweep, store, workers=stored.workers).num_to_run
+    asked = Options(store=store.uri, data_dir=invocation.data_dir, fail_fast=fail_fast)
+    found = [
+        plan_study(stored.sweep, store, dataclasses.replace(asked, workers=stored.workers))
+        for stored in find_plans(store, name, dataset)
     ]
-    if not open_plans:
+    unfinished = [study for study in found if study.plan.num_to_run]
+    if not unfinished:
         invocation.say("Nothing to resume: every sweep of the store is complete.")
         if invocation.as_json:
             invocation.print_document({"store": store.place, "sweeps": []})
         return EXIT_DONE
     outcomes: list[Outcome] = []
     problems: dict[str, HkrunError] = {}
-    for stored in open_plans:
+    for study in unfinished:
+        what = f"{study.sweep.name} on {study.sweep.dataset}"
         try:
-            outcomes.append(_execute(invocation, stored.sweep, workers=stored.workers, fail_fast=fail_fast))
+            outcomes.append(_train(invocation, resolve(study)))
         except (InputError, DataError, ResourceError, TrainingError, HeldError) as error:
-            if len(open_plans) == 1:
+            if len(unfinished) == 1:
                 raise
-            problems[f"{stored.sweep.name} on {stored.sweep.dataset}"] = error
+            problems[what] = error
             invocation.resumable = None
-            invocation.say(f"hkrun: {stored.sweep.name} on {stored.sweep.dataset}: {error.message}")
+            invocation.say(f"hkrun: {what}: {error.message}")
     if invocation.as_json:
         document: dict[str, object] = {"store": store.place, "sweeps": list(map(outcome_document, outcomes))}
         if problems:
@@ -253,108 +199,56 @@ def resume(invocation: Invocation, *, name: str | None, dataset: str | None, fai
     return max([*codes, *(error.exit_code for error in problems.values())])
 
 
-def _run(
-    invocation: Invocation,
-    loaded: "Sweep",
-    *,
-    workers: "Workers",
-    pack: int | str | None,
-    dry_run: bool,
-    fail_fast: bool,
-    shortcuts: "Shortcuts | None" = None,
-) -> int:
+def _run(invocation: Invocation, loaded: "Sweep", asked: "Options", *, dry_run: bool) -> int:
     from hkrun.cli.display import describe_duration
     from hkrun.stopwatch import Stopwatch
-    from hkrun.sweep import plan_sweep
+    from hkrun.sweep import plan_study, resolve
 
     stopwatch = Stopwatch("planning")
-    plan = plan_sweep(
-        loaded,
-        invocation.find_store(),
-        data_dir=invocation.data_dir,
-        workers=workers,
-        pack=pack,
-        shortcuts=shortcuts,
-        dry=dry_run,
-    )
+    study = resolve(plan_study(loaded, invocation.find_store(), asked), dry=dry_run)
     if dry_run:
         if invocation.as_json:
-            invocation.print_document(plan.document())
+            invocation.print_document(study.document())
         else:
-            print_plan(invocation, plan)
+            print_plan(invocation, study)
         return EXIT_DONE
-    seconds = plan.estimate.seconds
+    seconds = study.estimate.seconds
     if seconds is not None and seconds > _ASK_ABOVE_S:
-        question = f"{plan.num_to_run} runs, about {describe_duration(seconds)}. Start?"
+        question = f"{study.plan.num_to_run} runs, about {describe_duration(seconds)}. Start?"
         if not invocation.confirm(question):
             raise Interrupted("not started")
-    outcome = _execute(
-        invocation,
-        loaded,
-        workers=workers,
-        pack=pack,
-        fail_fast=fail_fast,
-        shortcuts=shortcuts,
-        stopwatch=stopwatch,
-    )
+    outcome = _train(invocation, study, stopwatch)
     if invocation.as_json:
         invocation.print_document(outcome_document(outcome))
     return outcome.exit_code
 
 
-def _execute(
-    invocation: Invocation,
-    loaded: "Sweep",
-    *,
-    workers: "Workers",
-    fail_fast: bool,
-    pack: int | str | None = None,
-    shortcuts: "Shortcuts | None" = None,
-    stopwatch: "Stopwatch | None" = None,
-) -> "Outcome":
-    """Runs a sweep to its end and shows what came out."""
+def _train(invocation: Invocation, study: "Study", stopwatch: "Stopwatch | None" = None) -> "Outcome":
+    """Runs a study to its end and shows what came out."""
     from hkrun.cli.display import Display
-    from hkrun.sweep import run_sweep
+    from hkrun.plan import NO_SHORTCUTS
+    from hkrun.sweep import run_study
 
-    store, data = _open_store(invocation, loaded, workers=workers)
+    study = _make_ready(invocation, study)
     # What a search or a scheduler leaves out is not in the plan: resuming would make all runs.
-    again = resume_command(invocation, loaded, store)
-    invocation.resumable = again if again is not None and shortcuts is None else "the same command"
-    with Display(invocation.messages, title=f"{loaded.title} on {loaded.dataset}") as display:
-        outcome = run_sweep(
-            loaded,
-            store,
-            data_dir=invocation.data_dir,
-            workers=workers,
-            fail_fast=fail_fast,
-            observer=display,
-            pack=pack,
-            shortcuts=shortcuts,
-            data=data,
-            stopwatch=stopwatch,
-        )
+    again = resume_command(invocation, study.sweep, study.opened)
+    whole = study.options.shortcuts == NO_SHORTCUTS
+    invocation.resumable = again if again is not None and whole else "the same command"
+    with Display(invocation.messages, title=f"{study.sweep.title} on {study.sweep.dataset}") as display:
+        outcome = run_study(study, display, stopwatch)
     invocation.resumable = None
 
     from hkrun.report import print_summary  # seconds of imports that training need not wait for
 
     print_summary(outcome.summary, invocation.results)
-    print_ways_on(invocation, outcome, store)
+    print_ways_on(invocation, outcome, study.opened)
     return outcome
 
 
-def _open_store(
-    invocation: Invocation, loaded: "Sweep", *, workers: "Workers"
-) -> "tuple[Store, DataCheck | None]":
-    """The store to train into, made where there is none; but not for a data set that is not there.
+def _make_ready(invocation: Invocation, study: "Study") -> "Study":
+    """The study with its inputs checked, and then a store; none is made for a data set that is not there."""
+    from hkrun.sweep import check_inputs
 
-    Returns:
-        The store, and what the data was found to be, where it was checked for it.
-    """
-    from hkrun.sweep import check_cluster, check_data
-
-    store = invocation.find_store()
-    if store is not None:
-        return store, None
-    check_cluster(loaded, store_uri=invocation.absolute_store, data_dir=invocation.data_dir)
-    data = check_data(loaded, data_dir=invocation.data_dir, workers=workers)
-    return invocation.open_store(create=True), data
+    if study.machine is not None:
+        check_inputs(study)
+    return dataclasses.replace(study, store=study.store or invocation.open_store(create=True))

@@ -9,11 +9,11 @@ import click
 
 from hkrun.cli.invocation import Invocation
 from hkrun.cli.jobs import (
-    address_option,
+    Cluster,
+    cluster_options,
     detach,
     finish,
     follow,
-    insecure_option,
     open_server,
     way_back,
 )
@@ -50,8 +50,7 @@ logger = logging.getLogger("hkrun")
     ),
 )
 @click.argument("words", nargs=-1, required=True, metavar="-- VERB [ARGUMENTS]...")
-@address_option(needed=True)
-@insecure_option
+@cluster_options(needed=True)
 @click.option("--no-wait", is_flag=True, help="Return as soon as the job is sent.")
 @click.option(
     "--environment",
@@ -60,14 +59,11 @@ logger = logging.getLogger("hkrun")
     show_default=True,
     help="Whose packages it runs with: the cluster's own, or those of requirements.lock, installed for it.",
 )
-@click.pass_context
 def submit(
-    context: click.Context,
     invocation: Invocation,
     *,
     words: tuple[str, ...],
-    address: str | None,
-    insecure: bool,
+    cluster: Cluster,
     no_wait: bool,
     environment: Literal["cluster", "lock"],
 ) -> int:
@@ -80,8 +76,8 @@ def submit(
     """
     from hkrun.cluster.jobs import submit as send
 
-    work = read_work(context, invocation, words)
-    server = open_server(address, insecure=insecure)
+    work = read_work(invocation, words)
+    server = open_server(cluster)
     invocation.messages.print(f"Checking the nodes of {server.url} ...")
     announced: list[Submission] = []
 
@@ -89,14 +85,14 @@ def submit(
         announced.append(submission)
         for line in _describe(submission, work):
             invocation.messages.print(line)
-        way = way_back("logs", submission.job_id, server, insecure=insecure)
+        way = way_back("logs", submission.job_id, server, insecure=cluster.insecure)
         invocation.messages.print(f"Log      {way}")
 
     try:
         send(work, server, environment=environment, announce=announce)
     except KeyboardInterrupt:
         if announced:  # its request may have arrived, so nothing is known of the job
-            detach(invocation, server, announced[0].job_id, insecure=insecure, is_sent=False)
+            detach(invocation, server, announced[0].job_id, insecure=cluster.insecure, is_sent=False)
         raise
     (submission,) = announced
     more = _document(submission, work)
@@ -105,7 +101,7 @@ def submit(
             job = server.job(submission.job_id)
             invocation.print_document({"address": server.url, **job.document(), **more})
         return EXIT_DONE
-    job_end = follow(invocation, server, submission.job_id, insecure=insecure)
+    job_end = follow(invocation, server, submission.job_id, insecure=cluster.insecure)
     return finish(invocation, server, submission.job_id, job_end, **more)
 
 
@@ -113,7 +109,7 @@ def submit(
 submit.allow_interspersed_args = False
 
 
-def read_work(context: click.Context, invocation: Invocation, words: Sequence[str]) -> "Work":
+def read_work(invocation: Invocation, words: Sequence[str]) -> "Work":
     """What is to run, read and checked as the verb itself would, before anything is sent.
 
     Raises:
@@ -128,7 +124,7 @@ def read_work(context: click.Context, invocation: Invocation, words: Sequence[st
             f"submit {name}: only {', '.join(SUBMITTED)} run on a cluster{nearest(name, SUBMITTED)}; "
             "the others read the store, from here"
         )
-    inner, parameters = _parse(context, invocation, name, arguments)
+    inner, parameters = _parse(invocation, name, arguments)
     sweeps = _find_unfinished(inner, parameters) if name == "resume" else [_load(name, parameters)]
     store = inner.absolute_store
     data = None if inner.data_dir is None else _absolute(str(inner.data_dir))
@@ -145,9 +141,10 @@ def read_work(context: click.Context, invocation: Invocation, words: Sequence[st
 
 
 def _parse(
-    context: click.Context, invocation: Invocation, name: str, arguments: Sequence[str]
+    invocation: Invocation, name: str, arguments: Sequence[str]
 ) -> tuple[Invocation, Mapping[str, Any]]:
     """What the verb makes of its arguments; a place that they do not name is the one of `submit`."""
+    context = click.get_current_context()
     program = context.find_root().command
     assert isinstance(program, click.Group)
     inner = Invocation(store_uri=invocation.store_uri, data_dir=invocation.data_dir)

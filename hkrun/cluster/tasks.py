@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hkrun.cluster.driver.calls import Function, Observer
 from hkrun.cluster.driver.runtime import Running
@@ -13,7 +14,17 @@ from hkrun.cluster.trials.axes import EarlyStopping, Search
 from hkrun.cluster.trials.schedule import TaskResult
 from hkrun.errors import Interrupted
 from hkrun.plan import Span
-from hkrun.trial import Task, run_task
+from hkrun.trial import Outcome, Task
+
+if TYPE_CHECKING:
+    from hkrun.training import Context
+
+
+def do_task(task: Task, context: "Context") -> list[Outcome]:
+    """Trains what a task says, in the process that Ray has given it; see `hkrun.trial.run.run_task`."""
+    from hkrun.trial.run import run_task  # PyTorch, which the process that sends the tasks does without
+
+    return run_task(task, context)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +56,7 @@ class TaskList:
     fail_fast: bool = False
     search: Search | None = None
     early_stopping: EarlyStopping | None = None
-    function: Function = run_task
+    function: Function = do_task
 
     @property
     def spans(self) -> list[Span]:

@@ -10,8 +10,7 @@ from hkrun.training import (
     STUDENT_DRAWS,
     Averages,
     Context,
-    EvaluationSet,
-    TrainingSet,
+    Images,
     find_divergence,
     learning_rate,
 )
@@ -20,9 +19,8 @@ from hkrun.training import (
 def distill(
     runs: Sequence[Run],
     *,
+    images: Images,
     teach: Teach | None,
-    training_set: TrainingSet,
-    test_set: EvaluationSet,
     context: Context,
     on_epoch: Callable[[Sequence[Run]], None],
 ) -> None:
@@ -33,9 +31,8 @@ def distill(
 
     Args:
         runs: Runs of one cell; they are changed in place.
+        images: Each epoch takes its batches from the training set, and then the errors on the test set.
         teach: What the teacher says of a batch; None where the method uses none.
-        training_set: Gives each epoch's batches.
-        test_set: The errors are measured on it after each epoch.
         context: Where the loop runs; with several workers, there is one run.
         on_epoch: Called after each epoch with those that trained in it, when their state is whole.
     """
@@ -52,7 +49,7 @@ def distill(
         rate = _set_rates(pack, stage, stage_epoch)
         pack.train()
         averages = Averages(context)
-        batches = training_set.batches(
+        batches = images.training.batches(
             [run.seed for run in together],
             epoch,
             batch_size=cell.student.batch_size,
@@ -63,7 +60,7 @@ def distill(
         for batch in batches:
             averages.add(step.train(batch))
         figures = averages.read()
-        errors = test_set.evaluate_each(
+        errors = images.test.evaluate_each(
             pack.classify, len(together), precision=cell.precision, context=context
         )
         seconds = (time.perf_counter() - started) / len(together)

@@ -10,6 +10,7 @@ kept.py      what the store keeps of a sweep that was started
 executions.py  and of where its time went
 """
 
+from hkrun.plan.estimate import Estimate, estimate_time
 from hkrun.plan.executions import OVERHEADS, Execution, load_executions, save_executions
 from hkrun.plan.kept import (
     PLAN_FILE,
@@ -22,11 +23,10 @@ from hkrun.plan.kept import (
     save_stopped,
     stored_plans,
 )
-from hkrun.plan.packs import choose_sizes, why_alone
+from hkrun.plan.packs import PackingFacts, choose_sizes, why_alone
 from hkrun.plan.planning import make_plan
 from hkrun.plan.plans import (
     NO_SHORTCUTS,
-    Estimate,
     Pack,
     Plan,
     PlannedCell,
@@ -45,6 +45,7 @@ __all__ = [
     "Estimate",
     "Execution",
     "Pack",
+    "PackingFacts",
     "Plan",
     "PlannedCell",
     "PlannedTable",
@@ -57,6 +58,7 @@ __all__ = [
     "check_elastic",
     "checkpoint_epoch",
     "choose_sizes",
+    "estimate_time",
     "kept_sizes",
     "load_executions",
     "load_stopped",

@@ -1,37 +1,28 @@
 """How long a plan will take."""
 
 import statistics
-from collections.abc import Iterable
+from dataclasses import dataclass
 
 from hkrun.config import Cell
-from hkrun.plan.plans import Estimate, Pack, PlannedCell, PlannedTeacher, cells_on_axes
+from hkrun.plan.plans import Plan, PlannedCell, cells_on_axes
 from hkrun.plan.teacher_tables import has_table
 from hkrun.spaces import Sweep
 from hkrun.store import Record
 
 
-def estimate_time(
-    sweep: Sweep,
-    cells: Iterable[PlannedCell],
-    packs: tuple[Pack, ...],
-    teachers: tuple[PlannedTeacher, ...],
-    *,
-    slots: int,
-    group_slots: int,
-    left_to_search: int | None,
-) -> Estimate:
-    """Estimates the time for teachers and packs, from recorded timings or else the recipe's.
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """How long a plan will take: seconds, or None where nothing is known; and why."""
 
-    Args:
-        sweep: The sweep.
-        cells: One per name.
-        packs: What remains.
-        teachers: Those that must be trained first.
-        slots: How many packs run at the same time, each in a process of its own.
-        group_slots: How many processes do of runs that several train together.
-        left_to_search: How many of the packs on the axes a search makes; None without one.
-    """
-    num_left = _count_runs(sweep, cells, packs, left_to_search)
+    seconds: float | None
+    basis: str
+
+
+def estimate_time(plan: Plan) -> Estimate:
+    """Estimates the time for a plan's teachers and packs, from recorded timings or else the recipe's."""
+    sweep, cells, packs, teachers = plan.sweep, plan.cells, plan.packs, plan.teachers
+    slots, group_slots, left_to_search = plan.slots, plan.group_slots, plan.num_left_to_search
+    num_left = _count_runs(plan)
     if not num_left:
         return Estimate(seconds=0.0, basis="nothing to run")
     costs: dict[str, float] = {}  # seconds of one process
@@ -74,18 +65,16 @@ def estimate_time(
     return Estimate(seconds=round(seconds, 1), basis="; ".join(notes))
 
 
-def _count_runs(
-    sweep: Sweep, cells: Iterable[PlannedCell], packs: tuple[Pack, ...], left_to_search: int | None
-) -> dict[str, float]:
+def _count_runs(plan: Plan) -> dict[str, float]:
     """How many runs of each cell are made, by cell_id."""
-    num_left = dict.fromkeys((pack.cell_id for pack in packs), 0.0)
-    for pack in packs:
+    num_left = dict.fromkeys((pack.cell_id for pack in plan.packs), 0.0)
+    for pack in plan.packs:
         num_left[pack.cell_id] += len(pack.seeds)
-    if left_to_search is not None:  # nobody knows yet which: each cell's share
-        on_axes = cells_on_axes(sweep, cells).keys() & num_left.keys()
+    if plan.num_left_to_search is not None:  # the search has not chosen yet: each cell's share
+        on_axes = cells_on_axes(plan.sweep, plan.cells).keys() & num_left.keys()
         candidates = sum(num_left[identity] for identity in on_axes)
         for identity in on_axes:
-            num_left[identity] *= left_to_search / candidates
+            num_left[identity] *= plan.num_left_to_search / candidates
     return {identity: number for identity, number in num_left.items() if number}
 
 

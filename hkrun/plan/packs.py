@@ -4,6 +4,7 @@ import heapq
 import itertools
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from hkrun.config import Cell, cell_id
 from hkrun.datasets import find_dataset
@@ -61,26 +62,11 @@ def seed_bytes(cell: Cell, *, side: int, evaluation_batch: int) -> int:
     return numbers * (8 if cell.precision == "float64" else 4)
 
 
-def choose_sizes(
-    sweep: Sweep,
-    *,
-    workers: Workers,
-    slots: int,
-    device: str,
-    wanted: int | None = None,
-    steps: Mapping[str, Mapping[int, float]] | None = None,
-    limits: Mapping[str, int] | None = None,
-    kept: Mapping[str, int] | None = None,
-) -> dict[str, int]:
-    """Decides how many runs of each cell train together.
+@dataclass(frozen=True, kw_only=True)
+class PackingFacts:
+    """What decides how many runs train together.
 
-    Without a wish, a sweep that was started keeps its packs. A new one takes those with which it ends first:
-    larger packs do less work, but too large ones leave slots idle. How steps get shorter is what the recipe
-    has measured for its networks on such a device; nothing measured now decides it, so the same command on
-    the same machine always trains the same packs.
-
-    Args:
-        sweep: The sweep.
+    Attributes:
         workers: How many processes train one run together.
         slots: How many packs can run at the same time.
         device: "cpu" or "cuda".
@@ -89,31 +75,44 @@ def choose_sizes(
             seed's step in a pack of each, in units of a seed's step alone. They come before what is kept.
         limits: By cell_id, the largest size that memory allows where the recipe decides; none without one.
         kept: By cell_id, of the sweep as it was started before.
-
-    Returns:
-        Sizes by cell_id.
     """
-    cells = {cell_id(named.cell, world_size=workers.world_size): named.cell for named in sweep.cells}
-    measured = steps or {}
+
+    workers: Workers
+    slots: int
+    device: str
+    wanted: int | None = None
+    steps: Mapping[str, Mapping[int, float]] = field(default_factory=dict)
+    limits: Mapping[str, int] = field(default_factory=dict)
+    kept: Mapping[str, int] = field(default_factory=dict)
+
+
+def choose_sizes(sweep: Sweep, facts: PackingFacts) -> dict[str, int]:
+    """Decides how many runs of each cell train together, by cell_id.
+
+    Without a wish, a sweep that was started keeps its packs. A new one takes those with which it ends first:
+    larger packs do less work, but too large ones leave slots idle. How steps get shorter is what the recipe
+    has measured for its networks on such a device; nothing measured now decides it, so the same command on
+    the same machine always trains the same packs.
+    """
+    cells = {cell_id(named.cell, world_size=facts.workers.world_size): named.cell for named in sweep.cells}
+    num_seeds = len(sweep.seeds)
     sizes: dict[str, int] = {}
     open_steps: dict[str, Mapping[int, float]] = {}
     for identity, cell in cells.items():
-        if why_alone(cell, workers=workers):
+        if why_alone(cell, workers=facts.workers):
             sizes[identity] = 1
-        elif isinstance(wanted, int):
-            sizes[identity] = min(wanted, len(sweep.seeds))
-        elif identity in measured:
-            open_steps[identity] = measured[identity]
-        elif kept is not None and identity in kept:
-            sizes[identity] = kept[identity]
+        elif facts.wanted is not None:
+            sizes[identity] = min(facts.wanted, num_seeds)
+        elif identity in facts.steps:
+            open_steps[identity] = facts.steps[identity]
+        elif identity in facts.kept:
+            sizes[identity] = facts.kept[identity]
         else:
-            most = _measured_size(cell, sweep.recipe, device)
-            open_steps[identity] = _expect_steps(
-                min(most, (limits or {}).get(identity, most)), len(sweep.seeds)
-            )
-    candidates = _cap_sizes(open_steps, len(sweep.seeds))
+            most = _measured_size(cell, sweep.recipe, facts.device)
+            open_steps[identity] = _expect_steps(min(most, facts.limits.get(identity, most)), num_seeds)
+    candidates = _cap_sizes(open_steps, num_seeds)
     choices = [{identity: {**sizes, **capped}[identity] for identity in cells} for capped in candidates]
-    return min(choices, key=lambda choice: _end(choice, open_steps, len(sweep.seeds), slots))
+    return min(choices, key=lambda choice: _end(choice, open_steps, num_seeds, facts.slots))
 
 
 def _measured_size(cell: Cell, recipe: Recipe, device: str) -> int:

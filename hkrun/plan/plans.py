@@ -1,11 +1,11 @@
 """What a plan is."""
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from hkrun.config import Cell
 from hkrun.plan.teacher_tables import PlannedTable, plan_tables
-from hkrun.plan.workers import ALONE, Span
+from hkrun.plan.workers import ALONE, AUTO, Span, Workers
 from hkrun.spaces import Sweep
 from hkrun.store import Record
 
@@ -79,14 +79,6 @@ class PlannedTeacher:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Estimate:
-    """How long the plan will take: seconds, or None where nothing is known; and why."""
-
-    seconds: float | None
-    basis: str
-
-
-@dataclass(frozen=True, kw_only=True)
 class Shortcuts:
     """Ways to make fewer runs than a search space with axes has. The others can be made later.
 
@@ -106,33 +98,59 @@ NO_SHORTCUTS = Shortcuts()
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What is there, what remains, in which order, and for how long.
+    """What is there, what remains, and in which order.
 
     Attributes:
         sweep: The sweep.
+        workers: How many processes train one run together.
         cells: One per name, in the sweep's order.
         packs: What remains, in turns across the cells, so that early results can be compared.
         teachers: Teachers that the packs need and the store does not hold.
-        estimate: Of the time for teachers and packs.
         num_left_to_search: How many of the packs on the axes a search makes, whichever it chooses; None
             without a search.
         sizes: How many runs of a cell train together, by cell_id; 1 where nothing is said.
         notes: What there is to say about these sizes, a line each.
+        slots: How many packs can run at the same time, each in a process of its own.
+        group_slots: How many processes can of tasks that several do together.
     """
 
     sweep: Sweep
+    workers: Workers = AUTO
     cells: tuple[PlannedCell, ...]
     packs: tuple[Pack, ...]
     teachers: tuple[PlannedTeacher, ...]
-    estimate: Estimate
     num_left_to_search: int | None = None
     sizes: Mapping[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    slots: int = 1
+    group_slots: int = 1
+
+    def in_packs(
+        self, sizes: Mapping[str, int], notes: Sequence[str] = (), *, slots: int = 1, group_slots: int = 1
+    ) -> "Plan":
+        """The same with so many runs together, on a machine of so many slots."""
+        cells = tuple(
+            replace(cell, workers=self.workers.of_runs(cell.cell).bounded(group_slots)) for cell in self.cells
+        )
+        teachers = tuple(
+            replace(teacher, workers=self.workers.of_teacher(teacher.cell).bounded(group_slots))
+            for teacher in self.teachers
+        )
+        return replace(
+            self,
+            cells=cells,
+            packs=form_packs(cells, self.sweep.seeds, sizes) if sizes else self.packs,
+            teachers=teachers,
+            sizes=sizes,
+            notes=tuple(notes),
+            slots=slots,
+            group_slots=group_slots,
+        )
 
     @property
     def distinct_cells(self) -> tuple[PlannedCell, ...]:
         """The cells without those that only are another name."""
-        return tuple({cell.cell_id: cell for cell in reversed(self.cells)}.values())[::-1]
+        return find_distinct(self.cells)
 
     @property
     def num_runs(self) -> int:
@@ -168,7 +186,7 @@ class Plan:
         return plan_tables(runs.values(), share=self.num_to_run / max(1, planned))
 
     def document(self) -> dict[str, object]:
-        """What `sweep --dry-run --json` prints."""
+        """What `sweep --dry-run --json` prints of it."""
         return {
             "sweep": self.sweep.name,
             "cells": [
@@ -192,7 +210,6 @@ class Plan:
                 {"teacher_id": teacher.teacher_id, "workers": teacher.workers.document()}
                 for teacher in self.teachers
             ],
-            "estimate": {"seconds": self.estimate.seconds, "basis": self.estimate.basis},
         }
 
 
@@ -209,3 +226,27 @@ def count_on_axes(sweep: Sweep, cells: Iterable[PlannedCell], packs: Iterable[Pa
     """How many runs of the packs are on axes."""
     on_axes = cells_on_axes(sweep, cells)
     return sum(len(pack.seeds) for pack in packs if pack.cell_id in on_axes)
+
+
+def find_distinct(cells: Sequence[PlannedCell]) -> tuple[PlannedCell, ...]:
+    """The cells without those that only are another name."""
+    return tuple({cell.cell_id: cell for cell in reversed(cells)}.values())[::-1]
+
+
+def form_packs(
+    cells: Sequence[PlannedCell], seeds: Sequence[int], sizes: Mapping[str, int]
+) -> tuple[Pack, ...]:
+    """The packs of runs that remain: the first of every cell comes before the second of any.
+
+    Which seeds go together depends on their place in the sweep alone, not on which of them are done: runs
+    that were interrupted find the others of their pack again.
+    """
+    packs: list[tuple[int, Pack]] = []
+    for cell in find_distinct(cells):
+        size, to_run = sizes.get(cell.cell_id, 1), frozenset(cell.to_run)
+        for first in range(0, len(seeds), size):
+            together = tuple(seed for seed in seeds[first : first + size] if seed in to_run)
+            if together:
+                pack = Pack(name=cell.name, cell=cell.cell, cell_id=cell.cell_id, seeds=together)
+                packs.append((first, pack))
+    return tuple(pack for _, pack in sorted(packs, key=lambda placed: placed[0]))

@@ -4,7 +4,6 @@ A cell is: recipe of its data set <- `[base]` <- the cell <- its axes <- overrid
 mistake in all of them is reported at once, each with its line or argument.
 """
 
-from hkrun.spaces.key_effects import describe_duplicates
 from hkrun.spaces.loading import load_cell, load_sweep
 from hkrun.spaces.places import sweep_names
 from hkrun.spaces.sweep import NamedCell, Recipe, Sweep, restore_sweep, sweep_document, with_content
@@ -13,7 +12,6 @@ __all__ = [
     "NamedCell",
     "Recipe",
     "Sweep",
-    "describe_duplicates",
     "load_cell",
     "load_sweep",
     "restore_sweep",

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hkrun.config import Setting
-from hkrun.spaces.tables import Problems
+from hkrun.spaces.toml_tables import Problems
 
 _MAX_SEEDS = 100_000
 _MAX_SEED = 2**63 - 1  # the store keeps seeds as 64-bit integers

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from hkrun.config import Setting, cell_id, nearest
 from hkrun.spaces.arguments import Arguments
 from hkrun.spaces.sweep import NamedCell
-from hkrun.spaces.tables import Table
+from hkrun.spaces.toml_tables import Table
 
 _MAX_POINTS = 10_000  # of one cell; a product grows faster than its author thinks
 

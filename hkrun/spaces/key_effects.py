@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 
 from hkrun.config import Setting, active_keys, cell_id, cell_values
-from hkrun.spaces.sweep import NamedCell, Sweep
+from hkrun.spaces.sweep import NamedCell
 
 _MOST_NAMES = 6
 
@@ -64,15 +64,15 @@ def describe_idle_keys(settings: Iterable[Setting], cells: Sequence[NamedCell]) 
             yield f"{where}: {key}: changes nothing in any cell of this sweep: no term of theirs uses it"
 
 
-def describe_duplicates(sweep: Sweep) -> Iterator[str]:
+def describe_duplicates(cells: Sequence[NamedCell]) -> Iterator[str]:
     """Names the cells that differ only in keys without an effect, a line per configuration.
 
     Several names for the same values are on purpose, and nothing is said about them.
     """
-    cells: dict[str, list[NamedCell]] = {}
-    for named in sweep.cells:
-        cells.setdefault(cell_id(named.cell), []).append(named)
-    for duplicates in cells.values():
+    by_id: dict[str, list[NamedCell]] = {}
+    for named in cells:
+        by_id.setdefault(cell_id(named.cell), []).append(named)
+    for duplicates in by_id.values():
         if idle := _find_differing(duplicates):
             names = [repr(named.name) for named in duplicates]
             if len(names) > _MOST_NAMES:

@@ -13,12 +13,16 @@ from typing import get_origin
 from hkrun.config import Keys, Setting, build_cell, cell_id, check_setting, get_value, keys, nearest
 from hkrun.spaces.arguments import Arguments, check_seeds, read_arguments
 from hkrun.spaces.axes import Axis, Variant, WrittenCell, expand, read_axes, refuse_idle_axes, show
-from hkrun.spaces.documents import read_document
-from hkrun.spaces.key_effects import describe_idle_keys, describe_replaced, refuse_merged_cells
+from hkrun.spaces.key_effects import (
+    describe_duplicates,
+    describe_idle_keys,
+    describe_replaced,
+    refuse_merged_cells,
+)
 from hkrun.spaces.places import find_sweep
 from hkrun.spaces.recipes import MIN_WINDOW, read_recipe
 from hkrun.spaces.sweep import MARGIN, NamedCell, Sweep
-from hkrun.spaces.tables import Problems, Table
+from hkrun.spaces.toml_tables import Problems, Table, read_document
 
 _TOP = (
     "title", "question", "dataset", "seeds", "reference", "analysis", "base", "cells", "axes", "published"
@@ -37,7 +41,8 @@ def load_sweep(
 ) -> Sweep:
     """Reads a search space, the recipe of its data set, and what the command line changes.
 
-    A logged warning names keys that change nothing in any cell, and overrides that replace different values.
+    Logged warnings name keys that change nothing in any cell, overrides that replace different values, and
+    cells that differ in nothing but keys without an effect.
 
     Args:
         name_or_file: Name of a search space, or path of a .toml file.
@@ -71,7 +76,8 @@ def load_sweep(
     if problems.found:
         raise problems.error()
     written = [*space.base, *(setting for cell in space.cells for setting in cell.settings)]
-    for line in (*replaced, *describe_idle_keys([*written, *arguments.overrides], cells)):
+    idle = describe_idle_keys([*written, *arguments.overrides], cells)
+    for line in (*replaced, *idle, *describe_duplicates(cells)):
         _log.warning("%s", line)
     return Sweep(
         name=path.stem,

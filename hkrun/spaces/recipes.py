@@ -5,10 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hkrun.config import Setting, build_cell
-from hkrun.spaces.documents import read_document
 from hkrun.spaces.places import find_recipe
 from hkrun.spaces.sweep import Recipe
-from hkrun.spaces.tables import Problems, Table
+from hkrun.spaces.toml_tables import Problems, Table, read_document
 
 MIN_WINDOW = 2  # the variance of one epoch is 0 whatever happened
 _LABEL = re.compile(r"measured \(.+\)|estimated \(.+\)|published|not run here")

@@ -1,19 +1,30 @@
-"""One sweep from plan to report: the one place that brings plan, cluster, tracking and report together."""
+"""One sweep from plan to report: the one place that brings plan, cluster, tracking and report together.
 
-from hkrun.plan import Shortcuts
-from hkrun.sweep.checks import DataCheck, check_cluster, check_data
-from hkrun.sweep.running import Outcome, mirror_sweep, plan_sweep, run_sweep, train_teacher
+study.py            a study: sweep, options, store, plan, machine
+planning.py         how it is resolved, and checked again under the store's lock
+checks.py           data, own parts and files of weights, before anything starts
+machine.py          nodes, device, slots, the place for logs
+pack_sizes.py       how many runs train together: as asked, as begun, as measured
+running.py          training, mirror and report
+task_submission.py  the tasks for the cluster, and what is told of them
+time_accounting.py  where the time goes
+"""
+
+from hkrun.sweep.planning import check_inputs, plan_study, resolve, resolve_teacher
+from hkrun.sweep.running import Outcome, mirror_sweep, run_study, train_teacher
+from hkrun.sweep.study import Options, Study
 from hkrun.sweep.task_submission import Observer
 
 __all__ = [
-    "DataCheck",
     "Observer",
+    "Options",
     "Outcome",
-    "Shortcuts",
-    "check_cluster",
-    "check_data",
+    "Study",
+    "check_inputs",
     "mirror_sweep",
-    "plan_sweep",
-    "run_sweep",
+    "plan_study",
+    "resolve",
+    "resolve_teacher",
+    "run_study",
     "train_teacher",
 ]

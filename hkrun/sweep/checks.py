@@ -3,7 +3,6 @@
 import logging
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,9 +10,10 @@ from hkrun.config import Cell, cell_id, get_value
 from hkrun.datasets import find_dataset
 from hkrun.errors import DataError, InputError
 from hkrun.networks import FROM_TORCHVISION
-from hkrun.plan import Workers, why_alone
+from hkrun.plan import why_alone
 from hkrun.spaces import Sweep, with_content
 from hkrun.sweep.machine import log_folder_of
+from hkrun.sweep.study import Study
 from hkrun.user_parts import check_source, is_own
 
 if TYPE_CHECKING:
@@ -22,43 +22,35 @@ if TYPE_CHECKING:
 logger = logging.getLogger("hkrun")
 
 
-@dataclass(frozen=True)
-class DataCheck:
-    """That a sweep's data was checked: reading `folder` takes long, and once is enough.
-
-    Attributes:
-        side: Height or width of the largest image that a network gets, in pixels; None where none was read.
-    """
-
-    side: int | None = None
-
-
-def check_data(sweep: Sweep, *, data_dir: Path | str | None, workers: Workers) -> DataCheck:
-    """Finds or fetches a sweep's data set, before anything is written and many processes ask for it at once.
+def check_data(study: Study) -> int | None:
+    """Finds or fetches a data set, before anything is written and many processes ask for it at once.
 
     Embedded images are taken for granted, so that nothing waits for torch here: tasks will read them. Of
-    another data set the log gets the notes, such as which files are passed over.
+    another data set the log gets the notes, such as which files are passed over. Networks and losses of the
+    user's own are tried on it, and files of weights loaded.
 
-    Networks of the user's own are tried on it, and files of weights loaded.
+    Returns:
+        Height or width of the largest image that a network gets, in pixels; None where none was read.
 
     Raises:
         DataError: It is missing or damaged.
         InputError: A batch is larger than it, or has no image for some worker; an own network does not do
             what it must; a `teacher.file` or `student.file` does not fit its network.
     """
+    sweep = study.sweep
     entry = find_dataset(sweep.dataset)
     if entry.files == "embedded" and not _needs_images(sweep):
-        _check_batches(sweep, entry.num_train, workers)
-        return DataCheck()
+        _check_batches(study, entry.num_train)
+        return None
     from hkrun.data import load_dataset
 
-    dataset = load_dataset(sweep.dataset, data_dir=data_dir)
+    dataset = load_dataset(sweep.dataset, data_dir=study.options.data_dir)
     for note in dataset.notes:
         logger.warning("%s: %s", sweep.dataset, note)
-    return _try_on(dataset, sweep, workers)
+    return _try_on(dataset, study)
 
 
-def foresee_data(sweep: Sweep, *, data_dir: Path | str | None, workers: Workers) -> DataCheck:
+def foresee_data(study: Study) -> int | None:
     """Refuses what `check_data` will, as far as that shows without a download.
 
     A data set of a known number of images is opened only to try something on it, where it is here.
@@ -67,22 +59,23 @@ def foresee_data(sweep: Sweep, *, data_dir: Path | str | None, workers: Workers)
         DataError: It is missing or damaged, and is none that is fetched.
         InputError: As `check_data`.
     """
+    sweep = study.sweep
     num_images = find_dataset(sweep.dataset).num_train
     if num_images is None or _needs_images(sweep):
         from hkrun.data import load_dataset
 
         try:
-            dataset = load_dataset(sweep.dataset, data_dir=data_dir, download=False)
+            dataset = load_dataset(sweep.dataset, data_dir=study.options.data_dir, download=False)
         except DataError:
             if num_images is None:
                 raise
         else:
-            return _try_on(dataset, sweep, workers)
-    _check_batches(sweep, num_images, workers)
-    return DataCheck()
+            return _try_on(dataset, study)
+    _check_batches(study, num_images)
+    return None
 
 
-def check_cluster(sweep: Sweep, *, store_uri: str, data_dir: Path | str | None) -> None:
+def check_cluster(study: Study) -> None:
     """Asks the nodes of the cluster that RAY_ADDRESS names whether they see store, data and files.
 
     Without RAY_ADDRESS there is nothing to ask; the store is opened where the sweep runs.
@@ -96,9 +89,10 @@ def check_cluster(sweep: Sweep, *, store_uri: str, data_dir: Path | str | None) 
         return
     from hkrun.cluster import Needs, check_joined
 
-    files = {file for named in sweep.cells for file in named.cell.weight_files.values()} - {FROM_TORCHVISION}
-    data = str(data_dir.absolute()) if isinstance(data_dir, Path) else data_dir
-    needs = Needs(store=store_uri, data=data, files=tuple(sorted(files)))
+    cells = [named.cell for named in study.sweep.cells]
+    files = {file for cell in cells for file in cell.weight_files.values()} - {FROM_TORCHVISION}
+    store = study.options.store if study.store is None else study.store.uri
+    needs = Needs(store=store, data=study.options.data_place, files=tuple(sorted(files)))
     check_joined(needs, log_folder=log_folder_of(None))
 
 
@@ -117,14 +111,14 @@ def _needs_images(sweep: Sweep) -> bool:
     return any(cell.own_parts or cell.declared or cell.weight_files for cell in cells)
 
 
-def _try_on(dataset: "Dataset | StreamedDataset", sweep: Sweep, workers: Workers) -> DataCheck:
+def _try_on(dataset: "Dataset | StreamedDataset", study: Study) -> int:
     """Tries what is the user's own on a data set, and checks the batches."""
-    cells = [named.cell for named in sweep.cells]
+    cells = [named.cell for named in study.sweep.cells]
     _try_own_networks(cells, dataset)
     _try_weight_files(cells, dataset)
-    _try_own_terms(sweep, dataset, workers)
-    _check_batches(sweep, len(dataset.train), workers)
-    return DataCheck(side=max(side for cell in cells for side in dataset.image_shape(cell.augment.size)[1:]))
+    _try_own_terms(study, dataset)
+    _check_batches(study, len(dataset.train))
+    return max(side for cell in cells for side in dataset.image_shape(cell.augment.size)[1:])
 
 
 def _try_own_networks(cells: Sequence[Cell], dataset: "Dataset | StreamedDataset") -> None:
@@ -144,18 +138,19 @@ def _try_own_networks(cells: Sequence[Cell], dataset: "Dataset | StreamedDataset
             try_own(name, num_classes=dataset.num_classes, image_shape=dataset.image_shape(side))
 
 
-def _try_own_terms(sweep: Sweep, dataset: "Dataset | StreamedDataset", workers: Workers) -> None:
+def _try_own_terms(study: Study, dataset: "Dataset | StreamedDataset") -> None:
     """Evaluates the losses that are not built in, of each cell that trains something of its own.
 
     Raises:
         InputError: Each that is not what it must be, one per line.
     """
+    sweep = study.sweep
     problems: list[str] = []
     for cell in {cell_id(named.cell): named.cell for named in sweep.cells if named.cell.declared}.values():
         from hkrun.distill.term_checks import try_terms
         from hkrun.objective import DataSizes
 
-        packed = len(sweep.seeds) > 1 and not why_alone(cell, workers=workers)
+        packed = len(sweep.seeds) > 1 and not why_alone(cell, workers=study.options.workers)
         sizes = DataSizes(dataset.num_classes, len(dataset.train))
         try:
             try_terms(cell, sizes, dataset.image_shape(cell.augment.size), packed=packed)
@@ -190,15 +185,16 @@ def _try_weight_files(cells: Sequence[Cell], dataset: "Dataset | StreamedDataset
         raise InputError("\n".join(problems))
 
 
-def _check_batches(sweep: Sweep, num_images: int | None, workers: Workers) -> None:
+def _check_batches(study: Study, num_images: int | None) -> None:
     """Checks that the training images fill every batch, and each batch has an image for every worker.
 
     Raises:
         InputError: They do not, or one has not.
     """
     assert num_images is not None, "nobody uses a part of what comes in a package"
+    sweep, span = study.sweep, study.options.workers.span
     cells = [named.cell for named in sweep.cells]
-    least = workers.span.least if workers.span is not None else 1
+    least = 1 if span is None else span.least
     sizes = {("student.batch_size", cell.student.batch_size) for cell in cells}
     sizes |= {("teacher.batch_size", cell.teacher.batch_size) for cell in cells if cell.uses_teacher}
     problems = [

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hkrun.errors import ResourceError
-from hkrun.plan import Span, Workers
-from hkrun.spaces import Sweep
+from hkrun.plan import Span
 from hkrun.store import Store
 
 if TYPE_CHECKING:
     from hkrun.cluster import Node, Request
+    from hkrun.cluster.nodes.resources import Share
 
 # One thread per process, whatever the machine: as many runs as cores use them better than threads would, and
 # the number of threads decides the last bits of a result.
@@ -68,18 +68,18 @@ class Machine:
             default=self.slots,
         )
 
-    def find_share(self) -> tuple[int, int] | None:
-        """The memory in bytes that each process may take on any node, and how many share the node's or GPU's.
+    def find_share(self) -> "Share | None":
+        """The memory that each process may take on any node; None where that is not known."""
+        from hkrun.cluster.nodes.resources import Share
 
-        None where nobody knows.
-        """
-        shares: list[tuple[int, int]] = []
+        place = " on one of the nodes" if len(self.nodes) > 1 else ""
+        shares: list[Share] = []
         for node in self.nodes:
             on_gpu = self.device == "cuda"
             number = self.per_gpu if on_gpu else self._count(self._request(1), [node])
             memory_bytes = node.gpu_memory_bytes if on_gpu else node.memory_bytes
             if number and memory_bytes:
-                shares.append((memory_bytes // number, number))
+                shares.append(Share(memory_bytes // number, number, place))
         return min(shares) if shares else None
 
     def _count(self, request: "Request", nodes: "Iterable[Node] | None" = None) -> int:
@@ -113,13 +113,6 @@ def find_machine(store: Store | None, *, per_gpu: int = 1) -> Machine:
         nodes, place = [local_node(gpus=True)], "this machine"
     device = "cuda" if any(node.gpus for node in nodes) else "cpu"
     return Machine(nodes=tuple(nodes), place=place, device=device, per_gpu=per_gpu)
-
-
-def spans_of(sweep: Sweep, workers: Workers) -> set[Span]:
-    """How many processes train the tasks of a sweep, each kind once."""
-    cells = [named.cell for named in sweep.cells]
-    teachers = {workers.of_teacher(cell) for cell in cells if cell.uses_teacher}
-    return teachers | {workers.of_runs(cell) for cell in cells}
 
 
 def log_folder_of(store: Store | None) -> Path:

@@ -269,6 +269,13 @@ class EvaluationSet(ABC):
         ]
 
 
+class Images(NamedTuple):
+    """The two parts of a data set as a loop uses them."""
+
+    training: TrainingSet
+    test: EvaluationSet
+
+
 class ResidentEvaluationSet(EvaluationSet):
     """Images that all lie on the device, normalised once."""
 

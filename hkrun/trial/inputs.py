@@ -17,6 +17,7 @@ from hkrun.store import open_store
 from hkrun.teacher import build_teacher, freeze, hash_weights
 from hkrun.training import (
     EvaluationSet,
+    Images,
     ResidentEvaluationSet,
     ResidentTrainingSet,
     StreamedEvaluationSet,
@@ -27,7 +28,7 @@ from hkrun.training import (
 from hkrun.trial.task import Task
 
 
-def load_sets(cell: Cell, task: Task) -> tuple[Dataset | StreamedDataset, TrainingSet, EvaluationSet]:
+def load_sets(cell: Cell, task: Task) -> tuple[Dataset | StreamedDataset, Images]:
     """The cell's images, on their device or decoded as they are needed; kept between a process's trials."""
     return _sets(_ImagesPlace(task.data_dir, task.device, cell.dataset, cell.augment, cell.precision, cell))
 
@@ -45,7 +46,7 @@ class _ImagesPlace:
 
 
 @functools.lru_cache(maxsize=2)
-def _sets(place: _ImagesPlace) -> tuple[Dataset | StreamedDataset, TrainingSet, EvaluationSet]:
+def _sets(place: _ImagesPlace) -> tuple[Dataset | StreamedDataset, Images]:
     dataset, device = load_images(place.dataset, place.data_dir), torch.device(place.device)
     dtype, augment = resolve_dtype(place.precision), place.augment
     training_set: TrainingSet
@@ -56,7 +57,8 @@ def _sets(place: _ImagesPlace) -> tuple[Dataset | StreamedDataset, TrainingSet, 
     else:
         views = Views(augment.padding, augment.flip)
         training_set = ResidentTrainingSet(dataset, views, dtype=dtype, device=device)
-    return dataset, training_set, make_evaluation_set(dataset.test, dataset, place.cell, device=device)
+    test_set = make_evaluation_set(dataset.test, dataset, place.cell, device=device)
+    return dataset, Images(training_set, test_set)
 
 
 def make_evaluation_set(

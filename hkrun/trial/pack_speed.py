@@ -27,8 +27,16 @@ WARM_UP = 2
 REPETITIONS = 7
 
 
-class _Inputs(NamedTuple):
-    """What is measured: networks of a cell, and what they are trained with."""
+class Measurement(NamedTuple):
+    """What is measured: networks of a cell, and what they are trained with.
+
+    Attributes:
+        cell: The configuration.
+        num_classes: Of its data set.
+        image_shape: Channels, height and width of its images.
+        threads: Of the process.
+        device: "cpu" or "cuda".
+    """
 
     cell: Cell
     num_classes: int
@@ -37,16 +45,7 @@ class _Inputs(NamedTuple):
     device: str
 
 
-def measure_packs(
-    cell: Cell,
-    sizes: Sequence[int],
-    *,
-    num_classes: int,
-    image_shape: tuple[int, int, int],
-    threads: int,
-    device: str,
-    memory_bytes: int,
-) -> dict[int, float]:
+def measure_packs(inputs: Measurement, sizes: Sequence[int], *, memory_bytes: int) -> dict[int, float]:
     """Milliseconds per step of a seed, by how many seeds take it together; by the median.
 
     The networks are the cell's own in their initial state, the images random, and the teacher's answers are
@@ -54,18 +53,13 @@ def measure_packs(
     counts for as long as it lives, and where memory ends in spite of all, that process alone ends.
 
     Args:
-        cell: The configuration.
-        sizes: What to measure, rising, from 1.
-        num_classes: Of its data set.
-        image_shape: Channels, height and width of its images.
-        threads: Of the process.
-        device: "cpu" or "cuda".
+        inputs: What is measured.
+        sizes: Numbers of seeds, rising, from 1.
         memory_bytes: What a process may take on a CPU; on a GPU, what is free there counts. The sizes from
             the first that takes more are left out, but never 1.
     """
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
-    inputs = _Inputs(cell, num_classes, image_shape, threads, device)
     process = context.Process(target=_report, args=(sender, inputs, tuple(sizes), memory_bytes), daemon=True)
     process.start()
     sender.close()
@@ -85,7 +79,7 @@ def measure_packs(
     return figures
 
 
-def _report(sender: Connection, inputs: _Inputs, sizes: Sequence[int], memory_bytes: int) -> None:
+def _report(sender: Connection, inputs: Measurement, sizes: Sequence[int], memory_bytes: int) -> None:
     """Sends a pair of size and milliseconds for each size that fits; or the error that ended it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's, who ends this process
     try:
@@ -96,7 +90,7 @@ def _report(sender: Connection, inputs: _Inputs, sizes: Sequence[int], memory_by
     sender.close()
 
 
-def _time_sizes(inputs: _Inputs, sizes: Sequence[int], memory_bytes: int) -> Iterator[tuple[int, float]]:
+def _time_sizes(inputs: Measurement, sizes: Sequence[int], memory_bytes: int) -> Iterator[tuple[int, float]]:
     cell, place = inputs.cell, torch.device(inputs.device)
     limit = torch.cuda.mem_get_info()[0] if place.type == "cuda" else memory_bytes
     dtype = resolve_dtype(cell.precision)
@@ -108,11 +102,12 @@ def _time_sizes(inputs: _Inputs, sizes: Sequence[int], memory_bytes: int) -> Ite
     classes = tuple(map(str, range(inputs.num_classes)))
     dataset = Dataset(name=cell.dataset, train=split, test=split, classes=classes)
     views = torch.randn(size, *inputs.image_shape, generator=generator).to(place, dtype)
+    batch = Batch(views, labels.to(place), 1.0)
     with reproducible(inputs.threads):
-        answer = _ask_teacher(cell, dataset, views, place)
+        answer = _ask_teacher(cell, dataset, batch)
         for number in sizes:
             try:
-                figure = _time_step(cell, dataset, number, views, labels.to(place), answer, place)
+                figure = _time_step(cell, dataset, number, batch, answer)
             except torch.cuda.OutOfMemoryError:
                 return
             if number > 1 and peak_bytes(inputs.device) > limit:
@@ -120,23 +115,16 @@ def _time_sizes(inputs: _Inputs, sizes: Sequence[int], memory_bytes: int) -> Ite
             yield number, figure
 
 
-def _ask_teacher(cell: Cell, dataset: Dataset, views: torch.Tensor, device: torch.device) -> Output | None:
+def _ask_teacher(cell: Cell, dataset: Dataset, batch: Batch) -> Output | None:
     if not cell.uses_teacher:
         return None
-    network = freeze(start_teacher(cell, dataset, context=SingleProcess(), device=device).network)
-    batch = Batch(views, torch.zeros(len(views)), 1.0)
-    return LiveTeacher(network, precision=cell.precision)(batch)
+    teacher = start_teacher(cell, dataset, context=SingleProcess(), device=batch.images.device)
+    return LiveTeacher(freeze(teacher.network), precision=cell.precision)(batch)
 
 
-def _time_step(
-    cell: Cell,
-    dataset: Dataset,
-    number: int,
-    views: torch.Tensor,
-    labels: torch.Tensor,
-    answer: Output | None,
-    device: torch.device,
-) -> float:
+def _time_step(cell: Cell, dataset: Dataset, number: int, one: Batch, answer: Output | None) -> float:
+    """Milliseconds per step of a seed, where so many take a step together on the images of one."""
+    views, device = one.images, one.images.device
     pack = Pack(
         [start_run(cell, dataset, seed, context=SingleProcess(), device=device) for seed in range(number)]
     )
@@ -147,7 +135,7 @@ def _time_step(
     answers = None if answer is None else _repeat(answer, number)
     teach = None if answers is None or not cell.stage_uses_teacher(0) else (lambda _: answers)
     step = Step(pack, 0, teach, SingleProcess())
-    batch = Batch(views.expand(number, *views.shape).contiguous(), labels.expand(number, -1), 1.0)
+    batch = Batch(views.expand(number, *views.shape).contiguous(), one.labels.expand(number, -1), 1.0)
     seconds = []
     for _ in range(WARM_UP + REPETITIONS):
         _wait(device)

@@ -1,4 +1,4 @@
-"""The runs of a task: from their start, or their newest checkpoints, to their records."""
+"""A task: the runs of students from their start, or their newest checkpoints, to their records."""
 
 import logging
 import traceback
@@ -17,14 +17,42 @@ from hkrun.store import Record, open_store
 from hkrun.teacher import dump_weights
 from hkrun.training import Context, PeerLostError, share_from_first
 from hkrun.trial.curves import tabulate
+from hkrun.trial.environment import reproducible
 from hkrun.trial.inputs import load_sets
 from hkrun.trial.progress import Watch, tell_filling
 from hkrun.trial.provenance import Provenance
 from hkrun.trial.run_warnings import find_damage_warnings, find_discriminator_warnings
 from hkrun.trial.task import Outcome, Task, make_outcome
 from hkrun.trial.teacher_answers import load_teaching
+from hkrun.trial.teacher_task import teach
+from hkrun.user_parts import check_source
 
 logger = logging.getLogger("hkrun")
+
+
+def run_task(task: Task, context: Context) -> list[Outcome]:
+    """Does a task, and leaves its records in the store.
+
+    Returns:
+        One outcome per seed, or one for the teacher: "seed" (None for a teacher), "status" ("finished",
+        "diverged" or "failed"), "error_last_pct", "epochs", a "message" where it did not finish, and its
+        equal share of the task's "seconds" by part: inputs, table, epochs, checkpoints, progress, records.
+
+    Raises:
+        DataError: The data set is missing or damaged: no run of the sweep can go on.
+        StoreError: The store cannot be read or written.
+        InputError: A part of the user's own is not here, or has another source.
+    """
+    stopwatch = Stopwatch("inputs")
+    for name, sha256 in task.cell.own_parts.items():
+        check_source(name, sha256)
+    with reproducible(task.threads):
+        outcomes = Trial(task, context, stopwatch).run() if task.seeds else [teach(task, context, stopwatch)]
+    shares = {part: seconds / len(outcomes) for part, seconds in stopwatch.read().items()}
+    return [{**outcome, "seconds": shares} for outcome in outcomes]
+
+
+History = list[dict[str, float | None]]
 
 
 @dataclass
@@ -75,7 +103,7 @@ class Trial:
 
     def _train(self, seeds: Sequence[int]) -> None:
         task, cell = self.task, self.task.cell
-        dataset, training_set, test_set = load_sets(cell, task)
+        dataset, images = load_sets(cell, task)
         teach = None
         if cell.uses_teacher:
             with self._stopwatch.within("table" if task.table == "ahead" else "inputs"):
@@ -115,13 +143,12 @@ class Trial:
         with self._stopwatch.within("epochs"):
             distill(
                 [tracked.run for tracked in self._tracked],
+                images=images,
                 teach=teach,
-                training_set=training_set,
-                test_set=test_set,
                 context=self.context,
                 on_epoch=epoch_done,
             )
-        damage = find_damage_warnings({"train": training_set, "val": test_set}, self.context)
+        damage = find_damage_warnings({"train": images.training, "val": images.test}, self.context)
         damage += teach.take_alarms() if teach is not None else []
         for tracked in self._tracked:
             if tracked.run.diverged is None:
@@ -175,7 +202,8 @@ class Trial:
         if self.context.rank == 0:
             with self._stopwatch.within("records"):
                 student = dump_weights(run.student.backbone) if status == "finished" else None
-                self._record(tracked.run.seed, status, run.history, tracked.provenance, student=student)
+                record = self._make_record(run.seed, status, run.history, tracked.provenance)
+                self._put(record, run.history, student)
         self._set_outcome(run.seed, status, run.history, message)
 
     def _fail(self, seeds: Sequence[int], error: Exception) -> None:
@@ -197,7 +225,7 @@ class Trial:
             alone = self.context.world_size == 1
             if alone or self.store.record(self.task.cell_id, seed) == self._records.get(seed):
                 with self._stopwatch.within("records"):
-                    self._record(seed, "failed", history, provenance, trace=trace)
+                    self._put(self._make_record(seed, "failed", history, provenance, trace), history)
             self._set_outcome(seed, "failed", history, message)
         if self.context.world_size > 1:
             raise error  # the others would wait for this one for half an hour; raising ends the group
@@ -206,19 +234,12 @@ class Trial:
         error_pct = float(str(history[-1]["error_pct"])) if history else None
         self._outcomes[seed] = make_outcome(seed, status, error_pct, len(history), message)
 
-    def _record(
-        self,
-        seed: int,
-        status: Any,
-        history: list[dict[str, float | None]],
-        provenance: Provenance,
-        *,
-        student: bytes | None = None,
-        trace: str | None = None,
-    ) -> None:
+    def _make_record(
+        self, seed: int, status: Any, history: History, provenance: Provenance, trace: str | None = None
+    ) -> Record:
         errors = [float(str(row["error_pct"])) for row in history]
         complete = status == "finished"
-        record = Record(
+        return Record(
             cell_id=self.task.cell_id,
             seed=seed,
             status=status,
@@ -237,6 +258,8 @@ class Trial:
             },
             **provenance.fields(),
         )
+
+    def _put(self, record: Record, history: History, student: bytes | None = None) -> None:
         self.store.put_cell(
             self.task.cell_id, canonical_json(self.task.cell, world_size=self.task.world_size)
         )

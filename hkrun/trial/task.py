@@ -46,7 +46,7 @@ class Task:
 def make_outcome(
     seed: int | None, status: str, error_last_pct: float | None, epochs: int, message: str = ""
 ) -> Outcome:
-    """How a run, or the teacher where the seed is None, ended; see `hkrun.trial.run_task`."""
+    """How a run, or the teacher where the seed is None, ended; see `hkrun.trial.run.run_task`."""
     return {
         "seed": seed,
         "status": status,

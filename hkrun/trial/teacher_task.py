@@ -28,7 +28,7 @@ def teach(task: Task, context: Context, stopwatch: Stopwatch) -> Outcome:
     if diverged is not None:
         return make_outcome(None, "diverged", None, diverged.epochs, diverged.message)
     provenance = Provenance(task, world_size=context.world_size)
-    dataset, training_set, test_set = load_sets(cell, task)
+    dataset, images = load_sets(cell, task)
     run = start_teacher(cell, dataset, context=context, device=torch.device(task.device))
     found = share_from_first(lambda: load_teacher_checkpoint(store, task.cell_id), context)
     if found is not None:
@@ -46,8 +46,7 @@ def teach(task: Task, context: Context, stopwatch: Stopwatch) -> Outcome:
         train_teacher(
             run,
             cell,
-            training_set=training_set,
-            test_set=test_set,
+            images=images,
             context=context,
             on_epoch=lambda run: watch.epoch_done([run]),
         )

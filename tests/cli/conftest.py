@@ -1,12 +1,14 @@
+import dataclasses
 import json
 from types import SimpleNamespace
 
 import pytest
+from study_example import make_study
 from sweep_example import fill_store, make_sweep
 
 import hkrun.sweep
 from hkrun.cli.program import call
-from hkrun.plan import NO_SHORTCUTS, make_plan, save_plan
+from hkrun.plan import save_plan
 from hkrun.report import summarise
 from hkrun.store import open_store
 
@@ -50,18 +52,21 @@ def document(capsys):
 
 @pytest.fixture
 def started(monkeypatch):
-    """Replaces what trains; returns the calls that would have."""
+    """Replaces what trains; returns the studies that would have been run."""
     calls = []
 
-    def plan_sweep(sweep, store, *, data_dir, workers, pack, shortcuts, dry):
-        shortcuts = shortcuts or NO_SHORTCUTS
-        return make_plan(sweep, store, workers=workers, slots=2, shortcuts=shortcuts)
+    def plan_study(sweep, store, options):
+        asked = {name: value for name, value in vars(options).items() if name != "store"}
+        return make_study(sweep, store, **asked)
 
-    def run_sweep(sweep, store, **arguments):
-        calls.append((sweep, store, arguments))
+    def resolve(study, *, dry=False):
+        return dataclasses.replace(study, plan=study.plan.in_packs({}, slots=2))
+
+    def run_study(study, observer, stopwatch=None):
+        calls.append(study)
         return SimpleNamespace(
-            summary=summarise(sweep, store),
-            plan=make_plan(sweep, store),
+            summary=summarise(study.sweep, study.store),
+            plan=study.plan,
             report={"report.html": "/somewhere/report.html"},
             links=SimpleNamespace(uri="sqlite:///x", experiment_id="1", view="http://view"),
             problems=(),
@@ -69,6 +74,6 @@ def started(monkeypatch):
             exit_code=0,
         )
 
-    monkeypatch.setattr(hkrun.sweep, "plan_sweep", plan_sweep)
-    monkeypatch.setattr(hkrun.sweep, "run_sweep", run_sweep)
+    for function in (plan_study, resolve, run_study):
+        monkeypatch.setattr(hkrun.sweep, function.__name__, function)
     return calls

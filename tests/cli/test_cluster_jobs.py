@@ -52,7 +52,7 @@ class FakeJobs:
 def serve(folder, monkeypatch):
     def use(*jobs, **options):
         fake = FakeJobs(*jobs, **options)
-        monkeypatch.setattr(hkrun.cli.jobs, "open_server", lambda address, insecure: fake)
+        monkeypatch.setattr(hkrun.cli.jobs, "open_server", lambda _: fake)
         return fake
 
     return use

@@ -112,7 +112,7 @@ def test_every_kind_of_failure_has_its_exit_code(folder, started, monkeypatch, c
     def fail(*_, **__):
         raise error("first line\nsecond line")
 
-    monkeypatch.setattr(hkrun.sweep, "run_sweep", fail)
+    monkeypatch.setattr(hkrun.sweep, "run_study", fail)
     assert call(["sweep", "stability"]) == code
     assert "hkrun: first line\nhkrun: second line\n" in capsys.readouterr().err
     told = {"code": code, "message": "2 problems", "problems": ["first line", "second line"]}
@@ -124,7 +124,7 @@ def test_a_bug_leaves_its_traceback_in_the_stores_logs(folder, started, monkeypa
     def fail(*_, **__):
         raise error
 
-    monkeypatch.setattr(hkrun.sweep, "run_sweep", fail)
+    monkeypatch.setattr(hkrun.sweep, "run_study", fail)
     code, told = document("sweep", "stability", "--seeds", "3")
     assert (code, told["error"]["code"]) == (1, 1)
     (log,) = (folder / "hkrun-store" / "logs").iterdir()
@@ -136,10 +136,10 @@ def test_a_bug_leaves_its_traceback_in_the_stores_logs(folder, started, monkeypa
 
 
 def test_a_bug_leaves_no_password_in_its_log(folder, started, monkeypatch, capsys):
-    def fail(*_, data_dir, **__):
-        raise RuntimeError(f"cannot read {data_dir}/imagenet")
+    def fail(study, *_):
+        raise RuntimeError(f"cannot read {study.options.data_dir}/imagenet")
 
-    monkeypatch.setattr(hkrun.sweep, "run_sweep", fail)
+    monkeypatch.setattr(hkrun.sweep, "run_study", fail)
     assert call(["sweep", "stability", "--data", "s3://key:se/cret pass@bucket/data"]) == 1
     assert "cannot read s3://bucket/data/imagenet" in capsys.readouterr().err
     (log,) = (folder / "hkrun-store" / "logs").iterdir()
@@ -155,11 +155,11 @@ def test_a_mistake_is_refused_without_the_password_in_it(folder, capsys):
 
 
 def test_what_is_logged_shows_no_password(folder, started, monkeypatch, capsys):
-    def fail(*_, data_dir, **__):
-        logging.getLogger("hkrun").warning("cannot reach %s", data_dir)
+    def fail(study, *_):
+        logging.getLogger("hkrun").warning("cannot reach %s", study.options.data_dir)
         raise DataError("no data")
 
-    monkeypatch.setattr(hkrun.sweep, "run_sweep", fail)
+    monkeypatch.setattr(hkrun.sweep, "run_study", fail)
     assert call(["sweep", "stability", "--data", "s3://key:se/cret pass@bucket/data"]) == 3
     assert capsys.readouterr().err == "hkrun: cannot reach s3://bucket/data\nhkrun: no data\n"
 
@@ -181,7 +181,7 @@ def test_ctrl_c_exits_with_75_and_says_how_to_go_on(folder, started, monkeypatch
     def interrupt(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(hkrun.sweep, "run_sweep", interrupt)
+    monkeypatch.setattr(hkrun.sweep, "run_study", interrupt)
     assert call(["sweep", "stability", "--store", "a store"]) == 75
     again = "go on with: hkrun resume stability --dataset digits"
     assert f"{again} --store 'a store'" in capsys.readouterr().err
@@ -206,7 +206,7 @@ def test_after_ctrl_c_the_same_command_goes_on_where_resume_would_do_something_e
     def interrupt(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(hkrun.sweep, "run_sweep", interrupt)
+    monkeypatch.setattr(hkrun.sweep, "run_study", interrupt)
     open_store(folder / "hkrun-store")
     assert call(["sweep", *arguments, "--yes"]) == 75
     assert capsys.readouterr().err.endswith("go on with: the same command\n")
@@ -216,7 +216,7 @@ def test_a_lost_cluster_exits_with_75_and_says_why_and_how_to_go_on(folder, star
     def lose(*_, **__):
         raise ClusterLostError("Ray's raylet on this machine has ended (killed by SIGKILL)")
 
-    monkeypatch.setattr(hkrun.sweep, "run_sweep", lose)
+    monkeypatch.setattr(hkrun.sweep, "run_study", lose)
     code, told = document("sweep", "stability")
     message = (
         "Ray's raylet on this machine has ended (killed by SIGKILL); what is finished is kept; "

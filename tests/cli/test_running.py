@@ -1,3 +1,4 @@
+import dataclasses
 import importlib.util
 import json
 import subprocess
@@ -5,15 +6,18 @@ import sys
 from types import SimpleNamespace
 
 import pytest
+from study_example import plan_on
 from sweep_example import make_sweep
+from teacher_example import put_teacher
 
 import hkrun.sweep
 from hkrun.cli.program import call
 from hkrun.cluster.nodes.resources import has_gpu_driver
+from hkrun.config import teacher_id
 from hkrun.errors import DataError, HeldError, ResourceError
-from hkrun.plan import AUTO, Span, Workers, make_plan, save_plan
-from hkrun.spaces import load_sweep
-from hkrun.sweep import Shortcuts
+from hkrun.plan import AUTO, NO_SHORTCUTS, Estimate, Shortcuts, Span, Workers, estimate_time, save_plan
+from hkrun.spaces import load_cell, load_sweep
+from hkrun.store import open_store
 
 
 def test_a_sweep_gets_what_the_command_line_says(folder, started):
@@ -21,18 +25,20 @@ def test_a_sweep_gets_what_the_command_line_says(folder, started):
     assert (
         call(["sweep", "stability", *arguments, "--dataset", "mnist5k", "--data", "d", "--store", "s"]) == 0
     )
-    ((sweep, store, given),) = started
+    (study,) = started
+    sweep = study.sweep
     assert (sweep.name, sweep.dataset, sweep.seeds) == ("stability", "mnist5k", (1, 5))
     assert {named.cell.student.epochs for named in sweep.cells} == {7}
     assert {named.cell.student.momentum for named in sweep.cells} == {0.5}
-    assert store.local_path == folder / "s"
-    assert (str(given["data_dir"]), given["workers"], given["fail_fast"]) == ("d", Workers.exactly(2), True)
+    assert study.store.local_path == folder / "s"
+    given = study.options
+    assert (str(given.data_dir), given.workers, given.fail_fast) == ("d", Workers.exactly(2), True)
 
 
 @pytest.mark.parametrize(
     ("arguments", "shortcuts"),
     [
-        ([], None),
+        ([], NO_SHORTCUTS),
         (["--search", "optuna"], Shortcuts(search=True)),
         (["--search", "optuna", "--runs", "7"], Shortcuts(search=True, budget=7)),
         (["--scheduler", "asha"], Shortcuts(stop_early=True)),
@@ -41,8 +47,8 @@ def test_a_sweep_gets_what_the_command_line_says(folder, started):
 def test_a_space_with_axes_may_be_taken_by_a_shortcut(folder, started, arguments, shortcuts):
     pytest.importorskip("optuna")
     assert call(["sweep", "sensitivity", "--yes", *arguments]) == 0
-    ((_, _, given),) = started
-    assert given["shortcuts"] == shortcuts
+    (study,) = started
+    assert study.options.shortcuts == shortcuts
 
 
 def test_a_shortcut_that_does_not_suit_is_refused_in_a_line_each(folder, started, capsys):
@@ -83,21 +89,22 @@ def test_a_sweeps_document_is_the_summary_and_where_mlflow_has_it(folder, starte
 
 
 def test_the_exit_code_of_a_sweep_is_its_outcomes(folder, started, monkeypatch):
-    run_sweep = hkrun.sweep.run_sweep
+    run_study = hkrun.sweep.run_study
 
     def with_failures(*arguments, **named):
-        outcome = run_sweep(*arguments, **named)
+        outcome = run_study(*arguments, **named)
         outcome.exit_code = 5
         return outcome
 
-    monkeypatch.setattr(hkrun.sweep, "run_sweep", with_failures)
+    monkeypatch.setattr(hkrun.sweep, "run_study", with_failures)
     assert call(["sweep", "stability", "--seeds", "2"]) == 5
 
 
 def test_a_dry_run_prints_the_plan_and_writes_nothing(folder, started, document, capsys):
     code, told = document("sweep", "stability", "--dry-run", "--seeds", "3")
     assert code == 0
-    assert told == make_plan(load_sweep("stability", seeds="3"), None, slots=2).document()
+    plan = plan_on(load_sweep("stability", seeds="3"), None, slots=2, group_slots=1)
+    assert told == {**plan.document(), "estimate": dataclasses.asdict(estimate_time(plan))}
     assert call(["sweep", "stability", "--dry-run", "--seeds", "3"]) == 0
     assert "12 of 12 runs to train, in 12 tasks" in capsys.readouterr().out
     assert started == []
@@ -118,25 +125,24 @@ def test_a_plan_waits_neither_for_torch_nor_for_ray(folder):
 def test_workers_are_a_number_a_span_or_left_to_hkrun(folder, started):
     for options in ([], ["--workers", "2:4", "--per-gpu", "3"]):
         assert call(["run", *options]) == 0
-    assert [given["workers"] for _, _, given in started] == [AUTO, Workers(Span(2, 4), per_gpu=3)]
+    assert [study.options.workers for study in started] == [AUTO, Workers(Span(2, 4), per_gpu=3)]
 
 
 def test_a_single_configuration_is_a_sweep_of_one_cell(folder, started):
     assert call(["run", "method=supervised", "--seeds", "2"]) == 0
-    ((sweep, _, _),) = started
+    sweep = started[0].sweep
     assert [named.name for named in sweep.cells] == ["digits [method=supervised]"]
     assert sweep.seeds == (0, 1)
 
 
-def test_a_teachers_error_is_printed(folder, monkeypatch, document, capsys):
-    record = SimpleNamespace(
-        teacher_id="abc", teacher_hash="0f", error_pct=2.125, train_error_pct=0.5, epochs=60
-    )
-    monkeypatch.setattr(hkrun.sweep, "train_teacher", lambda *_, **__: record)
+def test_a_teachers_error_is_printed(folder, document, capsys):
+    put_teacher(open_store(folder / "hkrun-store"), load_cell().cells[0].cell)
     code, told = document("teacher")
-    assert (code, told["teacher_id"], told["hash"], told["error_pct"]) == (0, "abc", "0f", 2.125)
+    assert (code, told["teacher_id"]) == (0, teacher_id(load_cell().cells[0].cell))
+    assert {"hash", "error_pct", "train_error_pct", "epochs", "store"} < set(told)
     assert call(["teacher"]) == 0
-    assert "Teacher abc: 2.12 % test error, 0.50 % on its training images" in capsys.readouterr().out
+    heading = f"Teacher {told['teacher_id']}: {told['error_pct']:.2f} % test error, "
+    assert heading + f"{told['train_error_pct']:.2f} % on its training images" in capsys.readouterr().out
     assert call(["teacher", "method=supervised"]) == 2
     assert "uses no teacher" in capsys.readouterr().err
 
@@ -148,22 +154,22 @@ def test_resume_runs_the_sweeps_that_lack_runs_with_what_they_began_with(store, 
     save_plan(store, longer, workers=Workers.exactly(2))
     code, told = document("resume")
     assert (code, [found["sweep"] for found in told["sweeps"]]) == (0, ["longer"])
-    ((sweep, _, given),) = started
-    assert (sweep, given["workers"]) == (longer, Workers.exactly(2))
+    (study,) = started
+    assert (study.sweep, study.options.workers) == (longer, Workers.exactly(2))
 
 
 @pytest.mark.parametrize("error", [DataError, ResourceError, HeldError])
 def test_resume_goes_on_with_the_others_where_one_cannot_go_on(store, started, monkeypatch, capsys, error):
     for name in ("first", "second", "third"):
         save_plan(store, make_sweep(num_seeds=5, name=name))
-    original = hkrun.sweep.run_sweep
+    original = hkrun.sweep.run_study
 
-    def run_sweep(sweep, *arguments, **options):
-        if sweep.name == "second":
+    def run_study(study, *arguments):
+        if study.sweep.name == "second":
             raise error("it cannot go on")
-        return original(sweep, *arguments, **options)
+        return original(study, *arguments)
 
-    monkeypatch.setattr(hkrun.sweep, "run_sweep", run_sweep)
+    monkeypatch.setattr(hkrun.sweep, "run_study", run_study)
     assert call(["resume", "--json"]) == error.exit_code
     told = capsys.readouterr()
     document = json.loads(told.out)
@@ -182,14 +188,14 @@ def test_resume_of_an_unknown_sweep_lists_those_there_are(store, capsys):
 
 
 def test_long_work_is_asked_about_where_somebody_can_answer(folder, started, monkeypatch):
-    plan_sweep = hkrun.sweep.plan_sweep
+    resolve = hkrun.sweep.resolve
 
-    def long_plan(*arguments, **named):
-        plan = plan_sweep(*arguments, **named)
-        object.__setattr__(plan, "estimate", SimpleNamespace(seconds=7300.0, basis="x"))
-        return plan
+    def take_long(*arguments, **named):
+        study = resolve(*arguments, **named)
+        vars(study)["estimate"] = Estimate(seconds=7300.0, basis="x")
+        return study
 
-    monkeypatch.setattr(hkrun.sweep, "plan_sweep", long_plan)
+    monkeypatch.setattr(hkrun.sweep, "resolve", take_long)
     asked = []
     monkeypatch.setattr("click.confirm", lambda question, **_: asked.append(question) and False)
     monkeypatch.setattr("sys.stdin", SimpleNamespace(isatty=lambda: True))
@@ -229,14 +235,14 @@ def test_a_dry_run_and_the_question_count_what_a_search_makes(folder, started, m
     ids=["left out", "failed", "both"],
 )
 def test_a_sweep_says_what_resuming_it_would_do(folder, started, monkeypatch, capsys, changes, told):
-    run_sweep = hkrun.sweep.run_sweep
+    run_study = hkrun.sweep.run_study
 
     def with_changes(*arguments, **named):
-        outcome = run_sweep(*arguments, **named)
+        outcome = run_study(*arguments, **named)
         vars(outcome).update(changes)
         return outcome
 
-    monkeypatch.setattr(hkrun.sweep, "run_sweep", with_changes)
+    monkeypatch.setattr(hkrun.sweep, "run_study", with_changes)
     assert call(["sweep", "stability", "--seeds", "2"]) == 0
     last = capsys.readouterr().out.splitlines()[-1]
     assert last == f"Go on    hkrun resume stability --dataset digits   {told}"

@@ -316,7 +316,7 @@ def test_a_home_without_a_place_for_the_token_is_no_bug_of_hkruns(folder):
 
 def work(*words: str) -> Work:
     with program.make_context("hkrun", ["submit", "--", *words], obj=_invocation()) as context:
-        return read_work(context, context.obj, words)
+        return read_work(context.obj, words)
 
 
 def _invocation():
@@ -361,9 +361,7 @@ def test_mistakes_are_found_before_anything_is_sent(folder, capsys, words, probl
 
 def test_options_after_the_verb_are_the_verbs_with_and_without_the_dashes(folder, monkeypatch, capsys):
     seen = []
-    monkeypatch.setattr(
-        "hkrun.cli.submitting.read_work", lambda context, invocation, words: seen.append(words)
-    )
+    monkeypatch.setattr("hkrun.cli.submitting.read_work", lambda invocation, words: seen.append(words))
     monkeypatch.delenv("RAY_API_SERVER_ADDRESS", raising=False)
     for dashes in (["--"], []):
         call(["submit", *dashes, "run", "--seeds", "2"])
@@ -487,7 +485,7 @@ def test_who_interrupts_the_sending_or_the_following_knows_the_jobs_name(
 ):
     server = InterruptedServer(method)
     node = {"name": "a", "python": "3", "versions": {"ray": "2", "torch": "2"}}
-    monkeypatch.setattr("hkrun.cli.submitting.open_server", lambda address, insecure: server)
+    monkeypatch.setattr("hkrun.cli.submitting.open_server", lambda _: server)
     monkeypatch.setattr(submitting, "_check", lambda *_, **__: [node])
     assert call(["submit", "--address", "x", "--", "run"]) == 75
     (job_id,) = server.sent
@@ -499,7 +497,7 @@ def test_who_interrupts_the_sending_or_the_following_knows_the_jobs_name(
 
 def test_who_interrupts_the_sending_of_the_check_leaves_no_job(folder, monkeypatch, capsys):
     server = InterruptedServer("submit")
-    monkeypatch.setattr("hkrun.cli.submitting.open_server", lambda address, insecure: server)
+    monkeypatch.setattr("hkrun.cli.submitting.open_server", lambda _: server)
     assert call(["submit", "--address", "x", "--", "run"]) == 75
     assert server.stopped == server.sent
     assert [job_id[:6] for job_id in server.sent] == ["check-"]

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from hkrun.plan import checkpoint_epoch
 from hkrun.store import open_store
-from hkrun.trial import progress, run_task
+from hkrun.trial import progress
+from hkrun.trial.run import run_task
 
 DEATH = "kill-rank-1"
 

@@ -20,7 +20,7 @@ from hkrun.config import cell_from_values, cell_id
 from hkrun.plan import ALONE, Span
 from hkrun.store import open_store
 from hkrun.training import SingleProcess
-from hkrun.trial import run_task
+from hkrun.trial.run import run_task
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(900)]
 

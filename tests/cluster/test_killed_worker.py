@@ -8,7 +8,7 @@ from hkrun.cluster import TaskList, run_tasks
 from hkrun.config import cell_from_values, cell_id
 from hkrun.store import open_store
 from hkrun.training import SingleProcess
-from hkrun.trial import run_task
+from hkrun.trial.run import run_task
 
 EPOCHS = 8
 CELL = cell_from_values(

@@ -1,11 +1,22 @@
 import pytest
 
 from hkrun.cluster.trials.schedule import DEATH_ADVICE, FIRST_WAIT_S, MAX_RETRIES, Schedule, TaskResult
+from hkrun.cluster.trials.slots import Fit
 from hkrun.errors import DataError, StoreError
 
 FINISHED = [{"seed": 0, "status": "finished"}]
 DIVERGED = [{"seed": 0, "status": "diverged"}]
 FAILED = [{"seed": 0, "status": "finished"}, {"seed": 1, "status": "failed"}]
+
+
+def limited(num_tasks, slots, **options):
+    """A schedule with room for so many tasks at a time."""
+
+    def fit(_):
+        return Fit.NOW if schedule.num_running < slots else Fit.LATER
+
+    schedule = Schedule(num_tasks, fit=fit, **options)
+    return schedule
 
 
 class Clock:
@@ -17,7 +28,7 @@ class Clock:
 
 
 def test_tasks_start_in_order_and_no_more_at_once_than_there_are_slots():
-    schedule = Schedule(3, slots=2, fail_fast=False)
+    schedule = limited(3, 2)
     assert [schedule.take(), schedule.take(), schedule.take()] == [0, 1, None]
     schedule.returned(0, FINISHED)
     assert schedule.take() is None  # its process is still there
@@ -27,7 +38,7 @@ def test_tasks_start_in_order_and_no_more_at_once_than_there_are_slots():
 
 def test_a_task_that_gets_further_after_each_death_may_die_often():
     clock = Clock()
-    schedule = Schedule(1, slots=1, fail_fast=False, clock=clock)
+    schedule = limited(1, 1, clock=clock)
     for epoch in range(1, 21):
         assert schedule.take() == 0
         schedule.progressed(0, epoch)
@@ -40,7 +51,7 @@ def test_a_task_that_gets_further_after_each_death_may_die_often():
 
 def test_a_task_that_repeats_the_same_epochs_after_each_death_does_not_get_further():
     clock = Clock()
-    schedule = Schedule(1, slots=1, fail_fast=False, clock=clock)
+    schedule = limited(1, 1, clock=clock)
     for death in range(MAX_RETRIES + 1):
         assert schedule.take() == 0
         for epoch in (1, 2, 3):
@@ -53,7 +64,7 @@ def test_a_task_that_repeats_the_same_epochs_after_each_death_does_not_get_furth
 
 
 def test_results_stand_in_the_order_of_the_tasks_not_of_their_ends():
-    schedule = Schedule(2, slots=2, fail_fast=False)
+    schedule = limited(2, 2)
     schedule.take(), schedule.take()
     schedule.raised(1, "boom")
     assert not schedule.finished
@@ -64,7 +75,7 @@ def test_results_stand_in_the_order_of_the_tasks_not_of_their_ends():
 
 def test_a_task_whose_process_died_rests_and_is_then_tried_before_fresh_ones():
     clock = Clock()
-    schedule = Schedule(3, slots=1, fail_fast=False, clock=clock)
+    schedule = limited(3, 1, clock=clock)
     assert schedule.take() == 0
     assert schedule.died(0, "killed") is None
     schedule.release(0)
@@ -80,7 +91,7 @@ def test_a_task_whose_process_died_rests_and_is_then_tried_before_fresh_ones():
 
 def test_the_rest_before_a_retry_grows():
     clock = Clock()
-    schedule = Schedule(1, slots=1, fail_fast=False, clock=clock)
+    schedule = limited(1, 1, clock=clock)
     for wait_s in (2.0, 8.0):
         assert schedule.take() == 0
         schedule.died(0, "killed")
@@ -92,7 +103,7 @@ def test_the_rest_before_a_retry_grows():
 
 def test_a_task_whose_process_always_dies_fails_and_says_how_often_it_was_tried():
     clock = Clock()
-    schedule = Schedule(1, slots=1, fail_fast=False, clock=clock)
+    schedule = limited(1, 1, clock=clock)
     for _ in range(MAX_RETRIES):
         schedule.take()
         assert schedule.died(0, "killed") is None
@@ -107,7 +118,7 @@ def test_a_task_whose_process_always_dies_fails_and_says_how_often_it_was_tried(
 
 def test_a_result_after_a_retry_tells_of_the_retry():
     clock = Clock()
-    schedule = Schedule(1, slots=1, fail_fast=False, clock=clock)
+    schedule = limited(1, 1, clock=clock)
     schedule.take()
     schedule.died(0, "killed")
     schedule.release(0)
@@ -117,7 +128,7 @@ def test_a_result_after_a_retry_tells_of_the_retry():
 
 
 def test_a_task_that_was_not_begun_is_next_and_has_lost_no_try():
-    schedule = Schedule(2, slots=1, fail_fast=False)
+    schedule = limited(2, 1)
     for _ in range(5):
         assert schedule.take() == 0
         schedule.put_back(0)
@@ -129,7 +140,7 @@ def test_a_task_that_was_not_begun_is_next_and_has_lost_no_try():
 @pytest.mark.parametrize("end", ["raised", "a run failed", "died"])
 def test_fail_fast_ends_everything_at_the_first_failure(end):
     clock = Clock()
-    schedule = Schedule(3, slots=1, fail_fast=True, clock=clock)
+    schedule = limited(3, 1, fail_fast=True, clock=clock)
     for _ in range(MAX_RETRIES if end == "died" else 0):
         schedule.take()
         schedule.died(0, "killed")
@@ -150,7 +161,7 @@ def test_fail_fast_ends_everything_at_the_first_failure(end):
 
 
 def test_fail_fast_goes_on_after_a_diverged_run_and_a_stopped_task():
-    schedule = Schedule(3, slots=3, fail_fast=True)
+    schedule = limited(3, 3, fail_fast=True)
     for _ in range(3):
         schedule.take()
     schedule.returned(0, DIVERGED)
@@ -159,7 +170,7 @@ def test_fail_fast_goes_on_after_a_diverged_run_and_a_stopped_task():
 
 
 def test_without_fail_fast_a_failure_ends_nothing():
-    schedule = Schedule(2, slots=1, fail_fast=False)
+    schedule = limited(2, 1)
     schedule.take()
     schedule.raised(0, "boom")
     schedule.release(0)
@@ -169,7 +180,7 @@ def test_without_fail_fast_a_failure_ends_nothing():
 
 @pytest.mark.parametrize(("exit_code", "kind"), [(3, DataError), (6, StoreError)])
 def test_an_error_that_every_task_would_meet_ends_everything_and_can_be_raised_again(exit_code, kind):
-    schedule = Schedule(4, slots=2, fail_fast=False)
+    schedule = limited(4, 2)
     schedule.take(), schedule.take()
     schedule.returned(0, FINISHED)
     schedule.release(0)
@@ -184,7 +195,7 @@ def test_an_error_that_every_task_would_meet_ends_everything_and_can_be_raised_a
 
 
 def test_a_task_waits_for_the_one_it_needs_and_holds_up_nobody():
-    schedule = Schedule(4, slots=2, fail_fast=False, needs={1: 0, 2: 0})
+    schedule = limited(4, 2, needs={1: 0, 2: 0})
     assert [schedule.take(), schedule.take()] == [0, 3]
     schedule.returned(3, FINISHED)
     schedule.release(3)
@@ -207,7 +218,7 @@ def test_a_task_waits_for_the_one_it_needs_and_holds_up_nobody():
     ids=["diverged", "raised", "stopped"],
 )
 def test_what_needs_a_task_that_is_not_complete_is_left_out(end, fail_fast):
-    schedule = Schedule(4, slots=1, fail_fast=fail_fast, needs={1: 0, 2: 0})
+    schedule = limited(4, 1, fail_fast=fail_fast, needs={1: 0, 2: 0})
     schedule.take()
     end(schedule)
     schedule.release(0)
@@ -219,7 +230,7 @@ def test_what_needs_a_task_that_is_not_complete_is_left_out(end, fail_fast):
 
 
 def test_a_failed_task_leaves_out_what_needs_it_though_some_of_that_was_left_out_before():
-    schedule = Schedule(4, slots=1, fail_fast=False, needs={1: 0, 2: 0, 3: 0})
+    schedule = limited(4, 1, needs={1: 0, 2: 0, 3: 0})
     assert schedule.take() == 0
     schedule.leave_out([1])
     assert schedule.raised(0, "boom").failed

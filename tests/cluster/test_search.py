@@ -12,6 +12,7 @@ import pytest
 from fake_tasks import FakeTask, run
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import TrialScheduler
+from test_schedule import limited
 
 from hkrun.cluster import EarlyStopping, Point, Search, TaskList, make_search, run_tasks
 from hkrun.cluster.nodes.resources import Node
@@ -44,7 +45,7 @@ def play(search, *, num_tasks, errors):
 def play_all(search, *, num_tasks, errors, failures=()):
     """As `play`; returns Optuna's trials too. `failures` are tasks without an outcome."""
     pytest.importorskip("optuna")
-    schedule = Schedule(num_tasks, slots=1, fail_fast=False)
+    schedule = limited(num_tasks, 1)
     chooser = AxesSearch(search, schedule)
     done = []
     while True:
@@ -118,7 +119,7 @@ def test_a_search_prints_nothing():
 from hkrun.cluster import Point, Search
 from hkrun.cluster.trials.schedule import Schedule
 from hkrun.cluster.trials.search import Halving, AxesSearch
-schedule = Schedule(1, slots=1, fail_fast=False)
+schedule = Schedule(1)
 search = AxesSearch(Search(runs={Point("grid", (0,)): (0,)}, known={}, budget=1), schedule)
 assert schedule.take(search.choose) == 0
 """
@@ -195,7 +196,7 @@ def test_asha_compares_runs_of_the_same_epoch_and_spares_teachers_and_what_is_do
 
 
 def test_a_run_that_is_ended_early_is_done_as_far_as_it_reported(observer, tmp_path):
-    schedule = Schedule(2, slots=2, fail_fast=True, needs={1: 0})
+    schedule = Schedule(2, fail_fast=True, needs={1: 0})
     tasks = [FakeTask(name="run"), FakeTask(name="next")]
     room = Slots([Node(cpus=2, gpus=0, memory_bytes=8 << 30)], threads=1, device="cpu")
     watchdog = MagicMock()

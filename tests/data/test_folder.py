@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from image_examples import exif, random_samples, with_chunks, write_png
 from PIL import Image
+from study_example import make_study
 from sweep_example import make_sweep
 
 from hkrun.config import cell_from_values
 from hkrun.data import fingerprint, load_dataset
 from hkrun.errors import DataError, InputError
-from hkrun.plan import AUTO
 from hkrun.spaces import NamedCell
-from hkrun.sweep import check_data
+from hkrun.sweep.checks import check_data
 
 GREY, COLOUR = (6, 5), (6, 5, 3)
 
@@ -311,6 +311,6 @@ def test_a_sweep_tells_the_notes_of_its_data_when_it_begins(
     sweep = dataclasses.replace(make_sweep(), dataset="folder", cells=(cell,))
 
     with pytest.raises(InputError, match=r"teacher\.batch_size"):  # which is larger than the data
-        check_data(sweep, data_dir=tree, workers=AUTO)
+        check_data(make_study(sweep, None, data_dir=tree))
 
     assert caplog.messages == ["folder: passed over: 1 .webp (train/ant/a.webp)"]

@@ -5,7 +5,8 @@ import pytest
 from hkrun.config import cell_from_values, cell_id, teacher_id
 from hkrun.store import open_store
 from hkrun.training import SingleProcess
-from hkrun.trial import Task, run_task
+from hkrun.trial import Task
+from hkrun.trial.run import run_task
 
 
 def train(store, method):

@@ -11,8 +11,9 @@ from task_example import make_task
 from hkrun.config import cell_from_values, cell_id
 from hkrun.store import open_store
 from hkrun.training import SingleProcess
-from hkrun.trial import inputs, progress, run_task, teacher_answers
+from hkrun.trial import inputs, progress, teacher_answers
 from hkrun.trial import run as running
+from hkrun.trial.run import run_task
 
 CELL = cell_from_values(
     {

@@ -17,7 +17,8 @@ from task_example import make_task
 from hkrun.config import Cell, cell_from_values, cell_id
 from hkrun.store import Store, open_store
 from hkrun.training import SingleProcess
-from hkrun.trial import inputs, run_task, teacher_answers
+from hkrun.trial import inputs, teacher_answers
+from hkrun.trial.run import run_task
 
 VALUES = {
     "dataset": "digits",
@@ -145,7 +146,7 @@ from knowledge.test_curves import make_cell, make_task
 from hkrun.knowledge import TableTeacher
 from hkrun.store import open_store
 from hkrun.training import SingleProcess
-from hkrun.trial import run_task
+from hkrun.trial.run import run_task
 
 compute, calls = TableTeacher._compute_block, 0
 

@@ -11,7 +11,7 @@ from hkrun.config import Cell, cell_from_values
 from hkrun.data import Dataset, Split
 from hkrun.data.views import Views
 from hkrun.models import DistilledNetwork, Output
-from hkrun.training import Batch, ResidentEvaluationSet, ResidentTrainingSet, resolve_dtype
+from hkrun.training import Batch, Images, ResidentEvaluationSet, ResidentTrainingSet, resolve_dtype
 
 CPU = torch.device("cpu")
 TINY = {
@@ -32,16 +32,13 @@ def tiny_cell(**values: object) -> Cell:
     return cell_from_values({**TINY, **given})  # type: ignore[dict-item]
 
 
-def make_sets(cell: Cell, dataset: Dataset) -> dict[str, object]:
+def make_sets(cell: Cell, dataset: Dataset) -> dict[str, Images]:
     """The sets that both stages take."""
     dtype = resolve_dtype(cell.precision)
     views = Views(cell.augment.padding, cell.augment.flip)
-    return {
-        "training_set": ResidentTrainingSet(dataset, views, dtype=dtype, device=CPU),
-        "test_set": ResidentEvaluationSet(
-            dataset.test.images, dataset.test.labels, dataset, dtype=dtype, device=CPU
-        ),
-    }
+    training = ResidentTrainingSet(dataset, views, dtype=dtype, device=CPU)
+    test = ResidentEvaluationSet(dataset.test.images, dataset.test.labels, dataset, dtype=dtype, device=CPU)
+    return {"images": Images(training, test)}
 
 
 def ask(teacher: DistilledNetwork | None) -> Callable[[Batch], Output] | None:

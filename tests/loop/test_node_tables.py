@@ -10,7 +10,8 @@ from task_example import make_task
 from hkrun.knowledge import RowComputer
 from hkrun.store import open_store
 from hkrun.training import SingleProcess
-from hkrun.trial import inputs, run_task, teacher_answers
+from hkrun.trial import inputs, teacher_answers
+from hkrun.trial.run import run_task
 from loop.test_trial import make_cell
 
 

@@ -20,7 +20,8 @@ from hkrun.models import Features, build_network, initialise
 from hkrun.seeding import Purpose, derive
 from hkrun.store import open_store
 from hkrun.training import STUDENT_DRAWS, Batch, SingleProcess, StreamedEvaluationSet, StreamedTrainingSet
-from hkrun.trial import Task, progress, run_task
+from hkrun.trial import Task, progress
+from hkrun.trial.run import run_task
 from hkrun.trial.run_warnings import find_damage_warnings
 from loop.conftest import CPU
 

@@ -10,8 +10,9 @@ from task_example import make_task
 import hkrun.trial
 from hkrun.stopwatch import Stopwatch
 from hkrun.store import Store, open_store
-from hkrun.trial import inputs, progress, run_task, teacher_task
+from hkrun.trial import inputs, progress, teacher_task
 from hkrun.trial import run as running
+from hkrun.trial.run import run_task
 from loop.test_trial import make_cell
 
 INPUTS, TABLE, EPOCH, CHECKPOINT, PROGRESS, RECORD, FAILURE = 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0

@@ -26,9 +26,10 @@ from hkrun.models.sgd import SGD
 from hkrun.stopwatch import Stopwatch
 from hkrun.store import Store, open_store
 from hkrun.training import PeerLostError, SingleProcess
-from hkrun.trial import Task, inputs, progress, provenance, run_task, teacher_task
+from hkrun.trial import Task, inputs, progress, provenance, teacher_task
 from hkrun.trial import run as running
 from hkrun.trial.curves import tabulate
+from hkrun.trial.run import run_task
 from hkrun.trial.run_warnings import find_discriminator_warnings
 
 VALUES = {
@@ -444,7 +445,8 @@ def test_summed_weight_norms_make_a_constant_discriminator_and_the_run_says_so(t
 
 WORKER = """
 import pickle, sys
-from hkrun.trial import progress, run_task
+from hkrun.trial import progress
+from hkrun.trial.run import run_task
 from hkrun.training import SingleProcess
 progress.CHECKPOINT_EVERY_S = 0.0
 task = pickle.loads(bytes.fromhex(sys.argv[1]))

@@ -206,12 +206,10 @@ def read_sets(context: SingleProcess, dataset: Dataset) -> dict[str, object]:
     """What a worker sees of an epoch, and the errors of a network, with every part uneven."""
     cell = tiny_cell(student__batch_size=15)
     sets = make_sets(cell, dataset)
-    batches = sets["training_set"].batches(  # type: ignore[attr-defined]
-        [5], 1, batch_size=15, draws=STUDENT_DRAWS, context=context
-    )
+    batches = sets["images"].training.batches([5], 1, batch_size=15, draws=STUDENT_DRAWS, context=context)
     seen = [(batch.image_ids[0], batch.view_ids[0], batch.share) for batch in batches]
     student = start_run(cell, dataset, 0, context=SingleProcess(), device=CPU).student
-    errors = sets["test_set"].evaluate(student, precision="float64", context=context)  # type: ignore[attr-defined]
+    errors = sets["images"].test.evaluate(student, precision="float64", context=context)
     few = ResidentEvaluationSet(
         dataset.test.images[:3], dataset.test.labels[:3], dataset, dtype=torch.float64, device=CPU
     ).evaluate(student, precision="float64", context=context)

@@ -48,16 +48,18 @@ from hkrun.config import cell_from_values
 from hkrun.data import load_dataset
 from hkrun.data.views import Views
 from hkrun.distill import distill, start_run
-from hkrun.training import SingleProcess, ResidentEvaluationSet, ResidentTrainingSet
+from hkrun.training import Images, SingleProcess, ResidentEvaluationSet, ResidentTrainingSet
 values = {"method": "supervised", "student.network": "preact-8-w4", "student.epochs": 1}
 cell, data, cpu = cell_from_values(values), load_dataset("digits"), torch.device("cpu")
 runs = [start_run(cell, data, seed, context=SingleProcess(), device=cpu) for seed in (0, 1)]
 distill(
     runs,
     teach=None,
-    training_set=ResidentTrainingSet(data, Views(1, False), dtype=torch.float32, device=cpu),
-    test_set=ResidentEvaluationSet(
-        data.test.images, data.test.labels, data, dtype=torch.float32, device=cpu
+    images=Images(
+        ResidentTrainingSet(data, Views(1, False), dtype=torch.float32, device=cpu),
+        ResidentEvaluationSet(
+            data.test.images, data.test.labels, data, dtype=torch.float32, device=cpu
+        ),
     ),
     context=SingleProcess(),
     on_epoch=lambda runs: [run.state_dict() for run in runs],

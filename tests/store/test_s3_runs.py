@@ -25,7 +25,8 @@ WORKER = """
 import sys
 from hkrun.config import cell_from_values, cell_id, teacher_id
 from hkrun.training.context import SingleProcess
-from hkrun.trial import Task, progress, run_task
+from hkrun.trial import Task, progress
+from hkrun.trial.run import run_task
 progress.CHECKPOINT_EVERY_S, progress.QUICKLY_SAVED_S = 0.0, 1e9
 cell = cell_from_values(eval(sys.argv[2]))
 task = dict(cell=cell, store=sys.argv[1], data_dir=None, threads=1, device="cpu")

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from hkrun.errors import ResourceError
 
@@ -102,37 +103,41 @@ def largest_pack(share_bytes: int, *, process_bytes: int, seed_bytes: int) -> in
     return max(1, (share_bytes - process_bytes) // seed_bytes)
 
 
-def check_pack(
-    size: int,
-    name: str,
-    *,
-    share_bytes: int,
-    process_bytes: int,
-    seed_bytes: int,
-    slots: int,
-    place: str = "",
-) -> None:
+class Share(NamedTuple):
+    """What each process may take of a node's memory, or of a GPU's.
+
+    Attributes:
+        memory_bytes: The memory.
+        processes: How many processes share the whole.
+        place: Where it is, such as " on one of the nodes"; empty for this machine.
+    """
+
+    memory_bytes: int
+    processes: int
+    place: str = ""
+
+
+def check_pack(size: int, name: str, share: Share, *, process_bytes: int, seed_bytes: int) -> None:
     """Decides whether so many runs of a cell fit into one process; see `largest_pack`.
 
     Args:
         size: How many runs.
         name: What the cell is called in the message.
-        share_bytes: Memory that each process may take.
-        process_bytes: What a process takes besides its runs.
+        share: What the process may take.
+        process_bytes: What it takes besides its runs.
         seed_bytes: What each run adds.
-        slots: How many processes share that memory.
-        place: Where it is, such as " on the node with the least"; empty for this machine.
 
     Raises:
         ResourceError: They do not fit. Says what they would take, what there is, and what would fit.
     """
-    fitting = largest_pack(share_bytes, process_bytes=process_bytes, seed_bytes=seed_bytes)
+    fitting = largest_pack(share.memory_bytes, process_bytes=process_bytes, seed_bytes=seed_bytes)
     if size <= fitting:
         return
     needed = _gib(process_bytes + size * seed_bytes)
     raise ResourceError(
         f"--pack {size}: {size} runs of {name} take about {needed} together, but "
-        f"{_count(slots, 'process', 'processes')} at a time{place} may have {_gib(share_bytes)} each; "
+        f"{_count(share.processes, 'process', 'processes')} at a time{share.place} may have "
+        f"{_gib(share.memory_bytes)} each; "
         f"--pack {fitting} would fit"
     )
 

@@ -93,7 +93,6 @@ class Schedule:
 
     Args:
         num_tasks: How many there are.
-        slots: How many run at once; None where `fit` alone decides.
         fail_fast: Whether the first failed result ends everything.
         needs: For a task that builds on another one's result, that one's index. It is left out, with an empty
             result, unless the other one is complete.
@@ -105,14 +104,12 @@ class Schedule:
         self,
         num_tasks: int,
         *,
-        slots: int | None = None,
         fail_fast: bool = False,
         needs: Mapping[int, int] | None = None,
         fit: Callable[[int], Fit] = lambda _: Fit.NOW,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._num_tasks = num_tasks
-        self._slots = num_tasks if slots is None else slots
         self._fail_fast = fail_fast
         self._needs = dict(needs or {})
         self._fit = fit
@@ -125,6 +122,11 @@ class Schedule:
         self._furthest: dict[int, int] = {}  # epoch
         self._results: dict[int, TaskResult] = {}
         self._ended_early = False
+
+    @property
+    def num_running(self) -> int:
+        """How many tasks have a slot."""
+        return len(self._running)
 
     @property
     def finished(self) -> bool:
@@ -141,7 +143,7 @@ class Schedule:
         Args:
             choose: Which of the tasks that may begin does; without it the first.
         """
-        if self.finished or len(self._running) >= self._slots:
+        if self.finished:
             return None
         now = self._clock()
         rested = [index for index, start in self._resting.items() if start <= now]

@@ -1,0 +1,121 @@
+"""From a sweep and options to a study: all that is found out and checked before anything starts."""
+
+import dataclasses
+
+from hkrun.config import teacher_id
+from hkrun.datasets import find_dataset
+from hkrun.plan import NO_SHORTCUTS, Plan, PlannedTeacher, check_elastic, kept_sizes, make_plan
+from hkrun.spaces import Sweep
+from hkrun.store import Store
+from hkrun.sweep.checks import check_cluster, check_data, fix_content, foresee_data
+from hkrun.sweep.machine import find_machine
+from hkrun.sweep.pack_sizes import AUTO, check_packs, expect_sizes, measure_sizes
+from hkrun.sweep.study import Options, Study
+
+
+def plan_study(sweep: Sweep, store: Store | None, options: Options) -> Study:
+    """Compares a sweep with the store; on which machine it runs is not known yet.
+
+    Args:
+        sweep: What is wanted.
+        store: What it has is not run again; None where there is none yet.
+        options: How it is wanted.
+
+    Raises:
+        InputError: The number of workers may not follow what there is.
+        DataError: The data set, whose content is part of every cell, cannot be read.
+        StoreError: The store cannot be read.
+    """
+    check_elastic(options.workers, {named.name: named.cell for named in sweep.cells})
+    sweep = fix_content(sweep, options.data_dir)
+    plan = make_plan(sweep, store, workers=options.workers, shortcuts=options.shortcuts)
+    return Study(sweep=sweep, options=options, store=store, plan=plan)
+
+
+def resolve(study: Study, *, dry: bool = False) -> Study:
+    """Fits a study to this machine, or to the cluster that RAY_ADDRESS names. Nothing is written or fetched.
+
+    Args:
+        study: What `plan_study` returned.
+        dry: Whether nothing will follow. Then what `check_inputs` refuses is refused here, as far as that
+            shows without a download and without the nodes of a cluster.
+
+    Raises:
+        ResourceError: A run or a teacher does not fit, or not so many together.
+        InputError: MLFLOW_TRACKING_URI cannot be used; in a dry run as `check_data`.
+        DataError: In a dry run: the data set is missing or damaged, and is none that is fetched.
+    """
+    from hkrun.tracking import given_uri
+
+    if dry or study.plan.num_to_run:
+        given_uri()  # refuses one that cannot be used
+    if not study.plan.num_to_run:  # no need to wait for PyTorch and Ray, who know the machine
+        return _place(study)
+    study = _find_machine(study)
+    side, foreseen = find_dataset(study.sweep.dataset).side, foresee_data(study) if dry else None
+    if side := side or foreseen:
+        check_packs(study, side)
+    return _place(study)
+
+
+def resolve_teacher(sweep: Sweep, store: Store | None, options: Options) -> Study:
+    """A study of the teacher of a sweep's first cell alone, unless the store has it; see `plan_study`."""
+    sweep = fix_content(sweep, options.data_dir)
+    cell = sweep.cells[0].cell
+    teacher = PlannedTeacher(teacher_id=teacher_id(cell), cell=cell, workers=options.workers.of_teacher(cell))
+    there = store is not None and store.whole_teacher(teacher.teacher_id) is not None
+    plan = Plan(
+        sweep=sweep, workers=options.workers, cells=(), packs=(), teachers=() if there else (teacher,)
+    )
+    study = Study(sweep=sweep, options=options, store=store, plan=plan)
+    return study if there else _find_machine(study)
+
+
+def check_inputs(study: Study) -> None:
+    """Checks what a study reads, before a store is made for it. Data sets are fetched.
+
+    Raises:
+        ResourceError: The cluster cannot be joined, a node cannot run hkrun as the others do, or not so many
+            runs fit together.
+        StoreError: A node cannot use the store.
+        DataError: The data set is missing or damaged.
+        InputError: As `check_data`.
+    """
+    check_cluster(study)
+    side = check_data(study)
+    if side is not None and find_dataset(study.sweep.dataset).side is None:
+        check_packs(study, side)
+
+
+def recheck(study: Study) -> Study:
+    """The study as the store is under its lock. Pack sizes are measured if that was asked for.
+
+    Raises:
+        StoreError: The store cannot be used.
+    """
+    options = study.options
+    plan = make_plan(study.sweep, study.store, workers=options.workers, shortcuts=options.shortcuts)
+    study = dataclasses.replace(study, plan=plan)
+    if plan.num_to_run and study.machine is None:
+        study = _find_machine(study)
+    if plan.num_to_run and options.pack == AUTO:
+        measure_sizes(study)
+    return _place(study)
+
+
+def _find_machine(study: Study) -> Study:
+    machine = find_machine(study.store, per_gpu=study.options.workers.per_gpu)
+    study = dataclasses.replace(study, machine=machine)
+    machine.check(study.spans)
+    return study
+
+
+def _place(study: Study) -> Study:
+    """The study with its runs in packs; where nothing remains, the sizes are those it was begun with."""
+    machine, plan = study.machine, study.plan
+    if machine is None:
+        sizes = {} if study.store is None else kept_sizes(study.store, study.sweep)
+        return dataclasses.replace(study, plan=dataclasses.replace(plan, sizes=sizes))
+    sizes, notes = expect_sizes(study) if study.options.shortcuts == NO_SHORTCUTS else ({}, ())
+    plan = plan.in_packs(sizes, notes, slots=machine.slots, group_slots=machine.group_slots)
+    return dataclasses.replace(study, plan=plan)

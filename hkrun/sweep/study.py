@@ -1,0 +1,85 @@
+"""A study: a sweep, what the user asked for, what it runs on, and what remains of it."""
+
+import functools
+from dataclasses import dataclass
+from pathlib import Path
+
+from hkrun.plan import AUTO, NO_SHORTCUTS, Estimate, Plan, Shortcuts, Span, Workers, estimate_time
+from hkrun.spaces import Sweep
+from hkrun.store import Store
+from hkrun.sweep.machine import Machine
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What the user asks for besides the sweep.
+
+    Attributes:
+        store: URI of the store, or its path from the root.
+        data_dir: Where data sets lie that are not embedded.
+        workers: How many processes train one run together.
+        pack: How many runs train together: a number, "auto" for the fastest as measured, or None: as the
+            sweep was begun, else as its recipe has measured. With shortcuts, one.
+        shortcuts: How to make fewer runs.
+        fail_fast: Whether the first failed run stops the others.
+    """
+
+    store: str
+    data_dir: Path | str | None = None
+    workers: Workers = AUTO
+    pack: int | str | None = None
+    shortcuts: Shortcuts = NO_SHORTCUTS
+    fail_fast: bool = False
+
+    @property
+    def data_place(self) -> str | None:
+        """The place of the data as every process names it: an absolute path, or a URI."""
+        return str(self.data_dir.absolute()) if isinstance(self.data_dir, Path) else self.data_dir
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """A sweep, resolved once; what runs it takes it whole.
+
+    Attributes:
+        sweep: What is wanted; the content of its data set is part of every cell.
+        options: What the user asks for.
+        store: Its records; None where there is no store yet.
+        plan: What remains.
+        machine: What that runs on; None where nothing remains.
+    """
+
+    sweep: Sweep
+    options: Options
+    store: Store | None
+    plan: Plan
+    machine: Machine | None = None
+
+    @functools.cached_property
+    def estimate(self) -> Estimate:
+        """How long that will take."""
+        return estimate_time(self.plan)
+
+    @property
+    def opened(self) -> Store:
+        """The store, which everything but a dry run has made."""
+        assert self.store is not None
+        return self.store
+
+    @property
+    def on(self) -> Machine:
+        """The machine, which a study with tasks has."""
+        assert self.machine is not None
+        return self.machine
+
+    @property
+    def spans(self) -> set[Span]:
+        """How many processes may train its tasks, each kind once."""
+        workers, cells = self.options.workers, [named.cell for named in self.sweep.cells]
+        teachers = {workers.of_teacher(cell) for cell in cells if cell.uses_teacher}
+        return teachers | {workers.of_runs(planned.cell) for planned in self.plan.cells}
+
+    def document(self) -> dict[str, object]:
+        """What `sweep --dry-run --json` prints."""
+        estimate = {"seconds": self.estimate.seconds, "basis": self.estimate.basis}
+        return {**self.plan.document(), "estimate": estimate}
