@@ -1,4 +1,4 @@
-"""CONTRIBUTING's recipes for a network and a data set, followed in a copy of the package."""
+"""CONTRIBUTING's recipes for losses, methods, networks and data sets, followed in a copy of the package."""
 
 import os
 import re
@@ -75,6 +75,51 @@ sweep = load_cell(dataset="stripes")
 assert sweep.cells[0].cell.student.network == "preact-8-w4"
 assert len(load_dataset("stripes").train) == find_dataset("stripes").num_train == 40
 """
+
+
+TRY_LOSS = """
+from hkrun.config import canonical, cell_id
+from hkrun.distill.term_checks import try_terms
+from hkrun.objective import DataSizes
+from hkrun.spaces import load_cell
+
+for chosen in ("method=cosine", "knowledge.form=cosine"):
+    cells = [load_cell(overrides=[chosen, f"cosine.power={power}"]).cells[0].cell for power in (1, 2)]
+    assert cell_id(cells[0]) != cell_id(cells[1])
+    assert "descriptor" in cells[0].table_parts
+    assert not [key for key in canonical(cells[0]) if key.endswith(".source")]
+    try_terms(cells[0], DataSizes(num_classes=3, num_images=40), (1, 8, 8), packed=True)
+"""
+TRY_METHOD = """
+from hkrun.objective import DataSizes, Objective
+from hkrun.spaces import load_cell
+
+cell = load_cell(overrides=["method=l1", "loss.lambda_1=0.5"]).cells[0].cell
+assert cell.stage_weights == ({"cross_entropy": 1.0, "logits_l1": 0.5},)
+assert cell.table_parts == ("logits",)
+Objective(cell, 0, DataSizes(num_classes=3, num_images=40))
+"""
+
+
+def test_a_loss_is_added_as_the_recipe_says(copy):
+    (module,) = read_blocks("A loss")
+    (copy / "hkrun/modern/cosine.py").write_text(module, encoding="utf-8")
+    methods = copy / "hkrun/methods.py"
+    text = methods.read_text(encoding="utf-8")
+    assert "\nSHIPPED = (" in text
+    methods.write_text(text.replace("\nSHIPPED = (", '\nSHIPPED = ("cosine", '), encoding="utf-8")
+    run(copy, "-c", TRY_LOSS)
+    assert "cosine.power = 2.0" in run(copy, "-m", "hkrun", "keys", "cosine")
+
+
+def test_a_method_is_added_as_the_recipe_says(copy):
+    (entry,) = read_blocks("A method")
+    methods = copy / "hkrun/methods.py"
+    text = methods.read_text(encoding="utf-8")
+    start = text.index("{\n", text.index("\nMETHODS = ")) + 2
+    methods.write_text(text[:start] + entry + text[start:], encoding="utf-8")
+    run(copy, "-c", TRY_METHOD)
+    assert "l1: labels and the absolute difference" in run(copy, "-m", "hkrun", "keys", "method")
 
 
 def test_a_network_is_added_as_the_recipe_says(copy):

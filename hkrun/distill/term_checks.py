@@ -39,7 +39,8 @@ def try_terms(cell: Cell, sizes: DataSizes, image_shape: tuple[int, int, int], *
         InputError: Every way in which a term is not what docs/own-parts.md asks for, one per line.
     """
     own = [_own_terms(cell, stage) for stage in range(len(cell.stage_terms))]
-    problems = [line for terms in own for named in terms.items() for line in _compare_signature(cell, *named)]
+    named = [(name, term) for terms in own for name, term in terms.items()]
+    problems = [line for each in named for line in compare_signature(_describe(cell, *each), each[1])]
     if not problems:
         trials = [_Trial(cell, stage, sizes, image_shape) for stage, terms in enumerate(own) if terms]
         problems = [line for trial in trials for line in trial.find_problems(packed=packed)]
@@ -57,9 +58,14 @@ def _describe(cell: Cell, name: str, term: Term) -> str:
     return str(cell.knowledge.form) if term == form else f"{cell.method}: term {name!r}"
 
 
-def _compare_signature(cell: Cell, name: str, term: Term) -> Iterator[str]:
-    """Whether a function takes the parts and the keys that its term declares, and no others."""
-    title, function = _describe(cell, name, term), load_part(str(term.function))
+def compare_signature(title: str, term: Term) -> Iterator[str]:
+    """What a function takes otherwise than its term declares: the parts and the keys, and no others.
+
+    Args:
+        title: What messages call the term.
+        term: The term.
+    """
+    function = load_part(str(term.function))
     if term.learns and not (inspect.isclass(function) and issubclass(function, nn.Module)):
         yield f"{title}: learns = True, so {term.function} must be a class of torch.nn.Module"
         return

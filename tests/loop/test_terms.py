@@ -7,17 +7,25 @@ import pytest
 import torch
 
 from hkrun import terms
-from hkrun.config import Cell, KeyInfo, Value, cell_id, get_value, keys
+from hkrun.config import Cell, KeyInfo, Value, cell_id, cell_values, find_keys, get_value, keys
 from hkrun.data import Dataset
 from hkrun.distill import distill, start_run
+from hkrun.distill.term_checks import compare_signature
 from hkrun.losses import discriminator_loss, student_adversarial_loss
-from hkrun.methods import METHODS, TERM_KEYS, Adversary
+from hkrun.methods import (
+    METHODS,
+    SHIPPED_FORMS,
+    SHIPPED_METHODS,
+    TERM_KEYS,
+    Adversary,
+    find_form,
+    find_method,
+)
 from hkrun.models import Output, initialise
 from hkrun.objective import DataSizes, Objective
 from hkrun.teacher import freeze, start_teacher
 from hkrun.terms import TERMS, Term
 from hkrun.training import SingleProcess
-from hkrun.user_parts import load_part
 from loop.conftest import CPU, ask, make_sets, tiny_cell
 
 ALONE = {"loss.lambda_1": 0.0, "loss.lambda_2": 0.0}
@@ -29,8 +37,10 @@ CELLS: dict[str, dict[str, Value]] = {
     "kd": {"method": "kd", "loss.alpha": 1.0},
     "adversarial": {"loss.lambda_1": 0.0, "loss.lambda_3": 0.0},
     "hint": {"method": "fitnets", "loss.alpha": 0.0},
-    **{form: {**ALONE, "knowledge.form": form} for form in terms.FORMS},
+    **{form: {**ALONE, "knowledge.form": form} for form in (*terms.FORMS, *SHIPPED_FORMS)},
 }
+DECLARED = {**TERMS, **{form: find_form(form) for form in SHIPPED_FORMS}}
+KNOWN = find_keys(("knowledge.form", form) for form in SHIPPED_FORMS)
 SIZES = DataSizes(num_classes=3, num_images=40)
 # What weighs or names a term, and so decides which are computed.
 COMPOSING = {
@@ -42,12 +52,13 @@ COMPOSING = {
 }
 # What the outputs of the networks depend on, and not the terms.
 GIVEN = {"dataset", "method", "student.network", "teacher.network", "teacher.file", "student.file"}
-COMPARED_KEYS = sorted(keys().keys() - COMPOSING - GIVEN)
+COMPARED_KEYS = sorted(KNOWN.keys() - COMPOSING - GIVEN)
+ALL_TERM_KEYS = TERM_KEYS | (KNOWN.keys() - keys().keys())
 
 
 def other_value(key: str, value: Value) -> Value:
     """Another allowed value."""
-    info: KeyInfo = keys()[key][2]
+    info: KeyInfo = KNOWN[key][2]
     if isinstance(value, bool):
         return not value
     if info.choices:
@@ -58,8 +69,9 @@ def other_value(key: str, value: Value) -> Value:
     return value + 1 if isinstance(value, int) else value / 2 or 0.5
 
 
-def change(cell_values: dict[str, Value], key: str) -> dict[str, Value]:
-    return {**cell_values, key: other_value(key, get_value(make_cell(cell_values), key))}
+def change(values: dict[str, Value], key: str) -> dict[str, Value]:
+    before = {key: KNOWN[key][1], **cell_values(make_cell(values))}
+    return {**values, key: other_value(key, before[key])}
 
 
 def make_cell(values: dict[str, Value]) -> Cell:
@@ -69,13 +81,13 @@ def make_cell(values: dict[str, Value]) -> Cell:
 
 
 def declared_keys(name: str) -> set[str]:
-    return {*TERMS[name].key_names, *(Adversary().keys if name == "adversarial" else ())}
+    return {*DECLARED[name].key_names, *(Adversary().keys if name == "adversarial" else ())}
 
 
 def settings(name: str) -> list[tuple[dict[str, Value], set[str]]]:
     """A term's cells, and which keys change each: where no condition holds, and where one of them does."""
     conditions = [
-        (key, other, value) for key, unless in TERMS[name].idle.items() for other, value in unless.items()
+        (key, other, value) for key, unless in DECLARED[name].idle.items() for other, value in unless.items()
     ]
     free = {
         other: other_value(other, value)
@@ -92,7 +104,7 @@ def settings(name: str) -> list[tuple[dict[str, Value], set[str]]]:
 
 SETTINGS = [
     pytest.param(name, values, changing, id=f"{name}-{place}")
-    for name in TERMS
+    for name in DECLARED
     for place, (values, changing) in enumerate(settings(name))
 ]
 
@@ -114,7 +126,7 @@ def evaluate(cell: Cell) -> dict[str, float]:
     """The terms of the first stage, between two fixed outputs."""
     objective = Objective(cell, 0, SIZES).double()
     initialise(objective, torch.Generator().manual_seed(0))
-    found = objective(make_output(0), make_output(1), torch.tensor([0, 1]))
+    found = objective(make_output(0), make_output(1), torch.tensor([0, 1]), torch.tensor([0, 1]))
     return {name: float(value.detach()) for name, value in found.items()}
 
 
@@ -132,21 +144,21 @@ def test_the_keys_that_a_term_declares_change_identity_and_loss_and_no_others_do
     dataset: Dataset, name: str, values: dict[str, Value], changing: set[str]
 ) -> None:
     cell = make_cell(values)
-    assert [term.name for term in cell.stage_terms[0].values()] == [name]
+    assert list(cell.stage_terms[0].values()) == [DECLARED[name]]
     assert changing == set(cell.term_keys - COMPOSING)
 
     def measure(cell: Cell) -> object:
-        return play(cell, dataset) if TERMS[name].discriminator else evaluate(cell)
+        return play(cell, dataset) if DECLARED[name].discriminator else evaluate(cell)
 
     expected = measure(cell)
     # What else changes a run changes its id; a discriminator's losses follow all of it.
-    compared = sorted(TERM_KEYS - COMPOSING) if TERMS[name].discriminator else COMPARED_KEYS
+    compared = sorted(TERM_KEYS - COMPOSING) if DECLARED[name].discriminator else COMPARED_KEYS
     for key in compared:
         changed = make_cell(change(values, key))
         # At mu = 0 the regulariser's switch stays in the id, as it always was, though it changes nothing.
         if (key, cell.loss.mu) != ("loss.regularizer", 0.0):
             assert (measure(changed) != expected) == (key in changing), key
-        if key in TERM_KEYS:
+        if key in ALL_TERM_KEYS:
             assert (cell_id(changed) != cell_id(cell)) == (key in changing), key
 
 
@@ -164,22 +176,23 @@ def test_the_keys_of_a_discriminator_change_only_those_that_have_them(dataset: D
 # Functions
 
 
-def find_differences(term: Term) -> set[str]:
-    """Where a function does not take what its term declares: names of keys, or "parts"."""
-    function = load_part(str(term.function))
-    given = {key.rpartition(".")[2] for key in term.key_names if key != terms.TAP}
-    parameters = inspect.signature(function).parameters.values()
-    taken = {parameter.name for parameter in parameters if parameter.kind == parameter.KEYWORD_ONLY}
-    num_parts = len(term.student) + len(term.teacher)
-    evaluated = inspect.signature(function.forward).parameters if term.learns else parameters  # type: ignore[attr-defined]
-    positional = len(evaluated) - (1 if term.learns else len(taken))
-    wrong_parts = positional != num_parts + term.labels or term.learns != inspect.isclass(function)
-    return (given ^ taken) | ({"parts"} if wrong_parts else set())
-
-
-@pytest.mark.parametrize("term", [term for term in TERMS.values() if not term.discriminator])
+@pytest.mark.parametrize("term", [term for term in DECLARED.values() if not term.discriminator])
 def test_every_term_has_a_function_that_takes_what_it_declares(term: Term) -> None:
-    assert find_differences(term) == set()
+    assert list(compare_signature("it", term)) == []
+
+
+@pytest.mark.parametrize("name", SHIPPED_METHODS)
+def test_the_keys_of_a_shipped_method_change_identity_and_loss(name: str) -> None:
+    cell = make_cell({"method": name})
+    known = {**KNOWN, **find_keys([("method", name)])}
+    for key in find_method(name).key_names:
+        value = get_value(cell, key)
+        assert isinstance(value, int | float | str)
+        info = known[key][2]
+        other = next(choice for choice in info.choices if choice != value) if info.choices else value + 1  # type: ignore[operator]
+        changed = make_cell({"method": name, key: other})
+        assert cell_id(changed) != cell_id(cell), key
+        assert (evaluate(changed), changed.stage_weights) != (evaluate(cell), cell.stage_weights), key
 
 
 def test_the_adversarial_losses_take_the_keys_that_their_term_and_discriminators_declare() -> None:
