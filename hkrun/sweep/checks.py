@@ -150,7 +150,8 @@ def _try_own_terms(study: Study, dataset: "Dataset | StreamedDataset") -> None:
         from hkrun.distill.term_checks import try_terms
         from hkrun.objective import DataSizes
 
-        packed = len(sweep.seeds) > 1 and not why_alone(cell, workers=study.options.workers)
+        several = len(sweep.seeds) > 1 and study.options.pack != 1
+        packed = several and not why_alone(cell, workers=study.options.workers)
         sizes = DataSizes(dataset.num_classes, len(dataset.train))
         try:
             try_terms(cell, sizes, dataset.image_shape(cell.augment.size), packed=packed)

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from hkrun import user_parts
+from hkrun.cli.program import call
 from hkrun.config import Cell
 from hkrun.distill.term_checks import try_terms
 from hkrun.errors import InputError
@@ -159,6 +160,21 @@ def test_what_cannot_be_mapped_over_a_pack_is_refused_for_packs_alone(
     assert problem.endswith("; packs=False in its Term trains its runs one at a time, and so does --pack 1")
     assert problems(function(body), packed=False) == []
     assert problems(function(body, packs="False")) == []
+
+
+def test_a_sweep_refuses_such_a_loss_unless_its_runs_train_alone(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "mine.py").write_text(HEAD + function(UNMAPPED[0][0]))
+    (folder / "space.toml").write_text(
+        'dataset = "digits"\nseeds = 3\n[[cells]]\nname = "a"\nknowledge.form = "mine:TERM"\n'
+    )
+    assert call(["sweep", "space.toml", "--dry-run"]) == 2
+    error = capsys.readouterr().err
+    assert "mine:TERM: cannot be mapped over the runs of a pack: vmap: " in " ".join(error.split())
+    assert "Traceback" not in error
+    assert call(["sweep", "space.toml", "--dry-run", "--pack", "1"]) == 0
+    assert call(["sweep", "space.toml", "--dry-run", "--seeds", "1"]) == 0
 
 
 def test_a_state_that_packs_would_lose_is_refused() -> None:
