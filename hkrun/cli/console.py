@@ -1,11 +1,15 @@
-"""The console that hkrun prints to."""
+"""The console that hkrun prints to, and its tables."""
 
 from typing import Any
 
-from rich.console import Console
+from rich import box
+from rich.console import Console, JustifyMethod, OverflowMethod
+from rich.table import Table
 from rich.text import Text
 
 from hkrun.cli.streams import printable
+
+_NAMES = ("cell", "name", "job", "state", "exit", "begun", "command")
 
 
 class PlainConsole(Console):
@@ -21,3 +25,12 @@ class PlainConsole(Console):
     def on_broken_pipe(self) -> None:
         """Lets the BrokenPipeError through that Rich handles here by exiting with 1, a bug's code."""
         raise
+
+
+def make_table(title: str | None, *headings: str, overflow: OverflowMethod = "ellipsis") -> Table:
+    """A table with a line under its head; the columns of names are on the left, those of figures right."""
+    table = Table(box=box.SIMPLE, title_justify="left", title=title)
+    for heading in headings:
+        justify: JustifyMethod = "left" if heading in _NAMES else "right"
+        table.add_column(heading, justify=justify, overflow=overflow)
+    return table

@@ -24,7 +24,7 @@ _MIN_MEMORY_GIB = 2.0  # one trial with torch and Ray
 _MIN_FREE_GIB = 2.0  # a sweep of eighty runs on digits keeps well under one
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Check:
     """One line of the doctor's.
 
@@ -89,14 +89,8 @@ def _checks(invocation: Invocation) -> Iterator[Check]:
 def _check_python() -> Check:
     version = platform.python_version()
     if sys.version_info < _OLDEST_PYTHON:
-        return Check(
-            name="Python",
-            state="fail",
-            detail=version,
-            advice="hkrun needs Python 3.11 or newer",
-            exit_code=EXIT_RESOURCES,
-        )
-    return Check(name="Python", state="ok", detail=f"{version}, hkrun {importlib.metadata.version('hkrun')}")
+        return Check("Python", "fail", version, "hkrun needs Python 3.11 or newer", EXIT_RESOURCES)
+    return Check("Python", "ok", f"{version}, hkrun {importlib.metadata.version('hkrun')}")
 
 
 def _check_torch() -> Iterator[Check]:
@@ -104,38 +98,38 @@ def _check_torch() -> Iterator[Check]:
         import torch
     except (ImportError, OSError) as error:  # OSError: a shared library that does not load
         yield Check(
-            name="PyTorch",
-            state="fail",
-            detail=f"cannot be imported: {error}",
-            advice="install it again: make setup, or pip install --force-reinstall torch",
-            exit_code=EXIT_RESOURCES,
+            "PyTorch",
+            "fail",
+            f"cannot be imported: {error}",
+            "install it again: make setup, or pip install --force-reinstall torch",
+            EXIT_RESOURCES,
         )
         return
-    yield Check(name="PyTorch", state="ok", detail=torch.__version__)
+    yield Check("PyTorch", "ok", torch.__version__)
     if torch.cuda.is_available():
         names = ", ".join(torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count()))
-        yield Check(name="Devices", state="ok", detail=names)
+        yield Check("Devices", "ok", names)
     else:
         detail = "CPU only: enough for digits and mnist5k; CIFAR at the paper's size needs a GPU"
-        yield Check(name="Devices", state="ok", detail=detail)
+        yield Check("Devices", "ok", detail)
 
 
 def _check_machine() -> Iterator[Check]:
     from hkrun.cluster.nodes.resources import local_node
 
     node = local_node(gpus=False)
-    yield Check(name="CPU cores", state="ok", detail=f"{node.cpus} that this process may use")
+    yield Check("CPU cores", "ok", f"{node.cpus} that this process may use")
     memory_gib = node.memory_bytes / 2**30
     if memory_gib < _MIN_MEMORY_GIB:
         yield Check(
-            name="Memory",
-            state="fail",
-            detail=f"{memory_gib:.1f} GiB",
-            advice=f"a trial with Ray needs about {_MIN_MEMORY_GIB:g} GiB",
-            exit_code=EXIT_RESOURCES,
+            "Memory",
+            "fail",
+            f"{memory_gib:.1f} GiB",
+            f"a trial with Ray needs about {_MIN_MEMORY_GIB:g} GiB",
+            EXIT_RESOURCES,
         )
     else:
-        yield Check(name="Memory", state="ok", detail=f"{memory_gib:.1f} GiB")
+        yield Check("Memory", "ok", f"{memory_gib:.1f} GiB")
 
 
 def _check_package(package: str, why: str) -> Check:
@@ -144,42 +138,35 @@ def _check_package(package: str, why: str) -> Check:
         version = importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return Check(
-            name=name,
-            state="fail",
-            detail=f"not installed; {why}",
-            advice="make setup, or pip install hkrun again",
-            exit_code=EXIT_RESOURCES,
+            name, "fail", f"not installed; {why}", "make setup, or pip install hkrun again", EXIT_RESOURCES
         )
     from packaging.requirements import Requirement  # brought by Ray and MLflow
 
     for wanted in map(Requirement, importlib.metadata.requires("hkrun") or ()):
         if wanted.name == package and wanted.marker is None and version not in wanted.specifier:
             return Check(
-                name=name,
-                state="warn",
-                detail=f"{version}; hkrun was tested with {wanted.name}{wanted.specifier}",
-                advice=f"pip install '{wanted.name}{wanted.specifier}'",
+                name,
+                "warn",
+                f"{version}; hkrun was tested with {wanted.name}{wanted.specifier}",
+                f"pip install '{wanted.name}{wanted.specifier}'",
             )
-    return Check(name=name, state="ok", detail=version)
+    return Check(name, "ok", version)
 
 
 def _check_token() -> Check:
     """Whether others can read the token with which Ray's clusters let their user in."""
     path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
     if os.environ.get("RAY_AUTH_TOKEN"):
-        return Check(name="Ray token", state="ok", detail="from RAY_AUTH_TOKEN")
+        return Check("Ray token", "ok", "from RAY_AUTH_TOKEN")
     try:
         mode = stat.S_IMODE(path.stat().st_mode)
     except OSError:
-        return Check(name="Ray token", state="ok", detail="none yet; the first sweep makes one")
+        return Check("Ray token", "ok", "none yet; the first sweep makes one")
     if mode & 0o077:
         return Check(
-            name="Ray token",
-            state="warn",
-            detail=f"{path} can be read by others (mode {mode:04o})",
-            advice=f"chmod 600 {path}",
+            "Ray token", "warn", f"{path} can be read by others (mode {mode:04o})", f"chmod 600 {path}"
         )
-    return Check(name="Ray token", state="ok", detail=f"{path}, for your eyes only")
+    return Check("Ray token", "ok", f"{path}, for your eyes only")
 
 
 def _check_store(invocation: Invocation) -> Check:
@@ -188,12 +175,12 @@ def _check_store(invocation: Invocation) -> Check:
         store = invocation.find_store()
     except StoreError as error:
         advice = "name another with --store or HKRUN_STORE"
-        return Check(name=name, state="fail", detail=error.message, advice=advice, exit_code=EXIT_STORE)
+        return Check(name, "fail", error.message, advice, EXIT_STORE)
     if store is not None and store.local_path is None:
-        return Check(name=name, state="ok", detail=f"{store.place}, reachable")
+        return Check(name, "ok", f"{store.place}, reachable")
     if "://" in invocation.store_uri and store is None:
         detail = f"{redact(invocation.store_uri)}, which the first sweep makes"
-        return Check(name=name, state="ok", detail=detail)
+        return Check(name, "ok", detail)
     place = Path(invocation.store_uri).expanduser().absolute()
     existing = next(folder for folder in (place, *place.parents) if folder.exists())
     what = str(place) if store is not None else f"{place}, which the first sweep makes"
@@ -202,21 +189,21 @@ def _check_store(invocation: Invocation) -> Check:
             pass
     except OSError as error:
         return Check(
-            name=name,
-            state="fail",
-            detail=f"{existing} cannot be written: {error.strerror}",
-            advice="change its permissions, or name another with --store or HKRUN_STORE",
-            exit_code=EXIT_STORE,
+            name,
+            "fail",
+            f"{existing} cannot be written: {error.strerror}",
+            "change its permissions, or name another with --store or HKRUN_STORE",
+            EXIT_STORE,
         )
     free_gib = shutil.disk_usage(existing).free / 2**30
     if free_gib < _MIN_FREE_GIB:
         return Check(
-            name=name,
-            state="warn",
-            detail=f"{what}; only {free_gib:.1f} GiB are free",
-            advice="free some space, or name another disk with --store",
+            name,
+            "warn",
+            f"{what}; only {free_gib:.1f} GiB are free",
+            "free some space, or name another disk with --store",
         )
-    return Check(name=name, state="ok", detail=f"{what}; {free_gib:.0f} GiB free")
+    return Check(name, "ok", f"{what}; {free_gib:.0f} GiB free")
 
 
 def _check_dataset(name: str, invocation: Invocation) -> Check:
@@ -226,16 +213,16 @@ def _check_dataset(name: str, invocation: Invocation) -> Check:
     label = f"Data {name}"
     entry = find_dataset(name)
     if entry.files == "given" and invocation.data_dir is None:
-        return Check(name=label, state="ok", detail=f"{entry.summary}, named with --data DIR")
+        return Check(label, "ok", f"{entry.summary}, named with --data DIR")
     try:
         dataset = load_dataset(name, data_dir=invocation.data_dir, download=False)
     except DataError as error:
         what, _, advice = error.message.removeprefix(f"{name}: ").partition("; ")
         if entry.files == "embedded":
-            return Check(name=label, state="fail", detail=what, advice=advice, exit_code=EXIT_DATA)
+            return Check(label, "fail", what, advice, EXIT_DATA)
         if entry.files == "downloaded" and what.endswith("not found"):
             what, advice = "not here yet; a sweep downloads it", f"without a network: {advice}"
-            return Check(name=label, state="ok", detail=what, advice=advice)
-        return Check(name=label, state="warn", detail=what, advice=advice)
+            return Check(label, "ok", what, advice)
+        return Check(label, "warn", what, advice)
     detail = f"{len(dataset.train.labels)} training and {len(dataset.test.labels)} test images"
-    return Check(name=label, state="ok", detail=detail)
+    return Check(label, "ok", detail)

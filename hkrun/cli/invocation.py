@@ -124,7 +124,7 @@ class Invocation:
         click.echo(text, file=sys.stdout)
 
     def confirm(self, question: str) -> bool:
-        """Asks, where somebody is there to answer; otherwise the answer is yes."""
+        """Asks where a terminal can answer; otherwise the answer is yes."""
         if self.yes or not sys.stdin.isatty():
             return True
         return click.confirm(question, default=True, err=True)

@@ -195,14 +195,10 @@ def show_jobs(invocation: Invocation, job: str | None, cluster: Cluster) -> int:
     if not jobs:
         invocation.say(f"{server.url} has no job of hkrun.")
         return EXIT_DONE
-    from rich import box
-    from rich.table import Table
+    from hkrun.cli.console import make_table
 
-    table = Table(
-        box=box.SIMPLE, title_justify="left", title=f"Jobs of hkrun at {server.url}" if not job else None
-    )
-    for heading in ("job", "state", "exit", "begun", "command"):
-        table.add_column(heading, overflow="fold")
+    title = None if job else f"Jobs of hkrun at {server.url}"
+    table = make_table(title, "job", "state", "exit", "begun", "command", overflow="fold")
     for each in jobs:
         begun = time.strftime("%m-%d %H:%M", time.localtime(each.started_at)) if each.started_at else "-"
         code = "-" if each.exit_code is None else str(each.exit_code)

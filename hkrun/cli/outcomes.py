@@ -15,15 +15,12 @@ if TYPE_CHECKING:
 
 def print_plan(invocation: Invocation, study: "Study") -> None:
     """The plan for people: cells, runs, what is there, what remains, and for how long."""
-    from rich import box
-    from rich.table import Table
-
+    from hkrun.cli.console import make_table
     from hkrun.cli.display import describe_duration
 
     plan, estimate = study.plan, study.estimate
-    table = Table(box=box.SIMPLE, title_justify="left", title=f"{plan.sweep.title} on {plan.sweep.dataset}")
-    for heading in ("cell", "name", "runs", "done", "to run", "together", "workers"):
-        table.add_column(heading, justify="left" if heading in ("cell", "name") else "right")
+    headings = ("cell", "name", "runs", "done", "to run", "together", "workers")
+    table = make_table(f"{plan.sweep.title} on {plan.sweep.dataset}", *headings)
     for cell in plan.cells:
         numbers = (cell.num_runs, cell.num_done, len(cell.to_run), plan.sizes.get(cell.cell_id, 1))
         table.add_row(cell.cell_id, cell.name, *map(str, numbers), str(cell.workers))

@@ -208,7 +208,7 @@ def _warnings_shown(invocation: Invocation) -> Iterator[None]:
 
 
 def _reader_is_gone() -> bool:
-    """Whether whoever read stdout or stderr, such as `head`, has closed the pipe."""
+    """Whether the reader of stdout or stderr, such as `head`, has closed the pipe."""
     poll = select.poll()
     for stream in (sys.__stdout__, sys.__stderr__):
         if stream is not None:

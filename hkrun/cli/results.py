@@ -133,26 +133,24 @@ def stability(invocation: Invocation, *, file: Path, window: int, ddof: int) -> 
         for warning in warnings:
             logger.warning("%s", warning)
         return EXIT_DONE
-    from rich import box
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(
-        box=box.SIMPLE,
-        title_justify="left",
-        title=f"Convergence stability S over the last {window} epochs, in (percentage points)²",
+    from hkrun.cli.console import make_table
+
+    table = make_table(
+        f"Convergence stability S over the last {window} epochs, in (percentage points)²",
+        *(
+            "cell",
+            f"S (ddof {ddof})",
+            "approx. 95 %",
+            "S (ddof 1)",
+            "mean range",
+            "within-run sd",
+            "runs",
+            "epochs",
+        ),
     )
-    for heading in (
-        "cell",
-        f"S (ddof {ddof})",
-        "approx. 95 %",
-        "S (ddof 1)",
-        "mean range",
-        "within-run sd",
-        "runs",
-        "epochs",
-    ):
-        table.add_column(heading, justify="left" if heading == "cell" else "right")
     for cell, analysis in analyses.items():
         interval = "-" if analysis.ci95 is None else f"{analysis.ci95[0]:.3g} to {analysis.ci95[1]:.3g}"
         table.add_row(
@@ -246,21 +244,16 @@ def status(invocation: Invocation, *, name: str | None, dataset: str | None, clu
     if invocation.as_json:
         invocation.print_document({"store": store.place, "sweeps": sweeps})
         return EXIT_DONE
-    from rich import box
-    from rich.table import Table
+    from hkrun.cli.console import make_table
 
     if not sweeps:
         invocation.say(f"{store.place} holds no sweep yet.")
     for found in sweeps:
-        table = Table(
-            box=box.SIMPLE,
-            title_justify="left",
-            title=f"{found['sweep']} on {found['dataset']}: {found['done']} of {found['runs']} runs done",
+        table = make_table(
+            f"{found['sweep']} on {found['dataset']}: {found['done']} of {found['runs']} runs done",
+            *("cell", "name", "done", "failed", "diverged", "unfinished, with a checkpoint"),
+            overflow="fold",
         )
-        for heading in ("cell", "name", "done", "failed", "diverged", "unfinished, with a checkpoint"):
-            table.add_column(
-                heading, justify="left" if heading in ("cell", "name") else "right", overflow="fold"
-            )
         for cell in found["cells"]:
             table.add_row(
                 cell["cell_id"],

@@ -192,7 +192,7 @@ def _check_batches(study: Study, num_images: int | None) -> None:
     Raises:
         InputError: They do not, or one has not.
     """
-    assert num_images is not None, "nobody uses a part of what comes in a package"
+    assert num_images is not None, "what comes in a package has nothing to try"
     sweep, span = study.sweep, study.options.workers.span
     cells = [named.cell for named in sweep.cells]
     least = 1 if span is None else span.least

@@ -119,14 +119,14 @@ def log_folder_of(store: Store | None) -> Path:
     """Logs are files of this machine: beside the records where those are too, else in a folder of the user's.
 
     Raises:
-        ResourceError: Somebody else has made that folder, or it cannot be made.
+        ResourceError: Another account has made that folder, or it cannot be made.
     """
     if store is not None and store.local_path is not None:
         return store.local_path / "logs"
     folder = Path(tempfile.gettempdir()) / f"hkrun-logs-{os.getuid()}"
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
-        found = folder.lstat()  # the folder for temporary files is everybody's: a link may have been planted
+        found = folder.lstat()  # all accounts share the parent: a link may have been planted
         if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
             raise ResourceError(
                 f"{folder}: is a link or somebody else's, and logs are not written there; "
