@@ -1,9 +1,18 @@
 """Fixtures that any test may take."""
 
+import sys
+
 import pytest
 from s3_server import each_s3_server, radosgw, s3_server, s3_store
 
 __all__ = ["each_s3_server", "radosgw", "s3_server", "s3_store"]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup():
+    """Trains on one thread: networks this small gain nothing from two, which wait for each other."""
+    if (torch := sys.modules.get("torch")) is not None:
+        torch.set_num_threads(1)
 
 
 @pytest.fixture
