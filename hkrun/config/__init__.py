@@ -26,6 +26,7 @@ from hkrun.config.identity import (
 from hkrun.config.keys import (
     Keys,
     cell_from_values,
+    cell_keys,
     cell_values,
     describe_range,
     describe_type,
@@ -64,6 +65,7 @@ __all__ = [
     "canonical_json",
     "cell_from_values",
     "cell_id",
+    "cell_keys",
     "cell_values",
     "check_declared",
     "check_setting",

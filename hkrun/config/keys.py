@@ -141,6 +141,11 @@ def cell_from_values(
     )
 
 
+def cell_keys(cell: Cell) -> Keys:
+    """The keys of every cell, and those that this one's method and terms bring along."""
+    return {**keys(), **{name: known for _, part in cell.declared for name, known in keys_of(part).items()}}
+
+
 def cell_values(cell: Cell) -> dict[str, Value]:
     """All keys of a cell with their values; the inverse of `cell_from_values`."""
     return {**{key: get_value(cell, key) for key in keys()}, **dict(cell.own_values)}

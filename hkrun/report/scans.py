@@ -65,5 +65,6 @@ def _reference(
     for named in points:
         if chosen is not None and cells[named.name].cell_id == chosen.cell_id:
             return cells[named.name]
-    defaults = {key: config.keys()[key][1] for key in keys}
+    known = config.cell_keys(points[0].cell)
+    defaults = {key: known[key][1] for key in keys if key in known}
     return next((cells[named.name] for named in points if dict(named.point) == defaults), None)

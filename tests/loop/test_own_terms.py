@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from hkrun import user_parts
-from hkrun.config import Cell, canonical, cell_id, get_value
+from hkrun.config import Cell, canonical, cell_id, cell_keys, get_value
 from hkrun.data import Dataset
 from hkrun.distill import Run, distill, start_run
 from hkrun.errors import InputError
@@ -244,6 +244,12 @@ def test_own_keys_are_axes_and_stand_in_files(folder: Path) -> None:
         {"similarity.power": 2.5},
     ]
     assert get_value(sweep.cells[3].cell, "mine.alpha") == 3.0
+
+
+def test_the_default_of_an_own_key_is_a_default_like_others() -> None:
+    cell = make_cell("method=mymethods:Mine", "mine.alpha=4")
+    defaults = {key: cell_keys(cell)[key][1] for key in ("mine.alpha", "softened.beta", "student.momentum")}
+    assert defaults == {"mine.alpha": 2.0, "softened.beta": 0.5, "student.momentum": 0.9}
 
 
 # Store
