@@ -13,6 +13,8 @@ from hkrun import user_parts
 from hkrun.config import canonical, cell_id
 from hkrun.data.weights import load_weights
 from hkrun.errors import InputError
+from hkrun.export.exporting import run_session, start_session
+from hkrun.export.onnx_files import to_onnx
 from hkrun.models import BatchNorm2d, build_network, initialise
 from hkrun.models.library import find_network
 from hkrun.models.own import try_own
@@ -155,6 +157,14 @@ def test_a_copy_is_a_network_of_its_own():
         for parameter in network.parameters():
             parameter.zero_()
         assert torch.equal(copied(draw()).stages[0], expected.stages[0])
+
+
+def test_it_is_exported_with_its_logits():
+    network = build_network("torchvision:mobilenet_v3_small", num_classes=3, in_channels=3).eval()
+    session = start_session(to_onnx(copy.deepcopy(network), draw()[0], about={}), threads=1)
+    with torch.no_grad():
+        expected = network(draw()).logits
+    torch.testing.assert_close(torch.as_tensor(run_session(session, draw().numpy())), expected)
 
 
 @pytest.mark.parametrize(
