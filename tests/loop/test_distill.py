@@ -11,6 +11,7 @@ import torch
 from hkrun.data import Dataset
 from hkrun.distill import Run, distill, start_run
 from hkrun.models import DistilledNetwork
+from hkrun.spaces import load_cell
 from hkrun.teacher import build_teacher, freeze, hash_weights, start_teacher
 from hkrun.training import SingleProcess
 from loop import reference
@@ -327,3 +328,18 @@ def test_every_reading_of_the_method_trains(dataset: Dataset, values: dict[str, 
 def test_bfloat16_keeps_weights_in_float32(dataset: Dataset) -> None:
     run = train(tiny_cell(precision="bfloat16"), dataset)
     assert {parameter.dtype for parameter in run.student.parameters()} == {torch.float32}
+
+
+@pytest.mark.parametrize("method", ["hksanc", "anc"])
+def test_networks_of_a_library_distil_and_two_runs_of_a_seed_are_one(dataset: Dataset, method: str) -> None:
+    # Its descriptor is longer than its last stage is wide.
+    name = "torchvision:mobilenet_v3_small"
+    settings = [f"{section}.network={name}" for section in ("teacher", "student")]
+    settings += ["student.epochs=1", "student.batch_size=16", "augment.padding=1", f"method={method}"]
+    cell = load_cell(overrides=settings).cells[0].cell
+    runs = [train(cell, dataset, seed=3) for _ in range(2)]
+    assert same_state(runs[0].student.state_dict(), runs[1].student.state_dict())
+    fresh = start_run(cell, dataset, 3, context=SingleProcess(), device=CPU)
+    parameters = zip(runs[0].student.named_parameters(), fresh.student.parameters(), strict=True)
+    unmoved = [name for (name, trained), initial in parameters if torch.equal(trained, initial)]
+    assert not unmoved
