@@ -350,7 +350,7 @@ def measure_small(sizes=(1, 2, 3), *, memory_bytes=1 << 40, **values):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["hksanc", "supervised", "anc", "fitnets", "vid"])
+@pytest.mark.parametrize("method", ["hksanc", "supervised", "anc", "fitnets", "vid", "crd"])
 def test_a_real_measurement_has_a_figure_for_each_size(method):
     values = {"knowledge.form": "vid"} if method == "vid" else {"method": method}
     figures = measure_small(**values)

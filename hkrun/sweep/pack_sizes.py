@@ -249,6 +249,7 @@ def _describe_shape(cell: Cell) -> dict[str, object]:
         "attention": dataclasses.asdict(cell.attention),
         "knowledge": dataclasses.asdict(cell.knowledge),
         "teacher_widths": list(cell.teacher_widths) if cell.uses_teacher else [],
+        **({"own": [dict(cell.sources), dict(cell.own_values)]} if cell.declared else {}),
     }
 
 

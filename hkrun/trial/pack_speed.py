@@ -135,7 +135,12 @@ def _time_step(cell: Cell, dataset: Dataset, number: int, one: Batch, answer: Ou
     answers = None if answer is None else _repeat(answer, number)
     teach = None if answers is None or not cell.stage_uses_teacher(0) else (lambda _: answers)
     step = Step(pack, 0, teach, SingleProcess())
-    batch = Batch(views.expand(number, *views.shape).contiguous(), one.labels.expand(number, -1), 1.0)
+    batch = Batch(
+        images=views.expand(number, *views.shape).contiguous(),
+        labels=one.labels.expand(number, -1),
+        share=1.0,
+        image_ids=torch.arange(len(views)).expand(number, -1),
+    )
     seconds = []
     for _ in range(WARM_UP + REPETITIONS):
         _wait(device)
