@@ -38,6 +38,9 @@ METHODS = [
     {"method": "kd"},
     {"method": "anc"},
     {"method": "tscan"},
+    {"method": "dkd"},
+    {"method": "crd"},
+    {"knowledge.form": "pkt"},
 ]
 
 

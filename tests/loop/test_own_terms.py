@@ -1,11 +1,13 @@
 """Losses and methods of the user's own: named like hkrun's, with their keys, in identity, store and loop."""
 
 import json
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from task_example import make_task
 
 from hkrun import user_parts
 from hkrun.config import Cell, canonical, cell_id, cell_keys, get_value
@@ -13,8 +15,10 @@ from hkrun.data import Dataset
 from hkrun.distill import Run, distill, start_run
 from hkrun.errors import InputError
 from hkrun.spaces import load_cell, load_sweep, restore_sweep, sweep_document
+from hkrun.store import open_store
 from hkrun.teacher import freeze, start_teacher
 from hkrun.training import SingleProcess
+from hkrun.trial.run import run_task
 from loop.conftest import CPU, TINY, ask, make_sets
 
 LOSSES = """
@@ -64,6 +68,12 @@ PROJECT = Term(
 def noisy(student, teacher, *, generator):
     return F.mse_loss(student, teacher + torch.randn(teacher.shape, generator=generator, dtype=teacher.dtype))
 
+
+from hkrun.methods import Method, Stage, WeightedTerm
+Both = Method(summary="", stages=(Stage(terms=(
+    WeightedTerm(name="soft", term=SOFTENED), WeightedTerm(name="alike", term=Similarity),
+)),))
+
 NOISY = Term(summary="", function=noisy, student=("logits",), teacher=("logits",), random=True)
 """
 METHODS = """
@@ -86,6 +96,7 @@ Mine = Method(
 )
 """
 FORM = "knowledge.form=mylosses:Similarity"
+PART = r'"part": ?"(\w+)"'  # in the description of a teacher table
 
 
 @pytest.fixture(autouse=True)
@@ -334,3 +345,21 @@ def test_labels_and_softened_classes_stand_beside_any_form(dataset: Dataset) -> 
     row = losses(run)[0]
     weights = {"backbone": 1.0, "knowledge": 1.0, "cross_entropy": 0.5, "kd": 2.0}
     assert row["loss_total"] == pytest.approx(sum(w * row[f"loss_{name}"] for name, w in weights.items()))  # type: ignore[operator]
+
+
+def test_whole_runs_of_own_losses_use_the_teacher_table_and_are_recorded(tmp_path: Path) -> None:
+    store = open_store(tmp_path / "store")
+    networks = ["teacher.network=preact-8-w4", "student.network=preact-8-w4"]
+    short = ["teacher.epochs=1", "student.epochs=2", "augment.padding=0", "augment.flip=false"]
+    chosen = (FORM, "method=mylosses:Both")
+    cells = [load_cell(overrides=[*networks, *short, each]).cells[0].cell for each in chosen]
+    for task in (make_task(store, cells[0]), *(make_task(store, cell, 0, 1) for cell in cells)):
+        assert {outcome["status"] for outcome in run_task(task, SingleProcess())} == {"finished"}
+    for cell, columns in zip(cells, ({"loss_knowledge"}, {"loss_soft", "loss_alike"}), strict=True):
+        record = store.record(cell_id(cell), 1)
+        assert record is not None
+        assert record.alarms == ()
+        assert columns <= set(store.curves(cell_id(cell), 1).column_names)
+        assert store.cell(cell_id(cell))["similarity.power"] == 2.0
+    documents = [path.read_text() for path in (tmp_path / "store").rglob("*.json")]
+    assert {"logits", "descriptor"} <= {part for text in documents for part in re.findall(PART, text)}
