@@ -14,6 +14,7 @@ from hkrun.config import Cell, canonical, cell_id, cell_keys, get_value
 from hkrun.data import Dataset
 from hkrun.distill import Run, distill, start_run
 from hkrun.errors import InputError
+from hkrun.report import render_report, summarise
 from hkrun.spaces import load_cell, load_sweep, restore_sweep, sweep_document
 from hkrun.store import open_store
 from hkrun.teacher import freeze, start_teacher
@@ -363,3 +364,23 @@ def test_whole_runs_of_own_losses_use_the_teacher_table_and_are_recorded(tmp_pat
         assert store.cell(cell_id(cell))["similarity.power"] == 2.0
     documents = [path.read_text() for path in (tmp_path / "store").rglob("*.json")]
     assert {"logits", "descriptor"} <= {part for text in documents for part in re.findall(PART, text)}
+
+
+def test_a_report_scans_an_own_key_from_its_default(folder: Path) -> None:
+    write_space(
+        folder,
+        '[base]\nknowledge.form = "mylosses:Similarity"\nteacher.network = "preact-8-w4"\n'
+        'student.network = "preact-8-w4"\nteacher.epochs = 1\nstudent.epochs = 2\naugment.padding = 0\n'
+        '[analysis]\nwindow = 2\n[[axes]]\nkey = "similarity.power"\nvalues = [1, 2]',
+    )
+    sweep, store = load_sweep("mine.toml"), open_store(folder / "store")
+    cells = [named.cell for named in sweep.cells]
+    for task in (make_task(store, cells[0]), *(make_task(store, cell, *sweep.seeds) for cell in cells)):
+        run_task(task, SingleProcess())
+    summary = summarise(sweep, store)
+    pages = render_report(summary)
+    assert any(b"similarity.power" in page for page in pages.values())
+    (scan,) = summary.scans
+    assert (scan.keys, [point.values for point in scan.points]) == (("similarity.power",), [(1.0,), (2.0,)])
+    assert scan.reference is not None
+    assert scan.reference.cell_id == cell_id(cells[1])
