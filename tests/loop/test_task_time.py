@@ -7,7 +7,6 @@ import pytest
 from stopped_clock import StoppedClock
 from task_example import make_task
 
-import hkrun.trial
 from hkrun.stopwatch import Stopwatch
 from hkrun.store import Store, open_store
 from hkrun.trial import inputs, progress, teacher_task
@@ -45,7 +44,7 @@ def clock(monkeypatch):
 
         monkeypatch.setattr(module, name, take)
 
-    monkeypatch.setattr(hkrun.trial, "Stopwatch", lambda part: Stopwatch(part, clock=clock))
+    monkeypatch.setattr(running, "Stopwatch", lambda part: Stopwatch(part, clock=clock))
     monkeypatch.setattr(progress, "CHECKPOINT_EVERY_S", 0.0)
     monkeypatch.setattr(progress, "REPORT_EVERY_S", 0.0)
     for module in (running, teacher_task):
