@@ -63,7 +63,7 @@ class Cell:
         "float32",
         "What the teacher says of every view of every training image is computed once, kept in the store and "
         "looked up by all runs: float32: in full; float16: in half the space, rounded; off: the teacher runs "
-        "live on every batch. FSP, NST, VID, FitNets, SP, ReviewKD and imagenet have no table.",
+        "live on every batch. Terms that read whole feature maps have no table, nor has imagenet.",
         METHOD,
         choices=("off", "float32", "float16"),
         active=uses_teacher,

@@ -182,7 +182,7 @@ class DiscriminatorConfig:
     steps: int = define_key(1, "Discriminator steps per batch.", PAPER, minimum=1)
     dropout: float = define_key(
         0.5,
-        "Share of the student's features that the discriminator of anc does not see.",
+        "Share of the student's features that a discriminator of features does not see.",
         METHOD,
         minimum=0,
         below=1,
@@ -317,7 +317,7 @@ class LossConfig:
     )
     temperature: float = define_key(
         4.0,
-        "Temperature of the softened classes in kd.",
+        "Temperature of the softened classes.",
         "Hinton et al. 2015, as usually set",
         above=0,
     )

@@ -1,7 +1,8 @@
 """From an image's pixels to the square that a network sees, with torchvision's v2 transforms.
 
 A training image is cropped at random, resized and perhaps mirrored; what happens to it derives from the run's
-seed, the epoch and the image's number alone. So it is the same whoever decodes it, and when.
+seed, the epoch and the image's number alone. So it does not depend on where and when it is
+decoded.
 """
 
 import math

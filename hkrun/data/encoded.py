@@ -107,7 +107,7 @@ def fixed_order(names: Sequence[str], *, part: str) -> list[int]:
 def epoch_order(num_images: int, generator: torch.Generator) -> Tensor:
     """The order of one epoch: blocks in random order, the images mixed within windows of 32 blocks.
 
-    With fewer images than a window holds, it is a random permutation of all of them. Beyond, whoever reads it
+    With fewer images than a window holds, it is a random permutation of all of them. Beyond, a reader
     needs no more than a window at a time, and each of its blocks once.
 
     Args:

@@ -1,8 +1,8 @@
 """Images of a streamed data set in the order in which a loop wants them, decoded ahead of it.
 
-The work is cut into requests: the images of one block that one window of the order wants from it. Whoever
-carries requests out (threads of this process, or Ray Data) gives the results in the order of the requests, so
-the images do not depend on who did, nor on how many.
+The work is cut into requests: the images of one block that one window of the order wants from it.
+Threads of this process, or Ray Data, carry the requests out and give the results in their order. So the
+images depend neither on which of them did it nor on their number.
 """
 
 import collections
@@ -65,7 +65,7 @@ class BlockReader:
             return str(error)
 
 
-# Applies a function to requests, some of them at once and ahead of whoever takes the results, in their order.
+# Applies a function to requests, some of them at once and ahead of the reader of the results, in their order.
 Carrier = Callable[[ReadBlock, Sequence[BlockIds]], Iterator[BlockViews]]
 
 
