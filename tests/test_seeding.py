@@ -34,7 +34,7 @@ def test_streams_of_different_seeds_purposes_and_indices_share_no_value():
 def test_a_teacher_shares_nothing_with_a_run_of_the_same_seed():
     teachers = {purpose for purpose in Purpose if purpose.startswith("teacher")}
     runs = set(Purpose) - teachers
-    assert (len(teachers), len(runs)) == (5, 7)
+    assert (len(teachers), len(runs)) == (5, 8)
     assert not {derive(0, purpose) for purpose in teachers} & {derive(0, purpose) for purpose in runs}
 
 

@@ -239,7 +239,7 @@ def test_signals_interrupt(folder, number):
     statements = """
         import time
         import hkrun.cli.keys
-        def wait(name):
+        def wait(*_):
             print("waiting", flush=True)
             time.sleep(60)
         hkrun.cli.keys._document = wait
