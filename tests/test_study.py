@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
+from unittest.mock import MagicMock
 
 import pytest
 from study_example import make_study
@@ -14,6 +15,7 @@ from test_sweep_stops import run_until
 from two_slots import TWO_SLOTS
 
 import hkrun.cluster
+import hkrun.tracking
 from hkrun.cli.program import call
 from hkrun.errors import DataError
 from hkrun.plan import save_plan
@@ -38,6 +40,9 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ("HKRUN_STORE", "MLFLOW_TRACKING_URI", "RAY_ADDRESS"):
         monkeypatch.delenv(name, raising=False)
+    mirror = MagicMock()  # the thread of a real one would outlive a test that ends early
+    mirror.return_value.__exit__.return_value = False
+    monkeypatch.setattr(hkrun.tracking, "Mirror", mirror)
     return tmp_path
 
 

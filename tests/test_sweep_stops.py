@@ -1,6 +1,7 @@
 """What ends a sweep before its last run, and the exit code that its user sees."""
 
 import dataclasses
+from unittest.mock import MagicMock
 
 import pytest
 from image_examples import random_samples, write_png
@@ -10,6 +11,7 @@ import hkrun.cluster
 import hkrun.cluster.trials.tune
 import hkrun.data.folder
 import hkrun.sweep.planning
+import hkrun.tracking
 from hkrun.cli.program import call
 from hkrun.cluster import TaskResult
 from hkrun.data.decoding import decode
@@ -28,6 +30,9 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ("HKRUN_STORE", "MLFLOW_TRACKING_URI", "RAY_ADDRESS"):
         monkeypatch.delenv(name, raising=False)
+    mirror = MagicMock()  # the thread of a real one would outlive a test that ends early
+    mirror.return_value.__exit__.return_value = False
+    monkeypatch.setattr(hkrun.tracking, "Mirror", mirror)
     return tmp_path
 
 
