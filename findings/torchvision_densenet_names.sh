@@ -31,7 +31,8 @@ torch.save(old, file)  # where the builder looks before it downloads
 name = "features.denseblock1.denselayer1.norm1.weight"
 print("the network's name:", name)
 print("the file's name:   ", next(key for key in old if key not in new))
-assert name in new and name not in old
+assert name in new
+assert name not in old
 
 built = densenet121(weights=weights).state_dict()
 same = built.keys() == new.keys() and all(torch.equal(built[key], new[key]) for key in new)
@@ -43,5 +44,6 @@ try:
 except RuntimeError as error:
     told = str(error)
 print("load_state_dict(weights.get_state_dict()):", told and told.splitlines()[1].strip()[:100])
-assert told and "Missing key" in told and "Unexpected key" in told
+assert "Missing key" in told
+assert "Unexpected key" in told
 PYTHON
