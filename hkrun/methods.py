@@ -4,6 +4,7 @@ A method of the user's own is a `Method` too, see docs/own-parts.md.
 """
 
 import dataclasses
+import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from hkrun.terms import FORMS, TERMS, Key, Term
 from hkrun.user_parts import is_own, load_attribute
 
 # Columns of the curves that a term's would be taken for.
-_TAKEN = ("total", "discriminator", "regularizer")
+_TAKEN = ("total", "discriminator", "regularizer", "judged")
 _COLUMN = re.compile(r"[a-z][a-z0-9_]*")
 
 
@@ -53,8 +54,10 @@ class WeightedTerm:
             raise ValueError(
                 f"no term is named {self.name!r}; give it as term=, or name one of {', '.join(TERMS)}"
             )
-        if not isinstance(self.weight, str) and self.weight < 0:
+        if not isinstance(self.weight, str) and not 0 <= self.weight < math.inf:
             raise ValueError(f"{self.name}: the weight must be at least 0; it is {self.weight}")
+        if self.term is not None and self.term.discriminator:
+            raise ValueError("the adversarial term has no term=: its name and the method's adversary say it")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,6 +6,7 @@ term of the user's own is a `Term` too, see docs/own-parts.md.
 """
 
 import keyword
+import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY, dataclass, field
@@ -46,7 +47,7 @@ class Key:
         below: Numbers must be smaller than this one.
 
     Raises:
-        ValueError: The name is none, or the default is of another type.
+        ValueError: The name is none, or the default is of another type or out of the range.
     """
 
     name: str
@@ -72,6 +73,24 @@ class Key:
                 f"{self.name}: the default must be True or False, a number, a string or a tuple of numbers; "
                 f"it is of type {type(self.default).__name__}"
             )
+        if isinstance(self.default, tuple):
+            if not all(type(number) in (int, float) for number in self.default):
+                raise ValueError(f"{self.name}: a tuple holds numbers; the default is {self.default!r}")
+            object.__setattr__(self, "default", tuple(float(number) for number in self.default))
+        numbers = self.default if isinstance(self.default, tuple) else (self.default,)
+        if not all(self._allows(number) for number in numbers):
+            raise ValueError(f"{self.name}: the default {self.default!r} is out of the key's own range")
+
+    def _allows(self, value: bool | int | float | str) -> bool:
+        if isinstance(value, str):
+            return not self.choices or value in self.choices
+        return isinstance(value, bool) or (
+            math.isfinite(value)
+            and (self.minimum is None or value >= self.minimum)
+            and (self.above is None or value > self.above)
+            and (self.maximum is None or value <= self.maximum)
+            and (self.below is None or value < self.below)
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,12 +167,14 @@ class Term:
         ]
         if not self.student and not self.discriminator:
             problems.append("student is empty: without something of the student's there is nothing to learn")
-        if self.learns and "attention_maps" in (*self.student, *self.teacher):
-            problems.append("a term that learns cannot read attention_maps, whose channels are of any number")
+        if "attention_maps" in (*self.student, *self.teacher) and not self.name:
+            # A table holds no more of them than hkrun's own term asks for: one channel, scaled to length 1.
+            problems.append("attention_maps are for hkrun's own term; read stages")
         if self.num_images and not self.learns:
             problems.append("num_images is for terms that learn")
         last = [name.rpartition(".")[2] for name in self.key_names]
-        problems += [f"two of its keys are named {name!r}" for name in {*last} if last.count(name) > 1]
+        last += ["num_images"] * self.num_images + ["generator"] * self.random
+        problems += [f"two of its arguments are named {name!r}" for name in {*last} if last.count(name) > 1]
         if problems:
             raise ValueError("; ".join(problems))
 

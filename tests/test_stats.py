@@ -488,6 +488,15 @@ def test_the_number_of_pairs_is_the_textbooks(d_z: float, pairs: int) -> None:
     assert paired_power(d_z, pairs=pairs) >= 0.8 > paired_power(d_z, pairs=pairs - 1)
 
 
+def test_the_power_is_a_share_however_large_the_effect() -> None:
+    """`scipy.stats.nct.cdf` is NaN far out."""
+    powers = [paired_power(d_z, pairs=pairs) for d_z in (1, 2, 3, 4, 5, 6, 8) for pairs in range(2, 60)]
+    assert all(0 < power <= 1 + 1e-12 for power in powers)
+    assert [pairs_for_difference(d_z) for d_z in (4.0, 5.0, 6.0)] == sorted(
+        (pairs_for_difference(d_z) for d_z in (4.0, 5.0, 6.0)), reverse=True
+    )
+
+
 def test_without_a_difference_the_power_is_the_level() -> None:
     assert paired_power(0.0, pairs=20, level=0.01) == pytest.approx(0.01, abs=1e-9)
     assert pairs_for_difference(0.0) is None

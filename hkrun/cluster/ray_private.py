@@ -149,9 +149,9 @@ def see_raylet_at_once() -> None:
     if found:
         get_node = found.get_node
 
-        def wait_for_node(gcs_address: str, node_id: str) -> Any:
+        def wait_for_node(gcs_address: str, node_id: str, *args: Any, **kwargs: Any) -> Any:
             wait_for_raylet(gcs_address, node_id)
-            return get_node(gcs_address, node_id)
+            return get_node(gcs_address, node_id, *args, **kwargs)
 
         found.get_node = wait_for_node
 
@@ -213,7 +213,7 @@ def skip_callback_counts() -> None:
         "ray.air._internal.usage", "tag_callbacks", consequence="the first task starts two seconds later"
     )
     if found:
-        found.tag_callbacks = lambda callbacks: False  # noqa: ARG005
+        found.tag_callbacks = lambda *_, **__: False
 
 
 def keep_processes_for_trials() -> None:

@@ -11,7 +11,7 @@ from typing import Any, get_args, get_origin
 
 from hkrun.config.cell import Cell, get_value
 from hkrun.config.identity import file_sha256
-from hkrun.config.keys import Keys, cell_from_values, describe_range, describe_type, find_keys, keys
+from hkrun.config.keys import Keys, cell_from_values, describe_range, describe_type, find_keys, keys, keys_of
 from hkrun.config.sections import KeyInfo, Value
 from hkrun.datasets import find_dataset
 from hkrun.errors import InputError
@@ -124,7 +124,22 @@ def check_declared(name: str, part: Method | Term) -> list[str]:
             f"{name}: reads the key {key!r}, which is not hkrun's{nearest(key, keys())}"
             for key in sorted(unknown)
         ),
+        *([] if isinstance(part, Term) or unknown else _check_weights(name, part)),
     ]
+
+
+def _check_weights(name: str, method: Method) -> list[str]:
+    """What is wrong with the keys by which a method weighs its terms: a negative weight would drop a term."""
+    known, problems = {**keys(), **keys_of(method)}, []
+    for term in (term for stage in method.stages for term in stage.terms):
+        for key in (key for key in (term.weight, term.warmup) if isinstance(key, str) and key):
+            kind, _, info = known[key]
+            lowest = max(bound for bound in (info.minimum, info.above, -math.inf) if bound is not None)
+            if kind not in (int, float) or lowest < 0:
+                problems.append(f"{name}: term {term.name!r}: {key} must be a number key with minimum=0")
+            elif term.complement and key == term.weight and info.maximum != 1:
+                problems.append(f"{name}: term {term.name!r}: {key} must have maximum=1 for its complement")
+    return problems
 
 
 def _show(value: object) -> str:
@@ -263,8 +278,10 @@ def check_weight_file(cell: Cell, key: str) -> None:
 def _conflicts(cell: Cell) -> list[tuple[str, str]]:
     """What is wrong with the values together: (key, problem)."""
     found = []
-    if not all(cell.stage_weights):
-        found.append(("loss.lambda_1", "every loss term has weight 0; at least one must be above 0"))
+    for stage, weights in zip(cell.declared_method.stages, cell.stage_weights, strict=True):
+        if not weights:
+            key = next(term.weight for term in stage.terms if isinstance(term.weight, str))
+            found.append((key, "every loss term has weight 0; at least one must be above 0"))
     found += _find_untrained_classifier(cell)
     if cell.student.warmup_epochs >= cell.student.epochs > 1:
         found.append(("student.warmup_epochs", f"must be below student.epochs = {cell.student.epochs}"))
@@ -284,7 +301,7 @@ def _conflicts(cell: Cell) -> list[tuple[str, str]]:
 def _find_untrained_classifier(cell: Cell) -> list[tuple[str, str]]:
     """A discriminator of the features before the classifier trains all but that; so do some own terms."""
     judges_logits = cell.adversary is not None and cell.adversary.tap == "logits"
-    if judges_logits or any("logits" in term.student for term in cell.terms):
+    if judges_logits or not cell.terms or any("logits" in term.student for term in cell.terms):
         return []
     key = next((key for key, part in cell.declared if part == cell.declared_method or part in cell.terms), "")
     if key:

@@ -1,5 +1,6 @@
 """Losses of the user's own: tried on a few images before anything trains."""
 
+import copy
 import inspect
 import re
 import traceback
@@ -105,7 +106,7 @@ class _Trial:
             first = _describe(self._cell, *next(iter(self._terms.items())))
             return [_failed(first, "cannot be built", error)]
         student, teacher = self._run("student", requires_grad=True), self._run("teacher", requires_grad=False)
-        problems, losses = [], {}
+        problems = self._find_random_buffers()
         for name, term in self._terms.items():
             title, state = _describe(self._cell, name, term), torch.get_rng_state()
             try:
@@ -116,15 +117,48 @@ class _Trial:
             found = _check_value(loss) or _check_gradients(objective, name, term, loss, student)
             if not torch.equal(state, torch.get_rng_state()):
                 found.append("draws from torch's global generator; with random=True it gets one of its own")
+            elif not found:
+                found += self._find_hidden_state(name, student, teacher)
             problems += [f"{title}: {problem}" for problem in found]
-            losses[name] = loss
         if not problems and packed:
             problems += self._find_unmapped(student, teacher)
         return problems
 
-    def _build(self) -> Objective:
+    def _find_random_buffers(self) -> list[str]:
+        """Buffers that begin otherwise in each process: they are set from torch's global generator."""
+        built = []
+        for seed in (1, 2):
+            with torch.random.fork_rng(devices=()):
+                torch.manual_seed(seed)
+                built.append(dict(self._build().named_buffers()))
+        problems = []
+        for name, term in self._terms.items():
+            prefix = f"_learned.{term.name or name}."
+            problems += [
+                f"{_describe(self._cell, name, term)}: its buffer {place.removeprefix(prefix)} is drawn from "
+                "torch's global generator; a method reset_random(generator) draws it from the run's seed"
+                for place, values in built[0].items()
+                if place.startswith(prefix) and not torch.equal(values, built[1][place])
+            ]
+        return problems
+
+    def _find_hidden_state(self, name: str, student: Output, teacher: Output) -> list[str]:
+        """What a term keeps outside its buffers: no checkpoint holds it."""
+        objective = self._build()
+        state = copy.deepcopy(objective.state_dict())
+        losses = []
+        for _ in range(2):
+            objective.load_state_dict(state)
+            objective.generator = torch.Generator().manual_seed(0)
+            losses.append(objective.evaluate(name, student, teacher, self._labels, self._index).detach())
+        if torch.allclose(losses[0], losses[1], rtol=_RELATIVE, atol=_ABSOLUTE):
+            return []
+        first, second = (f"{loss:g}" for loss in losses)
+        return [f"gives {first}, then {second} for one batch: what it keeps must be in buffers"]
+
+    def _build(self, seed: int = 0) -> Objective:
         objective = Objective(self._cell, self._stage, self._sizes)
-        initialise(objective, torch.Generator().manual_seed(0))
+        initialise(objective, torch.Generator().manual_seed(seed))
         objective.generator = torch.Generator().manual_seed(0)
         return objective.to(torch.float32)
 
@@ -148,9 +182,14 @@ class _Trial:
         for name, term in self._terms.items():
             if term.random or not term.packs:
                 continue
-            members = [self._build(), self._build()]
-            expected = members[0].evaluate(name, student, teacher, self._labels, self._index).detach()
-            stacked = Stacked([self._build(), self._build()])
+            members = [self._build(seed) for seed in (0, 1)]  # so that members that mix are seen
+            expected = torch.stack(
+                [
+                    member.evaluate(name, student, teacher, self._labels, self._index).detach()
+                    for member in members
+                ]
+            )
+            stacked = Stacked([self._build(seed) for seed in (0, 1)])
 
             def one(objective: Objective, *args: Any, name: str = name) -> Tensor:
                 return objective.evaluate(name, *args)
@@ -164,10 +203,11 @@ class _Trial:
             except (Exception, SystemExit) as error:
                 problems.append(_unmapped(title, error))
                 continue
-            if not torch.allclose(values, expected.expand(2), rtol=_RELATIVE, atol=_ABSOLUTE):
-                problems.append(
-                    f"{title}: gives {float(expected):g} alone and {float(values[0]):g} in a pack: {_PACKS}"
+            if not torch.allclose(values, expected, rtol=_RELATIVE, atol=_ABSOLUTE):
+                alone, together = (
+                    " and ".join(f"{value:g}" for value in each) for each in (expected, values)
                 )
+                problems.append(f"{title}: two runs give {alone} alone, and {together} in a pack: {_PACKS}")
         return problems
 
 

@@ -33,7 +33,7 @@ def paired_power(d_z: float, *, pairs: int, level: float = LEVEL) -> float:
     degrees, noncentrality = pairs - 1, abs(d_z) * np.sqrt(pairs)
     critical = scipy.stats.t.ppf(1 - level / 2, degrees)
     found = scipy.stats.nct.sf(critical, degrees, noncentrality)
-    wrong = scipy.stats.nct.cdf(-critical, degrees, noncentrality)
+    wrong = 1 - scipy.stats.nct.sf(-critical, degrees, noncentrality)  # cdf gives NaN far out
     return float(found + wrong)
 
 

@@ -141,14 +141,18 @@ def test_ray_starts_without_the_names_that_make_it_start_sooner(monkeypatch, cap
 
 def test_ray_starts_without_its_monitors_and_sees_its_raylet(monkeypatch, caplog):
     monkeypatch.setattr(parameter, "RayParams", parameter.RayParams)
-    monkeypatch.setattr(services, "get_node", lambda gcs_address, node_id: (gcs_address, node_id))
+    monkeypatch.setattr(
+        services, "get_node", lambda gcs_address, node_id, **more: (gcs_address, node_id, more)
+    )
     waited = []
     monkeypatch.setattr(ray_private, "wait_for_raylet", lambda *node: waited.append(node))
     ray_private.skip_helper_processes()
     ray_private.see_raylet_at_once()
     made = parameter.RayParams(num_cpus=1)
     assert (made.no_monitor, made.include_log_monitor, made.num_cpus) == (True, False, 1)
-    assert services.get_node("here:1", "ab") == ("here:1", "ab")
+    assert services.get_node("here:1", "ab") == ("here:1", "ab", {})
+    assert services.get_node("here:1", "ab", timeout=1) == ("here:1", "ab", {"timeout": 1})
+    waited.pop()
     assert waited == [("here:1", "ab")]
     assert saw(caplog) == []
 
@@ -238,6 +242,7 @@ def test_callbacks_are_not_counted(monkeypatch):
     monkeypatch.setattr(air_usage, "tag_callbacks", air_usage.tag_callbacks)
     ray_private.skip_callback_counts()
     assert air_usage.tag_callbacks([object()]) is False  # Ray's own one says True
+    assert air_usage.tag_callbacks([object()], more=1) is False
 
 
 @pytest.mark.usefixtures("fresh")

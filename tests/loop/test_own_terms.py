@@ -214,6 +214,10 @@ def test_a_mistake_is_one_line(overrides: list[str], problem: str) -> None:
             'keys=("loss.temprature", Key(',
             "reads the key 'loss.temprature', which is not hkrun's;",
         ),
+        ('("descriptor",)', '("attention_maps",)', "attention_maps are for hkrun's own term; read stages"),
+        ("2.0, ", "0.0, ", "similarity.power: the default 0.0 is out of the key's own range"),
+        ("2.0, ", "(1, float('nan')), ", "similarity.power: the default (1.0, nan) is out of the key's own"),
+        ("2.0, ", "('a', 1), ", "similarity.power: a tuple holds numbers; the default is ('a', 1)"),
     ],
 )
 def test_a_wrong_declaration_is_one_line(folder: Path, old: str, new: str, problem: str) -> None:
@@ -222,6 +226,53 @@ def test_a_wrong_declaration_is_one_line(folder: Path, old: str, new: str, probl
     (line,) = problems(FORM)
     assert problem in line
     assert "ValueError" not in line or "(mylosses.py:" in line
+
+
+def test_a_tuple_of_integers_is_one_of_numbers(folder: Path) -> None:
+    (folder / "mylosses.py").write_text(LOSSES.replace("2.0, ", "(1, 2), "))
+    ids = {cell_id(make_cell(FORM, *values)) for values in ([], ["similarity.power=[1, 2]"])}
+    assert len(ids) == 1
+
+
+WEIGHTED = """
+from hkrun.methods import Method, Stage, WeightedTerm
+from hkrun.terms import TERMS, Key
+OWN = Key("mine.weight", DEFAULT, "Its weight.", source="chosen"LIMITS)
+Mine = Method(summary="mine", keys=KEYS, stages=(Stage(terms=(WeightedTerm(name="kd"ARGUMENTS),)),))
+"""
+
+
+@pytest.mark.parametrize(
+    ("default", "limits", "arguments", "problem"),
+    [
+        ("1.0", "", 'weight="mine.weight"', "term 'kd': mine.weight must be a number key with minimum=0"),
+        ("1.0", ", minimum=-1", 'weight="mine.weight"', "mine.weight must be a number key with minimum=0"),
+        ("'high'", "", 'weight="mine.weight"', "mine.weight must be a number key with minimum=0"),
+        (
+            "0.5",
+            ", minimum=0",
+            'weight="mine.weight", complement=True',
+            "must have maximum=1 for its complement",
+        ),
+        ("", "", 'weight="teacher.network"', "teacher.network must be a number key with minimum=0"),
+        ("", "", 'warmup="student.network"', "student.network must be a number key with minimum=0"),
+        ("", "", "weight=float('nan')", "kd: the weight must be at least 0; it is nan"),
+        ("", "", 'term=TERMS["adversarial"]', "the adversarial term has no term=: its name and the method's"),
+    ],
+)
+def test_a_weight_is_a_number_of_at_least_0(
+    folder: Path, default: str, limits: str, arguments: str, problem: str
+) -> None:
+    text = WEIGHTED.replace("ARGUMENTS", f", {arguments}").replace("LIMITS", limits)
+    text = text.replace("DEFAULT", default or "1.0").replace("KEYS", "(OWN,)" if default else "()")
+    (folder / "weighted.py").write_text(text)
+    (line,) = problems("method=weighted:Mine")
+    assert problem in line
+
+
+def test_without_a_term_the_weights_of_the_method_itself_are_named() -> None:
+    (line,) = problems("method=dkd", "dkd.weight=0", "dkd.cross_entropy=0")
+    assert "dkd.cross_entropy: every loss term has weight 0" in line
 
 
 def test_two_parts_cannot_declare_one_key_each_in_its_way(folder: Path) -> None:

@@ -221,3 +221,50 @@ def test_the_methods_and_forms_that_come_as_files_pass_the_checks_of_those_of_us
     for chosen in (f"method={name}", f"knowledge.form={name}"):
         cell = load_cell(overrides=[chosen, *networks]).cells[0].cell
         try_terms(cell, SIZES, (1, 8, 8), packed=True)
+
+
+STATEFUL = """
+class Kept(nn.Module):
+    def __init__(self, ours, theirs):
+        super().__init__()
+        self.ours = nn.Linear(ours, theirs, bias=False)
+        INIT
+    def forward(self, student, teacher):
+        loss = F.mse_loss(self.ours(student), teacher)
+        FORWARD
+        return loss
+TERM = Term(summary='', function=Kept, learns=True, **READS)
+"""
+
+
+def stateful(init: str, forward: str) -> str:
+    return STATEFUL.replace("INIT", init).replace("FORWARD", forward)
+
+
+def test_runs_that_would_share_a_parameter_in_a_pack_are_refused_for_packs() -> None:
+    text = stateful(
+        "self.tied = nn.Linear(ours, theirs, bias=False); self.tied.weight = self.ours.weight",
+        "loss = loss + self.tied(student).square().mean()",
+    )
+    (line,) = problems(text)
+    assert line.startswith("mine:TERM: two runs give ")
+    assert line.endswith("packs=False in its Term trains its runs one at a time, and so does --pack 1")
+    assert problems(text, packed=False) == []
+
+
+def test_a_state_outside_the_buffers_is_refused() -> None:
+    (line,) = problems(stateful("self.seen = 0", "self.seen += 1; loss = loss * self.seen"), packed=False)
+    assert line.startswith("mine:TERM: gives ")
+    assert line.endswith(" for one batch: what it keeps must be in buffers")
+    text = stateful(
+        "self.register_buffer('seen', torch.zeros(()))", "self.seen.add_(1); loss = loss * self.seen"
+    )
+    assert problems(text, packed=False) == []
+
+
+def test_a_buffer_that_is_drawn_from_the_global_generator_is_refused() -> None:
+    text = stateful("self.register_buffer('start', torch.randn(theirs))", "loss = loss + self.start.mean()")
+    (line,) = problems(text, packed=False)
+    assert line.startswith("mine:TERM: its buffer start is drawn from torch's global generator; a method ")
+    drawn = "    def reset_random(self, generator):\n        self.start.normal_(generator=generator)\n"
+    assert problems(text.replace("    def forward", f"{drawn}    def forward"), packed=False) == []
