@@ -88,15 +88,17 @@ def compare_signature(title: str, term: Term) -> Iterator[str]:
             yield f"{title}: {called.__qualname__} must take ({takes}), as its term declares: {error}"
 
 
+# What terms read: the outputs of student and teacher, the labels and the indices of the images.
+_Batch = tuple[Output, Output, Tensor, Tensor]
+
+
 class _Trial:
     """One stage of a cell between two networks in their initial state."""
 
     def __init__(self, cell: Cell, stage: int, sizes: DataSizes, image_shape: tuple[int, int, int]) -> None:
         self._cell, self._stage, self._sizes = cell, stage, sizes
         self._terms = _own_terms(cell, stage)
-        self._images = torch.randn(_BATCH, *image_shape, generator=torch.Generator().manual_seed(0))
-        self._labels = torch.arange(_BATCH) % sizes.num_classes
-        self._index = torch.arange(_BATCH) % sizes.num_images
+        self._image_shape = image_shape
 
     def find_problems(self, *, packed: bool) -> list[str]:
         """What is wrong with each term, one line each."""
@@ -105,23 +107,23 @@ class _Trial:
         except (Exception, SystemExit) as error:  # a stranger's code may raise anything
             first = _describe(self._cell, *next(iter(self._terms.items())))
             return [_failed(first, "cannot be built", error)]
-        student, teacher = self._run("student", requires_grad=True), self._run("teacher", requires_grad=False)
+        batch = self._run()
         problems = self._find_random_buffers()
         for name, term in self._terms.items():
             title, state = _describe(self._cell, name, term), torch.get_rng_state()
             try:
-                loss = objective.evaluate(name, student, teacher, self._labels, self._index)
+                loss = objective.evaluate(name, *batch)
             except (Exception, SystemExit) as error:
                 problems.append(_failed(title, "fails", error))
                 continue
-            found = _check_value(loss) or _check_gradients(objective, name, term, loss, student)
+            found = _check_value(loss) or _check_gradients(objective, name, term, loss, batch[0])
             if not torch.equal(state, torch.get_rng_state()):
                 found.append("draws from torch's global generator; with random=True it gets one of its own")
             elif not found:
-                found += self._find_hidden_state(name, student, teacher)
+                found += self._find_hidden_state(name, batch)
             problems += [f"{title}: {problem}" for problem in found]
         if not problems and packed:
-            problems += self._find_unmapped(student, teacher)
+            problems += self._find_unmapped([batch, self._run(1)])
         return problems
 
     def _find_random_buffers(self) -> list[str]:
@@ -142,7 +144,7 @@ class _Trial:
             ]
         return problems
 
-    def _find_hidden_state(self, name: str, student: Output, teacher: Output) -> list[str]:
+    def _find_hidden_state(self, name: str, batch: _Batch) -> list[str]:
         """What a term keeps outside its buffers: no checkpoint holds it."""
         objective = self._build()
         state = copy.deepcopy(objective.state_dict())
@@ -150,7 +152,7 @@ class _Trial:
         for _ in range(2):
             objective.load_state_dict(state)
             objective.generator = torch.Generator().manual_seed(0)
-            losses.append(objective.evaluate(name, student, teacher, self._labels, self._index).detach())
+            losses.append(objective.evaluate(name, *batch).detach())
         if torch.allclose(losses[0], losses[1], rtol=_RELATIVE, atol=_ABSOLUTE):
             return []
         first, second = (f"{loss:g}" for loss in losses)
@@ -162,39 +164,44 @@ class _Trial:
         objective.generator = torch.Generator().manual_seed(0)
         return objective.to(torch.float32)
 
-    def _run(self, side: str, *, requires_grad: bool) -> Output:
-        """What a network says of the images; of the student, all of it with gradients of its own."""
+    def _run(self, number: int = 0) -> _Batch:
+        """What the terms read of a batch of images; the student's outputs have gradients of their own."""
+        generator = torch.Generator().manual_seed(number)
+        images = torch.randn(_BATCH, *self._image_shape, generator=generator)
+        student, teacher = (self._run_network(side, images) for side in ("student", "teacher"))
+        place = torch.arange(_BATCH) + number * _BATCH
+        labels, index = place % self._sizes.num_classes, place % self._sizes.num_images
+        return _with_gradients(student), teacher, labels, index
+
+    def _run_network(self, side: str, images: Tensor) -> Output:
         cell = self._cell
         backbone = build_network(
             str(get_value(cell, f"{side}.network")),
             num_classes=self._sizes.num_classes,
-            in_channels=self._images.shape[1],
+            in_channels=images.shape[1],
         )
         network = DistilledNetwork(backbone, build_attention(cell, backbone) if cell.squeezes else None)
         initialise(network, torch.Generator().manual_seed(len(side)))
         with torch.no_grad():
-            output: Output = network(self._images)
-        return output if not requires_grad else _with_gradients(output)
+            output: Output = network(images)
+        return output
 
-    def _find_unmapped(self, student: Output, teacher: Output) -> list[str]:
-        """The terms that `torch.vmap` cannot map over the runs of a pack, or maps to something else."""
+    def _find_unmapped(self, batches: Sequence[_Batch]) -> list[str]:
+        """The terms that `torch.vmap` cannot map over the runs of a pack, or maps to something else.
+
+        Each run has parameters and a batch of its own, so that runs that mix are seen.
+        """
         problems = []
         for name, term in self._terms.items():
             if term.random or not term.packs:
                 continue
-            members = [self._build(seed) for seed in (0, 1)]  # so that members that mix are seen
-            expected = torch.stack(
-                [
-                    member.evaluate(name, student, teacher, self._labels, self._index).detach()
-                    for member in members
-                ]
-            )
-            stacked = Stacked([self._build(seed) for seed in (0, 1)])
+            alone = [self._build(seed).evaluate(name, *batch).detach() for seed, batch in enumerate(batches)]
+            stacked = Stacked([self._build(seed) for seed in range(len(batches))])
 
             def one(objective: Objective, *args: Any, name: str = name) -> Tensor:
                 return objective.evaluate(name, *args)
 
-            args = tree_map(_twice, (student, teacher, self._labels, self._index))
+            args = tree_map(_stack, *batches)
             title = _describe(self._cell, name, term)
             try:
                 with warnings.catch_warnings():
@@ -203,19 +210,17 @@ class _Trial:
             except (Exception, SystemExit) as error:
                 problems.append(_unmapped(title, error))
                 continue
-            if not torch.allclose(values, expected, rtol=_RELATIVE, atol=_ABSOLUTE):
-                alone, together = (
-                    " and ".join(f"{value:g}" for value in each) for each in (expected, values)
-                )
-                problems.append(f"{title}: two runs give {alone} alone, and {together} in a pack: {_PACKS}")
+            if not torch.allclose(values, torch.stack(alone), rtol=_RELATIVE, atol=_ABSOLUTE):
+                apart, together = (" and ".join(f"{value:g}" for value in each) for each in (alone, values))
+                problems.append(f"{title}: two runs give {apart} alone, and {together} in a pack: {_PACKS}")
         return problems
 
 
 _PACKS = "packs=False in its Term trains its runs one at a time, and so does --pack 1"
 
 
-def _twice(value: Any) -> Any:
-    return torch.stack([value, value]) if isinstance(value, Tensor) else value
+def _stack(*values: Any) -> Any:
+    return torch.stack(values) if isinstance(values[0], Tensor) else values[0]
 
 
 def _with_gradients(output: Output) -> Output:

@@ -252,6 +252,31 @@ def test_runs_that_would_share_a_parameter_in_a_pack_are_refused_for_packs() -> 
     assert problems(text, packed=False) == []
 
 
+MIXING = """
+class Mean(torch.autograd.Function):
+    @staticmethod
+    def forward(values):
+        return values.mean()
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        ctx.shape = inputs[0].shape
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient.expand(ctx.shape) / ctx.shape.numel()
+    @staticmethod
+    def vmap(info, in_dims, values):
+        return values.mean().expand(info.batch_size), 0
+"""
+
+
+def test_runs_that_would_share_their_images_in_a_pack_are_refused_for_packs() -> None:
+    text = MIXING + function("return Mean.apply(student)")
+    (line,) = problems(text)
+    assert line.startswith("mine:TERM: two runs give ")
+    own = text.replace("values.mean().expand(info.batch_size)", "values.flatten(1).mean(dim=1)")
+    assert problems(own) == []
+
+
 def test_a_state_outside_the_buffers_is_refused() -> None:
     (line,) = problems(stateful("self.seen = 0", "self.seen += 1; loss = loss * self.seen"), packed=False)
     assert line.startswith("mine:TERM: gives ")
