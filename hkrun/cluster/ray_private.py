@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ PRELOAD_SETTINGS = {
     "RAY_preload_python_modules": "hkrun.cluster.driver.preload",
     "RAY_kill_idle_workers_interval_ms": "0",
 }
-PRELOAD_FROM_VARIABLE = "HKRUN_READY_FROM"  # tells `preload` where the driver's hkrun lies
+PRELOAD_FROM_VARIABLE = "HKRUN_PRELOAD_FROM"  # tells `preload` where the driver's hkrun lies
 
 # For a cluster of this machine. Ray takes the loopback address for the machine's, as it does by itself on
 # macOS and Windows, so that no other machine reaches it. Else it listens on all addresses.
@@ -255,23 +255,30 @@ class GcsStore:
     """Bytes by key for all processes of a job, in the GCS. RayError where it does not answer."""
 
     NAMESPACE = b"hkrun"
+    METHODS: ClassVar = {
+        "internal_kv_put": ("key", "value", "overwrite", "namespace", "timeout"),
+        "internal_kv_keys": ("prefix", "namespace", "timeout"),
+        "internal_kv_multi_get": ("keys", "namespace", "timeout"),
+        "internal_kv_del": ("key", "del_by_prefix", "namespace", "timeout"),
+    }
+    _OPTIONS: ClassVar = {"namespace": NAMESPACE, "timeout": ANSWER_WITHIN_S}
 
     def __init__(self, client: Any) -> None:
         self._client = client
 
     def put(self, key: str, value: bytes) -> None:
         """Sets a value."""
-        self._client.internal_kv_put(key.encode(), value, True, self.NAMESPACE, ANSWER_WITHIN_S)
+        self._client.internal_kv_put(key=key.encode(), value=value, overwrite=True, **self._OPTIONS)
 
     def read(self, prefix: str) -> dict[str, bytes]:
         """All values whose keys begin with a prefix."""
-        keys = self._client.internal_kv_keys(prefix.encode(), self.NAMESPACE, ANSWER_WITHIN_S)
-        found = self._client.internal_kv_multi_get(keys, self.NAMESPACE, ANSWER_WITHIN_S) if keys else {}
+        keys = self._client.internal_kv_keys(prefix=prefix.encode(), **self._OPTIONS)
+        found = self._client.internal_kv_multi_get(keys=keys, **self._OPTIONS) if keys else {}
         return {key.decode(): value for key, value in found.items()}
 
     def remove(self, key: str, *, below: bool) -> None:
         """Removes a value, or all whose keys begin with the key."""
-        self._client.internal_kv_del(key.encode(), below, self.NAMESPACE, ANSWER_WITHIN_S)
+        self._client.internal_kv_del(key=key.encode(), del_by_prefix=below, **self._OPTIONS)
 
 
 class _Values:
@@ -335,7 +342,8 @@ def head_answers() -> bool:
     client = _find_gcs_client()
     try:
         if client is not None:
-            client.internal_kv_keys(GcsStore.NAMESPACE, GcsStore.NAMESPACE, HEAD_ANSWERS_WITHIN_S)
+            namespace = GcsStore.NAMESPACE
+            client.internal_kv_keys(prefix=namespace, namespace=namespace, timeout=HEAD_ANSWERS_WITHIN_S)
         else:
             host, _, port = ray.get_runtime_context().gcs_address.rpartition(":")
             socket.create_connection((host.strip("[]"), int(port)), timeout=HEAD_ANSWERS_WITHIN_S).close()
@@ -348,9 +356,13 @@ def _find_gcs_client() -> Any:
     """This process's connection to the GCS; None where Ray has none with a key-value store."""
     name, consequence = "internal_kv_get_gcs_client", "the pulses of processes go through an actor"
     found = _find("ray.experimental.internal_kv", name, consequence=consequence)
-    client = found and found.internal_kv_get_gcs_client()
-    methods = ("internal_kv_put", "internal_kv_keys", "internal_kv_multi_get", "internal_kv_del")
-    if client and not all(hasattr(client, method) for method in methods):
-        _do_without(f"GcsClient.{' and '.join(methods)}", consequence)
+    try:
+        client = found and found.internal_kv_get_gcs_client()
+        if client:  # all four or none: what one process puts, another reads
+            for method, names in GcsStore.METHODS.items():
+                inspect.signature(getattr(client, method)).bind(**dict.fromkeys(names))
+    except (AttributeError, TypeError, ValueError):
+        calls = (f"{method}({', '.join(names)})" for method, names in GcsStore.METHODS.items())
+        _do_without(f"GcsClient.{' and '.join(calls)}", consequence)
         return None
     return client

@@ -285,8 +285,8 @@ class FakeGcs:
     def internal_kv_multi_get(self, keys, namespace, timeout):
         return {key: self.values[namespace, key] for key in keys}
 
-    def internal_kv_del(self, key, below, namespace, timeout):
-        gone = self.internal_kv_keys(key, namespace, timeout) if below else [key]
+    def internal_kv_del(self, key, del_by_prefix, namespace, timeout):
+        gone = self.internal_kv_keys(key, namespace, timeout) if del_by_prefix else [key]
         for name in gone:
             self.values.pop((namespace, name), None)
 
@@ -335,6 +335,63 @@ def test_processes_share_values_with_and_without_rays_own_store(monkeypatch, cap
     assert store.read("") == {"b/1": b"b/1"}
     assert (len(actors.actors), len(gcs.values)) == ((0, 1) if hidden is None else (1, 0))
     assert ["internal_kv" in line for line in saw(caplog)] == ([] if hidden is None else [True])
+
+
+METHODS = tuple(ray_private.GcsStore.METHODS)
+
+
+def change_signature(method, *, more="", without=""):
+    """The method of `FakeGcs` with another parameter, or without one."""
+    known = [name for name in inspect.signature(getattr(FakeGcs, method)).parameters if name != without]
+    *first, last = [*known, more] if more else known
+    namespace = {}
+    exec(f"def changed({', '.join([*first, last])}): raise AssertionError", namespace)
+    return namespace["changed"]
+
+
+@pytest.mark.usefixtures("fresh")
+@pytest.mark.parametrize("change", [{"more": "token"}, {"without": "timeout"}, {"without": "namespace"}])
+@pytest.mark.parametrize("method", METHODS)
+def test_processes_share_values_where_rays_store_has_another_signature(monkeypatch, caplog, method, change):
+    FakeActors(monkeypatch)
+    monkeypatch.setattr(FakeGcs, method, change_signature(method, **change))
+    gcs = FakeGcs()
+    monkeypatch.setattr(ray.experimental.internal_kv, "global_gcs_client", gcs)
+    ray_private.key_value_store().read("")
+    ray_private.key_value_store().put("a", b"1")
+    assert (ray_private.key_value_store().read(""), gcs.values) == ({"a": b"1"}, {})
+    (line,) = saw(caplog)
+    assert method in line
+
+
+@pytest.mark.usefixtures("fresh")
+def test_the_client_is_done_without_where_it_takes_an_argument(monkeypatch, caplog):
+    monkeypatch.setattr(ray.experimental.internal_kv, "internal_kv_get_gcs_client", lambda worker: worker)
+    assert isinstance(ray_private.key_value_store(), ray_private.ActorStore)
+    assert len(saw(caplog)) == 1
+
+
+class LaterGcs(FakeGcs):
+    """Of a Ray whose methods take more, none of it required."""
+
+    def internal_kv_put(self, key, value, overwrite, namespace, timeout, *, token=None):
+        super().internal_kv_put(key, value, overwrite, namespace, timeout)
+
+
+@pytest.mark.usefixtures("fresh")
+def test_rays_store_may_take_more_arguments_that_are_optional(monkeypatch, caplog):
+    monkeypatch.setattr(ray.experimental.internal_kv, "global_gcs_client", LaterGcs())
+    store = ray_private.key_value_store()
+    store.put("a", b"1")
+    assert (type(store), store.read("")) == (ray_private.GcsStore, {"a": b"1"})
+    assert saw(caplog) == []
+
+
+def test_rays_own_client_takes_what_the_store_calls_it_with():
+    from ray._raylet import InnerGcsClient
+
+    for method, names in ray_private.GcsStore.METHODS.items():
+        inspect.signature(getattr(InnerGcsClient, method)).bind("self", **dict.fromkeys(names))
 
 
 @pytest.mark.usefixtures("fresh")
