@@ -261,6 +261,27 @@ def test_a_machine_measures_each_shape_once(tmp_path, measured):
     assert shape["ms_per_step_of_a_seed"] == {"1": 9.0, "2": 6.0, "5": 2.0, "10": 3.0}
 
 
+@pytest.mark.parametrize(
+    ("key", "values", "measurements"),
+    [
+        ("dkd.weight", (0.5, 1.0, 2.0), 1),
+        ("dkd.cross_entropy", (0.5, 1.0), 1),
+        ("dkd.warmup", (0, 20), 1),
+        ("dkd.cross_entropy", (0.0, 1.0), 2),  # a term of weight 0 is not computed
+        ("dkd.temperature", (2.0, 4.0), 2),  # what a function does with its keys is not known
+    ],
+)
+def test_weights_of_methods_with_keys_of_their_own_are_not_measured_anew(
+    tmp_path, measured, key, values, measurements
+):
+    cells = [cell_from_values({"method": "dkd", key: value}) for value in values]
+    sweep = make_sweep(
+        [(f"{value}", cell) for value, cell in zip(values, cells, strict=True)], seeds=range(20)
+    )
+    assert len(find(sweep, open_store(tmp_path))) == len(values)
+    assert len(measured) == measurements
+
+
 def test_another_machine_measures_anew(tmp_path, measured, monkeypatch):
     store, sweep = open_store(tmp_path), make_sweep(seeds=range(20))
     find(sweep, store)

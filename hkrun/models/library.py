@@ -1,10 +1,6 @@
 """Networks of torchvision and timm, `torchvision:NAME` and `timm:NAME`, with the interface of a `Backbone`.
 
-Where the stages of a network end is found by running it once, on a 224x224 image, and watching its modules. A
-module that lowers the resolution, and none of whose parts lowers it further, divides the network. What lies
-between two of them and has a convolution is a stage. Before the stages comes the stem: the first convolution,
-or the block that it is in. Of more than four stages the last four are taken, as many as ResNets have, and
-what enters the first of them is the stem's output. The descriptor is the input of the last linear layer.
+`library_stages` finds where the stages end. The descriptor is the input of the last linear layer.
 
 The modules keep the library's names, so that its weights load as they are, and ours load into its networks.
 Dropout and stochastic depth are left out: a run depends on nothing but its seed.
@@ -12,11 +8,9 @@ Dropout and stochastic depth are left out: a run depends on nothing but its seed
 
 import functools
 import importlib.metadata
-import itertools
-import math
 import warnings
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, cast
+from collections.abc import Sequence
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -25,21 +19,12 @@ from hkrun.config import nearest
 from hkrun.errors import InputError
 from hkrun.models.batchnorm import BatchNorm2d
 from hkrun.models.initialisation import has_rule
+from hkrun.models.library_stages import PROBED_SIDE, Tap, find_stages, watch
 from hkrun.models.preact import Features
 
-_MOST_STAGES = 4
-_PROBED_SIDE = 224
 _PROBED_CLASSES = 7
 # What torch, torchvision and timm call the share that layers such as Dropout leave out at random.
 _RATES = ("p", "drop_rate", "drop_prob")
-
-
-class Tap(NamedTuple):
-    """A value in a network: the input or the output of a module, when it is called for the n-th time."""
-
-    path: str
-    is_input: bool
-    call: int
 
 
 class LibraryNetwork(NamedTuple):
@@ -95,14 +80,14 @@ def find_network(name: str) -> LibraryNetwork:
     network = _build_meta(name)
     if getattr(network, "aux_logits", False):
         raise InputError(f"{name}: it has auxiliary classifiers, which hkrun does not train")
-    images = torch.zeros(2, 3, _PROBED_SIDE, _PROBED_SIDE, device="meta")
+    images = torch.zeros(2, 3, PROBED_SIDE, PROBED_SIDE, device="meta")
     try:
-        calls, output = _watch(network, images)
+        calls, output = watch(network, images)
     except Exception as error:  # a library's code may raise anything
         told = " ".join(str(error).split())
-        size = f"{_PROBED_SIDE}x{_PROBED_SIDE}"
+        size = f"{PROBED_SIDE}x{PROBED_SIDE}"
         raise InputError(f"{name}: fails on images of {size}: {type(error).__name__}: {told}") from error
-    stages = _find_stages(calls)
+    stages = find_stages(name, calls)
     if not stages:
         raise InputError(
             f"{name}: it has no stages of feature maps [B, C, H, W] between which the resolution falls; "
@@ -139,10 +124,12 @@ class _Adapted(nn.Module):
         try:
             for (path, is_input), values in seen.items():
                 module = self.get_submodule(path)
+                copied = any(tap.copied for tap in taps if tap[:2] == (path, is_input))
+                keep = functools.partial(_keep, values, copied)
                 if is_input:
-                    handles.append(module.register_forward_pre_hook(_keep_input(values)))
+                    handles.append(module.register_forward_pre_hook(keep))
                 else:
-                    handles.append(module.register_forward_hook(_keep_output(values)))
+                    handles.append(module.register_forward_hook(keep))
             logits = super().forward(images)
         finally:
             for handle in handles:
@@ -160,12 +147,11 @@ class _Adapted(nn.Module):
         )
 
 
-def _keep_input(values: list[Tensor]) -> Callable[..., None]:
-    return lambda _, inputs: values.append(inputs[0])
-
-
-def _keep_output(values: list[Tensor]) -> Callable[..., None]:
-    return lambda _, __, output: values.append(output)
+def _keep(
+    values: list[Tensor], copied: bool, _: nn.Module, inputs: Sequence[Tensor], *output: Tensor
+) -> None:
+    value = (output or inputs)[0]
+    values.append(value.clone() if copied else value)
 
 
 @functools.cache
@@ -280,122 +266,3 @@ def _find_weights_file(architecture: str) -> str:
 
     weights = getattr(models.get_model_weights(architecture), "IMAGENET1K_V1", None)
     return "" if weights is None else str(weights.url).rpartition("/")[2]
-
-
-# --- finding the stages -------------------------------------------------------------------------------------
-
-
-class _Call(NamedTuple):
-    """A call of a module: its n-th, and when it began and ended."""
-
-    path: str
-    module: Any
-    number: int
-    begin: int
-    end: int
-    input: object
-    output: Any
-
-    @property
-    def levels(self) -> tuple[int | None, int | None]:
-        """How often the sides of its input and of its output were halved; None where they are no maps."""
-        return _level(self.input), _level(self.output)
-
-    @property
-    def reduces(self) -> bool:
-        """Whether a map goes in and a smaller one comes out."""
-        before, after = self.levels
-        return before is not None and after is not None and after > before
-
-    def holds(self, other: "_Call") -> bool:
-        """Whether the other call was a part of this one."""
-        return self.begin < other.begin and other.end < self.end
-
-
-class _Value(NamedTuple):
-    tap: Tap
-    value: Tensor
-
-
-class _Stage(NamedTuple):
-    entry: _Value
-    exit: _Value
-
-
-def _watch(network: nn.Module, images: Tensor) -> tuple[list[_Call], Any]:
-    """Runs a network in training; returns its modules' calls, by their ends, and its output."""
-    clock = itertools.count()
-    begun: list[int] = []
-    calls: list[_Call] = []
-    counts: dict[str, int] = {}
-
-    def note(path: str, module: nn.Module, inputs: Sequence[object], output: object) -> None:
-        number = counts.get(path, 0)
-        counts[path] = number + 1
-        first = inputs[0] if inputs else None
-        calls.append(_Call(path, module, number, begun.pop(), next(clock), first, output))
-
-    for path, module in network.named_modules():
-        if path:
-            module.register_forward_pre_hook(lambda *_: begun.append(next(clock)))
-            module.register_forward_hook(functools.partial(note, path))
-    return calls, network.train()(images)
-
-
-def _level(value: object) -> int | None:
-    if not isinstance(value, Tensor) or value.dim() != 4 or not value.shape[2] == value.shape[3] > 1:
-        return None
-    return round(math.log2(_PROBED_SIDE / value.shape[2]))
-
-
-def _find_stages(calls: Sequence[_Call]) -> list[_Stage]:
-    """Divides a network where the resolution falls; see the module."""
-    divisions = _find_divisions(calls)
-    convolutions = [
-        call for call in calls if isinstance(call.module, nn.Conv2d) and _level(call.output) is not None
-    ]
-    maps = [call for call in calls if _level(call.output) is not None]
-    if not divisions:
-        return []
-    ends = [(_enter(call), call.begin) for call in divisions]
-    ends.append((_leave(maps[-1]), maps[-1].end))
-    # What comes before the first division has no entry but the images.
-    parts: list[tuple[_Stage | None, list[_Call]]] = []
-    parts.append((None, [each for each in convolutions if each.begin < divisions[0].begin]))
-    for division, (leaving, end) in zip(divisions, ends[1:], strict=True):
-        learns = any(each is division or division.holds(each) for each in convolutions)
-        entry = _enter(division) if learns else _leave(division)
-        inside = [each for each in convolutions if division.begin <= each.begin < end]
-        rest = [each for each in inside if each.begin > division.end]
-        if learns and rest and not any(learned for _, learned in parts):
-            # The first convolution lowers the resolution, and a stage follows at this resolution.
-            parts.append((None, [each for each in inside if each.begin <= division.end]))
-            entry, inside = _leave(division), rest
-        parts.append((_Stage(entry, leaving), inside))
-    learned = [stage for stage, found in parts if found]
-    return [stage for stage in learned[1:] if stage is not None][-_MOST_STAGES:]
-
-
-def _find_divisions(calls: Sequence[_Call]) -> list[_Call]:
-    """The outermost modules that lower the resolution once, in the order of their calls."""
-    level = [call for call in calls if None not in call.levels and call.levels[0] == call.levels[1]]
-    reducing = [call for call in calls if call.reduces and not any(other.holds(call) for other in level)]
-    once = [
-        call
-        for call in reducing
-        if len({call.levels, *(other.levels for other in reducing if call.holds(other))}) == 1
-    ]
-    outermost = [call for call in once if not any(other.holds(call) for other in once)]
-    divisions: list[_Call] = []
-    for call in sorted(outermost, key=lambda call: call.begin):
-        if not divisions or cast("int", call.levels[1]) > cast("int", divisions[-1].levels[1]):
-            divisions.append(call)
-    return divisions
-
-
-def _enter(call: _Call) -> _Value:
-    return _Value(Tap(call.path, True, call.number), cast("Tensor", call.input))
-
-
-def _leave(call: _Call) -> _Value:
-    return _Value(Tap(call.path, False, call.number), call.output)

@@ -238,6 +238,10 @@ def _describe_machine(machine: Machine) -> dict[str, object]:
 
 def _describe_shape(cell: Cell) -> dict[str, object]:
     """What of a cell decides how long a step takes; neither weights of terms nor rates nor epochs."""
+    weighted = [term for stage in cell.declared_method.stages for term in stage.terms]
+    weighing = {key for term in weighted for key in (term.weight, term.warmup)}
+    weighing -= {key for term in cell.terms for key in term.key_names}
+    own = {key: value for key, value in cell.own_values if key not in weighing}
     return {
         "dataset": cell.dataset,
         "method": cell.method,
@@ -249,7 +253,7 @@ def _describe_shape(cell: Cell) -> dict[str, object]:
         "attention": dataclasses.asdict(cell.attention),
         "knowledge": dataclasses.asdict(cell.knowledge),
         "teacher_widths": list(cell.teacher_widths) if cell.uses_teacher else [],
-        **({"own": [dict(cell.sources), dict(cell.own_values)]} if cell.declared else {}),
+        **({"own": [dict(cell.sources), own]} if cell.declared else {}),
     }
 
 

@@ -17,6 +17,7 @@ from hkrun.export.exporting import run_session, start_session
 from hkrun.export.onnx_files import to_onnx
 from hkrun.models import BatchNorm2d, build_network, initialise
 from hkrun.models.library import find_network
+from hkrun.models.library_stages import Tap, find_stages, watch
 from hkrun.models.own import try_own
 from hkrun.networks import parse_network
 from hkrun.spaces import load_cell
@@ -125,6 +126,39 @@ def test_stages_are_the_last_four_of_timms_features(name):
     assert all(torch.equal(*pair) for pair in zip(features.stages, expected, strict=True))
 
 
+def test_a_stage_that_the_network_changes_in_place_is_kept_as_it_was():
+    # DenseNet's forward passes the output of `features` to relu(inplace=True).
+    network = build_network("torchvision:densenet121", num_classes=3, in_channels=3)
+    initialise(network, torch.Generator().manual_seed(4))
+    computed = []
+    network.features.register_forward_hook(lambda _, __, output: computed.append(output.clone()))
+    stages = network.train()(draw(64)).stages
+    assert bool((stages[-1] < 0).any())
+    assert torch.equal(stages[-1], computed[0])
+    (gradient,) = torch.autograd.grad(stages[-1].sum(), network.features.norm5.bias)
+    assert torch.equal(gradient, torch.full((1024,), 2.0 * 2 * 2))  # of every position, negative ones too
+
+
+def test_what_no_later_operation_changes_is_not_copied():
+    found = find_network("torchvision:densenet121")
+    assert [tap.copied for tap in (found.stem, *found.stages)] == [False, False, False, False, True]
+    found = find_network("torchvision:resnet18")
+    assert not any(tap.copied for tap in (found.stem, *found.stages))
+
+
+def test_cells_that_read_the_cell_before_the_last_too_are_taken():
+    assert find_network("timm:pnasnet5large").widths == (108, 1080, 2160, 4320)
+
+
+def test_an_input_that_its_own_module_changes_in_place_is_kept_as_it_was():
+    network = nn.Sequential(nn.Conv2d(3, 4, 3, stride=2, padding=1), nn.Sequential())
+    network[1].extend([nn.ReLU(inplace=True), nn.Conv2d(4, 8, 3, stride=2, padding=1)])
+    with torch.device("meta"):
+        calls, _ = watch(network.to("meta"), torch.zeros(2, 3, 224, 224))
+    (stage,) = find_stages("this", calls)
+    assert stage.entry.tap == Tap("1", True, 0, copied=True)
+
+
 def test_grey_images_have_a_first_convolution_of_their_own():
     for name in ("torchvision:resnet18", "torchvision:vgg11", "timm:regnetx_002"):
         network = build_network(name, num_classes=3, in_channels=1).eval()
@@ -179,6 +213,8 @@ def test_it_is_exported_with_its_logits():
         ("torchvision:squeezenet1_0", "its logits are not the output of a linear layer"),
         ("torchvision:vit_b_16", "it has no stages of feature maps"),
         ("torchvision:swin_t", "it has no stages of feature maps"),
+        ("timm:hrnet_w18_small", "its branches of different resolutions run side by side"),
+        ("timm:hrnet_w18_small_v2", "its branches of different resolutions run side by side"),
         ("timm:vit_tiny_patch16_224", "it has no stages of feature maps"),
     ],
 )
