@@ -13,10 +13,12 @@ import torch
 from hkrun import user_parts
 from hkrun.config import canonical, cell_id, check_weight_file, teacher_id
 from hkrun.data import load_dataset
+from hkrun.distill.term_checks import try_terms
 from hkrun.errors import DataError, InputError
 from hkrun.models import build_network
 from hkrun.models.own import try_own
 from hkrun.networks import parse_network
+from hkrun.objective import DataSizes
 from hkrun.spaces import load_cell, load_sweep, restore_sweep, sweep_document
 
 NETWORK = """\
@@ -448,6 +450,7 @@ def test_the_examples_in_the_docs_work():
     assert load_cell(dataset="mydata:stripes", overrides=names).cells
     form = load_cell(overrides=["knowledge.form=mylosses:Similarity", "similarity.power=1"]).cells[0].cell
     assert canonical(form)["similarity.power"] == 1.0
+    try_terms(form, DataSizes(num_classes=10, num_images=300), (1, 8, 8), packed=True)
     assert len(loss.strip().splitlines()) <= 10, "a simple loss takes ten lines"
     mine = load_cell(overrides=["method=mymethods:Mine", "mine.beta=1000"]).cells[0].cell
     assert mine.stage_weights == ({"cross_entropy": 1.0, "similarity": 1000.0},)

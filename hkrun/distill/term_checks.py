@@ -25,6 +25,7 @@ _BATCH = 4  # images that a loss is tried on
 _PACKAGE, _TORCH = str(Path(__file__).parents[1]), str(Path(torch.__file__).parent)
 # What one run alone and the same run in a pack may differ by, in float32.
 _RELATIVE, _ABSOLUTE = 1e-3, 1e-5
+_ROUNDING = 1e-5  # of a mean over a batch and over its halves
 
 
 def try_terms(cell: Cell, sizes: DataSizes, image_shape: tuple[int, int, int], *, packed: bool) -> None:
@@ -121,6 +122,7 @@ class _Trial:
                 found.append("draws from torch's global generator; with random=True it gets one of its own")
             elif not found:
                 found += self._find_hidden_state(name, batch)
+                found += self._find_compared_images(name, batch)
             problems += [f"{title}: {problem}" for problem in found]
         if not problems and packed:
             problems += self._find_unmapped([batch, self._run(1)])
@@ -157,6 +159,30 @@ class _Trial:
             return []
         first, second = (f"{loss:g}" for loss in losses)
         return [f"gives {first}, then {second} for one batch: what it keeps must be in buffers"]
+
+    def _find_compared_images(self, name: str, batch: _Batch) -> list[str]:
+        """Whether several workers, each with a part of the batch, would train on another loss than one."""
+        term = self._terms[name]
+        if term.over_batch or term.random:
+            return []
+        halves = (slice(_BATCH // 2), slice(_BATCH // 2, _BATCH))
+        state = self._build().state_dict()
+
+        def measure(rows: slice) -> Tensor:
+            objective = self._build()
+            objective.load_state_dict(state)
+            return objective.evaluate(name, *_rows(batch, rows)).detach()
+
+        try:
+            mean = torch.stack([measure(half) for half in halves]).mean()
+        except (Exception, SystemExit) as error:
+            return [
+                f"fails on a part of a batch: {type(error).__name__}: {_first_line(error)}; {_OVER_BATCH}"
+            ]
+        whole = measure(slice(None))
+        if torch.allclose(whole, mean, rtol=_ROUNDING, atol=_ROUNDING):
+            return []
+        return [f"gives {whole:g} for a batch and {mean:g} as the mean over its halves; {_OVER_BATCH}"]
 
     def _build(self, seed: int = 0) -> Objective:
         objective = Objective(self._cell, self._stage, self._sizes)
@@ -217,6 +243,13 @@ class _Trial:
 
 
 _PACKS = "packs=False in its Term trains its runs one at a time, and so does --pack 1"
+
+
+_OVER_BATCH = "a loss that is no mean over images needs over_batch=True in its Term"
+
+
+def _rows(batch: Any, rows: slice) -> Any:
+    return tree_map(lambda part: part[rows] if isinstance(part, Tensor) else part, batch)
 
 
 def _stack(*values: Any) -> Any:

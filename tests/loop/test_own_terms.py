@@ -26,10 +26,11 @@ LOSSES = """
 import torch
 from torch import nn
 from torch.nn import functional as F
+from hkrun.losses import unit_rows
 from hkrun.terms import Key, Term
 
 def similarity(student, teacher, *, power):
-    ours, theirs = (F.normalize(rows @ rows.T, dim=1) for rows in (student, teacher))
+    ours, theirs = (unit_rows(rows @ rows.T) for rows in (student, teacher))
     return (ours - theirs).abs().pow(power).mean()
 
 Similarity = Term(
@@ -38,6 +39,7 @@ Similarity = Term(
     student=("descriptor",),
     teacher=("descriptor",),
     keys=(Key("similarity.power", 2.0, "Power of the distance.", source="Tung and Mori 2019", above=0),),
+    over_batch=True,
 )
 
 def softened(student, teacher, labels, *, temperature, beta):

@@ -70,10 +70,11 @@ MEAN = "return student.mean() - teacher.mean()"
 SQUARES = "return (student.square().mean() - teacher.square().mean()).abs() ** power"
 SOUND = [
     function(MEAN),
-    function(SQUARES, ", *, power", keys="(POWER,)"),
+    function(SQUARES, ", *, power", keys="(POWER,)", over_batch="True"),
     function("return F.cross_entropy(student, labels)", ", labels", labels="True"),
-    function("return student[index % 4].mean()", ", index", index="True"),
-    function("return student.std() + student.sort(dim=1)[0][:, 0].mean()"),
+    function("return (student * index[:, None]).mean()", ", index", index="True"),
+    function("return student.std(dim=1).mean() + student.sort(dim=1)[0][:, 0].mean()"),
+    function("return student.std() + student.sort(dim=0)[0][0].mean()", over_batch="True"),
 ]
 
 
@@ -143,9 +144,41 @@ def test_layers_without_a_rule_for_their_initial_weights_are_named() -> None:
     assert line == "mine:TERM: cannot be built: TypeError: initialise: no rule for the parameters of Bilinear"
 
 
+COMPARED = [
+    "return torch.dist(student @ student.T, teacher @ teacher.T)",
+    "return student.square().sum()",
+    "return (student - student[[3, 2, 1, 0]]).square().mean()",
+]
+
+
+@pytest.mark.parametrize("body", COMPARED)
+def test_a_loss_that_compares_images_says_so(body: str) -> None:
+    (line,) = problems(function(body))
+    assert line.startswith(("mine:TERM: gives ", "mine:TERM: fails on a part of a batch: "))
+    assert line.endswith("; a loss that is no mean over images needs over_batch=True in its Term")
+    assert problems(function(body, over_batch="True")) == []
+
+
+def test_both_values_of_a_loss_that_compares_images_are_named() -> None:
+    (line,) = problems(function("return student.mean() * 1e-9 + len(student)"))
+    assert "mine:TERM: gives 4 for a batch and 2 as the mean over its halves; " in line
+
+
+def test_a_loss_that_learns_is_tried_on_halves_too() -> None:
+    text = LEARNED.replace("self.other = nn.Linear(2, 2)", "pass")
+    assert problems(text.replace("BODY", "pass")) == []
+    centred = text.replace("BODY", "student = student - student.mean(dim=0)")
+    assert "; a loss that is no mean over images needs over_batch=True" in problems(centred)[0]
+    assert problems(centred.replace("learns=True", "learns=True, over_batch=True")) == []
+
+
 UNMAPPED = [
-    ("return student[student > 0].mean()", "", "return student[student > 0].mean()"),
-    ("return student.mean() * float(student.detach().max())", ".item(): ", "return student.mean() * float("),
+    ("return student[student > 0].sum() / len(student)", "", "return student[student > 0].sum()"),
+    (
+        "return student.mean() * float(student.detach().max() > 0)",
+        ".item(): ",
+        "return student.mean() * float(",
+    ),
     ("return student.mean() if student.sum() > -1e9 else 0 * student.sum()", "", "return student.mean() if"),
 ]
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.utils._pytree import tree_map
 
 from hkrun import terms
 from hkrun.config import Cell, KeyInfo, Value, cell_id, cell_values, find_keys, get_value, keys
@@ -190,6 +191,22 @@ def test_the_keys_of_a_shipped_method_change_identity_and_loss(name: str) -> Non
         changed = make_cell(change({"method": name}, key))
         assert cell_id(changed) != cell_id(cell), key
         assert (evaluate(changed), changed.weights_in(0, 0)) != (evaluate(cell), cell.weights_in(0, 0)), key
+
+
+@pytest.mark.parametrize("name", [name for name, term in DECLARED.items() if not term.discriminator])
+def test_a_term_compares_the_images_of_a_batch_where_it_says_so(name: str) -> None:
+    cell = make_cell(CELLS[name])
+    (column,) = cell.stage_terms[0]
+
+    def measure(rows: slice) -> float:
+        objective = Objective(cell, 0, SIZES).double()
+        initialise(objective, torch.Generator().manual_seed(0))
+        batch = (make_output(0), make_output(1), torch.arange(5) % 3, torch.arange(5))
+        student, teacher, labels, index = tree_map(lambda part: part[rows], batch)
+        return float(objective(student, teacher, labels, index)[column].detach())
+
+    halves = (measure(slice(2)) + measure(slice(2, 4))) / 2
+    assert (measure(slice(4)) != pytest.approx(halves, rel=1e-9)) == DECLARED[name].over_batch
 
 
 def test_the_adversarial_losses_take_the_keys_that_their_term_and_discriminators_declare() -> None:
