@@ -34,7 +34,7 @@ class WeightedTerm:
             where it is whole from the first.
 
     Raises:
-        ValueError: It is no term, or the name cannot be a column's.
+        ValueError: It is no term, the name cannot be a column's, or the weight is none.
     """
 
     name: str
@@ -54,9 +54,21 @@ class WeightedTerm:
             raise ValueError(
                 f"no term is named {self.name!r}; give it as term=, or name one of {', '.join(TERMS)}"
             )
+        names_key = isinstance(self.weight, str) and bool(self.weight)
+        if not names_key and type(self.weight) not in (int, float):
+            raise ValueError(
+                f"{self.name}: the weight must be a number or the name of a key; it is {self.weight!r}"
+            )
         if not isinstance(self.weight, str) and not 0 <= self.weight < math.inf:
             raise ValueError(f"{self.name}: the weight must be at least 0; it is {self.weight}")
-        if self.term is not None and self.term.discriminator:
+        if not isinstance(self.weight, str) and self.complement and self.weight > 1:
+            raise ValueError(f"{self.name}: the weight must be at most 1 for its complement")
+        if not isinstance(self.warmup, str):
+            raise ValueError(f"{self.name}: warmup must be the name of a key; it is {self.warmup!r}")
+        if self.form_key not in ("", "knowledge.form"):
+            raise ValueError(f"{self.name}: form_key must be 'knowledge.form'; it is {self.form_key!r}")
+        given = self.term is not None or bool(self.form_key)
+        if (self.term is not None and self.term.discriminator) or (self.name == "adversarial" and given):
             raise ValueError("the adversarial term has no term=: its name and the method's adversary say it")
 
 

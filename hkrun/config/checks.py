@@ -4,7 +4,7 @@ import dataclasses
 import difflib
 import itertools
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args, get_origin
@@ -125,7 +125,22 @@ def check_declared(name: str, part: Method | Term) -> list[str]:
             for key in sorted(unknown)
         ),
         *([] if isinstance(part, Term) or unknown else _check_weights(name, part)),
+        *_check_idle(name, part),
     ]
+
+
+def _check_idle(name: str, part: Method | Term) -> Iterator[str]:
+    """What is wrong with the keys by which terms say when others are idle."""
+    known = {**keys(), **keys_of(part)}
+    for term in [part] if isinstance(part, Term) else part.own_terms:
+        for key, unless in term.idle.items():
+            if key not in term.key_names:
+                yield f"{name}: idle: {key!r} is none of the term's keys"
+            yield from (
+                f"{name}: idle: there is no key {other!r}{nearest(other, known)}"
+                for other in unless
+                if other not in known
+            )
 
 
 def _check_weights(name: str, method: Method) -> list[str]:
@@ -280,7 +295,7 @@ def _conflicts(cell: Cell) -> list[tuple[str, str]]:
     found = []
     for stage, weights in zip(cell.declared_method.stages, cell.stage_weights, strict=True):
         if not weights:
-            key = next(term.weight for term in stage.terms if isinstance(term.weight, str))
+            key = next((term.weight for term in stage.terms if isinstance(term.weight, str)), "method")
             found.append((key, "every loss term has weight 0; at least one must be above 0"))
     found += _find_untrained_classifier(cell)
     if cell.student.warmup_epochs >= cell.student.epochs > 1:

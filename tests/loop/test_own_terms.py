@@ -14,10 +14,12 @@ from hkrun.config import Cell, canonical, cell_id, cell_keys, get_value
 from hkrun.data import Dataset
 from hkrun.distill import Run, distill, start_run
 from hkrun.errors import InputError
+from hkrun.methods import WeightedTerm
 from hkrun.report import render_report, summarise
 from hkrun.spaces import load_cell, load_sweep, restore_sweep, sweep_document
 from hkrun.store import open_store
 from hkrun.teacher import freeze, start_teacher
+from hkrun.terms import TERMS
 from hkrun.training import SingleProcess
 from hkrun.trial.run import run_task
 from loop.conftest import CPU, TINY, ask, make_sets
@@ -259,6 +261,15 @@ Mine = Method(summary="mine", keys=KEYS, stages=(Stage(terms=(WeightedTerm(name=
         ("", "", 'weight="teacher.network"', "teacher.network must be a number key with minimum=0"),
         ("", "", 'warmup="student.network"', "student.network must be a number key with minimum=0"),
         ("", "", "weight=float('nan')", "kd: the weight must be at least 0; it is nan"),
+        ("", "", "weight=None", "kd: the weight must be a number or the name of a key; it is None"),
+        ("", "", "weight=''", "kd: the weight must be a number or the name of a key; it is ''"),
+        ("", "", "weight=True", "kd: the weight must be a number or the name of a key; it is True"),
+        ("", "", "weight=2.0, complement=True", "kd: the weight must be at most 1 for its complement"),
+        ("", "", "weight=0.0", "method: every loss term has weight 0; at least one must be above 0"),
+        ("", "", "warmup=3", "kd: warmup must be the name of a key; it is 3"),
+        ("", "", 'warmup="no.key"', "weighted:Mine: reads the key 'no.key', which is not hkrun's"),
+        ("", "", 'form_key="no.key"', "kd: form_key must be 'knowledge.form'; it is 'no.key'"),
+        ("", "", 'form_key="method"', "kd: form_key must be 'knowledge.form'; it is 'method'"),
         ("", "", 'term=TERMS["adversarial"]', "the adversarial term has no term=: its name and the method's"),
     ],
 )
@@ -270,6 +281,30 @@ def test_a_weight_is_a_number_of_at_least_0(
     (folder / "weighted.py").write_text(text)
     (line,) = problems("method=weighted:Mine")
     assert problem in line
+
+
+def test_no_other_term_takes_the_name_of_the_discriminators() -> None:
+    for given in ({"term": TERMS["kd"]}, {"form_key": "knowledge.form"}):
+        with pytest.raises(ValueError, match="the adversarial term has no term=: its name and the method's"):
+            WeightedTerm(name="adversarial", **given)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("idle", "problem"),
+    [
+        (
+            '{"similarity.power": {"loss.lamda_1": 0.0}}',
+            "no key 'loss.lamda_1'; did you mean 'loss.lambda_1'?",
+        ),
+        ('{"loss.alpha": {"loss.kd": 0.0}}', "idle: 'loss.alpha' is none of the term's keys"),
+    ],
+)
+def test_a_key_by_which_another_is_idle_must_be_there(folder: Path, idle: str, problem: str) -> None:
+    (folder / "mylosses.py").write_text(LOSSES.replace("over_batch=True,", f"over_batch=True, idle={idle},"))
+    for override, named in ((FORM, "mylosses:Similarity"), ("method=mymethods:Mine", "mymethods:Mine")):
+        (line,) = problems(override)
+        assert f"{named}: idle: " in line
+        assert problem in line
 
 
 def test_without_a_term_the_weights_of_the_method_itself_are_named() -> None:
