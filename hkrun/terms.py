@@ -76,7 +76,12 @@ class Key:
         if isinstance(self.default, tuple):
             if not all(type(number) in (int, float) for number in self.default):
                 raise ValueError(f"{self.name}: a tuple holds numbers; the default is {self.default!r}")
-            object.__setattr__(self, "default", tuple(float(number) for number in self.default))
+            object.__setattr__(self, "default", tuple(float(number) + 0.0 for number in self.default))
+        elif isinstance(self.default, float):  # as for a value that is set: -0.0 becomes 0.0
+            object.__setattr__(self, "default", self.default + 0.0)
+        of_strings = isinstance(self.choices, tuple) and all(type(each) is str for each in self.choices)
+        if not of_strings or (self.choices and not isinstance(self.default, str)):
+            raise ValueError(f"{self.name}: choices are a tuple of strings, for a key whose default is one")
         numbers = self.default if isinstance(self.default, tuple) else (self.default,)
         if not all(self._allows(number) for number in numbers):
             raise ValueError(f"{self.name}: the default {self.default!r} is out of the key's own range")

@@ -221,6 +221,8 @@ def test_a_mistake_is_one_line(overrides: list[str], problem: str) -> None:
         ('("descriptor",)', '("attention_maps",)', "attention_maps are for hkrun's own term; read stages"),
         ("2.0, ", "0.0, ", "similarity.power: the default 0.0 is out of the key's own range"),
         ("2.0, ", "(1, float('nan')), ", "similarity.power: the default (1.0, nan) is out of the key's own"),
+        ("above=0", "choices=('a', 'b')", "similarity.power: choices are a tuple of strings, for a key whose"),
+        ('2.0, "Power', '"a", choices="ab", doc="Power', "similarity.power: choices are a tuple of strings"),
         ("2.0, ", "('a', 1), ", "similarity.power: a tuple holds numbers; the default is ('a', 1)"),
     ],
 )
@@ -236,6 +238,15 @@ def test_a_tuple_of_integers_is_one_of_numbers(folder: Path) -> None:
     (folder / "mylosses.py").write_text(LOSSES.replace("2.0, ", "(1, 2), "))
     ids = {cell_id(make_cell(FORM, *values)) for values in ([], ["similarity.power=[1, 2]"])}
     assert len(ids) == 1
+
+
+def test_a_default_of_minus_zero_is_zero(folder: Path) -> None:
+    for default, set_to in (("-0.0, ", "-0.0"), ("(-0.0, 1), ", "[-0.0, 1]")):
+        text = LOSSES.replace("2.0, ", default).replace(", above=0", "")
+        (folder / "mylosses.py").write_text(text)
+        forget("mylosses")
+        ids = {cell_id(make_cell(FORM, *values)) for values in ([], [f"similarity.power={set_to}"])}
+        assert len(ids) == 1
 
 
 WEIGHTED = """
