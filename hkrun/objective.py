@@ -4,7 +4,7 @@ Terms with parameters of their own (a regressor, a projection to the teacher's w
 student's optimiser; after the stage they are dropped.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -55,6 +55,7 @@ class Objective(nn.Module):
         self._terms = {name: term for name, term in terms.items() if not term.discriminator}
         self._functions: dict[str, Callable[..., Tensor]] = {}
         self._learned = nn.ModuleDict()
+        self._slots = _name_slots(self._terms)
         self._tap = cell.knowledge.tap
         self._judges = "" if cell.adversary is None else cell.adversary.tap
         self.generator: torch.Generator | None = None
@@ -64,7 +65,7 @@ class Objective(nn.Module):
             if term.num_images:
                 keys["num_images"] = sizes.num_images
             if term.learns:
-                self._learned[_slot(name, term)] = function(*_widths(cell, term, sizes), **keys)
+                self._learned[self._slots[name]] = function(*_widths(cell, term, sizes), **keys)
             else:
                 self._functions[name] = partial(function, **keys)
         if len(terms) > len(self._terms) and self._judges == "descriptor":
@@ -85,11 +86,9 @@ class Objective(nn.Module):
         """
         return {name: self.evaluate(name, student, teacher, labels, index) for name in self._terms}
 
-    def learned_parameters(self, name: str) -> Iterator[tuple[str, nn.Parameter]]:
-        """The parameters that a term learns, by their names within it."""
-        slot = _slot(name, self._terms[name])
-        if slot in self._learned:
-            yield from self._learned[slot].named_parameters()
+    def learned(self, name: str) -> nn.Module:
+        """What holds the parameters and buffers of a term; it is empty for one that learns nothing."""
+        return self._learned[self._slots[name]] if self._terms[name].learns else nn.Module()
 
     def judged(self, output: Output, *, student: bool) -> Tensor:
         """What the discriminator judges, [B, width]: of the student's, mapped to the teacher's width."""
@@ -114,14 +113,23 @@ class Objective(nn.Module):
         if term.over_batch and self.gather is not None:
             read = tree_map(self.gather, read)
         drawn = {"generator": self.generator} if term.random else {}
-        function = self._learned[_slot(name, term)] if term.learns else self._functions[name]
+        function = self.learned(name) if term.learns else self._functions[name]
         loss: Tensor = function(*read, **drawn)
         return loss
 
 
-def _slot(name: str, term: Term) -> str:
-    """What a checkpoint calls the parameters of a term; those of hkrun's own forms are named as the form."""
-    return term.name or name
+def _name_slots(terms: Mapping[str, Term]) -> dict[str, str]:
+    """What a checkpoint calls the parameters of each term: its declaration's name, else that in the loop.
+
+    A name that two terms would have, or that torch's ModuleDict has itself, is told apart by a second one.
+    """
+    named = {name: term.name or name for name, term in terms.items()}
+    taken = [
+        slot
+        for slot in named.values()
+        if list(named.values()).count(slot) > 1 or hasattr(nn.ModuleDict, slot)
+    ]
+    return {name: f"{name}:{slot}" if slot in taken else slot for name, slot in named.items()}
 
 
 def _read(output: Output, part: str, *, tap: str, dtype: torch.dtype) -> Tensor | list[Tensor]:

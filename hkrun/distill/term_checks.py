@@ -134,15 +134,15 @@ class _Trial:
         for seed in (1, 2):
             with torch.random.fork_rng(devices=()):
                 torch.manual_seed(seed)
-                built.append(dict(self._build().named_buffers()))
+                built.append(self._build())
         problems = []
         for name, term in self._terms.items():
-            prefix = f"_learned.{term.name or name}."
+            first, second = (dict(objective.learned(name).named_buffers()) for objective in built)
             problems += [
-                f"{_describe(self._cell, name, term)}: its buffer {place.removeprefix(prefix)} is drawn from "
+                f"{_describe(self._cell, name, term)}: its buffer {place} is drawn from "
                 "torch's global generator; a method reset_random(generator) draws it from the run's seed"
-                for place, values in built[0].items()
-                if place.startswith(prefix) and not torch.equal(values, built[1][place])
+                for place, values in first.items()
+                if not torch.equal(values, second[place])
             ]
         return problems
 
@@ -278,7 +278,7 @@ def _check_value(loss: object) -> list[str]:
 def _check_gradients(objective: Objective, name: str, term: Term, loss: Tensor, student: Output) -> list[str]:
     """Whether gradients reach the student and all that the term learns, and are finite."""
     read = {part: _tensors(student, part) for part in term.student}
-    learned = dict(objective.learned_parameters(name))
+    learned = dict(objective.learned(name).named_parameters())
     inputs = [*(tensor for tensors in read.values() for tensor in tensors), *learned.values()]
     gradients = torch.autograd.grad(loss, inputs, allow_unused=True)
     of_student = gradients[: len(gradients) - len(learned)]

@@ -15,6 +15,7 @@ from hkrun.data import Dataset
 from hkrun.distill import Run, distill, start_run
 from hkrun.errors import InputError
 from hkrun.methods import WeightedTerm
+from hkrun.objective import DataSizes, Objective
 from hkrun.report import render_report, summarise
 from hkrun.spaces import load_cell, load_sweep, restore_sweep, sweep_document
 from hkrun.store import open_store
@@ -221,7 +222,11 @@ def test_a_mistake_is_one_line(overrides: list[str], problem: str) -> None:
         ('("descriptor",)', '("attention_maps",)', "attention_maps are for hkrun's own term; read stages"),
         ("2.0, ", "0.0, ", "similarity.power: the default 0.0 is out of the key's own range"),
         ("2.0, ", "(1, float('nan')), ", "similarity.power: the default (1.0, nan) is out of the key's own"),
-        ("above=0", "choices=('a', 'b')", "similarity.power: choices are a tuple of strings, for a key whose"),
+        (
+            "above=0",
+            "choices=('a', 'b')",
+            "similarity.power: choices are a tuple of strings, for a key whose",
+        ),
         ('2.0, "Power', '"a", choices="ab", doc="Power', "similarity.power: choices are a tuple of strings"),
         ("2.0, ", "('a', 1), ", "similarity.power: a tuple holds numbers; the default is ('a', 1)"),
     ],
@@ -419,6 +424,37 @@ def test_own_terms_train_in_packs_as_alone(dataset: Dataset) -> None:
             (alone,) = train(cell, dataset, run.seed)
             for row, own in zip(losses(alone), losses(run), strict=True):
                 assert own == pytest.approx(row, rel=1e-9)
+
+
+NAMED = """
+from hkrun.methods import Method, Stage, WeightedTerm
+from hkrun.terms import TERMS
+from mylosses import PROJECT
+Clash = Method(summary="", stages=(Stage(terms=(
+    WeightedTerm(name="cross_entropy"),
+    WeightedTerm(name="knowledge", form_key="knowledge.form"),
+    WeightedTerm(name="vid", term=PROJECT),
+    WeightedTerm(name="again", term=TERMS["vid"], weight=0.5),
+    WeightedTerm(name="values", term=PROJECT),
+)),))
+"""
+
+
+def test_terms_of_one_name_have_parameters_of_their_own(folder: Path, dataset: Dataset) -> None:
+    (folder / "named.py").write_text(NAMED)
+    cell = make_cell("method=named:Clash", "knowledge.form=vid")
+    objective = Objective(cell, 0, DataSizes(num_classes=3, num_images=40))
+    learned = {name: objective.learned(name) for name in cell.stage_terms[0]}
+    assert [type(module).__name__ for module in learned.values()] == [
+        *("Module", "VariationalLoss", "Project", "VariationalLoss", "Project")
+    ]
+    assert len({id(module) for module in learned.values()}) == 5
+    counts = [
+        sum(value.numel() for value in module.parameters()) for module in (objective, *learned.values())
+    ]
+    assert counts[0] == sum(counts[1:])
+    for row in losses(train(cell, dataset, 0)[0]):
+        assert all(value is not None for value in row.values())
 
 
 def test_random_numbers_derive_from_the_seed_and_the_epoch(dataset: Dataset) -> None:
