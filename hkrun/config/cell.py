@@ -113,7 +113,7 @@ class Cell:
 
     def weights_in(self, stage: int, epoch: int) -> dict[str, float]:
         """The same in one epoch of a stage, both from 0: during a warm-up a weight is still rising."""
-        epochs = {term.name: self._warmup(term) for term in self._computed(self._stages[stage])}
+        epochs = {term.name: self.warmup(term) for term in self._computed(self._stages[stage])}
         weights = self.stage_weights[stage]
         return {name: weights[name] * min((epoch + 1) / max(epochs[name], 1.0), 1.0) for name in weights}
 
@@ -234,7 +234,8 @@ class Cell:
         value = float(get_value(self, weight)) if isinstance(weight, str) else weight  # type: ignore[arg-type]
         return 1.0 - value if term.complement else value
 
-    def _warmup(self, term: WeightedTerm) -> float:
+    def warmup(self, term: WeightedTerm) -> float:
+        """Over how many epochs of its stage a term's weight rises."""
         return float(get_value(self, term.warmup)) if term.warmup else 0.0  # type: ignore[arg-type]
 
     @property

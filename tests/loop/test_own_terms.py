@@ -328,6 +328,30 @@ def test_without_a_term_the_weights_of_the_method_itself_are_named() -> None:
     assert "dkd.cross_entropy: every loss term has weight 0" in line
 
 
+@pytest.mark.parametrize("name", ["dkd", "reviewkd"])
+def test_a_warmup_ends_before_the_training(name: str) -> None:
+    method = f"method={name}"
+    (line,) = problems(method, f"{name}.warmup=30", "student.epochs=30")
+    problem = f"{name}.warmup: must be below the 30 epochs of the stage of term '{name}'"
+    assert line == f"argument '{name}.warmup=30': {problem}"
+    assert problems(method, "student.epochs=20") == [
+        f"default: {name}.warmup: must be below the 20 epochs of the stage of term '{name}'"
+    ]
+    for sound in ([f"{name}.warmup=29", "student.epochs=30"], ["student.epochs=1"], [f"{name}.weight=0"]):
+        assert load_cell(overrides=[method, *sound]).cells
+
+
+def test_a_warmup_of_the_first_stage_ends_within_it(folder: Path) -> None:
+    text = METHODS.replace('weight="mine.alpha"),)),', 'weight="mine.alpha", warmup="mine.rise"),)),')
+    rise = 'RISE = Key("mine.rise", 2, "Epochs.", source="chosen", minimum=0)\n'
+    text = text.replace("Mine =", f"{rise}Mine =").replace("(ALPHA,)", "(ALPHA, RISE)")
+    (folder / "mymethods.py").write_text(text)
+    settings = ["method=mymethods:Mine", "student.epochs=40", "student.first_stage=0.25"]
+    (line,) = problems(*settings, "mine.rise=10")
+    assert line.endswith("mine.rise: must be below the 10 epochs of the stage of term 'soft'")
+    assert load_cell(overrides=[*settings, "mine.rise=9"]).cells
+
+
 def test_two_parts_cannot_declare_one_key_each_in_its_way(folder: Path) -> None:
     (folder / "others.py").write_text(LOSSES.replace("2.0", "1.0"))
     write_space(
