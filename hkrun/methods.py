@@ -268,6 +268,10 @@ SHIPPED_METHODS: Mapping[str, str] = MappingProxyType(
     {name: f"hkrun.modern.{name}:METHOD" for name in SHIPPED}
 )
 SHIPPED_FORMS: Mapping[str, str] = MappingProxyType({name: f"hkrun.modern.{name}:FORM" for name in SHIPPED})
+# Either name is one configuration, whose identity has the short one.
+SHORT_NAMES: Mapping[str, str] = MappingProxyType(
+    {place: name for names in (SHIPPED_METHODS, SHIPPED_FORMS) for name, place in names.items()}
+)
 
 # The keys that weigh a term, name it or change it: which of them change a cell, its terms say.
 TERM_KEYS = frozenset(

@@ -15,7 +15,7 @@ from hkrun.config.keys import Keys, cell_from_values, describe_range, describe_t
 from hkrun.config.sections import KeyInfo, Value
 from hkrun.datasets import find_dataset
 from hkrun.errors import InputError
-from hkrun.methods import DECLARING, Method
+from hkrun.methods import DECLARING, SHORT_NAMES, Method
 from hkrun.networks import FROM_TORCHVISION, PRETRAINED_FILES, parse_network, pretrained_file
 from hkrun.terms import Term
 from hkrun.user_parts import check_dataset, identify_source, is_own, read_shape
@@ -195,7 +195,9 @@ def build_cell(settings: Iterable[Setting], known: Keys | None = None) -> Cell:
     settings = list(settings)
     if known is None:
         known = find_keys((setting.key, setting.value) for setting in settings if setting.key in DECLARING)
-    cell = cell_from_values(_check_all(settings, known, look_at_own=True))
+    values = _check_all(settings, known, look_at_own=True)
+    short = {key: SHORT_NAMES.get(str(values[key]), values[key]) for key in DECLARING if key in values}
+    cell = cell_from_values({**values, **short})
     where = {setting.key: setting.where for setting in settings}
     problems = [f"{where.get(key, 'default')}: {key}: {problem}" for key, problem in _conflicts(cell)]
     if problems:

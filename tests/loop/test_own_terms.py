@@ -14,7 +14,7 @@ from hkrun.config import Cell, canonical, cell_id, cell_keys, get_value
 from hkrun.data import Dataset
 from hkrun.distill import Run, distill, start_run
 from hkrun.errors import InputError
-from hkrun.methods import WeightedTerm
+from hkrun.methods import SHIPPED, WeightedTerm
 from hkrun.objective import DataSizes, Objective
 from hkrun.report import render_report, summarise
 from hkrun.spaces import load_cell, load_sweep, restore_sweep, sweep_document
@@ -165,6 +165,16 @@ def test_a_key_that_the_cell_does_not_use_is_no_part_of_its_identity() -> None:
         cells = [make_cell(FORM, unused, f"similarity.power={power}") for power in (2, 3)]
         assert cell_id(cells[0]) == cell_id(cells[1])
         assert not [key for key in canonical(cells[0]) if "similarity" in key or "form" in key]
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_what_comes_as_a_file_is_one_configuration_by_either_name(name: str) -> None:
+    for short, long in (
+        (f"method={name}", f"method=hkrun.modern.{name}:METHOD"),
+        (f"knowledge.form={name}", f"knowledge.form=hkrun.modern.{name}:FORM"),
+    ):
+        assert load_cell(overrides=[long]).cells[0].cell == load_cell(overrides=[short]).cells[0].cell
+        assert not load_cell(overrides=[long]).cells[0].cell.own_parts
 
 
 def test_a_method_brings_the_keys_of_its_weights_and_of_its_terms() -> None:
