@@ -304,7 +304,6 @@ def _conflicts(cell: Cell) -> list[tuple[str, str]]:
         found.append(("student.warmup_epochs", f"must be below student.epochs = {cell.student.epochs}"))
     if cell.uses_teacher and cell.teacher.warmup_epochs >= cell.teacher.epochs > 1:
         found.append(("teacher.warmup_epochs", f"must be below teacher.epochs = {cell.teacher.epochs}"))
-    found += _find_endless_warmups(cell)
     for key in cell.weight_files:
         found += _check_weight_file(cell, key)
     if find_dataset(cell.dataset).streamed and any(term.index for term in cell.terms):
@@ -314,17 +313,6 @@ def _conflicts(cell: Cell) -> list[tuple[str, str]]:
     if any(term.by_stage for term in cell.terms):
         found += _compare_stages(cell)
     return found
-
-
-def _find_endless_warmups(cell: Cell) -> list[tuple[str, str]]:
-    """Weights of terms that are still rising when their stage ends."""
-    stages = zip(cell.declared_method.stages, cell.stage_terms, cell.stage_epochs, strict=True)
-    return [
-        (term.warmup, f"must be below the {epochs} epochs of the stage of term {term.name!r}")
-        for stage, computed, epochs in stages
-        for term in stage.terms
-        if term.name in computed and term.warmup and cell.warmup(term) >= epochs > 1
-    ]
 
 
 def _find_untrained_classifier(cell: Cell) -> list[tuple[str, str]]:

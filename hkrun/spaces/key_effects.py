@@ -1,4 +1,4 @@
-"""Keys and overrides that have no effect, or that make one configuration of several cells."""
+"""Keys and overrides without their full effect, or that make one configuration of several cells."""
 
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -62,6 +62,27 @@ def describe_idle_keys(settings: Iterable[Setting], cells: Sequence[NamedCell]) 
         if key not in used:
             where = ", ".join(dict.fromkeys(found))
             yield f"{where}: {key}: changes nothing in any cell of this sweep: no term of theirs uses it"
+
+
+def describe_unfinished_warmups(cells: Iterable[NamedCell]) -> Iterator[str]:
+    """Names the warm-ups of terms that are longer than their stage, and what the weights end at."""
+    told: dict[str, list[str]] = {}
+    for named in cells:
+        cell = named.cell
+        stages = zip(cell.declared_method.stages, cell.stage_weights, cell.stage_epochs, strict=True)
+        for number, (stage, full, epochs) in enumerate(stages):
+            last = cell.weights_in(number, epochs - 1)
+            for term in stage.terms:
+                reached, whole = last.get(term.name, 0.0), full.get(term.name, 0.0)
+                if reached < whole:
+                    line = (
+                        f"{term.warmup} = {cell.warmup(term):g}: the {epochs} epochs of its stage end before "
+                        f"the weight of term {term.name!r} is whole, at {reached:g} of {whole:g}"
+                    )
+                    told.setdefault(line, []).append(repr(named.name))
+    for line, names in told.items():
+        more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
+        yield f"{', '.join(names[:_MOST_NAMES])}{more}: {line}"
 
 
 def describe_duplicates(cells: Sequence[NamedCell]) -> Iterator[str]:

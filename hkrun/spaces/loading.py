@@ -17,6 +17,7 @@ from hkrun.spaces.key_effects import (
     describe_duplicates,
     describe_idle_keys,
     describe_replaced,
+    describe_unfinished_warmups,
     refuse_merged_cells,
 )
 from hkrun.spaces.places import find_sweep
@@ -41,8 +42,8 @@ def load_sweep(
 ) -> Sweep:
     """Reads a search space, the recipe of its data set, and what the command line changes.
 
-    Logged warnings name keys that change nothing in any cell, overrides that replace different values, and
-    cells that differ in nothing but keys without an effect.
+    Logged warnings name keys that change nothing in any cell, overrides that replace different values,
+    warm-ups longer than their stage, and cells that differ in nothing but keys without an effect.
 
     Args:
         name_or_file: Name of a search space, or path of a .toml file.
@@ -77,7 +78,7 @@ def load_sweep(
         raise problems.error()
     written = [*space.base, *(setting for cell in space.cells for setting in cell.settings)]
     idle = describe_idle_keys([*written, *arguments.overrides], cells)
-    for line in (*replaced, *idle, *describe_duplicates(cells)):
+    for line in (*replaced, *idle, *describe_unfinished_warmups(cells), *describe_duplicates(cells)):
         _log.warning("%s", line)
     return Sweep(
         name=path.stem,
@@ -107,7 +108,7 @@ def load_cell(
 ) -> Sweep:
     """A sweep of one cell: a recipe and what the command line changes.
 
-    A logged warning names the keys that change nothing.
+    Logged warnings name the keys that change nothing and warm-ups longer than their stage.
 
     Args:
         dataset: The data set; digits without it.
@@ -130,7 +131,7 @@ def load_cell(
     cells = _build_cells([(alone, recipe.settings)], arguments, problems)
     if problems.found:
         raise problems.error()
-    for line in describe_idle_keys(arguments.overrides, cells):
+    for line in (*describe_idle_keys(arguments.overrides, cells), *describe_unfinished_warmups(cells)):
         _log.warning("%s", line)
     return Sweep(
         name=f"run-{cell_id(cells[0].cell)}",

@@ -338,28 +338,34 @@ def test_without_a_term_the_weights_of_the_method_itself_are_named() -> None:
     assert "dkd.cross_entropy: every loss term has weight 0" in line
 
 
+def warm_up_warnings(caplog: pytest.LogCaptureFixture, *overrides: str) -> list[str]:
+    caplog.clear()
+    load_cell(overrides=overrides)
+    return [message for message in caplog.messages if "is whole" in message]
+
+
 @pytest.mark.parametrize("name", ["dkd", "reviewkd"])
-def test_a_warmup_ends_before_the_training(name: str) -> None:
+def test_a_warmup_longer_than_the_training_is_told(name: str, caplog: pytest.LogCaptureFixture) -> None:
     method = f"method={name}"
-    (line,) = problems(method, f"{name}.warmup=30", "student.epochs=30")
-    problem = f"{name}.warmup: must be below the 30 epochs of the stage of term '{name}'"
-    assert line == f"argument '{name}.warmup=30': {problem}"
-    assert problems(method, "student.epochs=20") == [
-        f"default: {name}.warmup: must be below the 20 epochs of the stage of term '{name}'"
-    ]
-    for sound in ([f"{name}.warmup=29", "student.epochs=30"], ["student.epochs=1"], [f"{name}.weight=0"]):
-        assert load_cell(overrides=[method, *sound]).cells
+    (line,) = warm_up_warnings(caplog, method, "student.epochs=5")
+    assert line.endswith(
+        f"{name}.warmup = 20: the 5 epochs of its stage end before the weight of term {name!r} is whole, "
+        "at 0.25 of 1"
+    )
+    for sound in (["student.epochs=20"], ["student.epochs=5", f"{name}.warmup=0"], [f"{name}.weight=0"]):
+        assert not warm_up_warnings(caplog, method, *sound)
 
 
-def test_a_warmup_of_the_first_stage_ends_within_it(folder: Path) -> None:
+def test_a_warmup_longer_than_its_first_stage_is_told(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     text = METHODS.replace('weight="mine.alpha"),)),', 'weight="mine.alpha", warmup="mine.rise"),)),')
     rise = 'RISE = Key("mine.rise", 2, "Epochs.", source="chosen", minimum=0)\n'
     text = text.replace("Mine =", f"{rise}Mine =").replace("(ALPHA,)", "(ALPHA, RISE)")
     (folder / "mymethods.py").write_text(text)
-    settings = ["method=mymethods:Mine", "student.epochs=40", "student.first_stage=0.25"]
-    (line,) = problems(*settings, "mine.rise=10")
-    assert line.endswith("mine.rise: must be below the 10 epochs of the stage of term 'soft'")
-    assert load_cell(overrides=[*settings, "mine.rise=9"]).cells
+    settings = ["method=mymethods:Mine", "student.epochs=40", "student.first_stage=0.25", "mine.alpha=3"]
+    (line,) = warm_up_warnings(caplog, *settings, "mine.rise=12")
+    assert "mine.rise = 12: the 10 epochs of its stage end" in line
+    assert line.endswith("at 2.5 of 3")
+    assert not warm_up_warnings(caplog, *settings, "mine.rise=10")
 
 
 def test_two_parts_cannot_declare_one_key_each_in_its_way(folder: Path) -> None:
