@@ -630,6 +630,30 @@ def test_the_table_reads_so(store):
     assert "\n".join(line.rstrip() for line in lines[:8]) == TABLE.strip("\n")
 
 
+SCOPE = "All seeds of a cell learned from one teacher: intervals and p hold for that teacher alone."
+
+
+def test_results_say_that_they_hold_for_one_teacher(store):
+    sweep = make_sweep(["L_b", "L_b + L_is"], num_seeds=6)
+    fill(store, sweep)
+    summary = summarise(sweep, store)
+    assert print_plainly(summary).count(SCOPE) == 1
+    files = render_report(summary)
+    for name in ("report.md", "report.html", "report.tex"):
+        assert " ".join(files[name].decode().split()).count(SCOPE) == 1, name
+    assert "| Teachers | one for all seeds of a cell, 1 teacher in all |" in files["report.md"].decode()
+
+
+def test_results_without_a_teacher_say_nothing_of_one(store):
+    sweep = make_sweep(["L_b"], num_seeds=3)
+    alone = NamedCell(name="supervised", cell=make_cell(0.0, 0.0, method="supervised"))
+    sweep = dataclasses.replace(sweep, cells=(alone,), reference=None)
+    fill(store, sweep)
+    summary = summarise(sweep, store)
+    assert "teacher" not in print_plainly(summary)
+    assert SCOPE not in render_report(summary)["report.md"].decode()
+
+
 @pytest.mark.parametrize("terminal", [False, True])
 @pytest.mark.parametrize("num_seeds", [3, 20])
 def test_nothing_is_wider_than_100_columns(store, terminal, num_seeds):

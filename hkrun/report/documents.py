@@ -15,7 +15,15 @@ from hkrun import figures, stats
 from hkrun.report import drawing, latex, paper_tables, result_tables, run_tables
 from hkrun.report.summary import PaperTable, Summary
 from hkrun.report.table import Table
-from hkrun.report.wording import count, describe_teacher, describe_time, digits, duration, write_findings
+from hkrun.report.wording import (
+    count,
+    describe_scope,
+    describe_teacher,
+    describe_time,
+    digits,
+    duration,
+    write_findings,
+)
 from hkrun.store import DamagedError, NotCommittedError, Store
 
 # An underscore within a word means nothing in Markdown.
@@ -198,6 +206,7 @@ def _gather(summary: Summary) -> dict[str, object]:
         "executions": run_tables.tabulate_executions(summary),
         "time_spent": describe_time(summary) if summary.executions else "",
         "conditions": run_tables.tabulate_conditions(summary),
+        "scope": describe_scope(summary),
         "teachers": [describe_teacher(teacher) for teacher in summary.teachers],
         "quantum": digits(quantum) if quantum is not None else "",
         "test_images": round(100 / quantum) if quantum is not None else 0,

@@ -169,6 +169,9 @@ def tabulate_conditions(summary: Summary) -> Table:
         if starts
         else [],
         **{f"Version of {name}": found for name, found in sorted(versions.items())},
+        "Teachers": [f"one for all seeds of a cell, {count(len(summary.teachers), 'teacher')} in all"]
+        if summary.teachers
+        else [],
         "Weights of the teacher": [
             f"SHA-256 {teacher.hash[:16]}" for teacher in summary.teachers if teacher.hash
         ],

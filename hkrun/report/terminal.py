@@ -9,7 +9,16 @@ from rich.table import Table
 from rich.text import Text
 
 from hkrun.report.summary import CellSummary, Summary
-from hkrun.report.wording import count, describe_teacher, describe_time, digits, interval, p_value, plus_minus
+from hkrun.report.wording import (
+    count,
+    describe_scope,
+    describe_teacher,
+    describe_time,
+    digits,
+    interval,
+    p_value,
+    plus_minus,
+)
 
 WIDTH = 100
 NAME_WIDTH = 12  # a longer name may be folded to it
@@ -116,10 +125,12 @@ def _notes(summary: Summary, *, without: tuple[str, ...]) -> list[str]:
     window, ddof = summary.sweep.window, summary.sweep.ddof
     best = " * The best epoch is selected on the test set." if BEST not in without else ""
     missing = f"Left out, for the terminal is narrow: {', '.join(without)}; report.html and a wider one have "
+    scope = describe_scope(summary)
     return [
         *([missing + ("it." if len(without) == 1 else "them.")] if without else []),
         f"Error: mean over seeds ± half of its 95 % interval.{best}",
         f"S: eq. (10), variance of the range over seeds, last {window} epochs, ddof {ddof}{quantum}.",
+        *([scope] if scope else []),
         *(describe_teacher(teacher) for teacher in summary.teachers),
         *([describe_time(summary)] if summary.executions else []),
     ]

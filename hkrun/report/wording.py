@@ -110,6 +110,13 @@ def describe_teacher(teacher: Teacher) -> str:
     return text
 
 
+def describe_scope(summary: Summary) -> str:
+    """For which teachers intervals and p values hold; empty where no cell has one."""
+    if not summary.teachers:
+        return ""
+    return "All seeds of a cell learned from one teacher: intervals and p hold for that teacher alone."
+
+
 def describe_time(summary: Summary) -> str:
     """How long the executions took, and how much of that was neither training nor a teacher table."""
     parts = summary.slot_seconds
