@@ -42,6 +42,8 @@ class Pack:
             self._discriminators = first.discriminator
             self.student_optimizer = first.student_optimizer
             self.discriminator_optimizer = first.discriminator_optimizer
+            first.student.lay_out()  # it may be what is left of a larger pack
+            first.student_optimizer.lay_out()
             return
         self._students = PackedNetwork([run.student for run in runs])
         objectives = Stacked([run.objective for run in runs])

@@ -45,9 +45,13 @@ class DistilledNetwork(nn.Module):
         self.attention = attention
 
     def lay_out(self) -> None:
-        """Lays the weights in memory as computing with them is fastest. Their values stay."""
-        if self.backbone.widths[0] >= CHANNELS_LAST_FROM:
-            self.to(memory_format=torch.channels_last)
+        """Lays the weights in memory as computing with them is fastest. Their values stay.
+
+        A network that leaves a pack has the pack's layout, channels_last. With fewer than eight channels a
+        strided 1x1 convolution of torch 2.15 on a CPU writes beyond its gradient in that layout.
+        """
+        wide = self.backbone.widths[0] >= CHANNELS_LAST_FROM
+        self.to(memory_format=torch.channels_last if wide else torch.contiguous_format)
 
     def forward(self, images: Tensor) -> Output:
         """Runs normalised images, shape [B, channels, H, W]."""

@@ -16,7 +16,21 @@ class SGD(torch.optim.SGD):
     add_param_group = inspect.unwrap(torch.optim.SGD.add_param_group)
     zero_grad = inspect.unwrap(torch.optim.SGD.zero_grad)
     state_dict = inspect.unwrap(torch.optim.SGD.state_dict)
-    load_state_dict = inspect.unwrap(torch.optim.SGD.load_state_dict)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Takes over a state, its momentum laid out as the parameters are."""
+        _load(self, state_dict)
+        self.lay_out()
+
+    def lay_out(self) -> None:
+        """Lays the momentum in memory as its parameter lies there; the values stay.
+
+        torch's fused step goes through both in the order of memory, and takes them for laid out alike.
+        """
+        for parameter, state in self.state.items():
+            momentum = state.get("momentum_buffer")
+            if momentum is not None and momentum.stride() != parameter.stride():
+                state["momentum_buffer"] = torch.empty_like(parameter).copy_(momentum)
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
@@ -25,4 +39,5 @@ class SGD(torch.optim.SGD):
         _step(self)
 
 
+_load: Any = inspect.unwrap(torch.optim.SGD.load_state_dict)
 _step: Any = inspect.unwrap(torch.optim.SGD.step)

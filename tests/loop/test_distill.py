@@ -274,9 +274,12 @@ def stop_after(cell: object, dataset: Dataset, epochs: int) -> dict[str, object]
     return torch.load(saved, weights_only=True)  # type: ignore[no-any-return]
 
 
+@pytest.mark.parametrize("network", ["preact-8-w6", "preact-8"])  # the wider one is channels_last
 @pytest.mark.parametrize("epochs", [1, 2])
-def test_a_resumed_run_equals_an_undisturbed_one_to_the_bit(dataset: Dataset, epochs: int) -> None:
-    cell = tiny_cell(precision="float32")
+def test_a_resumed_run_equals_an_undisturbed_one_to_the_bit(
+    dataset: Dataset, epochs: int, network: str
+) -> None:
+    cell = tiny_cell(precision="float32", student__network=network)
     resumed = start_run(cell, dataset, 0, context=SingleProcess(), device=CPU)
     resumed.load_state_dict(stop_after(cell, dataset, epochs))
     assert resumed.epoch == epochs

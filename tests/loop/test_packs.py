@@ -206,6 +206,22 @@ def test_a_run_that_diverges_leaves_the_others_as_they_are_alone(dataset: Datase
     assert_same_runs([runs[0], runs[2]], others)
 
 
+def test_a_run_that_a_pack_leaves_behind_goes_on_as_from_its_checkpoint(dataset: Dataset) -> None:
+    cell = tiny_cell(precision="float32")
+    runs, resumed = start(cell, dataset, (3, 0)), start(cell, dataset, (3,))
+    with torch.no_grad():
+        next(runs[1].student.backbone.parameters()).fill_(float("nan"))
+    train(cell, dataset, runs, to=1)
+    assert runs[1].diverged is not None
+    resumed[0].load_state_dict(copy.deepcopy(runs[0].state_dict()))
+    train(cell, dataset, runs[:1])
+    train(cell, dataset, resumed)
+    for weight in runs[0].student.parameters():
+        assert weight.is_contiguous()
+        assert runs[0].student_optimizer.state[weight]["momentum_buffer"].is_contiguous()
+    assert same_state(runs[0].state_dict()["parts"], resumed[0].state_dict()["parts"])
+
+
 def test_a_layer_that_would_mix_the_members_is_refused() -> None:
     members = [torch.nn.Sequential(torch.nn.LayerNorm(4)) for _ in range(2)]
     with pytest.raises(TypeError, match="a LayerNorm cannot be packed"):

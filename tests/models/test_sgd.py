@@ -42,6 +42,19 @@ def test_steps_and_states_are_torch_s(momentum: float) -> None:
         )
 
 
+def test_a_loaded_momentum_steps_as_its_parameter_lies_in_memory() -> None:
+    generator = torch.Generator().manual_seed(5)
+    weight, gradient, momentum = (torch.randn(16, 16, 3, 3, generator=generator) for _ in range(3))
+    parameter = nn.Parameter(weight.contiguous(memory_format=torch.channels_last))
+    parameter.grad = gradient.contiguous(memory_format=torch.channels_last)
+    optimizer = SGD([parameter], lr=0.1, momentum=0.9, fused=True)
+    state = optimizer.state_dict()
+    optimizer.load_state_dict({**state, "state": {0: {"momentum_buffer": momentum}}})
+    optimizer.step()
+    expected = weight - 0.1 * (0.9 * momentum + gradient)
+    torch.testing.assert_close(parameter.detach(), expected, rtol=1e-6, atol=1e-6)
+
+
 TRAIN = """
 import sys, torch
 from hkrun.config import cell_from_values
