@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from hkrun.cli.program import call
-from hkrun.config import cell_id, describe_range, get_value, keys
+from hkrun.config import canonical, cell_id, describe_range, get_value, keys
 from hkrun.errors import InputError
 from hkrun.spaces import (
     load_cell,
@@ -324,6 +324,21 @@ def test_a_space_is_set_against_one_table_or_several(folder, written, tables):
     assert restore_sweep(json.loads(json.dumps(sweep_document(sweep))), where="plan.json") == sweep
     space_with("[base]", "[published]\ntable = 'table1'\ntables = ['table2']\n[base]")
     assert problems() == ["search_spaces/space.toml:9: published.tables: give either table or tables"]
+
+
+def test_a_sweep_of_a_store_that_is_older_than_a_key_is_what_it_was(folder):
+    space_with('method = "hksanc"', 'method = "binary_connect"')
+    document = json.loads(json.dumps(sweep_document(load_sweep("space"))))
+    for stored in (document["recipe"]["cell"], *(named["cell"] for named in document["cells"])):
+        for key in [key for key in stored if key.startswith("quantization.")]:
+            del stored[key]
+        del stored["student.first_stage_learning_rate"]
+    restored = restore_sweep(document, where="plan.json")
+    for named in restored.cells:
+        assert named.cell.quantization.scale_rate is False
+        assert named.cell.quantization.uniform_start is False
+        assert named.cell.student.first_stage_learning_rate == 0.0
+        assert not [key for key in canonical(named.cell) if key.startswith("quantization.")]
 
 
 # --- mistakes in axes ---------------------------------------------------------------------------------------

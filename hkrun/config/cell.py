@@ -12,6 +12,7 @@ from hkrun.config.sections import (
     DiscriminatorConfig,
     KnowledgeConfig,
     LossConfig,
+    QuantizationConfig,
     StudentConfig,
     TeacherConfig,
     Value,
@@ -80,6 +81,7 @@ class Cell:
     attention: AttentionConfig = field(default_factory=AttentionConfig)
     knowledge: KnowledgeConfig = field(default_factory=KnowledgeConfig)
     loss: LossConfig = field(default_factory=LossConfig)
+    quantization: QuantizationConfig = field(default_factory=QuantizationConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     dataset_sha256: str = ""
     sources: tuple[tuple[str, str], ...] = ()
@@ -160,6 +162,10 @@ class Cell:
     def stage_uses_teacher(self, stage: int) -> bool:
         """The same of the terms of one stage, from 0."""
         return any(term.uses_teacher for term in self.stage_terms[stage].values())
+
+    def quantizes_as(self, *schemes: str) -> bool:
+        """Whether some stage of the method quantises the student's weights in one of these ways."""
+        return any(stage.quantizer in schemes for stage in self.declared_method.stages)
 
     @property
     def squeezes(self) -> bool:

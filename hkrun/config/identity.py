@@ -29,9 +29,9 @@ def active_keys(cell: Cell) -> list[str]:
     of_terms = cell.term_keys
     found = [
         key
-        for key, (_, default, info) in keys().items()
+        for key, (_, _, info) in keys().items()
         if (key in of_terms or (key not in TERM_KEYS and info.active(cell)))
-        and not (info.later and get_value(cell, key) == default)
+        and (info.earlier is None or get_value(cell, key) != info.earlier)
     ]
     return [*found, *(key for key, _ in cell.own_values if key in of_terms)]
 

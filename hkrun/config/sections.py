@@ -33,7 +33,8 @@ class KeyInfo:
         increasing: A tuple must be strictly increasing.
         own: Whether a part of the user's own, `package.module:name`, is allowed beside the choices.
         check: Further check of a value; raises InputError.
-        later: Whether stores are older than the key: at its default it is no part of a cell's identity.
+        earlier: Of a key that stores are older than, the value that its absence there stands for: with it the
+            key is no part of a cell's identity.
         active: Whether the key can change the result of a cell; of a term's keys, the terms say it.
     """
 
@@ -46,7 +47,7 @@ class KeyInfo:
     below: float | None = None
     increasing: bool = False
     own: bool = False
-    later: bool = False
+    earlier: Value | None = None
     check: Callable[[str], object] | None = None
     active: Callable[["Cell"], bool] = lambda _: True
 
@@ -167,7 +168,7 @@ class StudentConfig:
         "First learning rate of the first stage of a two-stage method; 0: student.learning_rate.",
         METHOD,
         minimum=0,
-        later=True,
+        earlier=0.0,
         active=lambda cell: (
             _has_two_stages(cell) and cell.student.first_stage_learning_rate != cell.student.learning_rate
         ),
@@ -266,14 +267,14 @@ class LossConfig:
     lambda_2: float = define_key(1.0, "Weight of the adversarial loss L_adv.", PAPER, minimum=0)
     lambda_3: float = define_key(1.0, "Weight of the intermediate loss L_is.", PAPER, minimum=0)
     cross_entropy: float = define_key(
-        0.0, "Weight of the cross-entropy with the labels in hksanc.", METHOD, minimum=0, later=True
+        0.0, "Weight of the cross-entropy with the labels in hksanc.", METHOD, minimum=0, earlier=0.0
     )
     kd: float = define_key(
         0.0,
         "Weight of the softened classes in hksanc, see loss.temperature.",
         METHOD,
         minimum=0,
-        later=True,
+        earlier=0.0,
     )
     mu: float = define_key(
         1.0,
@@ -320,6 +321,59 @@ class LossConfig:
         "Temperature of the softened classes.",
         "Hinton et al. 2015, as usually set",
         above=0,
+    )
+
+
+def _scales_signs(cell: "Cell") -> bool:
+    return cell.quantizes_as("bwn", "xnor")
+
+
+def _takes_signs(cell: "Cell") -> bool:
+    return cell.quantizes_as("binary_connect")
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuantizationConfig:
+    """How the real weights of one-bit layers are trained: as their authors do, or as their formulas say."""
+
+    scale_gradient: bool = define_key(
+        True,
+        "BWN and XNOR: whether the gradient of a filter's n weights on c input channels is multiplied with "
+        "n (1 - 1/c).",
+        "the authors' code under SGD; false is the paper's gradient",
+        earlier=False,
+        active=_scales_signs,
+    )
+    center: bool = define_key(
+        True,
+        "BWN and XNOR: whether, before each step, the mean over a filter's input channels is taken from its "
+        "real weights.",
+        "the authors' code; not in the paper",
+        earlier=False,
+        active=_scales_signs,
+    )
+    clamp: bool = define_key(
+        True,
+        "BWN and XNOR: whether, before each step, the real weights are clamped to [-1, 1], once centred.",
+        "the authors' code; not in the paper",
+        earlier=False,
+        active=_scales_signs,
+    )
+    scale_rate: bool = define_key(
+        True,
+        "Binary-Connect: whether a layer's learning rate is multiplied with (fan in + fan out) / 1.5, one "
+        "over the square of Glorot's coefficient; the weight decay stays as it is.",
+        "the paper's tricks, for SGD; false is its algorithm alone",
+        earlier=False,
+        active=_takes_signs,
+    )
+    uniform_start: bool = define_key(
+        True,
+        "Binary-Connect: whether the real weights start uniform in [-1, 1]; if not, as those of all other "
+        "methods. student.file replaces both.",
+        "the authors' code; the paper is silent",
+        earlier=False,
+        active=lambda cell: _takes_signs(cell) and not cell.student.file,
     )
 
 

@@ -9,6 +9,7 @@ from torch.utils._pytree import tree_map
 from hkrun.distill.run import Run
 from hkrun.models import DistilledNetwork, Output
 from hkrun.models.packed import PackedNetwork, Stacked, join_optimizers
+from hkrun.models.quantized import quantized_layers
 from hkrun.models.sgd import SGD
 
 
@@ -63,6 +64,16 @@ class Pack:
     def train(self) -> None:
         """Puts the students in training mode."""
         self._students.train()
+
+    def quantized_weights(self) -> list[tuple[nn.Module, Tensor]]:
+        """The quantisers of the students' layers, with the real weights of all runs: [filters, ...] of each.
+
+        TTQ's are not there for several runs: nothing changes its weights but the optimiser.
+        """
+        if isinstance(self._students, PackedNetwork):
+            return self._students.quantized_weights()
+        layers = quantized_layers(self._students.backbone).values()
+        return [(layer.quantizer, layer.weight) for layer in layers]
 
     def forward(self, images: Tensor) -> tuple[Output, Output]:
         """What each student computes from its own images, [k, B, channels, H, W].

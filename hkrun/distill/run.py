@@ -20,7 +20,7 @@ from hkrun.models import (
     initialise,
     synchronise,
 )
-from hkrun.models.quantized import quantize
+from hkrun.models.quantized import quantize, start_uniform
 from hkrun.models.sgd import SGD
 from hkrun.objective import DataSizes, Objective
 from hkrun.seeding import Purpose, derive
@@ -115,7 +115,10 @@ def start_run(
     backbone = build_network(
         cell.student.network, num_classes=dataset.num_classes, in_channels=dataset.num_channels
     )
-    initialise(backbone, generator(Purpose.STUDENT))
+    weights = generator(Purpose.STUDENT)
+    initialise(backbone, weights)
+    if cell.quantizes_as("binary_connect") and cell.quantization.uniform_start:
+        start_uniform(backbone, weights)
     if cell.student.file:
         load_weights(backbone, cell, "student")
     attention = None
@@ -153,7 +156,7 @@ def enter_stage(run: Run, stage: int) -> None:
     cell = run.cell
     quantizer = cell.declared_method.stages[stage].quantizer
     if quantizer:
-        quantize(run.student.backbone, quantizer)
+        quantize(run.student.backbone, quantizer, cell.quantization)
     run.objective = Objective(cell, stage, run.sizes)
     initialise(run.objective, torch.Generator().manual_seed(derive(run.seed, Purpose.OBJECTIVE, stage)))
     run.objective.to(next(run.student.parameters()))

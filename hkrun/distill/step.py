@@ -10,7 +10,7 @@ from hkrun.distill.pack import Pack
 from hkrun.distill.run import find_stage
 from hkrun.losses.adversarial import discriminator_loss, student_adversarial_loss
 from hkrun.models import Discriminator, DiscriminatorOutput, Output
-from hkrun.models.quantized import clip_weights
+from hkrun.models.quantized import clip_weights, prepare_weights
 from hkrun.objective import Objective
 from hkrun.seeding import Purpose, derive
 from hkrun.training import (
@@ -58,7 +58,7 @@ class Step:
         if context.world_size > 1:
             for run in pack.runs:
                 run.objective.gather = partial(gather_rows, size=cell.student.batch_size, context=context)
-        self._clips = cell.declared_method.stages[stage].quantizer == "binary_connect"
+        self._quantized = pack.quantized_weights()
         self._dropout = cell.discriminator.dropout if self._adversary and self._adversary.dropout else 0.0
         self._noise = [
             torch.Generator().manual_seed(derive(run.seed, Purpose.DROPOUT, run.epoch)) for run in pack.runs
@@ -95,6 +95,7 @@ class Step:
 
         All but the maps is in the images' precision, whatever it is computed in.
         """
+        prepare_weights(self._quantized)
         with autocast(self._cell.precision, images.device):
             output, held = self._pack.forward(images)
         output = output._replace(
@@ -215,9 +216,7 @@ class Step:
             loss.sum().backward(inputs=parameters)  # type: ignore[no-untyped-call]
         self._sum_students()
         optimizer.step()
-        if self._clips:
-            for run in self._pack.runs:
-                clip_weights(run.student.backbone)
+        clip_weights(self._quantized)
         return {"loss_total": loss, **figures}
 
     def _index(self, batch: Batch) -> Tensor | None:

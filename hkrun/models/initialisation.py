@@ -57,7 +57,7 @@ def initialise(module: nn.Module, generator: torch.Generator) -> None:
         elif isinstance(layer, nn.Linear):
             bound = 1 / math.sqrt(layer.in_features)
             for parameter in layer.parameters():
-                _assign(parameter, _like(parameter).uniform_(-bound, bound, generator=generator))
+                draw_uniform(parameter, bound, generator)
         elif isinstance(layer, _NORMS):
             layer.reset_parameters()
         elif isinstance(layer, StartsConstant):
@@ -66,6 +66,11 @@ def initialise(module: nn.Module, generator: torch.Generator) -> None:
             layer.reset_random(generator)
         elif next(layer.parameters(recurse=False), None) is not None:
             raise TypeError(f"initialise: no rule for the parameters of {type(layer).__name__}")
+
+
+def draw_uniform(parameter: Tensor, bound: float, generator: torch.Generator) -> None:
+    """Draws a parameter anew, uniform in [-bound, bound]."""
+    _assign(parameter, _like(parameter).uniform_(-bound, bound, generator=generator))
 
 
 def _like(parameter: Tensor) -> Tensor:

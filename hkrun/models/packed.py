@@ -87,6 +87,17 @@ class PackedNetwork(nn.Module):
         features: Features = self._backbone(images.repeat(1, self._size, 1, 1))
         return self._split(features.logits)
 
+    def quantized_weights(self) -> list[tuple[nn.Module, Tensor]]:
+        """The quantisers that treat each filter by itself, with all members' real weights, [k filters, ...].
+
+        Changed in place, these change the members'.
+        """
+        return [
+            (layer.quantizer.each, layer.weight.detach().flatten(0, 1))
+            for layer in self._backbone.modules()
+            if isinstance(layer, _PackedConv2d | _PackedLinear) and isinstance(layer.quantizer, _PackedRows)
+        ]
+
     def _split(self, values: Tensor) -> Tensor:
         """[k, B, C, ...] of [B, k C, ...], without a copy."""
         return _members(values, self._size).transpose(0, 1)
@@ -260,7 +271,7 @@ class _PackedConv2d(nn.Module):
             "dilation": first.dilation,
             "groups": first.groups * len(members),
         }
-        self._quantizer = _pack_quantizers(members, joins)
+        self.quantizer = _pack_quantizers(members, joins)
         self._first = None
         if isinstance(first, QuantizedConv2d) and first.first is not None:
             self._first = _pack([member.get_submodule("first") for member in members], joins)
@@ -269,7 +280,7 @@ class _PackedConv2d(nn.Module):
         """Maps [B, k in_channels, H, W]."""
         if self._first is not None:
             inputs = self._first(inputs)
-        weight = self.weight if self._quantizer is None else self._quantizer(self.weight)
+        weight = self.weight if self.quantizer is None else self.quantizer(self.weight)
         bias = None if self._bias is None else self._bias.flatten()
         return F.conv2d(inputs, weight.flatten(0, 1), bias, **self._options)
 
@@ -281,11 +292,11 @@ class _PackedLinear(nn.Module):
         self._bias = None
         if members[0].bias is not None:
             self._bias = _join([member.bias for member in members], joins)
-        self._quantizer = _pack_quantizers(members, joins)
+        self.quantizer = _pack_quantizers(members, joins)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Maps [B, k in_features]."""
-        weight = self.weight if self._quantizer is None else self._quantizer(self.weight)
+        weight = self.weight if self.quantizer is None else self.quantizer(self.weight)
         own = _members(inputs, len(weight)).transpose(0, 1)
         if self._bias is None:
             outputs = torch.bmm(own, weight.transpose(1, 2))
@@ -363,10 +374,10 @@ class _PackedRows(nn.Module):
 
     def __init__(self, quantizer: nn.Module) -> None:
         super().__init__()
-        self._quantizer = quantizer
+        self.each = quantizer
 
     def forward(self, weight: Tensor) -> Tensor:
-        rows: Tensor = self._quantizer(weight.flatten(0, 1))
+        rows: Tensor = self.each(weight.flatten(0, 1))
         return rows.view(weight.shape)
 
 

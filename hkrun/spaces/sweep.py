@@ -175,8 +175,11 @@ def _frozen(value: Any) -> Value:
 
 
 def _restore_cell(document: Mapping[str, Any], where: str) -> Cell:
+    older = {key: _plain(info.earlier) for key, (_, _, info) in keys().items() if info.earlier is not None}
     settings = [
-        Setting(key=key, value=value, where=where) for key, value in document.items() if key not in _FIXED
+        Setting(key=key, value=value, where=where)
+        for key, value in {**older, **document}.items()
+        if key not in _FIXED
     ]
     declared = {key: restore_declaration(part) for key, part in document.get("declared", {}).items()}
     own_values = {key: _frozen(value) for key, value in document.get("own_values", {}).items()}

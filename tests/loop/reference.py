@@ -5,6 +5,7 @@ spelled out here.
 """
 
 import copy
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
@@ -49,6 +50,32 @@ def crop(image: Tensor, view: int, padding: int, flip: bool) -> Tensor:
     return result.flip(-1) if mirrored else result
 
 
+def rate_scale(cell: Cell, epoch: int) -> float:
+    """What the drops leave of the first learning rates in an epoch, from 0."""
+    settings = cell.student
+    dropped = sum(epoch >= fraction * settings.epochs for fraction in settings.drops)
+    return settings.drop_factor**dropped
+
+
+def batches(cell: Cell, dataset: Dataset, *, seed: int, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """The normalised images [B, C, H, W] and labels of each step of an epoch."""
+    size = cell.student.batch_size
+    views = (2 * cell.augment.padding + 1) ** 2 * (2 if cell.augment.flip else 1)
+    generator = torch.Generator().manual_seed(derive(seed, Purpose.ORDER, epoch))
+    order = torch.randperm(len(dataset.train), generator=generator)
+    generator = torch.Generator().manual_seed(derive(seed, Purpose.AUGMENTATION, epoch))
+    chosen = torch.randint(views, (len(dataset.train),), generator=generator)
+    mean, std = dataset.mean.view(1, -1, 1, 1), dataset.std.view(1, -1, 1, 1)
+    for first in range(0, len(order) - size + 1, size):
+        raw = torch.stack(
+            [
+                crop(dataset.train.images[order[p]], int(chosen[p]), cell.augment.padding, cell.augment.flip)
+                for p in range(first, first + size)
+            ]
+        )
+        yield (raw.double() / 255 - mean) / std, dataset.train.labels[order[first : first + size]]
+
+
 def train(
     run: Run, cell: Cell, dataset: Dataset, teacher: DistilledNetwork, *, seed: int, epochs: int
 ) -> None:
@@ -58,30 +85,9 @@ def train(
     settings, loss = cell.student, cell.loss
     student_sgd = Sgd(list(student.parameters()), settings.momentum, settings.weight_decay)
     critic_sgd = Sgd(list(critic.parameters()), settings.momentum, settings.weight_decay)
-    views = (2 * cell.augment.padding + 1) ** 2 * (2 if cell.augment.flip else 1)
     for epoch in range(epochs):
-        dropped = sum(epoch >= fraction * settings.epochs for fraction in settings.drops)
-        scale = settings.drop_factor**dropped
-        generator = torch.Generator().manual_seed(derive(seed, Purpose.ORDER, epoch))
-        order = torch.randperm(len(dataset.train), generator=generator)
-        generator = torch.Generator().manual_seed(derive(seed, Purpose.AUGMENTATION, epoch))
-        chosen = torch.randint(views, (len(dataset.train),), generator=generator)
-        for first in range(0, len(order) - settings.batch_size + 1, settings.batch_size):
-            positions = range(first, first + settings.batch_size)
-            raw = torch.stack(
-                [
-                    crop(
-                        dataset.train.images[order[p]],
-                        int(chosen[p]),
-                        cell.augment.padding,
-                        cell.augment.flip,
-                    )
-                    for p in positions
-                ]
-            )
-            mean, std = dataset.mean.view(1, -1, 1, 1), dataset.std.view(1, -1, 1, 1)
-            images = (raw.double() / 255 - mean) / std
-            labels = dataset.train.labels[order[first : first + settings.batch_size]]
+        scale = rate_scale(cell, epoch)
+        for images, labels in batches(cell, dataset, seed=seed, epoch=epoch):
             with torch.no_grad():
                 target = teacher(images)
             output = student(images)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from hkrun.config import QuantizationConfig
 from hkrun.models import BatchNorm2d, build_network, initialise, synchronise
 from hkrun.models.preact import BasicBlock
 from hkrun.models.quantized import (
@@ -18,8 +19,11 @@ from hkrun.models.quantized import (
     Signs,
     TernaryWeights,
     clip_weights,
+    glorot_factor,
+    prepare_weights,
     quantize,
     quantized_layers,
+    start_uniform,
 )
 
 SCHEMES = ["binary_connect", "ttq", "bwn", "xnor"]
@@ -33,6 +37,10 @@ def build(name="preact-8-w4", scheme=None, *, seed=0, dtype=torch.float64):
     if scheme is not None:
         quantize(backbone, scheme)
     return backbone
+
+
+def real_weights(backbone):
+    return [(layer.quantizer, layer.weight) for layer in quantized_layers(backbone).values()]
 
 
 def normal(*shape: int, seed: int = 1) -> Tensor:
@@ -80,6 +88,90 @@ def test_a_filter_is_all_that_makes_one_output_channel():
     alpha = values.detach().abs()
     expected = gradient * (1 / 18 + torch.where(weight.detach().abs() < 1, alpha, 0.0))
     torch.testing.assert_close(weight.grad, expected, rtol=1e-13, atol=0)
+
+
+def test_the_authors_gradient_of_bwn_is_the_papers_times_n_and_what_centring_leaves():
+    weight = leaf([[0.5, -0.25, 0.0, -0.25], [2.0, -1.0, 4.0, 1.0]])
+    gradient = leaf([[1.0, 2.0, 3.0, 4.0], [5.0, 6.0, 7.0, 8.0]]).detach()
+    ScaledSigns(scale_gradient=True)(weight).backward(gradient)
+    # n = c = 4: times 4 (1 - 1/4) = 3 of the values above.
+    assert weight.grad.tolist() == [[1.5, 3.0, 4.5, 6.0], [3.75, 4.5, 5.25, 6.0]]
+    weight = normal(3, 2, 3, 3).requires_grad_()
+    gradient = normal(3, 2, 3, 3, seed=2)
+    ScaledSigns(scale_gradient=True)(weight).backward(gradient)
+    for number, own in enumerate(weight.detach()):
+        alpha = sum(abs(float(value)) for value in own.flatten()) / 18
+        for place in itertools.product(range(2), range(3), range(3)):
+            inside = alpha if abs(float(own[place])) < 1 else 0.0
+            expected = float(gradient[(number, *place)]) * (inside + 1 / 18) * (1 - 1 / 2) * 18
+            assert float(weight.grad[(number, *place)]) == pytest.approx(expected, rel=1e-13)
+
+
+def test_real_weights_of_bwn_are_centred_over_their_input_channels_and_then_clamped():
+    weight = torch.tensor([[[[3.0]], [[1.0]]], [[[0.5]], [[-0.25]]]], dtype=torch.float64)
+    ScaledSigns(center=True, clamp=True).prepare(weight)
+    # 3 and 1 become 1 and -1; clamped first, both would be 0.
+    assert weight.flatten(1).tolist() == [[1.0, -1.0], [0.375, -0.375]]
+    weight = 2 * normal(4, 3, 2, 2)
+    before = weight.clone()
+    ScaledSigns(center=True, clamp=True).prepare(weight)
+    for number, y, x in itertools.product(range(4), range(2), range(2)):
+        own = [float(value) for value in before[number, :, y, x]]
+        expected = [min(max(value - sum(own) / 3, -1.0), 1.0) for value in own]
+        assert weight[number, :, y, x].tolist() == pytest.approx(expected, rel=1e-13, abs=1e-15)
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({}, [[3.0, 1.0]]),
+        ({"center": True}, [[1.0, -1.0]]),
+        ({"clamp": True}, [[1.0, 1.0]]),
+        ({"scale_gradient": True}, [[3.0, 1.0]]),
+    ],
+)
+def test_centring_and_clamping_are_apart(settings, expected):
+    weight = torch.tensor([[3.0, 1.0]], dtype=torch.float64)
+    ScaledSigns(**settings).prepare(weight)
+    assert weight.tolist() == expected
+
+
+def test_filters_of_one_input_channel_keep_their_weights_and_gradients():
+    # Centred they would all be 0, and 1 - 1/c is 0.
+    weight = 0.1 * normal(4, 1, 3, 3)
+    before = weight.clone()
+    quantizer = ScaledSigns(scale_gradient=True, center=True, clamp=True)
+    quantizer.prepare(weight)
+    assert torch.equal(weight, before)
+    gradient = normal(4, 1, 3, 3, seed=2)
+    quantizer(weight.requires_grad_()).backward(gradient)
+    alpha = before.abs().mean(dim=(1, 2, 3), keepdim=True)
+    torch.testing.assert_close(weight.grad, gradient * (1 / 9 + alpha) * 9, rtol=1e-13, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("layer", "expected"),
+    [
+        (nn.Linear(32, 10), 42 / 1.5),
+        (nn.Conv2d(4, 8, 3), (4 + 8) * 9 / 1.5),
+        (nn.Conv2d(4, 8, (1, 3)), (4 + 8) * 3 / 1.5),
+        (nn.Conv2d(4, 8, 3, groups=2), (2 + 4) * 9 / 1.5),  # each input feeds the outputs of its group
+    ],
+)
+def test_binary_connects_factor_is_one_over_the_square_of_glorots_coefficient(layer, expected):
+    assert glorot_factor(layer) == pytest.approx(expected, rel=1e-15)
+    nn.init.xavier_uniform_(layer.weight, gain=0.5)  # sqrt(6 / sum) / 2 = sqrt(1.5 / sum)
+    if isinstance(layer, nn.Linear) or layer.groups == 1:
+        assert float(layer.weight.detach().abs().max()) == pytest.approx(
+            glorot_factor(layer) ** -0.5, rel=0.1
+        )
+
+
+def test_binary_connect_multiplies_the_gradient_with_its_factor():
+    weight = leaf([[0.3, 0.0], [-0.5, -2.0]])
+    gradient = normal(2, 2)
+    Signs(28.0)(weight).backward(gradient)
+    assert torch.equal(weight.grad, gradient * 28.0)
 
 
 @pytest.fixture
@@ -293,7 +385,7 @@ def test_binary_connect_clips_all_real_weights_and_only_those():
         parameter.data.fill_(1.5)
     backbone.stem.weight.data.fill_(-1.5)
     backbone.stages[0][0].conv1.weight.data.fill_(0.25)
-    clip_weights(backbone)
+    clip_weights(real_weights(backbone))
     assert (backbone.stem.weight == -1).all()
     assert (backbone.stages[0][0].conv1.weight == 0.25).all()
     assert (backbone.classifier.weight == 1).all()
@@ -301,12 +393,62 @@ def test_binary_connect_clips_all_real_weights_and_only_those():
     assert (backbone.norm.weight == 1.5).all()
 
 
+@pytest.mark.parametrize("scheme", ["bwn", "xnor"])
+def test_all_real_weights_of_bwn_are_prepared_and_only_those(scheme):
+    backbone = build(scheme=scheme)
+    before = {name: parameter.detach().clone() for name, parameter in backbone.named_parameters()}
+    prepare_weights(real_weights(backbone))
+    quantised = {f"{name}.weight" for name in quantized_layers(backbone)}
+    for name, parameter in backbone.named_parameters():
+        if name in quantised:
+            expected = before[name] - before[name].mean(dim=1, keepdim=True)
+            assert torch.equal(parameter.detach(), expected.clamp(-1, 1))
+        else:
+            assert torch.equal(parameter.detach(), before[name])
+
+
+@pytest.mark.parametrize("scheme", [None, "ttq", "binary_connect"])
+def test_preparing_leaves_other_networks_alone(scheme):
+    backbone = build(scheme=scheme)
+    before = {name: parameter.detach().clone() for name, parameter in backbone.named_parameters()}
+    prepare_weights(real_weights(backbone))
+    assert all(torch.equal(parameter, before[name]) for name, parameter in backbone.named_parameters())
+
+
+def test_a_uniform_start_draws_all_weights_of_layers_and_nothing_else():
+    backbone, plain = build("preact-20"), build("preact-20")
+    start_uniform(backbone, torch.Generator().manual_seed(3))
+    layers = weight_layers(backbone)
+    drawn = torch.cat([backbone.get_submodule(name).weight.detach().flatten() for name in layers])
+    assert 0.999 < float(drawn.abs().max()) <= 1
+    assert float(drawn.mean()) == pytest.approx(0, abs=5e-3)  # 270,000 of them: 4 deviations of the mean
+    assert float(drawn.var()) == pytest.approx(1 / 3, abs=3e-3)
+    weights = {f"{name}.weight" for name in layers}
+    for name, parameter in backbone.named_parameters():
+        assert torch.equal(parameter, plain.get_parameter(name)) == (name not in weights), name
+    again = build("preact-20", seed=9, dtype=torch.float32)
+    start_uniform(again, torch.Generator().manual_seed(3))
+    assert all(
+        torch.equal(again.get_parameter(name).double(), backbone.get_parameter(name)) for name in weights
+    )
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_how_weights_are_trained_is_not_what_a_layer_computes(scheme):
+    literal = QuantizationConfig(scale_gradient=False, center=False, clamp=False, scale_rate=False)
+    networks = [build() for _ in range(2)]
+    for network, training in zip(networks, (literal, QuantizationConfig()), strict=True):
+        quantize(network, scheme, training)
+    first, second = (network(images(network)).logits for network in networks)
+    assert torch.equal(first, second)
+
+
 @pytest.mark.parametrize("scheme", [None, "ttq", "bwn", "xnor"])
 def test_clipping_leaves_other_networks_alone(scheme):
     backbone = build(scheme=scheme)
     for parameter in backbone.parameters():
         parameter.data.fill_(1.5)
-    clip_weights(backbone)
+    clip_weights(real_weights(backbone))
     assert all((parameter == 1.5).all() for parameter in backbone.parameters())
 
 
@@ -345,5 +487,5 @@ def test_a_small_network_learns_what_is_easy_with_quantised_weights(scheme):
         optimizer.zero_grad()
         F.cross_entropy(backbone(bright).logits, labels).backward()
         optimizer.step()
-        clip_weights(backbone)
+        clip_weights(real_weights(backbone))
     assert (backbone.eval()(bright).logits.argmax(1) == labels).float().mean() > 0.9
