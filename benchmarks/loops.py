@@ -22,9 +22,7 @@ from torch.utils.data import RandomSampler
 
 from hkrun.data.dataset import Dataset, Split
 from hkrun.data.views import ViewReader, Views
-from hkrun.distill import start_run
-from hkrun.distill.pack import Pack
-from hkrun.distill.step import Step
+from hkrun.distill import Pack, Replays, Step, choose_recorder, start_run
 from hkrun.knowledge import LiveTeacher, RowComputer, RowFiles, TableTeacher, file_sizes
 from hkrun.models import DistilledNetwork, build_network
 from hkrun.training import STUDENT_DRAWS, Averages, Batch, ResidentTrainingSet, SingleProcess
@@ -208,7 +206,8 @@ class OurLoop:
         pack = Pack(runs)
         pack.train()
         self._set_rates(pack)
-        self._step = Step(pack, 0, teach, SingleProcess())
+        replays = Replays(pack, choose_recorder(pack, 0, SingleProcess()))
+        self._step = Step(pack, 0, teach, SingleProcess(), replays)
 
     def _set_rates(self, pack: Pack) -> None:
         for one in (pack, *pack.runs):

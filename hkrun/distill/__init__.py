@@ -4,14 +4,26 @@ In torch alone: it knows neither Ray nor MLflow nor the store. A method may itse
 a loss, a schedule and an optimiser of its own.
 
     loop.py   the loop of every method, epoch by epoch
+    graphs.py steps as CUDA graphs
     step.py   what happens with one batch: the discriminators' step, then the students'
     pack.py   runs that take their steps together
     run.py    the state of one student in training, from its start to a checkpoint and back
 """
 
+from hkrun.distill.graphs import Replays, choose_recorder
 from hkrun.distill.loop import distill
 from hkrun.distill.pack import Pack
 from hkrun.distill.run import Run, enter_stage, find_stage, start_run
 from hkrun.distill.step import Step
 
-__all__ = ["Pack", "Run", "Step", "distill", "enter_stage", "find_stage", "start_run"]
+__all__ = [
+    "Pack",
+    "Replays",
+    "Run",
+    "Step",
+    "choose_recorder",
+    "distill",
+    "enter_stage",
+    "find_stage",
+    "start_run",
+]

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 
+from hkrun.distill.graphs import Replays, choose_recorder
 from hkrun.distill.pack import Pack
 from hkrun.distill.run import Run, enter_stage, find_stage
 from hkrun.distill.step import Step, Teach
@@ -46,6 +47,7 @@ def distill(
                 enter_stage(run, stage)
         if pack is None or pack.runs != together or stage_epoch == 0:
             pack = Pack(together)
+            replays = Replays(pack, choose_recorder(pack, stage, context))
         rate = _set_rates(pack, stage, stage_epoch)
         pack.train()
         averages = Averages(context)
@@ -56,7 +58,7 @@ def distill(
             draws=STUDENT_DRAWS,
             context=context,
         )
-        step = Step(pack, stage, teach if cell.stage_uses_teacher(stage) else None, context)
+        step = Step(pack, stage, teach if cell.stage_uses_teacher(stage) else None, context, replays)
         for batch in batches:
             averages.add(step.train(batch))
         figures = averages.read()

@@ -61,6 +61,27 @@ class Pack:
                 discriminators.joins,
             )
 
+    @property
+    def state(self) -> list[Tensor]:
+        """All that a step can change: parameters, buffers and momenta, as the pack holds them."""
+        modules = (self._students, self._objectives, self._discriminators)
+        tensors = [
+            tensor
+            for module in modules
+            if module is not None
+            for tensor in (*module.parameters(), *module.buffers())
+        ]
+        optimizers = (self.student_optimizer, self.discriminator_optimizer)
+        momenta = [
+            value
+            for optimizer in optimizers
+            if optimizer is not None
+            for held in optimizer.state.values()
+            for value in held.values()
+            if isinstance(value, Tensor)
+        ]
+        return [*tensors, *momenta]
+
     def train(self) -> None:
         """Puts the students in training mode."""
         self._students.train()

@@ -6,6 +6,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from hkrun.distill.graphs import Inputs, Replays
 from hkrun.distill.pack import Pack
 from hkrun.distill.run import find_stage
 from hkrun.losses.adversarial import discriminator_loss, student_adversarial_loss
@@ -19,6 +20,7 @@ from hkrun.training import (
     GradientSum,
     autocast,
     gather_rows,
+    move,
     own_part,
     sum_over_workers,
 )
@@ -38,10 +40,19 @@ class Step:
         stage: The stage of the method, from 0.
         teach: None where no term of the stage uses the teacher.
         context: Where the loop runs.
+        replays: Of this pack; None for steps that are all computed as they come.
     """
 
-    def __init__(self, pack: Pack, stage: int, teach: Teach | None, context: Context) -> None:
+    def __init__(
+        self,
+        pack: Pack,
+        stage: int,
+        teach: Teach | None,
+        context: Context,
+        replays: Replays | None = None,
+    ) -> None:
         cell = pack.runs[0].cell
+        self._replays = replays or Replays(pack, None)
         self._pack, self._cell, self._teach, self._context = pack, cell, teach, context
         self._weights = cell.weights_in(stage, find_stage(cell, pack.runs[0].epoch)[1])
         terms = cell.stage_terms[stage]
@@ -73,22 +84,32 @@ class Step:
         """The discriminators' steps, then the students', on one forward pass of the students.
 
         Returns:
-            The figures of the batch, [k] each.
+            The figures of the batch, [k] each, which the next step may overwrite.
         """
-        cell = self._cell
-        target = None if self._teach is None else self._teach(batch)
-        output, held = self._forward(batch.images)
+        inputs = Inputs(
+            batch.images,
+            batch.labels,
+            None if self._teach is None else self._teach(batch),
+            self._draw_mask(batch) if self._dropout > 0 else None,
+            self._image_ids(batch),
+        )
+        optimizers = (self._pack.student_optimizer, self._pack.discriminator_optimizer)
+        rates = [group["lr"] for each in optimizers if each is not None for group in each.param_groups]
+        constants = (batch.share, *rates, *self._weights.values())
+        return self._replays(partial(self._compute, share=batch.share), inputs, constants)
+
+    def _compute(self, inputs: Inputs, *, share: float) -> dict[str, Tensor]:
+        """The step from its inputs alone; on a GPU nothing here waits for it or draws."""
+        output, held = self._forward(inputs.images)
         figures: dict[str, Tensor] = {}
-        mask = self._draw_mask(batch) if self._dropout > 0 else None
         if self._adversary is not None:
-            assert target is not None
             for _ in range(self._keys["steps"]):
-                figures |= self._step_discriminator(batch, target, output, mask)
-        for step in range(cell.student.steps):
+                figures |= self._step_discriminator(inputs, share, output)
+        for step in range(self._cell.student.steps):
             if step > 0:
-                output, held = self._forward(batch.images)
-            figures |= self._step_student(batch, target, output, held, mask)
-        return figures
+                output, held = self._forward(inputs.images)
+            figures |= self._step_student(inputs, share, output, held)
+        return {name: figure.detach() for name, figure in figures.items()}
 
     def _forward(self, images: Tensor) -> tuple[Output, Output]:
         """What the students compute, see `Pack.forward`.
@@ -112,7 +133,7 @@ class Step:
         drawn = torch.stack([torch.rand(size, width, generator=noise) for noise in self._noise])
         first, last = own_part(size, context)
         kept = drawn[:, first:last] >= self._dropout
-        return kept.to(batch.images) / (1 - self._dropout)
+        return move(kept, batch.images.device).to(batch.images.dtype) / (1 - self._dropout)
 
     def _judged(self, output: Output, mask: Tensor | None, *, student: bool) -> Tensor:
         """What the discriminators judge of students or teacher, [k, B, width]."""
@@ -123,13 +144,13 @@ class Step:
         samples: Tensor = self._pack.each_objective(judged, output)
         return samples if mask is None else samples * mask
 
-    def _step_discriminator(
-        self, batch: Batch, target: Output, output: Output, mask: Tensor | None
-    ) -> dict[str, Tensor]:
+    def _step_discriminator(self, inputs: Inputs, share: float, output: Output) -> dict[str, Tensor]:
         """Minimises eqs. (5) to (7) over the discriminators; the students' side is constant here."""
         cell, keys, optimizer = self._cell, self._keys, self._pack.discriminator_optimizer
+        target, mask = inputs.target, inputs.mask
         assert optimizer is not None
-        size = batch.labels.shape[1]
+        assert target is not None
+        size = inputs.labels.shape[1]
         with torch.no_grad():
             samples = torch.cat(
                 [self._judged(target, None, student=False), self._judged(output, mask, student=True)], dim=1
@@ -152,8 +173,8 @@ class Step:
             )
             return parts, source
 
-        parts, source = self._pack.each_discriminator(judge, samples, batch.labels)
-        loss = torch.stack(tuple(parts.values())).sum(dim=0) * batch.share
+        parts, source = self._pack.each_discriminator(judge, samples, inputs.labels)
+        loss = torch.stack(tuple(parts.values())).sum(dim=0) * share
         optimizer.zero_grad()
         loss.sum().backward()  # type: ignore[no-untyped-call]
         self._sum_discriminators()
@@ -163,31 +184,25 @@ class Step:
             belief = (
                 source.double().sigmoid().unflatten(1, (2, size))
             )  # the spread is of squares' differences
-            means = belief.mean(dim=2) * batch.share
+            means = belief.mean(dim=2) * share
             # The deviation over the whole batch: a mean of the workers' own would depend on their shares.
-            moments = torch.stack([means.mean(dim=1), belief.square().mean(dim=(1, 2)) * batch.share])
+            moments = torch.stack([means.mean(dim=1), belief.square().mean(dim=(1, 2)) * share])
             sum_over_workers([moments], self._context)
             spread = (moments[1] - moments[0].square()).clamp(min=0).sqrt()
             return {
                 "loss_discriminator": loss,
-                **{
-                    f"loss_{name}": part * batch.share
-                    for name, part in parts.items()
-                    if name == "regularizer"
-                },
-                "discriminator_accuracy": right.double() / (2 * size) * batch.share,
+                **{f"loss_{name}": part * share for name, part in parts.items() if name == "regularizer"},
+                "discriminator_accuracy": right.double() / (2 * size) * share,
                 "discriminator_teacher_mean": means[:, 0],
                 "discriminator_student_mean": means[:, 1],
-                "discriminator_spread": spread * batch.share,
+                "discriminator_spread": spread * share,
             }
 
-    def _step_student(
-        self, batch: Batch, target: Output | None, output: Output, held: Output, mask: Tensor | None
-    ) -> dict[str, Tensor]:
+    def _step_student(self, inputs: Inputs, share: float, output: Output, held: Output) -> dict[str, Tensor]:
         """Minimises the stage's terms, eq. (3), over the students; the other networks are constants here."""
         cell = self._cell
         terms: dict[str, Tensor] = self._pack.each_objective(
-            _evaluate, output, target, batch.labels, self._index(batch)
+            _evaluate, output, inputs.target, inputs.labels, inputs.image_ids
         )
         if self._adversary is not None:
 
@@ -196,12 +211,12 @@ class Step:
                     discriminator(judged), labels, gan=self._keys["gan"], category=cell.classifies_source
                 )
 
-            judged = self._judged(output, mask, student=True)
-            terms["adversarial"] = self._pack.each_discriminator(judge, judged, batch.labels)
+            judged = self._judged(output, inputs.mask, student=True)
+            terms["adversarial"] = self._pack.each_discriminator(judge, judged, inputs.labels)
         loss = output.logits.new_zeros(len(output.logits))
         figures: dict[str, Tensor] = {}
         for name, weight in self._weights.items():
-            term = terms[name] * batch.share
+            term = terms[name] * share
             figures[f"loss_{name}"] = term
             loss = loss + weight * term
         optimizer = self._pack.student_optimizer
@@ -211,7 +226,7 @@ class Step:
             adversarial = self._weights["adversarial"] * figures["loss_adversarial"]
             compared = held.logits if self._adversary.tap == "logits" else held.descriptor
             figures["adversarial_gradient_ratio"] = self._backward(loss, adversarial, compared, parameters)
-            figures["adversarial_gradient_ratio"] *= batch.share
+            figures["adversarial_gradient_ratio"] *= share
         else:
             loss.sum().backward(inputs=parameters)  # type: ignore[no-untyped-call]
         self._sum_students()
@@ -219,12 +234,12 @@ class Step:
         clip_weights(self._quantized)
         return {"loss_total": loss, **figures}
 
-    def _index(self, batch: Batch) -> Tensor | None:
+    def _image_ids(self, batch: Batch) -> Tensor | None:
         """The numbers of a batch's images, [k, B], where a term reads them."""
         if not self._reads_index:
             return None
         assert batch.image_ids is not None
-        return batch.image_ids.to(batch.labels.device)
+        return move(batch.image_ids, batch.labels.device)
 
     def _backward(
         self, loss: Tensor, adversarial: Tensor, judged: Tensor, parameters: list[nn.Parameter]

@@ -14,6 +14,7 @@ from hkrun.knowledge.computing import RowComputer
 from hkrun.knowledge.rows import RowFiles
 from hkrun.knowledge.teaching import Views
 from hkrun.models import Output
+from hkrun.training import move
 
 logger = logging.getLogger("hkrun")
 
@@ -73,14 +74,14 @@ class TableTeacher:
         if len(missing):
             needed, places, back = np.unique(ids[missing], return_index=True, return_inverse=True)
             images, chosen = batch.images.flatten(0, -4), torch.from_numpy(missing[places])
-            computed = self._learn(needed, lambda: images[_move(chosen, images.device)])
+            computed = self._learn(needed, lambda: images[move(chosen, images.device)])
             for part in self._asked:
                 if part not in rows:
                     rows[part] = np.empty((len(ids), computed[part].shape[1]), computed[part].dtype)
                 rows[part][missing] = computed[part][back]
         self._clipped = self._clipped or any(_has_clipped(found) for found in rows.values())
         answers = {
-            part: _move(torch.from_numpy(found), batch.images.device).to(batch.images.dtype)
+            part: move(torch.from_numpy(found), batch.images.device).to(batch.images.dtype)
             for part, found in rows.items()
         }
         return self._computer.layout.put_together(answers, batch.images.shape[:-3])
@@ -196,11 +197,3 @@ def _has_clipped(rows: NDArray[Any]) -> bool:
     """Whether a number was clipped to the range of float16, or lies at its end by itself."""
     # Compared as bits: NumPy takes ten times as long for float16.
     return rows.dtype == np.float16 and bool(((rows.view(np.uint16) & _SIZE_BITS) == _LARGEST_BITS).any())
-
-
-def _move(tensor: Tensor, device: torch.device) -> Tensor:
-    """Brings a tensor of the CPU to a device, without waiting for a GPU to have read it."""
-    if device.type != "cuda":
-        return tensor.to(device)
-    # Only pinned memory is read behind this process's back, and torch reuses it only after that.
-    return tensor.contiguous().pin_memory().to(device, non_blocking=True)

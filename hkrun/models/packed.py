@@ -123,10 +123,10 @@ class Stacked(nn.Module):
             path, _, own_name = name.rpartition(".")
             self._slots.append((members[0].get_submodule(path)._parameters, own_name))
         self._values = nn.ParameterList(join.packed for join in self.joins)
-        self._state: list[Tensor] = []
-        for name, _ in members[0].named_buffers():
+        for number, (name, _) in enumerate(members[0].named_buffers()):
             path, _, own_name = name.rpartition(".")
-            self._state.append(_join_buffer([member.get_submodule(path) for member in members], own_name))
+            joined = _join_buffer([member.get_submodule(path) for member in members], own_name)
+            self.register_buffer(f"state_{number}", joined)
             self._slots.append((members[0].get_submodule(path)._buffers, own_name))
 
     def each(self, function: Callable[..., Any], *args: Any) -> Any:
@@ -144,7 +144,7 @@ class Stacked(nn.Module):
             with _replaced(self._slots, values):
                 return function(self._first[0], *own)
 
-        values = [*self._values, *self._state]
+        values = [*self._values, *self.buffers()]
         dims = tree_map(lambda value: 0 if isinstance(value, Tensor) else None, (values, *args))
         return vmap(one, in_dims=dims)(values, *args)
 

@@ -28,6 +28,7 @@ from hkrun.training.images import (
     TrainingSet,
 )
 from hkrun.training.precision import autocast, resolve_dtype
+from hkrun.training.transfers import move
 
 __all__ = [
     "STUDENT_DRAWS",
@@ -54,6 +55,7 @@ __all__ = [
     "gather",
     "gather_rows",
     "learning_rate",
+    "move",
     "own_part",
     "resolve_dtype",
     "share_from_first",

@@ -18,6 +18,7 @@ from hkrun.errors import DataError
 from hkrun.networks import EVALUATION_BATCH
 from hkrun.training.context import Context, own_part, sum_over_workers
 from hkrun.training.precision import autocast
+from hkrun.training.transfers import move
 
 # Streamed images are large, and their activations are too.
 STREAMED_EVALUATION_BATCH = 128
@@ -112,7 +113,7 @@ class ResidentTrainingSet(TrainingSet):
             generator.manual_seed(seeding.derive(seed, draws.augmentation, epoch))
             views.append(self._views.draw(generator, num_images))
         image_ids, view_ids = torch.stack(orders), torch.stack(views)
-        here = image_ids.to(self._device), view_ids.to(self._device)
+        here = move(image_ids, self._device), move(view_ids, self._device)
         first, last = own_part(batch_size, context)
         for start in range(0, num_images - batch_size + 1, batch_size):
             part = slice(start + first, start + last)
@@ -134,7 +135,7 @@ class StreamedTrainingSet(TrainingSet):
     ) -> None:
         self._dataset = dataset
         self._size, self._flip = size, flip
-        self._dtype, self._device = dtype, device
+        self._device, self._to_input = device, _Normaliser(dataset, dtype=dtype, device=device)
         self._stream = ImageStream(dataset.train)
         self.unusable = self._stream.unusable
 
@@ -171,8 +172,8 @@ class StreamedTrainingSet(TrainingSet):
         while own := list(itertools.islice(whole, last - first)):
             ids, pixels = zip(*own, strict=True)
             yield Batch(
-                _to_input(torch.stack(pixels), self._dataset, dtype=self._dtype, device=self._device)[None],
-                labels[list(ids)].to(self._device)[None],
+                self._to_input(torch.stack(pixels))[None],
+                move(labels[list(ids)], self._device)[None],
                 (last - first) / batch_size,
             )
 
@@ -307,7 +308,7 @@ class StreamedEvaluationSet(EvaluationSet):
     ) -> None:
         super().__init__(num_images=len(split), num_classes=dataset.num_classes, device=device)
         self._labels, self._dataset = split.labels, dataset
-        self._view, self._dtype = TestView(size), dtype
+        self._view, self._to_input = TestView(size), _Normaliser(dataset, dtype=dtype, device=device)
         self._stream = ImageStream(split)
         self.unusable = self._stream.unusable
 
@@ -319,8 +320,7 @@ class StreamedEvaluationSet(EvaluationSet):
         whole = ((image_id, image) for image_id, image in images if image is not None)
         while batch := list(itertools.islice(whole, STREAMED_EVALUATION_BATCH)):
             ids, pixels = zip(*batch, strict=True)
-            inputs = _to_input(torch.stack(pixels), self._dataset, dtype=self._dtype, device=self._device)
-            yield inputs, self._labels[list(ids)].to(self._device)
+            yield self._to_input(torch.stack(pixels)), move(self._labels[list(ids)], self._device)
 
 
 def _choose_carrier(dataset: StreamedDataset, context: Context) -> Carrier:
@@ -328,8 +328,12 @@ def _choose_carrier(dataset: StreamedDataset, context: Context) -> Carrier:
     return context.carry if dataset.packed else carry_in_threads
 
 
-def _to_input(
-    images: Tensor, dataset: StreamedDataset, *, dtype: torch.dtype, device: torch.device
-) -> Tensor:
-    """Normalised images on the device; they travel there as bytes."""
-    return normalise(images.to(device), mean=dataset.mean, std=dataset.std, dtype=dtype)
+class _Normaliser:
+    """Brings images to the device as bytes, and normalises them there."""
+
+    def __init__(self, dataset: StreamedDataset, *, dtype: torch.dtype, device: torch.device) -> None:
+        self._mean, self._std = dataset.mean.to(device), dataset.std.to(device)
+        self._dtype, self._device = dtype, device
+
+    def __call__(self, images: Tensor) -> Tensor:
+        return normalise(move(images, self._device), mean=self._mean, std=self._std, dtype=self._dtype)

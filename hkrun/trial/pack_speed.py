@@ -14,7 +14,7 @@ import torch
 
 from hkrun.config import Cell
 from hkrun.data.dataset import Dataset, Split
-from hkrun.distill import Pack, Step, start_run
+from hkrun.distill import Pack, Replays, Step, choose_recorder, start_run
 from hkrun.knowledge import LiveTeacher
 from hkrun.models import Output
 from hkrun.networks import EVALUATION_BATCH
@@ -23,7 +23,7 @@ from hkrun.training import Batch, SingleProcess, resolve_dtype
 from hkrun.training.precision import autocast
 from hkrun.trial.environment import reproducible
 
-WARM_UP = 2
+WARM_UP = 3  # on a GPU, the last of them is recorded
 REPETITIONS = 7
 
 
@@ -134,7 +134,7 @@ def _time_step(cell: Cell, dataset: Dataset, number: int, one: Batch, answer: Ou
             optimizer.param_groups[0]["lr"] = 1e-6
     answers = None if answer is None else _repeat(answer, number)
     teach = None if answers is None or not cell.stage_uses_teacher(0) else (lambda _: answers)
-    step = Step(pack, 0, teach, SingleProcess())
+    step = Step(pack, 0, teach, SingleProcess(), Replays(pack, choose_recorder(pack, 0, SingleProcess())))
     batch = Batch(
         images=views.expand(number, *views.shape).contiguous(),
         labels=one.labels.expand(number, -1),

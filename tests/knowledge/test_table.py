@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from unittest import mock
 
 import numpy as np
 import pytest
@@ -14,7 +13,6 @@ import torch
 
 from hkrun.data.dataset import Dataset
 from hkrun.knowledge import LiveTeacher, RowFiles
-from hkrun.knowledge import table as table_module
 from hkrun.losses.features import attention_transfer_loss
 from hkrun.models import DistilledNetwork, Output
 from knowledge.conftest import (
@@ -70,17 +68,6 @@ def test_looked_up_answers_need_no_teacher_and_are_those_computed(
     counter = Counter(network)
     assert same(table(batch), computed, PARTS)
     assert counter.passes == 0
-
-
-@pytest.mark.parametrize("device", ["cpu", "cuda"])
-def test_only_a_gpu_is_given_pinned_memory_and_not_waited_for(device: str) -> None:
-    calls = mock.MagicMock()  # there need not be a GPU
-    for name in ("contiguous", "pin_memory", "to"):
-        getattr(calls, name).return_value = calls
-    target = torch.device(device)
-    table_module._move(calls, target)
-    pinned = [mock.call.contiguous(), mock.call.pin_memory(), mock.call.to(target, non_blocking=True)]
-    assert calls.mock_calls == (pinned if device == "cuda" else [mock.call.to(target)])
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

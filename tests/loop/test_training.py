@@ -1,5 +1,7 @@
 """The schedule, the batches of an epoch, and evaluation."""
 
+from unittest import mock
+
 import pytest
 import torch
 
@@ -15,6 +17,7 @@ from hkrun.training import (
     SingleProcess,
     find_divergence,
     learning_rate,
+    move,
 )
 from loop.conftest import CPU
 
@@ -148,3 +151,14 @@ def test_logits_that_are_not_numbers_are_a_divergence_and_finite_figures_none() 
     diverged = find_divergence({"loss_total": 1.0}, Errors(5.0, None, 12.5), epoch=7)
     assert diverged is not None
     assert diverged.args[0] == "the logits of 12.50 % of the images are not numbers after epoch 7"
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_only_a_gpu_is_given_pinned_memory_and_not_waited_for(device: str) -> None:
+    calls = mock.MagicMock()  # there need not be a GPU
+    for name in ("contiguous", "pin_memory", "to"):
+        getattr(calls, name).return_value = calls
+    target = torch.device(device)
+    move(calls, target)
+    pinned = [mock.call.contiguous(), mock.call.pin_memory(), mock.call.to(target, non_blocking=True)]
+    assert calls.mock_calls == (pinned if device == "cuda" else [mock.call.to(target)])
