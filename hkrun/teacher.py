@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import nn
 
-from hkrun.config import Cell
+from hkrun.config import Cell, learning_rate
 from hkrun.data.dataset import Dataset
 from hkrun.data.encoded import StreamedDataset
 from hkrun.data.weights import load_weights
@@ -32,7 +32,6 @@ from hkrun.training import (
     Images,
     autocast,
     find_divergence,
-    learning_rate,
     resolve_dtype,
 )
 

@@ -25,7 +25,7 @@ from report_example import (
 from rich.console import Console
 
 from hkrun import stats
-from hkrun.config import cell_id
+from hkrun.config import cell_id, learning_rate
 from hkrun.errors import StoreError
 from hkrun.plan import StoppedRun, save_stopped
 from hkrun.report import (
@@ -39,7 +39,6 @@ from hkrun.report import (
 )
 from hkrun.spaces import NamedCell, load_cell
 from hkrun.store import open_store
-from hkrun.training.epochs import learning_rate
 
 pytestmark = pytest.mark.usefixtures("undrawn_figures")
 

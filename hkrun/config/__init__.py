@@ -34,6 +34,7 @@ from hkrun.config.keys import (
     keys,
     keys_of,
 )
+from hkrun.config.schedule import learning_rate
 from hkrun.config.sections import (
     AttentionConfig,
     AugmentConfig,
@@ -79,6 +80,7 @@ __all__ = [
     "get_value",
     "keys",
     "keys_of",
+    "learning_rate",
     "nearest",
     "restore_cell",
     "teacher_canonical",

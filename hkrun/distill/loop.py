@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 
+from hkrun.config import learning_rate
 from hkrun.distill.graphs import Replays, choose_recorder
 from hkrun.distill.pack import Pack
 from hkrun.distill.run import Run, enter_stage, find_stage
@@ -13,7 +14,6 @@ from hkrun.training import (
     Context,
     Images,
     find_divergence,
-    learning_rate,
 )
 
 

@@ -11,7 +11,7 @@ from hkrun.training.context import (
     share_from_first,
     sum_over_workers,
 )
-from hkrun.training.epochs import Averages, Diverged, find_divergence, learning_rate
+from hkrun.training.epochs import Averages, Diverged, find_divergence
 from hkrun.training.images import (
     STUDENT_DRAWS,
     TEACHER_DRAWS,
@@ -54,7 +54,6 @@ __all__ = [
     "find_divergence",
     "gather",
     "gather_rows",
-    "learning_rate",
     "move",
     "own_part",
     "resolve_dtype",

@@ -1,7 +1,7 @@
-"""The schedule, and the figures of an epoch."""
+"""The figures of an epoch."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -21,25 +21,6 @@ class Diverged(Exception):  # noqa: N818 - a state of the run, not an error of t
     def __init__(self, message: str, epoch: int) -> None:
         super().__init__(message, epoch)
         self.epoch = epoch
-
-
-def learning_rate(
-    epoch: int, *, first: float, epochs: int, drops: Sequence[float], factor: float, warmup_epochs: int
-) -> float:
-    """The learning rate of one epoch.
-
-    Args:
-        epoch: The epoch, from 0.
-        first: The rate before any drop.
-        epochs: How many epochs there are.
-        drops: Fractions of the epochs at which the rate is multiplied with `factor`.
-        factor: See `drops`.
-        warmup_epochs: Over this many epochs the rate rises linearly, from first / (warmup_epochs + 1).
-    """
-    # 0.7 * 10 is a little more than 7 in binary: the tolerance lets the drop be at epoch 7 all the same.
-    passed = sum(epoch >= fraction * epochs - 1e-9 for fraction in drops)
-    warmth = min(1.0, (epoch + 1) / (warmup_epochs + 1))
-    return first * factor**passed * warmth
 
 
 def find_divergence(figures: Mapping[str, float], errors: Errors, *, epoch: int) -> Diverged | None:

@@ -5,6 +5,7 @@ from unittest import mock
 import pytest
 import torch
 
+from hkrun.config import learning_rate
 from hkrun.data import Dataset, Split
 from hkrun.data.views import Views
 from hkrun.models import build_network, initialise
@@ -16,7 +17,6 @@ from hkrun.training import (
     ResidentTrainingSet,
     SingleProcess,
     find_divergence,
-    learning_rate,
     move,
 )
 from loop.conftest import CPU
