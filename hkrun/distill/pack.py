@@ -89,7 +89,7 @@ class Pack:
     def quantized_weights(self) -> list[tuple[nn.Module, Tensor]]:
         """The quantisers of the students' layers, with the real weights of all runs: [filters, ...] of each.
 
-        TTQ's are not there for several runs: nothing changes its weights but the optimiser.
+        TTQ's are left out of several runs': only the optimiser changes its weights.
         """
         if isinstance(self._students, PackedNetwork):
             return self._students.quantized_weights()

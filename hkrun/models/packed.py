@@ -93,7 +93,7 @@ class PackedNetwork(nn.Module):
         Changed in place, these change the members'.
         """
         return [
-            (layer.quantizer.each, layer.weight.detach().flatten(0, 1))
+            (layer.quantizer.each, layer.weight.detach().view(-1, *layer.weight.shape[2:]))
             for layer in self._backbone.modules()
             if isinstance(layer, _PackedConv2d | _PackedLinear) and isinstance(layer.quantizer, _PackedRows)
         ]

@@ -147,9 +147,13 @@ def reload(cell: Cell, dataset: Dataset, runs: Sequence[Run]) -> list[Run]:
     return reloaded
 
 
-@pytest.mark.parametrize("epochs", [1, 2])
-def test_a_resumed_pack_equals_an_undisturbed_one_to_the_bit(dataset: Dataset, epochs: int) -> None:
-    cell = tiny_cell(precision="float32")
+@pytest.mark.parametrize(
+    ("name", "epochs"), [("hksanc", 1), ("hksanc", 2), ("bwn", 1), ("xnor", 2), ("binary_connect", 1)]
+)
+def test_a_resumed_pack_equals_an_undisturbed_one_to_the_bit(
+    dataset: Dataset, name: str, epochs: int
+) -> None:
+    cell = tiny_cell(precision="float32", method=name)
     stopped = train(cell, dataset, start(cell, dataset), to=epochs)
     resumed = train(cell, dataset, reload(cell, dataset, stopped))
     undisturbed = train(cell, dataset, start(cell, dataset))
