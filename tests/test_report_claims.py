@@ -429,12 +429,14 @@ def test_every_claim_names_rows_of_its_table_and_known_keys():
     for claim in published.claims:
         if claim.table in published.tables:
             names = {row.name for row in published.tables[claim.table].rows}
-            asked = {part for pair in claim.pairs for name in pair for part in name.split(" over ")}
+            parts = [part for pair in claim.pairs for name in pair for part in name.split(" over ")]
+            asked = {part.partition(" on ")[0] for part in parts}
+            assert {part.partition(" on ")[2] for part in parts} == set(claim.datasets or ("",))
             assert asked
             assert asked <= names
         else:
             assert claim.pairs or claim.keys
-    assert len(published.claims) == 19
+    assert len(published.claims) == 26
     assert sum(len(table.rows) for table in published.tables.values()) == 45
     for table in published.tables.values():
         assert table.reference in {row.name for row in table.rows}

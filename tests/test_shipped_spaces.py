@@ -116,6 +116,7 @@ def test_every_claim_is_judged_by_some_space_that_has_its_rows():
         sides = [claim.get("better", []), claim.get("worse", [])]
         rows = [row for side in sides for row in ([side] if isinstance(side, str) else side)]
         rows = [row for both in rows for row in both.split(" over ") if not row.startswith("Teacher")]
+        rows = [row.partition(" on ")[0] for row in rows]
         judges = [
             sweep for sweep in sweeps if claim["table"] in sweep.published or claim["id"] in sweep.claims
         ]

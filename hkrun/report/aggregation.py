@@ -1,6 +1,6 @@
 """Aggregates the runs of a sweep into a summary: which of them are data, and how they compare."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -13,9 +13,9 @@ from hkrun.errors import StoreError
 from hkrun.plan import load_executions, load_stopped
 from hkrun.records import DISCRIMINATOR_COLUMNS, Record
 from hkrun.report.claims import judge_claims
-from hkrun.report.comparing import compare_with_reference, make_generator
+from hkrun.report.comparing import ON, OVER, compare_with_reference, make_generator
 from hkrun.report.paper import set_beside
-from hkrun.report.published import load_published
+from hkrun.report.published import Claim, load_published
 from hkrun.report.scans import find_scans
 from hkrun.report.summary import CellSummary, Curve, Summary, Teacher
 from hkrun.report.wording import write_warnings
@@ -32,6 +32,40 @@ def summarise(sweep: Sweep, store: Store, *, world_size: int = 1) -> Summary:
         StoreError: Runs with one configuration of the teacher had teachers of different weights, or the
             curves of a finished run are incomplete.
     """
+    cells, quantum = _summarise_cells(sweep, store, world_size=world_size)
+    by_name = {cell.name: cell for cell in cells}
+    reference = by_name.get(sweep.reference or "")
+    published = load_published()
+    teachers = _read_teachers(sweep, cells, store, world_size=world_size)
+    scans = find_scans(sweep, by_name)
+    elsewhere = _summarise_elsewhere(published.claims_on(sweep), by_name, sweep, store, world_size=world_size)
+    summary = Summary(
+        sweep=sweep,
+        store=store.place,
+        cells=cells,
+        comparisons=compare_with_reference("error", cells, reference, sweep),
+        stability_comparisons=compare_with_reference("stability", cells, reference, sweep),
+        teachers=teachers,
+        paper=tuple(
+            set_beside(name, published.tables[name], sweep, by_name, teachers)
+            for name in sweep.published
+            if name in published.tables
+        ),
+        verdicts=judge_claims(published, sweep, by_name | elsewhere, teachers, scans),
+        scans=scans,
+        quantum_pct=quantum,
+        executions=load_executions(store, sweep),
+    )
+    return replace(summary, warnings=tuple(write_warnings(summary)))
+
+
+# --- cells --------------------------------------------------------------------------------------------------
+
+
+def _summarise_cells(
+    sweep: Sweep, store: Store, *, world_size: int
+) -> tuple[tuple[CellSummary, ...], float | None]:
+    """The cells of a sweep, and what one test image is worth."""
     ids = [config.cell_id(named.cell, world_size=world_size) for named in sweep.cells]
     wanted = frozenset(sweep.seeds)
     records = {
@@ -56,32 +90,36 @@ def summarise(sweep: Sweep, store: Store, *, world_size: int = 1) -> Summary:
         )
         for named, cell_id in zip(sweep.cells, ids, strict=True)
     )
-    by_name = {cell.name: cell for cell in cells}
-    reference = by_name.get(sweep.reference or "")
-    published = load_published()
-    teachers = _read_teachers(sweep, cells, store, world_size=world_size)
-    scans = find_scans(sweep, by_name)
-    summary = Summary(
-        sweep=sweep,
-        store=store.place,
-        cells=cells,
-        comparisons=compare_with_reference("error", cells, reference, sweep),
-        stability_comparisons=compare_with_reference("stability", cells, reference, sweep),
-        teachers=teachers,
-        paper=tuple(
-            set_beside(name, published.tables[name], sweep, by_name, teachers)
-            for name in sweep.published
-            if name in published.tables
-        ),
-        verdicts=judge_claims(published, sweep, by_name, teachers, scans),
-        scans=scans,
-        quantum_pct=quantum,
-        executions=load_executions(store, sweep),
-    )
-    return replace(summary, warnings=tuple(write_warnings(summary)))
+    return cells, quantum
 
 
-# --- cells --------------------------------------------------------------------------------------------------
+def _summarise_elsewhere(
+    claims: Iterable[Claim], cells: Mapping[str, CellSummary], sweep: Sweep, store: Store, *, world_size: int
+) -> dict[str, CellSummary]:
+    """The cells of claims that compare this data set with others, by "NAME on DATASET".
+
+    On another data set a cell is the same configuration but for that: with another recipe it is none.
+    """
+    names = {
+        part
+        for claim in claims
+        if sweep.dataset in claim.datasets
+        for pair in claim.pairs
+        for side in pair
+        for part in side.split(OVER)
+    }
+    wanted: dict[str, list[NamedCell]] = {}
+    for name in sorted(names):
+        row, _, dataset = name.partition(ON)
+        if row in cells:
+            cell = replace(cells[row].cell, dataset=dataset)
+            wanted.setdefault(dataset, []).append(NamedCell(name=name, cell=cell))
+    found: dict[str, CellSummary] = {}
+    for dataset, named in wanted.items():
+        there = replace(sweep, dataset=dataset, cells=tuple(named))
+        summaries, _ = _summarise_cells(there, store, world_size=world_size)
+        found |= {summary.name: summary for summary in summaries}
+    return found
 
 
 def _summarise_cell(

@@ -27,11 +27,9 @@ def judge_claims(
     """Judges the claims of the sweep's tables and those that it names.
 
     The comparisons of one measure within a table are one family of tests; a claim that belongs to no table is
-    a family of its own.
+    a family of its own. `cells` holds those of other data sets as "NAME on DATASET".
     """
-    claims = [
-        claim for claim in published.claims if claim.table in sweep.published or claim.id in sweep.claims
-    ]
+    claims = published.claims_on(sweep)
     judge = ClaimJudge(published, sweep, cells, teachers, scans)
     verdicts: dict[str, Verdict] = {}
     for family in dict.fromkeys((claim.family, claim.kind) for claim in claims):
@@ -64,7 +62,7 @@ class ClaimJudge:
             comparisons = tuple(item for (name, _), item in corrected.items() if name == claim.id)
             missing = tuple(pair for name, pair in wanted if name == claim.id and (name, pair) not in found)
             outcome = _outcome(comparisons, complete=not missing)
-            reservation = self._withhold(comparisons, missing) if outcome != "reproduced" else ""
+            reservation = self._withhold(claim, comparisons, missing) if outcome != "reproduced" else ""
             verdicts[claim.id] = Verdict(
                 claim=claim,
                 outcome=outcome,
@@ -93,13 +91,15 @@ class ClaimJudge:
 
     def _side(self, claim: Claim, name: str, against: str) -> Side | None:
         """The cell of this name, else the teacher that the row stands for, or the gain of A over B."""
+        if name in self._cells:
+            return comparing.curve_side(self._cells[name], claim.epochs)
         if claim.kind == "error-gain":
+            if comparing.OVER not in name:
+                return None
             first, second = (self._cells.get(part) for part in name.split(comparing.OVER))
             if first is None or second is None:
                 return None
             return comparing.gain_side(name, comparing.cell_side(first), comparing.cell_side(second))
-        if name in self._cells:
-            return comparing.cell_side(self._cells[name])
         rows = self._published.tables[claim.table].rows if claim.table in self._published.tables else ()
         student = self._cells.get(against)
         if student is not None and any(row.name == name and row.is_teacher for row in rows):
@@ -126,11 +126,14 @@ class ClaimJudge:
                 )
                 yield (cells[0].name, cells[1].name), comparison
 
-    def _withhold(self, comparisons: Sequence[Comparison], missing: Sequence[Pair]) -> str:
-        """Why more seeds would not decide: runs without a result, and windows on different epochs."""
+    def _withhold(self, claim: Claim, comparisons: Sequence[Comparison], missing: Sequence[Pair]) -> str:
+        """Why more seeds would not decide: lost runs, windows on different epochs, no drop of the rate."""
         reasons = [comparison.reservation for comparison in comparisons if comparison.withheld]
         names = (part for pair in missing for name in pair for part in name.split(comparing.OVER))
-        reasons += [self._cells[name].loss for name in names if name in self._cells]
+        for cell in (self._cells[name] for name in names if name in self._cells):
+            reasons.append(cell.loss)
+            if comparing.curve_side(cell, claim.epochs) is None:
+                reasons.append(f"the learning rate of {cell.name} never drops")
         return "; ".join(dict.fromkeys(filter(None, reasons)))
 
     # --- what would decide ----------------------------------------------------------------------------------

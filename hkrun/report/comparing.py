@@ -1,6 +1,7 @@
 """Paired comparisons of cells, in error and in S, corrected within a family of tests."""
 
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -13,6 +14,7 @@ from hkrun.report.summary import CellSummary, Comparison, Curve, Interval, Teach
 from hkrun.spaces import Sweep
 
 OVER = " over "  # "A over B" is the error of A minus that of B
+ON = " on "  # "A on cifar10" is the cell A with that data set
 ANY_ERROR = (0.0, 100.0)  # what a run without a result could have had, in percent
 
 
@@ -27,6 +29,7 @@ class Side:
         lost: Between which errors those of failed and diverged runs could have been, by seed.
         loss: How many were lost, as a sentence's part.
         constant: An error that is one number, whatever the seed, in place of `errors`.
+        epochs: Of which epochs the errors are means, as a sentence's part; empty where of the last alone.
     """
 
     name: str
@@ -35,6 +38,7 @@ class Side:
     lost: Mapping[int, Interval] = field(default_factory=dict)
     loss: str = ""
     constant: float | None = None
+    epochs: str = ""
 
     def bounds(self, seed: int) -> Interval | None:
         """Between which errors this seed's is; None where it was not run."""
@@ -52,6 +56,38 @@ def cell_side(cell: CellSummary) -> Side:
         errors=dict(zip(cell.seeds, cell.error_pct[:, -1].tolist(), strict=True)),
         lost=dict.fromkeys(cell.lost, ANY_ERROR),
         loss=cell.loss,
+    )
+
+
+def curve_side(cell: CellSummary, epochs: str) -> Side | None:
+    """The mean errors of a cell's finished runs over some of their epochs; None where the rate never drops.
+
+    `epochs` is that of a `Claim`.
+    """
+    if epochs == "last":
+        return cell_side(cell)
+    if epochs == "all":
+        return _mean_side(cell, 0, cell.cell.student.epochs)
+    drops = drop_epochs(cell.cell)
+    if not drops:
+        return None
+    before = _mean_side(cell, 0, drops[0])
+    after = _mean_side(cell, drops[0], cell.cell.student.epochs)
+    if epochs == "after drop":
+        return after
+    assert epochs == "after drop, minus before"
+    return replace(gain_side(cell.name, after, before), epochs=f"{after.epochs} minus {before.epochs}")
+
+
+def _mean_side(cell: CellSummary, first: int, last: int) -> Side:
+    """The mean errors over the epochs after the `first` up to the `last`."""
+    side, epochs = cell_side(cell), f"mean of epochs {first + 1}-{last}"
+    means = dict(zip(cell.seeds, cell.error_pct[:, first:last].mean(axis=1).tolist(), strict=True))
+    return replace(
+        side,
+        identity=f"{side.identity}, {epochs}",
+        errors={seed: means[seed] for seed in side.errors},
+        epochs=epochs,
     )
 
 
@@ -87,7 +123,12 @@ def compare_errors(side: Side, other: Side) -> Comparison | None:
     generator = make_generator("difference", side.identity, other.identity)
     result = stats.paired_difference(ours, theirs, generator=generator)
     constant = next((one.name for one in (side, other) if one.constant is not None), "")
-    comparison = _compare("error", side, other, pair, ci95=result.ci95, p=result.p, one_number=constant)
+    comparison = _compare(
+        "error", side, other, pair, ci95=result.ci95, p=result.p, one_number=constant, epochs=side.epochs
+    )
+    if side.epochs != other.epochs:
+        windows = " and ".join(f"the {one.epochs} of {one.name}" for one in (side, other))
+        return _reserve(comparison, f"the errors are {windows}")
     lost = _bound_lost_pairs(side, other)
     if not len(lost):
         return comparison
@@ -183,6 +224,14 @@ def compare_stability(cell: CellSummary, other: CellSummary, sweep: Sweep) -> Co
         n=result.runs,
     )
     return _reserve(comparison, reservation) if reservation else comparison
+
+
+def drop_epochs(cell: Cell) -> tuple[int, ...]:
+    """The last epoch, counted from 1, before each drop of the student's learning rate."""
+    student = cell.student
+    # The tolerance is that of the training.
+    before = (math.ceil(fraction * student.epochs - 1e-9) for fraction in student.drops)
+    return tuple(epoch for epoch in before if epoch < student.epochs and student.drop_factor != 1)
 
 
 def write_window(cell: Cell, window: int) -> str:

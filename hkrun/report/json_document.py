@@ -97,6 +97,7 @@ def _verdict_document(verdict: Verdict) -> dict[str, object]:
             {
                 "measure": comparison.measure,
                 **_comparison_document(comparison),
+                **({"epochs": comparison.epochs} if comparison.epochs else {}),
                 **({"margin": comparison.margin} if comparison.margin is not None else {}),
             }
             for comparison in verdict.comparisons

@@ -1,9 +1,11 @@
 """The tables beside the paper: its rows with what was measured, its claims, and the evidence on them."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 
 from hkrun.datasets import find_dataset
+from hkrun.report.comparing import ON, OVER
 from hkrun.report.result_tables import difference_entry, effect_entry, error_entry, p_entry, sd_entry
 from hkrun.report.summary import Comparison, PaperRow, PaperTable, Summary, Verdict
 from hkrun.report.table import MINUS, NONE, Entry, Field, Table, make_table
@@ -165,8 +167,8 @@ def tabulate_claims(summary: Summary) -> Table | None:
     rows = [
         [
             verdict.claim.statement,
-            verdict.claim.table.replace("table", "table "),
-            f"{verdict.outcome} on {summary.sweep.dataset}" if verdict.comparisons else "not judged here",
+            re.sub(r"(?<=[a-z])(?=\d)", " ", verdict.claim.table),
+            _describe_outcome(verdict, summary),
             str(min(item.n for item in verdict.comparisons)) if verdict.comparisons else NONE,
             describe_forecast(verdict),
         ]
@@ -177,11 +179,20 @@ def tabulate_claims(summary: Summary) -> Table | None:
     )
 
 
+def _describe_outcome(verdict: Verdict, summary: Summary) -> str:
+    """The verdict and the data sets that it holds for."""
+    if not verdict.comparisons:
+        return "not judged here"
+    return f"{verdict.outcome} on {' and '.join(verdict.claim.datasets) or summary.sweep.dataset}"
+
+
 def describe_forecast(verdict: Verdict) -> str:
     """How many seeds would decide a claim that is undecided, or what stands against it."""
     if verdict.reservation:
         return f"withheld: {verdict.reservation}"
-    missing = f"the runs of {count(len(verdict.missing), 'comparison')}" if verdict.missing else ""
+    datasets = " and ".join(verdict.claim.datasets)
+    others = f", on {datasets} in one store" if datasets else ""
+    missing = f"the runs of {count(len(verdict.missing), 'comparison')}{others}" if verdict.missing else ""
     if verdict.forecast is None:
         return missing or NONE
     found = verdict.forecast
@@ -228,6 +239,8 @@ def tabulate_evidence(summary: Summary) -> Table | None:
 
 
 def _describe_opponent(comparison: Comparison) -> str:
+    if comparison.epochs:
+        return f"{comparison.reference}, {comparison.epochs}"
     if comparison.one_number:
         return f"{comparison.reference} ({comparison.one_number}: one number)"
     if comparison.measure == "equivalence":
@@ -249,10 +262,10 @@ def _published_difference(comparison: Comparison, paper: PaperTable | None, colu
     """The same difference in the paper: in points for an error, in percent for S."""
     if paper is None or column not in paper.published.columns:
         return Entry(text=NONE)
-    figures = {row.published.name: row.published.figures for row in paper.rows}
-    place = paper.published.columns.index(column)
+    if comparison.epochs or _column_of(comparison.cell, column) != column:
+        return Entry(text=NONE)
     ours, theirs = (
-        _published_figure(name, figures, place) for name in (comparison.cell, comparison.reference)
+        _published_figure(name, paper, column) for name in (comparison.cell, comparison.reference)
     )
     if ours is None or theirs is None:
         return Entry(text=NONE)
@@ -261,11 +274,24 @@ def _published_difference(comparison: Comparison, paper: PaperTable | None, colu
     return Entry(text=_signed(f"{ours - theirs:+.2f} pp"), value=ours - theirs)
 
 
-def _published_figure(name: str, figures: dict[str, tuple[float | None, ...]], place: int) -> float | None:
-    parts = [figures.get(part, (None,) * (place + 1))[place] for part in name.split(" over ")]
-    if any(part is None for part in parts):
-        return None
-    return parts[0] if len(parts) == 1 else float(parts[0] or 0) - float(parts[1] or 0)
+def _published_figure(name: str, paper: PaperTable, column: str) -> float | None:
+    """A row's figure, or the difference of two, each in the column of its own data set where it names one."""
+    rows = {row.published.name: row.published.figures for row in paper.rows}
+    figures = []
+    for part in name.split(OVER):
+        row, _, _ = part.partition(ON)
+        place = paper.published.columns.index(_column_of(part, column))
+        figure = rows[row][place] if row in rows else None
+        if figure is None:
+            return None
+        figures.append(figure)
+    return figures[0] if len(figures) == 1 else figures[0] - figures[1]
+
+
+def _column_of(name: str, column: str) -> str:
+    """The column of the data set that a name ends with; else the one given."""
+    _, _, dataset = name.partition(OVER)[0].partition(ON)
+    return find_dataset(dataset).published_as if dataset else column
 
 
 def describe_columns(paper: PaperTable, dataset: str) -> str:

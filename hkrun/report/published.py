@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import Any
 
+from hkrun.spaces import Sweep
+
 
 @dataclass(frozen=True, kw_only=True)
 class PublishedRow:
@@ -48,11 +50,16 @@ class Claim:
     """A statement of the paper.
 
     Attributes:
-        table: The table it is about; "text" where it stands in none.
+        table: The table or figure it is about; "text" where it stands in none.
         kind: "error", "stability", "error-gain" or "equivalence".
         statement: The statement in words.
         pairs: Names of rows, (better, worse): the statement says that the better one's figure is lower. In an
-            "error-gain" each is "A over B", the error of A minus that of B.
+            "error-gain" each is "A over B", the error of A minus that of B. "ROW on DATASET" is that row on
+            another data set than the sweep's.
+        epochs: Which error counts. "last": of the last epoch; "all": the mean over all epochs; "after drop":
+            over those after the first drop of the learning rate; "after drop, minus before": that minus the
+            mean over those before it.
+        datasets: Those that it compares, where its rows are of several.
         keys: Of an "equivalence": the keys whose values are said not to matter.
         between: The lowest and the highest of these values.
         one_sided: Whether it says only that no other value is better than the default.
@@ -63,6 +70,8 @@ class Claim:
     kind: str
     statement: str
     pairs: tuple[tuple[str, str], ...]
+    epochs: str = "last"
+    datasets: tuple[str, ...] = ()
     keys: tuple[str, ...] = ()
     between: tuple[float, float] = (0.0, math.inf)
     one_sided: bool = False
@@ -79,6 +88,10 @@ class Published:
 
     tables: Mapping[str, PublishedTable]
     claims: tuple[Claim, ...]
+
+    def claims_on(self, sweep: Sweep) -> list[Claim]:
+        """Those of the sweep's tables, and those that it names."""
+        return [claim for claim in self.claims if claim.table in sweep.published or claim.id in sweep.claims]
 
 
 def load_published() -> Published:
@@ -122,6 +135,8 @@ def _read_claim(claim: Mapping[str, Any]) -> Claim:
         kind=claim["kind"],
         statement=claim["statement"],
         pairs=pairs,
+        epochs=claim.get("epochs", "last"),
+        datasets=tuple(claim.get("datasets", ())),
         keys=tuple(claim.get("keys", ())),
         between=(low, high),
         one_sided=claim.get("one_sided", False),

@@ -109,6 +109,7 @@ class Comparison:
         p_against_holm: `p_against`, corrected likewise.
         margin: Of "equivalence" and "no worse": the margin in percentage points.
         test: Identities of the two sides, in order: names that stand for one configuration share one test.
+        epochs: Of which epochs the errors are means, as a sentence's part; empty where of the last alone.
         one_number: Name of the side that is one number and no runs, such as a teacher: a one-sample test.
         reservation: Why these runs do not stand for all, as a sentence's part: runs of either side that have
             no result, or windows of S on different epochs. `p` is then the largest that any results of the
@@ -130,6 +131,7 @@ class Comparison:
     p_against_holm: float = 1.0
     margin: float | None = None
     test: tuple[str, ...]
+    epochs: str = ""
     one_number: str = ""
     reservation: str = ""
     n: int

@@ -1,13 +1,12 @@
 """Numbers as people read them, and what a summary says in sentences: warnings and findings."""
 
-import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
 from hkrun import stats
 from hkrun.config import teacher_id
 from hkrun.plan import OVERHEADS
-from hkrun.report.comparing import write_window
+from hkrun.report.comparing import drop_epochs, write_window
 from hkrun.report.summary import CellSummary, Comparison, Summary, Teacher
 
 # Two S with at most this ratio are what RANKING speaks of.
@@ -289,11 +288,9 @@ def _warn_of_drops(cells: Iterable[CellSummary], window: int) -> Iterator[str]:
     names: dict[tuple[int, tuple[int, ...]], list[str]] = {}
     for cell in cells:
         student = cell.cell.student
-        # Of epochs counted from 1, the last before each drop; the tolerance is that of the training.
-        before = (math.ceil(fraction * student.epochs - 1e-9) for fraction in student.drops)
         # A drop before the first epoch of the window leaves all of the window at the lower rate.
-        within = tuple(epoch for epoch in before if student.epochs - window < epoch < student.epochs)
-        if within and student.drop_factor != 1:
+        within = tuple(epoch for epoch in drop_epochs(cell.cell) if epoch > student.epochs - window)
+        if within:
             names.setdefault((student.epochs, within), []).append(cell.name)
     for (epochs, within), found in names.items():
         several = len(within) > 1
