@@ -98,7 +98,7 @@ def measure(job: str, folder: Path, runs: int, epochs: int) -> dict[str, float]:
     """Does one job; its libraries are imported before the clock starts."""
     sweep, store = make_sweep(runs, epochs), open_store(folder, create=False)
     if job.startswith("report"):
-        import hkrun.report.renewal  # noqa: F401
+        import hkrun.report.documents  # noqa: F401
     if job.startswith("sync"):
         from hkrun.tracking.connection import load
 
@@ -128,7 +128,7 @@ def do(job: str, sweep: Sweep, store: Store) -> None:
         assert not any(make_plan(plan.sweep, store, workers=plan.workers).num_to_run for plan in plans)
     elif job.startswith("report"):
         from hkrun.report import summarise
-        from hkrun.report.renewal import renew_report
+        from hkrun.report.documents import renew_report
 
         summary = summarise(sweep, store)
         assert sum(len(cell.seeds) for cell in summary.cells) == count_runs(sweep)

@@ -24,12 +24,7 @@ log = logging.getLogger("hkrun")
 def save_checkpoint(store: Store, cell_id: str, seed: int, *, epoch: int, state: Mapping[str, Any]) -> None:
     """Keeps the state of a run after an epoch, and of the earlier ones the newest.
 
-    Args:
-        store: Where to.
-        cell_id: The run's cell.
-        seed: The run's seed.
-        epoch: Epochs completed.
-        state: Tensors, numbers, strings, None, and lists, tuples and dicts of them.
+    The state holds tensors, numbers, strings, None, and lists, tuples and dicts of them.
 
     Raises:
         TypeError: Something in the state is of another type.

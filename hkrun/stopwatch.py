@@ -8,9 +8,7 @@ from contextlib import contextmanager
 class Stopwatch:
     """Divides the time since it was made among parts. Always one of them runs, so they sum to all of it.
 
-    Args:
-        part: What runs at first.
-        clock: Seconds that only grow.
+    `part` runs at first.
     """
 
     def __init__(self, part: str, *, clock: Callable[[], float] = time.perf_counter) -> None:

@@ -20,7 +20,7 @@ from hkrun.cluster import TaskResult
 from hkrun.errors import Interrupted, StoreError
 from hkrun.plan import OVERHEADS, Execution, load_executions, save_executions, save_plan
 from hkrun.report import render_report, summarise
-from hkrun.report.renewal import renew_report
+from hkrun.report.documents import renew_report
 from hkrun.report.run_tables import PART_NAMES
 from hkrun.stopwatch import Stopwatch
 from hkrun.store import open_store

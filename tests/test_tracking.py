@@ -35,14 +35,14 @@ from sweep_example import (
     put_run,
 )
 
-import hkrun.tracking.points
+import hkrun.tracking.runs
 from hkrun.config import canonical, cell_id
 from hkrun.errors import DataError, InputError, StoreError
 from hkrun.spaces import Sweep
 from hkrun.store import Store, open_store
 from hkrun.tracking import Links, Mirror, Site, background, resolve_uri, serve, server, sync, ui
 from hkrun.tracking.connection import connect
-from hkrun.tracking.points import Point, write_content
+from hkrun.tracking.runs import Point, write_content
 
 REPORT = {"report.md": b"# Report\n", "figure.svg": b"<svg/>"}
 
@@ -273,7 +273,7 @@ def test_the_report_lies_with_every_parent(store: Store) -> None:
 def test_no_batch_is_larger_than_mlflow_takes(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     from mlflow.tracking import MlflowClient
 
-    monkeypatch.setattr(hkrun.tracking.points, "database_path", lambda uri: None)
+    monkeypatch.setattr(hkrun.tracking.runs, "database_path", lambda uri: None)
     sizes: list[int] = []
     original = MlflowClient.log_batch
 
@@ -298,7 +298,7 @@ def test_each_batch_shows_that_mlflow_answers(monkeypatch: pytest.MonkeyPatch) -
         def log_batch(self, run_id: str, **content: object) -> None:
             events.append("batch")
 
-    monkeypatch.setattr(hkrun.tracking.points, "ENTITIES_PER_BATCH", 10)
+    monkeypatch.setattr(hkrun.tracking.runs, "ENTITIES_PER_BATCH", 10)
     points = [Point("error_pct", 1.0, epoch, epoch) for epoch in range(25)]
     write_content(Client(), "run", [], points, progress=lambda: events.append("progress"))  # type: ignore[arg-type]
     assert events == ["batch", "progress", "batch", "progress", "batch"]  # the end of the run is the caller's
@@ -323,7 +323,7 @@ def test_rows_are_those_that_mlflows_own_client_writes(
     other = open_store(tmp_path / "other")
     shutil.copy(empty_database, tmp_path / "other" / "mlflow.db")
     fill_store(other, sweep)
-    monkeypatch.setattr(hkrun.tracking.points, "database_path", lambda uri: None)
+    monkeypatch.setattr(hkrun.tracking.runs, "database_path", lambda uri: None)
     mirror_all(sweep, other)
     assert points(store) == points(other)
     assert latest_points(store) == latest_points(other)

@@ -3,9 +3,8 @@
     program.py      the entry point: signals, errors, exit codes
     verbs.py        how verbs and their help look
     invocation.py   the options that all verbs share, and where output goes
-    running.py      sweep, run, teacher, resume
+    running.py      sweep, run, teacher, resume: what is planned, what came out, how to go on
     options.py      their options
-    outcomes.py     what they print: the plan, what came out, how to go on
     submitting.py   submit
     jobs.py         logs, cancel, status --address
     results.py      report, stability, status

@@ -28,8 +28,7 @@ def pack(invocation: Invocation, *, target: str) -> int:
     names images that cannot be used, before or after.
     """
     from hkrun.data.imagenet import FOLDER, load_imagenet
-    from hkrun.data.places import Place
-    from hkrun.data.shards import write_shards
+    from hkrun.data.shards import Place, write_shards
 
     if slip := describe_slip(target):
         raise InputError(f"--to: {slip}")

@@ -28,9 +28,6 @@ class Running:
     """How far a task is.
 
     Attributes:
-        label: What it trains.
-        num_runs: Runs that it trains together.
-        epoch: Epochs that it has done.
         epochs: All of them; None before the first.
         error_pct: Mean test error after the last one.
         filled: The share of the teacher table that it has filled, before the first epoch; None without.
@@ -56,10 +53,7 @@ class Progress:
     """How far a sweep is: bookkeeping alone, with the time passed in.
 
     Attributes:
-        num_runs: Runs that there are to be.
         num_done: Those with a result; diverged ones are results.
-        num_failed: Runs that failed.
-        num_diverged: Runs that diverged.
         running: The tasks that train now, by their name.
     """
 
@@ -134,13 +128,7 @@ class Progress:
 
 
 class Display:
-    """Watches a sweep (`hkrun.sweep.Observer`) and shows how it goes; a context manager around it.
-
-    Args:
-        console: Where to.
-        title: What is trained.
-        clock: Seconds that only grow.
-    """
+    """Watches a sweep (`hkrun.sweep.Observer`) and shows how it goes; a context manager around it."""
 
     def __init__(
         self, console: "Console", *, title: str, clock: Callable[[], float] = time.monotonic

@@ -29,10 +29,7 @@ class Check:
     """One line of the doctor's.
 
     Attributes:
-        name: What was looked at.
         state: "ok", "warn" (works, with a limit) or "fail" (something will not work).
-        detail: What was found.
-        advice: What to do; empty where nothing is.
         exit_code: What a failure makes of the command.
     """
 

@@ -35,7 +35,6 @@ class Invocation:
         store_uri: Path or URI of the store.
         data_dir: Where data sets lie that are not embedded: a directory, or a URI.
         as_json: One JSON document on stdout; what people read goes to stderr.
-        yes: Whether every question is answered with yes.
         resumable: How to go on after an interruption, once there is something to go on with.
     """
 

@@ -177,7 +177,9 @@ def cancel(invocation: Invocation, *, job: str | None, cluster: Cluster, no_wait
         invocation.print_document({"address": server.url, **found.document()})
     elif found.state == "stopped":
         invocation.say(f"Job {found.id} is stopped; what is finished is kept.")
-        invocation.say(f"Go on    hkrun submit --address {server.url} -- {_after_program(found.command)}")
+        invocation.say(
+            f"Go on    hkrun submit --address {server.url} -- {found.command.removeprefix('hkrun ')}"
+        )
     elif found.is_over:
         invocation.say(f"Job {found.id} had {found.state} already, with exit status {found.exit_code}.")
     else:
@@ -257,7 +259,3 @@ def _name_others(jobs: "list[Job]") -> str:
     """The end of a message about missing jobs, where there are only other people's."""
     named = ", ".join(f"{job.id} ({job.metadata.get('by') or 'of unknown sender'})" for job in jobs)
     return f" that you have sent; name one of the others: {named}" if jobs else ""
-
-
-def _after_program(command: str) -> str:
-    return command.removeprefix("hkrun ")

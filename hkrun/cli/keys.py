@@ -10,7 +10,7 @@ import click
 
 from hkrun.cli.invocation import Invocation
 from hkrun.cli.verbs import verb
-from hkrun.config import Keys, Value, check_declared, describe_range, describe_type, keys, keys_of, nearest
+from hkrun.config import Keys, check_declared, describe_range, describe_type, keys, keys_of, nearest
 from hkrun.errors import EXIT_DONE, InputError
 from hkrun.methods import METHODS, SHIPPED_FORMS, SHIPPED_METHODS, Method, find_declared
 from hkrun.terms import COMPACT_PARTS, FORMS, TERMS, Term
@@ -123,8 +123,9 @@ def _print_key(console: "Console", name: str, known: Keys) -> None:
     kind, default, info = known[name]
     limits = describe_range(info)
     allowed = limits if info.choices else ", ".join(filter(None, (describe_type(kind), limits)))
-    setting = f" = {_written(default)}"
-    heading = Text.assemble((f"  {name}", "cyan"), setting)
+    # As TOML has it; a word without its quotes, as on the command line.
+    written = default if isinstance(default, str) and default else json.dumps(default)
+    heading = Text.assemble((f"  {name}", "cyan"), f" = {written}")
     beside = Text.assemble(heading, (f"   {allowed}", "dim"))
     fits = len(beside) < console.width
     console.print(beside if fits else heading)
@@ -150,8 +151,3 @@ def _print_paragraph(console: "Console", text: str, *, indent: int, style: str |
     room = max(20, console.width - 1 - indent)
     for line in textwrap.wrap(text, room, break_long_words=False, break_on_hyphens=False):
         console.print(" " * indent + line, style=style, soft_wrap=True)
-
-
-def _written(value: Value) -> str:
-    """A value as TOML has it; a word without its quotes, as on the command line."""
-    return value if isinstance(value, str) and value else json.dumps(value)

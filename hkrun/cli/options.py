@@ -168,10 +168,8 @@ class Wishes:
 def gather(name: str, kind: type, *options: Callable[[Command], Command]) -> Callable[[Command], Command]:
     """Adds options to a verb, which gets the values of all of them as one argument.
 
-    Args:
-        name: The argument.
-        kind: A dataclass with a field for each option.
-        options: Decorators of click, in the order of the help.
+    `kind` is a dataclass with a field for each option; `options` are click's decorators in the order of the
+    help.
     """
 
     def decorate(function: Command) -> Command:

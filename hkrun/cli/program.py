@@ -88,14 +88,7 @@ def main() -> NoReturn:
 
 
 def call(arguments: Sequence[str]) -> int:
-    """Runs hkrun.
-
-    Args:
-        arguments: Those after the program's name.
-
-    Returns:
-        The exit code.
-    """
+    """Runs hkrun with the arguments after its name; returns the exit code."""
     invocation = Invocation(as_json="--json" in arguments)
     try:
         with _warnings_shown(invocation), _terminated_like_interrupted():
@@ -113,7 +106,7 @@ def call(arguments: Sequence[str]) -> int:
         return _say_interrupted(invocation, "interrupted")
     except (Exception, SystemExit) as error:
         if isinstance(error, BrokenPipeError) and _reader_is_gone():
-            _silence()
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # so that the interpreter's last flush does not fail
             return EXIT_INTERRUPTED if invocation.resumable else EXIT_DONE
         if isinstance(error, HkrunError) and error.exit_code != EXIT_BUG:
             return _refuse(invocation, error.exit_code, error.problems)
@@ -214,8 +207,3 @@ def _reader_is_gone() -> bool:
         if stream is not None:
             poll.register(stream.fileno(), 0)
     return any(event & select.POLLERR for _, event in poll.poll(0))
-
-
-def _silence() -> None:
-    """Points stdout at nothing, so that the interpreter's last flush does not fail."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

@@ -14,12 +14,9 @@ logger = logging.getLogger(__name__)
 
 
 def find_plans(store: "Store", name: str | None, dataset: str | None) -> "list[StoredPlan]":
-    """The sweeps that were started in a store; those whose plan cannot be read are named in a warning.
+    """The sweeps of a name, on a data set, that were started in a store.
 
-    Args:
-        store: The store.
-        name: Only those of this name.
-        dataset: Only those on this data set.
+    Without a name or a data set, those of any. The log names those whose plan cannot be read.
 
     Raises:
         InputError: There is none of that name or on that data set.

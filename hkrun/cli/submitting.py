@@ -128,6 +128,7 @@ def read_work(invocation: Invocation, words: Sequence[str]) -> "Work":
     sweeps = _find_unfinished(inner, parameters) if name == "resume" else [_load(name, parameters)]
     store = inner.absolute_store
     data = None if inner.data_dir is None else _absolute(str(inner.data_dir))
+    parts = {part for sweep in sweeps for named in sweep.cells for part in named.cell.own_parts}
     places = ["--store", store, *(["--data", data] if data is not None else [])]
     return Work(
         arguments=(name, *_without_places(arguments), *places),
@@ -135,7 +136,7 @@ def read_work(invocation: Invocation, words: Sequence[str]) -> "Work":
         title=sweeps[0].name if name == "sweep" else parameters.get("name") or name,
         store=store,
         data=data,
-        parts=_find_parts(sweeps),
+        parts=tuple(sorted(parts)),
         files=_find_files(sweeps),
     )
 
@@ -206,10 +207,6 @@ def _without_places(arguments: Sequence[str]) -> list[str]:
         elif word not in _ANSWERS and not word.startswith(tuple(f"{place}=" for place in _PLACES)):
             kept.append(word)
     return kept
-
-
-def _find_parts(sweeps: "Sequence[Sweep]") -> tuple[str, ...]:
-    return tuple(sorted({part for sweep in sweeps for named in sweep.cells for part in named.cell.own_parts}))
 
 
 def _find_files(sweeps: "Sequence[Sweep]") -> tuple[str, ...]:

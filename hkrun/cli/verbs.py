@@ -17,12 +17,7 @@ EXIT_CODES = (
 
 
 class Verb(click.Command):
-    """A verb of hkrun.
-
-    Args:
-        purpose: The group on the first screen that it belongs to.
-        examples: Command lines with what each does.
-    """
+    """A verb of hkrun: its purpose is its group on the first screen, its examples are commands with effects."""
 
     def __init__(self, *args: Any, purpose: str, examples: Sequence[tuple[str, str]], **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -52,13 +47,7 @@ def verb(
 ) -> Callable[[Callable[..., int | None]], Verb]:
     """Makes a verb of a function that takes the `Invocation` and the verb's own arguments.
 
-    Args:
-        name: The verb.
-        purpose: See `Verb`.
-        examples: See `Verb`.
-
-    Returns:
-        A decorator. The function's docstring is the help; it returns the exit code, or None for 0.
+    The function's docstring is the help; it returns the exit code, or None for 0.
     """
 
     def decorate(function: Callable[..., int | None]) -> Verb:

@@ -10,25 +10,22 @@
         start_driver.py          the program of the driver's process
         process.py               does one call in a cluster and sends its result
         runtime.py               starts a cluster of this machine, or joins one
-        search_path.py           where Ray's workers look for modules
         preload.py               what workers import before their first task
         core_processes.py        sees when the raylet or the GCS has ended
         cleanup.py               kills what a dead driver leaves; a program of its own
     nodes/                       the machines
         resources.py             what they have, and whether a request fits
         discovery.py             which nodes a cluster has, and which answer
-        joined.py                the cluster that RAY_ADDRESS names
-        checks.py                a small task on every node: versions, store, data
+        checks.py                a small task on every node of a joined cluster: versions, store, data
         reports.py               what follows from what the nodes say
     trials/                      tasks as trials of Tune
         tune.py                  one Tuner for all tasks, and what a trial does
         schedule.py              which task is next, which is tried again, when all is over
         slots.py                 how many processes have room, node by node
-        searcher.py              gives Tune the next task that has room
+        searcher.py              gives Tune the next task that has room; Optuna's choice, ASHA's early ends
         callback.py              tells schedule, watchdog and observer what happens to trials
         watchdog.py              kills processes that hang
-        search.py                Optuna's choice of tasks, and ASHA's early ends
-        axes.py                  the points of a search space, for `search`
+        axes.py                  the points of a search space, for Optuna
         train.py                 the worker group of one task
         placement_groups.py      removes the placement groups that Ray Train forgets
         streaming.py             images of a worker group, through Ray Data
@@ -37,9 +34,7 @@
         check.py                 the program that asks the cluster's nodes
         server.py                the job server: send, follow, list, stop
         access.py                its address, and whom the token is shown to
-        listening.py             which accounts listen on a port of this machine
-        shipping.py              the files that a job takes along
-        lock.py                  the versions in requirements.lock
+        shipping.py              the files that a job takes along, and the versions in requirements.lock
         git.py                   the state of the code
 
 What decides (`axes`, `reports`, `resources`, `schedule`, `slots`) imports no Ray, and neither does the
@@ -47,7 +42,7 @@ supervisor: a plan is made without it.
 """
 
 from hkrun.cluster.driver.calls import Observer
-from hkrun.cluster.nodes.joined import check_joined, find_nodes
+from hkrun.cluster.nodes.checks import check_joined, find_nodes
 from hkrun.cluster.nodes.reports import Needs
 from hkrun.cluster.nodes.resources import Node, Request
 from hkrun.cluster.tasks import TaskList, run_tasks

@@ -76,11 +76,7 @@ _told: set[str] = set()
 def _find(module: str, *names: str, consequence: str, parameters: Collection[str] = ()) -> Any:
     """A module of Ray's that has these names; where it lacks one, logs what follows, and returns None.
 
-    Args:
-        module: Its full name.
-        names: Of its members.
-        consequence: What is slower without them.
-        parameters: What its members must take, if they are called.
+    `parameters` are what its members must take, if they are called.
     """
     try:
         found = importlib.import_module(module)
@@ -157,13 +153,7 @@ def see_raylet_at_once() -> None:
 
 
 def wait_for_raylet(gcs_address: str, node_id: str, *, within_s: float = RAYLET_WITHIN_S) -> None:
-    """Waits until a node is known or the time is over: Ray itself then waits on, or says what is wrong.
-
-    Args:
-        gcs_address: The server that knows the nodes.
-        node_id: The node, in hexadecimal digits.
-        within_s: How long it waits.
-    """
+    """Waits until a node is known or the time is over: Ray itself then waits on, or says what is wrong."""
     from ray.exceptions import RayError
 
     deadline = time.monotonic() + within_s

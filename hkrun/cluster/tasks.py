@@ -105,11 +105,8 @@ def run_tasks(work: TaskList, observer: Observer) -> list[TaskResult]:
 
     A function that raises is at fault itself, and is not called again; a DataError or a StoreError, which
     every other task would meet too, stops everything and is in the task's result. A process that dies is
-    replaced twice, and the function called again with the same task: it finds its own checkpoints.
-
-    Args:
-        work: The tasks.
-        observer: Told what becomes of them. What it raises is logged and forgotten.
+    replaced twice, and the function called again with the same task: it finds its own checkpoints. What the
+    observer raises is logged and forgotten.
 
     Returns:
         A result per task, in order; an empty one for a task that was stopped or left out.

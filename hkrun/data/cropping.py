@@ -29,7 +29,6 @@ class TrainingView:
 
     Attributes:
         seed: From the run's seed, the purpose and the epoch.
-        purpose: Whose augmentation it is.
         size: Side of the result, in pixels.
         flip: Whether half of the images are mirrored.
     """

@@ -45,8 +45,6 @@ class Dataset:
     """A data set as it is trained and tested on.
 
     Attributes:
-        name: Its name in a cell.
-        train: The training images.
         test: The test images, of the same size.
         classes: The classes' names, by label.
         notes: What a user should know of it, a line each, such as which files were passed over.
@@ -110,11 +108,7 @@ def find_shared_images(train: Split, test: Split) -> list[tuple[int, int]]:
 
 
 def digest_image(image: Tensor) -> bytes:
-    """The SHA-256 of an image's shape and pixels.
-
-    Args:
-        image: uint8, shape [C, H, W].
-    """
+    """The SHA-256 of the shape and the pixels of an image, uint8 [C, H, W]."""
     shape = ",".join(map(str, image.shape))
     return hashlib.sha256(shape.encode() + b"\0" + image.contiguous().numpy().tobytes()).digest()
 
@@ -143,18 +137,11 @@ def channel_statistics(images: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def stratified_order(labels: Sequence[int], *, name: str) -> list[int]:
-    """A fixed order of a data set's images, any stretch of which holds each class in its proportion.
+    """The indices of images in a fixed order, any stretch of which holds each class in its proportion.
 
     Within a class the images are ranked by the SHA-256 of `hkrun:<name>:<index>`, which no version of a
     random number generator can change. Rank r of a class of n images then stands at (r + 1/2) / n of the
     whole order.
-
-    Args:
-        labels: The label of each image.
-        name: Name of the data set.
-
-    Returns:
-        The indices of all images.
     """
     digests = [hashlib.sha256(f"hkrun:{name}:{index}".encode()).digest() for index in range(len(labels))]
     sizes, ranks = Counter(labels), Counter[int]()

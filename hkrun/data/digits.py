@@ -31,13 +31,10 @@ def load_digits() -> Dataset:
 
 
 def split_digits(num_train: int) -> Dataset:
-    """The digits with a chosen number of training images.
+    """The digits with a chosen number of training images, from 1 to MAX_NUM_TRAIN.
 
     The test images are the same for every choice, and a smaller training set is part of every larger one.
     Both are stratified.
-
-    Args:
-        num_train: Number of training images, from 1 to MAX_NUM_TRAIN.
 
     Raises:
         ValueError: The number is out of range.

@@ -57,12 +57,8 @@ class StreamedDataset:
     """A data set that is decoded while it is trained on; to the networks, what `Dataset` is.
 
     Attributes:
-        name: Its name in a cell.
-        train: The training images.
         test: The images that errors are measured on.
-        classes: The classes' names, by label.
         packed: Whether it lies in shards.
-        notes: What a user should know of it, a line each, such as which files were passed over.
     """
 
     name: str
@@ -107,15 +103,9 @@ def fixed_order(names: Sequence[str], *, part: str) -> list[int]:
 def epoch_order(num_images: int, generator: torch.Generator) -> Tensor:
     """The order of one epoch: blocks in random order, the images mixed within windows of 32 blocks.
 
-    With fewer images than a window holds, it is a random permutation of all of them. Beyond, a reader
-    needs no more than a window at a time, and each of its blocks once.
-
-    Args:
-        num_images: How many there are.
-        generator: A CPU generator.
-
-    Returns:
-        Image numbers, int64, shape [num_images].
+    With fewer images than a window holds, it is a random permutation of all of them. Beyond, a reader needs
+    no more than a window at a time, and each of its blocks once. Returns image numbers, int64, shape
+    [num_images].
     """
     blocks = torch.split(torch.arange(num_images), BLOCK)
     drawn = torch.randperm(len(blocks), generator=generator)

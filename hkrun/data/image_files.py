@@ -24,12 +24,12 @@ _DEPTHS = {
     RGB_ALPHA: (8, 16),
 }
 _PNG_DECODED = (b"IHDR", b"PLTE", b"IDAT")
+_PNG_END = b"\0\0\0\0IEND" + zlib.crc32(b"IEND").to_bytes(4, "big")
 
 # JPEG's markers (ISO/IEC 10918-1, table B.1).
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-_DECODED_FRAMES = frozenset(
-    (0xC0, 0xC1, 0xC2, 0xC3, 0xC9, 0xCA)
-)  # neither hierarchical nor lossless and arithmetic
+# Neither hierarchical nor lossless and arithmetic.
+_DECODED_FRAMES = frozenset((0xC0, 0xC1, 0xC2, 0xC3, 0xC9, 0xCA))
 _WITHOUT_LENGTH = frozenset((0x00, 0x01, *range(0xD0, 0xD9)))
 _END, _SCAN, _EXIF, _ADOBE, _COMMENT = 0xD9, 0xDA, 0xE1, 0xEE, 0xFE
 # APP0 (JFIF) and APP14 (Adobe) say what the channels mean; the other segments for applications are left out.
@@ -45,11 +45,9 @@ class ImageError(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class PngFile:
-    """A PNG file.
+    """A PNG file; width and height in pixels.
 
     Attributes:
-        width: In pixels.
-        height: In pixels.
         depth: Bits a channel, or of an index into the palette.
         colour_type: One of those above.
         palette: Red, green and blue of each entry.
@@ -70,13 +68,9 @@ class PngFile:
 
 @dataclass(frozen=True, kw_only=True)
 class JpegFile:
-    """A JPEG file.
+    """A JPEG file; width and height in pixels, depth in bits a channel.
 
     Attributes:
-        width: In pixels.
-        height: In pixels.
-        depth: Bits a channel.
-        num_channels: Channels of the frame.
         by_adobe: Whether Adobe's segment says what they mean.
         orientation: 1 to 8, as Exif has it.
         essence: The file without comments, profiles and the like.
@@ -133,7 +127,7 @@ def read_png(content: bytes) -> PngFile:
         palette=palette,
         transparency=transparency,
         orientation=orientation,
-        essence=b"".join((*kept, _chunk(b"IEND", b""))),
+        essence=b"".join((*kept, _PNG_END)),
     )
 
 
@@ -156,10 +150,6 @@ def _chunks(content: bytes) -> Iterator[tuple[bytes, bytes, bytes]]:
 def _is_critical(name: bytes) -> bool:
     """Whether the pixels may depend on a chunk (ISO/IEC 15948, 5.4): a capital letter begins its name."""
     return name.isalpha() and name[:1].isupper()
-
-
-def _chunk(name: bytes, data: bytes) -> bytes:
-    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
 
 
 def read_jpeg(content: bytes) -> JpegFile:

@@ -18,8 +18,7 @@ import torch
 
 from hkrun.data.encoded import EncodedSplit, StreamedDataset, content_sha256, fixed_order
 from hkrun.data.listing import File, PassedOver, check_classes, list_classes, list_entries
-from hkrun.data.places import Place
-from hkrun.data.shards import is_packed, read_shards
+from hkrun.data.shards import Place, is_packed, read_shards
 from hkrun.errors import DataError
 
 FOLDER = "imagenet"

@@ -84,10 +84,7 @@ def list_classes(folder: Path, names: Sequence[str], passed: PassedOver) -> dict
 def list_entries(folder: Path, passed: PassedOver, *, layout: str = "") -> tuple[list[str], list[File]]:
     """The folders and the images in a folder, both sorted.
 
-    Args:
-        folder: Where they are.
-        passed: Gets what else there is, and what is hidden.
-        layout: What is wanted, for the message.
+    `passed` gets what else there is, and what is hidden; `layout` is what is wanted, for the message.
 
     Raises:
         DataError: It cannot be listed, or an image is a link to nothing.
@@ -115,10 +112,8 @@ def list_entries(folder: Path, passed: PassedOver, *, layout: str = "") -> tuple
 def check_classes(root: Path, names: Mapping[str, Sequence[str]], *, layout: str) -> None:
     """Checks that the parts of a data set have the same classes, two or more.
 
-    Args:
-        root: Where the parts are.
-        names: The class folders of each of the two parts, the training images' first.
-        layout: What is wanted, for the message.
+    `names` has the class folders of each part, the training images' first; `layout` is what is wanted, for
+    the message.
 
     Raises:
         DataError: They do not; each class that one part lacks is named.

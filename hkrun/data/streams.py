@@ -32,9 +32,8 @@ MOST_UNUSABLE_IN_A_ROW = 100
 MAX_DECODERS = 16
 
 BlockIds = tuple[int, ...]  # a request: numbers of images of one block
-BlockViews = list[
-    Tensor | str
-]  # of each image of a request; of one that cannot be used, what is wrong with it
+# Of each image of a request; of one that cannot be used, what is wrong with it.
+BlockViews = list[Tensor | str]
 ReadBlock = Callable[[BlockIds], BlockViews]
 Result = TypeVar("Result")
 
@@ -106,10 +105,7 @@ class ImageStream:
     ) -> Iterator[tuple[int, Tensor | None]]:
         """Reads images in order.
 
-        Args:
-            windows: The images' numbers, int64, a tensor for each window of the order.
-            view: What to make of each.
-            carry: Who does it.
+        `windows` are the images' numbers, int64, a tensor for each window of the order.
 
         Yields:
             The number of each image, and the view of it; None for one that cannot be used.
@@ -203,11 +199,9 @@ def plan_window(image_ids: Tensor) -> list[tuple[BlockIds, list[int]]]:
 
 
 def split_windows(image_ids: Tensor, places: Tensor) -> list[Tensor]:
-    """Cuts a worker's images where the windows of the epoch's order end.
+    """Cuts a worker's images, int64 [K], where the windows of the epoch's order end.
 
-    Args:
-        image_ids: The worker's images in order, int64, shape [K].
-        places: Where each stands in the order of the epoch, ascending, int64, shape [K].
+    `places`, ascending, are where each stands in the order of the epoch.
     """
     _, counts = torch.unique_consecutive(places // WINDOW, return_counts=True)
     return list(torch.split(image_ids, counts.tolist()))

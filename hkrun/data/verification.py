@@ -5,8 +5,7 @@ from pathlib import Path
 from hkrun.data import Dataset, StreamedDataset, find_function, load_dataset
 from hkrun.data.imagenet import FOLDER
 from hkrun.data.listing import describe_shared, describe_turned
-from hkrun.data.places import Place
-from hkrun.data.shards import find_damage
+from hkrun.data.shards import Place, find_damage
 from hkrun.data.streams import inspect_images
 from hkrun.datasets import find_dataset
 from hkrun.errors import DataError

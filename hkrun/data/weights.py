@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from hkrun.config import Cell, check_weight_file, get_value
-from hkrun.data.pretrained import fetch_weights
+from hkrun.data.fetching import fetch_weights
 from hkrun.errors import InputError
 from hkrun.networks import FROM_TORCHVISION
 

@@ -62,10 +62,8 @@ def measure_latency(
 ) -> tuple[list[float], int]:
     """Times calls in turn, round by round, so that whatever else the machine does hits all alike.
 
-    Args:
-        calls: What to time.
-        rounds: How many rounds; those of the first tenth warm up and do not count.
-        at_most_s: No round begins after this time, but for the first that counts.
+    The first tenth of the rounds warm up and do not count; after `at_most_s` none begins, but for the first
+    that counts.
 
     Returns:
         The median of each call in seconds, and the number of rounds that count.

@@ -1,8 +1,7 @@
 """The figures of a report. Drawing the same data twice gives the same bytes.
 
 style.py          what all share: colours, dashes, names of losses, files
-errors.py         test error over epochs
-ranges.py         the range over runs, which S measures
+errors.py         test error over epochs, and its range over runs, which S measures
 differences.py    paired differences
 scans.py          error over the values of one key, or of two
 discriminator.py  what the discriminator did
@@ -12,8 +11,7 @@ Readable in grey: each cell has a line style, a lightness and, beyond four cells
 
 from hkrun.figures.differences import PairedDifferences, draw_differences
 from hkrun.figures.discriminator import draw_health
-from hkrun.figures.errors import CellCurves, draw_errors
-from hkrun.figures.ranges import draw_ranges
+from hkrun.figures.errors import CellCurves, draw_errors, draw_ranges
 from hkrun.figures.scans import ScanCurve, ScanGrid, draw_curves, draw_grid
 from hkrun.figures.style import PAGE, SYMBOL, encode, typeset
 

@@ -80,7 +80,11 @@ def _count_runs(plan: Plan) -> dict[str, float]:
 
 def _seconds_per_run(cell: PlannedCell, sweep: Sweep, *, packed: bool) -> tuple[float | None, str]:
     """Seconds of one process for a run, or its share of a pack's, and where they come from; or None, why."""
-    timed = [record for record in cell.records.values() if _is_timed(record)]
+    timed = [
+        record
+        for record in cell.records.values()
+        if record.status == "finished" and "total" in record.timings
+    ]
     alike = [_process_seconds(record) for record in timed if (len(record.pack) > 1) == packed]
     if alike:
         return statistics.median(alike), "recorded timings of the same cell"
@@ -101,10 +105,6 @@ def _seconds_per_run(cell: PlannedCell, sweep: Sweep, *, packed: bool) -> tuple[
         None,
         f"no finished run of {cell.name!r} is in the store, and recipe {recipe.dataset} has no measurement",
     )
-
-
-def _is_timed(record: Record) -> bool:
-    return record.status == "finished" and "total" in record.timings
 
 
 def _process_seconds(record: Record) -> float:

@@ -22,7 +22,6 @@ class StoredPlan:
     """A sweep that was started.
 
     Attributes:
-        sweep: The sweep.
         workers: How many processes train one of its runs together.
         sizes: How many of its runs train together, by cell_id.
     """
@@ -104,8 +103,6 @@ class StoppedRun:
     """A run that a scheduler ended early. It has no record, so no statistics see it; its checkpoint is kept.
 
     Attributes:
-        cell_id: Its cell.
-        seed: Its seed.
         epoch: The last epoch that it reported.
         error_pct: The test error after that epoch.
     """

@@ -49,10 +49,7 @@ def why_alone(cell: Cell, *, workers: Workers) -> str:
 def seed_bytes(cell: Cell, *, side: int, evaluation_batch: int) -> int:
     """What each seed of a pack adds to the memory of its process, estimated; rather too much.
 
-    Args:
-        cell: The configuration, of a network that can be packed.
-        side: Height and width of its images.
-        evaluation_batch: Images that the test evaluates at a time.
+    `side` is the height and width of its images; the test evaluates `evaluation_batch` images at a time.
     """
     shape = parse_network(cell.student.network)
     # Stages halve the sides of their maps.

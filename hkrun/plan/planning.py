@@ -28,11 +28,7 @@ def make_plan(
 ) -> Plan:
     """Compares a sweep with the store; every run is a pack of its own, until `Plan.in_packs` says otherwise.
 
-    Args:
-        sweep: What is wanted.
-        store: What is there; None where there is no store yet.
-        workers: How many processes train one run together.
-        shortcuts: How to make fewer runs. With `stop_early`, those that were stopped before are left out.
+    With shortcuts that `stop_early`, runs that were stopped before are left out.
 
     Raises:
         StoreError: The store cannot be read.

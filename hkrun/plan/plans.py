@@ -16,8 +16,6 @@ class PlannedCell:
 
     Attributes:
         name: The name in the search space; another name may share the configuration and its runs.
-        cell: The configuration.
-        cell_id: Its id.
         records: The records that the store holds of the sweep's seeds, by seed.
         to_run: The seeds without a result, in the sweep's order. A failed run is run again; a diverged one is
             a result, for it would only diverge again.
@@ -48,14 +46,7 @@ class PlannedCell:
 
 @dataclass(frozen=True, kw_only=True)
 class Pack:
-    """Runs of one cell that train together in one process.
-
-    Attributes:
-        name: What the sweep calls the cell.
-        cell: The configuration.
-        cell_id: Its id.
-        seeds: Their seeds.
-    """
+    """Runs of one cell that train together in one process."""
 
     name: str
     cell: Cell
@@ -68,9 +59,7 @@ class PlannedTeacher:
     """A teacher that must be trained first.
 
     Attributes:
-        teacher_id: Its id.
         cell: One of the cells that use it.
-        workers: How many processes train it together.
     """
 
     teacher_id: str
@@ -101,7 +90,6 @@ class Plan:
     """What is there, what remains, and in which order.
 
     Attributes:
-        sweep: The sweep.
         workers: How many processes train one run together.
         cells: One per name, in the sweep's order.
         packs: What remains, in turns across the cells, so that early results can be compared.

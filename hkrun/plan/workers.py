@@ -124,10 +124,6 @@ AUTO = Workers()
 def check_elastic(workers: Workers, cells: dict[str, Cell]) -> None:
     """Checks that the number of workers may follow what there is.
 
-    Args:
-        workers: What the user wants.
-        cells: By name.
-
     Raises:
         InputError: The number is a part of what a cell is.
     """

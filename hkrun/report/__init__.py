@@ -10,9 +10,9 @@ scans.py          the curves and grids of a search space with axes
 wording.py        numbers as people read them; warnings and findings
 table.py          a table as rows of text; result_tables.py, paper_tables.py, run_tables.py fill them
 drawing.py        the figures
-documents.py      the files, from the templates; latex.py escapes
+documents.py      the files, from the templates, written only where they would say something else
+latex.py          escapes
 json_document.py  the document for scripts
-renewal.py        the files again, only where they would say something else
 terminal.py       the table in the terminal
 """
 

@@ -239,9 +239,6 @@ def _quantum(dataset: str, errors_pct: Iterable[float | None]) -> float | None:
     return 100 / num_test if counts and whole else None
 
 
-# --- teachers -----------------------------------------------------------------------------------------------
-
-
 def _read_teachers(
     sweep: Sweep, cells: Sequence[CellSummary], store: Store, *, world_size: int
 ) -> tuple[Teacher, ...]:

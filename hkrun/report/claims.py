@@ -75,8 +75,6 @@ class ClaimJudge:
             )
         return verdicts
 
-    # --- comparisons ----------------------------------------------------------------------------------------
-
     def _compare(self, claim: Claim) -> Iterator[tuple[Pair, Comparison | None]]:
         if claim.kind == "equivalence":
             yield from self._compare_scans(claim)
@@ -135,8 +133,6 @@ class ClaimJudge:
             if comparing.curve_side(cell, claim.epochs) is None:
                 reasons.append(f"the learning rate of {cell.name} never drops")
         return "; ".join(dict.fromkeys(filter(None, reasons)))
-
-    # --- what would decide ----------------------------------------------------------------------------------
 
     def _forecast(self, comparisons: Sequence[Comparison], num_tests: int) -> PowerForecast | None:
         """How many seeds would decide, at the level of the first step of Holm's correction.

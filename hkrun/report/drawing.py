@@ -105,9 +105,6 @@ def _encode(name: str, caption: str, figure: matplotlib.figure.Figure) -> Figure
     )
 
 
-# --- curves and grids ---------------------------------------------------------------------------------------
-
-
 def _draw_scans(summary: Summary) -> dict[str, Figure]:
     drawn = {}
     curves = [scan for scan in summary.scans if len(scan.keys) == 1]
@@ -170,9 +167,6 @@ def _grid(scan: Scan) -> figures.ScanGrid:
         reference=reference,
         differs=differs.tolist(),
     )
-
-
-# --- the discriminator --------------------------------------------------------------------------------------
 
 
 def _draw_health(summary: Summary) -> dict[str, Figure]:

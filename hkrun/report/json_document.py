@@ -1,7 +1,7 @@
 """A summary as JSON: the document of `sweep --json` and `report --json`."""
 
 from hkrun import stats
-from hkrun.report.summary import CellSummary, Comparison, PowerForecast, Summary, Teacher, Verdict
+from hkrun.report.summary import CellSummary, Comparison, PowerForecast, Summary, Verdict
 
 Interval = tuple[float, float]
 
@@ -13,7 +13,9 @@ def summary_document(summary: Summary) -> dict[str, object]:
         "sweep": summary.sweep.name,
         "store": summary.store,
         "dataset": summary.sweep.dataset,
-        "teacher": _teacher_document(teacher) if teacher else None,
+        "teacher": {"hash": teacher.hash, "error_pct": teacher.record.error_pct if teacher.record else None}
+        if teacher
+        else None,
         "cells": [_cell_document(cell, summary) for cell in summary.cells],
         "comparisons": [_comparison_document(comparison) for comparison in summary.comparisons],
         "stability_comparisons": [
@@ -22,10 +24,6 @@ def summary_document(summary: Summary) -> dict[str, object]:
         "claims": [_verdict_document(verdict) for verdict in summary.verdicts],
         "warnings": list(summary.warnings),
     }
-
-
-def _teacher_document(teacher: Teacher) -> dict[str, object]:
-    return {"hash": teacher.hash, "error_pct": teacher.record.error_pct if teacher.record else None}
 
 
 def _cell_document(cell: CellSummary, summary: Summary) -> dict[str, object]:

@@ -157,9 +157,6 @@ def _signed(text: str) -> str:
     return text.replace("-", MINUS)
 
 
-# --- claims -------------------------------------------------------------------------------------------------
-
-
 def tabulate_claims(summary: Summary) -> Table | None:
     """What the paper claims, and what this sweep says of it on its data."""
     if not summary.verdicts:

@@ -143,9 +143,6 @@ def tabulate_stability(summary: Summary) -> Table:
     return make_table("stability", columns, rows)
 
 
-# --- curves and grids ---------------------------------------------------------------------------------------
-
-
 def tabulate_scan(scan: Scan, number: int) -> Table:
     """The points of a curve or grid, each with its distance from the reference point."""
     rows = []
@@ -220,9 +217,6 @@ def describe_scan(scan: Scan, margin: float) -> str:
         f"{name}: {what}, within {margin:g} pp of "
         f"{scan.reference.name if scan.reference else 'the reference'}."
     )
-
-
-# --- the discriminator --------------------------------------------------------------------------------------
 
 
 def tabulate_health(summary: Summary) -> Table | None:

@@ -78,16 +78,13 @@ def _build_table(summary: Summary, console: Console, *, without: tuple[str, ...]
     headings += ["S, pp²\n[95 % approx.]"]
     headings += ["mean\nrange"] if RANGE not in without else []
     if summary.comparisons:
-        headings += [f"error minus\n{_short(sweep.reference or '')}", "p\nHolm"]
+        reference = sweep.reference or ""
+        headings += [f"error minus\n{reference if len(reference) <= 13 else 'reference'}", "p\nHolm"]
     for heading in headings:
         table.add_column(heading, justify="right", no_wrap=True)
     for cell in summary.cells:
         table.add_row(*_row(cell, summary, console, without=without))
     return table
-
-
-def _short(name: str) -> str:
-    return name if len(name) <= 13 else "reference"
 
 
 def _row(cell: CellSummary, summary: Summary, console: Console, *, without: tuple[str, ...]) -> list[Text]:

@@ -133,9 +133,6 @@ def share(part: float, total: float) -> str:
     return f"{100 * part / total:.1f} %"
 
 
-# --- warnings -----------------------------------------------------------------------------------------------
-
-
 def write_warnings(summary: Summary) -> Iterator[str]:
     """What a reader must know before believing the numbers."""
     for cell in summary.cells:
@@ -311,9 +308,6 @@ def _explain_ranking(summary: Summary) -> str:
         if comparison.obstacle and not comparison.reservation
     ]
     return f" {RANKING}." if any(high <= CLOSE_RATIO * low for low, high in values) else ""
-
-
-# --- findings -----------------------------------------------------------------------------------------------
 
 
 def write_findings(summary: Summary) -> Iterator[str]:

@@ -13,10 +13,7 @@ def refuse_merged_cells(
 ) -> Iterator[str]:
     """The problems of overrides that make one configuration of cells that are several in the file.
 
-    Args:
-        overrides: What the command line sets.
-        before: The cells without them.
-        after: The same cells with them.
+    `before` and `after` are the same cells without the overrides and with them.
     """
     groups: dict[str, list[NamedCell]] = {}
     for written, overridden in zip(before, after, strict=True):

@@ -154,9 +154,6 @@ def _write_overrides(arguments: Arguments) -> list[str]:
     return [f"{setting.key}={show(setting.value)}" for setting in arguments.overrides]
 
 
-# --- search spaces ------------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True, kw_only=True)
 class _Space:
     """A search space's file, before the recipe is known."""

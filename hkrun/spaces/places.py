@@ -48,9 +48,7 @@ def find_sweep(name_or_file: str) -> Path:
 def find_recipe(dataset: str, *, beside: Path | None) -> Path:
     """The file of a data set's recipe.
 
-    Args:
-        dataset: Name of the data set.
-        beside: A search space given by its path: the `recipes` folder beside it comes first.
+    Beside a search space given by its path, the `recipes` folder there comes first.
 
     Returns:
         `recipes/<dataset>.toml`. For a data set of the user's own, `package.module:name`, that is

@@ -25,10 +25,7 @@ class RecipeFile:
 def read_recipe(dataset: str, problems: Problems, *, beside: Path | None) -> RecipeFile | None:
     """Reads a recipe; None where that is impossible, with the reason in `problems`.
 
-    Args:
-        dataset: Name of the data set.
-        problems: Where to put what is wrong.
-        beside: A search space given by its path: the `recipes` folder beside it comes first.
+    Beside a search space given by its path, the `recipes` folder there comes first.
     """
     before = len(problems.found)
     path = problems.attempt(find_recipe, dataset, beside=beside)

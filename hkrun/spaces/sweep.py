@@ -25,7 +25,6 @@ class NamedCell:
 
     Attributes:
         name: Distinct within the sweep.
-        cell: The configuration.
         group: The name of the cell in the file, which all points of its axes share.
         point: The values of the axes that vary it, by key; empty where none does.
     """
@@ -41,7 +40,6 @@ class Recipe:
     """What holds for all work on one data set.
 
     Attributes:
-        dataset: Its name.
         window: How many last epochs the stability S is taken over.
         cell: The recipe's keys alone, all others at their defaults.
         evidence: Labelled figures by name, such as `student_alone_error_pct`: tables with a "label" and,
@@ -60,16 +58,13 @@ class Sweep:
 
     Attributes:
         name: The file's name without its ending.
-        title: A heading.
         question: What it is run to find out; may be empty.
-        dataset: The data set of every cell.
         seeds: The seeds of every cell, distinct.
         reference: Name of the cell that the others are compared with, if any.
         cells: In the order of the file, with distinct names.
         window: How many last epochs the stability S is taken over.
         ddof: Delta degrees of freedom of S.
         published: Tables of the paper that this is set against; their rows are the cells of the same names.
-        recipe: The data set's recipe.
         source: The file, as messages show it.
         claims: Ids of claims of the paper that belong to no table and that this sweep judges.
         margin: How far apart two errors may lie, in percentage points, to count as equivalent.
@@ -131,9 +126,7 @@ def sweep_document(sweep: Sweep) -> dict[str, object]:
 def restore_sweep(document: Mapping[str, Any], *, where: str) -> Sweep:
     """Builds a sweep from its document, wherever the user's own files are by now.
 
-    Args:
-        document: What `sweep_document` gave.
-        where: Where the document comes from, for messages.
+    `where` the document comes from is for messages.
 
     Raises:
         InputError: A cell has keys or values that this version does not know.

@@ -29,7 +29,6 @@ class Document:
 
     Attributes:
         name: The file as messages show it.
-        data: Its content.
         lines: The line on which each key, table and array element begins, by its path.
     """
 
@@ -134,14 +133,7 @@ class Problems:
 
 @dataclass(frozen=True)
 class Table:
-    """One table of a document.
-
-    Attributes:
-        document: The file.
-        path: Where the table is in it.
-        data: Its content.
-        problems: Where to put what is wrong.
-    """
+    """One table of a document."""
 
     document: Document
     path: KeyPath
@@ -275,11 +267,7 @@ def _leaves(table: Mapping[str, object]) -> Iterator[tuple[tuple[str, ...], obje
 
 
 def locate(text: str) -> dict[KeyPath, int]:
-    """Finds the line (from 1) of every key, table and array element.
-
-    Args:
-        text: Valid TOML: what `tomllib` accepted. Nothing is checked again.
-    """
+    """The line (from 1) of every key, table and array element of valid TOML; nothing is checked again."""
     return _Locator(text).run()
 
 

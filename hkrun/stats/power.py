@@ -17,9 +17,6 @@ _PERMUTATIONS = 199  # of each simulated study: p in steps of 0.005
 _MULTIPLES = (2, 4, 8)  # of the measured number of runs
 
 
-# --- errors -------------------------------------------------------------------------------------------------
-
-
 def paired_power(d_z: float, *, pairs: int, level: float = LEVEL) -> float:
     """Probability that a two-sided paired t test finds a difference.
 
@@ -99,9 +96,6 @@ def _fewest(is_enough: Callable[[int], bool], *, least: int) -> int | None:
         middle = (low + high) // 2
         low, high = (low, middle) if is_enough(middle) else (middle, high)
     return high
-
-
-# --- S ------------------------------------------------------------------------------------------------------
 
 
 def stability_power(

@@ -1,26 +1,22 @@
 """The store: every record of every run, teacher and sweep, on a local path or anywhere pyarrow.fs reaches.
 
-    opening.py              from a path or a URI to the store that is there
-    files.py                whole files: atomic and durable writes, on a disk or an object store
-    s3.py                   the same on S3
-    manifests.py            what a folder's manifest says: SHA-256 and size of each file
-    transactions.py         folders with a manifest: committed as a whole, checked when read
-    conditional_commits.py  the same where there are no locks, as on S3
-    lock.py                 one driver per sweep
-    columns.py              curves as Parquet, and the columns of all runs
-    checkpoint_names.py     how the files of checkpoints are named
-    store.py                hkrun's layout of cells, seeds, teachers and sweeps
-    teacher_tables.py       teacher tables, which are too large to be read as a whole
+    opening.py         from a path or a URI to the store that is there
+    files.py           whole files: atomic and durable writes, on a disk or an object store
+    s3.py              the same on S3
+    transactions.py    folders with a manifest: committed as a whole, checked when read; on S3 too
+    lock.py            one driver per sweep
+    columns.py         curves as Parquet, and the columns of all runs
+    store.py           hkrun's layout of cells, seeds, checkpoints, teachers and sweeps
+    teacher_tables.py  teacher tables, which are too large to be read as a whole
 
 No run is ever lost or half there: a folder whose manifest is missing does not exist for readers.
 """
 
 from hkrun.records import DivergedTeacher, Record, TeacherRecord
-from hkrun.store.checkpoint_names import checkpoint_name, read_epoch
-from hkrun.store.manifests import DamagedError, NotCommittedError
 from hkrun.store.opening import open_store
-from hkrun.store.store import NoStoreError, Store
+from hkrun.store.store import NoStoreError, Store, checkpoint_name, read_epoch
 from hkrun.store.teacher_tables import NoSpaceError, TeacherTables
+from hkrun.store.transactions import DamagedError, NotCommittedError
 
 __all__ = [
     "DamagedError",

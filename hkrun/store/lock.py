@@ -58,12 +58,7 @@ class Slot(Protocol):
 
 
 class Hold:
-    """A folder that is held, until its block ends or another driver takes it over.
-
-    Args:
-        slot: Where the name stands.
-        seen: What stands there now, to be written over.
-    """
+    """A folder that is held, until its block ends or another driver takes it over."""
 
     def __init__(self, slot: Slot, seen: Seen) -> None:
         self._slot = slot

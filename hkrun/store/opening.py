@@ -48,9 +48,8 @@ def _locate(uri: str) -> Store:
         filesystem, root = fs.FileSystem.from_uri(uri)
     except (OSError, pa.ArrowException, ImportError) as error:
         reason = " ".join(str(error).replace(uri, place).split())
-        raise StoreError(
-            f"cannot open the store {place}: {reason}"
-        ) from None  # `error` may hold the password
+        # Not from `error`, which may hold the password.
+        raise StoreError(f"cannot open the store {place}: {reason}") from None
     if isinstance(filesystem, fs.LocalFileSystem):
         return _locate(root)
     return Store(RemoteFiles(filesystem, root, place=place), uri=uri, place=place, local_path=None)

@@ -5,6 +5,7 @@ import functools
 import hashlib
 import json
 import logging
+import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,14 +18,21 @@ from hkrun.records import DivergedTeacher, Record, TeacherRecord, from_json, tea
 from hkrun.store.columns import RUNS_SCHEMA, from_parquet, to_parquet
 from hkrun.store.files import ConditionalFiles, Files
 from hkrun.store.lock import Hold, hold_folder, hold_object
-from hkrun.store.manifests import MANIFEST, DamagedError, NotCommittedError, check_folder, check_name
-from hkrun.store.transactions import CommittedFolders
+from hkrun.store.transactions import (
+    MANIFEST,
+    CommittedFolders,
+    DamagedError,
+    NotCommittedError,
+    check_folder,
+    check_name,
+)
 
 FORMAT = 1
 STORE_FILE, CELL_FILE, RECORD_FILE, CURVES_FILE = "store.json", "cell.json", "record.json", "curves.parquet"
 STUDENT_FILE, WEIGHTS_FILE, CHECKPOINTS = "student.pt", "weights.pt", "checkpoints"
 
 log = logging.getLogger("hkrun")
+_CHECKPOINT = re.compile(r"epoch-(\d+)\.pt")
 S = TypeVar("S")
 T = TypeVar("T")
 R = TypeVar("R", bound=Record | TeacherRecord | DivergedTeacher)
@@ -34,6 +42,17 @@ R = TypeVar("R", bound=Record | TeacherRecord | DivergedTeacher)
 def _warn_once(message: str) -> None:
     """Tells of damage once in a process, however often the same file is read."""
     log.warning("%s", message)
+
+
+def checkpoint_name(epoch: int) -> str:
+    """The file name of the checkpoint after an epoch."""
+    return f"epoch-{epoch:06d}.pt"
+
+
+def read_epoch(name: str) -> int | None:
+    """The epoch of the checkpoint that a file name stands for; None if it stands for none."""
+    match = _CHECKPOINT.fullmatch(name)
+    return int(match[1]) if match else None
 
 
 class NoStoreError(StoreError):
@@ -80,8 +99,6 @@ class Store(CommittedFolders):
                 "use the hkrun that wrote it, or another store"
             )
 
-    # --- cells and runs -------------------------------------------------------------------------------------
-
     def put_cell(self, cell_id: str, canonical_json: str) -> None:
         """Keeps the canonical text of a cell, byte for byte: `sha256sum cell.json` starts with the cell's id.
 
@@ -117,13 +134,9 @@ class Store(CommittedFolders):
     ) -> None:
         """Commits a run in place of any earlier record of it, then removes its checkpoints.
 
-        Those of a failed run stay, for the next try to go on from; unless it completed no epoch.
-
-        Args:
-            record: How it ended.
-            curves: One row per epoch; None if it completed none. `epoch` becomes int32, the rest float64.
-            student: The student's weights.
-            keep_result: Whether a result that is there stays: another process was faster with the same run.
+        Those of a failed run stay, for the next try to go on from; unless it completed no epoch. `curves` has
+        one row per epoch, None if it completed none: `epoch` becomes int32, the rest float64. With
+        `keep_result` a result that is there stays: another process was faster with the same run.
 
         Raises:
             StoreError: The place cannot be written; or, with `keep_result`, the store has by now another
@@ -206,9 +219,7 @@ class Store(CommittedFolders):
     ) -> Iterator[pa.Table]:
         """The curves of many runs, given as cell and seed, in order, a few of them in memory at a time.
 
-        Args:
-            runs: The runs.
-            columns: Only those of these columns that there are.
+        `columns`: only those of these that there are.
         """
 
         def read(run: tuple[str, int]) -> pa.Table:
@@ -221,8 +232,6 @@ class Store(CommittedFolders):
     def student(self, cell_id: str, seed: int) -> bytes:
         """The weights of a run's student."""
         return self.read(self.run_folder(cell_id, seed), STUDENT_FILE)
-
-    # --- tables over all runs -------------------------------------------------------------------------------
 
     def runs(self) -> pa.Table:
         """One row per record of the store, by cell and seed; `seconds` is the total of its timings."""
@@ -262,8 +271,6 @@ class Store(CommittedFolders):
         with ThreadPoolExecutor(self._files.parallel_reads) as pool:
             return list(pool.map(function, items))
 
-    # --- teachers -------------------------------------------------------------------------------------------
-
     def teacher_folder(self, teacher_id: str) -> str:
         """Where a teacher is kept."""
         return f"teachers/{check_name(teacher_id)}"
@@ -273,11 +280,8 @@ class Store(CommittedFolders):
     ) -> None:
         """Commits a trained teacher, then removes its checkpoints.
 
-        Args:
-            record: What it is.
-            weights: Its weights.
-            curves: One row per epoch.
-            keep_result: Whether a whole teacher that is there stays: another process was faster.
+        The curves have one row per epoch. With `keep_result` a whole teacher that is there stays: another
+        process was faster.
 
         Raises:
             StoreError: The place cannot be written; or, with `keep_result`, runs of the store learned from
@@ -348,8 +352,6 @@ class Store(CommittedFolders):
     def teacher_weights(self, teacher_id: str) -> bytes:
         """The weights of a teacher."""
         return self.read(self.teacher_folder(teacher_id), WEIGHTS_FILE)
-
-    # --- sweeps ---------------------------------------------------------------------------------------------
 
     def sweep_folder(self, name: str, dataset: str) -> str:
         """Where a sweep's plan, reports and figures are kept."""

@@ -17,8 +17,10 @@ from pathlib import Path
 
 from hkrun.errors import StoreError
 from hkrun.store.files import LocalFiles, explained
-from hkrun.store.manifests import (
+from hkrun.store.store import Store
+from hkrun.store.transactions import (
     MANIFEST,
+    CommittedFolders,
     DamagedError,
     Manifest,
     NotCommittedError,
@@ -26,8 +28,6 @@ from hkrun.store.manifests import (
     check_name,
     to_json,
 )
-from hkrun.store.store import Store
-from hkrun.store.transactions import CommittedFolders
 
 DESCRIPTION = "table.json"
 PIECE_BYTES = 2**26
@@ -52,12 +52,8 @@ class TeacherTables:
     def open(self, table_id: str, sizes: Mapping[str, int], description: Mapping[str, object]) -> Path:
         """The folder of a table, whole or not, with its files in full size; what is not there yet is zeros.
 
-        Of a table that a remote store has, the content is fetched.
-
-        Args:
-            table_id: Its name.
-            sizes: Bytes of each of its files.
-            description: What the table is, for people.
+        Of a table that a remote store has, the content is fetched. `sizes` are the bytes of each of its
+        files; `description` is for people.
 
         Raises:
             NoSpaceError: It does not fit on the disk.
@@ -160,7 +156,10 @@ class TeacherTables:
             for name in names:
                 file, _, number = name.rpartition(".")
                 if number.isdecimal():
-                    _put_piece(folder / file, int(number), store.read(remote, name))
+                    piece = store.read(remote, name)
+                    with explained("write", folder / file), (folder / file).open("r+b") as sink:
+                        sink.seek(int(number) * PIECE_BYTES)
+                        sink.write(piece)
         except (DamagedError, NotCommittedError) as error:
             log.warning("not fetched whole, what is missing is computed: %s", error.message)
             return False
@@ -211,9 +210,3 @@ def _pieces(path: Path) -> Iterator[bytes]:
     with path.open("rb") as file:
         while piece := file.read(PIECE_BYTES):
             yield piece
-
-
-def _put_piece(path: Path, number: int, content: bytes) -> None:
-    with explained("write", path), path.open("r+b") as file:
-        file.seek(number * PIECE_BYTES)
-        file.write(content)

@@ -3,27 +3,238 @@
 The manifest names each file with its SHA-256 and size and is written last, so a folder without one does not
 exist for readers. Before the content of a committed name changes, the manifest is cut back to the files that
 stay: a reader sees the folder as it was, then without what changes, then as it is, and never a mix. Without
-locks, as on S3, commits are made in another way: see `conditional_commits.py`.
+locks, as on S3, commits are made in another way: see `ConditionalCommit`.
 """
 
+import hashlib
+import json
+import secrets
 from collections.abc import Callable, Collection, Mapping
+from pathlib import PurePosixPath
+from typing import NamedTuple
 
-from hkrun.store.conditional_commits import ConditionalCommit
-from hkrun.store.files import ConditionalFiles, Files
-from hkrun.store.manifests import (
-    MANIFEST,
-    DamagedError,
-    Manifest,
-    NotCommittedError,
-    check_folder,
-    check_name,
-    describe,
-    from_json,
-    kept_of,
-    stored_names,
-    sum_of,
-    to_json,
-)
+from hkrun.errors import StoreError
+from hkrun.store.files import Changed, ConditionalFiles, Files, Seen
+
+MANIFEST = "manifest.json"
+
+
+class DamagedError(StoreError):
+    """A committed file is missing, or its content is not what its manifest says."""
+
+
+class NotCommittedError(StoreError):
+    """No such file is committed, and perhaps none is anywhere in its folder."""
+
+
+class Sum(NamedTuple):
+    """SHA-256 and bytes of a file's content, and the name that it lies under where that is not its own."""
+
+    sha256: str
+    size: int
+    stored_as: str = ""
+
+
+Manifest = dict[str, Sum]
+
+
+def check_name(name: str) -> str:
+    """Returns a name that stands for one entry of one folder.
+
+    Raises:
+        StoreError: It could lead out of its folder, or hide in it.
+    """
+    if not name or name.startswith(".") or "/" in name or "\\" in name or not name.isprintable():
+        raise StoreError(
+            f"{name!r} is no name for the store: it is empty, starts with '.', or holds a separator"
+        )
+    return name
+
+
+def check_folder(folder: str) -> str:
+    """Returns a path of a folder within the store: names joined by '/'.
+
+    Raises:
+        StoreError: A part of it is no name.
+    """
+    for part in folder.split("/"):
+        check_name(part)
+    return folder
+
+
+def sum_of(content: bytes) -> Sum:
+    """What a manifest says of a content that lies under its own name."""
+    return Sum(hashlib.sha256(content).hexdigest(), len(content))
+
+
+def describe(known: Sum) -> str:
+    """A content in words."""
+    return f"SHA-256 {known.sha256[:12]} and {known.size} bytes"
+
+
+def stored_names(manifest: Manifest) -> set[str]:
+    """The names under which the files of a manifest lie."""
+    return {known.stored_as or name for name, known in manifest.items()}
+
+
+def kept_of(before: Manifest, keep: Collection[str] | None, replaced: Collection[str]) -> Manifest:
+    """What stays of a manifest: the names to keep, None for all, that get no new content."""
+    return {
+        name: known
+        for name, known in before.items()
+        if (keep is None or name in keep) and name not in replaced
+    }
+
+
+def to_json(manifest: Manifest, **notes: str) -> bytes:
+    """A manifest as its file; notes tell two manifests apart."""
+    listed: Mapping[str, Mapping[str, object]] = {
+        name: {key: value for key, value in known._asdict().items() if value or key != "stored_as"}
+        for name, known in sorted(manifest.items())
+    }
+    return json.dumps({"files": listed, **notes}, indent=1).encode()
+
+
+def from_json(text: bytes) -> Manifest:
+    """The inverse of `to_json`.
+
+    Raises:
+        ValueError: It is no manifest, or a name in it leads elsewhere.
+    """
+    try:
+        return {
+            check_name(name): Sum(
+                str(known["sha256"]),
+                int(known["size"]),
+                check_name(known["stored_as"]) if "stored_as" in known else "",
+            )
+            for name, known in json.loads(text)["files"].items()
+        }
+    except (KeyError, TypeError, AttributeError, StoreError) as error:
+        raise ValueError(str(error)) from error
+
+
+LEFTOVER_S = 3600.0  # an upload takes less: a file that no manifest names by then was left behind
+
+
+class ConditionalCommit:
+    """One commit where there are no locks but writes on a condition: the manifest's write decides.
+
+    A writer uploads its files under names of its own, then writes the manifest on the condition that it is as
+    it was read. Of two writers one comes first; the other starts over from what the first one left, and
+    removes what the old manifest named.
+    """
+
+    def __init__(
+        self,
+        files: ConditionalFiles,
+        folder: str,
+        content: Mapping[str, bytes],
+        sums: Manifest,
+        *,
+        keep: Collection[str] | None,
+    ) -> None:
+        self._files = files
+        self._folder = folder
+        self._content = content
+        self._sums = sums
+        self._keep = keep
+        self._own: Manifest = {}  # what was uploaded, under which names
+
+    def make(self, *, unless: Callable[[], bool]) -> bool:
+        """Commits under names that are free; a name that is taken stays as it is.
+
+        Returns:
+            Whether the files are now there; not if `unless` said so, asked before each try.
+        """
+        beaten = False
+        while True:
+            seen = self._look()
+            before = _understood(seen)
+            # Our manifest may have been written without an answer, and its successor may keep our files.
+            unused = stored_names(self._own) - stored_names(before)
+            if unless():
+                self._remove(unused)
+                return False
+            kept = kept_of(before, self._keep, self._sums)
+            if beaten and {name: known[:2] for name, known in before.items()} == {
+                name: known[:2] for name, known in (kept | self._sums).items()
+            }:
+                self._remove(unused)  # the other writer committed just the same
+                return True
+            self._upload(stored_names(before))
+            try:
+                self._write(kept | self._own, seen)
+            except Changed:
+                beaten = True
+                continue
+            self._remove(stored_names(before) - stored_names(kept | self._own))
+            return True
+
+    def make_in_place(self, *, unless: Callable[[], bool]) -> bool:
+        """Commits under the files' own names; what changes is not there meanwhile.
+
+        Two at the same time may leave a folder that counts as damaged, until the later one has noticed and
+        written again.
+        """
+        while True:
+            seen = self._look()
+            if unless():
+                return False
+            before = _understood(seen)
+            kept = kept_of(before, self._keep, self._sums)
+            try:
+                if any(before.get(name, known) != known for name, known in self._sums.items()):
+                    seen = self._write(kept, seen, writer=secrets.token_hex(4))
+                self._files.put(self._folder, self._content)
+                self._write(kept | self._sums, seen)
+            except Changed:
+                continue
+            self._remove(stored_names(before) - stored_names(kept | self._sums))
+            return True
+
+    def tidy(self) -> None:
+        """Removes what killed writers left: old files that the manifest does not name."""
+        written = self._files.written(self._folder)
+        named = {*stored_names(_understood(self._look())), MANIFEST}
+        newest = max(written.values(), default=0.0)
+        self._remove(
+            {
+                name
+                for name, when in written.items()
+                if "/" not in name and name not in named and newest - when > LEFTOVER_S
+            }
+        )
+
+    def _look(self) -> Seen:
+        return self._files.look(f"{self._folder}/{MANIFEST}")
+
+    def _write(self, manifest: Manifest, seen: Seen, **notes: str) -> Seen:
+        return self._files.replace(f"{self._folder}/{MANIFEST}", to_json(manifest, **notes), seen=seen)
+
+    def _upload(self, taken: Collection[str]) -> None:
+        for name, content in self._content.items():
+            if name in self._own:
+                continue
+            stored = name
+            if name in taken or not self._files.create(f"{self._folder}/{name}", content):
+                path = PurePosixPath(name)
+                stored = f"{path.stem}.{secrets.token_hex(4)}{path.suffix}"
+                self._files.put(self._folder, {stored: content})
+            known = self._sums[name]
+            self._own[name] = known if stored == name else known._replace(stored_as=stored)
+
+    def _remove(self, names: Collection[str]) -> None:
+        self._files.remove(self._folder, sorted(names))
+
+
+def _understood(seen: Seen) -> Manifest:
+    """What a manifest says; nothing where there is none or it is damaged."""
+    try:
+        return {} if seen.content is None else from_json(seen.content)
+    except ValueError:
+        return {}
+
 
 # Folders of which a driver keeps the others out, and whose files people open by name: there, files keep their
 # names even where commits could not tell two writers apart.
@@ -86,16 +297,13 @@ class CommittedFolders:
                 self._files.remove(folder, there - {*stored_names(before), MANIFEST})
             kept = kept_of(before, keep, sums)
             if any(before.get(name, known) != known for name, known in sums.items()):
-                self._cut_back(folder, kept)
+                if kept:
+                    self._files.put(folder, {MANIFEST: to_json(kept)})
+                else:
+                    self._files.remove(folder, [MANIFEST])
             self._files.put(folder, {**files, MANIFEST: to_json(kept | sums)})
             self._files.remove(folder, stored_names(before) - stored_names(kept | sums))
         return True
-
-    def _cut_back(self, folder: str, kept: Manifest) -> None:
-        if kept:
-            self._files.put(folder, {MANIFEST: to_json(kept)})
-        else:
-            self._files.remove(folder, [MANIFEST])
 
     def manifest(self, folder: str) -> Manifest | None:
         """What is committed in a folder, by name; None where nothing is.

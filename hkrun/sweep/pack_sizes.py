@@ -85,9 +85,7 @@ def expect_sizes(study: Study) -> tuple[dict[str, int], list[str]]:
 def check_packs(study: Study, side: int) -> None:
     """Checks that packs of a size that the user wants fit into the memory of every node, by estimate.
 
-    Args:
-        study: The study.
-        side: Height and width of the images.
+    `side` is the height and width of the images.
 
     Raises:
         ResourceError: They do not fit.

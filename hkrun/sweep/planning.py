@@ -16,11 +16,6 @@ from hkrun.sweep.study import Options, Study
 def plan_study(sweep: Sweep, store: Store | None, options: Options) -> Study:
     """Compares a sweep with the store; on which machine it runs is not known yet.
 
-    Args:
-        sweep: What is wanted.
-        store: What it has is not run again; None where there is none yet.
-        options: How it is wanted.
-
     Raises:
         InputError: The number of workers may not follow what there is.
         DataError: The data set, whose content is part of every cell, cannot be read.

@@ -44,12 +44,9 @@ class Outcome:
     """What a sweep came to.
 
     Attributes:
-        summary: The results.
-        plan: What had to run at the beginning.
         report: Where each file of the report is, by name.
         links: Where MLflow shows it; None where MLflow could not be brought up to date.
         problems: Tasks that have no outcome, a line each.
-        log_folder: Where Ray's and the tasks' output is.
         left_out: What the shortcuts left out, in a sentence; empty without shortcuts.
         exit_code: 0, or 5 where runs failed or diverged.
     """
@@ -212,7 +209,7 @@ def mirror_sweep(sweep: Sweep, store: Store, *, workers: Workers = AUTO) -> "Lin
 def _write_report(sweep: Sweep, store: Store, workers: Workers) -> "tuple[Summary, dict[str, str]]":
     """Reads the results and renews the report's files; see `preload_report`."""
     from hkrun.report import summarise
-    from hkrun.report.renewal import renew_report
+    from hkrun.report.documents import renew_report
 
     summary = summarise(sweep, store, world_size=workers.world_size)
     return summary, renew_report(summary, store)

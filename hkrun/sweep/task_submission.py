@@ -182,7 +182,7 @@ class TaskObserver:
 @functools.cache
 def preload_report() -> None:
     """Imports what the report takes while tasks train and the driver waits: seconds less at the end."""
-    threading.Thread(target=importlib.import_module, args=("hkrun.report.renewal",)).start()
+    threading.Thread(target=importlib.import_module, args=("hkrun.report.documents",)).start()
 
 
 def _read_seconds(told: Sequence[Mapping[str, object]]) -> dict[str, float]:

@@ -34,13 +34,8 @@ class _Stay:
 class TimeAccounting:
     """Where an execution's time goes. Used as a context manager it is kept, however the block ends.
 
-    Of an execution in which no task got as far as a slot nothing is kept.
-
-    Args:
-        sweep: What is executed.
-        store: Where it is kept.
-        slots: How many tasks can run at a time.
-        stopwatch: The driver's, of phases: see `Execution`. What it ran before counts too.
+    Of an execution in which no task got as far as a slot nothing is kept. What the driver's stopwatch, of
+    phases as in `Execution`, ran before counts too.
     """
 
     def __init__(self, sweep: Sweep, store: Store, *, slots: int, stopwatch: Stopwatch) -> None:

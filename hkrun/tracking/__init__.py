@@ -2,10 +2,8 @@
 
     connection.py  where MLflow is, a quiet client for it
     database.py    its SQLite file: made whole or not at all, put aside where it is damaged
-    artifacts.py   where the files of runs lie, also after the store has moved
     experiments.py which experiment is a sweep's: by the store's mark, else by its runs
     runs.py        the MLflow runs of one sweep's experiment: found by tags, made once, replaced when outdated
-    points.py      the points of curves, and how they get into MLflow
     mirror.py      a sweep's cells, seeds, summaries and report into its experiment, each thing once
     background.py  the same while the sweep runs, in a thread that never holds training up
     receipt.py     a note in the store that MLflow has it all, so that nothing new needs no MLflow

@@ -165,10 +165,7 @@ def make_database(path: Path) -> None:
 def put_aside(path: Path, seen: int | None, problem: str) -> None:
     """Renames a damaged file and says so, unless another process has: then it is no longer the one seen.
 
-    Args:
-        path: The file.
-        seen: Its `file_number` when it was opened.
-        problem: What is wrong with it.
+    `seen` is its `file_number` when it was opened.
     """
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 

@@ -28,9 +28,8 @@ from hkrun.tracking.database import (
     put_aside,
 )
 from hkrun.tracking.experiments import open_experiment
-from hkrun.tracking.points import Point
 from hkrun.tracking.receipt import Summaries, describe_content, keep_receipt
-from hkrun.tracking.runs import FORMAT, PARENT_TAG, CellRuns, MirroredRun, digest
+from hkrun.tracking.runs import FORMAT, PARENT_TAG, CellRuns, MirroredRun, Point, digest
 from hkrun.tracking.view import CELL_PARAMETER, ERROR_METRIC, RUNS_PER_PAGE, SHOWN_TAG, Links, save_view
 
 Result = TypeVar("Result")
@@ -66,13 +65,9 @@ def sync(
 ) -> Links:
     """Puts everything that MLflow lacks of a sweep there; run twice, the second time adds nothing.
 
-    Args:
-        sweep: Which cells and seeds.
-        store: Where their records are.
-        summaries: Metrics of the parents by cell_id: error_last, error_best, stability, mean_range; None or
-            what is not finite is left out.
-        files: The report, content by name; every parent carries it.
-        world_size: Number of processes that train one run, where it is part of the cell.
+    `summaries` are metrics of the parents by cell_id: error_last, error_best, stability, mean_range; None or
+    what is not finite is left out. Every parent carries `files`, the report. `world_size` processes train one
+    run, where that is part of the cell.
 
     Raises:
         StoreError: MLflow cannot be reached, or the store cannot be read.
@@ -85,13 +80,8 @@ def sync(
 class Experiment:
     """The experiment of one sweep, open for writing by this process alone.
 
-    Args:
-        sweep: Which cells and seeds.
-        store: Where their records are.
-        world_size: Number of processes that train one run, where it is part of the cell.
-        progress: Called whenever MLflow has taken something, to show that it answers.
-        thorough: Whether to read the whole database first, where it is a SQLite file: what is damaged shows
-            only when it is read.
+    `progress` is called whenever MLflow has taken something, to show that it answers. `thorough` reads the
+    whole database first, where it is a SQLite file: what is damaged shows only when it is read.
 
     Raises:
         StoreError: MLflow cannot be reached.
@@ -193,8 +183,6 @@ class Experiment:
         keep_receipt(self._sweep, self._store, links, uri=self._uri, content=content)
         return links
 
-    # --- one run ------------------------------------------------------------------------------------------
-
     def _runs_of(self, cell: MirroredCell) -> CellRuns:
         if cell.cell_id not in self._runs:
             self._runs[cell.cell_id] = CellRuns(
@@ -249,7 +237,8 @@ class Experiment:
                 if name == "epoch" or curves[name].null_count == len(curves):
                     continue
                 values = curves[name].to_pylist()
-                odd = [epoch for epoch, value in zip(epochs, values, strict=True) if _is_odd(value)]
+                there = zip(epochs, values, strict=True)
+                odd = [epoch for epoch, value in there if value is not None and not _finite(value)]
                 points += [
                     Point(name, value, time, epoch)
                     for value, time, epoch in zip(values, times, epochs, strict=True)
@@ -260,8 +249,6 @@ class Experiment:
         single = {"error_last": record.error_last_pct, "error_best": record.error_best_pct}
         points += _single_points(single, _ended_at(record))
         return points, left_out
-
-    # --- one cell -----------------------------------------------------------------------------------------
 
     def _summarise(
         self, cell: MirroredCell, records: Sequence[Record], summary: Mapping[str, float | None]
@@ -376,7 +363,3 @@ def _ended_at(record: Record) -> float:
 
 def _finite(value: float | None) -> TypeGuard[float]:
     return value is not None and math.isfinite(value)
-
-
-def _is_odd(value: float | None) -> bool:
-    return value is not None and not math.isfinite(value)

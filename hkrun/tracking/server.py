@@ -19,10 +19,9 @@ from hkrun.errors import InputError, StoreError
 from hkrun.redaction import redact
 from hkrun.store import Store
 from hkrun.tracking import supervisor
-from hkrun.tracking.artifacts import artifact_root, renew_locations
 from hkrun.tracking.connection import connect, explained, is_server, resolve_uri
 from hkrun.tracking.database import advised
-from hkrun.tracking.experiments import find_experiments
+from hkrun.tracking.experiments import artifact_root, find_experiments, renew_locations
 from hkrun.tracking.view import DEFAULT_PORT, Links, find_links
 
 HOST = "127.0.0.1"
@@ -50,13 +49,8 @@ class Site:
 def ui(store: Store, *, port: int | None, open_browser: bool, announce: Callable[[Site], None]) -> None:
     """Serves MLflow's UI until a KeyboardInterrupt, and says where to look.
 
-    Where MLFLOW_TRACKING_URI names a server there is nothing to start: only the links are given.
-
-    Args:
-        store: Whose sweeps the links are for.
-        port: Port on loopback; None takes 5000 or the next free one.
-        open_browser: Whether to open the comparison view in the user's browser.
-        announce: Called when it answers.
+    Where MLFLOW_TRACKING_URI names a server there is nothing to start: only the links are given. Without a
+    port it takes 5000 on loopback, or the next free one. `announce` is called when it answers.
 
     Raises:
         InputError: The port is taken.

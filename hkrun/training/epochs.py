@@ -13,9 +13,7 @@ from hkrun.training.images import Errors, describe_undefined
 class Diverged(Exception):  # noqa: N818 - a state of the run, not an error of the program
     """The loss of a run is no longer finite.
 
-    Args:
-        message: Which loss.
-        epoch: The epoch, from 1, in which it happened.
+    Its arguments say which loss, and in which epoch, from 1.
     """
 
     def __init__(self, message: str, epoch: int) -> None:

@@ -31,10 +31,6 @@ class Measurement(NamedTuple):
     """What is measured: networks of a cell, and what they are trained with.
 
     Attributes:
-        cell: The configuration.
-        num_classes: Of its data set.
-        image_shape: Channels, height and width of its images.
-        threads: Of the process.
         device: "cpu" or "cuda".
     """
 

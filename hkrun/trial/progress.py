@@ -28,12 +28,7 @@ Figures = dict[str, float | None]
 
 
 def tell_filling(context: Context, stopwatch: Stopwatch) -> Callable[[float], None]:
-    """A function that takes the share of a teacher table that is filled, and reports it now and then.
-
-    Args:
-        context: Where the table is filled.
-        stopwatch: The task's.
-    """
+    """A function that takes the share of a teacher table that is filled, and reports it now and then."""
     reported_at = time.monotonic()
 
     def tell(share: float) -> None:

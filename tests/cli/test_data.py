@@ -36,7 +36,7 @@ def test_pack_makes_shards_of_the_same_content_that_verify_finds_whole(tree, doc
 def test_pack_shows_no_password(tree, capsys, monkeypatch):
     (tree / "packed").mkdir()
     monkeypatch.setattr(
-        "hkrun.data.places._connect", lambda _: (pyarrow.fs.LocalFileSystem(), str(tree / "packed"))
+        "hkrun.data.shards._connect", lambda _: (pyarrow.fs.LocalFileSystem(), str(tree / "packed"))
     )
     uri = "s3://key:se/cret@bucket/packed"
     assert call(["data", "pack", "--data", "data", "--to", uri]) == 0

@@ -16,11 +16,11 @@ from sweep_example import make_sweep
 
 from hkrun.cli.program import call, program
 from hkrun.cli.submitting import read_work
-from hkrun.cluster.jobs import JobServer, access, check_id, listening, shipping, submitting
+from hkrun.cluster.jobs import JobServer, access, check_id, shipping, submitting
 from hkrun.cluster.jobs.access import is_private_way, open_access, read_address
 from hkrun.cluster.jobs.git import read_state
-from hkrun.cluster.jobs.lock import read_versions, reduce_lock
 from hkrun.cluster.jobs.server import find_exit_code
+from hkrun.cluster.jobs.shipping import read_versions, reduce_lock
 from hkrun.cluster.jobs.submitting import Work, find_variables, name_job, read_answer
 from hkrun.cluster.token import ensure_token, find_token
 from hkrun.errors import InputError, ResourceError
@@ -132,7 +132,7 @@ def listeners(monkeypatch, tmp_path_factory):
             for number, (address, port, state, uid) in enumerate(rows)
         ]
         table.write_text("\n".join(["  sl  local_address rem_address st ...", *lines]) + "\n")
-        monkeypatch.setattr(listening, "TABLES", (table, table.parent / "none"))
+        monkeypatch.setattr(access, "TABLES", (table, table.parent / "none"))
 
     return use
 
@@ -169,7 +169,7 @@ def test_who_listens_elsewhere_or_is_the_user_or_root_does_not_matter(cluster, m
 def test_linux_tells_who_listens(monkeypatch):
     uid, nobody = os.getuid(), 65534
     with socket.create_server(("127.0.0.1", 0)) as ours:
-        assert listening.find_strangers("127.0.0.1", ours.getsockname()[1]) == set()
+        assert access.find_strangers("127.0.0.1", ours.getsockname()[1]) == set()
     if uid == 0:
         os.seteuid(nobody)
     try:
@@ -179,7 +179,7 @@ def test_linux_tells_who_listens(monkeypatch):
     monkeypatch.setattr(os, "getuid", lambda: uid + 1)
     monkeypatch.setattr(os, "geteuid", lambda: uid + 1)
     with other:
-        found = listening.find_strangers("localhost", other.getsockname()[1])
+        found = access.find_strangers("localhost", other.getsockname()[1])
     assert found == {uid or nobody}
 
 

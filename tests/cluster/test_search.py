@@ -18,8 +18,7 @@ from hkrun.cluster import EarlyStopping, Point, Search, TaskList, make_search, r
 from hkrun.cluster.nodes.resources import Node
 from hkrun.cluster.trials.callback import TrialCallback
 from hkrun.cluster.trials.schedule import Schedule
-from hkrun.cluster.trials.search import AxesSearch, Halving
-from hkrun.cluster.trials.searcher import Allocation
+from hkrun.cluster.trials.searcher import Allocation, AxesSearch, Halving
 from hkrun.cluster.trials.slots import Slots
 from hkrun.config import cell_id
 from hkrun.plan import ALONE, Shortcuts, make_plan
@@ -118,7 +117,7 @@ def test_a_search_prints_nothing():
     code = """
 from hkrun.cluster import Point, Search
 from hkrun.cluster.trials.schedule import Schedule
-from hkrun.cluster.trials.search import Halving, AxesSearch
+from hkrun.cluster.trials.searcher import Halving, AxesSearch
 schedule = Schedule(1)
 search = AxesSearch(Search(runs={Point("grid", (0,)): (0,)}, known={}, budget=1), schedule)
 assert schedule.take(search.choose) == 0

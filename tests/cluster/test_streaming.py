@@ -12,8 +12,7 @@ from hkrun.cluster import TaskList, run_tasks
 from hkrun.cluster.trials.streaming import carry_with_ray_data
 from hkrun.data import load_dataset
 from hkrun.data.cropping import TrainingView
-from hkrun.data.places import Place
-from hkrun.data.shards import write_shards
+from hkrun.data.shards import Place, write_shards
 from hkrun.data.streams import BlockReader, carry_in_threads
 from hkrun.errors import DataError
 from hkrun.seeding import Purpose

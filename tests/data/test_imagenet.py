@@ -17,8 +17,7 @@ from hkrun.data.decoding import decode, decode_rgb
 from hkrun.data.encoded import BLOCK, WINDOW, epoch_order
 from hkrun.data.image_files import ImageError
 from hkrun.data.imagenet import DEVKIT, GROUND_TRUTH
-from hkrun.data.places import Place
-from hkrun.data.shards import find_damage, read_manifest, write_shards
+from hkrun.data.shards import Place, find_damage, read_manifest, write_shards
 from hkrun.data.streams import ImageStream, carry_in_threads, plan_window, split_windows
 from hkrun.errors import DataError
 from hkrun.seeding import Purpose, derive

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torchvision.models import get_model_weights
 
-from hkrun.data import pretrained
-from hkrun.data.pretrained import fetch_weights
+from hkrun.data import fetching
+from hkrun.data.fetching import fetch_weights
 from hkrun.errors import DataError
 from hkrun.networks import PRETRAINED_FILES
 
@@ -17,7 +17,7 @@ from hkrun.networks import PRETRAINED_FILES
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "server"
     folder.mkdir()
-    monkeypatch.setattr(pretrained, "_SERVER", folder.as_uri())
+    monkeypatch.setattr(fetching, "_SERVER", folder.as_uri())
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "home"))
     return folder
 
@@ -29,7 +29,7 @@ def offer(server: Path, monkeypatch: pytest.MonkeyPatch, *, digest: str | None =
     digest = digest or hashlib.sha256(draft.read_bytes()).hexdigest()
     name = f"resnet152-{digest[:8]}.pth"
     draft.rename(server / name)
-    monkeypatch.setattr(pretrained, "pretrained_file", {"resnet-152": name}.get)
+    monkeypatch.setattr(fetching, "pretrained_file", {"resnet-152": name}.get)
     return name
 
 
@@ -69,4 +69,4 @@ def test_a_file_that_was_damaged_afterwards_is_named(server, monkeypatch, tmp_pa
 @pytest.mark.parametrize("network", PRETRAINED_FILES)
 def test_files_and_server_are_those_that_torchvision_names(network):
     weights = get_model_weights(network.replace("-", "")).IMAGENET1K_V1
-    assert weights.url == f"{pretrained._SERVER}/{PRETRAINED_FILES[network]}"
+    assert weights.url == f"{fetching._SERVER}/{PRETRAINED_FILES[network]}"

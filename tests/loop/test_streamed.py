@@ -11,8 +11,7 @@ from torch import nn
 from hkrun.config import Cell, cell_from_values, cell_id, teacher_id
 from hkrun.data import StreamedDataset, load_dataset
 from hkrun.data.cropping import TestView, TrainingView
-from hkrun.data.places import Place
-from hkrun.data.shards import write_shards
+from hkrun.data.shards import Place, write_shards
 from hkrun.data.streams import ImageStream
 from hkrun.data.views import normalise
 from hkrun.errors import DataError

@@ -8,7 +8,7 @@ from s3_server import SECRET, S3Server
 
 from hkrun.addresses import S3Address, read_address
 from hkrun.cli.program import call
-from hkrun.data.places import Place
+from hkrun.data.shards import Place
 from hkrun.errors import DataError, InputError, StoreError
 from hkrun.store import open_store
 

@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 
 from hkrun.store.files import ABSENT, Changed, Seen
-from hkrun.store.manifests import MANIFEST, DamagedError, from_json, stored_names
-from hkrun.store.transactions import CommittedFolders
+from hkrun.store.transactions import MANIFEST, CommittedFolders, DamagedError, from_json, stored_names
 
 FOLDER = "cells/0123456789ab/seeds/0"
 IN_PLACE = "sweeps/stability-digits"

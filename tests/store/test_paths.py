@@ -8,7 +8,7 @@ import pytest
 
 from hkrun.cli.invocation import Invocation
 from hkrun.cli.program import call
-from hkrun.data.places import Place
+from hkrun.data.shards import Place
 from hkrun.errors import StoreError
 from hkrun.store import DamagedError, Store, open_store
 

@@ -20,10 +20,9 @@ from hkrun.errors import StoreError
 from hkrun.plan import Workers, make_plan
 from hkrun.report import summarise
 from hkrun.store import NotCommittedError, open_store
-from hkrun.store.conditional_commits import ConditionalCommit
 from hkrun.store.files import ABSENT, Changed, Seen
-from hkrun.store.manifests import MANIFEST, stored_names, sum_of
 from hkrun.store.s3 import S3Files
+from hkrun.store.transactions import MANIFEST, ConditionalCommit, stored_names, sum_of
 
 CELL, TEACHER = "0123456789ab", "ba9876543210"
 WRITER = """
@@ -221,7 +220,7 @@ def test_leftovers_of_killed_writers_are_removed_once_they_are_old(
     store._files.put(folder, {"epoch-000001.pt": b"left"})
     store.commit(folder, {"epoch-000002.pt": b"2"}, tidy=True)
     assert set(store._files.sizes(folder)) == {MANIFEST, "epoch-000001.pt", "epoch-000002.pt"}
-    monkeypatch.setattr("hkrun.store.conditional_commits.LEFTOVER_S", -1.0)
+    monkeypatch.setattr("hkrun.store.transactions.LEFTOVER_S", -1.0)
     store.commit(folder, {"epoch-000003.pt": b"3"}, keep=["epoch-000002.pt"], tidy=True)
     assert set(store._files.sizes(folder)) == {MANIFEST, "epoch-000002.pt", "epoch-000003.pt"}
 

@@ -42,7 +42,6 @@ class OwnCluster:
     """A cluster of this machine alone, to be started.
 
     Attributes:
-        node: What it may use.
         cpus: CPUs that Ray is told of; it starts as many processes.
         in_groups: Whether workers train together: Ray Train needs the dashboard, and images may stream.
     """
@@ -58,7 +57,6 @@ class Call:
 
     Attributes:
         work: Called as `work(running, observer, **arguments)`.
-        arguments: Its arguments.
         own: The cluster to start; None to join the one that RAY_ADDRESS names.
         requests: What the tasks need, each kind once; checked against a joined cluster.
         folder: For Ray's sockets and logs, and temporary files; removed afterwards.

@@ -3,19 +3,21 @@
 import os
 import shutil
 import socket
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import hkrun
 from hkrun.cluster import ray_private
 from hkrun.cluster.driver import cleanup
 from hkrun.cluster.driver.core_processes import CoreProcesses
-from hkrun.cluster.driver.search_path import make_job_config, worker_variables
 from hkrun.cluster.nodes.resources import Node, Request, check_fit
 from hkrun.cluster.token import ensure_token
 from hkrun.errors import ClusterLostError, HkrunError, ResourceError
+from hkrun.user_parts import DRIVER_FOLDERS
 
 if TYPE_CHECKING:
     from hkrun.cluster.driver.calls import OwnCluster
@@ -42,7 +44,6 @@ class Running:
     """The cluster that the driver is in.
 
     Attributes:
-        nodes: What it has.
         place: Its name in messages.
         joined: Whether it was there before, and nodes may come and go.
         folder: The driver's own; it is removed at the end.
@@ -60,10 +61,7 @@ class Running:
 def own_cluster(own: "OwnCluster", folder: Path, *, fail: Fail) -> Iterator[Running]:
     """A cluster of this machine alone, whose processes `cleanup` ends.
 
-    Args:
-        own: What it has.
-        folder: Where its sockets and logs lie.
-        fail: Called in a thread when its raylet or GCS has ended too early; must end this process.
+    `fail` is called in a thread when its raylet or GCS has ended too early, and must end this process.
 
     Raises:
         ResourceError: It did not start.
@@ -126,11 +124,6 @@ def _start(own: "OwnCluster", folder: Path, fail: Fail) -> None:
 def joined_cluster(address: str, requests: Sequence[Request], folder: Path) -> Iterator[Running]:
     """The cluster at an address; its processes get the settings through the runtime environment.
 
-    Args:
-        address: Its head's, or "auto".
-        requests: What the tasks need, each kind once.
-        folder: The driver's own.
-
     Raises:
         ResourceError: It cannot be joined, or a request does not fit.
     """
@@ -183,3 +176,22 @@ def _knock(address: str) -> None:
     if "/" in host or not port.isdigit():
         raise ValueError("expected host:port of its head, or auto")
     socket.create_connection((host, int(port)), timeout=10).close()
+
+
+def make_job_config() -> Any:
+    """The job config, for `ray.init`, of workers that look for modules among the libraries first.
+
+    Ray has them look in the driver's working directory first, where a numbers.py of the user's would be taken
+    for Python's by every library that a worker has not imported yet. Of the driver's folders they take that
+    of hkrun alone, which may be installed nowhere.
+    """
+    package = Path(hkrun.__file__).resolve().parent
+    return ray_private.job_config(lambda folder: Path(folder, package.name).resolve() == package)
+
+
+def worker_variables() -> dict[str, str]:
+    """The environment variables by which workers find the user's own parts where this process does."""
+    libraries = tuple({str(Path(prefix).resolve()) for prefix in (sys.prefix, sys.base_prefix)})
+    folders = [str(Path.cwd()), *(str(Path(folder).resolve()) for folder in sys.path)]
+    own = [folder for folder in folders if not folder.startswith(libraries)]
+    return {DRIVER_FOLDERS: os.pathsep.join(dict.fromkeys(own))}

@@ -26,7 +26,7 @@ import hkrun
 from hkrun.cluster.driver import cleanup, start_driver
 from hkrun.cluster.driver.calls import Call, Observer, OwnCluster
 from hkrun.cluster.driver.core_processes import describe_end
-from hkrun.cluster.driver.search_path import worker_variables
+from hkrun.cluster.driver.runtime import worker_variables
 from hkrun.cluster.nodes.resources import Node, Request, check_fit, count_processes, local_node
 from hkrun.cluster.ray_private import (
     LOOPBACK_SETTINGS,
@@ -217,21 +217,16 @@ def _interruptible() -> Iterator[Callable[[], None]]:
         for number in numbers if usable else ():
             signal.signal(number, handler)
 
+    def interrupt(number: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt(signal.Signals(number).name)
+
     before = [(number, signal.getsignal(number)) for number in numbers]
-    take(_raise_interrupt)
+    take(interrupt)
     try:
-        yield lambda: take(_do_nothing)
+        yield lambda: take(lambda *_: None)
     finally:
         for number, handler in before if usable else ():
             signal.signal(number, handler)
-
-
-def _raise_interrupt(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
-    raise KeyboardInterrupt(signal.Signals(number).name)
-
-
-def _do_nothing(number: int, frame: FrameType | None) -> None:
-    pass
 
 
 @contextmanager

@@ -23,17 +23,8 @@ def main(argument: str) -> None:
     from hkrun.cluster.nodes.reports import Needs
     from hkrun.errors import HkrunError
 
-    needs = json.loads(argument)
     try:
-        answer = _ask(
-            Needs(
-                store=needs["store"],
-                data=needs["data"],
-                files=tuple(needs["files"]),
-                requirements=tuple(needs["requirements"]),
-                expected=needs["expected"],
-            )
-        )
+        answer = _ask(Needs(**json.loads(argument)))
     except HkrunError as error:
         answer = {"exit_code": error.exit_code, "problems": error.problems}
     sys.stdout.write(f"\n{MARK}{json.dumps(answer)}\n")

@@ -44,11 +44,8 @@ class Job:
     """A job, as the job server knows it.
 
     Attributes:
-        id: Its name there.
-        state: Its state.
         exit_code: Its exit status; None while it runs.
         message: How it ended, in a line; may be empty.
-        command: Its command line.
         metadata: Kept with it since it was sent.
         started_at: Unix time in seconds; None before it began.
         ended_at: The same of its end.
@@ -90,11 +87,8 @@ def find_exit_code(
 ) -> tuple[int | None, str]:
     """The exit status of a job, and a line on how it ended.
 
-    Args:
-        state: Its state.
-        driver_code: The exit status of its command; negative for the number of a signal.
-        error_type: Ray's name of the failure.
-        began: Whether its command was started.
+    `driver_code` is its command's exit status, negative for the number of a signal; `error_type` is Ray's
+    name of the failure.
     """
     if state == "finished":
         return EXIT_DONE, ""
@@ -132,14 +126,7 @@ class JobServer:
     def submit(
         self, command: str, *, job_id: str, runtime_env: Mapping[str, Any], metadata: Mapping[str, str]
     ) -> None:
-        """Sends a job.
-
-        Args:
-            command: What a shell runs on the cluster's head.
-            job_id: Its name, which no other job has had.
-            runtime_env: Files and variables that it needs, as Ray describes them.
-            metadata: What is kept with it.
-        """
+        """Sends a job, under a name that no other has had: a command for a shell on the cluster's head."""
         with self._explained(), _quiet():
             self._client.submit_job(
                 entrypoint=command,
@@ -204,6 +191,8 @@ class JobServer:
 
     async def _tail(self, job_id: str, write: Callable[[str], None], shown: int) -> int:
         """Writes what follows the characters that were shown; returns their new number."""
+        import aiohttp
+
         seen = 0
         texts = aiter(self._client.tail_job_logs(check_id(job_id)))
         while True:
@@ -211,7 +200,7 @@ class JobServer:
                 text = await anext(texts)
             except StopAsyncIteration:
                 return shown
-            except _lost_connections():
+            except (aiohttp.ClientError, OSError, RuntimeError):
                 return shown  # the caller asks for the job's state, and calls again
             seen += len(text)
             if seen > shown:
@@ -258,12 +247,6 @@ class JobServer:
             raise ResourceError(f"{self.url}: {' '.join(str(error).split())[:500]}") from None
 
 
-def _lost_connections() -> tuple[type[Exception], ...]:
-    import aiohttp
-
-    return (aiohttp.ClientError, OSError, RuntimeError)
-
-
 def _read(details: Any) -> Job:
     """A job, of what Ray tells of it."""
     state = _STATES[str(getattr(details.status, "value", details.status))]
@@ -274,7 +257,8 @@ def _read(details: Any) -> Job:
         began=details.driver_agent_http_address is not None,
     )
     if state == "failed" and details.driver_exit_code is None and details.message:
-        message = f"{message}: {_first_line(details.message)}"
+        lines = (line.strip() for line in details.message.splitlines())
+        message = f"{message}: {next(filter(None, lines), '')}"
     metadata = {str(name): str(value) for name, value in (details.metadata or {}).items()}
     return Job(
         id=details.submission_id,
@@ -286,10 +270,6 @@ def _read(details: Any) -> Job:
         started_at=details.start_time / 1000 if details.start_time else None,
         ended_at=details.end_time / 1000 if details.end_time else None,
     )
-
-
-def _first_line(text: str) -> str:
-    return next((line.strip() for line in text.splitlines() if line.strip()), "")
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Gathers the files of a job: hkrun as it runs here, and the user's own.
+"""Gathers the files of a job: hkrun as it runs here, the user's own, and the versions in requirements.lock.
 
     hkrun/               this very package, with the search spaces that it knows by name
     search_spaces/       those of the working directory
@@ -8,6 +8,7 @@
 The folder becomes the working directory of the job and of its workers.
 """
 
+import re
 import shutil
 import sys
 from collections.abc import Iterable, Sequence
@@ -56,10 +57,6 @@ def ship_space(name_or_file: str, folder: Path) -> str:
 
 def ship_parts(names: Iterable[str], folder: Path) -> list[str]:
     """Puts the modules of own parts into a folder, with the loaded modules beside them; not installed ones.
-
-    Args:
-        names: The parts, as `package.module:name`.
-        folder: Where to.
 
     Returns:
         The names of the shipped files and folders, sorted.
@@ -128,3 +125,61 @@ def _copy_spaces(source: Path, target: Path) -> None:
         place = target / path.relative_to(source)
         place.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, place)
+
+
+LOCK_FILE = "requirements.lock"
+_ENTRY = re.compile(r"(?P<name>[A-Za-z0-9._-]+)(\[[^\]]*\])?==(?P<version>[^\s;\\]+)")
+_ROOT = "hkrun (pyproject.toml)"
+
+
+def find_lock() -> Path | None:
+    """The lock file: of the working directory, else of the repository that hkrun runs from."""
+    for folder in (Path.cwd(), PACKAGE.parent):
+        if (folder / LOCK_FILE).is_file() and (folder / "pyproject.toml").is_file():
+            return folder / LOCK_FILE
+    return None
+
+
+def read_versions(lock: str) -> dict[str, str]:
+    """The version of each package in a lock file; where one has several, by platform, none of them."""
+    versions: dict[str, set[str]] = {}
+    for entry in _entries(lock):
+        versions.setdefault(_name(entry), set()).add(_ENTRY.match(entry)["version"])  # type: ignore[index]
+    return {name: found.pop() for name, found in versions.items() if len(found) == 1}
+
+
+def reduce_lock(lock: str, *, without: frozenset[str] = frozenset({"ray"})) -> str:
+    """The entries of a lock file that hkrun itself needs, with those that they need in turn.
+
+    The lock is as uv writes it: a comment at each entry says what needs it. Without Ray, as a job runs in its
+    cluster's.
+    """
+    parents = {entry: _parents(entry) for entry in _entries(lock)}
+    needed = {_ROOT}
+    while True:
+        found = {_name(entry) for entry, names in parents.items() if names & needed}
+        if found <= needed:
+            break
+        needed |= found
+    return "\n".join(entry for entry in parents if _name(entry) in needed - without) + "\n"
+
+
+def _entries(lock: str) -> list[str]:
+    """The entries, each with its hashes and its comment."""
+    entries: list[list[str]] = []
+    for line in lock.splitlines():
+        if _ENTRY.match(line):
+            entries.append([line])
+        elif entries and line.startswith(" "):
+            entries[-1].append(line)
+    return ["\n".join(lines) for lines in entries]
+
+
+def _name(entry: str) -> str:
+    return _ENTRY.match(entry)["name"].lower().replace("_", "-")  # type: ignore[index]
+
+
+def _parents(entry: str) -> set[str]:
+    """The packages that need an entry, by its comment."""
+    _, _, comment = entry.partition("# via")
+    return {line.strip().removeprefix("#").strip() for line in comment.splitlines()} - {""}

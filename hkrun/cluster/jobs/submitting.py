@@ -22,9 +22,18 @@ import hkrun
 from hkrun.addresses import read_address
 from hkrun.cluster.jobs import check
 from hkrun.cluster.jobs.git import GitState, read_state
-from hkrun.cluster.jobs.lock import LOCK_FILE, find_lock, read_versions, reduce_lock
 from hkrun.cluster.jobs.server import MARK, Job, JobServer
-from hkrun.cluster.jobs.shipping import PACKAGE, check_size, ship_hkrun, ship_parts, ship_space
+from hkrun.cluster.jobs.shipping import (
+    LOCK_FILE,
+    PACKAGE,
+    check_size,
+    find_lock,
+    read_versions,
+    reduce_lock,
+    ship_hkrun,
+    ship_parts,
+    ship_space,
+)
 from hkrun.cluster.nodes.reports import COMPARED, Needs
 from hkrun.cluster.ray_private import JOB_SETTINGS, STOP_WAIT_VARIABLE
 from hkrun.errors import DataError, HkrunError, InputError, ResourceError, StoreError
@@ -57,11 +66,9 @@ class Work:
     Attributes:
         arguments: hkrun's: the verb and its options, with places that hold on the cluster.
         space: The search space among them, where it is a name or a file; None for other verbs.
-        title: For the job's name, such as the sweep's.
         store: Path or URI of the store, absolute.
         data: Path or URI of `--data`, absolute; None where none is needed.
         parts: Own parts that its cells use, as `package.module:name`.
-        files: Files that its cells read.
     """
 
     arguments: tuple[str, ...]
@@ -78,10 +85,8 @@ class Submission:
     """A job that is sent.
 
     Attributes:
-        job_id: Its name on the cluster.
         code: The state of hkrun's repository; None where it runs from an installation.
         study: The state of the working directory's, where that is another one.
-        nodes: What the nodes said, by their names.
     """
 
     job_id: str
@@ -99,11 +104,8 @@ def submit(
 ) -> None:
     """Sends work to a cluster whose nodes can do it.
 
-    Args:
-        work: What is to run.
-        server: The cluster's.
-        environment: The packages of the job: the cluster's own, or those of requirements.lock.
-        announce: Called with the job just before it is sent: an interrupted user finds it by its name.
+    The packages are the cluster's own, or those of requirements.lock. `announce` is called just before the
+    job is sent: an interrupted user finds it by its name.
 
     Raises:
         InputError: Something would show a password to others, or is too large to be sent.

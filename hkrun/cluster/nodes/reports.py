@@ -39,8 +39,6 @@ class NodeReport:
 
     Attributes:
         name: Such as `worker-2 (10.0.0.12)`.
-        python: Its Python's version.
-        versions: Of the packages that it has, by name.
         code: A digest of hkrun's source.
         store: Why it cannot use the store; empty where it can.
         data: Why it cannot read the data; likewise.
@@ -61,10 +59,7 @@ class NodeReport:
 def judge(reports: Sequence[NodeReport], needs: Needs, *, place: str) -> HkrunError | None:
     """What keeps the nodes from the work, in one error; None where nothing does.
 
-    Args:
-        reports: Of each node.
-        needs: What was asked of them.
-        place: The store's name in messages, without a password.
+    `place` is the store's name in messages, without a password.
 
     Returns:
         ResourceError (exit code 4) where nodes cannot run hkrun as one, else StoreError (6), DataError (3).
@@ -122,7 +117,8 @@ def _judge_versions(reports: Sequence[NodeReport], needs: Needs) -> list[str]:
         (f"{wanted.name}{wanted.specifier} is required, and {found or 'none'} is there", report.name)
         for wanted in _requirements(needs)
         for report in reports
-        if not _satisfies(found := report.versions.get(wanted.name), wanted)
+        if (found := report.versions.get(wanted.name)) is None
+        or not wanted.specifier.contains(_public(found), prereleases=True)
     ]
     if lacking:
         return _group(lacking, lambda why, names: f"{names}: {why}")
@@ -138,10 +134,6 @@ def _judge_versions(reports: Sequence[NodeReport], needs: Needs) -> list[str]:
             )
             problems.append(f"the nodes differ in {what}: {', '.join(told)}; all must have the same")
     return problems
-
-
-def _satisfies(found: str | None, wanted: "Requirement") -> bool:
-    return found is not None and wanted.specifier.contains(_public(found), prereleases=True)
 
 
 def _judge_store(reports: Sequence[NodeReport], place: str) -> list[str]:

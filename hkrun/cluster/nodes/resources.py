@@ -27,12 +27,9 @@ GPU_PLACES = tuple(
 
 @dataclass(frozen=True, kw_only=True)
 class Node:
-    """What one machine offers.
+    """What processes may use of one machine.
 
     Attributes:
-        cpus: CPUs that processes may use.
-        gpus: GPUs that processes may use.
-        memory_bytes: Memory that processes may use.
         gpu_memory_bytes: Memory of its smallest GPU; 0 where that is not known.
         name: Ray's; empty for this machine.
     """
@@ -54,7 +51,6 @@ class Request:
         device: "cpu", or "cuda" for one GPU per process.
         per_gpu: How many processes share a GPU where each is a task alone.
         in_groups: Whether more processes than one may train the task.
-        num_tasks: How many such tasks there are.
     """
 
     workers: int
@@ -73,10 +69,7 @@ def count_processes(request: Request, nodes: Iterable[Node]) -> int:
 def check_fit(requests: Sequence[Request], nodes: Sequence[Node], *, place: str) -> None:
     """Checks that each of several kinds of tasks fits where nothing else runs.
 
-    Args:
-        requests: What a task of each kind asks for.
-        nodes: All nodes; the processes of a task may lie on several.
-        place: Their name in messages, such as "this machine".
+    The processes of a task may lie on several nodes; `place` is what messages call all of them.
 
     Raises:
         ResourceError: A line for each kind that does not fit, with what would.
@@ -95,10 +88,7 @@ def check_fit(requests: Sequence[Request], nodes: Sequence[Node], *, place: str)
 def largest_pack(share_bytes: int, *, process_bytes: int, seed_bytes: int) -> int:
     """How many runs fit into one process; a run alone always may try.
 
-    Args:
-        share_bytes: Memory that each process may take.
-        process_bytes: What a process takes besides its runs.
-        seed_bytes: What each run adds.
+    Of the memory that it may take, `process_bytes` are for what is not a run.
     """
     return max(1, (share_bytes - process_bytes) // seed_bytes)
 
@@ -107,7 +97,6 @@ class Share(NamedTuple):
     """What each process may take of a node's memory, or of a GPU's.
 
     Attributes:
-        memory_bytes: The memory.
         processes: How many processes share the whole.
         place: Where it is, such as " on one of the nodes"; empty for this machine.
     """
@@ -119,13 +108,6 @@ class Share(NamedTuple):
 
 def check_pack(size: int, name: str, share: Share, *, process_bytes: int, seed_bytes: int) -> None:
     """Decides whether so many runs of a cell fit into one process; see `largest_pack`.
-
-    Args:
-        size: How many runs.
-        name: What the cell is called in the message.
-        share: What the process may take.
-        process_bytes: What it takes besides its runs.
-        seed_bytes: What each run adds.
 
     Raises:
         ResourceError: They do not fit. Says what they would take, what there is, and what would fit.
@@ -183,16 +165,13 @@ def _suggest(request: Request, nodes: Sequence[Node], room: int) -> str:
     if room:
         return f"--workers {room} would fit"
     if request.device == "cuda" and not any(node.gpus for node in nodes):
-        return "device cpu would fit" if _fits_on_cpu(request, nodes) else "no device fits"
+        on_cpu = Request(workers=request.workers, threads=request.threads, device="cpu")
+        fits = count_processes(on_cpu, nodes) >= request.workers
+        return "device cpu would fit" if fits else "no device fits"
     threads = max((node.cpus for node in nodes if node.memory_bytes >= BYTES_PER_PROCESS), default=0)
     if 0 < threads < request.threads:
         return f"{_count(threads, 'thread')} per process would fit"
     return "not even one process fits"
-
-
-def _fits_on_cpu(request: Request, nodes: Sequence[Node]) -> bool:
-    on_cpu = Request(workers=request.workers, threads=request.threads, device="cpu")
-    return sum(_room(on_cpu, node) for node in nodes) >= request.workers
 
 
 def _count(number: int, one: str, many: str | None = None) -> str:

@@ -56,9 +56,7 @@ class EarlyStopping:
 def make_search(plan: Plan, *, first_run: int) -> Search:
     """What a searcher chooses from. Cells that no axis varies are run in any case.
 
-    Args:
-        plan: The plan, made for a search.
-        first_run: The number of the first pack's task.
+    `first_run` is the number of the first pack's task.
     """
     tasks: dict[str, list[int]] = {}
     for index, pack in enumerate(plan.packs, start=first_run):

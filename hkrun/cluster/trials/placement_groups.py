@@ -43,9 +43,7 @@ def worker_bytes(mark: int) -> int:
 def find_leftovers(table: Mapping[str, Mapping[str, Any]], marks: Collection[int]) -> list[str]:
     """The ids of the placement groups that have one of some marks and are not removed.
 
-    Args:
-        table: Ray's table of placement groups by id.
-        marks: The marks of trials that have ended.
+    `table` is Ray's, by id; the marks are those of trials that have ended.
     """
     sizes = {worker_bytes(mark) for mark in marks}
     return [

@@ -89,15 +89,8 @@ class TaskResult:
 class Schedule:
     """The state of a list of tasks, each known by its index.
 
-    An error that every other task would meet too ends everything.
-
-    Args:
-        num_tasks: How many there are.
-        fail_fast: Whether the first failed result ends everything.
-        needs: For a task that builds on another one's result, that one's index. It is left out, with an empty
-            result, unless the other one is complete.
-        fit: Whether a task has room.
-        clock: Monotonic seconds.
+    An error that every other task would meet too ends everything. A task that `needs` the result of another
+    one, both by index, is left out, with an empty result, unless the other one is complete.
     """
 
     def __init__(
@@ -138,10 +131,7 @@ class Schedule:
 
         A task that needs another one waits for it; those behind it do not. A task that waits for room holds
         those behind it up, or small ones would keep a large one from ever beginning; but not if it would not
-        fit with nothing else running.
-
-        Args:
-            choose: Which of the tasks that may begin does; without it the first.
+        fit with nothing else running. `choose` picks one of the tasks that may begin.
         """
         if self.finished:
             return None
@@ -203,10 +193,7 @@ class Schedule:
     def raised(self, index: int, error: str, *, exit_code: int | None = None) -> TaskResult:
         """Notes that a task's function has raised: it is not tried again.
 
-        Args:
-            index: Which task.
-            error: The message.
-            exit_code: Of one of COMMON_ERRORS; None for others.
+        `exit_code` is that of one of COMMON_ERRORS.
         """
         result = TaskResult(error=error, exit_code=exit_code, retries=self.retries(index))
         self._ended_early |= result.common_error is not None

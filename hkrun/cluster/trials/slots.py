@@ -50,12 +50,6 @@ class Slots:
     """What the nodes have, and which task holds how much of it.
 
     A task of one process may share its GPU; a worker of a group has one to itself, as NCCL demands.
-
-    Args:
-        nodes: All nodes.
-        threads: CPUs of each process.
-        device: "cpu" or "cuda".
-        per_gpu: How many processes share a GPU where each is a task alone.
     """
 
     def __init__(self, nodes: Sequence[Node], *, threads: int, device: str, per_gpu: int = 1) -> None:
@@ -138,11 +132,7 @@ class Slots:
 class Allocation:
     """Which task gets how many processes: the free slots, and the tries that found them taken.
 
-    Args:
-        spans: How many processes each task may have.
-        slots: Where they find room.
-        shared: Whether nodes come and go, and other users have processes there that `slots` does not know.
-        clock: Seconds that only grow.
+    `shared`: nodes come and go, and other users have processes there that `slots` does not know.
     """
 
     def __init__(

@@ -67,7 +67,6 @@ class Group:
     Attributes:
         workers: Their number; each has the task's threads as CPUs, and a GPU where its device is "cuda".
         mark: Sets the memory that each asks for, by which the placement group is known.
-        function: What each calls.
         log_file: Each writes beside it.
         storage: Where Ray Train's own state may lie, if that is on this node. It does not outlive the task.
     """
@@ -82,10 +81,7 @@ class Group:
 def train_task(task: Task, group: Group, report: Callable[[Mapping[str, object]], None]) -> list[Outcome]:
     """Runs a task's function on every worker of a new group, and waits for it.
 
-    Args:
-        task: What to do.
-        group: On which workers.
-        report: Called with rank 0's progress.
+    `report` is called with rank 0's progress.
 
     Returns:
         What the function returned on rank 0.

@@ -27,8 +27,7 @@ from hkrun.cluster.tasks import TaskList
 from hkrun.cluster.trials.callback import TrialCallback
 from hkrun.cluster.trials.placement_groups import ALONE_BYTES, WAITING_BYTES
 from hkrun.cluster.trials.schedule import COMMON_ERRORS, NoRoomError, Schedule, TaskResult, WorkerDiedError
-from hkrun.cluster.trials.search import AxesSearch, Halving
-from hkrun.cluster.trials.searcher import SweepDone, TaskSearcher
+from hkrun.cluster.trials.searcher import AxesSearch, Halving, SweepDone, TaskSearcher
 from hkrun.cluster.trials.slots import Allocation, Slots
 from hkrun.cluster.trials.watchdog import Watchdog, pulse
 from hkrun.errors import ClusterLostError, HkrunError

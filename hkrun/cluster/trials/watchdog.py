@@ -81,11 +81,7 @@ def read_limits(environment: Mapping[str, str] = os.environ) -> Limits:
 
 
 class WakingClock:
-    """Seconds in which the driver looked: a longer time between two looks counts as LONGEST_STEP_S.
-
-    Args:
-        clock: Monotonic seconds.
-    """
+    """Seconds in which the driver looked: a longer time between two looks counts as LONGEST_STEP_S."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -210,8 +206,7 @@ class Watchdog:
     def look(self, running: Mapping[int, str]) -> None:
         """Kills what hangs; looks every LOOK_EVERY_S seconds, however often it is called.
 
-        Args:
-            running: The names of the tasks that run, by the marks of their tries.
+        `running` has the names of the tasks that run, by the marks of their tries.
         """
         if self._clock() < self._next_look_s:
             return
@@ -252,9 +247,8 @@ class Watchdog:
 def pulse(mark: int | None, who: str) -> Iterator[None]:
     """Shows the watchdog that this process lives, while the block runs.
 
-    Args:
-        mark: Of the try that it works on; None without a watchdog.
-        who: Tells it from the other processes of the try.
+    `mark` is that of the try that it works on, None without a watchdog; `who` tells it from the try's other
+    processes.
     """
     if mark is None:
         yield
