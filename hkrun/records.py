@@ -19,37 +19,52 @@ STATUSES = ("finished", "diverged", "failed")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Record:
+class TrainingRecord:
+    """What is kept of any training.
+
+    Attributes:
+        epochs: Epochs completed.
+        device: "cpu" or the name of the accelerator.
+        threads: Threads of one process.
+        started_at: Unix time in seconds.
+        alarms: What looked wrong on the way, one line each.
+        world_size: Number of processes that trained together, to the end.
+        world_sizes: Where that number changed on the way: what it was from which epoch on, by that epoch.
+        versions: Of Python and the libraries, by name.
+        resumed: How many times it went on from a checkpoint.
+        timings: Seconds by part, with their "total".
+    """
+
+    epochs: int
+    device: str
+    threads: int
+    started_at: float
+    alarms: tuple[str, ...] = ()
+    world_size: int = 1
+    world_sizes: dict[str, int] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+    resumed: int = 0
+    timings: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record(TrainingRecord):
     """One run: a cell with a seed, how it ended and what it ran on.
 
     Attributes:
         status: How it ended. A diverged run is a result; a failed one is run again.
-        epochs: Epochs completed.
         error_last_pct: Top-1 test error after the last epoch, in percent; None if it did not get there.
         error_best_pct: The lowest top-1 test error of any epoch, in percent.
         error_top5_last_pct: Top-5 test error after the last epoch, in percent; None where it is not computed.
         teacher_id: The teacher, where the cell uses one.
         teacher_hash: SHA-256 of that teacher's weights.
         diverged_epoch: The epoch in which a loss stopped being finite.
-        alarms: What looked wrong on the way, one line each.
-        device: "cpu" or the name of the accelerator.
-        threads: Threads of one process.
-        world_size: Number of processes that trained the run together, to its end.
-        world_sizes: Where that number changed on the way: what it was from which epoch on, by that epoch.
         pack: Seeds that trained together as one network, in order, this one among them.
-        versions: Of Python and the libraries, by name.
-        started_at: Unix time in seconds.
-        resumed: How many times it went on from a checkpoint.
-        timings: Seconds by part, with their "total".
     """
 
     cell_id: str
     seed: int
     status: Status
-    epochs: int
-    device: str
-    threads: int
-    started_at: float
     error_last_pct: float | None = None
     error_best_pct: float | None = None
     error_top5_last_pct: float | None = None
@@ -57,46 +72,20 @@ class Record:
     teacher_hash: str | None = None
     diverged_epoch: int | None = None
     traceback: str | None = None
-    alarms: tuple[str, ...] = ()
-    world_size: int = 1
-    world_sizes: dict[str, int] = field(default_factory=dict)
     pack: tuple[int, ...] = ()
-    versions: dict[str, str] = field(default_factory=dict)
-    resumed: int = 0
-    timings: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
-class TeacherTraining:
+class TeacherTraining(TrainingRecord):
     """How a teacher was trained, whatever came of it.
 
     Attributes:
         teacher_id: First 12 hex digits of the SHA-256 of its configuration.
         config: What decided its weights, by key.
-        epochs: Epochs completed.
-        device: "cpu" or the name of the accelerator.
-        threads: Threads of one process.
-        world_size: Number of processes that trained the teacher together, to its end.
-        world_sizes: Where that number changed on the way: what it was from which epoch on, by that epoch.
-        alarms: What looked wrong on the way, one line each.
-        started_at: Unix time in seconds.
-        resumed: How many times it went on from a checkpoint.
-        versions: Of Python and the libraries, by name.
-        timings: Seconds by part, with their "total".
     """
 
     teacher_id: str
     config: dict[str, Any]
-    epochs: int
-    device: str
-    threads: int
-    started_at: float
-    world_size: int = 1
-    world_sizes: dict[str, int] = field(default_factory=dict)
-    alarms: tuple[str, ...] = ()
-    resumed: int = 0
-    versions: dict[str, str] = field(default_factory=dict)
-    timings: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

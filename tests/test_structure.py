@@ -91,6 +91,39 @@ def test_the_map_of_a_package_names_each_of_its_modules(package):
     assert sorted(written) == there
 
 
+def find_handed_on() -> Iterator[tuple[str, str]]:
+    """The names that packages import from their own modules alone, to hand them on: package and name."""
+    for file in sorted(PACKAGE.rglob("__init__.py")):
+        package = ".".join(file.parent.relative_to(REPOSITORY).parts)
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+        if not any(isinstance(node, ast.Assign | ast.FunctionDef) for node in tree.body):
+            for node in tree.body:
+                if isinstance(node, ast.ImportFrom):
+                    yield from ((package, alias.name) for alias in node.names)
+
+
+def find_taken(path: Path) -> set[tuple[str, str]]:
+    """The names that a module takes from packages, by `from package import name` or as `package.name`."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    taken, packages = set(), {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module is not None:
+            taken |= {(node.module, alias.name) for alias in node.names}
+            packages |= {alias.asname or alias.name: f"{node.module}.{alias.name}" for alias in node.names}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            taken.add((packages.get(node.value.id, ""), node.attr))
+    return taken
+
+
+def test_a_package_hands_on_only_names_that_another_module_takes_from_it():
+    folders = (PACKAGE, REPOSITORY / "tests", REPOSITORY / "benchmarks")
+    taken = {found for folder in folders for path in folder.rglob("*.py") for found in find_taken(path)}
+    handed_on = set(find_handed_on())
+    assert ("hkrun.plan", "make_plan") in handed_on
+    assert handed_on - taken == set()
+
+
 @pytest.mark.parametrize("name", ["tables.py", "reading.py"])
 def test_a_general_name_is_given_to_one_module_at_most(name):
     assert len(list(PACKAGE.rglob(name))) <= 1

@@ -22,5 +22,3 @@ Nothing heavy is imported before a verb needs it: `hkrun --help` must answer at 
 """
 
 from hkrun.cli.program import main
-
-__all__ = ["main"]

@@ -128,7 +128,7 @@ class Progress:
 
 
 class Display:
-    """Watches a sweep (`hkrun.sweep.Observer`) and shows how it goes; a context manager around it."""
+    """Shows how a sweep goes (`Observer` of `hkrun.sweep.task_submission`); a context manager around it."""
 
     def __init__(
         self, console: "Console", *, title: str, clock: Callable[[], float] = time.monotonic

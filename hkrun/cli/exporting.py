@@ -59,11 +59,7 @@ def export(invocation: Invocation, *, run: str, dataset: str | None, output: Pat
 
 
 def _find_run(store: "Store", run: str, dataset: str | None) -> "Record":
-    """The record of a run by one of its two names.
-
-    Raises:
-        InputError: There is no such run.
-    """
+    """The record of a run by one of its two names."""
     if match := _BY_ID.fullmatch(run):
         cell_id = match["cell"]
     elif match := _BY_NAME.fullmatch(run):

@@ -59,11 +59,7 @@ def show_keys(invocation: Invocation, *, pattern: str | None) -> int:
 
 
 def _matching(pattern: str | None) -> list[str]:
-    """The keys that a pattern means: parts of names, or a shell pattern.
-
-    Raises:
-        InputError: It means none.
-    """
+    """The keys that a pattern means: parts of names, or a shell pattern."""
     if pattern is None:
         return list(keys())
     wanted = pattern if any(mark in pattern for mark in "*?[") else f"*{pattern}*"

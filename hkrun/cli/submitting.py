@@ -170,12 +170,7 @@ def _load(name: str, parameters: Mapping[str, Any]) -> "Sweep":
 
 
 def _find_unfinished(inner: Invocation, parameters: Mapping[str, Any]) -> "list[Sweep]":
-    """The sweeps that `resume` would go on with; none where the store cannot be read from here, as is said.
-
-    Raises:
-        InputError: There is none of that name or on that data set.
-        StoreError: Its plan cannot be read.
-    """
+    """The sweeps that `resume` would go on with; none where the store cannot be read from here."""
     from hkrun.plan import make_plan
 
     try:
@@ -210,11 +205,7 @@ def _without_places(arguments: Sequence[str]) -> list[str]:
 
 
 def _find_files(sweeps: "Sequence[Sweep]") -> tuple[str, ...]:
-    """The files of weights that the sweeps read.
-
-    Raises:
-        InputError: One has a path that means another file elsewhere.
-    """
+    """The files of weights that the sweeps read."""
     files = sorted(
         {
             (key, file)

@@ -17,7 +17,7 @@ EXIT_CODES = (
 
 
 class Verb(click.Command):
-    """A verb of hkrun: its purpose is its group on the first screen, its examples are commands with effects."""
+    """A verb of hkrun: its purpose is its group on the first screen; examples are commands with effects."""
 
     def __init__(self, *args: Any, purpose: str, examples: Sequence[tuple[str, str]], **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

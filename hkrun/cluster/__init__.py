@@ -41,26 +41,9 @@ What decides (`axes`, `reports`, `resources`, `schedule`, `slots`) imports no Ra
 supervisor: a plan is made without it.
 """
 
-from hkrun.cluster.driver.calls import Observer
 from hkrun.cluster.nodes.checks import check_joined, find_nodes
 from hkrun.cluster.nodes.reports import Needs
 from hkrun.cluster.nodes.resources import Node, Request
 from hkrun.cluster.tasks import TaskList, run_tasks
 from hkrun.cluster.trials.axes import EarlyStopping, Point, Search, make_search
 from hkrun.cluster.trials.schedule import TaskResult
-
-__all__ = [
-    "EarlyStopping",
-    "Needs",
-    "Node",
-    "Observer",
-    "Point",
-    "Request",
-    "Search",
-    "TaskList",
-    "TaskResult",
-    "check_joined",
-    "find_nodes",
-    "make_search",
-    "run_tasks",
-]

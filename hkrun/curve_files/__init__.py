@@ -6,5 +6,3 @@ numbering.py  lines, seeds and epochs in words
 """
 
 from hkrun.curve_files.matrices import Curves, read_curves
-
-__all__ = ["Curves", "read_curves"]

@@ -73,11 +73,7 @@ def find_function(path: str) -> Callable[..., Any]:
 
 
 def _local(name: str, data_dir: Path | str | None) -> Path | None:
-    """A directory of this machine.
-
-    Raises:
-        DataError: It is a URI.
-    """
+    """A directory of this machine."""
     if data_dir is not None and "://" in str(data_dir):
         raise DataError(f"{name}: its files must lie in a local directory; --data is {redact(str(data_dir))}")
     return None if data_dir is None else Path(data_dir)

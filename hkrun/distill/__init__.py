@@ -13,17 +13,6 @@ a loss, a schedule and an optimiser of its own.
 from hkrun.distill.graphs import Replays, choose_recorder
 from hkrun.distill.loop import distill
 from hkrun.distill.pack import Pack
-from hkrun.distill.run import Run, enter_stage, find_stage, start_run
+from hkrun.distill.run import Run, start_run
 from hkrun.distill.step import Step
 
-__all__ = [
-    "Pack",
-    "Replays",
-    "Run",
-    "Step",
-    "choose_recorder",
-    "distill",
-    "enter_stage",
-    "find_stage",
-    "start_run",
-]

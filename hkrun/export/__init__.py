@@ -8,5 +8,3 @@ exporting.py    all of it for one run, checked on the test images
 
 from hkrun.export.exporting import Export, export_run
 from hkrun.export.networks import load_network
-
-__all__ = ["Export", "export_run", "load_network"]

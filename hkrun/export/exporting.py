@@ -252,11 +252,7 @@ def _larger(known: float, values: Tensor) -> float:
 
 
 def _check(student: _Candidate, cell: Cell, dataset: Dataset | StreamedDataset, *, run: str) -> Check:
-    """Compares the files with the network on all test images.
-
-    Raises:
-        HkrunError: A file gives other outputs.
-    """
+    """Compares the files with the network on all test images."""
     comparison = _Comparison(student).eval()
     images = make_evaluation_set(dataset.test, dataset, cell, device=CPU)
     errors = images.evaluate(comparison, precision=cell.precision, context=SingleProcess())
@@ -295,11 +291,7 @@ def _data_cell(form: dict[str, Any]) -> Cell:
 
 
 def _load_data(form: dict[str, Any], data_dir: Path | str | None) -> Dataset | StreamedDataset:
-    """The data set of a run.
-
-    Raises:
-        DataError: It is missing, damaged or another one.
-    """
+    """The data set of a run."""
     name = form["dataset"]
     dataset = load_dataset(name, data_dir=data_dir)
     expected = form.get("dataset_sha256", "")

@@ -171,9 +171,6 @@ def _check_unpacking(
     """Compares the weights that onnxruntime unpacks with the network's, to the bit.
 
     Logits would not always show a mistake: where signs are computed with, a few of them may differ.
-
-    Raises:
-        HkrunError: They differ.
     """
     import onnx
 

@@ -14,20 +14,3 @@ from hkrun.figures.discriminator import draw_health
 from hkrun.figures.errors import CellCurves, draw_errors, draw_ranges
 from hkrun.figures.scans import ScanCurve, ScanGrid, draw_curves, draw_grid
 from hkrun.figures.style import PAGE, SYMBOL, encode, typeset
-
-__all__ = [
-    "PAGE",
-    "SYMBOL",
-    "CellCurves",
-    "PairedDifferences",
-    "ScanCurve",
-    "ScanGrid",
-    "draw_curves",
-    "draw_differences",
-    "draw_errors",
-    "draw_grid",
-    "draw_health",
-    "draw_ranges",
-    "encode",
-    "typeset",
-]

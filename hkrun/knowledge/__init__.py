@@ -13,17 +13,4 @@ from hkrun.knowledge.computing import RowComputer
 from hkrun.knowledge.identity import describe_table, hash_images, table_id
 from hkrun.knowledge.rows import RowFiles, file_sizes
 from hkrun.knowledge.table import TableTeacher
-from hkrun.knowledge.teaching import LiveTeacher, Teaching, Views
-
-__all__ = [
-    "LiveTeacher",
-    "RowComputer",
-    "RowFiles",
-    "TableTeacher",
-    "Teaching",
-    "Views",
-    "describe_table",
-    "file_sizes",
-    "hash_images",
-    "table_id",
-]
+from hkrun.knowledge.teaching import LiveTeacher, Teaching

@@ -35,37 +35,3 @@ from hkrun.plan.plans import (
 )
 from hkrun.plan.teacher_tables import PlannedTable
 from hkrun.plan.workers import ALONE, AUTO, Span, Workers, check_elastic
-
-__all__ = [
-    "ALONE",
-    "AUTO",
-    "NO_SHORTCUTS",
-    "OVERHEADS",
-    "PLAN_FILE",
-    "Estimate",
-    "Execution",
-    "Pack",
-    "PackingFacts",
-    "Plan",
-    "PlannedCell",
-    "PlannedTable",
-    "PlannedTeacher",
-    "Shortcuts",
-    "Span",
-    "StoppedRun",
-    "StoredPlan",
-    "Workers",
-    "check_elastic",
-    "checkpoint_epoch",
-    "choose_sizes",
-    "estimate_time",
-    "kept_sizes",
-    "load_executions",
-    "load_stopped",
-    "make_plan",
-    "save_executions",
-    "save_plan",
-    "save_stopped",
-    "stored_plans",
-    "why_alone",
-]

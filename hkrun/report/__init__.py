@@ -19,24 +19,6 @@ terminal.py       the table in the terminal
 from hkrun.report.aggregation import summarise
 from hkrun.report.documents import render_report, write_report
 from hkrun.report.json_document import summary_document
-from hkrun.report.published import Claim, Published, PublishedRow, PublishedTable, load_published
-from hkrun.report.summary import CellSummary, Comparison, Summary, Teacher, Verdict
+from hkrun.report.published import load_published
+from hkrun.report.summary import Summary
 from hkrun.report.terminal import print_summary
-
-__all__ = [
-    "CellSummary",
-    "Claim",
-    "Comparison",
-    "Published",
-    "PublishedRow",
-    "PublishedTable",
-    "Summary",
-    "Teacher",
-    "Verdict",
-    "load_published",
-    "print_summary",
-    "render_report",
-    "summarise",
-    "summary_document",
-    "write_report",
-]

@@ -190,9 +190,6 @@ def _read_finished(
     """The last stage's epochs of all runs: the errors, and the health where all runs have it.
 
     One run after another is read, so that no more is held than the errors, shape [runs, epochs].
-
-    Raises:
-        StoreError: Curves lack epochs or errors.
     """
     errors = np.empty((len(finished), epochs))
     health = {name: stats.SpreadSum(epochs) for name in DISCRIMINATOR_COLUMNS} if finished else {}

@@ -7,15 +7,3 @@ mistake in all of them is reported at once, each with its line or argument.
 from hkrun.spaces.loading import load_cell, load_sweep
 from hkrun.spaces.places import sweep_names
 from hkrun.spaces.sweep import NamedCell, Recipe, Sweep, restore_sweep, sweep_document, with_content
-
-__all__ = [
-    "NamedCell",
-    "Recipe",
-    "Sweep",
-    "load_cell",
-    "load_sweep",
-    "restore_sweep",
-    "sweep_document",
-    "sweep_names",
-    "with_content",
-]

@@ -11,11 +11,10 @@ Everything random takes its generator. Runs are the independent units: they are 
 never their epochs, which are correlated.
 """
 
-from hkrun.stats.effects import EffectSize, Equivalence, effect_size, equivalence
+from hkrun.stats.effects import EffectSize, effect_size, equivalence
 from hkrun.stats.errors import (
     LEVEL,
     ErrorSummary,
-    PairedDifference,
     largest_p,
     paired_difference,
     summarise_errors,
@@ -41,38 +40,3 @@ from hkrun.stats.stability import (
     ranking_obstacle,
     stability,
 )
-
-__all__ = [
-    "LEVEL",
-    "MOST_PAIRS",
-    "PERMUTATIONS",
-    "POWER",
-    "EffectSize",
-    "Equivalence",
-    "ErrorSummary",
-    "Floats",
-    "PairedDifference",
-    "Spread",
-    "SpreadSum",
-    "Stability",
-    "StabilityComparison",
-    "analyse_stability",
-    "compare_stability",
-    "effect_size",
-    "equivalence",
-    "equivalence_power",
-    "holm",
-    "largest_p",
-    "paired_difference",
-    "paired_power",
-    "pairs_for_difference",
-    "pairs_for_equivalence",
-    "ranking_obstacle",
-    "runs_for_stability",
-    "smallest_runs",
-    "spread_of",
-    "stability",
-    "stability_power",
-    "summarise_errors",
-    "tried_runs",
-]

@@ -146,11 +146,7 @@ class S3Files(RemoteFiles):
                     obstore.delete(self._client(0), paths)
 
     def _put_if(self, path: str, content: bytes, condition: Any) -> str | None:
-        """Writes on a condition; the first time without patience, as 501 counts as passing trouble.
-
-        Raises:
-            StoreError: The server does not know such conditions.
-        """
+        """Writes on a condition; the first time without patience, as 501 counts as passing trouble."""
         header = "If-None-Match" if condition == "create" else "If-Match"
         for patient in (True,) if header in self._answered else (False, True):
             try:

@@ -13,18 +13,3 @@ time_accounting.py  where the time goes
 from hkrun.sweep.planning import check_inputs, plan_study, resolve, resolve_teacher
 from hkrun.sweep.running import Outcome, mirror_sweep, run_study, train_teacher
 from hkrun.sweep.study import Options, Study
-from hkrun.sweep.task_submission import Observer
-
-__all__ = [
-    "Observer",
-    "Options",
-    "Outcome",
-    "Study",
-    "check_inputs",
-    "mirror_sweep",
-    "plan_study",
-    "resolve",
-    "resolve_teacher",
-    "run_study",
-    "train_teacher",
-]

@@ -122,11 +122,7 @@ def _try_on(dataset: "Dataset | StreamedDataset", study: Study) -> int:
 
 
 def _try_own_networks(cells: Sequence[Cell], dataset: "Dataset | StreamedDataset") -> None:
-    """Builds every network of the user's own and runs it, before anything trains.
-
-    Raises:
-        InputError: One of them does not do what it must, or its source is another one by now.
-    """
+    """Builds every network of the user's own and runs it, before anything trains."""
     for name, sha256 in sorted({part for cell in cells for part in cell.own_parts.items()}):
         check_source(name, sha256)
     networks = {(cell.student.network, cell.augment.size) for cell in cells}
@@ -139,11 +135,7 @@ def _try_own_networks(cells: Sequence[Cell], dataset: "Dataset | StreamedDataset
 
 
 def _try_own_terms(study: Study, dataset: "Dataset | StreamedDataset") -> None:
-    """Evaluates the losses that are not built in, of each cell that trains something of its own.
-
-    Raises:
-        InputError: Each that is not what it must be, one per line.
-    """
+    """Evaluates the losses that are not built in, of each cell that trains something of its own."""
     sweep = study.sweep
     problems: list[str] = []
     for cell in {cell_id(named.cell): named.cell for named in sweep.cells if named.cell.declared}.values():
@@ -162,11 +154,7 @@ def _try_own_terms(study: Study, dataset: "Dataset | StreamedDataset") -> None:
 
 
 def _try_weight_files(cells: Sequence[Cell], dataset: "Dataset | StreamedDataset") -> None:
-    """Loads every `teacher.file` and `student.file`, before anything starts.
-
-    Raises:
-        InputError: Each that holds no weights of its network, one per line.
-    """
+    """Loads every `teacher.file` and `student.file`, before anything starts."""
     to_load = {
         (key, file, str(get_value(cell, key.replace(".file", ".network")))): cell
         for cell in cells
@@ -187,11 +175,7 @@ def _try_weight_files(cells: Sequence[Cell], dataset: "Dataset | StreamedDataset
 
 
 def _check_batches(study: Study, num_images: int | None) -> None:
-    """Checks that the training images fill every batch, and each batch has an image for every worker.
-
-    Raises:
-        InputError: They do not, or one has not.
-    """
+    """Checks that the training images fill every batch, and each batch has an image for every worker."""
     assert num_images is not None, "what comes in a package has nothing to try"
     sweep, span = study.sweep, study.options.workers.span
     cells = [named.cell for named in sweep.cells]

@@ -144,11 +144,6 @@ def _train(
     """Trains a plan's runs, each once its teacher is trained; those that use none need not wait.
 
     Runs that a shortcut ends early are marked in the store.
-
-    Raises:
-        TrainingError: Every run needs a teacher that could not be trained.
-        DataError: A task found the data missing or damaged; all were stopped, what is finished is kept.
-        StoreError: A task could not use the store; likewise.
     """
     from hkrun.cluster import run_tasks
 

@@ -128,7 +128,7 @@ class TaskObserver:
         self._enter_stage()
 
     def taken(self, index: int) -> None:
-        """See `hkrun.cluster.Observer`, as of the others."""
+        """See `hkrun.cluster.driver.calls.Observer`, as of the others."""
         if self._accounting is not None:
             self._accounting.taken(self._tasks[index])
 

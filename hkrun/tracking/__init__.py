@@ -20,5 +20,3 @@ from hkrun.tracking.connection import given_uri, resolve_uri
 from hkrun.tracking.mirror import sync
 from hkrun.tracking.server import Site, serve, ui
 from hkrun.tracking.view import Links, find_mirror
-
-__all__ = ["Links", "Mirror", "Site", "find_mirror", "given_uri", "resolve_uri", "serve", "sync", "ui"]

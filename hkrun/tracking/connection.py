@@ -146,10 +146,6 @@ def _await_answer(uri: str, ask: Callable[[], None], limit_s: float) -> None:
 
     In a thread: drivers of databases call the limit by different names, MLflow tries a server twice, and
     none of them counts the look-up of a host's name.
-
-    Raises:
-        StoreError: No answer.
-        Exception: What the call raises.
     """
     outcome: list[Exception | None] = []
 

@@ -18,5 +18,3 @@ A run that fails or diverges is a record, not an exception: only missing data an
 """
 
 from hkrun.trial.task import Outcome, Task
-
-__all__ = ["Outcome", "Task"]

@@ -56,7 +56,7 @@ def serve(connection: Connection) -> None:
 
 
 class RemoteObserver:
-    """Sends the supervisor whatever an `hkrun.cluster.Observer` is told."""
+    """Sends the supervisor whatever an `hkrun.cluster.driver.calls.Observer` is told."""
 
     def __init__(self, send: Send) -> None:
         self._send = send

@@ -87,11 +87,7 @@ def _object_store_bytes(*, in_groups: bool) -> int:
 
 
 def _start(own: "OwnCluster", folder: Path, fail: Fail) -> None:
-    """Starts Ray's processes, twice if need be: a busy machine may exceed the 30 s that Ray gives them.
-
-    Raises:
-        ResourceError: They did not start the second time either.
-    """
+    """Starts Ray's processes, twice if need be: a busy machine may exceed the 30 s that Ray gives them."""
     import ray
 
     ray_private.skip_helper_processes()
@@ -164,12 +160,7 @@ def joined_cluster(address: str, requests: Sequence[Request], folder: Path) -> I
 
 
 def _knock(address: str) -> None:
-    """Connects to an address once, where Ray would try for minutes.
-
-    Raises:
-        ValueError: It is no address of a cluster's head.
-        OSError: No process listens there.
-    """
+    """Connects to an address once, where Ray would try for minutes."""
     if address == "auto":
         return
     host, _, port = address.rpartition(":")

@@ -1,18 +1,5 @@
 """Commands of hkrun as jobs of a cluster: sent through Ray Jobs, followed, found again and stopped."""
 
-from hkrun.cluster.jobs.access import Access, open_access
+from hkrun.cluster.jobs.access import open_access
 from hkrun.cluster.jobs.server import Job, JobServer, check_id
 from hkrun.cluster.jobs.submitting import STOP_WAIT_S, Submission, Work, find_user, submit
-
-__all__ = [
-    "STOP_WAIT_S",
-    "Access",
-    "Job",
-    "JobServer",
-    "Submission",
-    "Work",
-    "check_id",
-    "find_user",
-    "open_access",
-    "submit",
-]

@@ -205,11 +205,7 @@ def _refuse_strangers(url: str) -> None:
 
 
 def _ask(url: str, headers: dict[str, str]) -> tuple[int, str]:
-    """The HTTP status of the question for Ray's version, and the version where it is told.
-
-    Raises:
-        ResourceError: There is no answer.
-    """
+    """The HTTP status of the question for Ray's version, and the version where it is told."""
     import requests
 
     try:

@@ -205,11 +205,7 @@ def _find_misread(places: Mapping[str, str]) -> Iterator[str]:
 def _staged(
     work: Work, *, environment: Literal["cluster", "lock"]
 ) -> Iterator[tuple[Path, list[str], dict[str, Any]]]:
-    """Gathers the files of the job.
-
-    Yields:
-        The folder, the arguments of hkrun in the job, and the packages that Ray is to install.
-    """
+    """Gathers the files of the job: their folder, hkrun's arguments, and packages for Ray to install."""
     with tempfile.TemporaryDirectory(prefix="hkrun-job-") as name:
         folder = Path(name)
         ship_hkrun(folder)
@@ -237,11 +233,7 @@ def _staged(
 def _check(
     work: Work, server: JobServer, runtime_env: Mapping[str, Any], *, timeout_s: float
 ) -> Sequence[Mapping[str, Any]]:
-    """Runs `check` on the cluster; returns the nodes' reports.
-
-    Raises:
-        HkrunError: What the nodes lack; see `submit`.
-    """
+    """Runs `check` on the cluster; returns the nodes' reports."""
     needs = dataclasses.asdict(
         Needs(
             store=work.store,

@@ -168,15 +168,9 @@ def _try_data(place: str) -> str:
 
 @contextmanager
 def _probed(uri: str) -> "Iterator[tuple[Store, str]]":
-    """Leaves the driver's probe in the store while the block runs; removes all probes after it.
+    """Leaves the driver's probe in the store, in a folder for all, while the block runs; then removes all.
 
     A local store that was made for this is removed where the block raises.
-
-    Yields:
-        The store, and the folder of the probes in it.
-
-    Raises:
-        StoreError: The driver cannot use the store.
     """
     from hkrun.store import NoStoreError, open_store
 
