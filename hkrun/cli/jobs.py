@@ -71,11 +71,7 @@ def way_back(verb_name: str, job_id: str, server: "JobServer", *, insecure: bool
 
 
 def follow(invocation: Invocation, server: "JobServer", job_id: str, *, insecure: bool) -> "Job | None":
-    """Prints what a job prints until it is over.
-
-    Returns:
-        The job at its end; None where the user has detached.
-    """
+    """Prints what a job prints until it is over; returns the job, None where the user has detached."""
 
     def write(text: str) -> None:
         stream = sys.stderr if invocation.as_json else sys.stdout

@@ -106,10 +106,8 @@ def run_tasks(work: TaskList, observer: Observer) -> list[TaskResult]:
     A function that raises is at fault itself, and is not called again; a DataError or a StoreError, which
     every other task would meet too, stops everything and is in the task's result. A process that dies is
     replaced twice, and the function called again with the same task: it finds its own checkpoints. What the
-    observer raises is logged and forgotten.
-
-    Returns:
-        A result per task, in order; an empty one for a task that was stopped or left out.
+    observer raises is logged and forgotten. The results are in the tasks' order, empty for a task that was
+    stopped or left out.
 
     Raises:
         ResourceError: Not one task fits on the machine or cluster. Nothing was started.

@@ -38,6 +38,7 @@ from hkrun.config.sections import (
     AugmentConfig,
     KeyInfo,
     LossConfig,
+    QuantizationConfig,
     Value,
 )
 

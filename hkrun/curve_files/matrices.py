@@ -30,13 +30,10 @@ _HIGH_PCT = 50.0  # where errors end that do not fall, they may be accuracies
 def find_fractions(
     cells: Mapping[str, tuple[tuple[int, ...], Errors]], *, window: int
 ) -> tuple[str | None, str | None]:
-    """Which runs look like fractions.
+    """Why a file with runs that look like fractions cannot be believed, and what is doubtful about it.
 
     `cells` are seeds and errors [runs, epochs], by cell; runs are set beside each other by the last `window`
     epochs.
-
-    Returns:
-        Why the file cannot be believed, and what is doubtful about it.
     """
     small: dict[str, list[int]] = {}
     levels: tuple[list[float], list[float]] = ([], [])  # of runs up to 1, and of the others

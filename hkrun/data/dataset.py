@@ -95,11 +95,7 @@ class Dataset:
 
 
 def find_shared_images(train: Split, test: Split) -> list[tuple[int, int]]:
-    """Test images that are training images too, pixel by pixel.
-
-    Returns:
-        The number of each in the test images, and of the first such training image.
-    """
+    """Test images that are training images too, by their numbers: each with the first such training image."""
     known: dict[bytes, int] = {}
     for number, image in enumerate(train.images):
         known.setdefault(digest_image(image), number)

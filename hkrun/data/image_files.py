@@ -215,11 +215,8 @@ def _segments(content: bytes) -> Iterator[tuple[int, bytes, bytes]]:
 def read_orientation(exif: bytes) -> int:
     """How an image must be turned to be seen upright: the tag of Exif 2.32, 4.6.4.
 
-    Args:
-        exif: The TIFF structure, also behind the name of JPEG's segment.
-
-    Returns:
-        1 to 8; 1, which is upright, also where there is none, or what is there cannot be read.
+    The TIFF structure may stand behind the name of JPEG's segment. From 1 to 8; 1, which is upright, also
+    where there is none, or what is there cannot be read.
     """
     tiff = exif.removeprefix(b"Exif\0\0")
     order = {b"II*\0": "<", b"MM\0*": ">"}.get(tiff[:4])

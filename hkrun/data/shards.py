@@ -239,11 +239,7 @@ def write_shards(
 
 
 def find_damage(place: Place) -> Iterator[tuple[str, str]]:
-    """Reads every shard whole.
-
-    Yields:
-        For each file of the manifest its name and what is wrong with it; "" where nothing is.
-    """
+    """Reads every shard whole; yields the name of each file and what is wrong with it, or ""."""
     for content in read_manifest(place)["parts"].values():
         for file, expected in content["files"].items():
             yield file, _compare(place, file, expected)

@@ -105,10 +105,8 @@ class ImageStream:
     ) -> Iterator[tuple[int, Tensor | None]]:
         """Reads images in order.
 
-        `windows` are the images' numbers, int64, a tensor for each window of the order.
-
-        Yields:
-            The number of each image, and the view of it; None for one that cannot be used.
+        `windows` are the images' numbers, int64, a tensor for each window of the order. Yields the number of
+        each image, and the view of it; None for one that cannot be used.
         """
         plans = [plan_window(window) for window in windows]
         views = carry(
@@ -167,11 +165,7 @@ class Inspection:
 
 
 def inspect_images(split: EncodedSplit) -> Iterator[tuple[str, Inspection]]:
-    """Decodes every image of a part.
-
-    Yields:
-        The name of each, and what it is found to be.
-    """
+    """Decodes every image of a part; yields the name of each, and what it is found to be."""
 
     def inspect(request: BlockIds) -> list[Inspection]:
         return [_inspect(content) for content in split.reader.read(request)]

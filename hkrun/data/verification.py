@@ -12,10 +12,9 @@ from hkrun.errors import DataError
 
 
 def verify_dataset(name: str, *, data_dir: Path | str | None) -> tuple[list[str], list[str]]:
-    """Reads a data set whole; downloads nothing.
+    """What is wrong with a data set, and what a user should know besides, a line each; it is read whole.
 
-    Returns:
-        What is wrong, and what a user should know besides: a line each.
+    Nothing is downloaded.
     """
     try:
         reader = find_dataset(name).reader

@@ -50,10 +50,7 @@ def save_plan(
 
 
 def stored_plans(store: Store) -> tuple[list[StoredPlan], dict[str, str]]:
-    """Every sweep that was started in the store.
-
-    Returns:
-        Those whose plan can be read, by name and data set; and why it cannot be for the other folders.
+    """The sweeps started in the store, by name and data set, and why a folder's plan cannot be read.
 
     Raises:
         StoreError: The store cannot be read.

@@ -55,11 +55,7 @@ def read_arguments(
 
 
 def check_seeds(value: object) -> tuple[tuple[int, ...], list[str]]:
-    """Checks seeds: a number N for 0..N-1, or a list.
-
-    Returns:
-        The seeds (none where they are wrong), and the problems.
-    """
+    """The seeds of a number N, 0..N-1, or of a list, none where they are wrong; and the problems."""
     if type(value) is int:
         if 1 <= value <= _MAX_SEEDS:
             return tuple(range(value)), []

@@ -144,8 +144,7 @@ class ConditionalCommit:
     def make(self, *, unless: Callable[[], bool]) -> bool:
         """Commits under names that are free; a name that is taken stays as it is.
 
-        Returns:
-            Whether the files are now there; not if `unless` said so, asked before each try.
+        Returns whether the files are now there; not if `unless` said so, asked before each try.
         """
         beaten = False
         while True:

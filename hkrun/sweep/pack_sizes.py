@@ -109,10 +109,8 @@ def check_packs(study: Study, side: int) -> None:
 def compare_steps(milliseconds: Mapping[int, float]) -> dict[int, float]:
     """A seed's step in packs of rising size, in units of a seed's step alone; only of sizes that pay.
 
-    A size that is not at least `LEAST_GAIN` faster than each smaller one is left out.
-
-    Args:
-        milliseconds: Per step of a seed, by size; where that has none of 1, nothing else counts.
+    A size that is not at least `LEAST_GAIN` faster than each smaller one is left out. Where there is no
+    figure for one seed, nothing else counts.
     """
     if 1 not in milliseconds:
         return {1: 1.0}

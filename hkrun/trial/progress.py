@@ -69,8 +69,7 @@ class Watch:
     def epoch_done(self, learners: Sequence[Learner]) -> None:
         """Called when the state is whole; the last epoch needs no checkpoint, the record follows.
 
-        Args:
-            learners: What went through the epoch; their mean error is told.
+        The learners' mean error is told.
         """
         if not learners:
             return

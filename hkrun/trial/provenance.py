@@ -41,8 +41,7 @@ class Provenance:
     def state(self, *, pack: tuple[int, ...] = ()) -> dict[str, Any]:
         """What a checkpoint must hold of it.
 
-        Args:
-            pack: Those seeds of the pack that have not diverged: who goes on together from here.
+        `pack` are those of its seeds that have not diverged: who goes on together from here.
         """
         return {
             "pack": pack,

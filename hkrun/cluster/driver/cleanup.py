@@ -21,11 +21,9 @@ PAUSE_S = 0.1
 def find_processes(name: str, folder: Path) -> list[int]:
     """The ids of the processes that belong to a cluster.
 
-    The environment alone does not tell: Ray's agents write their title over the beginning of it.
-
-    Args:
-        name: The value of HKRUN_CLUSTER.
-        folder: The cluster's, without symbolic links. A process that only reads there does not belong to it.
+    The environment alone does not tell: Ray's agents write their title over the beginning of it. `name` is
+    the value of HKRUN_CLUSTER; the folder is without symbolic links. A process that only reads there does not
+    belong to it.
     """
     entry = f"{VARIABLE}={name}".encode()
     found = []
@@ -41,9 +39,7 @@ def find_processes(name: str, folder: Path) -> list[int]:
 def is_rays(process: Path, folder: Path) -> bool:
     """Whether a process has a title of Ray's and a file of the folder open to write.
 
-    Args:
-        process: Its folder in /proc.
-        folder: The cluster's, without symbolic links.
+    The process is given by its folder in /proc; the cluster's folder is without symbolic links.
 
     Raises:
         OSError: It has ended, or is another user's.

@@ -36,11 +36,7 @@ def ship_hkrun(folder: Path) -> None:
 
 
 def ship_space(name_or_file: str, folder: Path) -> str:
-    """Puts a search space that is given by its path into a folder, with the recipes beside it.
-
-    Returns:
-        Its name for the job.
-    """
+    """Puts a search space given by its path into a folder, with recipes beside it; returns its name there."""
     path = Path(name_or_file)
     if path.suffix != ".toml" and path.name == name_or_file:
         return name_or_file
@@ -58,8 +54,7 @@ def ship_space(name_or_file: str, folder: Path) -> str:
 def ship_parts(names: Iterable[str], folder: Path) -> list[str]:
     """Puts the modules of own parts into a folder, with the loaded modules beside them; not installed ones.
 
-    Returns:
-        The names of the shipped files and folders, sorted.
+    Returns the names of the shipped files and folders, sorted.
 
     Raises:
         InputError: One cannot be imported.

@@ -33,10 +33,8 @@ def check_nodes(needs: Needs) -> list[NodeReport]:
     """Asks every node of the cluster that this process has joined.
 
     The driver leaves a probe in the store, each node reads it and leaves its own, and the driver reads those.
-    That tells a shared folder from one that has the same name on two nodes.
-
-    Returns:
-        The reports, sorted by the nodes' names.
+    That tells a shared folder from one that has the same name on two nodes. The reports are sorted by the
+    nodes' names.
 
     Raises:
         ResourceError: A node cannot run hkrun as the others do.

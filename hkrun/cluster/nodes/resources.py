@@ -185,8 +185,7 @@ def _gib(num_bytes: int) -> str:
 def local_node(*, gpus: bool) -> Node:
     """What this process may use of its machine: its CPU affinity and its control groups count.
 
-    Args:
-        gpus: Whether to look for GPUs, which takes the import of torch where there may be some.
+    Looking for GPUs takes the import of torch where there may be some.
     """
     memory: float = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     quota = math.inf

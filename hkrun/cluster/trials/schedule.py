@@ -210,11 +210,7 @@ class Schedule:
             self._in_vain.pop(index, None)
 
     def died(self, index: int, reason: str) -> TaskResult | None:
-        """Notes that a task's process has died.
-
-        Returns:
-            None if the task will be tried again, its result if it has died too often.
-        """
+        """Notes that a task's process has died; None if it will be tried again, else the task's result."""
         retries, in_vain = self.retries(index), self._in_vain.get(index, 0)
         if in_vain == MAX_RETRIES:
             error = f"{reason} (tried {retries + 1} times); {DEATH_ADVICE}"

@@ -171,10 +171,8 @@ class Allocation:
     def had_no_room(self, task: int, number: int) -> bool:
         """Notes that Ray had no room for so many processes; on a shared cluster the next try asks for half.
 
-        On this machine alone Ray is only late, on which the number of workers must not depend.
-
-        Returns:
-            Whether there will be a next try: not after WAIT_FOR_ROOM_S without room.
+        On this machine alone Ray is only late, on which the number of workers must not depend. Returns
+        whether there will be a next try: not after WAIT_FOR_ROOM_S without room.
         """
         if self.shared:
             self._bounds[task] = max(1, number // 2)

@@ -81,10 +81,7 @@ class Group:
 def train_task(task: Task, group: Group, report: Callable[[Mapping[str, object]], None]) -> list[Outcome]:
     """Runs a task's function on every worker of a new group, and waits for it.
 
-    `report` is called with rank 0's progress.
-
-    Returns:
-        What the function returned on rank 0.
+    `report` is called with rank 0's progress. Returns what the function returned on rank 0.
 
     Raises:
         WorkerDiedError: A worker died; another try may succeed.
