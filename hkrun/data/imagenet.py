@@ -64,7 +64,7 @@ def load_imagenet(*, data_dir: Path | str | None) -> StreamedDataset:
     place = Place.below(data_dir, FOLDER)
     if is_packed(place):
         return read_shards(place)
-    if not place.is_local:
+    if "://" in place.uri:
         raise DataError(
             f"imagenet: {place} holds no shards; `hkrun data pack` makes them of a folder: {_LAYOUT}"
         )

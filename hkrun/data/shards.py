@@ -36,11 +36,6 @@ class Place:
 
     uri: str
 
-    @property
-    def is_local(self) -> bool:
-        """Whether it is a path of this machine."""
-        return "://" not in self.uri
-
     @classmethod
     def below(cls, place: Path | str, name: str) -> "Place":
         """The folder of a name in a directory or at a URI, which may have a query.

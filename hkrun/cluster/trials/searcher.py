@@ -208,7 +208,7 @@ class TaskSearcher(Searcher):
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        """`Watch` sees to it."""
+        """`TrialCallback` sees to it."""
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing is ever restored."""
