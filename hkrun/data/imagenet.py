@@ -134,10 +134,13 @@ def _sort_flat(root: Path, files: Sequence[File]) -> dict[str, list[File]]:
 
     Line k of the ground truth is the ILSVRC2012_ID of the k-th image by name; meta.mat has each ID's wnid.
     """
+    from scipy.io import loadmat
+
     devkit = root / DEVKIT
     try:
         numbers = [int(line) for line in (devkit / GROUND_TRUTH).read_text().split()]
-        wnids = _read_wnids(devkit / "meta.mat")
+        synsets = loadmat(str(devkit / "meta.mat"), squeeze_me=True)["synsets"]
+        wnids = {int(row["ILSVRC2012_ID"]): str(row["WNID"]) for row in synsets}
         in_order = sorted(files)
         by_class: dict[str, list[File]] = {}
         for file, number in zip(in_order, numbers, strict=True):
@@ -148,11 +151,3 @@ def _sort_flat(root: Path, files: Sequence[File]) -> dict[str, list[File]]:
             f"{type(error).__name__}: {' '.join(str(error).split())}"
         ) from error
     return by_class
-
-
-def _read_wnids(path: Path) -> dict[int, str]:
-    """ILSVRC2012_ID -> wnid, from the development kit's MATLAB file."""
-    from scipy.io import loadmat
-
-    synsets = loadmat(str(path), squeeze_me=True)["synsets"]
-    return {int(row["ILSVRC2012_ID"]): str(row["WNID"]) for row in synsets}

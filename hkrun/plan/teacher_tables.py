@@ -45,7 +45,10 @@ class PlannedTable:
         if self.mode == "live":
             return f"Teacher {self.teacher_id} runs live for {', '.join(self.names)}"
         when = "before the runs" if self.mode == "ahead" else "as the runs ask"
-        size = "" if self.num_bytes is None else f", {_describe_size(self.num_bytes)}"
+        size = ""
+        if self.num_bytes is not None:
+            large = self.num_bytes >= 10**9
+            size = f", {self.num_bytes / (1e9 if large else 1e6):.1f} {'GB' if large else 'MB'}"
         return (
             f"Teacher table of {self.teacher_id}: filled {when} where it is not there yet, "
             f"{self.num_views} views of each image{size}"
@@ -169,7 +172,3 @@ def _count_bytes(cell: Cell, parts: tuple[str, ...], num_views: int) -> int | No
         return None
     number_bytes = int(_row_type(cell).removeprefix("float")) // 8
     return known.num_train * num_views * sum(widths[part] * number_bytes + _SUM_BYTES for part in parts)
-
-
-def _describe_size(num_bytes: int) -> str:
-    return f"{num_bytes / 1e9:.1f} GB" if num_bytes >= 10**9 else f"{num_bytes / 1e6:.1f} MB"

@@ -175,7 +175,7 @@ def hold_folder(place: Path) -> Iterator[Hold]:
 def hold_object(files: ConditionalFiles, folder: str, *, place: str) -> Iterator[Hold]:
     """Keeps other drivers out of a folder on a place without locks; see `hold_folder`."""
     slot = ObjectSlot(files, f"{folder}/{LOCK_FILE}", place=f"{place}/{folder}")
-    with _held(slot, _is_dead) as hold:
+    with _held(slot, lambda name: _is_here(name) and not _is_alive(name)) as hold:
         if not files.heeds_conditions(f"{folder}/{LOCK_FILE}"):
             log.warning(
                 "%s: the server does not heed conditional writes (If-None-Match, If-Match), so nothing keeps "
@@ -354,7 +354,3 @@ def _is_here(name: dict[str, Any]) -> bool:
 
 def _is_alive(name: dict[str, Any]) -> bool:
     return _is_here(name) and _process(int(name.get("pid", 0))) == name.get("process")
-
-
-def _is_dead(name: dict[str, Any]) -> bool:
-    return _is_here(name) and not _is_alive(name)

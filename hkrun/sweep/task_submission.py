@@ -52,7 +52,8 @@ def list_tasks(study: Study) -> "TaskList":
 
     plan, options = study.plan, study.options
     tables = {name: table for table in plan.tables for name in table.names}
-    _warn_of_space(plan.tables, study.opened)
+    for table in find_too_large(plan.tables, study.opened):
+        logger.warning("%s: does not fit on the disk, the teacher runs live", table.describe())
     teachers = [_make_task(study, teacher.cell, teacher.teacher_id) for teacher in plan.teachers]
     runs = [
         _make_task(study, pack.cell, pack.cell_id, seeds=pack.seeds, table=tables.get(pack.name))
@@ -194,12 +195,6 @@ def _read_seconds(told: Sequence[Mapping[str, object]]) -> dict[str, float]:
             for part, value in seconds.items():
                 sums[part] = sums.get(part, 0.0) + value
     return sums
-
-
-def _warn_of_space(tables: Sequence[PlannedTable], store: Store) -> None:
-    """Says which tables do not fit beside a local store; a remote store's lie on machines of their own."""
-    for table in find_too_large(tables, store):
-        logger.warning("%s: does not fit on the disk, the teacher runs live", table.describe())
 
 
 def leave_out_diverged(study: Study) -> tuple[Study, list[str]]:

@@ -34,7 +34,7 @@ from hkrun.cluster.jobs.shipping import (
     ship_parts,
     ship_space,
 )
-from hkrun.cluster.nodes.reports import COMPARED, Needs
+from hkrun.cluster.nodes.reports import COMPARED, Needs, find_versions
 from hkrun.cluster.ray_private import JOB_SETTINGS, STOP_WAIT_VARIABLE
 from hkrun.errors import DataError, HkrunError, InputError, ResourceError, StoreError
 from hkrun.redaction import redact
@@ -289,11 +289,7 @@ def find_expected() -> dict[str, str]:
     if lock is not None:
         versions = read_versions(lock.read_text(encoding="utf-8"))
         return {name: versions[name] for name in COMPARED if name in versions}
-    found = {}
-    for name in COMPARED:
-        with suppress(importlib.metadata.PackageNotFoundError):
-            found[name] = importlib.metadata.version(name)
-    return found
+    return find_versions(COMPARED)
 
 
 def _requirements() -> tuple[str, ...]:

@@ -2,7 +2,6 @@
 
 import dataclasses
 import hashlib
-import importlib.metadata
 import logging
 import os
 import platform
@@ -17,7 +16,7 @@ from urllib.parse import quote
 
 from hkrun.cluster.driver.runtime import Running
 from hkrun.cluster.driver.supervisor import call_driver
-from hkrun.cluster.nodes.reports import COMPARED, Needs, NodeReport, judge, required_names
+from hkrun.cluster.nodes.reports import COMPARED, Needs, NodeReport, find_versions, judge, required_names
 from hkrun.cluster.nodes.resources import Node
 from hkrun.errors import HkrunError, StoreError
 
@@ -86,7 +85,7 @@ def look_around(needs: Needs, name: str, *, probe: str, own: str) -> NodeReport:
     return NodeReport(
         name=name,
         python=platform.python_version(),
-        versions=dict(_find_versions({*COMPARED, *needs.expected, *required_names(needs)})),
+        versions=find_versions({*COMPARED, *needs.expected, *required_names(needs)}),
         code=hash_code(),
         store=_try_store(needs.store, probe=probe, own=own),
         data="" if needs.data is None else _try_data(needs.data),
@@ -102,12 +101,6 @@ def hash_code() -> str:
         digest.update(f"{path.relative_to(root)}\0".encode())
         digest.update(hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()[:12]
-
-
-def _find_versions(names: set[str]) -> Iterator[tuple[str, str]]:
-    for name in sorted(names):
-        with suppress(importlib.metadata.PackageNotFoundError):
-            yield name, importlib.metadata.version(name)
 
 
 def _try_store(uri: str, *, probe: str, own: str) -> str:

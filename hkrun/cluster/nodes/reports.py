@@ -1,6 +1,8 @@
 """What follows from what nodes report: whether every one can do the work. Without Ray."""
 
+import importlib.metadata
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -102,6 +104,15 @@ def note_versions(reports: Sequence[NodeReport], needs: Needs) -> list[str]:
 def required_names(needs: Needs) -> list[str]:
     """The names of the packages that hkrun requires, extras left out."""
     return [requirement.name for requirement in _requirements(needs)]
+
+
+def find_versions(names: Iterable[str]) -> dict[str, str]:
+    """The versions of those packages that are installed here."""
+    found = {}
+    for name in sorted(names):
+        with suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found
 
 
 def _requirements(needs: Needs) -> "list[Requirement]":
