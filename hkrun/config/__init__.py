@@ -41,4 +41,3 @@ from hkrun.config.sections import (
     QuantizationConfig,
     Value,
 )
-

@@ -15,4 +15,3 @@ from hkrun.distill.loop import distill
 from hkrun.distill.pack import Pack
 from hkrun.distill.run import Run, start_run
 from hkrun.distill.step import Step
-
