@@ -135,6 +135,12 @@ def test_tables_one_to_five_are_twelve_configurations():
         assert len(teachers) == 2, "the original connection needs a teacher of its own"
 
 
+@pytest.mark.parametrize(("space", "rows"), [("baselines", 1), ("imagenet", 2)])
+def test_tscan_has_the_regulariser_whose_terms_are_its_authors(space, rows):
+    cells = [named.cell for named in load_sweep(space).cells if named.cell.method == "tscan"]
+    assert [cell.loss.regularizer for cell in cells] == [True] * rows
+
+
 @pytest.mark.parametrize("dataset", ["digits", "cifar10"])
 def test_a_row_is_one_configuration_in_every_space(dataset):
     found = {}
