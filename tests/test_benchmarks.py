@@ -3,6 +3,8 @@
 import copy
 import dataclasses
 import importlib
+import json
+import math
 import os
 import subprocess
 import sys
@@ -10,10 +12,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from loop.test_graphs import CpuRecorder
 
 from hkrun.config import cell_id
 from hkrun.data.views import Views
-from hkrun.distill import start_run
+from hkrun.distill import graphs, start_run
 from hkrun.distill.pack import Pack
 from hkrun.distill.step import Step
 from hkrun.knowledge import LiveTeacher
@@ -232,6 +235,127 @@ def start(script, *arguments, **environment):
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+# --- the check of a GPU -------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_the_gpu_check_runs_on_a_cpu_with_torch_numpy_and_pyarrow_alone(tmp_path):
+    blocked = (*NOT_ON_A_GPU_BOX, "pytest")
+    (tmp_path / "sitecustomize.py").write_text(f"import sys\nsys.modules.update(dict.fromkeys({blocked}))\n")
+    done = subprocess.run(
+        ["bash", str(FOLDER / "gpu_check.sh"), "--device", "cpu", "--out", "found"],
+        env=os.environ | {"PYTHON": sys.executable, "PYTHONPATH": str(tmp_path)},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "found" / "gpu_check.json").read_text())
+    assert len(found["tests"]["lines"]) == 7
+    assert all(line.endswith("... ok") for line in found["tests"]["lines"])
+    assert [(curve["method"], curve["agree"]) for curve in found["curves"]] == [
+        ("hksanc", True),
+        ("kd", True),
+    ]
+    measured = {(row["size"], row["precision"], row["pack"], row["graphs"]) for row in found["steps"]}
+    assert measured == {
+        (size, precision, pack, "off")
+        for size in ("cifar", "digits")
+        for precision in ("float32", "bfloat16")
+        for pack in (1, 2)
+    }
+    assert "pack_cuda" not in found  # toys on a CPU say nothing of a GPU
+    page = (tmp_path / "found" / "gpu_check.md").read_text()
+    assert page in done.stdout
+    assert page.startswith("# hkrun on a CPU, with networks of toys")
+
+
+def settings_of(check, tiny, **values):
+    return check.Settings(
+        **{
+            "device": CPU,
+            "sizes": {"digits": tiny},
+            "packs": (2,),
+            "num_images": 40,
+            "repeats": 4,
+            "seconds": 0.0,
+            "deadline": math.inf,
+            **values,
+        }
+    )
+
+
+def test_the_gpu_check_times_packs_with_recorded_steps_and_without(load, tiny, tmp_path, monkeypatch):
+    check = load("gpu_check")
+    recorders = []
+    monkeypatch.setattr(check, "choose_recorder", lambda *_: recorders.append(CpuRecorder()) or recorders[-1])
+    found = check.measure(tmp_path, settings_of(check, tiny))
+    assert [(row["pack"], row["precision"], row["graphs"]) for row in found["steps"]] == [
+        (2, precision, graphs) for precision in check.PRECISIONS for graphs in ("off", "on")
+    ]
+    for row in found["steps"]:
+        assert 0 < row["from"] <= row["ms"] <= row["to"]
+        assert row["times_field"] == found["field_ms"]["digits"] / row["ms"]
+    assert all(recorder.recorded == 1 and recorder.replayed == 2 for recorder in recorders)
+
+
+def test_the_gpu_check_says_what_fell_back_and_what_was_left_out(load, tiny, tmp_path, monkeypatch):
+    class NoRecorder(CpuRecorder):
+        def record(self, function):
+            raise RuntimeError("none today")
+
+    check = load("gpu_check")
+    graphs._tell.cache_clear()
+    monkeypatch.setattr(check, "choose_recorder", lambda *_: NoRecorder())
+    (tmp_path / "images").mkdir()
+    bench = check.Bench(tmp_path / "images", tiny, settings_of(check, tiny))
+    _, row = bench.time_pack(2, "float32")
+    assert row["graphs"].startswith("fell back: ")
+    assert row["graphs"].endswith("the step cannot be recorded: none today")
+    late = check.measure(tmp_path, settings_of(check, tiny, deadline=0.0))
+    assert late["steps"] == []
+    assert late["left_out"][0] == "digits, float32, pack of 2: the time was over"
+
+
+def test_the_gpu_check_finds_the_largest_pack_that_pays(load):
+    report = load("gpu_report")
+
+    def row(size, pack, graphs, ms, precision="float32"):
+        return {"size": size, "pack": pack, "graphs": graphs, "ms": ms, "precision": precision}
+
+    steps = [
+        row("digits", 1, "on", 1.0),
+        row("digits", 1, "off", 9.0),
+        row("digits", 16, "on", 0.2),
+        row("digits", 64, "on", 0.199),  # hardly faster
+        row("digits", 64, "on", 0.1, "bfloat16"),
+        row("cifar", 1, "fell back: no", 1.0),
+        row("cifar", 4, "off", 0.5),
+    ]
+    assert report.find_packs(steps) == {"digits": 16, "cifar10": 4, "cifar100": 4}
+
+
+def test_the_gpu_check_reports_what_it_found_before_it_broke_off(load):
+    conditions = {
+        "time": "2026-11-29T00:00:00",
+        "device": "a GPU",
+        "commit": "abc",
+        "before": {"clocks.sm": "1980"},
+    }
+    tests = {
+        "passed": False,
+        "seconds": 3.2,
+        "lines": ["test_x ... FAIL"],
+        "failures": ["AssertionError: 1 and 2"],
+    }
+    page = "".join(load("gpu_report").write_report({"conditions": conditions, "tests": tests}))
+    assert "All: measured (2026-11-29, a GPU), commit abc." in page
+    assert '- before: {"clocks.sm": "1980"}' in page
+    assert "**FAILED** in 3 s" in page
+    assert "AssertionError: 1 and 2" in page
 
 
 # --- capacity -----------------------------------------------------------------------------------------------

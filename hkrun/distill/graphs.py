@@ -118,6 +118,11 @@ class Replays:
         self._shapes: list[torch.Size] = []
         self._recording: _Recording | None = None
 
+    @property
+    def active(self) -> bool:
+        """Whether steps like the last one are replayed."""
+        return self._recording is not None
+
     def __call__(self, compute: Compute, inputs: Inputs, constants: Hashable) -> Figures:
         """Computes one step.
 

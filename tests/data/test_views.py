@@ -185,16 +185,3 @@ def test_normalised_training_images_have_mean_0_and_deviation_1() -> None:
 
     assert abs(images.mean().item()) < 1e-12
     assert images.std(correction=0).item() == pytest.approx(1, abs=1e-12)
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_a_gpu_reads_the_same_bits_as_the_cpu(dtype: torch.dtype) -> None:
-    images = some_images()
-    view_ids = torch.arange(CIFAR_VIEWS.count)
-    image_ids = view_ids % 4
-
-    on_gpu = reader_of(images, CIFAR_VIEWS, dtype, device="cuda")(image_ids.cuda(), view_ids.cuda())
-
-    assert on_gpu.is_cuda
-    assert torch.equal(on_gpu.cpu(), reader_of(images, CIFAR_VIEWS, dtype)(image_ids, view_ids))

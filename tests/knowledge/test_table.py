@@ -70,25 +70,6 @@ def test_looked_up_answers_need_no_teacher_and_are_those_computed(
     assert counter.passes == 0
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-@pytest.mark.parametrize("storage", ["float32", "float16"])
-def test_a_lookup_for_a_gpu_does_not_wait_for_it(
-    tmp_path: Path, dataset: Dataset, network: DistilledNetwork, storage: str
-) -> None:
-    table = make_table(tmp_path, make_computer(network, PARTS, storage=storage), dataset, dtype=storage)
-    table.fill()
-    batch = make_batch(dataset)
-    expected = table(batch)
-    there = batch._replace(images=batch.images.cuda())
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        answer = table(there)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
-    for part in PARTS:
-        assert torch.equal(getattr(answer, part).cpu(), getattr(expected, part))
-
-
 def test_an_answer_s_bits_depend_on_its_view_alone(
     tmp_path: Path, dataset: Dataset, network: DistilledNetwork
 ) -> None:
