@@ -96,7 +96,7 @@ CIFAR_NETWORKS: Mapping[str, NetworkShape] = MappingProxyType(
         ),
     }
 )
-FORMS = (
+NAME_FORMS = (
     "preact-D, preact-D-wW (D = 6n+2), preact-bottleneck-D (D = 9n+2), wrn-D-K (D = 6n+4), "
     f"{', '.join([*CIFAR_NETWORKS, *IMAGENET_NETWORKS])}, torchvision:NAME, timm:NAME, "
     "package.module:name (your own)"
@@ -143,13 +143,13 @@ def parse_network(name: str) -> NetworkShape:
         return CIFAR_NETWORKS[name]
     match = _NAME.fullmatch(name)
     if match is None:
-        raise InputError(f"{name!r} is no network; the forms are {FORMS}")
+        raise InputError(f"{name!r} is no network; the forms are {NAME_FORMS}")
     family, depth, mark = match["family"], int(match["depth"]), match["mark"]
     width = int(match["width"]) if match["width"] else None
     if (family == "wrn") != (width is not None and mark == "") or (
         family == "preact-bottleneck" and width is not None
     ):
-        raise InputError(f"{name!r} is no network; the forms are {FORMS}")
+        raise InputError(f"{name!r} is no network; the forms are {NAME_FORMS}")
     if width == 0:
         raise InputError(f"{name!r}: the width must be at least 1")
     step, rest = {"preact": (6, 2), "preact-bottleneck": (9, 2), "wrn": (6, 4)}[family]

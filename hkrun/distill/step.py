@@ -6,6 +6,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from hkrun import records
 from hkrun.distill.graphs import Inputs, Replays
 from hkrun.distill.pack import Pack
 from hkrun.distill.run import find_stage
@@ -192,10 +193,10 @@ class Step:
             return {
                 "loss_discriminator": loss,
                 **{f"loss_{name}": part * share for name, part in parts.items() if name == "regularizer"},
-                "discriminator_accuracy": right.double() / (2 * size) * share,
-                "discriminator_teacher_mean": means[:, 0],
-                "discriminator_student_mean": means[:, 1],
-                "discriminator_spread": spread * share,
+                records.ACCURACY: right.double() / (2 * size) * share,
+                records.TEACHER_MEAN: means[:, 0],
+                records.STUDENT_MEAN: means[:, 1],
+                records.SPREAD: spread * share,
             }
 
     def _step_student(self, inputs: Inputs, share: float, output: Output, held: Output) -> dict[str, Tensor]:
@@ -225,8 +226,8 @@ class Step:
         if self._adversary is not None and self._compares:
             adversarial = self._weights["adversarial"] * figures["loss_adversarial"]
             compared = held.logits if self._adversary.tap == "logits" else held.descriptor
-            figures["adversarial_gradient_ratio"] = self._backward(loss, adversarial, compared, parameters)
-            figures["adversarial_gradient_ratio"] *= share
+            figures[records.GRADIENT_RATIO] = self._backward(loss, adversarial, compared, parameters)
+            figures[records.GRADIENT_RATIO] *= share
         else:
             loss.sum().backward(inputs=parameters)  # type: ignore[no-untyped-call]
         self._sum_students()

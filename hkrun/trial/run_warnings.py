@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+from hkrun.records import ACCURACY, SPREAD, STUDENT_MEAN
 from hkrun.training import Context, EvaluationSet, TrainingSet, gather
 
 # A discriminator that is like this over the last tenth of the epochs gives the student nothing to learn from:
@@ -15,15 +16,15 @@ MOST_NAMED = 10  # unusable images in an alarm; the log has them all
 def find_discriminator_warnings(history: Sequence[Mapping[str, float | None]]) -> list[str]:
     """Says when the discriminator ended in a state that gives the student no gradient."""
     tail = history[-max(1, len(history) // 10) :]
-    if not tail or "discriminator_accuracy" not in tail[-1]:
+    if not tail or ACCURACY not in tail[-1]:
         return []
 
     def mean(name: str) -> float:
         return sum(float(str(row[name])) for row in tail) / len(tail)
 
-    belief, accuracy = mean("discriminator_student_mean"), mean("discriminator_accuracy")
+    belief, accuracy = mean(STUDENT_MEAN), mean(ACCURACY)
     alarms = []
-    if mean("discriminator_spread") < CONSTANT_SPREAD:
+    if mean(SPREAD) < CONSTANT_SPREAD:
         alarms.append(f"the discriminator is constant: it says {belief:.3f} to whatever it sees")
     if accuracy > WINNING_ACCURACY:
         alarms.append(f"the discriminator wins outright: it tells {100 * accuracy:.1f} % apart")
