@@ -8,6 +8,7 @@ from pathlib import Path
 
 from hkrun.config.cell import Cell, get_value
 from hkrun.config.keys import keys
+from hkrun.digests import short_digest
 from hkrun.methods import TERM_KEYS
 from hkrun.networks import FROM_TORCHVISION, pretrained_file
 
@@ -84,7 +85,7 @@ def canonical_json(cell: Cell, *, world_size: int = 1) -> str:
 
 def cell_id(cell: Cell, *, world_size: int = 1) -> str:
     """The first 12 hex digits of the SHA-256 of the canonical JSON."""
-    return _digest(canonical_json(cell, world_size=world_size))
+    return short_digest(canonical_json(cell, world_size=world_size))
 
 
 def teacher_canonical(cell: Cell) -> dict[str, object]:
@@ -109,12 +110,8 @@ def teacher_canonical(cell: Cell) -> dict[str, object]:
 
 def teacher_id(cell: Cell) -> str:
     """The first 12 hex digits of the SHA-256 of `teacher_canonical` as JSON."""
-    return _digest(_dump(teacher_canonical(cell)))
+    return short_digest(_dump(teacher_canonical(cell)))
 
 
 def _dump(form: Mapping[str, object]) -> str:
     return json.dumps(form, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
+from hkrun.digests import short_digest
+
 FORMAT = 1  # of the rows
 
 
@@ -21,8 +23,7 @@ def describe_table(part: str, **known: object) -> dict[str, object]:
 
 def table_id(description: Mapping[str, object]) -> str:
     """The first 12 hex digits of the SHA-256 of a description."""
-    text = json.dumps(description, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
+    return short_digest(json.dumps(description, sort_keys=True, separators=(",", ":")))
 
 
 def hash_images(images: Tensor, mean: Tensor, std: Tensor) -> str:

@@ -2,7 +2,6 @@
 
 import contextlib
 import functools
-import hashlib
 import json
 import logging
 import re
@@ -13,6 +12,7 @@ from typing import Any, TypeVar
 
 import pyarrow as pa
 
+from hkrun.digests import short_digest
 from hkrun.errors import StoreError
 from hkrun.records import DivergedTeacher, Record, TeacherRecord, from_json, teacher_from_json, to_json
 from hkrun.store.columns import RUNS_SCHEMA, from_parquet, to_parquet
@@ -106,7 +106,7 @@ class Store(CommittedFolders):
             ValueError: The text is not the one that the id was made from.
         """
         content = canonical_json.encode()
-        if hashlib.sha256(content).hexdigest()[:12] != cell_id:
+        if short_digest(content) != cell_id:
             raise ValueError(f"the SHA-256 of the text does not start with {cell_id}")
         with contextlib.suppress(DamagedError, NotCommittedError):
             if self.read(f"cells/{cell_id}", CELL_FILE) == content:

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -10,6 +9,7 @@ from typing import Any
 
 from hkrun.config import Cell
 from hkrun.datasets import find_dataset
+from hkrun.digests import short_digest
 from hkrun.networks import EVALUATION_BATCH
 from hkrun.plan import PackingFacts, choose_sizes, kept_sizes, why_alone
 from hkrun.plan.packs import PROCESS_BYTES, seed_bytes
@@ -254,5 +254,4 @@ def _describe_shape(cell: Cell) -> dict[str, object]:
 
 
 def _digest(document: Mapping[str, object]) -> str:
-    text = json.dumps(document, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
+    return short_digest(json.dumps(document, sort_keys=True))

@@ -158,7 +158,7 @@ def _describe(
             tap=place.tap if part == "attention_maps" else "",
             pass_size=computer.pass_size,
             device=place.teacher.device,
-            machine=_describe_machine(place.teacher.device),
+            machine=_describe_arithmetic(place.teacher.device),
             threads=place.threads if on_cpu else 0,
             torch=torch.__version__,
         )
@@ -166,7 +166,7 @@ def _describe(
     }
 
 
-def _describe_machine(device: str) -> str:
+def _describe_arithmetic(device: str) -> str:
     """What computes on a device: its model, and the instructions that torch's own code uses on a CPU."""
     if device == "cuda":
         return torch.cuda.get_device_name()

@@ -18,6 +18,7 @@ from hkrun.cluster.driver.runtime import Running
 from hkrun.cluster.driver.supervisor import call_driver
 from hkrun.cluster.nodes.reports import COMPARED, Needs, NodeReport, find_versions, judge, required_names
 from hkrun.cluster.nodes.resources import Node
+from hkrun.digests import short_digest
 from hkrun.errors import HkrunError, StoreError
 
 if TYPE_CHECKING:
@@ -96,11 +97,11 @@ def look_around(needs: Needs, name: str, *, probe: str, own: str) -> NodeReport:
 def hash_code() -> str:
     """The first 12 hex digits of a SHA-256 over hkrun's Python files."""
     root = Path(__file__).resolve().parents[2]
-    digest = hashlib.sha256()
-    for path in sorted(root.rglob("*.py")):
-        digest.update(f"{path.relative_to(root)}\0".encode())
-        digest.update(hashlib.sha256(path.read_bytes()).digest())
-    return digest.hexdigest()[:12]
+    files = (
+        f"{path.relative_to(root)}\0".encode() + hashlib.sha256(path.read_bytes()).digest()
+        for path in sorted(root.rglob("*.py"))
+    )
+    return short_digest(b"".join(files))
 
 
 def _try_store(uri: str, *, probe: str, own: str) -> str:
