@@ -25,6 +25,7 @@ Errors = NDArray[np.float64]
 # Curves whose late errors are so many times those of others, which never exceed 1, are in another unit.
 _OTHER_UNIT = 10.0
 _HIGH_PCT = 50.0  # where errors end that do not fall, they may be accuracies
+_log = logging.getLogger("hkrun")
 
 
 def find_fractions(
@@ -76,9 +77,6 @@ def find_accuracies(cells: Mapping[str, tuple[tuple[int, ...], Errors]]) -> Iter
                 f"cell {cell!r}: error_pct goes from {first / scale:.3g} to {last / scale:.3g}; are these "
                 "accuracies? The error is 100 - accuracy"
             )
-
-
-_log = logging.getLogger("hkrun")
 
 
 @dataclass(frozen=True, kw_only=True)

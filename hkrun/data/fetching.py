@@ -17,6 +17,7 @@ from hkrun.errors import DataError
 from hkrun.networks import pretrained_file
 
 _TIMEOUT_S = 60.0  # for the server to send anything at all
+_SERVER = "https://download.pytorch.org/models"
 
 
 def default_directory() -> Path:
@@ -44,9 +45,6 @@ def quiet_unless_terminal() -> contextlib.AbstractContextManager[object]:
 def reason(error: Exception) -> str:
     """The error in one line."""
     return " ".join(str(error).split()) or type(error).__name__
-
-
-_SERVER = "https://download.pytorch.org/models"
 
 
 def fetch_weights(network: str, *, key: str) -> dict[str, Tensor]:

@@ -29,6 +29,11 @@ from hkrun.errors import DataError, InputError
 from hkrun.redaction import redact
 from hkrun.uris import describe_slip
 
+FORMAT = 1
+MANIFEST = "manifest.json"
+IMAGES_PER_SHARD = 64 * BLOCK
+PARTS = ("train", "val")
+
 
 @dataclass(frozen=True)
 class Place:
@@ -106,12 +111,6 @@ def _connect(uri: str) -> tuple[fs.FileSystem, str]:
     except (OSError, ValueError, pa.ArrowException, ImportError) as error:
         reason = " ".join(str(error).replace(uri, str(Place(uri))).split())
         raise DataError(f"cannot open {Place(uri)}: {reason}") from None  # `error` may hold the password
-
-
-FORMAT = 1
-MANIFEST = "manifest.json"
-IMAGES_PER_SHARD = 64 * BLOCK
-PARTS = ("train", "val")
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,7 @@ _MARKDOWN = re.compile(r"([\\`*<>|\[\]$#~&]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9]))"
 # the mark that is put in front of it.
 _FORMULA = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20", "'")
 _TEMPLATES = ("report.html", "report.md", "report.tex")
+RECEIPT_FILE = "report-receipt.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -255,9 +256,6 @@ def _command(summary: Summary) -> str:
         chosen += ","
     words = sweep.command or ("hkrun", "sweep", sweep.name)
     return shlex.join([*words, "--dataset", sweep.dataset, "--seeds", chosen])
-
-
-RECEIPT_FILE = "report-receipt.json"
 
 
 def renew_report(summary: Summary, store: Store) -> dict[str, str]:

@@ -17,6 +17,10 @@ from hkrun.errors import StoreError
 from hkrun.store.files import Changed, ConditionalFiles, Files, Seen
 
 MANIFEST = "manifest.json"
+LEFTOVER_S = 3600.0  # an upload takes less: a file that no manifest names by then was left behind
+# Folders of which a driver keeps the others out, and whose files people open by name: there, files keep their
+# names even where commits could not tell two writers apart.
+IN_PLACE = "sweeps/"
 
 
 class DamagedError(StoreError):
@@ -112,9 +116,6 @@ def from_json(text: bytes) -> Manifest:
         }
     except (KeyError, TypeError, AttributeError, StoreError) as error:
         raise ValueError(str(error)) from error
-
-
-LEFTOVER_S = 3600.0  # an upload takes less: a file that no manifest names by then was left behind
 
 
 class ConditionalCommit:
@@ -233,11 +234,6 @@ def _understood(seen: Seen) -> Manifest:
         return {} if seen.content is None else from_json(seen.content)
     except ValueError:
         return {}
-
-
-# Folders of which a driver keeps the others out, and whose files people open by name: there, files keep their
-# names even where commits could not tell two writers apart.
-IN_PLACE = "sweeps/"
 
 
 class CommittedFolders:

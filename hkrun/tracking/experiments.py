@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from mlflow.entities import Experiment, Run
     from mlflow.tracking import MlflowClient
 
+STORE_TAG, SWEEP_TAG = "hkrun.store", "hkrun.sweep"
+_FOLDER, _FILE = "mlflow", "identity.txt"
+
 
 def artifact_root(store: Store, uri: str) -> str | None:
     """Where artifacts go, as a URI; None where the server decides."""
@@ -60,10 +63,6 @@ def _rewrite(client: "MlflowClient", experiment_id: str, old: str, new: str) -> 
         session.execute(update(runs).where(runs.c.experiment_id == here, below).values(artifact_uri=moved))
         chosen = experiments.c.experiment_id == here
         session.execute(update(experiments).where(chosen).values(artifact_location=new))
-
-
-STORE_TAG, SWEEP_TAG = "hkrun.store", "hkrun.sweep"
-_FOLDER, _FILE = "mlflow", "identity.txt"
 
 
 def read_identity(store: Store) -> str | None:

@@ -22,6 +22,12 @@ if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
 ENTITIES_PER_BATCH = 1000  # metrics, parameters and tags together
+PARENT_TAG = "mlflow.parentRunId"
+PARAMETERS_PER_BATCH = 100
+PARAMETER_LENGTH = 6000
+TAG_LENGTH = 5000
+RUN_NAME_LENGTH = 250
+FORMAT = 1  # part of every digest: a change in what is mirrored renews what an older hkrun wrote
 
 
 class Point(NamedTuple):
@@ -79,14 +85,6 @@ def _replace_rows(database: Path, run_id: str, points: Sequence[Point]) -> None:
                 "VALUES (?, 0, ?, ?, ?, ?)",
                 ((run_id, *point) for point in rows),
             )
-
-
-PARENT_TAG = "mlflow.parentRunId"
-PARAMETERS_PER_BATCH = 100
-PARAMETER_LENGTH = 6000
-TAG_LENGTH = 5000
-RUN_NAME_LENGTH = 250
-FORMAT = 1  # part of every digest: a change in what is mirrored renews what an older hkrun wrote
 
 
 @dataclass

@@ -23,6 +23,11 @@ _LISTENS = "0A"
 _WORD = 8  # hexadecimal digits of 4 bytes, which are in the machine's order
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+TIMEOUT_S = 20.0
+DEFAULT_PORT = 8265
+_UNAUTHENTICATED, _WRONG_TOKEN = 401, 403
+_WHERE_TOKENS_ARE = "RAY_AUTH_TOKEN, the file RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token"
+logger = logging.getLogger("hkrun")
 
 
 def find_strangers(host: str, port: int) -> set[int]:
@@ -65,14 +70,6 @@ def _read_address(digits: str) -> Address:
     if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
         return address.ipv4_mapped
     return address
-
-
-TIMEOUT_S = 20.0
-DEFAULT_PORT = 8265
-_UNAUTHENTICATED, _WRONG_TOKEN = 401, 403
-_WHERE_TOKENS_ARE = "RAY_AUTH_TOKEN, the file RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token"
-
-logger = logging.getLogger("hkrun")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,6 +22,9 @@ PACKAGE = Path(__file__).resolve().parents[2]
 LARGEST_BYTES = 100 << 20
 _LARGEST_NAMED = 3
 _NOT_CODE = shutil.ignore_patterns("__pycache__", "*.pyc", ".*")
+LOCK_FILE = "requirements.lock"
+_ENTRY = re.compile(r"(?P<name>[A-Za-z0-9._-]+)(\[[^\]]*\])?==(?P<version>[^\s;\\]+)")
+_ROOT = "hkrun (pyproject.toml)"
 
 
 def ship_hkrun(folder: Path) -> None:
@@ -120,11 +123,6 @@ def _copy_spaces(source: Path, target: Path) -> None:
         place = target / path.relative_to(source)
         place.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, place)
-
-
-LOCK_FILE = "requirements.lock"
-_ENTRY = re.compile(r"(?P<name>[A-Za-z0-9._-]+)(\[[^\]]*\])?==(?P<version>[^\s;\\]+)")
-_ROOT = "hkrun (pyproject.toml)"
 
 
 def find_lock() -> Path | None:

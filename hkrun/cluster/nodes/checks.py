@@ -27,6 +27,10 @@ if TYPE_CHECKING:
 TIMEOUT_S = 90.0  # a node that is busy starts its first process in half of that
 LOOKS, PAUSE_S = 4, 1.0
 _PROBES, _PROBE_FILE = "probes", "probe"
+# `hkrun submit` has asked the nodes a moment before it sent the job with this variable.
+JOB_VARIABLE = "HKRUN_JOB"
+DASHBOARD_TIMEOUT_S = 5.0
+logger = logging.getLogger("hkrun")
 
 
 def check_nodes(needs: Needs) -> list[NodeReport]:
@@ -193,13 +197,6 @@ def _clear_away(store: "Store", probe: str) -> None:
             (store.local_path / _PROBES).rmdir()
 
 
-# `hkrun submit` has asked the nodes a moment before it sent the job with this variable.
-JOB_VARIABLE = "HKRUN_JOB"
-_TIMEOUT_S = 5.0
-
-logger = logging.getLogger("hkrun")
-
-
 def check_joined(needs: Needs, *, log_folder: Path) -> None:
     """Asks the nodes of the cluster that RAY_ADDRESS names whether they can do the work, if it has several.
 
@@ -248,7 +245,7 @@ def lets_everybody_in(dashboard: str) -> bool:
         return False
     try:
         answer = requests.get(
-            f"http://{quote(dashboard, safe=':[]')}/api/authentication_mode", timeout=_TIMEOUT_S
+            f"http://{quote(dashboard, safe=':[]')}/api/authentication_mode", timeout=DASHBOARD_TIMEOUT_S
         )
         mode: object = answer.json().get("authentication_mode")
     except (requests.exceptions.RequestException, ValueError, AttributeError):

@@ -31,6 +31,9 @@ MAX_PROPOSALS = 20
 # Runs are compared after a ninth and after a third of their epochs, and two of three end there.
 FIRST_RUNG = 9
 REDUCTION = 3
+LOOK_EVERY_S = 2.0
+# After a death nodes are called, for so long: Ray itself takes half a minute to believe that one is lost.
+DOUBT_S = 60.0
 
 
 @dataclass
@@ -145,11 +148,6 @@ class Halving(ASHAScheduler):
             return TrialScheduler.CONTINUE
         decision: str = super().on_trial_result(tune_controller, trial, result)
         return decision
-
-
-LOOK_EVERY_S = 2.0
-# After a death nodes are called, for so long: Ray itself takes half a minute to believe that one is lost.
-DOUBT_S = 60.0
 
 
 class SweepDone(BaseException):
