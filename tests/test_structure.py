@@ -1,6 +1,7 @@
 """How the code is built, where that is a promise: short signatures, a short way to the loop, true maps."""
 
 import ast
+import graphlib
 import itertools
 import re
 import tomllib
@@ -73,6 +74,29 @@ def test_the_layers_that_are_written_are_those_that_are_enforced():
     text = (REPOSITORY / "CONTRIBUTING.md").read_text(encoding="utf-8")
     (written,) = re.findall(r"enforces it, for every module:\n\n((?:    .+\n)+)", text)
     assert [line.strip() for line in written.splitlines()] == layers
+
+
+def find_imports(tree: ast.Module, modules: set[str]) -> set[str]:
+    """The modules of hkrun that a module takes, in functions too, but for types alone."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            node.body = []
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= {name if name in modules else node.module for name in names} & modules
+        elif isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names} & modules
+    return found
+
+
+def test_modules_do_not_import_each_other_in_a_circle_not_even_in_functions():
+    names = [".".join(path.relative_to(REPOSITORY).with_suffix("").parts) for path in PACKAGE.rglob("*.py")]
+    modules = {name.removesuffix(".__init__") for name in names}
+    graph = {name: find_imports(read(name), modules) for name in modules}
+    assert "hkrun.trial.run" in graph["hkrun.cluster.tasks"], "imports in functions count"
+    graphlib.TopologicalSorter(graph).prepare()  # CycleError names a circle
 
 
 def test_every_package_and_module_of_the_top_has_its_line_in_the_readme():

@@ -19,6 +19,7 @@
         checks.py                a small task on every node of a joined cluster: versions, store, data
         reports.py               what follows from what the nodes say
     trials/                      tasks as trials of Tune
+        task_list.py             the tasks, and what each asks for
         tune.py                  one Tuner for all tasks, and what a trial does
         schedule.py              which task is next, which is tried again, when all is over
         slots.py                 how many processes have room, node by node
@@ -44,6 +45,7 @@ supervisor: a plan is made without it.
 from hkrun.cluster.nodes.checks import check_joined, find_nodes
 from hkrun.cluster.nodes.reports import Needs
 from hkrun.cluster.nodes.resources import Node, Request
-from hkrun.cluster.tasks import TaskList, run_tasks
+from hkrun.cluster.tasks import do_task, run_tasks
 from hkrun.cluster.trials.axes import EarlyStopping, Point, Search, make_search
 from hkrun.cluster.trials.schedule import TaskResult
+from hkrun.cluster.trials.task_list import TaskList

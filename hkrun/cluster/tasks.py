@@ -1,19 +1,14 @@
 """A list of tasks, from Ray's start to its end."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hkrun.cluster.driver.calls import Function, Observer
+from hkrun.cluster.driver.calls import Observer
 from hkrun.cluster.driver.runtime import Running
 from hkrun.cluster.driver.supervisor import call_driver
-from hkrun.cluster.nodes.resources import Request
-from hkrun.cluster.trials.axes import EarlyStopping, Search
 from hkrun.cluster.trials.schedule import TaskResult
+from hkrun.cluster.trials.task_list import TaskList
 from hkrun.errors import Interrupted
-from hkrun.plan import Span
 from hkrun.trial import Outcome, Task
 
 if TYPE_CHECKING:
@@ -25,79 +20,6 @@ def do_task(task: Task, context: "Context") -> list[Outcome]:
     from hkrun.trial.run import run_task  # PyTorch, which the process that sends the tasks does without
 
     return run_task(task, context)
-
-
-@dataclass(frozen=True, kw_only=True)
-class TaskList:
-    """What to do, and how.
-
-    Attributes:
-        tasks: All with the same threads and device.
-        log_folder: Where Ray and the tasks write their logs.
-        workers: How many processes train one task together: a number for all, or a span for each, of which a
-            task gets what has room when it begins, and anew when it is tried again. One: the function is
-            called in a Tune actor that goes on to the next task. More: in the workers of a Ray Train group,
-            with torch.distributed.
-        per_gpu: How many tasks of one process share a GPU.
-        needs: For a task that builds on another one's result, that one's index: it waits for it, and is left
-            out unless all of the other one's outcomes are "finished".
-        fail_fast: Whether the first failed result stops everything.
-        search: Which tasks a searcher chooses from, instead of all in order.
-        early_stopping: What ends tasks early. Their outcome has the status "stopped", and the last figures
-            that they reported.
-        function: What is called with each task; must be importable by other processes.
-    """
-
-    tasks: Sequence[Task]
-    log_folder: Path
-    workers: int | Sequence[Span] = 1
-    per_gpu: int = 1
-    needs: Mapping[int, int] = field(default_factory=dict)
-    fail_fast: bool = False
-    search: Search | None = None
-    early_stopping: EarlyStopping | None = None
-    function: Function = do_task
-
-    @property
-    def spans(self) -> list[Span]:
-        """How many processes each task may have."""
-        if isinstance(self.workers, int):
-            return [Span(self.workers, self.workers)] * len(self.tasks)
-        return list(self.workers)
-
-    @property
-    def in_groups(self) -> bool:
-        """Whether more processes than one may train a task."""
-        return any(not span.alone for span in self.spans)
-
-    @property
-    def threads(self) -> int:
-        """CPUs of each process."""
-        return self.tasks[0].threads
-
-    @property
-    def device(self) -> str:
-        """The device of each process: "cpu" or "cuda"."""
-        return self.tasks[0].device
-
-    def requests(self) -> list[Request]:
-        """What the tasks ask for at least, each kind once."""
-        kinds = dict.fromkeys((span.least, not span.alone) for span in self.spans)
-        return [
-            Request(
-                workers=least,
-                threads=self.threads,
-                device=self.device,
-                per_gpu=self.per_gpu,
-                in_groups=in_groups,
-                num_tasks=len(self.tasks),
-            )
-            for least, in_groups in kinds
-        ]
-
-    def log_file(self, index: int) -> Path:
-        """Where the process of a task writes; its workers write beside it."""
-        return self.log_folder / f"{self.tasks[index].name}.log"
 
 
 def run_tasks(work: TaskList, observer: Observer) -> list[TaskResult]:

@@ -48,7 +48,7 @@ class Observer(Protocol):
 
 def list_tasks(study: Study) -> "TaskList":
     """The tasks of a study's plan: teachers first, then runs, each of which waits for its teacher."""
-    from hkrun.cluster import EarlyStopping, TaskList, make_search
+    from hkrun.cluster import EarlyStopping, TaskList, do_task, make_search
 
     plan, options = study.plan, study.options
     tables = {name: table for table in plan.tables for name in table.names}
@@ -84,6 +84,7 @@ def list_tasks(study: Study) -> "TaskList":
         fail_fast=options.fail_fast,
         search=search,
         early_stopping=early_stopping,
+        function=do_task,
     )
 
 

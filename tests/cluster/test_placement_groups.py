@@ -3,7 +3,7 @@ from pathlib import Path
 
 from fake_tasks import FakeTask
 
-from hkrun.cluster import TaskList
+from hkrun.cluster import TaskList, do_task
 from hkrun.cluster.nodes.resources import BYTES_PER_PROCESS, Node
 from hkrun.cluster.trials.placement_groups import (
     ALONE_BYTES,
@@ -48,7 +48,7 @@ def test_marks_differ_and_are_less_than_what_anybody_would_ask_for():
 def test_ray_puts_no_more_processes_on_a_node_than_the_books():
     small = Node(cpus=8, gpus=0, memory_bytes=2 << 30)
     fitting = Slots([small], threads=1, device="cpu").size
-    work = TaskList(tasks=[FakeTask(name="t")], log_folder=Path())
+    work = TaskList(tasks=[FakeTask(name="t")], log_folder=Path(), function=do_task)
     (alone,) = _ask_for(work, {"workers": 1}).bundles
     for mark in islice(draw_marks(), 3):
         worker = worker_resources(FakeTask(name="t"), mark)

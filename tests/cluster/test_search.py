@@ -205,7 +205,12 @@ def test_a_run_that_is_ended_early_is_done_as_far_as_it_reported(observer, tmp_p
         Allocation([ALONE] * 2, room),
         watchdog,
         observer,
-        TaskList(tasks=tasks, log_folder=tmp_path, early_stopping=EarlyStopping(frozenset({0}), epochs=9)),
+        TaskList(
+            tasks=tasks,
+            log_folder=tmp_path,
+            early_stopping=EarlyStopping(frozenset({0}), epochs=9),
+            function=run,
+        ),
     )
     schedule.take()
     trial = FakeTrial(0, {"progress": {"seed": 7, "epoch": 3, "epochs": 9, "error_pct": 66.0}})

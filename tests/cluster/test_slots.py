@@ -7,7 +7,7 @@ from unittest.mock import ANY, Mock
 import pytest
 
 from hkrun.cli.program import call
-from hkrun.cluster import TaskList
+from hkrun.cluster import TaskList, do_task
 from hkrun.cluster.nodes.resources import Node
 from hkrun.cluster.trials import searcher, slots
 from hkrun.cluster.trials.callback import TrialCallback
@@ -281,7 +281,9 @@ def test_a_try_that_died_while_it_prepared_is_no_part_of_the_wait_for_room(monke
     schedule = Schedule(1, fit=places.fit, clock=clock)
     watchdog = Mock(ended=Mock(return_value=None))
     observer = Mock()
-    watch = TrialCallback(schedule, places, watchdog, observer, TaskList(tasks=[Mock()], log_folder=tmp_path))
+    watch = TrialCallback(
+        schedule, places, watchdog, observer, TaskList(tasks=[Mock()], log_folder=tmp_path, function=do_task)
+    )
     trials = []
     for error in ("NoRoomError: late", "WorkerDiedError: killed", "NoRoomError: late"):
         assert schedule.take() == 0

@@ -19,10 +19,10 @@ from ray.tune.experiment import Trial
 
 from hkrun.cluster.driver.calls import Observer
 from hkrun.cluster.ray_private import is_busy_actor
-from hkrun.cluster.tasks import TaskList
 from hkrun.cluster.trials.placement_groups import remove_leftovers
 from hkrun.cluster.trials.schedule import NoRoomError, Schedule, TaskResult, WorkerDiedError
 from hkrun.cluster.trials.slots import WAIT_FOR_ROOM_S, Allocation
+from hkrun.cluster.trials.task_list import TaskList
 from hkrun.cluster.trials.watchdog import Watchdog
 from hkrun.trial import Outcome
 

@@ -23,12 +23,12 @@ from hkrun.cluster.driver.calls import Observer
 from hkrun.cluster.driver.runtime import Running
 from hkrun.cluster.ray_private import head_answers
 from hkrun.cluster.redirect import output_to
-from hkrun.cluster.tasks import TaskList
 from hkrun.cluster.trials.callback import TrialCallback
 from hkrun.cluster.trials.placement_groups import ALONE_BYTES, WAITING_BYTES
 from hkrun.cluster.trials.schedule import COMMON_ERRORS, NoRoomError, Schedule, TaskResult, WorkerDiedError
 from hkrun.cluster.trials.searcher import AxesSearch, Halving, SweepDone, TaskSearcher
 from hkrun.cluster.trials.slots import Allocation, Slots
+from hkrun.cluster.trials.task_list import TaskList
 from hkrun.cluster.trials.watchdog import Watchdog, pulse
 from hkrun.errors import ClusterLostError, HkrunError
 
