@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Guess: `Actor.options(name=..., get_if_exists=True).remote()` makes a named actor once; later callers get that one.
-# Truth: the actor ends with the handle of whoever made it, whatever its name. A function that gets it, uses it and
+# Truth: the actor ends with the handle of its creator, whatever its name. A function that gets it, uses it and
 #        returns makes a new one at each call, without a warning, and what the actor knew is gone. Later handles by
 #        name do not keep it alive either.
 # Hurts: counters, caches and leases in actors that are fetched by name where they are needed: they start again at

@@ -2,7 +2,7 @@
 # Guess: torch.vmap refuses a module that changes its buffers, as it refuses to write into them in place.
 # Truth: it refuses only that. A module that assigns a new tensor to its buffer runs, with right results; the buffer
 #        is then a tensor of the vmap that is over. It looks healthy (shape, print), and the next read raises.
-# Hurts: whoever maps modules with running averages over samples, models or folds. The RuntimeError comes later and
+# Hurts: users who map modules with running averages over samples, models or folds. The RuntimeError comes later and
 #        elsewhere, from a state_dict or the next forward pass, and does not name the module that kept the tensor.
 . "$(dirname "$0")/isolated.bash"
 packages torch==2.15.0 numpy==2.4.6

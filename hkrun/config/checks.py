@@ -1,4 +1,4 @@
-"""Checks of what somebody wrote for the keys; everything wrong is reported at once."""
+"""Checks of what users write for the keys; everything wrong is reported at once."""
 
 import dataclasses
 import difflib
@@ -26,7 +26,7 @@ _NAMING = ("dataset", "teacher.network", "student.network", *DECLARING)
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """A value that somebody wrote for a key, and where: `file:line` or the argument."""
+    """A value that a user wrote for a key, and where: `file:line` or the argument."""
 
     key: str
     value: object

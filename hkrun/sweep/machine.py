@@ -129,7 +129,7 @@ def log_folder_of(store: Store | None) -> Path:
         found = folder.lstat()  # all accounts share the parent: a link may have been planted
         if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
             raise ResourceError(
-                f"{folder}: is a link or somebody else's, and logs are not written there; "
+                f"{folder}: is a link or another account's, and logs are not written there; "
                 "remove it, or name another folder for temporary files with TMPDIR"
             )
         folder.chmod(0o700)
