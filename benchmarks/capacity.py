@@ -171,13 +171,13 @@ def simulate(plan: Plan, times: Times, *, slots: int, deaths_per_hour: float = 0
         if pack.cell.uses_teacher
     }
     now = times.before
+    ends: list[tuple[float, int, float, float]] = []  # when, which, trained s, of these kept s
     schedule = Schedule(
         len(left),
         needs=needs,
-        fit=lambda _: Fit.NOW if schedule.num_running < slots else Fit.LATER,
+        fit=lambda _: Fit.NOW if len(ends) < slots else Fit.LATER,
         clock=lambda: now,
     )
-    ends: list[tuple[float, int, float, float]] = []  # when, which, trained s, of these kept s
     driver_free = now
     epochs = itertools.count(1)  # any number that grows: what is kept is never trained again
     idle = failed = 0

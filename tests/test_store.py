@@ -143,7 +143,7 @@ def test_records_are_sorted_by_seed_and_runs_in_training_are_not_among_them(stor
 def test_a_run_that_is_put_loses_its_checkpoints(store: Store) -> None:
     store.commit(f"{FOLDER}/checkpoints", {"epoch-000001.pt": b"state"})
     store.put_run(make_record(), curves=None, student=None)
-    assert not store.is_committed(f"{FOLDER}/checkpoints")
+    assert not store.names(f"{FOLDER}/checkpoints")
     assert store.record(CELL, 3) == make_record()
 
 
@@ -191,7 +191,7 @@ def test_the_digest_of_the_cell_file_starts_with_its_folder_s_name(local: Store)
 def test_the_text_of_another_cell_is_refused(store: Store) -> None:
     with pytest.raises(ValueError, match="does not start with 0123456789ab"):
         store.put_cell(CELL, "{}")
-    assert not store.is_committed(f"cells/{CELL}")
+    assert not store.names(f"cells/{CELL}")
 
 
 def test_a_damaged_cell_file_is_written_again(local: Store) -> None:
@@ -550,7 +550,7 @@ def test_a_deleted_folder_is_gone(store: Store) -> None:
     store.commit("sweeps/x", {"plan": b"1"})
     store.delete("sweeps/x")
     store.delete("sweeps/x")
-    assert not store.is_committed("sweeps/x")
+    assert not store.names("sweeps/x")
     assert store.sweep_folders() == []
 
 

@@ -315,10 +315,6 @@ class CommittedFolders:
             expected = "JSON with a SHA-256 and a size per file"
             raise self._damaged(folder, MANIFEST, expected, "something else") from error
 
-    def is_committed(self, folder: str) -> bool:
-        """Whether the folder exists for readers."""
-        return bool(self.manifest(folder))
-
     def names(self, folder: str) -> list[str]:
         """The names committed in a folder, sorted; none where the folder does not exist."""
         return sorted(self.manifest(folder) or {})

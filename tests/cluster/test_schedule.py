@@ -13,7 +13,7 @@ def limited(num_tasks, slots, **options):
     """A schedule with room for so many tasks at a time."""
 
     def fit(_):
-        return Fit.NOW if schedule.num_running < slots else Fit.LATER
+        return Fit.NOW if len(schedule._running) < slots else Fit.LATER
 
     schedule = Schedule(num_tasks, fit=fit, **options)
     return schedule

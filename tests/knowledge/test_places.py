@@ -47,7 +47,7 @@ def test_a_table_has_its_name_only_when_it_is_whole(tmp_path: Path) -> None:
     assert folder == tmp_path / "tables" / "abc.partial"
     assert read(folder) == {name: bytes(size) for name, size in SIZES.items()}
     assert json.loads((folder / "table.json").read_text()) == ABOUT
-    assert not store.is_committed("tables/abc")
+    assert not store.names("tables/abc")
     content = fill(folder)
     assert read(tables.open("abc", SIZES, ABOUT)) == content
     tables.finish("abc")

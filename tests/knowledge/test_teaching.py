@@ -127,7 +127,7 @@ def test_a_table_filled_ahead_is_whole_in_the_store_and_asks_the_teacher_no_more
     names = folders(store)
     assert len(names) == 2
     assert all(len(name) == 12 for name in names)
-    assert all(store.is_committed(f"tables/{name}") for name in names)
+    assert all(store.names(f"tables/{name}") for name in names)
     network, _ = inputs.load_teacher(inputs.TeacherPlace(store.uri, teacher_id(cell), "cpu", cell, None))
     counter = Counter(network)
     answer = teaching(make_batch(cell))
@@ -175,7 +175,7 @@ def test_a_table_that_the_loop_made_whole_has_its_name_when_the_loop_is_over(sto
     ask_every_view(teaching, cell)
     assert teaching.take_alarms() == []
     assert len(folders(store)) == 2
-    assert all(store.is_committed(f"tables/{name}") for name in folders(store))
+    assert all(store.names(f"tables/{name}") for name in folders(store))
 
 
 def test_a_store_that_does_not_take_the_table_costs_no_run_its_record(

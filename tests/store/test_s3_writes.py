@@ -194,7 +194,7 @@ def test_of_two_writers_of_the_same_bits_the_loser_takes_nothing_from_the_winner
     asked: list[bool] = []
 
     def has_result() -> bool:
-        asked.append(store.is_committed(folder))
+        asked.append(bool(store.names(folder)))
         return first_stands and asked[-1]
 
     loser = ConditionalCommit(files, folder, content, sums, keep=())

@@ -117,11 +117,6 @@ class Schedule:
         self._ended_early = False
 
     @property
-    def num_running(self) -> int:
-        """How many tasks have a slot."""
-        return len(self._running)
-
-    @property
     def finished(self) -> bool:
         """Whether nothing is left to start or to wait for."""
         return self._ended_early or len(self._results) == self._num_tasks
