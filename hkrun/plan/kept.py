@@ -78,9 +78,8 @@ def stored_plans(store: Store) -> tuple[list[StoredPlan], dict[str, str]]:
 def _read_plan(store: Store, folder: str) -> StoredPlan:
     document = json.loads(store.read(folder, PLAN_FILE))
     sweep = restore_sweep(document["sweep"], where=PLAN_FILE)
-    sizes = {
-        str(identity): int(size) for identity, size in document.get("pack", {}).items()
-    }  # none before there were packs
+    packs = document.get("pack", {})  # not there before runs trained in packs
+    sizes = {str(identity): int(size) for identity, size in packs.items()}
     workers = Workers.parse(str(document["workers"]), per_gpu=int(document.get("per_gpu", 1)))
     return StoredPlan(sweep=sweep, workers=workers, sizes=sizes)
 
