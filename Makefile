@@ -16,7 +16,7 @@ LOCK := $(BIN)/uv pip compile -q pyproject.toml --group dev --all-extras --unive
 BUILD_LOCK := echo 'hatchling>=1.27' | $(BIN)/uv pip compile -q - --universal --python-version 3.11 \
         --generate-hashes --no-emit-index-url --no-header
 
-.PHONY: setup stability test test-all check lock audit sbom crds bench bench-gpu digits-recipe findings
+.PHONY: setup stability test test-all check lock audit sbom crds bench bench-gpu digits-recipe findings results
 
 setup: $(STAMP)
 
@@ -61,6 +61,10 @@ sbom: $(BIN)/uv
 	mkdir -p dist
 	PYTHONWARNINGS=ignore $(BIN)/uv tool run --quiet --from cyclonedx-bom==$(CYCLONEDX_VERSION) cyclonedx-py \
 	  requirements requirements.lock --pyproject pyproject.toml --output-reproducible --output-file dist/sbom.json
+
+# The reports in results/ again from the numbers beside them, after a change of the report; 5 says that runs diverged.
+results: setup
+	$(BIN)/hkrun report results || test $$? -eq 5
 
 # What surprises about the libraries, each run by itself with the versions that it names: it needs the internet.
 findings:

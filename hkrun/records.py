@@ -27,6 +27,7 @@ class TrainingRecord:
         device: "cpu" or the name of the accelerator.
         threads: Threads of one process.
         started_at: Unix time in seconds.
+        processor: Its model, where the device is one; empty in records of versions that did not keep it.
         alarms: What looked wrong on the way, one line each.
         world_size: Number of processes that trained together, to the end.
         world_sizes: Where that number changed on the way: what it was from which epoch on, by that epoch.
@@ -39,6 +40,7 @@ class TrainingRecord:
     device: str
     threads: int
     started_at: float
+    processor: str = ""
     alarms: tuple[str, ...] = ()
     world_size: int = 1
     world_sizes: dict[str, int] = field(default_factory=dict)

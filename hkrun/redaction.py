@@ -6,6 +6,8 @@ from collections.abc import Iterable
 # What precedes the last `@` is user and password, which may hold any character, even `/` and `@`. Without a
 # `:` only what precedes the first `/` can be a user: an `@` further on belongs to the path.
 _USER = re.compile(r"\A(?:[^/@:]*:.*@|[^/@]*@)", re.DOTALL)
+# An absolute path of several parts, but neither a URI nor the rest of a relative path.
+_FOLDERS = re.compile(r"(?<![\w/:.~-])~?/(?:[^/\s'\"]+/)+")
 _URI = re.compile(r"[\w+.-]+://[^\s'\"]+")
 
 
@@ -29,3 +31,8 @@ def redact_text(text: str, *, known: Iterable[str] = ()) -> str:
     for uri in sorted(filter(None, known), key=len, reverse=True):
         text = text.replace(uri, redact(uri))
     return _URI.sub(lambda found: redact(found[0]), text)
+
+
+def shorten_paths(text: str) -> str:
+    """A text with the last part alone of every absolute path in it: folders tell of users and machines."""
+    return _FOLDERS.sub("", text)

@@ -70,6 +70,7 @@ def test_the_document_has_the_shape_of_the_contract(store):
     put_teacher(store, sweep.cells[0].cell)
     document = json.loads(json.dumps(summary_document(summarise(sweep, store)), allow_nan=False))
     extra = {"stability_comparisons", "claims", "warnings"}
+    extra |= {"title", "question", "findings", "conditions", "command"}
     assert document.keys() == {"sweep", "store", "dataset", "teacher", "cells", "comparisons"} | extra
     assert (document["sweep"], document["store"], document["dataset"]) == ("stability", store.uri, "digits")
     assert document["teacher"] == {"hash": HASH, "error_pct": 2.1}
@@ -87,8 +88,10 @@ def test_the_document_has_the_shape_of_the_contract(store):
         }
     for comparison in document["comparisons"] + document["stability_comparisons"]:
         assert comparison.keys() == {
-            *("cell", "reference", "difference", "ci95", "p", "p_holm", "n", "d_z", "d_z_ci95")
+            *("cell", "reference", "difference", "ci95", "p", "p_holm", "n", "d_z", "d_z_ci95"),
+            *("value", "reference_value"),
         }
+        assert comparison["difference"] == comparison["value"] - comparison["reference_value"]
     assert [comparison["cell"] for comparison in document["comparisons"]] == list(WEIGHTS)[1:]
 
 

@@ -9,7 +9,9 @@ from report_example import EPOCHS, TEST_IMAGES, WEIGHTS, make_cell, make_sweep, 
 
 from hkrun import stats
 from hkrun.config import cell_from_values
-from hkrun.report import load_published, render_report, summarise, summary_document
+from hkrun.plan import save_plan, stored_plans
+from hkrun.report import load_published, publish_study, render_report, summarise, summary_document
+from hkrun.report.documents import render_markdown
 from hkrun.report.table import MINUS, NONE
 from hkrun.spaces import NamedCell
 from hkrun.store import open_store
@@ -255,6 +257,19 @@ def test_a_gain_on_data_that_was_not_run_or_run_otherwise_is_not_judged(store):
     text = render_report(summary)["report.md"].decode()
     told = f"| not judged here | {NONE} | the runs of 2 comparisons, on cifar10 and cifar100 in one store |"
     assert told in text
+
+
+def test_a_published_study_has_the_runs_of_the_other_data_set_too(store, tmp_path):
+    fine = make_cifar("cifar100")
+    put_errors(store, fine, LARGE, seed=1)
+    put_errors(store, make_cifar("cifar10"), SMALL, seed=2)
+    save_plan(store, fine)
+    (stored,), _ = stored_plans(store)
+    published = publish_study(stored, store, tmp_path / "results")
+    assert next(verdict for verdict in published.verdicts if verdict.claim.id == GAIN).outcome == "reproduced"
+    expected = render_markdown(summarise(fine, store))["report.md"].decode()
+    folder = tmp_path / "results" / store.sweep_folder(fine.name, fine.dataset).removeprefix("sweeps/")
+    assert (folder / "report.md").read_text(encoding="utf-8") == expected
 
 
 def test_digits_cannot_say_whether_the_gain_grows_from_cifar_10_to_cifar_100(store):

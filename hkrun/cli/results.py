@@ -18,6 +18,7 @@ from hkrun.errors import EXIT_DONE, EXIT_RUNS_FAILED, InputError, StoreError
 if TYPE_CHECKING:
     from hkrun.curve_files import Curves
     from hkrun.plan import PlannedCell, StoredPlan
+    from hkrun.report import Summary
     from hkrun.spaces import Sweep
     from hkrun.store import Store
 
@@ -34,29 +35,83 @@ _MOST_PAIRS = 6  # of cells that one warning names; the rest is counted
     examples=(
         ("hkrun report stability", "the table, and the report's files written again"),
         ("hkrun report stability --json", "every figure for a script"),
+        ("hkrun report stability --publish results", "the study as a small folder for a repository"),
+        ("hkrun report results", "the reports of all published studies, from their own numbers"),
     ),
 )
-@click.argument("name")
+@click.argument("name", metavar="NAME|DIR")
 @click.option("--dataset", metavar="NAME", help="Which, where the sweep was run on several data sets.")
-def report(invocation: Invocation, *, name: str, dataset: str | None) -> int:
+@click.option(
+    "--publish",
+    metavar="DIR",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Write report and numbers to DIR/NAME-DATASET instead, and DIR/README.md over all studies there.",
+)
+@click.option(
+    "--processor",
+    metavar="TEXT",
+    default="",
+    help="With --publish: the processor's model, for runs whose records do not name it.",
+)
+def report(
+    invocation: Invocation, *, name: str, dataset: str | None, publish: Path | None, processor: str
+) -> int:
     """Write a sweep's report again from the store, and print its table.
 
     Nothing is trained: what is missing is named. Works while the sweep is running, and without its file.
+    DIR is a published study or a folder of several: their reports are written from the numbers beside them.
     """
-    from hkrun.report import print_summary, summarise, summary_document, write_report
+    from hkrun.report import (
+        find_studies,
+        print_summary,
+        publish_study,
+        summarise,
+        summary_document,
+        write_report,
+    )
 
+    if folders := find_studies(Path(name)):
+        if dataset is not None or publish is not None:
+            raise InputError(f"--dataset, --publish: not with published studies, as in {name}")
+        return _renew(invocation, folders)
     store = invocation.open_store(create=False)
     stored = find_plan(store, name, dataset)
-    summary = summarise(stored.sweep, store, world_size=stored.workers.world_size)
-    paths = write_report(summary, store)
+    if publish is None:
+        summary = summarise(stored.sweep, store, world_size=stored.workers.world_size)
+        place, mlflow = write_report(summary, store)["report.html"], _find_in_mlflow(stored.sweep, store)
+    else:
+        summary = publish_study(stored, store, publish, processor=processor)
+        place, mlflow = f"{summary.store}/report.md", None
     if invocation.as_json:
-        invocation.print_document(
-            {**summary_document(summary), "mlflow": _find_in_mlflow(stored.sweep, store)}
-        )
+        invocation.print_document({**summary_document(summary), "mlflow": mlflow})
     else:
         print_summary(summary, invocation.results)
-        invocation.say(f"\nReport   {paths['report.html']}")
-    return EXIT_RUNS_FAILED if any(cell.failed or cell.diverged for cell in summary.cells) else EXIT_DONE
+        invocation.say(f"\nReport   {place}")
+    return _exit_code([summary])
+
+
+def _renew(invocation: Invocation, folders: "Sequence[Path]") -> int:
+    """Writes the reports of published studies again; shows the one, or where the several are."""
+    from hkrun.report import print_summary, renew_studies, summary_document
+
+    summaries = []
+    for folder, summary in renew_studies(folders):
+        summaries.append(summary)
+        if invocation.as_json:
+            continue
+        if len(folders) == 1:
+            print_summary(summary, invocation.results)
+            invocation.say("")
+        invocation.say(f"Report   {folder / 'report.md'}")
+    if invocation.as_json:
+        documents = [{**summary_document(summary), "mlflow": None} for summary in summaries]
+        invocation.print_document(documents[0] if len(documents) == 1 else {"studies": documents})
+    return _exit_code(summaries)
+
+
+def _exit_code(summaries: "Sequence[Summary]") -> int:
+    lost = any(cell.failed or cell.diverged for summary in summaries for cell in summary.cells)
+    return EXIT_RUNS_FAILED if lost else EXIT_DONE
 
 
 def _find_in_mlflow(sweep: "Sweep", store: "Store") -> dict[str, object] | None:

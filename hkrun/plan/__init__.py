@@ -11,9 +11,10 @@ executions.py  and of where its time went
 """
 
 from hkrun.plan.estimate import Estimate, estimate_time
-from hkrun.plan.executions import OVERHEADS, Execution, load_executions, save_executions
+from hkrun.plan.executions import EXECUTIONS_FILE, OVERHEADS, Execution, load_executions, save_executions
 from hkrun.plan.kept import (
     PLAN_FILE,
+    STOPPED_FILE,
     StoppedRun,
     StoredPlan,
     checkpoint_epoch,

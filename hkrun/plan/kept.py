@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from hkrun.errors import InputError
+from hkrun.errors import InputError, StoreError
 from hkrun.plan.workers import AUTO, Workers
 from hkrun.spaces import Sweep, restore_sweep, sweep_document
 from hkrun.store import DamagedError, NotCommittedError, Store, read_epoch
@@ -120,11 +120,18 @@ def save_stopped(store: Store, sweep: Sweep, stopped: Iterable[StoppedRun]) -> N
 
 
 def load_stopped(store: Store, sweep: Sweep) -> list[StoppedRun]:
-    """The runs of a sweep that are marked as stopped early."""
+    """The runs of a sweep that are marked as stopped early.
+
+    Raises:
+        StoreError: The marks cannot be read or understood.
+    """
     folder = store.sweep_folder(sweep.name, sweep.dataset)
     if STOPPED_FILE not in store.names(folder):
         return []
-    return [StoppedRun(**run) for run in json.loads(store.read(folder, STOPPED_FILE))]
+    try:
+        return [StoppedRun(**run) for run in json.loads(store.read(folder, STOPPED_FILE))]
+    except (TypeError, ValueError) as error:
+        raise StoreError(f"{store.place}/{folder}/{STOPPED_FILE}: cannot be understood: {error}") from error
 
 
 def checkpoint_epoch(store: Store, identity: str, seed: int) -> int | None:

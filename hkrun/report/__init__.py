@@ -13,6 +13,7 @@ drawing.py        the figures
 documents.py      the files, from the templates, written only where they would say something else
 latex.py          escapes
 json_document.py  the document for scripts
+publishing.py     whole studies as folders for a repository; results_index.py makes the index over them
 terminal.py       the table in the terminal
 """
 
@@ -20,5 +21,6 @@ from hkrun.report.aggregation import summarise
 from hkrun.report.documents import render_report, write_report
 from hkrun.report.json_document import summary_document
 from hkrun.report.published import load_published
+from hkrun.report.publishing import find_studies, publish_study, renew_studies
 from hkrun.report.summary import Summary
 from hkrun.report.terminal import print_summary

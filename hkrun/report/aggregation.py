@@ -1,6 +1,6 @@
 """Aggregates the runs of a sweep into a summary: which of them are data, and how they compare."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -15,12 +15,15 @@ from hkrun.records import DISCRIMINATOR_COLUMNS, Record
 from hkrun.report.claims import judge_claims
 from hkrun.report.comparing import ON, OVER, compare_with_reference, make_generator
 from hkrun.report.paper import set_beside
-from hkrun.report.published import Claim, load_published
+from hkrun.report.published import load_published
 from hkrun.report.scans import find_scans
 from hkrun.report.summary import CellSummary, Curve, Summary, Teacher
 from hkrun.report.wording import write_warnings
 from hkrun.spaces import NamedCell, Sweep
 from hkrun.store import Store
+
+# The columns of the curves that a report is made from.
+CURVES = ("epoch", "error_pct", *DISCRIMINATOR_COLUMNS)
 
 
 def summarise(sweep: Sweep, store: Store, *, world_size: int = 1) -> Summary:
@@ -38,7 +41,7 @@ def summarise(sweep: Sweep, store: Store, *, world_size: int = 1) -> Summary:
     published = load_published()
     teachers = _read_teachers(sweep, cells, store, world_size=world_size)
     scans = find_scans(sweep, by_name)
-    elsewhere = _summarise_elsewhere(published.claims_on(sweep), by_name, sweep, store, world_size=world_size)
+    elsewhere = _summarise_elsewhere(sweep, store, world_size=world_size)
     summary = Summary(
         sweep=sweep,
         store=store.place,
@@ -93,33 +96,39 @@ def _summarise_cells(
     return cells, quantum
 
 
-def _summarise_elsewhere(
-    claims: Iterable[Claim], cells: Mapping[str, CellSummary], sweep: Sweep, store: Store, *, world_size: int
-) -> dict[str, CellSummary]:
+def _summarise_elsewhere(sweep: Sweep, store: Store, *, world_size: int) -> dict[str, CellSummary]:
+    """The cells of other data sets that the sweep's claims need, by their names."""
+    wanted: dict[str, list[NamedCell]] = {}
+    for named in find_elsewhere(sweep):
+        wanted.setdefault(named.cell.dataset, []).append(named)
+    found: dict[str, CellSummary] = {}
+    for dataset, cells in wanted.items():
+        there = replace(sweep, dataset=dataset, cells=tuple(cells))
+        summaries, _ = _summarise_cells(there, store, world_size=world_size)
+        found |= {summary.name: summary for summary in summaries}
+    return found
+
+
+def find_elsewhere(sweep: Sweep) -> list[NamedCell]:
     """The cells of claims that compare this data set with others, by "NAME on DATASET".
 
     On another data set a cell is the same configuration but for that: with another recipe it is none.
     """
     names = {
         part
-        for claim in claims
+        for claim in load_published().claims_on(sweep)
         if sweep.dataset in claim.datasets
         for pair in claim.pairs
         for side in pair
         for part in side.split(OVER)
     }
-    wanted: dict[str, list[NamedCell]] = {}
-    for name in sorted(names):
-        row, _, dataset = name.partition(ON)
-        if row in cells:
-            cell = replace(cells[row].cell, dataset=dataset)
-            wanted.setdefault(dataset, []).append(NamedCell(name=name, cell=cell))
-    found: dict[str, CellSummary] = {}
-    for dataset, named in wanted.items():
-        there = replace(sweep, dataset=dataset, cells=tuple(named))
-        summaries, _ = _summarise_cells(there, store, world_size=world_size)
-        found |= {summary.name: summary for summary in summaries}
-    return found
+    here = {named.name: named.cell for named in sweep.cells}
+    return [
+        NamedCell(name=name, cell=replace(here[row], dataset=dataset))
+        for name in sorted(names)
+        for row, _, dataset in [name.partition(ON)]
+        if row in here
+    ]
 
 
 def _summarise_cell(
@@ -209,7 +218,7 @@ def _read_finished(
 
 def _read_curves(store: Store, records: Sequence[Record]) -> Iterator[pa.Table]:
     runs = [(record.cell_id, record.seed) for record in records]
-    for table in store.each_curves(runs, columns=("epoch", "error_pct", *DISCRIMINATOR_COLUMNS)):
+    for table in store.each_curves(runs, columns=CURVES):
         yield table.sort_by("epoch")
 
 
@@ -281,12 +290,16 @@ def _read_teacher(
     )
 
 
+def supervised(cell: Cell) -> Cell:
+    """The cell whose runs train the same student without a teacher."""
+    return replace(cell, method="supervised")
+
+
 def _student_alone(cell: Cell, sweep: Sweep, store: Store, *, world_size: int) -> tuple[float | None, str]:
     """The test error of a cell's student trained without a teacher: from the store, else from the recipe."""
-    supervised = config.cell_id(replace(cell, method="supervised"), world_size=world_size)
     errors = [
         record.error_last_pct
-        for record in store.records(supervised)
+        for record in store.records(config.cell_id(supervised(cell), world_size=world_size))
         if record.status == "finished" and record.error_last_pct is not None
     ]
     if errors:

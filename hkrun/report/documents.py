@@ -37,7 +37,8 @@ _MARKDOWN = re.compile(r"([\\`*<>|\[\]$#~&]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9]))"
 # What a spreadsheet takes for the start of a formula (OWASP, "CSV Injection"), with the full-width forms; and
 # the mark that is put in front of it.
 _FORMULA = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20", "'")
-_TEMPLATES = ("report.html", "report.md", "report.tex")
+MARKDOWN = "report.md"
+_TEMPLATES = ("report.html", MARKDOWN, "report.tex")
 RECEIPT_FILE = "report-receipt.json"
 
 
@@ -83,14 +84,23 @@ def render_report(summary: Summary) -> dict[str, bytes]:
     """
     drawn = drawing.draw_figures(summary)
     content = _gather(summary)
-    files = {
-        name: _environment(name).get_template(name).render(content | {"figures": drawn}).encode()
-        for name in _TEMPLATES
-    }
+    files = {name: render_template(name, {**content, "figures": drawn}) for name in _TEMPLATES}
     files["report.csv"] = _write_csv(content)
     for figure in drawn.values():
         files |= {f"{figure.name}.png": figure.png, f"{figure.name}.svg": figure.svg}
     return files
+
+
+def render_markdown(summary: Summary) -> dict[str, bytes]:
+    """The report as Markdown alone: report.md, and each figure as .svg."""
+    drawn = drawing.draw_figures(summary)
+    report = {MARKDOWN: render_template(MARKDOWN, {**_gather(summary), "figures": drawn})}
+    return report | {f"{figure.name}.svg": figure.svg for figure in drawn.values()}
+
+
+def render_template(name: str, content: Mapping[str, object]) -> bytes:
+    """A template filled with content, in the language of its name's ending."""
+    return _environment(name).get_template(name).render(content).encode()
 
 
 def _environment(name: str) -> jinja2.Environment:
@@ -223,7 +233,7 @@ def _gather(summary: Summary) -> dict[str, object]:
         "level_pct": f"{100 * stats.LEVEL:.0f}",
         "power_pct": f"{100 * stats.POWER:.0f}",
         "permutations": f"{stats.PERMUTATIONS:,}",
-        "command": _command(summary),
+        "command": describe_command(summary),
     }
 
 
@@ -246,7 +256,7 @@ def _shared_facts(summary: Summary) -> list[str]:
     return [f"student {network}", count(epochs, "epoch")]
 
 
-def _command(summary: Summary) -> str:
+def describe_command(summary: Summary) -> str:
     """What gives this sweep again, as it was typed."""
     sweep = summary.sweep
     count_only = sweep.seeds == tuple(range(len(sweep.seeds)))

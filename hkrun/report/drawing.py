@@ -1,6 +1,7 @@
 """Draws the figures of a summary, each with what it shows."""
 
 import base64
+import functools
 import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,15 +16,30 @@ from hkrun.report.summary import CellSummary, Scan, Summary
 MOST_HEALTH = 8  # cells that one figure shows
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Figure:
-    """A figure: its file's name without ending, what it shows, its forms, its share of the page's width."""
+    """A figure: its file's name without ending, what it shows, and itself; encoded when it is asked for."""
 
     name: str
     caption: str
-    svg: bytes
-    png: bytes
-    width_pct: int
+    drawn: matplotlib.figure.Figure
+
+    @functools.cached_property
+    def svg(self) -> bytes:
+        """The figure as SVG."""
+        return figures.encode(self.drawn, "svg")
+
+    @functools.cached_property
+    def png(self) -> bytes:
+        """The figure as PNG."""
+        assert self.svg  # which lays the figure out: doing it again takes a fifth of the report
+        self.drawn.set_layout_engine("none")
+        return figures.encode(self.drawn, "png")
+
+    @property
+    def width_pct(self) -> int:
+        """Its share of the page's width."""
+        return min(100, round(100 * self.drawn.get_figwidth() / figures.PAGE))
 
     @property
     def uri(self) -> str:
@@ -44,7 +60,7 @@ def draw_figures(summary: Summary) -> Mapping[str, Figure]:
         comparison for cell in cells if (comparison := summary.find_comparison(cell.name)) is not None
     ]
     drawn = {
-        "errors": _encode(
+        "errors": Figure(
             "error-curves",
             "Test error over training, mean over the finished runs. Right: the last "
             f"{sweep.window} epochs, over which S is taken. Thin lines in pairs, where there are any, "
@@ -54,7 +70,7 @@ def draw_figures(summary: Summary) -> Mapping[str, Figure]:
         )
     }
     if defined:
-        drawn["ranges"] = _encode(
+        drawn["ranges"] = Figure(
             "ranges",
             "What S measures: the range of the test error over runs at each epoch of the window. S is the "
             "variance of this line; the band reaches the square root of S to either side of its mean "
@@ -62,7 +78,7 @@ def draw_figures(summary: Summary) -> Mapping[str, Figure]:
             figures.draw_ranges(defined, window=sweep.window, ddof=sweep.ddof),
         )
     if compared:
-        drawn["differences"] = _encode(
+        drawn["differences"] = Figure(
             "differences",
             f"Error of the last epoch minus that of {sweep.reference}, paired by seed: each seed a circle, "
             "the mean a diamond in its 95 % interval.",
@@ -93,23 +109,11 @@ def _choose_cells(summary: Summary) -> list[CellSummary]:
     return list(first.values())
 
 
-def _encode(name: str, caption: str, figure: matplotlib.figure.Figure) -> Figure:
-    svg = figures.encode(figure, "svg")
-    figure.set_layout_engine("none")  # what was laid out stays: doing it again takes a fifth of the report
-    return Figure(
-        name=name,
-        caption=caption,
-        svg=svg,
-        png=figures.encode(figure, "png"),
-        width_pct=min(100, round(100 * figure.get_figwidth() / figures.PAGE)),
-    )
-
-
 def _draw_scans(summary: Summary) -> dict[str, Figure]:
     drawn = {}
     curves = [scan for scan in summary.scans if len(scan.keys) == 1]
     if curves:
-        drawn["curves"] = _encode(
+        drawn["curves"] = Figure(
             "sensitivity",
             "Test error of the last epoch over the values of one key: mean over seeds in its 95 % interval. "
             f"The full point is the reference, the grey band the margin of {summary.sweep.margin:g} pp.",
@@ -119,7 +123,7 @@ def _draw_scans(summary: Summary) -> dict[str, Figure]:
             ),
         )
     for number, scan in enumerate([scan for scan in summary.scans if len(scan.keys) == 2], start=1):
-        drawn[f"grid-{number}"] = _encode(
+        drawn[f"grid-{number}"] = Figure(
             f"grid-{number}",
             f"Test error of the last epoch over {scan.keys[0]} and {scan.keys[1]}: mean over seeds ± half of "
             "its 95 % interval. The frame is the reference; a star marks what is shown to differ from it by "
@@ -176,7 +180,7 @@ def _draw_health(summary: Summary) -> dict[str, Figure]:
     more = len(cells) - MOST_HEALTH
     rest = f" {more} more cells have one; the table holds all." if more > 0 else ""
     return {
-        "health": _encode(
+        "health": Figure(
             "discriminator",
             "The discriminator D over training: mean over seeds, band from the smallest to the largest of "
             "any seed. A share of 0.5 (dotted) means that it cannot tell teacher from student, 1 that it is "

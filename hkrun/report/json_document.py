@@ -1,7 +1,10 @@
 """A summary as JSON: the document of `sweep --json` and `report --json`."""
 
 from hkrun import stats
+from hkrun.report.documents import describe_command
+from hkrun.report.run_tables import tabulate_conditions
 from hkrun.report.summary import CellSummary, Comparison, PowerForecast, Summary, Verdict
+from hkrun.report.wording import write_findings
 
 Interval = tuple[float, float]
 
@@ -11,6 +14,8 @@ def summary_document(summary: Summary) -> dict[str, object]:
     teacher = summary.teachers[0] if summary.teachers else None
     return {
         "sweep": summary.sweep.name,
+        "title": summary.sweep.title,
+        "question": summary.sweep.question,
         "store": summary.store,
         "dataset": summary.sweep.dataset,
         "teacher": {"hash": teacher.hash, "error_pct": teacher.record.error_pct if teacher.record else None}
@@ -22,7 +27,10 @@ def summary_document(summary: Summary) -> dict[str, object]:
             _comparison_document(comparison) for comparison in summary.stability_comparisons
         ],
         "claims": [_verdict_document(verdict) for verdict in summary.verdicts],
+        "findings": list(write_findings(summary)),
         "warnings": list(summary.warnings),
+        "conditions": {row[0].text: row[1].text for row in tabulate_conditions(summary).rows},
+        "command": describe_command(summary),
     }
 
 
@@ -74,6 +82,8 @@ def _comparison_document(comparison: Comparison) -> dict[str, object]:
     return {
         "cell": comparison.cell,
         "reference": comparison.reference,
+        "value": comparison.value,
+        "reference_value": comparison.reference_value,
         "difference": comparison.difference,
         "ci95": _listed(comparison.ci95),
         "p": None if withheld else comparison.p,
@@ -89,6 +99,7 @@ def _verdict_document(verdict: Verdict) -> dict[str, object]:
     return {
         "id": verdict.claim.id,
         "statement": verdict.claim.statement,
+        "table": verdict.claim.table,
         "outcome": verdict.outcome,
         **({"reason": verdict.reservation} if verdict.reservation else {}),
         "comparisons": [
@@ -97,6 +108,8 @@ def _verdict_document(verdict: Verdict) -> dict[str, object]:
                 **_comparison_document(comparison),
                 **({"epochs": comparison.epochs} if comparison.epochs else {}),
                 **({"margin": comparison.margin} if comparison.margin is not None else {}),
+                "supports": comparison.supports,
+                "opposes": comparison.opposes,
             }
             for comparison in verdict.comparisons
         ],

@@ -159,6 +159,7 @@ def tabulate_conditions(summary: Summary) -> Table:
     packs = {len(record.pack) for record in records}
     facts: Mapping[str, Iterable[str]] = {
         "Device": {record.device for record in records},
+        "Processor": {record.processor for record in records if record.processor},
         "Threads per process": {str(record.threads) for record in records},
         "Workers per run": {str(record.world_size) for record in records},
         "Seeds trained together": {str(size) for size in packs},

@@ -7,28 +7,44 @@
     lock.py            one driver per sweep
     columns.py         curves as Parquet, and the columns of all runs
     store.py           hkrun's layout of cells, seeds, checkpoints, teachers and sweeps
+    memory.py          whole files in memory
+    study_folders.py   one study in a few small files, for a repository
     teacher_tables.py  teacher tables, which are too large to be read as a whole
 
 No run is ever lost or half there: a folder whose manifest is missing does not exist for readers.
 """
 
 from hkrun.records import DivergedTeacher, Record, TeacherRecord
+from hkrun.store.files import LocalFiles
 from hkrun.store.opening import open_store
 from hkrun.store.store import NoStoreError, Store, checkpoint_name, read_epoch
+from hkrun.store.study_folders import (
+    STUDY_FILE,
+    StudyContent,
+    is_study_folder,
+    restore_study,
+    write_study,
+)
 from hkrun.store.teacher_tables import NoSpaceError, TeacherTables
 from hkrun.store.transactions import DamagedError, NotCommittedError
 
 __all__ = [
+    "STUDY_FILE",
     "DamagedError",
     "DivergedTeacher",
+    "LocalFiles",
     "NoSpaceError",
     "NoStoreError",
     "NotCommittedError",
     "Record",
     "Store",
+    "StudyContent",
     "TeacherRecord",
     "TeacherTables",
     "checkpoint_name",
+    "is_study_folder",
     "open_store",
     "read_epoch",
+    "restore_study",
+    "write_study",
 ]

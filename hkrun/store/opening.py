@@ -10,11 +10,14 @@ from hkrun.errors import InputError, StoreError
 from hkrun.redaction import redact
 from hkrun.store.files import LocalFiles, RemoteFiles
 from hkrun.store.store import Store
+from hkrun.store.study_folders import is_study_folder, read_study
 from hkrun.uris import describe_slip
 
 
 def open_store(uri: str | Path, *, create: bool = True) -> Store:
     """Opens the store at a local path or a URI that pyarrow.fs understands (s3://bucket/prefix).
+
+    A published study (`hkrun report --publish`) is opened as a store that can only be read.
 
     Credentials and endpoints come from the environment, as pyarrow.fs takes them. `create` makes a new store
     where there is none.
@@ -34,6 +37,8 @@ def open_store(uri: str | Path, *, create: bool = True) -> Store:
 def _locate(uri: str) -> Store:
     if "://" not in uri:
         path = Path(uri).expanduser().absolute()
+        if is_study_folder(path):
+            return read_study(path)
         return Store(LocalFiles(path), uri=str(path), place=str(path), local_path=path)
     place = redact(uri)
     if uri.startswith("s3://"):

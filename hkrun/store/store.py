@@ -379,6 +379,8 @@ class Store(CommittedFolders):
             elif isinstance(self._files, ConditionalFiles):
                 hold = stack.enter_context(hold_object(self._files, folder, place=self.place))
             else:
+                with self._files.exclusive(folder):
+                    pass  # a published study refuses every writer
                 yield
                 return
             self._holds[folder] = hold

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from hkrun.processor import processor_name
 from hkrun.trial.task import Task
 
 # In a job on a cluster: the commit of the code that was sent, and whether it was changed since.
@@ -43,7 +44,7 @@ def reproducible(threads: int) -> Iterator[None]:
 
 
 def describe_environment(task: Task, *, world_size: int) -> dict[str, Any]:
-    """Versions, device, threads and number of workers, by their names in the records."""
+    """Versions, device, processor, threads and number of workers, by their names in the records."""
     versions = {"python": platform.python_version()}
     for name in ("hkrun", "torch", "torchvision", "numpy", "ray"):
         try:
@@ -52,10 +53,11 @@ def describe_environment(task: Task, *, world_size: int) -> dict[str, Any]:
             continue
     if code := os.environ.get(CODE_VARIABLE):
         versions["code"] = code
-    device = torch.cuda.get_device_name() if task.device == "cuda" else f"cpu {platform.machine()}"
+    on_gpu = task.device == "cuda"
     return {
         "versions": versions,
-        "device": device,
+        "device": torch.cuda.get_device_name() if on_gpu else f"cpu {platform.machine()}",
+        "processor": "" if on_gpu else processor_name(),
         "threads": task.threads,
         "world_size": world_size,
     }

@@ -1,0 +1,91 @@
+"""The index of published studies: what each found, a line for each claim of the paper."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from hkrun.report.documents import render_template
+from hkrun.report.table import MINUS
+from hkrun.report.wording import count, digits, equals
+
+INDEX_MARK = "<!-- Written by `hkrun report`: changes are lost. -->"
+_OUTCOMES = ("reproduced", "contradicted", "undecided")
+Document = Mapping[str, Any]
+
+
+def render_index(studies: Mapping[str, Document]) -> bytes:
+    """The index as Markdown.
+
+    Args:
+        studies: The documents of `results.json`, by the name of the study's folder.
+
+    Raises:
+        KeyError: One is of another version of hkrun and lacks something.
+    """
+    entries = [_describe_study(folder, study) for folder, study in studies.items()]
+    outcomes = [claim["outcome"] for study in studies.values() for claim in _judged(study)]
+    parts = [f"{outcomes.count(outcome)} {outcome}" for outcome in _OUTCOMES if outcome in outcomes]
+    verdicts = f" Claims of the paper that they judge: {', '.join(parts)}." if parts else ""
+    studied = "1 study." if len(entries) == 1 else f"{len(entries)} studies."
+    return render_template(
+        "results.md", {"mark": INDEX_MARK, "summary": studied + verdicts, "studies": entries}
+    )
+
+
+def _describe_study(folder: str, study: Document) -> dict[str, object]:
+    conditions = study["conditions"]
+    where = conditions.get("Processor") or conditions["Device"]
+    started = conditions["Started (UTC)"][:10]  # of "2026-11-29 15:14 to 2026-11-29 15:16": the day
+    seeds = max((len(cell["seeds"]) for cell in study["cells"]), default=0)
+    return {
+        "folder": folder,
+        "title": study["title"],
+        "question": study["question"],
+        "dataset": study["dataset"],
+        "facts": [
+            study["dataset"],
+            count(len({cell["cell_id"] for cell in study["cells"]}), "configuration"),
+            count(seeds, "seed"),
+            f"measured ({started}, {where})",
+            study["command"],
+        ],
+        "claims": [
+            {
+                "statement": claim["statement"],
+                "outcome": claim["outcome"],
+                "evidence": _describe_evidence(claim["comparisons"]),
+            }
+            for claim in _judged(study)
+        ],
+        "findings": study["findings"],
+    }
+
+
+def _judged(study: Document) -> list[Document]:
+    return [claim for claim in study["claims"] if claim["outcome"] in _OUTCOMES]
+
+
+def _describe_evidence(comparisons: Sequence[Document]) -> str:
+    """The one comparison of a claim; of several, how many show what it says, and how far they reach."""
+    if len(comparisons) == 1:
+        return _describe_comparison(comparisons[0])
+    parts = [f"{sum(found['supports'] for found in comparisons)} of {len(comparisons)} comparisons show it"]
+    if contrary := sum(found["opposes"] for found in comparisons):
+        parts.append(f"{contrary} the contrary")
+    return f"{', '.join(parts)}; {_describe_span([found['difference'] for found in comparisons])}"
+
+
+def _describe_span(differences: Iterable[float]) -> str:
+    ordered = sorted(differences)
+    return f"differences {_signed(ordered[0])} to {_signed(ordered[-1])} pp"
+
+
+def _describe_comparison(found: Document) -> str:
+    p = "withheld" if found["p_holm"] is None else f"p {equals(found['p_holm'])}"
+    if found["measure"] == "stability":
+        return f"S {digits(found['value'])} against {digits(found['reference_value'])} ({p})"
+    half = "" if found["ci95"] is None else f" ± {(found['ci95'][1] - found['ci95'][0]) / 2:.2f}"
+    return f"{_signed(found['difference'])}{half} pp ({p})"
+
+
+def _signed(value: float) -> str:
+    return f"{value:+z.2f}".replace("-", MINUS)
