@@ -476,7 +476,7 @@ def study(*claims, **changes):
         "command": "hkrun sweep x",
         "findings": ["It does."],
         "claims": [
-            {"statement": f"claim {number}", "outcome": outcome, "comparisons": found}
+            {"id": f"c{number}", "statement": f"claim {number}", "outcome": outcome, "comparisons": found}
             for number, (outcome, found) in enumerate(claims)
         ],
     }
@@ -498,15 +498,16 @@ def test_the_index_has_a_line_for_each_claim_that_was_judged():
                 ("reproduced", [comparison(ci95=None, p_holm=None)]),
                 ("not judged", []),
             ),
-            "two-digits": study(title="Second", conditions={**study()["conditions"], "Processor": "EPYC"}),
+            "two-digits": study(("undecided", [comparison()]), title="Shares a claim"),
+            "three-digits": study(title="Third", conditions={**study()["conditions"], "Processor": "EPYC"}),
         }
     ).decode()
     assert (
-        "2 studies. Claims of the paper that they judge: 1 reproduced, 1 contradicted, 2 undecided." in page
+        "3 studies. Claims of the paper that they judge: 1 reproduced, 1 contradicted, 2 undecided." in page
     )
     assert "## [A \\<b\\>title\\</b\\>](one-digits/report.md)" in page
     assert "digits · 1 configuration · 2 seeds · measured (2026-11-29, cpu x86_64) · hkrun sweep x" in page
-    lines = [line for line in page.splitlines() if line.startswith("| claim")]
+    lines = [line for line in page.splitlines() if line.startswith("| claim")][:4]
     assert lines == [
         f"| claim 0 | undecided | {MINUS}0.44 ± 0.39 pp (p = 0.090) |",
         "| claim 1 | undecided | S 0.030 against 0.011 (p \\< 0.001) |",
@@ -516,6 +517,6 @@ def test_the_index_has_a_line_for_each_claim_that_was_judged():
         ),
         f"| claim 3 | reproduced | {MINUS}0.44 pp (withheld) |",
     ]
-    second = page.partition("## [Second]")[2]
-    assert "measured (2026-11-29, EPYC)" in second
-    assert "\n- It does.\n" in second
+    third = page.partition("## [Third]")[2]
+    assert "measured (2026-11-29, EPYC)" in third
+    assert "\n- It does.\n" in third

@@ -840,7 +840,7 @@ def test_markdown_tables_have_as_many_fields_as_columns_and_its_figures_exist(st
         assert len(block) >= 3
     assert sum(map(len, blocks)) == len(rows)
     images = re.findall(r"!\[.*\]\((.*)\)", text)
-    assert images == ["error-curves.png", "differences.png", "ranges.png"]
+    assert images == ["error-curves.svg", "differences.svg", "ranges.svg"]
     assert set(images) <= files.keys()
 
 

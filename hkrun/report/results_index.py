@@ -22,7 +22,13 @@ def render_index(studies: Mapping[str, Document]) -> bytes:
         KeyError: One is of another version of hkrun and lacks something.
     """
     entries = [_describe_study(folder, study) for folder, study in studies.items()]
-    outcomes = [claim["outcome"] for study in studies.values() for claim in _judged(study)]
+    # Studies that share cells judge the same claims.
+    distinct = {
+        (study["dataset"], claim["id"], claim["outcome"])
+        for study in studies.values()
+        for claim in _judged(study)
+    }
+    outcomes = [outcome for _, _, outcome in distinct]
     parts = [f"{outcomes.count(outcome)} {outcome}" for outcome in _OUTCOMES if outcome in outcomes]
     verdicts = f" Claims of the paper that they judge: {', '.join(parts)}." if parts else ""
     studied = "1 study." if len(entries) == 1 else f"{len(entries)} studies."
