@@ -66,8 +66,11 @@ _NOT_UNDERSTOOD = (
 
 
 def is_study_folder(folder: Path) -> bool:
-    """Whether a folder holds a published study."""
-    return (folder / STUDY_FILE).is_file()
+    """Whether a folder holds a published study; one that is closed to us does not."""
+    try:
+        return (folder / STUDY_FILE).is_file()
+    except OSError:
+        return False
 
 
 # --- writing ------------------------------------------------------------------------------------------------
