@@ -101,7 +101,7 @@ def summarise_study(store: Store) -> Summary:
     (stored,) = plans
     for named in stored.sweep.cells:
         cell_id = config.cell_id(named.cell, world_size=stored.workers.world_size)
-        if not store.is_committed(f"cells/{cell_id}"):
+        if not store.names(f"cells/{cell_id}"):
             raise StoreError(
                 f"{store.place}: this version of hkrun gives the cell {named.name!r} another identity "
                 f"({cell_id}) than the study has; read it with the version of its runs, or run it again"
