@@ -301,6 +301,7 @@ def test_the_document_is_the_contracts(store):
             }
         ],
         "teachers_to_train": [],
+        "limits": [],
         "estimate": {"seconds": 8.0, "basis": "recorded timings of the same cell; 1 at a time"},
     }
 

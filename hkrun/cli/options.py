@@ -94,6 +94,12 @@ scheduler = click.option(
     help="End runs on the axes early that fall behind; they are in no statistics.",
 )
 dry_run = click.option("--dry-run", is_flag=True, help="Only show the plan. Nothing is written.")
+check = click.option(
+    "--check",
+    is_flag=True,
+    help="Rehearse: some steps of each configuration on students that are thrown away, and which of them too "
+    "large a step will lose. Missing teachers are trained; no run is.",
+)
 fail_fast = click.option("--fail-fast", is_flag=True, help="Stop at the first run that fails.")
 
 
@@ -118,6 +124,7 @@ class Wishes:
     runs: int | None = None
     scheduler: str | None = None
     fail_fast: bool = False
+    check: bool = False
 
     def read(self, invocation: Invocation, loaded: "Sweep") -> "Options":
         """The options of a study.

@@ -40,6 +40,7 @@ _ASK_ABOVE_S = 3600.0  # what takes longer than a coffee deserves a question
     examples=(
         ("hkrun sweep stability", "every cell with every seed, then the report"),
         ("hkrun sweep stability --dry-run", "what would run, what is there, how long it takes"),
+        ("hkrun sweep sensitivity --check", "which cells too large a step will lose; no run is made"),
         ("hkrun sweep stability --seeds 30", "ten more seeds per cell than the file's twenty"),
         ("hkrun sweep stability --dataset cifar10 --data ~/data", "the same question elsewhere"),
         ("hkrun sweep mine.toml loss.mu=0.5 --epochs 30", "a file of your own, two keys changed"),
@@ -58,6 +59,7 @@ _ASK_ABOVE_S = 3600.0  # what takes longer than a coffee deserves a question
     options.runs,
     options.scheduler,
     options.fail_fast,
+    options.check,
 )
 @options.dry_run
 def sweep(invocation: Invocation, *, name: str, changes: Changes, wishes: Wishes, dry_run: bool) -> int:
@@ -70,7 +72,7 @@ def sweep(invocation: Invocation, *, name: str, changes: Changes, wishes: Wishes
     from hkrun.spaces import load_sweep
 
     loaded = load_sweep(name, **vars(changes))
-    return _run(invocation, loaded, wishes.read(invocation, loaded), dry_run=dry_run)
+    return _run(invocation, loaded, wishes.read(invocation, loaded), dry_run=dry_run, check=wishes.check)
 
 
 @verb(
@@ -83,7 +85,7 @@ def sweep(invocation: Invocation, *, name: str, changes: Changes, wishes: Wishes
     ),
 )
 @gather("changes", Changes, options.overrides, options.dataset, options.seeds, options.epochs)
-@gather("wishes", Wishes, options.workers, options.per_gpu, options.pack, options.fail_fast)
+@gather("wishes", Wishes, options.workers, options.per_gpu, options.pack, options.fail_fast, options.check)
 @options.dry_run
 def run(invocation: Invocation, *, changes: Changes, wishes: Wishes, dry_run: bool) -> int:
     """Train one configuration, with one seed or several.
@@ -94,7 +96,7 @@ def run(invocation: Invocation, *, changes: Changes, wishes: Wishes, dry_run: bo
     from hkrun.spaces import load_cell
 
     loaded = load_cell(**vars(changes))
-    return _run(invocation, loaded, wishes.read(invocation, loaded), dry_run=dry_run)
+    return _run(invocation, loaded, wishes.read(invocation, loaded), dry_run=dry_run, check=wishes.check)
 
 
 @verb(
@@ -202,19 +204,24 @@ def resume(invocation: Invocation, *, name: str | None, dataset: str | None, fai
     return max([*codes, *(error.exit_code for error in problems.values())])
 
 
-def _run(invocation: Invocation, loaded: "Sweep", asked: "Options", *, dry_run: bool) -> int:
+def _run(invocation: Invocation, loaded: "Sweep", asked: "Options", *, dry_run: bool, check: bool) -> int:
     from hkrun.cli.display import describe_duration
     from hkrun.stopwatch import Stopwatch
     from hkrun.sweep import plan_study, resolve
 
+    if dry_run and check:
+        raise InputError("--check: trains teachers and keeps what it finds; not with --dry-run")
     stopwatch = Stopwatch("planning")
     study = resolve(plan_study(loaded, invocation.find_store(), asked), dry=dry_run)
-    if dry_run:
+    if check:
+        study = _rehearse(invocation, study)
+    if dry_run or check:
         if invocation.as_json:
             invocation.print_document(study.document())
         else:
             print_plan(invocation, study)
         return EXIT_DONE
+    print_limits(invocation, study)
     seconds = study.estimate.seconds
     if seconds is not None and seconds > _ASK_ABOVE_S:
         question = f"{study.plan.num_to_run} runs, about {describe_duration(seconds)}. Start?"
@@ -224,6 +231,20 @@ def _run(invocation: Invocation, loaded: "Sweep", asked: "Options", *, dry_run: 
     if invocation.as_json:
         invocation.print_document(outcome_document(outcome))
     return outcome.exit_code
+
+
+def _rehearse(invocation: Invocation, study: "Study") -> "Study":
+    """The study with its cells rehearsed, and its teachers trained."""
+    from hkrun.cli.display import Display
+    from hkrun.sweep import plan_study, rehearse_study, resolve
+
+    study = _make_ready(invocation, study)
+    if study.plan.num_to_run:
+        invocation.resumable = "the same command"
+        with Display(invocation.messages, title=f"Rehearsal of {study.sweep.title}") as display:
+            rehearse_study(study, display)
+        invocation.resumable = None
+    return resolve(plan_study(study.sweep, study.store, study.options))
 
 
 def _train(invocation: Invocation, study: "Study", stopwatch: "Stopwatch | None" = None) -> "Outcome":
@@ -279,18 +300,26 @@ def print_plan(invocation: Invocation, study: "Study") -> None:
         )
     for planned in plan.tables:
         invocation.say(planned.describe())
+    print_limits(invocation, study)
     seconds = estimate.seconds
     length = "unknown" if seconds is None else f"about {describe_duration(seconds)}"
     on_top = "; starting Ray and writing the report come on top" if seconds else ""
     invocation.say(f"Time: {length} ({estimate.basis}{on_top})")
 
 
+def print_limits(invocation: Invocation, study: "Study") -> None:
+    """Which cells too large a step will lose."""
+    for warning in study.limits:
+        invocation.say(warning.sentence)
+
+
 def outcome_document(outcome: "Outcome") -> dict[str, object]:
-    """What `sweep --json` prints: the summary, and where MLflow has it."""
+    """What `sweep --json` prints: the summary, what was known to be lost, and where MLflow has it."""
     from hkrun.report import summary_document
 
     mlflow = links_document(outcome.links) if outcome.links is not None else None
-    return {**summary_document(outcome.summary), "mlflow": mlflow}
+    limits = [warning.document() for warning in outcome.limits]
+    return {**summary_document(outcome.summary), "limits": limits, "mlflow": mlflow}
 
 
 def print_ways_on(invocation: Invocation, outcome: "Outcome", store: "Store") -> None:

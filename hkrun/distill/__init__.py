@@ -8,10 +8,12 @@ a loss, a schedule and an optimiser of its own.
     step.py   what happens with one batch: the discriminators' step, then the students'
     pack.py   runs that take their steps together
     run.py    the state of one student in training, from its start to a checkpoint and back
+    sharpness.py  how curved the students' loss is where they are
 """
 
 from hkrun.distill.graphs import Replays, choose_recorder
-from hkrun.distill.loop import distill
+from hkrun.distill.loop import distill, set_rates
 from hkrun.distill.pack import Pack
-from hkrun.distill.run import Run, start_run
+from hkrun.distill.run import Run, enter_stage, start_run
+from hkrun.distill.sharpness import measure_sharpness
 from hkrun.distill.step import Step

@@ -48,7 +48,7 @@ def distill(
         if pack is None or pack.runs != together or stage_epoch == 0:
             pack = Pack(together)
             replays = Replays(pack, choose_recorder(pack, stage, context))
-        rate = _set_rates(pack, stage, stage_epoch)
+        rate = set_rates(pack, stage, stage_epoch)
         pack.train()
         averages = Averages(context)
         batches = images.training.batches(
@@ -90,7 +90,7 @@ def _find_runs_behind(runs: Sequence[Run]) -> tuple[Run, ...]:
     return tuple(run for run in unfinished if run.epoch == epoch)
 
 
-def _set_rates(pack: Pack, stage: int, stage_epoch: int) -> float:
+def set_rates(pack: Pack, stage: int, stage_epoch: int) -> float:
     """Sets the learning rates of an epoch; returns the student's."""
     cell = pack.runs[0].cell
 

@@ -87,17 +87,20 @@ class Step:
         Returns:
             The figures of the batch, [k] each, which the next step may overwrite.
         """
-        inputs = Inputs(
+        inputs = self._gather_inputs(batch)
+        optimizers = (self._pack.student_optimizer, self._pack.discriminator_optimizer)
+        rates = [group["lr"] for each in optimizers if each is not None for group in each.param_groups]
+        constants = (batch.share, *rates, *self._weights.values())
+        return self._replays(partial(self._compute, share=batch.share), inputs, constants)
+
+    def _gather_inputs(self, batch: Batch) -> Inputs:
+        return Inputs(
             batch.images,
             batch.labels,
             None if self._teach is None else self._teach(batch),
             self._draw_mask(batch) if self._dropout > 0 else None,
             self._image_ids(batch),
         )
-        optimizers = (self._pack.student_optimizer, self._pack.discriminator_optimizer)
-        rates = [group["lr"] for each in optimizers if each is not None for group in each.param_groups]
-        constants = (batch.share, *rates, *self._weights.values())
-        return self._replays(partial(self._compute, share=batch.share), inputs, constants)
 
     def _compute(self, inputs: Inputs, *, share: float) -> dict[str, Tensor]:
         """The step from its inputs alone; on a GPU nothing here waits for it or draws."""
@@ -199,8 +202,15 @@ class Step:
                 records.SPREAD: spread * share,
             }
 
-    def _step_student(self, inputs: Inputs, share: float, output: Output, held: Output) -> dict[str, Tensor]:
-        """Minimises the stage's terms, eq. (3), over the students; the other networks are constants here."""
+    def weigh(self, batch: Batch) -> dict[str, Tensor]:
+        """The terms of the students' loss times their weights, [k] each, where the students now are."""
+        inputs = self._gather_inputs(batch)
+        output, _ = self._forward(inputs.images)
+        terms = self._evaluate_terms(inputs, batch.share, output)
+        return {name: weight * terms[name] for name, weight in self._weights.items()}
+
+    def _evaluate_terms(self, inputs: Inputs, share: float, output: Output) -> dict[str, Tensor]:
+        """The stage's terms, this worker's share of each, [k]; the discriminators are constant here."""
         cell = self._cell
         terms: dict[str, Tensor] = self._pack.each_objective(
             _evaluate, output, inputs.target, inputs.labels, inputs.image_ids
@@ -214,12 +224,15 @@ class Step:
 
             judged = self._judged(output, inputs.mask, student=True)
             terms["adversarial"] = self._pack.each_discriminator(judge, judged, inputs.labels)
+        return {name: terms[name] * share for name in self._weights}
+
+    def _step_student(self, inputs: Inputs, share: float, output: Output, held: Output) -> dict[str, Tensor]:
+        """Minimises the stage's terms, eq. (3), over the students; the other networks are constants here."""
         loss = output.logits.new_zeros(len(output.logits))
         figures: dict[str, Tensor] = {}
-        for name, weight in self._weights.items():
-            term = terms[name] * share
+        for name, term in self._evaluate_terms(inputs, share, output).items():
             figures[f"loss_{name}"] = term
-            loss = loss + weight * term
+            loss = loss + self._weights[name] * term
         optimizer = self._pack.student_optimizer
         parameters = optimizer.param_groups[0]["params"]
         optimizer.zero_grad()

@@ -7,6 +7,7 @@ teacher_tables.py  which teachers have a table, and when it is filled
 estimate.py  how long it will take
 workers.py   how many processes train one task together
 kept.py      what the store keeps of a sweep that was started
+limits.py    which cells too large a step will lose
 executions.py  and of where its time went
 """
 
@@ -23,6 +24,16 @@ from hkrun.plan.kept import (
     save_plan,
     save_stopped,
     stored_plans,
+)
+from hkrun.plan.limits import (
+    REHEARSAL_SEEDS,
+    LimitWarning,
+    Rehearsal,
+    find_weight_key,
+    foresee_limits,
+    load_rehearsal,
+    save_rehearsal,
+    stability_limit,
 )
 from hkrun.plan.packs import PackingFacts, choose_sizes, why_alone
 from hkrun.plan.planning import make_plan

@@ -5,11 +5,13 @@ planning.py         how it is resolved, and checked again under the store's lock
 checks.py           data, own parts and files of weights, before anything starts
 machine.py          nodes, device, slots, the place for logs
 pack_sizes.py       how many runs train together: as asked, as begun, as measured
+rehearsing.py       the first steps of cells, to see which will be lost
 running.py          training, mirror and report
 task_submission.py  the tasks for the cluster, and what is told of them
 time_accounting.py  where the time goes
 """
 
 from hkrun.sweep.planning import check_inputs, plan_study, resolve, resolve_teacher
+from hkrun.sweep.rehearsing import rehearse_study
 from hkrun.sweep.running import Outcome, mirror_sweep, run_study, train_teacher
 from hkrun.sweep.study import Options, Study

@@ -12,6 +12,7 @@ from hkrun.errors import EXIT_DONE, EXIT_RUNS_FAILED, TrainingError
 from hkrun.plan import (
     AUTO,
     NO_SHORTCUTS,
+    LimitWarning,
     Plan,
     StoppedRun,
     Workers,
@@ -48,6 +49,7 @@ class Outcome:
         links: Where MLflow shows it; None where MLflow could not be brought up to date.
         problems: Tasks that have no outcome, a line each.
         left_out: What the shortcuts left out, in a sentence; empty without shortcuts.
+        limits: Which cells too large a step was to lose, as far as that was known beforehand.
         exit_code: 0, or 5 where runs failed or diverged.
     """
 
@@ -58,6 +60,7 @@ class Outcome:
     problems: tuple[str, ...]
     log_folder: Path
     left_out: str
+    limits: tuple[LimitWarning, ...]
     exit_code: int
 
 
@@ -86,6 +89,7 @@ def run_study(study: Study, observer: Observer, stopwatch: Stopwatch | None = No
     at_once = 1 if study.machine is None else study.machine.tasks_at_once(study.spans)
     accounting = TimeAccounting(sweep, store, slots=at_once, stopwatch=stopwatch)
     training = Training()
+    limits = study.limits
     with mirror, store.hold(store.sweep_folder(sweep.name, sweep.dataset)), accounting:
         if study.machine is not None and options.shortcuts == NO_SHORTCUTS:
             observer.entered("Planning")
@@ -113,6 +117,7 @@ def run_study(study: Study, observer: Observer, stopwatch: Stopwatch | None = No
         problems=training.problems,
         log_folder=log_folder_of(store),
         left_out="" if options.shortcuts == NO_SHORTCUTS else _describe_left_out(study, training),
+        limits=limits,
         exit_code=EXIT_RUNS_FAILED if unwell else EXIT_DONE,
     )
 

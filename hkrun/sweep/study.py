@@ -4,7 +4,19 @@ import functools
 from dataclasses import dataclass
 from pathlib import Path
 
-from hkrun.plan import AUTO, NO_SHORTCUTS, Estimate, Plan, Shortcuts, Span, Workers, estimate_time
+from hkrun.plan import (
+    AUTO,
+    NO_SHORTCUTS,
+    Estimate,
+    LimitWarning,
+    Plan,
+    Shortcuts,
+    Span,
+    Workers,
+    estimate_time,
+    foresee_limits,
+    load_rehearsal,
+)
 from hkrun.spaces import Sweep
 from hkrun.store import Store
 from hkrun.sweep.machine import Machine
@@ -61,6 +73,17 @@ class Study:
         return estimate_time(self.plan)
 
     @property
+    def limits(self) -> tuple[LimitWarning, ...]:
+        """Which cells too large a step will lose, of those with runs to make."""
+        cells = [(cell.name, cell.cell_id, cell.cell) for cell in self.plan.cells if cell.to_run]
+        found = {
+            identity: rehearsal
+            for _, identity, _ in cells
+            if self.store is not None and (rehearsal := load_rehearsal(self.store, identity)) is not None
+        }
+        return foresee_limits(cells, self.sweep.recipe, found)
+
+    @property
     def opened(self) -> Store:
         """The store, which everything but a dry run has made."""
         assert self.store is not None
@@ -82,4 +105,5 @@ class Study:
     def document(self) -> dict[str, object]:
         """What `sweep --dry-run --json` prints."""
         estimate = {"seconds": self.estimate.seconds, "basis": self.estimate.basis}
-        return {**self.plan.document(), "estimate": estimate}
+        limits = [warning.document() for warning in self.limits]
+        return {**self.plan.document(), "estimate": estimate, "limits": limits}

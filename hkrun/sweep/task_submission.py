@@ -54,9 +54,9 @@ def list_tasks(study: Study) -> "TaskList":
     tables = {name: table for table in plan.tables for name in table.names}
     for table in find_too_large(plan.tables, study.opened):
         logger.warning("%s: does not fit on the disk, the teacher runs live", table.describe())
-    teachers = [_make_task(study, teacher.cell, teacher.teacher_id) for teacher in plan.teachers]
+    teachers = [make_task(study, teacher.cell, teacher.teacher_id) for teacher in plan.teachers]
     runs = [
-        _make_task(study, pack.cell, pack.cell_id, seeds=pack.seeds, table=tables.get(pack.name))
+        make_task(study, pack.cell, pack.cell_id, seeds=pack.seeds, table=tables.get(pack.name))
         for pack in plan.packs
     ]
     places = {task.cell_id: index for index, task in enumerate(teachers)}
@@ -88,7 +88,7 @@ def list_tasks(study: Study) -> "TaskList":
     )
 
 
-def _make_task(
+def make_task(
     study: Study,
     cell: Cell,
     identity: str,
@@ -96,6 +96,7 @@ def _make_task(
     seeds: tuple[int, ...] = (),
     table: PlannedTable | None = None,
 ) -> "Task":
+    """A task of a study."""
     from hkrun.trial import Task
 
     return Task(

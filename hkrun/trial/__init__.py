@@ -7,6 +7,7 @@
     teacher_answers.py  a teacher as the loop asks it: live, or with a table
     curves.py           a history as a table
     provenance.py       when it began, how long it took, what looked wrong; over all resumptions
+    rehearsal.py        some steps of a cell on students that are thrown away
     pack_speed.py       how fast runs train together
     progress.py         when checkpoints are saved and progress is told
     environment.py      torch's settings, and what else decides the bits of a result
