@@ -1,15 +1,14 @@
 """The networks of HKSANC: backbones, attention sub-network, discriminator, and their initial weights."""
 
-from typing import cast
-
 from hkrun.models.attention import AttentionEstimator, build_attention
+from hkrun.models.backbone import Backbone, Features
 from hkrun.models.batchnorm import BatchNorm2d, synchronise
 from hkrun.models.cifar import CifarNetwork
 from hkrun.models.discriminator import Discriminator, DiscriminatorOutput
 from hkrun.models.distilled import DistilledNetwork, Output
 from hkrun.models.initialisation import initialise
 from hkrun.models.own import build_own
-from hkrun.models.preact import Backbone, Features
+from hkrun.models.preact import PreactNetwork
 from hkrun.networks import CIFAR_NETWORKS, IMAGENET_NETWORKS, parse_network
 from hkrun.user_parts import is_own
 
@@ -47,5 +46,5 @@ def build_network(name: str, *, num_classes: int, in_channels: int) -> Backbone:
         library_name = f"torchvision:{name.replace('-', '')}"
         return build_own(library_name, num_classes=num_classes, in_channels=in_channels)
     if name in CIFAR_NETWORKS:
-        return cast("Backbone", CifarNetwork(shape, num_classes=num_classes, in_channels=in_channels))
-    return Backbone(shape, num_classes=num_classes, in_channels=in_channels)
+        return CifarNetwork(shape, num_classes=num_classes, in_channels=in_channels)
+    return PreactNetwork(shape, num_classes=num_classes, in_channels=in_channels)

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from hkrun.config import Cell
+from hkrun.models.backbone import Backbone
 from hkrun.models.batchnorm import BatchNorm2d
-from hkrun.models.preact import Backbone
 
 
 class BlockAttention(nn.Module):

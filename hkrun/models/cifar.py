@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from hkrun.models.backbone import Backbone
 from hkrun.models.batchnorm import BatchNorm2d
-from hkrun.models.preact import Features
 from hkrun.networks import NetworkShape
 
 # The least side of a map that VGG pools before its last stage: it does on images of 64x64, not of 32x32.
@@ -24,39 +24,21 @@ _EXPANSION = 6
 _INVERTED = (((8, 1, 1), (12, 2, 1)), ((16, 3, 2),), ((32, 4, 2), (48, 3, 1)), ((80, 3, 2), (160, 1, 1)))
 
 
-class CifarNetwork(nn.Module):
-    """A network for CIFAR with the interface of `hkrun.models.Backbone`.
+class CifarNetwork(Backbone):
+    """A network for CIFAR.
 
     Args:
         shape: From `hkrun.networks.parse_network`.
         num_classes: Length of the logits.
         in_channels: Channels of the images.
-
-    Attributes:
-        widths: Channels C_i of each stage's output.
-        descriptor_width: Length of the global descriptor, C_N.
     """
 
     def __init__(self, shape: NetworkShape, *, num_classes: int, in_channels: int) -> None:
-        super().__init__()
-        self.widths = shape.widths
-        self.descriptor_width = shape.widths[-1]
+        super().__init__(shape.widths)
         stem, stages = _PARTS[shape.block](shape, in_channels)
         self.stem = stem
         self.stages = nn.ModuleList(stages)
         self.classifier = nn.Linear(self.descriptor_width, num_classes)
-
-    def forward(self, images: Tensor) -> Features:
-        """Runs normalised images, shape [B, channels, H, W]."""
-        stem = self.stem(images)
-        hidden = stem
-        stages = []
-        for stage in self.stages:
-            hidden = stage(hidden)
-            stages.append(hidden)
-        descriptor = hidden.mean(dim=(2, 3))
-        logits = self.classifier(descriptor).to(self.classifier.weight.dtype)
-        return Features(logits=logits, stages=tuple(stages), descriptor=descriptor, stem=stem)
 
 
 class PostActivationBlock(nn.Module):

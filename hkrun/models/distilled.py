@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from hkrun.models.attention import AttentionEstimator
-from hkrun.models.preact import Backbone
+from hkrun.models.backbone import Backbone
 
 
 class Output(NamedTuple):

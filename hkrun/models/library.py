@@ -17,10 +17,10 @@ from torch import Tensor, nn
 
 from hkrun.config import nearest
 from hkrun.errors import InputError
+from hkrun.models.backbone import Features
 from hkrun.models.batchnorm import BatchNorm2d
 from hkrun.models.initialisation import has_rule
 from hkrun.models.library_stages import PROBED_SIDE, Tap, find_stages, watch
-from hkrun.models.preact import Features
 
 _PROBED_CLASSES = 7
 # What torch, torchvision and timm call the share that layers such as Dropout leave out at random.

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from hkrun.errors import InputError
+from hkrun.models.backbone import Backbone, Features
 from hkrun.models.initialisation import initialise
-from hkrun.models.preact import Backbone, Features
 from hkrun.user_parts import load_part, read_shape
 
 

@@ -18,10 +18,11 @@ from torch.nn import functional as F
 from torch.utils._pytree import tree_map
 
 from hkrun.models.attention import AttentionEstimator, BlockAttention
+from hkrun.models.backbone import Backbone, Features
 from hkrun.models.batchnorm import BatchNorm2d
-from hkrun.models.cifar import CifarNetwork, InvertedResidual, LargeMapPool, PostActivationBlock
+from hkrun.models.cifar import InvertedResidual, LargeMapPool, PostActivationBlock
 from hkrun.models.distilled import DistilledNetwork, Output
-from hkrun.models.preact import Backbone, BasicBlock, BottleneckBlock, Features
+from hkrun.models.preact import BasicBlock, BottleneckBlock
 from hkrun.models.quantized import (
     QuantizedConv2d,
     QuantizedLinear,
@@ -251,7 +252,7 @@ def _pack(members: Sequence[nn.Module], joins: list[Join]) -> nn.Module:
 _CHANNELWISE = (nn.ReLU, nn.Identity, nn.MaxPool2d, LargeMapPool, SignActivation)
 _COMPOSED = (
     *(Backbone, BasicBlock, BottleneckBlock),
-    *(CifarNetwork, PostActivationBlock, InvertedResidual),
+    *(PostActivationBlock, InvertedResidual),
     *(AttentionEstimator, nn.Sequential, nn.ModuleList),
 )
 

@@ -6,28 +6,11 @@ pooling and a linear classifier. Convolutions have no bias. Where a block change
 first BN-ReLU feeds a 1x1 projection as the shortcut.
 """
 
-from typing import NamedTuple
-
 from torch import Tensor, nn
 
+from hkrun.models.backbone import Backbone
 from hkrun.models.batchnorm import BatchNorm2d
 from hkrun.networks import NetworkShape
-
-
-class Features(NamedTuple):
-    """What a backbone computes from a batch of B images.
-
-    Attributes:
-        logits: Shape [B, classes], in the dtype of the weights also under autocast.
-        stages: Raw output of each stage, the residual sums L_1..L_N, shapes [B, C_i, H_i, W_i].
-        descriptor: The global descriptor g_b, shape [B, C_N]: the last stage after BN-ReLU and pooling.
-        stem: The stem's output, which is the first stage's input, shape [B, C_0, H_1, W_1].
-    """
-
-    logits: Tensor
-    stages: tuple[Tensor, ...]
-    descriptor: Tensor
-    stem: Tensor
 
 
 class BasicBlock(nn.Module):
@@ -96,23 +79,17 @@ BLOCKS: dict[str, type[BasicBlock] | type[BottleneckBlock]] = {
 }
 
 
-class Backbone(nn.Module):
+class PreactNetwork(Backbone):
     """A pre-activation or wide ResNet.
 
     Args:
         shape: From `hkrun.networks.parse_network`.
         num_classes: Length of the logits.
         in_channels: Channels of the images.
-
-    Attributes:
-        widths: Channels C_i of each stage's output.
-        descriptor_width: Length of the global descriptor, C_N.
     """
 
     def __init__(self, shape: NetworkShape, *, num_classes: int, in_channels: int) -> None:
-        super().__init__()
-        self.widths = shape.widths
-        self.descriptor_width = shape.widths[-1]
+        super().__init__(shape.widths)
         self.stem = _conv3x3(in_channels, shape.stem_width)
         self.stages = nn.ModuleList()
         channels = shape.stem_width
@@ -127,17 +104,10 @@ class Backbone(nn.Module):
         self.activation = _relu()
         self.classifier = nn.Linear(channels, num_classes)
 
-    def forward(self, images: Tensor) -> Features:
-        """Runs normalised images, shape [B, channels, H, W]."""
-        stem = self.stem(images)
-        hidden = stem
-        stages = []
-        for stage in self.stages:
-            hidden = stage(hidden)
-            stages.append(hidden)
-        descriptor = self.activation(self.norm(hidden)).mean(dim=(2, 3))
-        logits = self.classifier(descriptor).to(self.classifier.weight.dtype)
-        return Features(logits=logits, stages=tuple(stages), descriptor=descriptor, stem=stem)
+    def finish(self, hidden: Tensor) -> Tensor:
+        """BN-ReLU of the last stage's output."""
+        active: Tensor = self.activation(self.norm(hidden))
+        return active
 
 
 def _relu() -> nn.ReLU:
