@@ -39,7 +39,7 @@ METHODS = [
     {"method": "anc"},
     {"method": "tscan"},
     {"method": "dkd"},
-    {"method": "crd"},
+    {"method": "crd", "crd.negatives": 64},  # the default is for 50,000 images
     {"knowledge.form": "pkt"},
 ]
 

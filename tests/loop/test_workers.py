@@ -25,7 +25,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
+from worker_processes import start_workers
 
 from hkrun.config import Cell
 from hkrun.data import Dataset
@@ -119,7 +119,7 @@ def with_workers(
     folder: Path, function: Callable[..., object], *given: object, world_sizes: tuple[int, ...] = (2,)
 ) -> dict[tuple[int, int], object]:
     """What a function tells in each worker of groups of some sizes, by size and rank."""
-    mp.spawn(join, (str(folder), function, world_sizes, *given), nprocs=max(world_sizes))
+    start_workers(join, str(folder), function, world_sizes, *given, number=max(world_sizes))
     return {
         (size, rank): torch.load(folder / f"{size}-{rank}.pt", weights_only=True)
         for size in world_sizes
@@ -399,5 +399,5 @@ def test_workers_tell_each_other_the_same(tmp_path: Path) -> None:
 
 
 def test_a_worker_whose_peer_is_lost_says_so(tmp_path: Path) -> None:
-    mp.spawn(join, (str(tmp_path), lose_peer, (2,)), nprocs=2)
+    start_workers(join, str(tmp_path), lose_peer, (2,), number=2)
     assert torch.load(tmp_path / "2-0.pt").startswith("a worker of the group was lost: ")

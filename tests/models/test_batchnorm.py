@@ -1,12 +1,12 @@
 """Synchronised BatchNorm: two processes (gloo) must compute what one process computes on the whole batch."""
 
-import multiprocessing
 from pathlib import Path
 
 import pytest
 import torch
 import torch.distributed as dist
 from torch import nn
+from worker_processes import start_workers
 
 from hkrun.models import (
     AttentionEstimator,
@@ -128,16 +128,7 @@ def gradients_of_the_sum(rank: int) -> bool:
 def workers(tmp_path_factory):
     """What the two processes found, by rank."""
     folder = tmp_path_factory.mktemp("gloo")
-    context = multiprocessing.get_context("spawn")
-    processes = [context.Process(target=worker, args=(rank, folder)) for rank in range(2)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(120)
-    codes = [process.exitcode for process in processes]
-    for process in processes:
-        process.kill()
-    assert codes == [0, 0]
+    start_workers(worker, folder, number=2)
     return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
 
 
