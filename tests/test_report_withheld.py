@@ -252,6 +252,31 @@ def test_equivalence_is_not_judged_where_runs_were_lost(store):
     assert f"undecided at 11 seeds ({loss})" in text
 
 
+@pytest.mark.parametrize(("num_lost", "outcome"), [(12, "contradicted"), (5, "undecided")])
+def test_runs_that_diverge_at_a_value_contradict_that_it_does_not_matter(store, num_lost, outcome):
+    cells = tuple(
+        NamedCell(name=f"loss.lambda_3={value}", cell=make_cell(1.0, value), point={"loss.lambda_3": value})
+        for value in (0.1, 1.0, 10.0)
+    )
+    sweep = make_sweep(
+        cells=cells, num_seeds=12, reference=None, published=(), claims=("insensitive-lambdas",)
+    )
+    lost = {(cells[2].name, seed) for seed in range(num_lost)}
+    put_errors(store, sweep, dict.fromkeys((named.name for named in cells), 5.0), lost=lost)
+    summary = summarise(sweep, store)
+    verdict = verdict_of(summary, "insensitive-lambdas")
+    assert verdict.outcome == outcome
+    text = render_report(summary)["report.md"].decode()
+    told = "contradicted on digits at learning rate 0.1" in text
+    assert told == (outcome == "contradicted")
+    if told:
+        # 2 tests of 2 points: 4 / 2^12.
+        assert verdict.divergence == (
+            "of 12 runs of loss.lambda_3=10.0, 12 diverged, and not so with loss.lambda_3=1.0 (sign test, "
+            "corrected p = 0.00098)"
+        )
+
+
 # --- windows ------------------------------------------------------------------------------------------------
 
 

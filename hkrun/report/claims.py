@@ -1,5 +1,6 @@
 """Judges the paper's claims on a sweep: reproduced, contradicted, or undecided and by how much."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
@@ -63,9 +64,14 @@ class ClaimJudge:
             missing = tuple(pair for name, pair in wanted if name == claim.id and (name, pair) not in found)
             outcome = _outcome(comparisons, complete=not missing)
             reservation = self._withhold(claim, comparisons, missing) if outcome != "reproduced" else ""
+            condition, divergence = self._find_divergence(claim)
+            if divergence:
+                outcome = "contradicted"
             verdicts[claim.id] = Verdict(
                 claim=claim,
                 outcome=outcome,
+                condition=condition,
+                divergence=divergence,
                 comparisons=comparisons,
                 missing=missing,
                 forecast=self._forecast(comparisons, num_tests)
@@ -107,6 +113,16 @@ class ClaimJudge:
 
     def _compare_scans(self, claim: Claim) -> Iterator[tuple[Pair, Comparison | None]]:
         """The points of each curve over one of the claim's keys against the point of the default."""
+        for point, reference in self._find_points(claim):
+            # One-sided: the default is asked whether it is no worse than the other.
+            cells = (reference, point) if claim.one_sided else (point, reference)
+            comparison = comparing.compare_equivalence(
+                *map(comparing.cell_side, cells), margin=self._sweep.margin, one_sided=claim.one_sided
+            )
+            yield (cells[0].name, cells[1].name), comparison
+
+    def _find_points(self, claim: Claim) -> Iterator[tuple[CellSummary, CellSummary]]:
+        """Each point that an equivalence is about, with the point of the default."""
         low, high = claim.between
         for scan in self._scans:
             reference = scan.reference
@@ -115,14 +131,34 @@ class ClaimJudge:
             for point in scan.points:
                 (value,) = point.values
                 within = isinstance(value, int | float) and low <= value <= high
-                if not within or point.cell.cell_id == reference.cell_id:
-                    continue
-                # One-sided: the default is asked whether it is no worse than the other.
-                cells = (reference, point.cell) if claim.one_sided else (point.cell, reference)
-                comparison = comparing.compare_equivalence(
-                    *map(comparing.cell_side, cells), margin=self._sweep.margin, one_sided=claim.one_sided
-                )
-                yield (cells[0].name, cells[1].name), comparison
+                if within and point.cell.cell_id != reference.cell_id:
+                    yield point.cell, reference
+
+    def _find_divergence(self, claim: Claim) -> tuple[str, str]:
+        """Whether runs diverge at a value that is said not to matter, and not at the default: a sign test.
+
+        A seed counts that diverged at one of the two and finished at the other. Without a difference each is
+        as likely at either. The p is corrected over the points of the claim, twice for its tests of errors.
+
+        Returns:
+            The learning rate as a condition, and the runs with their p; empty where they show nothing.
+        """
+        if claim.kind != "equivalence":
+            return "", ""
+        pairs = list(self._find_points(claim))
+        found, rates = [], []
+        for point, reference in pairs:
+            cell, other = (reference, point) if claim.one_sided else (point, reference)
+            more = len({*cell.diverged} & {*other.seeds})
+            num_pairs = more + len({*other.diverged} & {*cell.seeds})
+            tail = sum(math.comb(num_pairs, number) for number in range(more, num_pairs + 1))
+            p = min(1.0, 2 * len(pairs) * tail / 2**num_pairs)
+            if more and p <= stats.LEVEL:
+                found.append(f"{cell.loss}, and not so with {other.name} (sign test, corrected p = {p:.2g})")
+                rates.append(f"{cell.cell.student.learning_rate:g}")
+        if not found:
+            return "", ""
+        return f" at learning rate {' and '.join(dict.fromkeys(rates))}", "; ".join(found)
 
     def _withhold(self, claim: Claim, comparisons: Sequence[Comparison], missing: Sequence[Pair]) -> str:
         """Why more seeds would not decide: lost runs, windows on different epochs, no drop of the rate."""

@@ -101,7 +101,8 @@ def _verdict_document(verdict: Verdict) -> dict[str, object]:
         "statement": verdict.claim.statement,
         "table": verdict.claim.table,
         "outcome": verdict.outcome,
-        **({"reason": verdict.reservation} if verdict.reservation else {}),
+        **({"reason": reason} if (reason := verdict.divergence or verdict.reservation) else {}),
+        **({"condition": verdict.condition.strip()} if verdict.condition else {}),
         "comparisons": [
             {
                 "measure": comparison.measure,

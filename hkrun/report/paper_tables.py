@@ -178,13 +178,16 @@ def tabulate_claims(summary: Summary) -> Table | None:
 
 def _describe_outcome(verdict: Verdict, summary: Summary) -> str:
     """The verdict and the data sets that it holds for."""
-    if not verdict.comparisons:
+    if verdict.outcome == "not judged":
         return "not judged here"
-    return f"{verdict.outcome} on {' and '.join(verdict.claim.datasets) or summary.sweep.dataset}"
+    datasets = " and ".join(verdict.claim.datasets) or summary.sweep.dataset
+    return f"{verdict.outcome} on {datasets}{verdict.condition}"
 
 
 def describe_forecast(verdict: Verdict) -> str:
     """How many seeds would decide a claim that is undecided, or what stands against it."""
+    if verdict.divergence:
+        return verdict.divergence
     if verdict.reservation:
         return f"withheld: {verdict.reservation}"
     datasets = " and ".join(verdict.claim.datasets)

@@ -204,6 +204,8 @@ class Verdict:
         missing: Pairs of the claim that this sweep has no runs of.
         forecast: Of an undecided one that more seeds may decide.
         reservation: Why more seeds do not decide an undecided one: what its comparisons are withheld for.
+        condition: Of one that diverged runs contradict: the learning rate at which they do, " at ...".
+        divergence: Which runs those are, and their test.
     """
 
     claim: Claim
@@ -212,6 +214,8 @@ class Verdict:
     missing: tuple[tuple[str, str], ...]
     forecast: PowerForecast | None
     reservation: str = ""
+    condition: str = ""
+    divergence: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

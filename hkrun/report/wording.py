@@ -336,7 +336,7 @@ def _take_once(comparisons: Iterable[Comparison], summary: Summary) -> list[Comp
 
 
 def _count_verdicts(summary: Summary) -> Iterator[str]:
-    outcomes = [verdict.outcome for verdict in summary.verdicts if verdict.comparisons]
+    outcomes = [verdict.outcome for verdict in summary.verdicts if verdict.outcome != "not judged"]
     if outcomes:
         parts = [
             f"{outcomes.count(outcome)} {outcome}"
