@@ -136,7 +136,12 @@ def measure(sweep: Sweep, store: Store) -> Times:
     if not executions:
         raise SystemExit(f"{store.place}: no execution of {sweep.name} that trained a teacher")
     last = executions[-1]
-    teachers = {cell.cell.uses_teacher and teacher_id(cell.cell) for cell in plan.cells} - {False}
+    teachers = {
+        teacher_id(cell.cell.with_teacher_of(seed))
+        for cell in plan.cells
+        for seed in sweep.seeds
+        if cell.cell.uses_teacher
+    }
     return Times(
         runs=runs,
         teacher=last.teachers["epochs"] / len(teachers),
@@ -166,9 +171,8 @@ def simulate(plan: Plan, times: Times, *, slots: int, deaths_per_hour: float = 0
     places = {teacher.teacher_id: index for index, teacher in enumerate(plan.teachers)}
     left = [times.teacher] * len(places) + [time_pack(pack, times) for pack in plan.packs]
     needs = {
-        index: places[teacher_id(pack.cell)]
+        index: [places[identity] for identity in pack.teacher_ids]
         for index, pack in enumerate(plan.packs, start=len(places))
-        if pack.cell.uses_teacher
     }
     now = times.before
     ends: list[tuple[float, int, float, float]] = []  # when, which, trained s, of these kept s

@@ -29,7 +29,7 @@ def train(kind: str, network: str, size: int, batch_size: int, epochs: int, seed
     from hkrun.data.digits import split_digits
     from hkrun.data.views import Views
     from hkrun.distill import distill, start_run
-    from hkrun.teacher import start_teacher, train_teacher
+    from hkrun.teacher import start_teacher, train_teachers
     from hkrun.training import Images, ResidentEvaluationSet, ResidentTrainingSet, SingleProcess
 
     torch.set_num_threads(1)
@@ -59,10 +59,10 @@ def train(kind: str, network: str, size: int, batch_size: int, epochs: int, seed
     started = time.perf_counter()
     if kind == "teacher":
         run = start_teacher(cell, dataset, **where)
-        train_teacher(run, cell, **sets)
+        train_teachers([run], **sets)
     else:
         run = start_run(cell, dataset, seed, **where)
-        distill([run], teach=None, **sets)
+        distill([run], teach={}, **sets)
     return {
         "kind": kind,
         "network": network,

@@ -205,7 +205,7 @@ def compare_curves(method: str, settings: Settings) -> dict[str, Any]:
                 ResidentTrainingSet(dataset, views, dtype=dtype, device=device),
                 ResidentEvaluationSet(test.images, test.labels, dataset, dtype=dtype, device=device),
             ),
-            teach=LiveTeacher(teacher, precision="float64"),
+            teach=dict.fromkeys(CURVE_SEEDS, LiveTeacher(teacher, precision="float64")),
             context=SingleProcess(),
             on_epoch=lambda _: None,
         )

@@ -8,7 +8,7 @@ import io
 import logging
 import pickle
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -19,6 +19,7 @@ FORMAT = 2  # grows when a state holds other things than before; checkpoints of 
 _PLAIN = (bool, int, float, str, type(None))
 
 log = logging.getLogger("hkrun")
+K = TypeVar("K")  # a seed, or the id of a teacher
 
 
 def save_checkpoint(store: Store, cell_id: str, seed: int, *, epoch: int, state: Mapping[str, Any]) -> None:
@@ -41,14 +42,17 @@ def load_checkpoints(
     Runs that train together are saved one after the other: a kill in between leaves some an epoch behind. Two
     are kept of each, so the one before is there of all.
     """
-    folders = {seed: f"{store.run_folder(cell_id, seed)}/checkpoints" for seed in seeds}
-    saved = {seed: dict(_saved(store, folder)) for seed, folder in folders.items()}
+    return _load_together(store, {seed: f"{store.run_folder(cell_id, seed)}/checkpoints" for seed in seeds})
+
+
+def _load_together(store: Store, folders: Mapping[K, str]) -> dict[K, tuple[int, dict[str, Any]]]:
+    saved = {key: dict(_saved(store, folder)) for key, folder in folders.items()}
     for epoch in sorted(set.intersection(*map(set, saved.values())), reverse=True):
-        states = {seed: _try(store, folder, saved[seed][epoch]) for seed, folder in folders.items()}
+        states = {key: _try(store, folder, saved[key][epoch]) for key, folder in folders.items()}
         if all(state is not None for state in states.values()):
-            return {seed: (epoch, state) for seed, state in states.items() if state is not None}
-    newest = {seed: _load(store, folder) for seed, folder in folders.items()}
-    return {seed: found for seed, found in newest.items() if found is not None}
+            return {key: (epoch, state) for key, state in states.items() if state is not None}
+    newest = {key: _load(store, folder) for key, folder in folders.items()}
+    return {key: found for key, found in newest.items() if found is not None}
 
 
 def count_checkpoints(store: Store, cell_id: str, seed: int) -> int:
@@ -61,9 +65,34 @@ def save_teacher_checkpoint(store: Store, teacher_id: str, *, epoch: int, state:
     _save(store, f"{store.teacher_folder(teacher_id)}/checkpoints", epoch, state)
 
 
-def load_teacher_checkpoint(store: Store, teacher_id: str) -> tuple[int, dict[str, Any]] | None:
-    """The newest undamaged state of a teacher and its epoch, tensors on the CPU; None where there is none."""
-    return _load(store, f"{store.teacher_folder(teacher_id)}/checkpoints")
+def load_teacher_checkpoints(
+    store: Store, teacher_ids: Sequence[str]
+) -> dict[str, tuple[int, dict[str, Any]]]:
+    """The newest states of teachers with their epochs, by id; see `load_checkpoints`."""
+    return _load_together(
+        store, {identity: f"{store.teacher_folder(identity)}/checkpoints" for identity in teacher_ids}
+    )
+
+
+def count_teacher_checkpoints(store: Store, teacher_id: str) -> int:
+    """How many states of a teacher are saved, damaged or not."""
+    return len(_saved(store, f"{store.teacher_folder(teacher_id)}/checkpoints"))
+
+
+def is_part_of_first(
+    found: Mapping[K, tuple[int, Mapping[str, Any]]], saved: Mapping[K, int], pack: tuple[int, ...]
+) -> bool:
+    """Whether a kill cut off the first saving of a pack, so that all begin anew.
+
+    Going on from some first checkpoints would part the pack for an epoch, and give other bits.
+
+    Args:
+        found: The states that were loaded.
+        saved: How many each member has.
+        pack: Seeds of those that train together.
+    """
+    cut_off = min(saved.values()) == 0 < max(saved.values()) == 1
+    return cut_off and all(state["ledger"]["pack"] == pack for _, state in found.values())
 
 
 def _save(store: Store, folder: str, epoch: int, state: Mapping[str, Any]) -> None:

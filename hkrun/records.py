@@ -34,6 +34,8 @@ class TrainingRecord:
         versions: Of Python and the libraries, by name.
         resumed: How many times it went on from a checkpoint.
         timings: Seconds by part, with their "total".
+        pack: Seeds that trained together as one network, in order, its own among them; empty for a teacher
+            that trained alone.
     """
 
     epochs: int
@@ -47,6 +49,7 @@ class TrainingRecord:
     versions: dict[str, str] = field(default_factory=dict)
     resumed: int = 0
     timings: dict[str, float] = field(default_factory=dict)
+    pack: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +64,6 @@ class Record(TrainingRecord):
         teacher_id: The teacher, where the cell uses one.
         teacher_hash: SHA-256 of that teacher's weights.
         diverged_epoch: The epoch in which a loss stopped being finite.
-        pack: Seeds that trained together as one network, in order, this one among them.
     """
 
     cell_id: str
@@ -74,7 +76,6 @@ class Record(TrainingRecord):
     teacher_hash: str | None = None
     diverged_epoch: int | None = None
     traceback: str | None = None
-    pack: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

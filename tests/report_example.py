@@ -68,7 +68,7 @@ def put_run(store, named, seed, errors=None, **changes):
         "epochs": len(errors),
         "error_last_pct": errors[-1] if finished else None,
         "error_best_pct": min(errors) if finished else None,
-        "teacher_id": teacher_id(named.cell) if taught else None,
+        "teacher_id": teacher_id(named.cell.with_teacher_of(seed)) if taught else None,
         "teacher_hash": HASH if taught else None,
         "device": "cpu x86_64",
         "threads": 1,

@@ -17,7 +17,7 @@ from torch import nn
 from hkrun import checkpoints
 from hkrun.checkpoints import (
     load_checkpoints,
-    load_teacher_checkpoint,
+    load_teacher_checkpoints,
     save_checkpoint,
     save_teacher_checkpoint,
 )
@@ -125,14 +125,14 @@ def test_epochs_count_as_numbers_beyond_six_digits(store: Store) -> None:
 
 def test_nothing_saved_is_nothing_loaded(store: Store) -> None:
     assert load_one(store) is None
-    assert load_teacher_checkpoint(store, CELL) is None
+    assert load_teacher_checkpoints(store, [CELL]).get(CELL) is None
 
 
 def test_a_teacher_s_state_is_apart_from_a_run_s(store: Store) -> None:
     save(store, 5)
     save_teacher_checkpoint(store, CELL, epoch=7, state=make_state(7))
     assert loaded_epoch(store) == 5
-    found = load_teacher_checkpoint(store, CELL)
+    found = load_teacher_checkpoints(store, [CELL]).get(CELL)
     assert found is not None
     assert found[0] == 7
     assert store.names(f"teachers/{CELL}/checkpoints") == ["epoch-000007.pt"]

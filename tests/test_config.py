@@ -21,6 +21,7 @@ from hkrun.config import (
     keys,
     teacher_canonical,
     teacher_id,
+    teachers_id,
 )
 from hkrun.errors import InputError
 
@@ -28,7 +29,8 @@ from hkrun.errors import InputError
 CONTRACT_KEYS = {
     "": ("dataset", "method", "precision", "teacher_table", "sync_batchnorm"),
     "teacher.": (
-        *("network", "seed", "file", "backbone", "epochs", "batch_size", "learning_rate", "drops"),
+        *("network", "seed", "seeds", "students", "file", "backbone", "epochs", "batch_size"),
+        *("learning_rate", "drops"),
         "warmup_epochs",
     ),
     "student.": (
@@ -526,6 +528,54 @@ def test_only_a_projection_inside_the_teacher_ties_it_to_the_students_widths():
     assert teacher_id(projecting) == teacher_id(make_cell(attention__width="project"))
     form = teacher_canonical(make_cell(student__network="preact-8-w8"))
     assert form["squeeze_widths"] == [8, 16, 32]
+
+
+def test_a_teacher_for_each_seed_is_another_cell_whose_teachers_are_those_of_one():
+    assert "teacher.seeds" not in canonical(Cell())
+    paired = make_cell(teacher__seeds="paired", teacher__seed=3)
+    assert canonical(paired)["teacher.seeds"] == "paired"
+    assert cell_id(paired) != cell_id(make_cell(teacher__seed=3))
+    assert teacher_id(paired.with_teacher_of(2)) == teacher_id(make_cell(teacher__seed=5))
+    assert paired.with_teacher_of(2) == make_cell(teacher__seed=5)
+    assert Cell().with_teacher_of(2) == Cell()
+    with pytest.raises(ValueError, match="several teachers"):
+        teacher_id(paired)
+
+
+def test_students_of_one_teacher_are_consecutive_seeds():
+    shared = make_cell(teacher__seeds="paired", teacher__students=4)
+    assert [shared.with_teacher_of(seed).teacher.seed for seed in range(9)] == [0] * 4 + [1] * 4 + [2]
+    assert canonical(shared)["teacher.students"] == 4
+    assert "teacher.students" not in canonical(make_cell(teacher__seeds="paired"))
+
+
+def test_all_teachers_of_a_cell_have_an_id_that_knows_their_first_seed_and_their_students():
+    assert teachers_id(Cell()) == teacher_id(Cell())
+    paired = make_cell(teacher__seeds="paired", teacher__seed=3, teacher__students=2)
+    common, first, students = teachers_id(paired).split("-")
+    assert (first, students) == ("3", "2")
+    assert teachers_id(make_cell(teacher__seeds="paired")) == f"{common}-0-1"
+    assert teachers_id(make_cell(teacher__seeds="paired", loss__lambda_2=0.0)) == f"{common}-0-1"
+    assert not teachers_id(make_cell(teacher__seeds="paired", teacher__epochs=7)).startswith(common)
+
+
+def test_a_cell_without_a_teacher_has_none_for_its_seeds():
+    alone = make_cell(method="supervised", teacher__seeds="paired")
+    assert cell_id(alone) == cell_id(make_cell(method="supervised"))
+    assert not alone.has_teachers
+
+
+def test_students_of_each_teacher_need_several_teachers():
+    with pytest.raises(
+        InputError, match=r"teacher\.students: 4 students of each teacher need teacher\.seeds"
+    ):
+        build_cell([Setting(key="teacher.students", value=4, where="argument")])
+    build_cell(
+        [
+            Setting(key="teacher.students", value=4, where="argument"),
+            Setting(key="teacher.seeds", value="paired", where="argument"),
+        ]
+    )
 
 
 def test_a_cell_without_a_teacher_has_no_teacher_id():

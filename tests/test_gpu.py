@@ -111,12 +111,12 @@ def make_images(cell: Cell, device: torch.device) -> Images:
 
 def train(cell: Cell, seeds: Sequence[int], device: torch.device, *, together: bool = True) -> list[Run]:
     """Runs from their start to their end."""
-    runs = start(cell, seeds, device)
+    runs, teacher = start(cell, seeds, device), make_teacher(cell, device)
     for part in [runs] if together else [[run] for run in runs]:
         distill(
             part,
             images=make_images(cell, device),
-            teach=make_teacher(cell, device),
+            teach={} if teacher is None else dict.fromkeys(seeds, teacher),
             context=SingleProcess(),
             on_epoch=lambda _: None,
         )

@@ -5,14 +5,17 @@ import pytest
 from study_example import make_study, plan_on
 from teacher_example import put_teacher
 
-from hkrun.config import Cell, canonical_json, cell_from_values, cell_id, teacher_id
+from hkrun.config import Cell, canonical_json, cell_from_values, cell_id, teacher_id, teachers_id
 from hkrun.plan import (
     AUTO,
     PLAN_FILE,
+    PackingFacts,
     Shortcuts,
     StoppedRun,
     Workers,
     checkpoint_epoch,
+    choose_teacher_sizes,
+    describe_tables,
     estimate_time,
     load_stopped,
     save_plan,
@@ -449,3 +452,116 @@ def test_a_search_whose_budget_is_spent_has_nothing_to_run(store):
     plan = plan_on(sweep, store, shortcuts=Shortcuts(search=True))
     assert (plan.num_to_run, len(plan.packs)) == (0, 3)
     assert (estimate_time(plan).seconds, estimate_time(plan).basis) == (0.0, "nothing to run")
+
+
+# --- a teacher for each seed --------------------------------------------------------------------------------
+
+PAIRED = dataclasses.replace(L_B, teacher=dataclasses.replace(L_B.teacher, seeds="paired"))
+PAIRED_IS = dataclasses.replace(L_IS, teacher=PAIRED.teacher)
+
+
+def test_a_plan_lists_the_teacher_of_each_seed_once_for_all_cells():
+    plan = plan_on(make_sweep([("a", PAIRED), ("b", PAIRED_IS)], seeds=(4, 0, 2)), None)
+    ids = [teacher_id(PAIRED.with_teacher_of(seed)) for seed in (4, 0, 2)]
+    assert [(teacher.teacher_id, teacher.seed) for teacher in plan.teachers] == list(
+        zip(ids, (4, 0, 2), strict=True)
+    )
+    assert not any(teacher.cell.has_teachers for teacher in plan.teachers)
+    assert [told["seed"] for told in plan.document()["teachers_to_train"]] == [4, 0, 2]
+    packs = plan.in_packs({cell_id(PAIRED): 3, cell_id(PAIRED_IS): 2}).packs
+    assert [(pack.name, pack.seeds, pack.teacher_ids) for pack in packs] == [
+        ("a", (4, 0, 2), tuple(ids)),
+        ("b", (4, 0), tuple(ids[:2])),
+        ("b", (2,), (ids[2],)),
+    ]
+
+
+def test_a_plan_lists_no_teacher_that_the_store_has_or_whose_run_is_made(store):
+    put_teacher(store, PAIRED.with_teacher_of(0))
+    put(store, PAIRED, 1, "finished")
+    plan = plan_on(make_sweep([("a", PAIRED)]), store)
+    assert [teacher.seed for teacher in plan.teachers] == [2]
+
+
+def test_students_of_one_teacher_need_it_once():
+    shared = dataclasses.replace(PAIRED, teacher=dataclasses.replace(PAIRED.teacher, students=2))
+    plan = plan_on(make_sweep([("a", shared)], seeds=range(5)), None)
+    assert [teacher.seed for teacher in plan.teachers] == [0, 1, 2]
+
+
+def test_each_teacher_has_a_table_of_its_own():
+    plan = plan_on(make_sweep([("a", PAIRED), ("b", PAIRED_IS)]), None)
+    assert [(table.teacher_id, table.names) for table in plan.tables] == [
+        (teacher_id(PAIRED.with_teacher_of(seed)), ("a", "b")) for seed in (0, 1, 2)
+    ]
+    (line,) = describe_tables(plan.tables)
+    assert line.startswith("Teacher table of each of 3 teachers: filled as the runs ask")
+
+
+def test_teachers_are_trained_side_by_side():
+    evidence = {
+        "seconds_per_run": {"value": 3.0, "label": MEASURED},
+        "seconds_per_teacher": {"value": 50.0, "label": MEASURED},
+    }
+    sweep = make_sweep([("a", PAIRED)], seeds=(0, 1), evidence=evidence)
+    assert estimate_time(plan_on(sweep, None, slots=2)).seconds == 6.0 + 2 * 100.0 / 2
+    del evidence["seconds_per_teacher"]
+    untimed = make_sweep([("a", PAIRED)], seeds=(0, 1), evidence=evidence)
+    assert estimate_time(plan_on(untimed, None)).basis.endswith(
+        "without training 2 teachers, which were never timed"
+    )
+
+
+def test_a_pack_goes_on_without_the_runs_of_a_lost_teacher():
+    (pack,) = plan_on(make_sweep([("a", PAIRED)]), None, sizes={cell_id(PAIRED): 3}).packs
+    assert pack.without_teachers({pack.teacher_ids[1]}).seeds == (0, 2)
+    assert pack.without_teachers(set(pack.teacher_ids)).seeds == ()
+    (alone,) = plan_on(make_sweep([("a", L_B)], seeds=(0,)), None).packs
+    assert alone.without_teachers({teacher_id(L_B)}).seeds == ()
+
+
+def packs_of_teachers(plan):
+    return [tuple(teacher.seed for teacher in pack) for pack in plan.teacher_packs]
+
+
+def test_teachers_train_together_by_their_place_in_the_sweep_whichever_are_there(store):
+    group = teachers_id(PAIRED)
+    sweep = make_sweep([("a", PAIRED), ("b", PAIRED_IS)], seeds=(7, 0, 2, 3, 4))
+    plan = plan_on(sweep, None, sizes={group: 2})
+    assert packs_of_teachers(plan) == [(7, 0), (2, 3), (4,)]
+    assert [told["pack"] for told in plan.document()["teachers_to_train"]] == [2] * 5
+    put_teacher(store, PAIRED.with_teacher_of(7))
+    put_teacher(store, PAIRED.with_teacher_of(2))
+    assert packs_of_teachers(plan_on(sweep, store, sizes={group: 2})) == [(0,), (3,), (4,)]
+    assert packs_of_teachers(plan_on(sweep, store)) == [(0,), (3,), (4,)]
+
+
+def test_teachers_of_different_first_seeds_never_train_together():
+    later = dataclasses.replace(PAIRED, teacher=dataclasses.replace(PAIRED.teacher, seed=9))
+    sizes = {teachers_id(PAIRED): 4, teachers_id(later): 4}
+    plan = plan_on(make_sweep([("a", PAIRED), ("b", later)], seeds=(0, 1)), None, sizes=sizes)
+    assert packs_of_teachers(plan) == [(0, 1), (9, 10)]
+
+
+def facts(**given):
+    return PackingFacts(**{"workers": Workers.exactly(1), "slots": 2, "device": "cpu", **given})
+
+
+def test_how_many_teachers_train_together_is_asked_begun_or_measured():
+    group = teachers_id(PAIRED)
+    sweep = make_sweep([("a", PAIRED), ("one", L_IS)], seeds=range(10))
+    assert choose_teacher_sizes(sweep, facts()) == {group: 1}
+    assert choose_teacher_sizes(sweep, facts(wanted=4)) == {group: 4}
+    assert choose_teacher_sizes(sweep, facts(wanted=40)) == {group: 10}
+    assert choose_teacher_sizes(sweep, facts(kept={group: 3})) == {group: 3}
+    measured = make_sweep(
+        [("a", PAIRED)],
+        seeds=range(10),
+        evidence={"teacher_pack_cpu": {"value": 8, "label": MEASURED}},
+    )
+    assert choose_teacher_sizes(measured, facts()) == {group: 5}  # no slot is idle
+    assert choose_teacher_sizes(measured, facts(slots=1)) == {group: 8}
+    assert choose_teacher_sizes(measured, facts(slots=1, limits={group: 6})) == {group: 6}
+    assert choose_teacher_sizes(measured, facts(device="cuda")) == {group: 1}
+    several = facts(wanted=4, workers=Workers.exactly(2))
+    assert choose_teacher_sizes(measured, several) == {group: 1}

@@ -6,6 +6,7 @@ import json
 import re
 import statistics
 
+import numpy as np
 import pytest
 import scipy.stats
 from report_example import (
@@ -25,7 +26,7 @@ from report_example import (
 from rich.console import Console
 
 from hkrun import stats
-from hkrun.config import cell_id, learning_rate
+from hkrun.config import cell_id, learning_rate, teacher_id
 from hkrun.errors import StoreError
 from hkrun.plan import StoppedRun, save_stopped
 from hkrun.report import (
@@ -38,7 +39,7 @@ from hkrun.report import (
     write_report,
 )
 from hkrun.spaces import NamedCell, load_cell
-from hkrun.store import open_store
+from hkrun.store import DivergedTeacher, open_store
 
 pytestmark = pytest.mark.usefixtures("undrawn_figures")
 
@@ -529,7 +530,7 @@ def test_failed_diverged_and_missing_runs_are_warned_of_by_seed(store):
         "L_b: 1 run failed (seed 3), 2 runs diverged (seeds 1, 2), 1 run missing (seed 5); its figures are "
         "those of the 2 of 6 runs that finished, selected by their outcome: its S is not ranked, its error "
         "is called equivalent to no other, and lower or higher only where that holds whatever errors, from 0 "
-        "to 100 %, the failed and diverged runs had had."
+        "to 100 %, the lost runs had had."
     )
 
 
@@ -628,6 +629,174 @@ def test_published_figures_stand_in_columns_of_their_own_data(store):
         *("supervised learning (cited)", "not run here", dash, dash, dash, "", ""),
         *("8.58 (+0.39)", "33.36 (+0.76)"),
     ]
+
+
+# --- a teacher for each seed --------------------------------------------------------------------------------
+
+
+def fill_paired(store, *, num_seeds=6, students=1, errors_pct=None):
+    """Runs of two cells whose seeds have teachers of their own, seed by seed with another hash."""
+    sweep = make_sweep(["L_b", "L_b + L_is"], num_seeds=num_seeds)
+    own = {"teacher.seeds": "paired", "teacher.students": students}
+    cells = tuple(
+        NamedCell(name=named.name, cell=make_cell(*WEIGHTS[named.name], **own)) for named in sweep.cells
+    )
+    sweep = dataclasses.replace(sweep, cells=cells)
+    for seed in sweep.seeds:
+        digest = f"{seed // students:02}" * 32
+        for named in sweep.cells:
+            put_run(store, named, seed, teacher_hash=digest)
+        if errors_pct is not None:
+            cell = cells[0].cell.with_teacher_of(seed)
+            put_teacher(store, cell, teacher_hash=digest, error_pct=errors_pct[seed // students])
+    return sweep
+
+
+def test_several_teachers_are_told_as_mean_and_spread(store):
+    errors_pct = [2.0, 2.5, 3.0, 2.5, 2.0, 3.0]
+    sweep = fill_paired(store, errors_pct=errors_pct)
+    summary = summarise(sweep, store)
+    (teacher,) = summary.teachers
+    assert [trained.seeds for trained in teacher.trained] == [(seed,) for seed in range(6)]
+    half = scipy.stats.t.ppf(0.975, 5) * statistics.stdev(errors_pct) / 6**0.5
+    line = (
+        f"6 teachers (preact-20-w32), one per seed: 2.50 ± {half:.2f} % test error (sd 0.45, from 2.00 to "
+        "3.00), 0.00 % on their training images."
+    )
+    assert line in " ".join(print_plainly(summary).split())
+    document = summary_document(summary)["teacher"]
+    assert (document["hash"], document["error_pct"], document["n"]) == (None, 2.5, 6)
+    assert document["teachers"][3] == {
+        "teacher_id": teacher.trained[3].teacher_id,
+        "seeds": [3],
+        "hash": "03" * 32,
+        "error_pct": 2.5,
+    }
+    text = render_report(summary)["report.md"].decode()
+    assert "| Teachers | one for each seed, 6 teachers in all |" in text
+    assert "different configurations" not in text
+
+
+@pytest.mark.parametrize(
+    ("students", "scope"),
+    [
+        (1, "Each seed learned from a teacher of its own"),
+        (2, "Some seeds of a cell share a teacher, and are not independent"),
+    ],
+)
+def test_results_say_for_which_teachers_they_hold(store, students, scope):
+    summary = summarise(fill_paired(store, students=students), store)
+    assert print_plainly(summary).count(scope) == 1
+
+
+def test_a_teacher_that_was_replaced_between_two_cells_of_a_seed_is_refused(store):
+    sweep = fill_paired(store)
+    put_run(store, sweep.cells[1], 3, teacher_hash="cd" * 32)
+    with pytest.raises(StoreError, match="teachers of different weights") as caught:
+        summarise(sweep, store)
+    assert "1 with 030303030303" in caught.value.problems[0]
+
+
+def test_teachers_no_better_than_the_student_alone_are_warned_of_as_one(store):
+    sweep = fill_paired(store, errors_pct=[2.0, 2.0, 2.0, 2.4, 2.4, 2.4])
+    evidence = {"student_alone_error_pct": {"value": 2.1, "label": "measured (today, here)"}}
+    recipe = dataclasses.replace(sweep.recipe, evidence=evidence)
+    summary = summarise(dataclasses.replace(sweep, recipe=recipe), store)
+    (warning,) = warnings_about(summary, "there is nothing to distil")
+    assert warning.startswith("The mean of the teachers (2.20 % test error) is not better")
+
+
+def test_a_seed_whose_teacher_diverged_is_lost_and_not_merely_missing(store):
+    sweep = fill_paired(store)
+    cell = sweep.cells[0].cell.with_teacher_of(6)
+    record = DivergedTeacher(
+        teacher_id=teacher_id(cell),
+        diverged_epoch=2,
+        message="loss_backbone is nan in epoch 2",
+        config={},
+        epochs=1,
+        device="cpu",
+        threads=1,
+        started_at=1.0,
+    )
+    store.put_diverged_teacher(record, curves=None)
+    summary = summarise(dataclasses.replace(sweep, seeds=(*sweep.seeds, 6, 7)), store)
+    assert [(cell.untaught, cell.missing, cell.lost) for cell in summary.cells] == [((6,), (7,), (6,))] * 2
+    assert summary_document(summary)["cells"][0]["untaught"] == [6]
+    warnings = warnings_about(summary, "1 run without a teacher, which diverged (seed 6), 1 run missing")
+    assert len(warnings) == 2
+    assert "selected by their outcome" in warnings[0]
+    assert (
+        summary.comparisons[0].reservation
+        == "of 8 runs of L_b + L_is, 1 had no teacher; of 8 runs of L_b, 1 had no teacher"
+    )
+
+
+@pytest.mark.parametrize("students", [1, 2])
+def test_the_variance_of_several_teachers_is_split_by_cell_and_across_cells(store, students):
+    sweep = fill_paired(store, students=students)
+    summary = summarise(sweep, store)
+    groups = [seed // students for seed in sweep.seeds]
+    errors = {named.name: [make_errors(named.name, seed) for seed in sweep.seeds] for named in sweep.cells}
+    expected = [stats.decompose(np.array(found)[:, -WINDOW:], groups) for found in errors.values()]
+    last = np.array([[found[seed][-1] for found in errors.values()] for seed in sweep.seeds])
+    expected.append(stats.decompose(last, groups))
+    assert [split.components for split in summary.variance] == expected
+    assert [(split.over, split.cells) for split in summary.variance] == [
+        ("epochs", ("L_b",)),
+        ("epochs", ("L_b + L_is",)),
+        ("cells", ("L_b", "L_b + L_is")),
+    ]
+    document = summary_document(summary)["variance"]
+    name, part = ("teacher_and_student", "together") if students == 1 else ("teacher", "teacher")
+    assert document[0][name]["estimate"] == getattr(expected[0], part).estimate
+    assert ("student" in document[0]) == (students == 2)
+    assert document[0]["lag1"] == expected[0].lag1
+    assert "epoch" not in document[2]
+    files = {name: content.decode() for name, content in render_report(summary).items() if "report." in name}
+    assert "## Where the variance comes from" in files["report.md"]
+    assert ("cannot be told apart" in files["report.md"]) == (students == 1)
+    estimate = getattr(expected[0], part).estimate
+    assert any(
+        line.startswith("variance-epochs,L_b,") and str(estimate) in line
+        for line in files["report.csv"].splitlines()
+    )
+
+
+def test_a_negative_component_is_shown_as_none_with_its_estimate(store):
+    sweep = fill_paired(store)
+    for seed in sweep.seeds:  # equal means, and each epoch its own
+        wrong = [40 + (-1) ** (seed + epoch) for epoch in range(EPOCHS)]
+        errors = [100 * count / TEST_IMAGES for count in wrong]
+        put_run(store, sweep.cells[0], seed, errors=errors, teacher_hash=f"{seed:02}" * 32)
+    summary = summarise(dataclasses.replace(sweep, window=4), store)
+    assert summary.variance[0].components.together.estimate < 0
+    text = render_report(summary)["report.md"].decode()
+    minus = "\N{MINUS SIGN}"
+    (row,) = [line for line in text.splitlines() if line.startswith("| L_b | 6 | 6 |")]
+    assert re.search(rf"\| 0 \(from {minus}0\.\d+\) \\\[0, 0\\\], 0 % \|", row), row
+
+
+def test_one_teacher_has_no_variance_to_split(store):
+    sweep = make_sweep(["L_b", "L_b + L_is"])
+    fill(store, sweep)
+    summary = summarise(sweep, store)
+    assert summary.variance == ()
+    assert "variance" not in summary_document(summary)
+    assert "Where the variance comes from" not in render_report(summary)["report.md"].decode()
+
+
+def test_runs_that_were_selected_or_are_too_few_have_no_variance_to_split(store):
+    sweep = fill_paired(store)
+    save_stopped(
+        store, sweep, [StoppedRun(cell_id=cell_id(sweep.cells[0].cell), seed=9, epoch=1, error_pct=9.0)]
+    )
+    summary = summarise(dataclasses.replace(sweep, seeds=(*sweep.seeds, 9)), store)
+    assert [(split.over, split.cells) for split in summary.variance] == [("epochs", ("L_b + L_is",))]
+    few = summarise(dataclasses.replace(sweep, seeds=(0,)), store)
+    assert few.variance == ()
+    short = summarise(dataclasses.replace(sweep, window=EPOCHS + 1), store)
+    assert [split.over for split in short.variance] == ["cells"]
 
 
 # --- the terminal -------------------------------------------------------------------------------------------

@@ -93,6 +93,9 @@ class Progress:
             self._count(epochs - task.epoch if isinstance(epochs, int) else 0, now)
             if outcome["seed"] is None:
                 continue  # a teacher is no run
+            if outcome["status"] == "untaught":
+                self.num_runs -= 1
+                continue
             self.num_failed += outcome["status"] == "failed"
             self.num_diverged += outcome["status"] == "diverged"
             self.num_done += outcome["status"] != "failed"
@@ -202,7 +205,8 @@ class Display:
     def _label(self, task: "Task", outcome: Mapping[str, object] | None = None) -> str:
         """What a task trains, or one of the runs of it."""
         if not task.seeds:
-            return f"teacher {task.cell.teacher.network}"
+            several = f", {describe_seeds(task.teacher_seeds)}" if task.teacher_seeds else ""
+            return f"teacher {task.cell.teacher.network}{several}"
         name = self._names.get(task.cell_id, task.cell_id)
         seeds = task.seeds if outcome is None else [outcome["seed"]]
         return f"{name}, {describe_seeds(seeds)}"

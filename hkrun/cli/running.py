@@ -26,6 +26,7 @@ from hkrun.errors import (
 )
 
 if TYPE_CHECKING:
+    from hkrun.plan import Plan, PlannedTeacher
     from hkrun.spaces import Sweep
     from hkrun.stopwatch import Stopwatch
     from hkrun.store import Store
@@ -105,15 +106,16 @@ def run(invocation: Invocation, *, changes: Changes, wishes: Wishes, dry_run: bo
     examples=(
         ("hkrun teacher", "the teacher of the digits recipe"),
         ("hkrun teacher --dataset mnist5k teacher.epochs=30", "another data set, a shorter training"),
+        ("hkrun teacher teacher.seeds=paired --seeds 10", "ten teachers, those of ten seeds"),
     ),
 )
-@gather("changes", Changes, options.overrides, options.dataset)
+@gather("changes", Changes, options.overrides, options.dataset, options.seeds)
 @gather("wishes", Wishes, options.workers, options.per_gpu)
 def teacher(invocation: Invocation, *, changes: Changes, wishes: Wishes) -> int:
     """Train the teacher of a configuration, and print its error.
 
     A sweep does this by itself. A teacher that the store has is not trained again, whichever sweep it was
-    for.
+    for. With teacher.seeds = paired, each of the seeds has a teacher; else --seeds changes nothing.
     """
     from hkrun.cli.display import Display
     from hkrun.spaces import load_cell
@@ -130,23 +132,28 @@ def teacher(invocation: Invocation, *, changes: Changes, wishes: Wishes) -> int:
             train_teacher(study, display)
         invocation.resumable = None
     store = study.opened
-    record = store.teacher(teacher_id(study.sweep.cells[0].cell))
-    assert record is not None, "a task that ended well leaves its record"
-    if invocation.as_json:
-        invocation.print_document(
+    cell = study.sweep.cells[0].cell
+    identities = dict.fromkeys(teacher_id(cell.with_teacher_of(seed)) for seed in study.sweep.seeds)
+    documents = []
+    for identity in identities:
+        record = store.teacher(identity)
+        assert record is not None, "a task that ended well leaves its record"
+        documents.append(
             {
                 "teacher_id": record.teacher_id,
                 "hash": record.teacher_hash,
                 "error_pct": record.error_pct,
                 "train_error_pct": record.train_error_pct,
                 "epochs": record.epochs,
-                "store": store.place,
             }
         )
-    invocation.say(
-        f"Teacher {record.teacher_id}: {record.error_pct:.2f} % test error, "
-        f"{record.train_error_pct:.2f} % on its training images, after {record.epochs} epochs"
-    )
+        invocation.say(
+            f"Teacher {record.teacher_id}: {record.error_pct:.2f} % test error, "
+            f"{record.train_error_pct:.2f} % on its training images, after {record.epochs} epochs"
+        )
+    if invocation.as_json:
+        told: dict[str, object] = {"teachers": documents} if cell.has_teachers else {**documents[0]}
+        invocation.print_document({**told, "store": store.place})
     return EXIT_DONE
 
 
@@ -282,6 +289,7 @@ def print_plan(invocation: Invocation, study: "Study") -> None:
     """The plan for people: cells, runs, what is there, what remains, and for how long."""
     from hkrun.cli.console import make_table
     from hkrun.cli.display import describe_duration
+    from hkrun.plan import describe_tables
 
     plan, estimate = study.plan, study.estimate
     headings = ("cell", "name", "runs", "done", "to run", "together", "workers")
@@ -293,13 +301,8 @@ def print_plan(invocation: Invocation, study: "Study") -> None:
     invocation.say(f"{plan.num_to_run} of {plan.num_runs} runs to train, in {plan.num_trials} tasks")
     for note in plan.notes:
         invocation.say(note)
-    for teacher in plan.teachers:
-        together = "" if teacher.workers.alone else f", by {teacher.workers} workers"
-        invocation.say(
-            f"Teacher {teacher.teacher_id} ({teacher.cell.teacher.network}) to train first{together}"
-        )
-    for planned in plan.tables:
-        invocation.say(planned.describe())
+    for line in (*_describe_teachers(plan), *describe_tables(plan.tables)):
+        invocation.say(line)
     print_limits(invocation, study)
     seconds = estimate.seconds
     length = "unknown" if seconds is None else f"about {describe_duration(seconds)}"
@@ -311,6 +314,29 @@ def print_limits(invocation: Invocation, study: "Study") -> None:
     """Which cells too large a step will lose."""
     for warning in study.limits:
         invocation.say(warning.sentence)
+
+
+def _describe_teachers(plan: "Plan") -> list[str]:
+    """The teachers to train: a line for all that differ in their seed alone."""
+    from hkrun.cli.display import describe_seeds
+
+    groups: dict[str, list[PlannedTeacher]] = {}
+    for teacher in plan.teachers:
+        groups.setdefault(teacher.group, []).append(teacher)
+    lines = []
+    for found in groups.values():
+        first, number = found[0], len(found)
+        together = "" if first.workers.alone else f", by {first.workers} workers"
+        network = first.cell.teacher.network
+        if number == 1:
+            lines.append(f"Teacher {first.teacher_id} ({network}) to train first{together}")
+        else:
+            of_seeds = describe_seeds([teacher.seed for teacher in found])
+            when = "each before the runs that learn from it"
+            size = plan.sizes.get(first.group, 1)
+            together += f", up to {size} together" if size > 1 else ""
+            lines.append(f"{number} teachers ({network}, {of_seeds}) to train, {when}{together}")
+    return lines
 
 
 def outcome_document(outcome: "Outcome") -> dict[str, object]:

@@ -21,6 +21,7 @@ from hkrun.config.identity import (
     cell_id,
     teacher_canonical,
     teacher_id,
+    teachers_id,
 )
 from hkrun.config.keys import (
     Keys,

@@ -1,7 +1,7 @@
 """A cell: one configuration without the seed, and what follows from its values."""
 
 import functools
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from hkrun.config.sections import (
@@ -153,6 +153,19 @@ class Cell:
     def uses_teacher(self) -> bool:
         """Whether any computed term compares the student with the teacher."""
         return any(term.uses_teacher for term in self.terms)
+
+    @property
+    def has_teachers(self) -> bool:
+        """Whether its seeds learn from several teachers."""
+        return self.uses_teacher and self.teacher.seeds == "paired"
+
+    def with_teacher_of(self, seed: int) -> "Cell":
+        """The same with one teacher for all seeds: the one that the run of this seed learns from."""
+        if not self.has_teachers:
+            return self
+        teacher = self.teacher
+        own = replace(teacher, seed=teacher.seed + seed // teacher.students, seeds="one", students=1)
+        return replace(self, teacher=own)
 
     def first_learning_rate(self, stage: int) -> float:
         """The student's learning rate at the start of one stage, from 0."""

@@ -304,6 +304,9 @@ def _conflicts(cell: Cell) -> list[tuple[str, str]]:
         found.append(("student.warmup_epochs", f"must be below student.epochs = {cell.student.epochs}"))
     if cell.uses_teacher and cell.teacher.warmup_epochs >= cell.teacher.epochs > 1:
         found.append(("teacher.warmup_epochs", f"must be below teacher.epochs = {cell.teacher.epochs}"))
+    if cell.uses_teacher and cell.teacher.students > 1 and not cell.has_teachers:
+        several = f"{cell.teacher.students} students of each teacher need teacher.seeds = paired"
+        found.append(("teacher.students", several))
     for key in cell.weight_files:
         found += _check_weight_file(cell, key)
     if find_dataset(cell.dataset).streamed and any(term.index for term in cell.terms):

@@ -92,10 +92,12 @@ def teacher_canonical(cell: Cell) -> dict[str, object]:
     """What decides the teacher's weights: its own keys, its sub-network, the data and their augmentation.
 
     Raises:
-        ValueError: The cell uses no teacher.
+        ValueError: The cell uses no teacher, or several; see `Cell.with_teacher_of`.
     """
     if not cell.uses_teacher:
         raise ValueError("this cell uses no teacher")
+    if cell.has_teachers:
+        raise ValueError("this cell uses several teachers; each is that of a seed")
     kept = ("teacher.", "attention.", "augment.")
     form = {
         key: value
@@ -111,6 +113,19 @@ def teacher_canonical(cell: Cell) -> dict[str, object]:
 def teacher_id(cell: Cell) -> str:
     """The first 12 hex digits of the SHA-256 of `teacher_canonical` as JSON."""
     return short_digest(_dump(teacher_canonical(cell)))
+
+
+def teachers_id(cell: Cell) -> str:
+    """What tells all teachers of a cell from those of others.
+
+    That is the teacher's id where there is one; where there are several, 12 hex digits of all but the
+    seed, the first seed, and how many students each has.
+    """
+    if not cell.has_teachers:
+        return teacher_id(cell)
+    form = teacher_canonical(cell.with_teacher_of(0))
+    del form["teacher.seed"]
+    return f"{short_digest(_dump(form))}-{cell.teacher.seed}-{cell.teacher.students}"
 
 
 def _dump(form: Mapping[str, object]) -> str:

@@ -66,6 +66,10 @@ def _has_two_stages(cell: "Cell") -> bool:
     return len(cell.stage_epochs) > 1
 
 
+def _has_teachers(cell: "Cell") -> bool:
+    return cell.uses_teacher and cell.teacher.seeds == "paired"
+
+
 def _trains_teacher_backbone(cell: "Cell") -> bool:
     return cell.uses_teacher and not cell.teacher.file
 
@@ -78,7 +82,29 @@ class TeacherConfig:
         "preact-164", "Network of the teacher.", PAPER, check=parse_network, active=uses_teacher
     )
     seed: int = define_key(
-        0, "Seed of the teacher; unrelated to the runs' seeds.", METHOD, minimum=0, active=uses_teacher
+        0,
+        "Seed of the teacher; where there are several, of the first. Its streams are unrelated to the runs'.",
+        METHOD,
+        minimum=0,
+        active=uses_teacher,
+    )
+    seeds: str = define_key(
+        "one",
+        "Which teacher a run learns from: one: all seeds from the same; paired: seed k from a teacher of its "
+        "own, trained with seed teacher.seed + k.",
+        "one in the paper",
+        choices=("one", "paired"),
+        earlier="one",
+        active=uses_teacher,
+    )
+    students: int = define_key(
+        1,
+        "Students of each teacher where teacher.seeds = paired: seed k learns from teacher k // students, so "
+        "that the spread of students is told from that of teachers.",
+        METHOD,
+        minimum=1,
+        earlier=1,
+        active=_has_teachers,
     )
     file: str = define_key(
         "",

@@ -1,18 +1,19 @@
 """The loop of every method, epoch by epoch."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from hkrun.config import learning_rate
 from hkrun.distill.graphs import Replays, choose_recorder
 from hkrun.distill.pack import Pack
 from hkrun.distill.run import Run, enter_stage, find_stage
-from hkrun.distill.step import Step, Teach
+from hkrun.distill.step import Step, Teach, ask_each
 from hkrun.training import (
     STUDENT_DRAWS,
     Averages,
     Context,
     Images,
+    find_behind,
     find_divergence,
 )
 
@@ -21,7 +22,7 @@ def distill(
     runs: Sequence[Run],
     *,
     images: Images,
-    teach: Teach | None,
+    teach: Mapping[int, Teach],
     context: Context,
     on_epoch: Callable[[Sequence[Run]], None],
 ) -> None:
@@ -33,12 +34,13 @@ def distill(
     Args:
         runs: Runs of one cell; they are changed in place.
         images: Each epoch takes its batches from the training set, and then the errors on the test set.
-        teach: What the teacher says of a batch; None where the method uses none.
+        teach: What the teacher of each run says of a batch, by the run's seed; empty where the method uses
+            none.
         context: Where the loop runs; with several workers, there is one run.
         on_epoch: Called after each epoch with those that trained in it, when their state is whole.
     """
     pack: Pack | None = None
-    while together := _find_runs_behind(runs):
+    while together := find_behind(runs, epochs=sum(runs[0].cell.stage_epochs)):
         started = time.perf_counter()
         cell, epoch = together[0].cell, together[0].epoch
         stage, stage_epoch = find_stage(cell, epoch)
@@ -58,7 +60,9 @@ def distill(
             draws=STUDENT_DRAWS,
             context=context,
         )
-        step = Step(pack, stage, teach if cell.stage_uses_teacher(stage) else None, context, replays)
+        taught = cell.stage_uses_teacher(stage)
+        teaching = ask_each([teach[run.seed] for run in together]) if taught else None
+        step = Step(pack, stage, teaching, context, replays)
         for batch in batches:
             averages.add(step.train(batch))
         figures = averages.read()
@@ -81,13 +85,6 @@ def distill(
                     }
                 )
         on_epoch(together)
-
-
-def _find_runs_behind(runs: Sequence[Run]) -> tuple[Run, ...]:
-    """Of the runs that are not over, those with the fewest epochs."""
-    unfinished = [run for run in runs if run.diverged is None and run.epoch < sum(run.cell.stage_epochs)]
-    epoch = min((run.epoch for run in unfinished), default=0)
-    return tuple(run for run in unfinished if run.epoch == epoch)
 
 
 def set_rates(pack: Pack, stage: int, stage_epoch: int) -> float:

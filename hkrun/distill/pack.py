@@ -4,11 +4,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map
 
 from hkrun.distill.run import Run
 from hkrun.models import DistilledNetwork, Output
-from hkrun.models.packed import PackedNetwork, Stacked, join_optimizers
+from hkrun.models.packed import PackedNetwork, Stacked, each_of, join_optimizers, lead
 from hkrun.models.quantized import quantized_layers
 from hkrun.models.sgd import SGD
 
@@ -108,7 +107,7 @@ class Pack:
             packed: tuple[Output, Output] = self._students(images)
             return packed
         held: Output = self._students(images[0])
-        output: Output = _lead(held)
+        output: Output = lead(held)
         return output, held
 
     def split(self, values: Tensor) -> Tensor:
@@ -125,21 +124,9 @@ class Pack:
 
     def each_objective(self, function: Callable[..., Any], *args: Any) -> Any:
         """`function(objective, *args)` of every run; see `hkrun.models.packed.Stacked.each`."""
-        return _each(self._objectives, function, args)
+        return each_of(self._objectives, function, *args)
 
     def each_discriminator(self, function: Callable[..., Any], *args: Any) -> Any:
         """`function(discriminator, *args)` of every run; see `hkrun.models.packed.Stacked.each`."""
         assert self._discriminators is not None
-        return _each(self._discriminators, function, args)
-
-
-def _each(members: nn.Module, function: Callable[..., Any], args: tuple[Any, ...]) -> Any:
-    if isinstance(members, Stacked):
-        return members.each(function, *args)
-    own = tree_map(lambda value: value[0] if isinstance(value, Tensor) else value, args)
-    return _lead(function(members, *own))
-
-
-def _lead(values: Any) -> Any:
-    """The same values with a leading dimension of 1."""
-    return tree_map(lambda value: value[None] if isinstance(value, Tensor) else value, values)
+        return each_of(self._discriminators, function, *args)

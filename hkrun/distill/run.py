@@ -20,6 +20,7 @@ from hkrun.models import (
     initialise,
     synchronise,
 )
+from hkrun.models.packed import copy_tensor
 from hkrun.models.quantized import quantize, start_uniform
 from hkrun.models.sgd import SGD
 from hkrun.objective import DataSizes, Objective
@@ -67,7 +68,7 @@ class Run:
         """The state as tensors, numbers and containers, loadable with `weights_only`."""
         states = [None if part is None else part.state_dict() for part in self._parts()]
         # Copies: in a pack the tensors are parts of larger ones, and would be saved with all of those.
-        return {"parts": tree_map(_copy, states), "history": list(self.history)}
+        return {"parts": tree_map(copy_tensor, states), "history": list(self.history)}
 
     def load_state_dict(self, state: Mapping[str, object]) -> None:
         """Takes over a state that `state_dict` gave."""
@@ -161,10 +162,6 @@ def enter_stage(run: Run, stage: int) -> None:
     initialise(run.objective, torch.Generator().manual_seed(derive(run.seed, Purpose.OBJECTIVE, stage)))
     run.objective.to(next(run.student.parameters()))
     run.student_optimizer = _optimizer(cell, run.student, run.objective)
-
-
-def _copy(value: object) -> object:
-    return value.clone(memory_format=torch.contiguous_format) if isinstance(value, torch.Tensor) else value
 
 
 def _build_discriminator(

@@ -1,10 +1,12 @@
 """One batch: the discriminators learn to tell teacher from student, then the students learn from both."""
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 
 from hkrun import records
 from hkrun.distill.graphs import Inputs, Replays
@@ -28,6 +30,26 @@ from hkrun.training import (
 
 # What the teacher says of a batch, with the batch's leading dimensions and without gradients.
 Teach = Callable[[Batch], Output]
+
+
+def ask_each(teachers: Sequence[Teach]) -> Teach:
+    """What each run's own teacher says of its part of a batch; runs of one teacher in a row ask it together.
+
+    Args:
+        teachers: One per run of the pack, in its order.
+    """
+    groups = [(teach, len(list(same))) for teach, same in itertools.groupby(teachers)]
+    if len(groups) == 1:
+        return teachers[0]
+
+    def teach(batch: Batch) -> Output:
+        ends = list(itertools.accumulate(number for _, number in groups))
+        parts = [slice(end - number, end) for end, (_, number) in zip(ends, groups, strict=True)]
+        answers = [ask(batch.of_runs(part)) for part, (ask, _) in zip(parts, groups, strict=True)]
+        joined: Output = tree_map(lambda *own: None if own[0] is None else torch.cat(own), *answers)
+        return joined
+
+    return teach
 
 
 class Step:

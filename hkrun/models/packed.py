@@ -150,6 +150,27 @@ class Stacked(nn.Module):
         return vmap(one, in_dims=dims)(values, *args)
 
 
+def each_of(members: nn.Module, function: Callable[..., Any], *args: Any) -> Any:
+    """`function(member, *args)` of a pack's members, or of one alone; what goes in and comes out has a lead.
+
+    See `Stacked.each`.
+    """
+    if isinstance(members, Stacked):
+        return members.each(function, *args)
+    own = tree_map(lambda value: value[0] if isinstance(value, Tensor) else value, args)
+    return lead(function(members, *own))
+
+
+def copy_tensor(value: object) -> object:
+    """A tensor in memory of its own, as a checkpoint holds it; anything else as it is."""
+    return value.clone(memory_format=torch.contiguous_format) if isinstance(value, Tensor) else value
+
+
+def lead(values: Any) -> Any:
+    """The same values with a leading dimension of 1."""
+    return tree_map(lambda value: value[None] if isinstance(value, Tensor) else value, values)
+
+
 @contextmanager
 def _replaced(slots: Sequence[tuple[dict[str, Any], str]], values: Sequence[Tensor]) -> Iterator[None]:
     """Lets modules compute with other tensors than their parameters and buffers."""

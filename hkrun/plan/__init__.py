@@ -35,8 +35,14 @@ from hkrun.plan.limits import (
     save_rehearsal,
     stability_limit,
 )
-from hkrun.plan.packs import PackingFacts, choose_sizes, why_alone
-from hkrun.plan.planning import make_plan
+from hkrun.plan.packs import (
+    PackingFacts,
+    choose_sizes,
+    choose_teacher_sizes,
+    why_alone,
+    why_teachers_alone,
+)
+from hkrun.plan.planning import find_missing_teachers, make_plan
 from hkrun.plan.plans import (
     NO_SHORTCUTS,
     Pack,
@@ -45,5 +51,5 @@ from hkrun.plan.plans import (
     PlannedTeacher,
     Shortcuts,
 )
-from hkrun.plan.teacher_tables import PlannedTable
+from hkrun.plan.teacher_tables import PlannedTable, describe_tables
 from hkrun.plan.workers import ALONE, AUTO, Span, Workers, check_elastic

@@ -57,11 +57,18 @@ def estimate_time(plan: Plan) -> Estimate:
         notes.append("longer where the teacher runs live")
     if left_to_search is not None:
         notes.append(f"the search makes {left_to_search} of the runs on the axes")
+    untimed: list[str] = []
     for teacher in teachers:
         cost = _evidence(sweep, "seconds_per_teacher", teacher.cell, teacher.cell.teacher.epochs)
         if cost is None:
-            notes.append(f"without training teacher {teacher.teacher_id}, which was never timed")
-        seconds += (cost or 0.0) / (teacher.workers.most or group_slots)
+            untimed.append(teacher.teacher_id)
+        width = teacher.workers.most or group_slots
+        side_by_side = max(1, min(slots, len(teachers))) if width == 1 else 1
+        seconds += (cost or 0.0) / (width * side_by_side)
+    if len(untimed) == 1:
+        notes.append(f"without training teacher {untimed[0]}, which was never timed")
+    elif untimed:
+        notes.append(f"without training {len(untimed)} teachers, which were never timed")
     return Estimate(seconds=round(seconds, 1), basis="; ".join(notes))
 
 

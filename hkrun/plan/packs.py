@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from hkrun.config import Cell, cell_id
+from hkrun.config import Cell, cell_id, teachers_id
 from hkrun.datasets import find_dataset
 from hkrun.networks import IMAGENET_NETWORKS, SHUFFLING, parse_network
 from hkrun.plan.workers import Workers
@@ -30,12 +30,8 @@ def why_alone(cell: Cell, *, workers: Workers) -> str:
     """Why the runs of a cell cannot be packed; empty where they can."""
     if not workers.of_runs(cell).alone:
         return "several workers train one run"
-    if is_own(cell.student.network):
-        return f"what {cell.student.network} does to its channels is not known"
-    if cell.student.network in IMAGENET_NETWORKS:
-        return f"{cell.student.network} is torchvision's"
-    if cell.student.network in SHUFFLING:
-        return f"{cell.student.network} shuffles its channels"
+    if reason := _why_network_alone(cell.student.network):
+        return reason
     for name, term in [named for stage in cell.stage_terms for named in stage.items()]:
         if term.random or not term.packs:
             return (
@@ -43,6 +39,27 @@ def why_alone(cell: Cell, *, workers: Workers) -> str:
             )
     if find_dataset(cell.dataset).streamed:
         return "its images are decoded for each run"
+    return ""
+
+
+def why_teachers_alone(cell: Cell, *, workers: Workers) -> str:
+    """Why the teachers of a cell cannot be packed; empty where they can."""
+    if not workers.of_teacher(cell).alone:
+        return "several workers train one teacher"
+    if cell.teacher.file or cell.teacher.backbone == "shared":
+        return "backbone and attention sub-network train one after the other"
+    if find_dataset(cell.dataset).streamed:
+        return "its images are decoded for each teacher"
+    return _why_network_alone(cell.teacher.network)
+
+
+def _why_network_alone(network: str) -> str:
+    if is_own(network):
+        return f"what {network} does to its channels is not known"
+    if network in IMAGENET_NETWORKS:
+        return f"{network} is torchvision's"
+    if network in SHUFFLING:
+        return f"{network} shuffles its channels"
     return ""
 
 
@@ -112,9 +129,33 @@ def choose_sizes(sweep: Sweep, facts: PackingFacts) -> dict[str, int]:
     return min(choices, key=lambda choice: _end(choice, open_steps, num_seeds, facts.slots))
 
 
-def _measured_size(cell: Cell, recipe: Recipe, device: str) -> int:
-    size = recipe.evidence.get(f"pack_{device}", {}).get("value")
-    if not isinstance(size, int) or cell.student.network != recipe.cell.student.network:
+def choose_teacher_sizes(sweep: Sweep, facts: PackingFacts) -> dict[str, int]:
+    """Decides how many teachers train together, by their group, of cells that have several.
+
+    As for runs: as wished, as begun, else as the recipe has measured for its own network, where that leaves
+    no slot idle.
+    """
+    sizes: dict[str, int] = {}
+    for cell in (named.cell for named in sweep.cells if named.cell.has_teachers):
+        group = teachers_id(cell)
+        number = len({cell.with_teacher_of(seed).teacher.seed for seed in sweep.seeds})
+        if why_teachers_alone(cell, workers=facts.workers):
+            sizes[group] = 1
+        elif facts.wanted is not None:
+            sizes[group] = min(facts.wanted, number)
+        elif group in facts.kept:
+            sizes[group] = facts.kept[group]
+        else:
+            most = _measured_size(cell, sweep.recipe, facts.device, stage="teacher")
+            most = min(most, facts.limits.get(group, most), math.ceil(number / facts.slots))
+            sizes[group] = max(1, most)
+    return sizes
+
+
+def _measured_size(cell: Cell, recipe: Recipe, device: str, *, stage: str = "student") -> int:
+    name = f"pack_{device}" if stage == "student" else f"teacher_pack_{device}"
+    size = recipe.evidence.get(name, {}).get("value")
+    if not isinstance(size, int) or getattr(cell, stage).network != getattr(recipe.cell, stage).network:
         return 1
     return max(1, size)
 

@@ -1,9 +1,10 @@
 """What a plan is."""
 
-from collections.abc import Iterable, Mapping, Sequence
+import functools
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from hkrun.config import Cell
+from hkrun.config import Cell, teacher_id
 from hkrun.plan.teacher_tables import PlannedTable, plan_tables
 from hkrun.plan.workers import ALONE, AUTO, Span, Workers
 from hkrun.spaces import Sweep
@@ -53,18 +54,48 @@ class Pack:
     cell_id: str
     seeds: tuple[int, ...]
 
+    @property
+    def teacher_ids(self) -> tuple[str, ...]:
+        """The teachers that they learn from, each once; none where they use none."""
+        return tuple(dict.fromkeys(self.teachers.values()))
+
+    @functools.cached_property
+    def teachers(self) -> dict[int, str]:
+        """The teacher of each seed; empty where they use none."""
+        if not self.cell.uses_teacher:
+            return {}
+        cells = {seed: self.cell.with_teacher_of(seed) for seed in self.seeds}
+        known = {cell.teacher.seed: cell for cell in cells.values()}
+        ids = {seed: teacher_id(cell) for seed, cell in known.items()}
+        return {seed: ids[cell.teacher.seed] for seed, cell in cells.items()}
+
+    def without_teachers(self, lost: Container[str]) -> "Pack":
+        """The same without the runs of these teachers."""
+        seeds = tuple(seed for seed in self.seeds if self.teachers.get(seed) not in lost)
+        return self if len(seeds) == len(self.seeds) else replace(self, seeds=seeds)
+
 
 @dataclass(frozen=True, kw_only=True)
 class PlannedTeacher:
     """A teacher that must be trained first.
 
     Attributes:
-        cell: One of the cells that use it.
+        cell: One of the cells that use it, with this one teacher.
+        group: What it may train together with, see `hkrun.config.teachers_id`; its own id where it is the one
+            teacher of a cell.
+        place: Its number among all teachers of its group that the sweep needs, there or not.
     """
 
     teacher_id: str
     cell: Cell
+    group: str
+    place: int = 0
     workers: Span = ALONE
+
+    @property
+    def seed(self) -> int:
+        """What it is trained with."""
+        return self.cell.teacher.seed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +127,8 @@ class Plan:
         teachers: Teachers that the packs need and the store does not hold.
         num_left_to_search: How many of the packs on the axes a search makes, whichever it chooses; None
             without a search.
-        sizes: How many runs of a cell train together, by cell_id; 1 where nothing is said.
+        sizes: How many runs of a cell train together, by cell_id, and how many teachers, by their group; 1
+            where nothing is said.
         notes: What there is to say about these sizes, a line each.
         slots: How many packs can run at the same time, each in a process of its own.
         group_slots: How many processes can of tasks that several do together.
@@ -136,6 +168,15 @@ class Plan:
         )
 
     @property
+    def teacher_packs(self) -> tuple[tuple[PlannedTeacher, ...], ...]:
+        """The teachers that train together; as of runs, by their place in the sweep alone."""
+        packs: dict[tuple[str, int], list[PlannedTeacher]] = {}
+        for teacher in self.teachers:
+            size = self.sizes.get(teacher.group, 1)
+            packs.setdefault((teacher.group, teacher.place // size), []).append(teacher)
+        return tuple(map(tuple, packs.values()))
+
+    @property
     def distinct_cells(self) -> tuple[PlannedCell, ...]:
         """The cells without those that only are another name."""
         return find_distinct(self.cells)
@@ -166,10 +207,13 @@ class Plan:
     @property
     def tables(self) -> tuple[PlannedTable, ...]:
         """How the teachers answer the runs that are made now."""
-        runs: dict[str, tuple[str, Cell, int]] = {}
+        runs: dict[tuple[str, int], tuple[str, Cell, int]] = {}
         for pack in self.packs:
-            _, _, others = runs.get(pack.cell_id, ("", pack.cell, 0))
-            runs[pack.cell_id] = (pack.name, pack.cell, others + len(pack.seeds))
+            for seed in pack.seeds:
+                cell = pack.cell.with_teacher_of(seed)
+                key = (pack.cell_id, cell.teacher.seed)
+                _, _, others = runs.get(key, ("", cell, 0))
+                runs[key] = (pack.name, cell, others + 1)
         planned = sum(number for _, _, number in runs.values())
         return plan_tables(runs.values(), share=self.num_to_run / max(1, planned))
 
@@ -195,7 +239,12 @@ class Plan:
             "trials": self.num_trials,
             "teachers": [table.document() for table in self.tables],
             "teachers_to_train": [
-                {"teacher_id": teacher.teacher_id, "workers": teacher.workers.document()}
+                {
+                    "teacher_id": teacher.teacher_id,
+                    "seed": teacher.seed,
+                    "pack": self.sizes.get(teacher.group, 1),
+                    "workers": teacher.workers.document(),
+                }
                 for teacher in self.teachers
             ],
         }

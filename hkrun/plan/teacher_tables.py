@@ -40,17 +40,23 @@ class PlannedTable:
     row_type: str
     num_bytes: int | None
 
-    def describe(self) -> str:
-        """One line for people, true whether the table is there or not: its id shows only with the data."""
+    def describe(self, others: int = 0) -> str:
+        """One line for people, true whether the table is there or not: its id shows only with the data.
+
+        Args:
+            others: How many other teachers answer the same cells in the same way.
+        """
+        teachers = f"each of {others + 1} teachers" if others else self.teacher_id
         if self.mode == "live":
-            return f"Teacher {self.teacher_id} runs live for {', '.join(self.names)}"
+            name = f"Each of {others + 1} teachers" if others else f"Teacher {self.teacher_id}"
+            return f"{name} runs live for {', '.join(self.names)}"
         when = "before the runs" if self.mode == "ahead" else "as the runs ask"
         size = ""
         if self.num_bytes is not None:
             large = self.num_bytes >= 10**9
             size = f", {self.num_bytes / (1e9 if large else 1e6):.1f} {'GB' if large else 'MB'}"
         return (
-            f"Teacher table of {self.teacher_id}: filled {when} where it is not there yet, "
+            f"Teacher table of {teachers}: filled {when} where it is not there yet, "
             f"{self.num_views} views of each image{size}"
         )
 
@@ -63,6 +69,15 @@ class PlannedTable:
             "views": self.num_views,
             "bytes": self.num_bytes,
         }
+
+
+def describe_tables(tables: Iterable[PlannedTable]) -> list[str]:
+    """Lines for people: one for all teachers that answer the same cells in the same way."""
+    alike: dict[tuple[object, ...], list[PlannedTable]] = {}
+    for table in tables:
+        key = (table.names, table.mode, table.num_views, table.num_bytes)
+        alike.setdefault(key, []).append(table)
+    return [found[0].describe(len(found) - 1) for found in alike.values()]
 
 
 def plan_tables(runs: Iterable[tuple[str, Cell, int]], *, share: float = 1.0) -> tuple[PlannedTable, ...]:

@@ -17,7 +17,8 @@ from hkrun.report.comparing import ON, OVER, compare_with_reference, make_genera
 from hkrun.report.paper import set_beside
 from hkrun.report.published import load_published
 from hkrun.report.scans import find_scans
-from hkrun.report.summary import CellSummary, Curve, Summary, Teacher
+from hkrun.report.summary import CellSummary, Curve, Summary, Teacher, TrainedTeacher
+from hkrun.report.variance import split_variance
 from hkrun.report.wording import write_warnings
 from hkrun.spaces import NamedCell, Sweep
 from hkrun.store import Store
@@ -58,6 +59,7 @@ def summarise(sweep: Sweep, store: Store, *, world_size: int = 1) -> Summary:
         scans=scans,
         quantum_pct=quantum,
         executions=load_executions(store, sweep),
+        variance=split_variance(cells, sweep),
     )
     return replace(summary, warnings=tuple(write_warnings(summary)))
 
@@ -147,6 +149,8 @@ def _summarise_cell(
     top5 = [record.error_top5_last_pct for record in finished if record.error_top5_last_pct is not None]
     diverged = [record for record in records if record.status == "diverged"]
     results = {record.seed for record in records if record.status != "failed"}
+    missing = sorted(set(sweep.seeds) - {record.seed for record in records})
+    untaught = _find_untaught(named.cell, missing, store)
     summary = CellSummary(
         cell_id=cell_id,
         name=named.name,
@@ -155,7 +159,8 @@ def _summarise_cell(
         seeds=tuple(record.seed for record in finished),
         failed=tuple(record.seed for record in records if record.status == "failed"),
         diverged=tuple(record.seed for record in diverged),
-        missing=tuple(sorted(set(sweep.seeds) - {record.seed for record in records})),
+        missing=tuple(seed for seed in missing if seed not in untaught),
+        untaught=untaught,
         stopped=tuple(seed for seed in sweep.seeds if seed in stopped and seed not in results),
         error_pct=errors,
         diverged_curves=tuple(
@@ -182,6 +187,14 @@ def _summarise_cell(
         quantum_pct=quantum_pct,
     )
     return replace(summary, stability=stability)
+
+
+def _find_untaught(cell: Cell, missing: Sequence[int], store: Store) -> tuple[int, ...]:
+    """Those of the seeds without a run whose own teacher diverged."""
+    if not cell.has_teachers:
+        return ()
+    ids = {seed: config.teacher_id(cell.with_teacher_of(seed)) for seed in missing}
+    return tuple(seed for seed, identity in ids.items() if store.diverged_teacher(identity) is not None)
 
 
 def _without_inference(summary: CellSummary) -> CellSummary:
@@ -251,20 +264,39 @@ def _read_teachers(
     users: dict[str, list[CellSummary]] = {}
     for cell in cells:
         if cell.cell.uses_teacher:
-            users.setdefault(config.teacher_id(cell.cell), []).append(cell)
+            users.setdefault(config.teachers_id(cell.cell), []).append(cell)
     return tuple(
-        _read_teacher(teacher_id, found, sweep, store, world_size=world_size)
-        for teacher_id, found in users.items()
+        _read_teacher(identity, found, sweep, store, world_size=world_size)
+        for identity, found in users.items()
     )
 
 
 def _read_teacher(
-    teacher_id: str, cells: Sequence[CellSummary], sweep: Sweep, store: Store, *, world_size: int
+    identity: str, cells: Sequence[CellSummary], sweep: Sweep, store: Store, *, world_size: int
 ) -> Teacher:
+    cell = cells[0].cell
+    seeds: dict[str, list[int]] = {}
+    for seed in sweep.seeds:
+        seeds.setdefault(config.teacher_id(cell.with_teacher_of(seed)), []).append(seed)
+    alone_pct, alone_source = _student_alone(cell, sweep, store, world_size=world_size)
+    plateau_pct, _ = _recipe_figure(cell, sweep, "student_plateau_error_pct")
+    return Teacher(
+        identity=identity,
+        trained=tuple(_read_trained(own, found, cells, sweep, store) for own, found in seeds.items()),
+        students=cell.teacher.students if cell.has_teachers else 0,
+        alone_pct=alone_pct,
+        alone_source=alone_source,
+        plateau_pct=plateau_pct,
+    )
+
+
+def _read_trained(
+    teacher_id: str, seeds: Sequence[int], cells: Sequence[CellSummary], sweep: Sweep, store: Store
+) -> TrainedTeacher:
     runs: dict[str, list[str]] = {}
     for cell in cells:
         for record in cell.records:
-            if record.teacher_hash is not None:
+            if record.teacher_hash is not None and record.seed in seeds:
                 runs.setdefault(record.teacher_hash, []).append(store.run_folder(cell.cell_id, record.seed))
     if len(runs) > 1:
         parts = [
@@ -278,15 +310,11 @@ def _read_teacher(
     trained = store.teacher(teacher_id)
     if trained is not None and used not in (None, trained.teacher_hash):
         trained = None
-    alone_pct, alone_source = _student_alone(cells[0].cell, sweep, store, world_size=world_size)
-    plateau_pct, _ = _recipe_figure(cells[0].cell, sweep, "student_plateau_error_pct")
-    return Teacher(
+    return TrainedTeacher(
         teacher_id=teacher_id,
+        seeds=tuple(seeds),
         hash=used or (trained.teacher_hash if trained else None),
         record=trained,
-        alone_pct=alone_pct,
-        alone_source=alone_source,
-        plateau_pct=plateau_pct,
     )
 
 

@@ -234,10 +234,11 @@ def find_teachers(cells: Sequence[CellSummary], teachers: Sequence[Teacher]) -> 
     table.
     """
     hashes = {record.teacher_hash for cell in cells for record in cell.records if record.teacher_hash}
-    first: dict[float, Teacher] = {}
+    first: dict[tuple[float, ...], Teacher] = {}
     for teacher in teachers:
-        if teacher.hash in hashes and teacher.record is not None:
-            first.setdefault(teacher.record.error_pct, teacher)
+        used = any(trained.hash in hashes for trained in teacher.trained)
+        if used and teacher.records:
+            first.setdefault(tuple(record.error_pct for record in teacher.records), teacher)
     return tuple(first.values())
 
 

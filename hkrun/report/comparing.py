@@ -92,10 +92,15 @@ def _mean_side(cell: CellSummary, first: int, last: int) -> Side:
 
 
 def teacher_side(name: str, teacher: Teacher) -> Side | None:
-    """A teacher's error, one number; None where the store does not have it."""
-    if teacher.record is None:
+    """A teacher's error, one number, or each seed's own teacher's; None where the store does not have it."""
+    if teacher.error is None:
         return None
-    return Side(name=name, identity=teacher.teacher_id, errors={}, constant=teacher.record.error_pct)
+    if not teacher.several:
+        return Side(name=name, identity=teacher.identity, errors={}, constant=teacher.error.mean)
+    errors = {
+        seed: own.record.error_pct for own in teacher.trained for seed in own.seeds if own.record is not None
+    }
+    return Side(name=name, identity=teacher.identity, errors=errors)
 
 
 def gain_side(name: str, first: Side, second: Side) -> Side:

@@ -18,7 +18,7 @@ from markupsafe import Markup, escape
 import hkrun
 from hkrun import figures, stats
 from hkrun.errors import StoreError
-from hkrun.report import drawing, latex, paper_tables, result_tables, run_tables
+from hkrun.report import drawing, latex, paper_tables, result_tables, run_tables, variance
 from hkrun.report.summary import PaperTable, Summary
 from hkrun.report.table import Table
 from hkrun.report.wording import (
@@ -206,6 +206,9 @@ def _gather(summary: Summary) -> dict[str, object]:
         "warnings": summary.warnings,
         "errors": result_tables.tabulate_errors(summary),
         "stability": result_tables.tabulate_stability(summary),
+        "variance_epochs": variance.tabulate_variance(summary, "epochs"),
+        "variance_cells": variance.tabulate_variance(summary, "cells"),
+        "variance_limits": variance.describe_variance(summary),
         "claims": paper_tables.tabulate_claims(summary),
         "evidence": paper_tables.tabulate_evidence(summary),
         "paper": [_section(paper, summary) for paper in summary.paper],

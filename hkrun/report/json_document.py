@@ -3,7 +3,15 @@
 from hkrun import stats
 from hkrun.report.documents import describe_command
 from hkrun.report.run_tables import tabulate_conditions
-from hkrun.report.summary import CellSummary, Comparison, PowerForecast, Summary, Verdict
+from hkrun.report.summary import (
+    CellSummary,
+    Comparison,
+    PowerForecast,
+    Summary,
+    Teacher,
+    VarianceSplit,
+    Verdict,
+)
 from hkrun.report.wording import write_findings
 
 Interval = tuple[float, float]
@@ -18,19 +26,63 @@ def summary_document(summary: Summary) -> dict[str, object]:
         "question": summary.sweep.question,
         "store": summary.store,
         "dataset": summary.sweep.dataset,
-        "teacher": {"hash": teacher.hash, "error_pct": teacher.record.error_pct if teacher.record else None}
-        if teacher
-        else None,
+        "teacher": _teacher_document(teacher) if teacher else None,
         "cells": [_cell_document(cell, summary) for cell in summary.cells],
         "comparisons": [_comparison_document(comparison) for comparison in summary.comparisons],
         "stability_comparisons": [
             _comparison_document(comparison) for comparison in summary.stability_comparisons
         ],
         "claims": [_verdict_document(verdict) for verdict in summary.verdicts],
+        **({"variance": list(map(_variance_document, summary.variance))} if summary.variance else {}),
         "findings": list(write_findings(summary)),
         "warnings": list(summary.warnings),
         "conditions": {row[0].text: row[1].text for row in tabulate_conditions(summary).rows},
         "command": describe_command(summary),
+    }
+
+
+def _variance_document(split: VarianceSplit) -> dict[str, object]:
+    found = split.components
+    parts = {
+        "teacher": found.teacher,
+        "student": found.student,
+        "teacher_and_student": found.together,
+        "epoch": found.column if split.over == "epochs" else None,  # cells are chosen, not drawn
+        "residual": found.residual,
+    }
+    return {
+        "over": split.over,
+        "cells": list(split.cells),
+        "runs": found.runs,
+        "teachers": found.teachers,
+        **{
+            name: {"estimate": part.estimate, "variance": part.variance, "ci95": list(part.ci95)}
+            for name, part in parts.items()
+            if part is not None
+        },
+        **({"lag1": found.lag1} if split.over == "epochs" else {}),
+    }
+
+
+def _teacher_document(teacher: Teacher) -> dict[str, object]:
+    error = teacher.error
+    document: dict[str, object] = {"hash": teacher.hash, "error_pct": error.mean if error else None}
+    if not teacher.several:
+        return document
+    return {
+        **document,
+        "sd": error.sd if error else None,
+        "n": error.n if error else 0,
+        "ci95": _listed(error.ci95) if error else None,
+        "teachers": [
+            {
+                "teacher_id": trained.teacher_id,
+                "seeds": list(trained.seeds),
+                "hash": trained.hash,
+                "error_pct": trained.record.error_pct if trained.record else None,
+            }
+            for trained in teacher.trained
+        ],
     }
 
 
@@ -42,6 +94,7 @@ def _cell_document(cell: CellSummary, summary: Summary) -> dict[str, object]:
         "failed": list(cell.failed),
         "diverged": list(cell.diverged),
         "missing": list(cell.missing),
+        **({"untaught": list(cell.untaught)} if cell.untaught else {}),
         **({"stopped": list(cell.stopped)} if cell.stopped else {}),
         "error_last": _error_document(cell.error_last, cell.selection),
         "error_best": _error_document(cell.error_best, cell.selection),

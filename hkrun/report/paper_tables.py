@@ -43,7 +43,7 @@ def _lines(paper: PaperTable) -> Iterator[tuple[PaperRow, str]]:
     for row in paper.rows:
         if len(row.teachers) > 1:
             for teacher in row.teachers:
-                yield replace(row, teachers=(teacher,)), f"{describe_row(row)}: {teacher.teacher_id}"
+                yield replace(row, teachers=(teacher,)), f"{describe_row(row)}: {teacher.identity}"
         else:
             yield row, describe_row(row)
 
@@ -75,7 +75,12 @@ def describe_marks(paper: PaperTable) -> str:
                 f"{row.published.name} was published on {row.published.network}; here it runs on the student "
                 "of the other rows."
             )
-        if len(row.teachers) == 1:
+        if len(row.teachers) == 1 and row.teachers[0].several:
+            sentences.append(
+                f"{row.published.name} is the teachers of the measured rows: what is set against it is the "
+                "difference of each run from its own teacher."
+            )
+        elif len(row.teachers) == 1:
             sentences.append(
                 f"{row.published.name} is the teacher of the measured rows, one training and so one number: "
                 "what is set against it is a one-sample test."
@@ -98,9 +103,11 @@ def _measured_errors(row: PaperRow, *, top5: bool) -> list[Field]:
         errors = row.cell.error_last
         more = [error_entry(row.cell.error_top5)] if top5 else []
         return [len(row.cell.seeds), error_entry(errors), sd_entry(errors), *more]
-    for record in (teacher.record for teacher in row.teachers if teacher.record is not None):
-        error = Entry(text=f"{record.error_pct:.2f}", value=record.error_pct)
-        return ["1 teacher", error, *[NONE] * (1 + top5)]
+    for teacher in row.teachers:
+        errors = teacher.error
+        entry = error_entry(errors)
+        spread = sd_entry(errors) if teacher.several else NONE
+        return [count(len(teacher.records), "teacher"), entry, spread, *[NONE] * top5]
     return ["not run here", *[NONE] * (2 + top5)]
 
 

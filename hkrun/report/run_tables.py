@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from hkrun import config
 from hkrun.report.summary import Summary
 from hkrun.report.table import NONE, Entry, Table, make_table
-from hkrun.report.wording import count, duration, first_line, seeds, share
+from hkrun.report.wording import count, describe_teachers, duration, first_line, seeds, share
 
 PART_NAMES = {
     "epochs": "Epochs of runs",
@@ -131,7 +131,7 @@ def tabulate_time(summary: Summary) -> Table:
     rows = [
         [f"of these, {part}", duration(seconds), _percent(seconds, total)] for part, seconds in parts.items()
     ]
-    trained = [teacher.record for teacher in summary.teachers if teacher.record]
+    trained = [record for teacher in summary.teachers for record in teacher.records]
     teachers = sum(record.timings.get("total", 0.0) for record in trained)
     return make_table(
         "time",
@@ -170,11 +170,12 @@ def tabulate_conditions(summary: Summary) -> Table:
         if starts
         else [],
         **{f"Version of {name}": found for name, found in sorted(versions.items())},
-        "Teachers": [f"one for all seeds of a cell, {count(len(summary.teachers), 'teacher')} in all"]
-        if summary.teachers
-        else [],
+        "Teachers": [describe_teachers(summary)] if summary.teachers else [],
         "Weights of the teacher": [
-            f"SHA-256 {teacher.hash[:16]}" for teacher in summary.teachers if teacher.hash
+            f"SHA-256 {trained.hash[:16]}"
+            for teacher in summary.teachers
+            for trained in teacher.trained
+            if trained.hash
         ],
     }
     rows = [[name, ", ".join(sorted(values)) or NONE] for name, values in facts.items()]

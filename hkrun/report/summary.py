@@ -28,6 +28,7 @@ class CellSummary:
         records: Of the sweep's seeds, by seed.
         seeds: The finished ones: the data.
         missing: Seeds whose run has not ended.
+        untaught: Seeds that were left out, for their own teacher diverged.
         stopped: Seeds whose run a scheduler ended early, for its test error was behind, and that have no
             result since.
         error_pct: Test error in percent of the finished runs, shape [seeds, epochs]; in the last stage of a
@@ -50,6 +51,7 @@ class CellSummary:
     failed: tuple[int, ...]
     diverged: tuple[int, ...]
     missing: tuple[int, ...]
+    untaught: tuple[int, ...]
     stopped: tuple[int, ...]
     error_pct: Curve
     diverged_curves: tuple[Curve, ...]
@@ -71,19 +73,24 @@ class CellSummary:
     @property
     def lost(self) -> tuple[int, ...]:
         """Seeds whose run ended without a result: what finished beside them was selected by its outcome."""
-        return tuple(sorted((*self.failed, *self.diverged)))
+        return tuple(sorted((*self.failed, *self.diverged, *self.untaught)))
 
     @property
     def loss(self) -> str:
         """How many runs were lost, as a sentence's part; empty where none was."""
         counts = [
             f"{len(seeds)} {what}"
-            for seeds, what in ((self.diverged, "diverged"), (self.failed, "failed"))
+            for seeds, what in (
+                (self.diverged, "diverged"),
+                (self.failed, "failed"),
+                (self.untaught, "had no teacher"),
+            )
             if seeds
         ]
         if not counts:
             return ""
-        return f"of {len(self.records) + len(self.missing)} runs of {self.name}, {' and '.join(counts)}"
+        number = len(self.records) + len(self.missing) + len(self.untaught)
+        return f"of {number} runs of {self.name}, {' and '.join(counts)}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -276,23 +283,61 @@ class Scan:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Teacher:
-    """A teacher of the sweep's cells.
+class TrainedTeacher:
+    """One training of a teacher.
 
     Attributes:
+        seeds: Of the runs that learn from it.
         hash: SHA-256 of its weights, as the runs recorded it; None where no run did.
         record: How it was trained; None where the store does not hold these weights.
+    """
+
+    teacher_id: str
+    seeds: tuple[int, ...]
+    hash: str | None
+    record: TeacherRecord | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Teacher:
+    """What the cells of one configuration of the teacher learned from.
+
+    Attributes:
+        identity: See `hkrun.config.teachers_id`.
+        trained: The teacher; or several that differ in their seed, in the order of the runs' seeds.
+        students: How many seeds share each of several; 0 where all share one.
         alone_pct: Test error of its cells' student trained alone, where that is known.
         alone_source: Where that is known from.
         plateau_pct: The same after so many epochs that more no longer help, where the recipe tells it.
     """
 
-    teacher_id: str
-    hash: str | None
-    record: TeacherRecord | None
+    identity: str
+    trained: tuple[TrainedTeacher, ...]
+    students: int
     alone_pct: float | None
     alone_source: str
     plateau_pct: float | None = None
+
+    @property
+    def several(self) -> bool:
+        """Whether seeds have teachers of their own."""
+        return self.students > 0
+
+    @property
+    def hash(self) -> str | None:
+        """Of the one teacher; None where there are several."""
+        return None if self.several else self.trained[0].hash
+
+    @property
+    def records(self) -> tuple[TeacherRecord, ...]:
+        """Of those that the store holds."""
+        return tuple(teacher.record for teacher in self.trained if teacher.record is not None)
+
+    @property
+    def error(self) -> stats.ErrorSummary | None:
+        """Test error over the teachers that the store holds; None where it holds none."""
+        records = self.records
+        return stats.summarise_errors([record.error_pct for record in records]) if records else None
 
     @property
     def to_beat(self) -> tuple[float, str] | None:
@@ -309,16 +354,34 @@ class Teacher:
 
 
 @dataclass(frozen=True, kw_only=True)
+class VarianceSplit:
+    """Where the variance of errors comes from, in squared percentage points; see `stats.decompose`.
+
+    Attributes:
+        over: What the columns are: "epochs" of the window of one cell, or "cells" that share their teachers,
+            in the last epoch.
+        cells: Their names.
+        components: Of the errors.
+    """
+
+    over: str
+    cells: tuple[str, ...]
+    components: stats.VarianceComponents
+
+
+@dataclass(frozen=True, kw_only=True)
 class Summary:
     """All that a report says of a sweep.
 
     Attributes:
         comparisons: Of the error with the sweep's reference cell.
         stability_comparisons: Of S with the reference cell, both over the seeds that both cells finished.
-        teachers: One per configuration of a teacher; usually one.
+        teachers: One per configuration of a teacher, apart from its seed where seeds have their own; usually
+            one.
         paper: The tables of the paper that the sweep is set against.
         verdicts: On their claims, and on those that the sweep names.
         scans: The curves and grids among the cells.
+        variance: Of the cells whose seeds have several teachers; see `hkrun.report.variance`.
         quantum_pct: What one test image is worth, in percentage points; None before the first run and where
             the number of test images is not known.
         warnings: What a reader must know before believing the numbers, one sentence or two each.
@@ -338,6 +401,7 @@ class Summary:
     quantum_pct: float | None
     warnings: tuple[str, ...] = ()
     executions: tuple[Execution, ...] = ()
+    variance: tuple[VarianceSplit, ...] = ()
 
     @property
     def slot_seconds(self) -> dict[str, float]:

@@ -1,13 +1,14 @@
 """Numbers as people read them, and what a summary says in sentences: warnings and findings."""
 
 import re
+import statistics
 from collections.abc import Iterable, Iterator, Sequence
 
 from hkrun import stats
-from hkrun.config import teacher_id
+from hkrun.config import teachers_id
 from hkrun.plan import OVERHEADS
 from hkrun.report.comparing import drop_epochs, write_window
-from hkrun.report.summary import CellSummary, Comparison, Summary, Teacher
+from hkrun.report.summary import CellSummary, Comparison, Summary, Teacher, TrainedTeacher
 
 # Two S with at most this ratio are what RANKING speaks of.
 CLOSE_RATIO = 1.25
@@ -92,15 +93,7 @@ def join(names: Sequence[str]) -> str:
 
 def describe_teacher(teacher: Teacher) -> str:
     """A teacher, how good it is, and how good its student is alone."""
-    name = f"Teacher {teacher.teacher_id}"
-    if teacher.record is None:
-        text = f"{name} is not in the store."
-    else:
-        record = teacher.record
-        text = (
-            f"{name} ({record.config.get('teacher.network', 'network unknown')}): {record.error_pct:.2f} % "
-            f"test error, {record.train_error_pct:.2f} % on its training images."
-        )
+    text = _describe_teachers(teacher) if teacher.several else _describe_one_teacher(teacher.trained[0])
     if teacher.alone_pct is not None:
         text += f" Its student trained alone: {teacher.alone_pct:.2f} % ({teacher.alone_source})"
         if teacher.plateau_pct is not None:
@@ -109,11 +102,61 @@ def describe_teacher(teacher: Teacher) -> str:
     return text
 
 
+def _describe_one_teacher(teacher: TrainedTeacher) -> str:
+    record = teacher.record
+    if record is None:
+        return f"Teacher {teacher.teacher_id} is not in the store."
+    return (
+        f"Teacher {teacher.teacher_id} ({record.config.get('teacher.network', 'network unknown')}): "
+        f"{record.error_pct:.2f} % test error, {record.train_error_pct:.2f} % on its training images."
+    )
+
+
+def _describe_teachers(teacher: Teacher) -> str:
+    """Several teachers: how many, and their errors as mean and spread."""
+    records, error = teacher.records, teacher.error
+    each = "one per seed" if teacher.students == 1 else f"each with {teacher.students} seeds"
+    if error is None:
+        return f"{count(len(teacher.trained), 'teacher')}, {each}: none is in the store."
+    there = "" if len(records) == len(teacher.trained) else f" of {len(teacher.trained)}"
+    errors = [record.error_pct for record in records]
+    spread = "" if error.sd is None else f" (sd {error.sd:.2f}, from {min(errors):.2f} to {max(errors):.2f})"
+    train_pct = statistics.fmean(record.train_error_pct for record in records)
+    return (
+        f"{len(records)}{there} teachers ({records[0].config.get('teacher.network', 'network unknown')}), "
+        f"{each}: {plus_minus(error.mean, error.ci95)} % test error{spread}, {train_pct:.2f} % on their "
+        "training images."
+    )
+
+
 def describe_scope(summary: Summary) -> str:
     """For which teachers intervals and p values hold; empty where no cell has one."""
-    if not summary.teachers:
+    numbers = {teacher.students for teacher in summary.teachers}
+    if not numbers:
         return ""
-    return "All seeds of a cell learned from one teacher: intervals and p hold for that teacher alone."
+    if numbers == {0}:
+        return "All seeds of a cell learned from one teacher: intervals and p hold for that teacher alone."
+    if numbers == {1}:
+        return (
+            "Each seed learned from a teacher of its own: intervals and p hold for teachers as for students."
+        )
+    return (
+        "Some seeds of a cell share a teacher, and are not independent: intervals and p hold for these "
+        "teachers alone."
+    )
+
+
+def describe_teachers(summary: Summary) -> str:
+    """How many teachers there are, and for which seeds; empty where no cell has one."""
+    number = count(sum(len(teacher.trained) for teacher in summary.teachers), "teacher")
+    match {teacher.students for teacher in summary.teachers}:
+        case found if not found:
+            return ""
+        case found if found == {0}:
+            return f"one for all seeds of a cell, {number} in all"
+        case found if found == {1}:
+            return f"one for each seed, {number} in all"
+    return f"one for some seeds of a cell, {number} in all"
 
 
 def describe_time(summary: Summary) -> str:
@@ -165,14 +208,19 @@ def _warn_of_seeds(summary: Summary) -> Iterator[str]:
 def _warn_of_runs(cell: CellSummary, num_seeds: int) -> Iterator[str]:
     parts = [
         f"{count(len(numbers), 'run')} {what} ({_name_seeds(numbers)})"
-        for what, numbers in (("failed", cell.failed), ("diverged", cell.diverged), ("missing", cell.missing))
+        for what, numbers in (
+            ("failed", cell.failed),
+            ("diverged", cell.diverged),
+            ("without a teacher, which diverged", cell.untaught),
+            ("missing", cell.missing),
+        )
         if numbers
     ]
     if parts:
         selected = (
             ", selected by their outcome: its S is not ranked, its error is called equivalent to no other, "
-            "and lower or higher only where that holds whatever errors, from 0 to 100 %, the failed and "
-            "diverged runs had had."
+            "and lower or higher only where that holds whatever errors, from 0 to 100 %, the lost "
+            "runs had had."
         )
         yield (
             f"{cell.name}: {', '.join(parts)}; its figures are those of the {len(cell.seeds)} of {num_seeds} "
@@ -199,21 +247,24 @@ def _name_seeds(numbers: Sequence[int]) -> str:
 
 
 def _warn_of_teacher(teacher: Teacher, *, several: bool) -> Iterator[str]:
-    name = f"The teacher {teacher.teacher_id}" if several else "The teacher"
-    if teacher.record is None:
-        if teacher.hash is not None:
-            yield f"{name} of these runs is no longer in the store: its error is unknown."
-        return
-    error_pct, train_pct = teacher.record.error_pct, teacher.record.train_error_pct
-    if train_pct > UNCONVERGED_PCT:
-        yield (
-            f"{name} did not converge: {train_pct:.1f} % error on its own training images. A lower "
-            "teacher.learning_rate, more teacher.epochs or teacher.warmup_epochs = 5 may help."
-        )
-    if teacher.to_beat is not None and error_pct >= teacher.to_beat[0]:
+    for trained in teacher.trained:
+        named = several or teacher.several
+        name = f"The teacher {trained.teacher_id}" if named else "The teacher"
+        if trained.record is None:
+            if trained.hash is not None:
+                yield f"{name} of these runs is no longer in the store: its error is unknown."
+        elif (train_pct := trained.record.train_error_pct) > UNCONVERGED_PCT:
+            yield (
+                f"{name} did not converge: {train_pct:.1f} % error on its own training images. A lower "
+                "teacher.learning_rate, more teacher.epochs or teacher.warmup_epochs = 5 may help."
+            )
+    error = teacher.error
+    if error is not None and teacher.to_beat is not None and error.mean >= teacher.to_beat[0]:
         alone_pct, source = teacher.to_beat
+        name = f"The teacher {teacher.identity}" if several else "The teacher"
+        subject = "The mean of the teachers" if teacher.several else name
         yield (
-            f"{name} ({error_pct:.2f} % test error) is not better than the student trained alone "
+            f"{subject} ({error.mean:.2f} % test error) is not better than the student trained alone "
             f"({alone_pct:.2f} %, {source}): there is nothing to distil, and the cells cannot show what "
             "distillation does."
         )
@@ -227,7 +278,7 @@ def _warn_of_students(teacher: Teacher, cells: Iterable[CellSummary]) -> Iterato
         cell.name
         for cell in cells
         if cell.cell.uses_teacher
-        and teacher_id(cell.cell) == teacher.teacher_id
+        and teachers_id(cell.cell) == teacher.identity
         and cell.error_last is not None
         and cell.error_last.ci95 is not None
         and cell.error_last.ci95[0] > teacher.alone_pct

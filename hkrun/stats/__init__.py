@@ -6,11 +6,13 @@ stability.py      S of eq. (10), its interval, and when two S may be ranked
 power.py          power analysis: how many runs would decide what these left open
 permutations.py   permutation tests and Holm's correction
 spread.py         mean and range of curves, run by run
+components.py     how much of a spread is that of teachers, of students, of epochs
 
 Everything random takes its generator. Runs are the independent units: they are resampled and permuted whole,
 never their epochs, which are correlated.
 """
 
+from hkrun.stats.components import Component, VarianceComponents, decompose
 from hkrun.stats.effects import EffectSize, effect_size, equivalence
 from hkrun.stats.errors import (
     LEVEL,

@@ -7,11 +7,18 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from hkrun.config import Cell
+from hkrun.config import Cell, teachers_id
 from hkrun.datasets import find_dataset
 from hkrun.digests import short_digest
 from hkrun.networks import EVALUATION_BATCH
-from hkrun.plan import PackingFacts, choose_sizes, kept_sizes, why_alone
+from hkrun.plan import (
+    PackingFacts,
+    choose_sizes,
+    choose_teacher_sizes,
+    kept_sizes,
+    why_alone,
+    why_teachers_alone,
+)
 from hkrun.plan.packs import PROCESS_BYTES, seed_bytes
 from hkrun.processor import processor_name
 from hkrun.store import DamagedError, NotCommittedError, Store
@@ -51,8 +58,8 @@ def expect_sizes(study: Study) -> tuple[dict[str, int], list[str]]:
     """How many runs of each cell train together, as asked, as begun or as measured before.
 
     Returns:
-        Sizes by cell_id; and what to tell of them, a line each: which cells are not packed although that was
-        asked for, and whether there is something to measure.
+        Sizes by cell_id, of several teachers by their group; and what to tell of them, a line each: what is
+        not packed although that was asked for, and whether there is something to measure.
     """
     machine, store, pack = study.on, study.store, study.options.pack
     notes = _explain_alone(study) if pack not in (None, 1) else []
@@ -79,7 +86,7 @@ def expect_sizes(study: Study) -> tuple[dict[str, int], list[str]]:
         limits=_limit_sizes(study),
         kept=kept_sizes(store, study.sweep) if store is not None else {},
     )
-    return choose_sizes(study.sweep, facts), notes
+    return choose_sizes(study.sweep, facts) | choose_teacher_sizes(study.sweep, facts), notes
 
 
 def check_packs(study: Study, side: int) -> None:
@@ -95,6 +102,11 @@ def check_packs(study: Study, side: int) -> None:
     machine, pack = study.on, study.options.pack
     size = min(pack, len(study.sweep.seeds)) if isinstance(pack, int) else 1
     needs = {
+        f"the teacher of {planned.name}": _seed_bytes(_as_student(planned.cell), side, machine)
+        for planned in study.plan.cells
+        if planned.cell.has_teachers and not why_teachers_alone(planned.cell, workers=study.options.workers)
+    }
+    needs |= {
         planned.name: _seed_bytes(planned.cell, side, machine)
         for planned in study.plan.cells
         if not why_alone(planned.cell, workers=study.options.workers)
@@ -136,7 +148,16 @@ def _explain_alone(study: Study) -> list[str]:
     for planned in study.plan.cells:
         if reason := why_alone(planned.cell, workers=study.options.workers):
             names.setdefault(reason, []).append(planned.name)
-    return [
+    teachers = {
+        reason: planned.name
+        for planned in study.plan.cells
+        if planned.cell.has_teachers
+        and (reason := why_teachers_alone(planned.cell, workers=study.options.workers))
+    }
+    alone_teachers = [
+        f"Each teacher trains alone: those of {name} ({reason})" for reason, name in teachers.items()
+    ]
+    return alone_teachers + [
         f"Each run trains alone: {', '.join(alone[:3])}{f' and {len(alone) - 3} more' * (len(alone) > 3)} "
         f"({reason})"
         for reason, alone in names.items()
@@ -150,12 +171,25 @@ def _limit_sizes(study: Study) -> dict[str, int]:
     machine, side, share = study.on, find_dataset(study.sweep.dataset).side, study.on.find_share()
     if side is None or share is None:
         return {}
+    cells = _packable(study)
+    cells |= {
+        teachers_id(planned.cell): _as_student(planned.cell)
+        for planned in study.plan.distinct_cells
+        if planned.cell.has_teachers and not why_teachers_alone(planned.cell, workers=study.options.workers)
+    }
     return {
         identity: largest_pack(
             share.memory_bytes, process_bytes=PROCESS_BYTES, seed_bytes=_seed_bytes(cell, side, machine)
         )
-        for identity, cell in _packable(study).items()
+        for identity, cell in cells.items()
     }
+
+
+def _as_student(cell: Cell) -> Cell:
+    """A cell whose student has the size of its teacher."""
+    teacher = cell.teacher
+    student = dataclasses.replace(cell.student, network=teacher.network, batch_size=teacher.batch_size)
+    return dataclasses.replace(cell, student=student)
 
 
 def _seed_bytes(cell: Cell, side: int, machine: Machine) -> int:

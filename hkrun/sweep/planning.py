@@ -2,9 +2,8 @@
 
 import dataclasses
 
-from hkrun.config import teacher_id
 from hkrun.datasets import find_dataset
-from hkrun.plan import NO_SHORTCUTS, Plan, PlannedTeacher, check_elastic, kept_sizes, make_plan
+from hkrun.plan import NO_SHORTCUTS, Plan, check_elastic, find_missing_teachers, kept_sizes, make_plan
 from hkrun.spaces import Sweep
 from hkrun.store import Store
 from hkrun.sweep.checks import check_cluster, check_data, fix_content, foresee_data
@@ -54,16 +53,14 @@ def resolve(study: Study, *, dry: bool = False) -> Study:
 
 
 def resolve_teacher(sweep: Sweep, store: Store | None, options: Options) -> Study:
-    """A study of the teacher of a sweep's first cell alone, unless the store has it; see `plan_study`."""
+    """A study of the teachers of a sweep's first cell alone that the store lacks; see `plan_study`."""
     sweep = fix_content(sweep, options.data_dir)
-    cell = sweep.cells[0].cell
-    teacher = PlannedTeacher(teacher_id=teacher_id(cell), cell=cell, workers=options.workers.of_teacher(cell))
-    there = store is not None and store.whole_teacher(teacher.teacher_id) is not None
-    plan = Plan(
-        sweep=sweep, workers=options.workers, cells=(), packs=(), teachers=() if there else (teacher,)
-    )
+    cell, span = sweep.cells[0].cell, options.workers.of_teacher
+    missing = find_missing_teachers([(cell, seed) for seed in sweep.seeds], sweep.seeds, store)
+    teachers = tuple(dataclasses.replace(teacher, workers=span(teacher.cell)) for teacher in missing)
+    plan = Plan(sweep=sweep, workers=options.workers, cells=(), packs=(), teachers=teachers)
     study = Study(sweep=sweep, options=options, store=store, plan=plan)
-    return study if there else _find_machine(study)
+    return _find_machine(study) if teachers else study
 
 
 def check_inputs(study: Study) -> None:

@@ -3,7 +3,7 @@
 import logging
 from typing import TYPE_CHECKING
 
-from hkrun.config import teacher_id
+from hkrun.config import Cell, teacher_id
 from hkrun.plan import ALONE, REHEARSAL_SEEDS, load_rehearsal
 from hkrun.sweep.machine import log_folder_of
 from hkrun.sweep.study import Study
@@ -42,7 +42,10 @@ def rehearse_study(study: Study, observer: Observer) -> None:
     study, known = leave_out_diverged(study)
     for line in known:
         logger.warning("%s", line)
-    planned = {pack.cell_id: pack.cell for pack in study.plan.packs}
+    # Where seeds have teachers of their own, its students learn from that of the first run.
+    planned: dict[str, Cell] = {}
+    for pack in study.plan.packs:
+        planned.setdefault(pack.cell_id, pack.cell.with_teacher_of(pack.seeds[0]))
     cells = {
         identity: cell for identity, cell in planned.items() if load_rehearsal(study.opened, identity) is None
     }
@@ -60,7 +63,7 @@ def rehearse_study(study: Study, observer: Observer) -> None:
         workers=[*(workers.of_teacher(task.cell) for task in teachers), *[ALONE] * len(rehearsals)],
         per_gpu=workers.per_gpu,
         needs={
-            index: places[teacher_id(task.cell)]
+            index: [places[teacher_id(task.cell)]]
             for index, task in enumerate(rehearsals, start=len(teachers))
             if task.cell.uses_teacher and teacher_id(task.cell) in places
         },

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hkrun.config import teacher_id
 from hkrun.errors import EXIT_DONE, EXIT_RUNS_FAILED, TrainingError
 from hkrun.plan import (
     AUTO,
@@ -220,11 +219,7 @@ def _describe_left_out(study: Study, training: Training) -> str:
     plan = make_plan(study.sweep, study.store, workers=study.options.workers)
     untaught = {teacher.teacher_id for teacher in plan.teachers}
     with_record = {(cell.cell_id, seed) for cell in plan.cells for seed in cell.records}
-    left_out = {
-        (pack.cell_id, pack.seeds[0])
-        for pack in plan.packs
-        if not (pack.cell.uses_teacher and teacher_id(pack.cell) in untaught)
-    }
+    left_out = {(pack.cell_id, pack.seeds[0]) for pack in plan.packs if pack.without_teachers(untaught).seeds}
     left_out -= with_record | training.without_outcome
     if not left_out:
         return ""

@@ -6,10 +6,10 @@ import importlib
 import logging
 import threading
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from hkrun.config import Cell, teacher_id
-from hkrun.plan import Plan, PlannedTable
+from hkrun.config import Cell
+from hkrun.plan import Pack, Plan, PlannedTable, PlannedTeacher
 from hkrun.plan.teacher_tables import find_too_large
 from hkrun.store import Store
 from hkrun.sweep.machine import THREADS, log_folder_of
@@ -51,19 +51,19 @@ def list_tasks(study: Study) -> "TaskList":
     from hkrun.cluster import EarlyStopping, TaskList, do_task, make_search
 
     plan, options = study.plan, study.options
-    tables = {name: table for table in plan.tables for name in table.names}
+    tables = {(name, table.teacher_id): table for table in plan.tables for name in table.names}
     for table in find_too_large(plan.tables, study.opened):
         logger.warning("%s: does not fit on the disk, the teacher runs live", table.describe())
-    teachers = [make_task(study, teacher.cell, teacher.teacher_id) for teacher in plan.teachers]
+    teachers = [_make_teacher_task(study, pack) for pack in plan.teacher_packs]
     runs = [
-        make_task(study, pack.cell, pack.cell_id, seeds=pack.seeds, table=tables.get(pack.name))
+        _make_run_task(study, pack, [tables[pack.name, identity] for identity in pack.teacher_ids])
         for pack in plan.packs
     ]
-    places = {task.cell_id: index for index, task in enumerate(teachers)}
+    places = {identity: index for index, task in enumerate(teachers) for identity in task.teachers}
     needs = {
-        index: places[teacher_id(task.cell)]
-        for index, task in enumerate(runs, start=len(teachers))
-        if task.cell.uses_teacher and teacher_id(task.cell) in places
+        index: needed
+        for index, pack in enumerate(plan.packs, start=len(teachers))
+        if (needed := {places[identity] for identity in pack.teacher_ids if identity in places})
     }
     search = early_stopping = None
     if options.shortcuts.search:
@@ -89,14 +89,9 @@ def list_tasks(study: Study) -> "TaskList":
 
 
 def make_task(
-    study: Study,
-    cell: Cell,
-    identity: str,
-    *,
-    seeds: tuple[int, ...] = (),
-    table: PlannedTable | None = None,
+    study: Study, cell: Cell, identity: str, *, seeds: tuple[int, ...] = (), **fields: Any
 ) -> "Task":
-    """A task of a study."""
+    """A task of a study; `fields` are others of `hkrun.trial.Task`."""
     from hkrun.trial import Task
 
     return Task(
@@ -108,9 +103,24 @@ def make_task(
         threads=THREADS,
         device=study.on.device,
         world_size=study.options.workers.world_size,
-        table="ahead" if table is not None and table.mode == "ahead" else "first_use",
-        table_parts=() if table is None else table.parts,
+        **fields,
     )
+
+
+def _make_run_task(study: Study, pack: Pack, tables: Sequence[PlannedTable]) -> "Task":
+    return make_task(
+        study,
+        pack.cell,
+        pack.cell_id,
+        seeds=pack.seeds,
+        table="ahead" if any(table.mode == "ahead" for table in tables) else "first_use",
+        table_parts=tuple(sorted({part for table in tables for part in table.parts})),
+    )
+
+
+def _make_teacher_task(study: Study, pack: Sequence[PlannedTeacher]) -> "Task":
+    seeds = tuple(teacher.seed for teacher in pack) if len(pack) > 1 else ()
+    return make_task(study, pack[0].cell, pack[0].teacher_id, teacher_seeds=seeds)
 
 
 class TaskObserver:
@@ -153,11 +163,11 @@ class TaskObserver:
             self._accounting.told(task, _read_seconds(outcomes))
             self._accounting.ended(task)
         if not task.seeds:
-            if divergence := describe_divergence(self._store, task.cell_id):
-                self.problems.append(divergence)
+            divergences = [describe_divergence(self._store, identity) for identity in task.teachers]
+            self.problems += filter(None, divergences)
         elif self._mirror is not None:
             for outcome in outcomes:
-                if outcome["status"] != "stopped":  # which has no record
+                if outcome["status"] not in ("stopped", "untaught"):  # which have no record
                     self._mirror.run_done(task.cell_id, int(str(outcome["seed"])))
         self._observer.ended(task, outcomes)
         self._teacher_over(task)
@@ -208,7 +218,7 @@ def leave_out_diverged(study: Study) -> tuple[Study, list[str]]:
         if (line := describe_divergence(study.opened, teacher.teacher_id))
     }
     teachers = [teacher for teacher in plan.teachers if teacher.teacher_id not in told]
-    packs = [pack for pack in plan.packs if not (pack.cell.uses_teacher and teacher_id(pack.cell) in told)]
+    packs = [taught for pack in plan.packs if (taught := pack.without_teachers(told)).seeds]
     plan = dataclasses.replace(plan, teachers=tuple(teachers), packs=tuple(packs))
     return dataclasses.replace(study, plan=plan), list(told.values())
 

@@ -332,6 +332,7 @@ def _run_tags(record: Record) -> dict[str, str]:
         "hkrun.epochs": str(record.epochs),
         "hkrun.device": record.device,
         "hkrun.world_size": str(record.world_size),
+        "hkrun.teacher_id": record.teacher_id or "",
         "hkrun.teacher_hash": record.teacher_hash or "",
         "hkrun.alarms": "\n".join(record.alarms),
     }

@@ -11,7 +11,7 @@ from hkrun.training.context import (
     share_from_first,
     sum_over_workers,
 )
-from hkrun.training.epochs import Averages, Diverged, find_divergence
+from hkrun.training.epochs import Averages, Diverged, find_behind, find_divergence
 from hkrun.training.images import (
     STUDENT_DRAWS,
     TEACHER_DRAWS,

@@ -1,7 +1,8 @@
 """The figures of an epoch."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -35,6 +36,26 @@ def find_divergence(figures: Mapping[str, float], errors: Errors, *, epoch: int)
     if errors.undefined_pct:
         return Diverged(f"{describe_undefined(errors)} after epoch {epoch}", epoch)
     return None
+
+
+class InTraining(Protocol):
+    """A network in training."""
+
+    diverged: Diverged | None
+
+    @property
+    def epoch(self) -> int:
+        """How many epochs are finished."""
+
+
+N = TypeVar("N", bound=InTraining)
+
+
+def find_behind(runs: Sequence[N], *, epochs: int) -> tuple[N, ...]:
+    """Of the runs that are not over, those with the fewest epochs: they train together next."""
+    unfinished = [run for run in runs if run.diverged is None and run.epoch < epochs]
+    epoch = min((run.epoch for run in unfinished), default=0)
+    return tuple(run for run in unfinished if run.epoch == epoch)
 
 
 class Averages:

@@ -46,6 +46,11 @@ class Batch(NamedTuple):
     image_ids: Tensor | None = None
     view_ids: Tensor | None = None
 
+    def of_runs(self, part: slice) -> "Batch":
+        """What some of the k have of it."""
+        ids = [None if each is None else each[part] for each in (self.image_ids, self.view_ids)]
+        return Batch(self.images[part], self.labels[part], self.share, *ids)
+
 
 class Draws(NamedTuple):
     """What the order of an epoch and the views of its images are drawn for."""

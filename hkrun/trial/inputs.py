@@ -90,7 +90,7 @@ class TeacherPlace:
     data_dir: str | None = field(compare=False)
 
 
-@functools.lru_cache(maxsize=2)
+@functools.lru_cache(maxsize=20)  # as many as the runs of a pack, which the next cell's pack asks too
 def load_teacher(place: TeacherPlace) -> tuple[DistilledNetwork, str]:
     """The frozen teacher and the hash of its weights; kept between the trials of a process.
 

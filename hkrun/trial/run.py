@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from hkrun.checkpoints import count_checkpoints, load_checkpoints, save_checkpoint
+from hkrun.checkpoints import count_checkpoints, is_part_of_first, load_checkpoints, save_checkpoint
 from hkrun.config import canonical_json, teacher_id
 from hkrun.distill import Run, distill, start_run
 from hkrun.errors import DataError, StoreError
@@ -23,7 +23,7 @@ from hkrun.trial.progress import Watch, tell_filling
 from hkrun.trial.provenance import Provenance
 from hkrun.trial.run_warnings import find_damage_warnings, find_discriminator_warnings
 from hkrun.trial.task import Outcome, Task, make_outcome
-from hkrun.trial.teacher_answers import load_teaching
+from hkrun.trial.teacher_answers import Teacher, load_teachers
 from hkrun.trial.teacher_task import teach
 from hkrun.user_parts import check_source
 
@@ -34,7 +34,7 @@ def run_task(task: Task, context: Context) -> list[Outcome]:
     """Does a task, and leaves its records in the store.
 
     Returns:
-        One outcome per seed, or one for the teacher: "seed" (None for a teacher), "status" ("finished",
+        One outcome per seed, or per teacher: "seed" (None for a teacher), "status" ("finished",
         "diverged" or "failed"), "error_last_pct", "epochs", a "message" where it did not finish, and its
         equal share of the task's "seconds" by part: inputs, table, epochs, checkpoints, progress, records.
 
@@ -47,7 +47,7 @@ def run_task(task: Task, context: Context) -> list[Outcome]:
     for name, sha256 in task.cell.own_parts.items():
         check_source(name, sha256)
     with reproducible(task.threads):
-        outcomes = Trial(task, context, stopwatch).run() if task.seeds else [teach(task, context, stopwatch)]
+        outcomes = Trial(task, context, stopwatch).run() if task.seeds else teach(task, context, stopwatch)
     shares = {part: seconds / len(outcomes) for part, seconds in stopwatch.read().items()}
     return [{**outcome, "seconds": shares} for outcome in outcomes]
 
@@ -70,7 +70,7 @@ class Trial:
         self.task, self.context, self._stopwatch = task, context, stopwatch
         self.store = open_store(task.store)
         self._records = share_from_first(self._read_records, context)
-        self._teacher_hash: str | None = None
+        self._teachers: dict[int, Teacher] = {}  # by seed
         self._tracked: list[TrackedRun] = []
         self._outcomes: dict[int, Outcome] = {
             seed: make_outcome(seed, record.status, record.error_last_pct, record.epochs)
@@ -84,6 +84,7 @@ class Trial:
 
     def run(self) -> list[Outcome]:
         """Trains the runs that the store does not have, and records how they ended."""
+        self._leave_out_untaught()
         seeds = tuple(seed for seed in self.task.seeds if seed not in self._outcomes)
         if not seeds:
             return self._in_order()
@@ -98,18 +99,35 @@ class Trial:
             self._fail(seeds, error)
         return self._in_order()
 
+    def _leave_out_untaught(self) -> None:
+        """Leaves out the runs whose own teacher diverged or failed; those of other teachers go on."""
+        cell = self.task.cell
+        if not cell.has_teachers:
+            return
+
+        def find() -> list[int]:
+            there = {identity: self.store.teacher(identity) is not None for identity in set(ids.values())}
+            return [seed for seed, identity in ids.items() if not there[identity]]
+
+        ids = {
+            seed: teacher_id(cell.with_teacher_of(seed))
+            for seed in self.task.seeds
+            if seed not in self._outcomes
+        }
+        for seed in share_from_first(find, self.context):
+            message = f"its teacher {ids[seed]} was not trained"
+            self._outcomes[seed] = make_outcome(seed, "untaught", None, 0, message)
+
     def _in_order(self) -> list[Outcome]:
         return [self._outcomes[seed] for seed in self.task.seeds]
 
     def _train(self, seeds: Sequence[int]) -> None:
         task, cell = self.task, self.task.cell
         dataset, images = load_sets(cell, task)
-        teach = None
         if cell.uses_teacher:
             with self._stopwatch.within("table" if task.table == "ahead" else "inputs"):
-                teach, self._teacher_hash = load_teaching(
-                    cell, task, on_fill=tell_filling(self.context, self._stopwatch)
-                )
+                on_fill = tell_filling(self.context, self._stopwatch)
+                self._teachers = load_teachers(cell, task, seeds, on_fill=on_fill)
         self._tracked = [
             TrackedRun(
                 start_run(cell, dataset, seed, context=self.context, device=torch.device(task.device)),
@@ -144,15 +162,16 @@ class Trial:
             distill(
                 [tracked.run for tracked in self._tracked],
                 images=images,
-                teach=teach,
+                teach={seed: teacher.teaching for seed, teacher in self._teachers.items()},
                 context=self.context,
                 on_epoch=epoch_done,
             )
         damage = find_damage_warnings({"train": images.training, "val": images.test}, self.context)
-        damage += teach.take_alarms() if teach is not None else []
+        alarms = {each: each.take_alarms() for each in {own.teaching for own in self._teachers.values()}}
         for tracked in self._tracked:
             if tracked.run.diverged is None:
-                tracked.provenance.alarms += damage
+                own = self._teachers.get(tracked.run.seed)
+                tracked.provenance.alarms += [*damage, *(alarms[own.teaching] if own else [])]
                 self._end(tracked)
 
     def _save(self) -> None:
@@ -160,7 +179,7 @@ class Trial:
         for tracked in learning:
             state = {
                 "run": tracked.run.state_dict(),
-                "teacher_hash": self._teacher_hash,
+                "teacher_hash": self._teacher_hash(tracked.run.seed),
                 "ledger": tracked.provenance.state(pack=tuple(other.run.seed for other in learning)),
             }
             save_checkpoint(
@@ -176,22 +195,21 @@ class Trial:
             return load_checkpoints(self.store, self.task.cell_id, seeds), saved
 
         found, saved = share_from_first(read, self.context)
-        if min(saved.values()) == 0 < max(saved.values()) == 1 and all(
-            state["ledger"]["pack"] == seeds for _, state in found.values()
-        ):
-            # A kill while the pack's first checkpoints were saved. Going on from some of them would part it
-            # for an epoch, and give other bits.
+        if is_part_of_first(found, saved, seeds):
             logger.info("seeds %s begin anew: not all of them have a first checkpoint", seeds)
             return
         for tracked in self._tracked:
             if tracked.run.seed not in found:
                 continue
             epoch, state = found[tracked.run.seed]
-            if state["teacher_hash"] != self._teacher_hash:
+            if state["teacher_hash"] != self._teacher_hash(tracked.run.seed):
                 logger.warning("seed %d begins anew: its checkpoint is of another teacher", tracked.run.seed)
                 continue
             tracked.run.load_state_dict(state["run"])
             tracked.provenance.resume(state["ledger"], epoch=epoch)
+
+    def _teacher_hash(self, seed: int) -> str | None:
+        return self._teachers[seed].hash if seed in self._teachers else None
 
     def _end(self, tracked: TrackedRun) -> None:
         """Records that a run finished or diverged."""
@@ -239,6 +257,7 @@ class Trial:
     ) -> Record:
         errors = [float(str(row["error_pct"])) for row in history]
         complete = status == "finished"
+        cell = self.task.cell
         return Record(
             cell_id=self.task.cell_id,
             seed=seed,
@@ -247,8 +266,8 @@ class Trial:
             error_last_pct=errors[-1] if complete else None,
             error_best_pct=min(errors) if complete else None,
             error_top5_last_pct=history[-1]["error_top5_pct"] if complete else None,
-            teacher_id=teacher_id(self.task.cell) if self.task.cell.uses_teacher else None,
-            teacher_hash=self._teacher_hash,
+            teacher_id=teacher_id(cell.with_teacher_of(seed)) if cell.uses_teacher else None,
+            teacher_hash=self._teacher_hash(seed),
             diverged_epoch=len(history) + 1 if status == "diverged" else None,
             traceback=trace,
             alarms=(*provenance.alarms, *find_discriminator_warnings(history)),

@@ -1,8 +1,8 @@
 """What one trial does, and what it says of its end: plain data that crosses process borders."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from hkrun.config import Cell
+from hkrun.config import Cell, teacher_id
 
 Outcome = dict[str, object]
 
@@ -12,9 +12,11 @@ class Task:
     """What one trial does.
 
     Attributes:
-        cell: The configuration; for a teacher, any of those that use it.
-        cell_id: The cell's id, or the teacher's.
-        seeds: The runs to train; empty where the task is to train the teacher.
+        cell: The configuration; for teachers, any of those that use the first, with that one alone.
+        cell_id: The cell's id, or the first teacher's.
+        seeds: The runs to train; empty where the task is to train teachers.
+        teacher_seeds: Of several teachers that train together and differ in their seed alone; empty where one
+            trains, or runs do.
         store: URI of the store.
         data_dir: Where data sets lie that are not embedded.
         threads: Threads of each process.
@@ -35,6 +37,18 @@ class Task:
     world_size: int = 1
     table: str = "first_use"
     table_parts: tuple[str, ...] = ()
+    teacher_seeds: tuple[int, ...] = ()
+
+    @property
+    def teachers(self) -> dict[str, Cell]:
+        """The teachers to train by their ids, each as the configuration with it alone; empty of runs."""
+        if self.seeds:
+            return {}
+        if not self.teacher_seeds:
+            return {self.cell_id: self.cell}
+        settings = (replace(self.cell.teacher, seed=seed) for seed in self.teacher_seeds)
+        cells = [replace(self.cell, teacher=teacher) for teacher in settings]
+        return {teacher_id(cell): cell for cell in cells}
 
     @property
     def name(self) -> str:

@@ -2,9 +2,9 @@
 
 import functools
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -33,6 +33,37 @@ from hkrun.trial.inputs import TeacherPlace, load_images, load_teacher
 from hkrun.trial.task import Task
 
 logger = logging.getLogger("hkrun")
+
+
+class Teacher(NamedTuple):
+    """What a run learns from, and the hash of its weights."""
+
+    teaching: Teaching
+    hash: str
+
+
+def load_teachers(
+    cell: Cell, task: Task, seeds: Sequence[int], *, on_fill: Callable[[float], None] | None = None
+) -> dict[int, Teacher]:
+    """The teacher of each seed; those of one teacher share it. See `load_teaching`.
+
+    Args:
+        cell: The configuration.
+        task: Who asks.
+        seeds: Of the runs that learn.
+        on_fill: Told, as tables are filled, which share of what was missing is there, over all of them.
+    """
+    cells = {seed: cell.with_teacher_of(seed) for seed in seeds}
+    first = {own.teacher.seed: own for own in cells.values()}
+    loaded: dict[int, Teacher] = {}
+
+    def tell(share: float) -> None:
+        if on_fill is not None:
+            on_fill((len(loaded) + share) / len(first))
+
+    for teacher_seed, own in first.items():
+        loaded[teacher_seed] = Teacher(*load_teaching(own, task, on_fill=tell))
+    return {seed: loaded[own.teacher.seed] for seed, own in cells.items()}
 
 
 def load_teaching(
@@ -90,7 +121,8 @@ class _TablePlace:
     threads: int
 
 
-@functools.lru_cache(maxsize=8)  # the cells of a sweep ask for different parts of one table
+# The cells of a sweep ask for different parts of one table, and the runs of a pack may have teachers each.
+@functools.lru_cache(maxsize=32)
 def _open(place: _TablePlace) -> TableTeacher:
     cell, device = place.teacher.cell, torch.device(place.teacher.device)
     dataset, _ = _load_images(cell.dataset, place.teacher.data_dir)

@@ -109,7 +109,9 @@ def watch(*, terminal, num_runs=4):
         SimpleNamespace(name=str(number), cell=named.cell, cell_id=cell_id(named.cell), seeds=(seed,))
         for number, (seed, named) in enumerate((seed, named) for seed in sweep.seeds for named in sweep.cells)
     ]
-    teacher = SimpleNamespace(name="teacher", cell=sweep.cells[1].cell, cell_id="t", seeds=())
+    teacher = SimpleNamespace(
+        name="teacher", cell=sweep.cells[1].cell, cell_id="t", seeds=(), teacher_seeds=()
+    )
     shown = []
     with Display(console, title="Study", clock=clock) as display:
         display.plan_made(make_plan(sweep, None), slots=2)

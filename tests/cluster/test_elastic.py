@@ -124,7 +124,7 @@ def test_groups_and_single_processes_share_three_nodes_and_all_end(monkeypatch, 
             TaskList(
                 tasks=tasks,
                 workers=spans,
-                needs=dict.fromkeys(range(1, 5), 0),
+                needs={index: [0] for index in range(1, 5)},
                 log_folder=tmp_path / "logs",
                 function=run,
             ),

@@ -195,7 +195,7 @@ def test_an_error_that_every_task_would_meet_ends_everything_and_can_be_raised_a
 
 
 def test_a_task_waits_for_the_one_it_needs_and_holds_up_nobody():
-    schedule = limited(4, 2, needs={1: 0, 2: 0})
+    schedule = limited(4, 2, needs={1: [0], 2: [0]})
     assert [schedule.take(), schedule.take()] == [0, 3]
     schedule.returned(3, FINISHED)
     schedule.release(3)
@@ -218,7 +218,7 @@ def test_a_task_waits_for_the_one_it_needs_and_holds_up_nobody():
     ids=["diverged", "raised", "stopped"],
 )
 def test_what_needs_a_task_that_is_not_complete_is_left_out(end, fail_fast):
-    schedule = limited(4, 1, fail_fast=fail_fast, needs={1: 0, 2: 0})
+    schedule = limited(4, 1, fail_fast=fail_fast, needs={1: [0], 2: [0]})
     schedule.take()
     end(schedule)
     schedule.release(0)
@@ -230,7 +230,7 @@ def test_what_needs_a_task_that_is_not_complete_is_left_out(end, fail_fast):
 
 
 def test_a_failed_task_leaves_out_what_needs_it_though_some_of_that_was_left_out_before():
-    schedule = limited(4, 1, needs={1: 0, 2: 0, 3: 0})
+    schedule = limited(4, 1, needs={1: [0], 2: [0], 3: [0]})
     assert schedule.take() == 0
     schedule.leave_out([1])
     assert schedule.raised(0, "boom").failed
@@ -238,3 +238,34 @@ def test_a_failed_task_leaves_out_what_needs_it_though_some_of_that_was_left_out
     assert schedule.take() is None
     assert schedule.finished
     assert [result.begun for result in schedule.results()] == [True, False, False, False]
+
+
+def test_a_task_waits_for_all_that_it_needs():
+    schedule = limited(4, 4, needs={2: [0, 1], 3: [1]})
+    assert [schedule.take(), schedule.take(), schedule.take()] == [0, 1, None]
+    schedule.returned(1, FINISHED)
+    assert [schedule.take(), schedule.take()] == [3, None]
+    schedule.returned(0, FINISHED)
+    assert schedule.take() == 2
+
+
+def test_a_task_is_left_out_where_nothing_that_it_needs_is_usable():
+    schedule = limited(3, 3, needs={2: [0, 1]})
+    assert [schedule.take(), schedule.take()] == [0, 1]
+    schedule.returned(0, DIVERGED)
+    schedule.returned(1, FINISHED)
+    assert schedule.take() == 2
+    schedule = limited(3, 3, needs={2: [0, 1]})
+    assert [schedule.take(), schedule.take()] == [0, 1]
+    schedule.returned(0, DIVERGED)
+    assert not schedule.finished
+    schedule.raised(1, "boom")
+    assert schedule.finished
+    assert not schedule.results()[2].begun
+
+
+def test_fail_fast_ends_with_the_first_teacher_that_others_lack():
+    schedule = limited(3, 3, fail_fast=True, needs={2: [0, 1]})
+    assert [schedule.take(), schedule.take()] == [0, 1]
+    schedule.returned(0, DIVERGED)
+    assert schedule.finished

@@ -195,7 +195,7 @@ def test_asha_compares_runs_of_the_same_epoch_and_spares_teachers_and_what_is_do
 
 
 def test_a_run_that_is_ended_early_is_done_as_far_as_it_reported(observer, tmp_path):
-    schedule = Schedule(2, fail_fast=True, needs={1: 0})
+    schedule = Schedule(2, fail_fast=True, needs={1: [0]})
     tasks = [FakeTask(name="run"), FakeTask(name="next")]
     room = Slots([Node(cpus=2, gpus=0, memory_bytes=8 << 30)], threads=1, device="cpu")
     watchdog = MagicMock()

@@ -63,7 +63,7 @@ def test_fewer_processes_than_tasks_do_them_all(joined, observer, tmp_path):
 
 def test_what_needs_a_task_follows_it_in_a_process_that_is_there(joined, observer, tmp_path):
     tasks = [FakeTask(name=f"t{index}", does="fail" if index == 1 else "finish") for index in range(5)]
-    results = run_fakes(tasks, observer, tmp_path, needs={2: 0, 3: 0, 4: 1})
+    results = run_fakes(tasks, observer, tmp_path, needs={2: [0], 3: [0], 4: [1]})
     assert [result.begun for result in results] == [True, True, True, True, False]
     assert observer.of(4) == []
     assert observer.events.index(("done", 0)) < observer.events.index(("started", 2))
@@ -89,7 +89,7 @@ def test_data_that_one_task_misses_stops_all_and_keeps_its_class(joined, observe
         FakeTask(name="bad", does="miss_data"),
         FakeTask(name="long", does="sleep", folder=str(tmp_path)),
     ]
-    results = run_fakes(tasks, observer, tmp_path, needs={1: 0, 2: 0})
+    results = run_fakes(tasks, observer, tmp_path, needs={1: [0], 2: [0]})
     assert results[0].outcomes is not None  # what is finished is kept
     message = "train.parquet: not there\nval.parquet: not there"
     assert type(results[1].common_error) is DataError

@@ -14,7 +14,7 @@ import torch
 from loop.conftest import CPU, ask, dataset, make_sets, same_state, tiny_cell
 
 from hkrun.distill import distill, start_run
-from hkrun.teacher import freeze, start_teacher, train_teacher
+from hkrun.teacher import freeze, start_teacher, train_teachers
 from hkrun.training import SingleProcess
 
 __all__ = ["dataset"]  # a fixture
@@ -45,7 +45,7 @@ class Runs:
 
         distill(
             [run],
-            teach=ask(self.teacher),
+            teach=ask(self.teacher, run),
             context=SingleProcess(),
             on_epoch=keep,
             **make_sets(self.cell, self.dataset),
@@ -76,13 +76,8 @@ class Teachers(Runs):
             if run.epoch == keep_at:
                 self.state = through_a_file(run.state_dict())
 
-        train_teacher(
-            run, self.cell, context=SingleProcess(), on_epoch=keep, **make_sets(self.cell, self.dataset)
-        )
+        train_teachers([run], context=SingleProcess(), on_epoch=keep, **make_sets(self.cell, self.dataset))
         return result_of(run)
-
-    def load(self, run, state):
-        run.load_state_dict(state, self.cell)
 
 
 def result_of(run):

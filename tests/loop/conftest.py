@@ -10,6 +10,7 @@ from torch.utils._pytree import tree_map
 from hkrun.config import Cell, cell_from_values
 from hkrun.data import Dataset, Split
 from hkrun.data.views import Views
+from hkrun.distill import Run
 from hkrun.models import DistilledNetwork, Output
 from hkrun.training import Batch, Images, ResidentEvaluationSet, ResidentTrainingSet, resolve_dtype
 
@@ -41,16 +42,16 @@ def make_sets(cell: Cell, dataset: Dataset) -> dict[str, Images]:
     return {"images": Images(training, test)}
 
 
-def ask(teacher: DistilledNetwork | None) -> Callable[[Batch], Output] | None:
-    """What the loop asks for the teacher's side of each batch."""
+def ask(teacher: DistilledNetwork | None, *runs: Run) -> dict[int, Callable[[Batch], Output]]:
+    """What the loop asks for the teacher's side of each batch, for runs of one teacher."""
     if teacher is None:
-        return None
+        return {}
 
     def teach(batch: Batch) -> Output:
         with torch.no_grad():
             return lead_with(batch.labels.shape[0], teacher(batch.images.flatten(0, 1)))
 
-    return teach
+    return {run.seed: teach for run in runs}
 
 
 def lead_with(size: int, output: Output) -> Output:

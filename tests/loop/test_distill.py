@@ -31,7 +31,7 @@ def train(
     if teacher is None and cell.uses_teacher:  # type: ignore[attr-defined]
         teacher = make_teacher(cell, dataset)
     sets = make_sets(cell, dataset)  # type: ignore[arg-type]
-    distill([run], teach=ask(teacher), context=SingleProcess(), on_epoch=lambda _: None, **sets)  # type: ignore[arg-type]
+    distill([run], teach=ask(teacher, run), context=SingleProcess(), on_epoch=lambda _: None, **sets)  # type: ignore[arg-type]
     return run
 
 
@@ -265,7 +265,7 @@ def stop_after(cell: object, dataset: Dataset, epochs: int) -> dict[str, object]
     with pytest.raises(StopError):
         distill(
             [run],
-            teach=ask(make_teacher(cell, dataset)),
+            teach=ask(make_teacher(cell, dataset), run),
             context=SingleProcess(),
             on_epoch=stop,
             **make_sets(cell, dataset),  # type: ignore[arg-type]

@@ -117,7 +117,7 @@ def train(
     runs = [start_run(cell, dataset, seed, context=SingleProcess(), device=CPU) for seed in seeds]
     distill(
         runs,
-        teach=ask(make_teacher(cell, dataset)),
+        teach=ask(make_teacher(cell, dataset), *runs),
         context=SingleProcess(),
         on_epoch=lambda _: None,
         **make_sets(cell, dataset),  # type: ignore[arg-type]
@@ -140,7 +140,11 @@ def make_step(
     for optimizer in (pack.student_optimizer, pack.discriminator_optimizer):
         if optimizer is not None:
             optimizer.param_groups[0]["lr"] = 0.01
-    teach = ask(make_teacher(cell, dataset)) if cell.stage_uses_teacher(0) else None
+    teach = (
+        ask(make_teacher(cell, dataset), *pack.runs)[pack.runs[0].seed]
+        if cell.stage_uses_teacher(0)
+        else None
+    )
     return Step(pack, 0, teach, SingleProcess(), Replays(pack, recorder)), pack
 
 
@@ -405,7 +409,7 @@ def test_what_comes_from_the_host_is_not_waited_for(
     cell, meta = CELLS[name], torch.device("meta")
     pack = Pack([start_run(cell, dataset, seed, context=SingleProcess(), device=meta) for seed in (3, 0)])
     teacher = make_teacher(cell, dataset)
-    teach = None if teacher is None else ask(teacher.to(meta))
+    teach = None if teacher is None else ask(teacher.to(meta), *pack.runs)[3]
     pack.train()
     for optimizer in (pack.student_optimizer, pack.discriminator_optimizer):
         if optimizer is not None:
@@ -442,7 +446,7 @@ def test_only_the_end_of_an_epoch_waits(dataset: Dataset) -> None:
         with Reads() as reads:
             distill(
                 [run],
-                teach=ask(make_teacher(cell, dataset)),
+                teach=ask(make_teacher(cell, dataset), run),
                 context=SingleProcess(),
                 on_epoch=lambda _: None,
                 **make_sets(cell, dataset),  # type: ignore[arg-type]

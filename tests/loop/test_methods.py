@@ -18,7 +18,7 @@ from hkrun.methods import METHODS
 from hkrun.models import DistilledNetwork, Output
 from hkrun.models.quantized import quantized_layers
 from hkrun.objective import DataSizes, Objective
-from hkrun.teacher import freeze, start_teacher, train_teacher
+from hkrun.teacher import freeze, start_teacher, train_teachers
 from hkrun.training import SingleProcess
 from loop.conftest import CPU, ask, make_sets, same_state, tiny_cell
 
@@ -71,7 +71,7 @@ def train(cell: Cell, dataset: Dataset, *, run: Run | None = None, epochs: int |
             raise StopError
 
     arguments = {
-        "teach": ask(make_teacher(cell, dataset)),
+        "teach": ask(make_teacher(cell, dataset), run),
         "context": SingleProcess(),
         **make_sets(cell, dataset),
     }
@@ -113,7 +113,7 @@ def digits_teacher(network: str) -> DistilledNetwork:
     cell = digits_cell({"method": "kd", "teacher.network": network})
     run = start_teacher(cell, load_dataset("digits"), context=SingleProcess(), device=CPU)
     sets = make_sets(cell, load_dataset("digits"))
-    train_teacher(run, cell, context=SingleProcess(), on_epoch=lambda _: None, **sets)  # type: ignore[arg-type]
+    train_teachers([run], context=SingleProcess(), on_epoch=lambda _: None, **sets)  # type: ignore[arg-type]
     return freeze(run.network)
 
 
@@ -140,7 +140,7 @@ def learn_digits(name: str) -> Run:
     run = start_run(cell, dataset, 0, context=SingleProcess(), device=CPU)
     distill(
         [run],
-        teach=ask(teacher),
+        teach=ask(teacher, run),
         context=SingleProcess(),
         on_epoch=lambda _: None,
         **make_sets(cell, dataset),  # type: ignore[arg-type]
@@ -297,7 +297,7 @@ def test_the_teacher_never_changes(dataset: Dataset, name: str) -> None:
     before = copy.deepcopy(teacher.state_dict())
     run = start_run(cell, dataset, 0, context=SingleProcess(), device=CPU)
     sets = make_sets(cell, dataset)
-    distill([run], teach=ask(teacher), context=SingleProcess(), on_epoch=lambda _: None, **sets)  # type: ignore[arg-type]
+    distill([run], teach=ask(teacher, run), context=SingleProcess(), on_epoch=lambda _: None, **sets)  # type: ignore[arg-type]
     assert same_state(before, teacher.state_dict())
 
 

@@ -51,7 +51,7 @@ def start(cell: Cell, dataset: Dataset, seeds: Sequence[int] = SEEDS) -> list[Ru
 def train(cell: Cell, dataset: Dataset, runs: Sequence[Run]) -> None:
     distill(
         runs,
-        teach=None,
+        teach={},
         context=SingleProcess(),
         on_epoch=lambda _: None,
         **make_sets(cell, dataset),  # type: ignore[arg-type]

@@ -141,7 +141,7 @@ def train(cell: Cell, dataset: Dataset, *seeds: int) -> list[Run]:
     runs = [start_run(cell, dataset, seed, context=SingleProcess(), device=CPU) for seed in seeds]
     teacher = freeze(start_teacher(cell, dataset, context=SingleProcess(), device=CPU).network)
     sets = make_sets(cell, dataset)
-    distill(runs, teach=ask(teacher), context=SingleProcess(), on_epoch=lambda _: None, **sets)  # type: ignore[arg-type]
+    distill(runs, teach=ask(teacher, *runs), context=SingleProcess(), on_epoch=lambda _: None, **sets)  # type: ignore[arg-type]
     return runs
 
 

@@ -5,6 +5,7 @@ import copy
 import io
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 import torch
@@ -39,7 +40,7 @@ def train(cell: Cell, dataset: Dataset, runs: Sequence[Run], *, to: int | None =
     with contextlib.suppress(StopError):
         distill(
             runs,
-            teach=ask(make_teacher(cell, dataset)),
+            teach=ask(make_teacher(cell, dataset), *runs),
             context=SingleProcess(),
             on_epoch=stop,
             **make_sets(cell, dataset),  # type: ignore[arg-type]
@@ -188,7 +189,7 @@ def test_runs_that_are_behind_catch_up_and_then_go_on_with_the_others(dataset: D
     together: list[list[int]] = []
     distill(
         runs,
-        teach=ask(make_teacher(cell, dataset)),
+        teach=ask(make_teacher(cell, dataset), *runs),
         context=SingleProcess(),
         on_epoch=lambda those: together.append([run.seed for run in those]),
         **make_sets(cell, dataset),  # type: ignore[arg-type]
@@ -273,3 +274,34 @@ def test_packs_compute_in_bfloat16_too(dataset: Dataset, name: str) -> None:
         assert run.diverged is None
         assert all(math.isfinite(float(str(row["loss_total"]))) for row in run.history)
         assert all(float(str(row.get("adversarial_gradient_ratio", 0))) < 1e6 for row in run.history)
+
+
+# --- a teacher for each run ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["hksanc", "anc", "kd", "at", "fsp"])
+def test_packed_runs_with_teachers_of_their_own_are_what_they_are_alone(dataset: Dataset, name: str) -> None:
+    cell = tiny_cell(student__learning_rate=0.01) if name == "hksanc" else method_cell(name)
+    seeds = (*SEEDS, 4)
+    teachers = {
+        seed: make_teacher(replace(cell, teacher=replace(cell.teacher, seed=own)), dataset)
+        for seed, own in zip(seeds, (5, 6, 6, 5), strict=True)  # two in a row share one
+    }
+
+    def learn(runs: Sequence[Run]) -> None:
+        asked = {teacher: ask(teacher, *runs) for teacher in set(teachers.values())}
+        distill(
+            runs,
+            teach={run.seed: asked[teachers[run.seed]][run.seed] for run in runs},
+            context=SingleProcess(),
+            on_epoch=lambda _: None,
+            **make_sets(cell, dataset),  # type: ignore[arg-type]
+        )
+
+    packed, alone, shared = (start(cell, dataset, seeds) for _ in range(3))
+    learn(packed)
+    for run in alone:
+        learn([run])
+    assert_same_runs(packed, alone)
+    train(cell, dataset, shared)  # all of one other teacher
+    assert all(curves(own) != curves(other) for own, other in zip(packed, shared, strict=True))

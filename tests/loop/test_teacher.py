@@ -1,14 +1,19 @@
 """Stage 1: what trains when, and what a teacher file may be."""
 
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from torchvision.models import resnet18
 
+from hkrun.config import Cell
 from hkrun.data import Dataset
 from hkrun.errors import InputError
-from hkrun.teacher import TeacherRun, num_epochs, start_teacher, train_teacher
+from hkrun.plan import Workers, why_teachers_alone
+from hkrun.teacher import TeacherRun, num_epochs, start_teacher, train_teachers
 from hkrun.training import EvaluationSet, SingleProcess
 from loop.conftest import CPU, make_sets, same_state, tiny_cell
 
@@ -16,11 +21,11 @@ from loop.conftest import CPU, make_sets, same_state, tiny_cell
 def train(cell: object, dataset: Dataset, seen: list[dict[str, torch.Tensor]] | None = None) -> TeacherRun:
     run = start_teacher(cell, dataset, context=SingleProcess(), device=CPU)  # type: ignore[arg-type]
 
-    def keep(run: TeacherRun) -> None:
+    def keep(_: Sequence[TeacherRun]) -> None:
         if seen is not None:
             seen.append({name: value.clone() for name, value in run.network.state_dict().items()})
 
-    train_teacher(run, cell, context=SingleProcess(), on_epoch=keep, **make_sets(cell, dataset))  # type: ignore[arg-type]
+    train_teachers([run], context=SingleProcess(), on_epoch=keep, **make_sets(cell, dataset))  # type: ignore[arg-type]
     return run
 
 
@@ -136,3 +141,112 @@ def test_a_file_of_torchvisions_network_trains_the_attention_on_all_four_stages(
     trained = [name for name in part(seen[0], "attention") if not torch.equal(seen[0][name], seen[1][name])]
     assert {name.split(".")[2] for name in trained} == {"0", "1", "2", "3"}
     assert "loss_backbone" not in run.history[0]
+
+
+# --- teachers trained together ------------------------------------------------------------------------------
+
+SEEDS = (3, 0, 11)
+
+
+def start(cell: Cell, dataset: Dataset, seeds: Sequence[int] = SEEDS) -> list[TeacherRun]:
+    own = [replace(cell, teacher=replace(cell.teacher, seed=seed)) for seed in seeds]
+    return [start_teacher(cell, dataset, context=SingleProcess(), device=CPU) for cell in own]
+
+
+def learn(
+    runs: Sequence[TeacherRun],
+    dataset: Dataset,
+    on_epoch: Callable[[Sequence[TeacherRun]], None] = lambda _: None,
+) -> None:
+    sets = make_sets(runs[0].cell, dataset)
+    train_teachers(runs, context=SingleProcess(), on_epoch=on_epoch, **sets)  # type: ignore[arg-type]
+
+
+def assert_close(first: object, second: object) -> None:
+    torch.testing.assert_close(first, second, rtol=1e-8, atol=1e-8)
+
+
+def assert_same(packed: TeacherRun, alone: TeacherRun) -> None:
+    for ours, theirs in zip(packed.history, alone.history, strict=True):
+        assert ours["error_pct"] == theirs["error_pct"]
+        for name in set(theirs) - {"seconds", "error_top5_pct"}:
+            assert ours[name] == pytest.approx(theirs[name], rel=1e-8)
+    ours_state, theirs_state = packed.state_dict()["parts"], alone.state_dict()["parts"]
+    for ours_part, theirs_part in zip(ours_state, theirs_state, strict=True):  # type: ignore[call-overload]
+        assert_close(ours_part, theirs_part)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {},
+        {"attention__connection": "original"},
+        {"teacher__network": "wrn-10-1", "attention__tap": "raw"},
+        {"teacher__network": "resnet8x4"},
+        {"student__network": "preact-8-w4"},  # the estimator projects
+    ],
+)
+def test_teachers_trained_together_are_what_they_are_alone(
+    dataset: Dataset, values: dict[str, object]
+) -> None:
+    cell = tiny_cell(**values)
+    assert not why_teachers_alone(cell, workers=Workers.exactly(1))
+    packed, alone = start(cell, dataset), start(cell, dataset)
+    learn(packed, dataset)
+    for run in alone:
+        learn([run], dataset)
+    for ours, theirs in zip(packed, alone, strict=True):
+        assert_same(ours, theirs)
+    assert packed[0].history[0]["loss_total"] != packed[1].history[0]["loss_total"]
+
+
+def test_packed_teachers_go_on_from_their_states(dataset: Dataset) -> None:
+    cell = tiny_cell(teacher__epochs=3)
+    saved: list[bytes] = []
+
+    def keep(runs: Sequence[TeacherRun]) -> None:
+        if runs[0].epoch == 2:
+            for run in runs:
+                buffer = io.BytesIO()
+                torch.save(run.state_dict(), buffer)
+                saved.append(buffer.getvalue())
+
+    undisturbed, resumed = start(cell, dataset), start(cell, dataset)
+    learn(undisturbed, dataset, keep)
+    for run, content in zip(resumed, saved, strict=True):
+        run.load_state_dict(torch.load(io.BytesIO(content), weights_only=True))
+    learn(resumed, dataset)
+    for ours, theirs in zip(resumed, undisturbed, strict=True):
+        assert same_state(ours.state_dict()["parts"], theirs.state_dict()["parts"])
+
+
+def test_a_teacher_that_diverges_ends_alone(dataset: Dataset) -> None:
+    cell = tiny_cell(teacher__epochs=3)
+    packed, alone = start(cell, dataset), start(cell, dataset)[::2]
+
+    def break_one(runs: Sequence[TeacherRun]) -> None:
+        if len(runs) == 3 and runs[0].epoch == 1:
+            with torch.no_grad():
+                packed[1].classifier.weight.fill_(float("nan"))
+
+    learn(packed, dataset, break_one)
+    assert packed[1].diverged is not None
+    assert packed[1].diverged.epoch == 2
+    assert [run.epoch for run in packed] == [3, 1, 3]
+    for run in alone:
+        learn([run], dataset)
+    for ours, theirs in zip(packed[::2], alone, strict=True):
+        assert_same(ours, theirs)
+
+
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        ({"teacher__backbone": "shared"}, "one after the other"),
+        ({"teacher__network": "shufflenetv1", "student__network": "shufflenetv1"}, "shuffles its channels"),
+        ({"dataset": "imagenet"}, "decoded for each teacher"),
+    ],
+)
+def test_teachers_that_cannot_be_packed_say_why(values: dict[str, object], reason: str) -> None:
+    assert reason in why_teachers_alone(tiny_cell(**values), workers=Workers.exactly(1))
+    assert why_teachers_alone(tiny_cell(), workers=Workers.exactly(2)) == "several workers train one teacher"

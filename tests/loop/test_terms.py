@@ -138,7 +138,7 @@ def play(cell: Cell, dataset: Dataset) -> list[dict[str, object]]:
     run = start_run(cell, dataset, 0, context=SingleProcess(), device=CPU)
     teacher = freeze(start_teacher(cell, dataset, context=SingleProcess(), device=CPU).network)
     sets = make_sets(cell, dataset)
-    distill([run], teach=ask(teacher), context=SingleProcess(), on_epoch=lambda _: None, **sets)  # type: ignore[arg-type]
+    distill([run], teach=ask(teacher, run), context=SingleProcess(), on_epoch=lambda _: None, **sets)  # type: ignore[arg-type]
     return [{name: value for name, value in row.items() if name.startswith("loss")} for row in run.history]
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import importlib.metadata
+import io
 import json
 import os
 import signal
@@ -14,6 +15,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 from stopped_clock import StoppedClock
@@ -25,6 +27,7 @@ from hkrun.errors import StoreError
 from hkrun.models.sgd import SGD
 from hkrun.stopwatch import Stopwatch
 from hkrun.store import Store, open_store
+from hkrun.teacher import TeacherRun
 from hkrun.training import PeerLostError, SingleProcess
 from hkrun.trial import Task, inputs, progress, provenance, teacher_task
 from hkrun.trial import run as running
@@ -88,7 +91,7 @@ def test_teacher_leaves_its_weights_with_their_hash(taught: Store) -> None:
 
 
 def test_teacher_is_trained_once(taught: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(teacher_task, "train_teacher", None)  # calling it would raise
+    monkeypatch.setattr(teacher_task, "train_teachers", None)  # calling it would raise
     (outcome,) = run_task(make_task(taught, make_cell()), SingleProcess())
     assert outcome["status"] == "finished"
 
@@ -364,7 +367,7 @@ def test_a_diverged_teacher_is_no_teacher_and_is_not_trained_again(
     assert record is not None
     assert record.diverged_epoch == record.epochs + 1
     assert f"in epoch {record.diverged_epoch}" in record.message
-    monkeypatch.setattr(teacher_task, "train_teacher", None)  # calling it would raise
+    monkeypatch.setattr(teacher_task, "train_teachers", None)  # calling it would raise
     (again,) = run_task(make_task(store, cell), SingleProcess())
     assert {**again, "seconds": outcome["seconds"]} == outcome
 
@@ -737,3 +740,188 @@ def test_a_checkpoint_of_another_teacher_is_not_gone_on_with(
     finished = taught.record(cell_id(cell), 0)
     assert finished is not None
     assert (finished.resumed, finished.teacher_hash) == (0, foreign.teacher_hash)
+
+
+# --- a teacher for each seed --------------------------------------------------------------------------------
+
+
+def teach(store: Store, cell: Cell, *seeds: int) -> None:
+    """Trains the teachers of some seeds."""
+    for seed in seeds:
+        (outcome,) = run_task(make_task(store, cell.with_teacher_of(seed)), SingleProcess())
+        assert outcome["status"] == "finished"
+
+
+@pytest.mark.parametrize("table", ["float32", "off"])
+def test_a_seed_with_its_own_teacher_is_the_run_of_a_study_of_that_one_teacher(
+    store: Store, table: str
+) -> None:
+    paired = make_cell(teacher__seeds="paired", teacher_table=table)
+    teach(store, paired, 2)
+    run_task(make_task(store, paired, 2), SingleProcess())
+    one = make_cell(teacher__seed=2, teacher_table=table)
+    run_task(make_task(store, one, 2), SingleProcess())
+    assert curves(store, paired, 2) == curves(store, one, 2)
+    records = [store.record(cell_id(cell), 2) for cell in (paired, one)]
+    assert records[0] is not None
+    assert records[1] is not None
+    assert records[0].teacher_id == records[1].teacher_id == teacher_id(one)
+    assert records[0].teacher_hash == records[1].teacher_hash
+
+
+@pytest.mark.parametrize("table", ["float32", "off"])
+@pytest.mark.parametrize("ahead", ["ahead", "first_use"])
+def test_runs_of_a_pack_read_what_their_own_teachers_say(store: Store, table: str, ahead: str) -> None:
+    paired = make_cell(teacher__seeds="paired", teacher_table=table, precision="float64")
+    seeds = (0, 1, 2)
+    teach(store, paired, *seeds)
+    run_task(make_task(store, paired, *seeds, table=ahead), SingleProcess())
+    for seed in seeds:
+        one = make_cell(teacher__seed=seed, teacher_table=table, precision="float64")
+        run_task(make_task(store, one, seed), SingleProcess())
+        packed, alone = (curves(store, cell, seed) for cell in (paired, one))
+        assert packed["error_pct"] == alone["error_pct"]
+        for name in set(alone) - {"error_top5_pct"}:
+            np.testing.assert_allclose(packed[name], alone[name], rtol=1e-8, atol=1e-8)
+        record = store.record(cell_id(paired), seed)
+        assert record is not None
+        assert (record.teacher_id, record.pack) == (teacher_id(one), seeds)
+    whole = [path.with_name("table.json") for path in (Path(store.uri) / "tables").glob("*/manifest.json")]
+    taught_ahead = {json.loads(path.read_text())["teacher_id"] for path in whole}
+    wanted = seeds if (table, ahead) == ("float32", "ahead") else ()
+    assert taught_ahead == {teacher_id(paired.with_teacher_of(seed)) for seed in wanted}
+
+
+def test_students_of_one_teacher_in_a_pack_share_it(store: Store) -> None:
+    shared = make_cell(teacher__seeds="paired", teacher__students=2)
+    teach(store, shared, 0, 2)
+    outcomes = run_task(make_task(store, shared, 0, 1, 2), SingleProcess())
+    assert [outcome["status"] for outcome in outcomes] == ["finished"] * 3
+    records = [store.record(cell_id(shared), seed) for seed in (0, 1, 2)]
+    first, second, third = (record.teacher_id for record in records if record is not None)
+    assert first == second != third
+
+
+def test_a_run_whose_teacher_is_missing_is_left_out_and_the_others_go_on(store: Store) -> None:
+    paired = make_cell(teacher__seeds="paired")
+    teach(store, paired, 0, 2)
+    outcomes = run_task(make_task(store, paired, 0, 1, 2), SingleProcess())
+    assert [outcome["status"] for outcome in outcomes] == ["finished", "untaught", "finished"]
+    lost = teacher_id(paired.with_teacher_of(1))
+    assert outcomes[1]["message"] == f"its teacher {lost} was not trained"
+    assert store.record(cell_id(paired), 1) is None
+    records = store.records(cell_id(paired))
+    assert [record.pack for record in records] == [(0, 2), (0, 2)]
+
+
+def test_a_pack_of_several_teachers_that_was_killed_ends_as_if_undisturbed(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paired = make_cell(teacher__seeds="paired", teacher_table="off")
+    teach(store, paired, 0, 1)
+    monkeypatch.setattr(progress, "CHECKPOINT_EVERY_S", 0.0)
+    run_task(make_task(store, paired, 0, 1), SingleProcess())
+    undisturbed = [curves(store, paired, seed) for seed in (0, 1)]
+    original = progress.Watch.epoch_done
+
+    class KilledError(BaseException):
+        pass
+
+    def kill(watch: progress.Watch, learners: list[Run]) -> None:
+        original(watch, learners)
+        raise KilledError
+
+    other = open_store(Path(store.uri).parent / "other")
+    teach(other, paired, 0, 1)
+    monkeypatch.setattr(progress.Watch, "epoch_done", kill)
+    with pytest.raises(KilledError):
+        run_task(make_task(other, paired, 0, 1), SingleProcess())
+    monkeypatch.setattr(progress.Watch, "epoch_done", original)
+    run_task(make_task(other, paired, 0, 1), SingleProcess())
+    assert [curves(other, paired, seed) for seed in (0, 1)] == undisturbed
+    record = other.record(cell_id(paired), 0)
+    assert record is not None
+    assert record.resumed == 1
+
+
+def teacher_curves(store: Store, cell: Cell, seed: int) -> dict[str, list[float]]:
+    folder = store.teacher_folder(teacher_id(cell.with_teacher_of(seed)))
+    table = pq.read_table(io.BytesIO(store.read(folder, "curves.parquet")))
+    return table.drop(["seconds"]).to_pydict()  # type: ignore[no-any-return]
+
+
+def test_teachers_trained_together_leave_records_of_their_own(store: Store, tmp_path: Path) -> None:
+    paired = make_cell(teacher__seeds="paired", precision="float64")
+    task = make_task(store, paired.with_teacher_of(0), teacher_seeds=(0, 1, 2))
+    outcomes = run_task(task, SingleProcess())
+    assert [(o["seed"], o["status"], o["epochs"]) for o in outcomes] == [(None, "finished", 2)] * 3
+    alone = open_store(tmp_path / "alone")
+    teach(alone, paired, 0, 1, 2)
+    for seed in (0, 1, 2):
+        record = store.teacher(teacher_id(paired.with_teacher_of(seed)))
+        assert record is not None
+        assert record.pack == (0, 1, 2)
+        assert record.config["teacher.seed"] == seed
+        packed, single = (teacher_curves(place, paired, seed) for place in (store, alone))
+        assert packed["error_pct"] == single["error_pct"]
+        np.testing.assert_allclose(packed["loss_total"], single["loss_total"], rtol=1e-8)
+    run_task(make_task(store, paired, 0, 1, 2), SingleProcess())
+    assert [record.status for record in store.records(cell_id(paired))] == ["finished"] * 3
+
+
+def test_teachers_trained_together_that_were_killed_end_as_if_undisturbed(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "CHECKPOINT_EVERY_S", 0.0)
+    cell = make_cell(teacher__epochs=3)
+    killed = open_store(tmp_path / "killed")
+    undisturbed, disturbed = (make_task(place, cell, teacher_seeds=(4, 5)) for place in (store, killed))
+    run_task(undisturbed, SingleProcess())
+    original = progress.Watch.epoch_done
+
+    class KilledError(BaseException):
+        pass
+
+    def kill(watch: progress.Watch, learners: list[Run]) -> None:
+        original(watch, learners)
+        if learners[0].epoch == 2:
+            raise KilledError
+
+    monkeypatch.setattr(progress.Watch, "epoch_done", kill)
+    with pytest.raises(KilledError):
+        run_task(disturbed, SingleProcess())
+    monkeypatch.setattr(progress.Watch, "epoch_done", original)
+    run_task(disturbed, SingleProcess())
+    for identity in undisturbed.teachers:
+        records = [place.teacher(identity) for place in (store, killed)]
+        assert records[0] is not None
+        assert records[1] is not None
+        assert records[0].teacher_hash == records[1].teacher_hash
+        assert (records[0].resumed, records[1].resumed, records[1].alarms) == (0, 1, ())
+
+
+def test_a_teacher_of_a_pack_that_diverges_is_recorded_and_the_others_finish(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cell = make_cell(teacher__epochs=3)
+    task = make_task(store, cell, teacher_seeds=(0, 1))
+    original = progress.Watch.epoch_done
+
+    def spoil(watch: progress.Watch, learners: list[TeacherRun]) -> None:
+        original(watch, learners)
+        if len(learners) == 2 and learners[0].epoch == 1:
+            with torch.no_grad():
+                learners[1].classifier.weight.fill_(float("nan"))
+
+    monkeypatch.setattr(progress.Watch, "epoch_done", spoil)
+    first, second = run_task(task, SingleProcess())
+    assert (first["status"], second["status"], second["epochs"]) == ("finished", "diverged", 1)
+    kept, lost = task.teachers
+    record = store.teacher(kept)
+    assert record is not None
+    assert record.pack == (0, 1)
+    diverged = store.diverged_teacher(lost)
+    assert diverged is not None
+    assert diverged.diverged_epoch == 2
+    again = run_task(task, SingleProcess())
+    assert [outcome["status"] for outcome in again] == ["finished", "diverged"]

@@ -32,7 +32,7 @@ from hkrun.data import Dataset
 from hkrun.distill import Run, distill, start_run
 from hkrun.errors import InputError
 from hkrun.store import Record
-from hkrun.teacher import TeacherRun, freeze, start_teacher, train_teacher
+from hkrun.teacher import TeacherRun, freeze, start_teacher, train_teachers
 from hkrun.training import (
     STUDENT_DRAWS,
     GradientSum,
@@ -74,12 +74,12 @@ def train_both(
     if cell.uses_teacher:
         teacher = start_teacher(cell, dataset, context=context, device=CPU)
         disturb(teacher.network, nudge)
-        train_teacher(teacher, cell, context=context, on_epoch=lambda _: None, **sets)  # type: ignore[arg-type]
+        train_teachers([teacher], context=context, on_epoch=lambda _: None, **sets)  # type: ignore[arg-type]
     run = start_run(cell, dataset, 0, context=context, device=CPU)
     disturb(run.student, nudge)
     distill(
         [run],
-        teach=None if teacher is None else ask(freeze(teacher.network)),
+        teach=ask(None if teacher is None else freeze(teacher.network), run),
         context=context,
         on_epoch=lambda _: None,
         **sets,  # type: ignore[arg-type]

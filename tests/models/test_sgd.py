@@ -67,7 +67,7 @@ cell, data, cpu = cell_from_values(values), load_dataset("digits"), torch.device
 runs = [start_run(cell, data, seed, context=SingleProcess(), device=cpu) for seed in (0, 1)]
 distill(
     runs,
-    teach=None,
+    teach={},
     images=Images(
         ResidentTrainingSet(data, Views(1, False), dtype=torch.float32, device=cpu),
         ResidentEvaluationSet(

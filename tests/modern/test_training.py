@@ -141,7 +141,7 @@ def test_every_method_learns_the_digits(name: str) -> None:
     teacher = digits_teacher(cell.teacher.network)
     distill(
         [run],
-        teach=ask(teacher),
+        teach=ask(teacher, run),
         context=SingleProcess(),
         on_epoch=lambda _: None,
         **make_sets(cell, digits),  # type: ignore[arg-type]

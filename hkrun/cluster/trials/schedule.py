@@ -18,7 +18,7 @@ How a task may end, and what follows; docs/faults.md says it for users:
 import itertools
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from hkrun.cluster.trials.slots import Fit
@@ -82,15 +82,20 @@ class TaskResult:
 
     @property
     def complete(self) -> bool:
-        """Whether all its runs are finished: other tasks may build on it."""
+        """Whether all its runs are finished."""
         return self.outcomes is not None and all(run["status"] == "finished" for run in self.outcomes)
+
+    @property
+    def usable(self) -> bool:
+        """Whether some of its runs are finished: other tasks may build on those."""
+        return any(run["status"] == "finished" for run in self.outcomes or ())
 
 
 class Schedule:
     """The state of a list of tasks, each known by its index.
 
-    An error that every other task would meet too ends everything. A task that `needs` the result of another
-    one, both by index, is left out, with an empty result, unless the other one is complete.
+    An error that every other task would meet too ends everything. A task that `needs` the results of others,
+    all by index, waits for them, and is left out, with an empty result, where none of them is usable.
     """
 
     def __init__(
@@ -98,7 +103,7 @@ class Schedule:
         num_tasks: int,
         *,
         fail_fast: bool = False,
-        needs: Mapping[int, int] | None = None,
+        needs: Mapping[int, Collection[int]] | None = None,
         fit: Callable[[int], Fit] = lambda _: Fit.NOW,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -124,7 +129,7 @@ class Schedule:
     def take(self, choose: Callable[[Sequence[int]], int] = lambda candidates: candidates[0]) -> int | None:
         """Takes the task that starts now, or None; first those that are tried again.
 
-        A task that needs another one waits for it; those behind it do not. A task that waits for room holds
+        A task that needs others waits for them; those behind it do not. A task that waits for room holds
         those behind it up, or small ones would keep a large one from ever beginning; but not if it would not
         fit with nothing else running. `choose` picks one of the tasks that may begin.
         """
@@ -166,8 +171,7 @@ class Schedule:
         return self._end(index, TaskResult(error=reason, retries=self.retries(index)))
 
     def _may_begin(self, index: int) -> bool:
-        need = self._needs.get(index)
-        return need is None or need in self._results
+        return all(need in self._results for need in self._needs.get(index, ()))
 
     def retries(self, index: int) -> int:
         """How often a task has been tried again so far."""
@@ -235,8 +239,13 @@ class Schedule:
 
     def _end(self, index: int, result: TaskResult) -> TaskResult:
         self._results[index] = result
-        needing = [task for task, need in self._needs.items() if need == index and task in self._fresh]
-        left_out = [] if result.complete else needing
-        self.leave_out(left_out)
-        self._ended_early |= self._fail_fast and (result.failed or bool(left_out))
+        needing = [task for task, needs in self._needs.items() if index in needs and task in self._fresh]
+        self.leave_out(task for task in needing if not any(map(self._may_serve, self._needs[task])))
+        lacking = bool(needing) and not result.complete
+        self._ended_early |= self._fail_fast and (result.failed or lacking)
         return result
+
+    def _may_serve(self, index: int) -> bool:
+        """Whether others can still build on a task."""
+        result = self._results.get(index)
+        return result is None or result.usable

@@ -1,6 +1,6 @@
 """What is to be done on Ray: tasks, with what each asks for."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,8 +23,8 @@ class TaskList:
             called in a Tune actor that goes on to the next task. More: in the workers of a Ray Train group,
             with torch.distributed.
         per_gpu: How many tasks of one process share a GPU.
-        needs: For a task that builds on another one's result, that one's index: it waits for it, and is left
-            out unless all of the other one's outcomes are "finished".
+        needs: For a task that builds on the results of others, their indices: it waits for all of them, and
+            is left out where no outcome of theirs is "finished".
         fail_fast: Whether the first failed result stops everything.
         search: Which tasks a searcher chooses from, instead of all in order.
         early_stopping: What ends tasks early. Their outcome has the status "stopped", and the last figures
@@ -36,7 +36,7 @@ class TaskList:
     log_folder: Path
     workers: int | Sequence[Span] = 1
     per_gpu: int = 1
-    needs: Mapping[int, int] = field(default_factory=dict)
+    needs: Mapping[int, Collection[int]] = field(default_factory=dict)
     fail_fast: bool = False
     search: Search | None = None
     early_stopping: EarlyStopping | None = None
