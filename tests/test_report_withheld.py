@@ -269,6 +269,8 @@ def test_runs_that_diverge_at_a_value_contradict_that_it_does_not_matter(store, 
     text = render_report(summary)["report.md"].decode()
     told = "contradicted on digits at learning rate 0.1" in text
     assert told == (outcome == "contradicted")
+    (hint,) = [line for line in summary.warnings if "steeper than the step bears" in line]
+    assert "a curvature of 38. Lower loss.lambda_3 or student.learning_rate;" in hint
     if told:
         # 2 tests of 2 points: 4 / 2^12.
         assert verdict.divergence == (

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from hkrun import stats
 from hkrun.config import teachers_id
-from hkrun.plan import OVERHEADS
+from hkrun.plan import OVERHEADS, find_weight_key, stability_limit
 from hkrun.report.comparing import drop_epochs, write_window
 from hkrun.report.summary import CellSummary, Comparison, Summary, Teacher, TrainedTeacher
 
@@ -225,6 +225,19 @@ def _warn_of_runs(cell: CellSummary, num_seeds: int) -> Iterator[str]:
         yield (
             f"{cell.name}: {', '.join(parts)}; its figures are those of the {len(cell.seeds)} of {num_seeds} "
             f"runs that finished{selected if cell.lost and cell.seeds else '.'}"
+        )
+    if cell.diverged:
+        weighed = [
+            find_weight_key(cell.cell, stage, name)[0]
+            for stage, weights in enumerate(cell.cell.stage_weights)
+            for name, weight in weights.items()
+            if weight > 1
+        ]
+        keys = dict.fromkeys([*weighed, "student.learning_rate"])
+        limit = min(stability_limit(cell.cell, stage) for stage in range(len(cell.cell.stage_epochs)))
+        yield (
+            f"{cell.name}: the weighted loss became steeper than the step bears, a curvature of {limit:.3g}. "
+            f"Lower {' or '.join(keys)}; --check in place of the runs finds a value that holds."
         )
     if cell.selection:
         yield (
