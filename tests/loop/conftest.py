@@ -42,16 +42,22 @@ def make_sets(cell: Cell, dataset: Dataset) -> dict[str, Images]:
     return {"images": Images(training, test)}
 
 
-def ask(teacher: DistilledNetwork | None, *runs: Run) -> dict[int, Callable[[Batch], Output]]:
-    """What the loop asks for the teacher's side of each batch, for runs of one teacher."""
+def ask_one(teacher: DistilledNetwork | None) -> Callable[[Batch], Output] | None:
+    """What a step asks for the teacher's side of each batch."""
     if teacher is None:
-        return {}
+        return None
 
     def teach(batch: Batch) -> Output:
         with torch.no_grad():
             return lead_with(batch.labels.shape[0], teacher(batch.images.flatten(0, 1)))
 
-    return {run.seed: teach for run in runs}
+    return teach
+
+
+def ask(teacher: DistilledNetwork | None, *runs: Run) -> dict[int, Callable[[Batch], Output]]:
+    """What the loop asks for the teacher's side of each batch, for runs of one teacher."""
+    teach = ask_one(teacher)
+    return {} if teach is None else {run.seed: teach for run in runs}
 
 
 def lead_with(size: int, output: Output) -> Output:

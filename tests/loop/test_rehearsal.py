@@ -8,7 +8,7 @@ from hkrun.data import Dataset
 from hkrun.plan import Rehearsal
 from hkrun.trial import rehearsal
 from hkrun.trial.rehearsal import Inputs, rehearse
-from loop.conftest import CPU, ask, make_sets, same_state, tiny_cell
+from loop.conftest import CPU, ask_one, make_sets, same_state, tiny_cell
 from loop.test_distill import train
 from loop.test_methods import make_teacher
 
@@ -22,7 +22,7 @@ def rehearsed(cell: Cell, dataset: Dataset, seeds: tuple[int, ...] = (70, 71)) -
     inputs = Inputs(
         dataset=dataset,
         images=make_sets(cell, dataset)["images"],
-        teach=ask(make_teacher(cell, dataset)),
+        teach=ask_one(make_teacher(cell, dataset)),
         device=CPU,
         seeds=seeds,
     )

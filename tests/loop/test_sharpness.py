@@ -12,7 +12,7 @@ from hkrun.distill import Pack, Step, measure_sharpness, start_run
 from hkrun.distill.sharpness import largest_eigenpair
 from hkrun.models.sgd import SGD
 from hkrun.training import STUDENT_DRAWS, Batch, SingleProcess
-from loop.conftest import CPU, ask, make_sets, tiny_cell
+from loop.conftest import CPU, ask_one, make_sets, tiny_cell
 from loop.test_methods import make_teacher
 
 
@@ -22,7 +22,7 @@ def make_step(cell: Cell, dataset: Dataset, seeds: tuple[int, ...] = (0,)) -> tu
     batches = make_sets(cell, dataset)["images"].training.batches(
         seeds, 0, batch_size=cell.student.batch_size, draws=STUDENT_DRAWS, context=SingleProcess()
     )
-    return pack, Step(pack, 0, ask(make_teacher(cell, dataset)), SingleProcess()), next(batches)
+    return pack, Step(pack, 0, ask_one(make_teacher(cell, dataset)), SingleProcess()), next(batches)
 
 
 def measure(step: Step, batch: Batch, parameters: list[nn.Parameter]) -> tuple[float, dict[str, float]]:
