@@ -105,6 +105,16 @@ def test_a_lower_learning_rate_moves_the_limit():
     assert warning.holds == pytest.approx(76.0 / 9.4, abs=1e-3)
 
 
+@pytest.mark.parametrize("key", ["loss.lambda_1", "loss.lambda_3"])
+@pytest.mark.parametrize("rate", [0.1, 0.05, 0.7])
+def test_what_a_warning_recommends_is_warned_of_no_more(key, rate):
+    settings = (f"student.learning_rate={rate}",)
+    (warning,) = foresee(load_cell(overrides=(f"{key}=50", *settings)))
+    assert warning.key == key
+    held = load_cell(overrides=(f"{key}={warning.holds}", *settings))
+    assert [each for each in foresee(held) if each.key == key] == []
+
+
 REHEARSED = Rehearsal(
     steps=28,
     students=3,

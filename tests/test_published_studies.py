@@ -483,6 +483,15 @@ def study(*claims, **changes):
     return {**values, **changes}
 
 
+@pytest.mark.parametrize("found", [[], [comparison(difference=0.0, supports=True)]])
+def test_the_index_says_where_diverged_runs_decide_a_claim(found):
+    document = study(("contradicted", found))
+    document["claims"][0] |= {"condition": "at learning rate 0.1", "reason": "10 of 10 runs diverged"}
+    page = render_index({"one-digits": document}).decode()
+    assert "1 contradicted." in page
+    assert "| claim 0 | contradicted at learning rate 0.1 | 10 of 10 runs diverged |" in page
+
+
 def test_the_index_has_a_line_for_each_claim_that_was_judged():
     several = [
         comparison(supports=True),

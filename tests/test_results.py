@@ -126,3 +126,18 @@ def test_the_readme_shows_a_study_as_it_was_published(summaries):
         r"^\d+ stud.*$", (RESULTS / "README.md").read_text(encoding="utf-8"), re.MULTILINE
     )
     assert f"\n- {counted}\n" in text
+
+
+def test_the_readme_says_how_far_errors_reach_with_and_without_distillation():
+    errors = {
+        cell["cell_id"]: (cell["name"], round(cell["error_last"]["mean"], 2))
+        for name in STUDIES
+        for cell in results_of(name)["cells"]
+    }
+    alone = {error for name, error in errors.values() if name == "supervised learning"}
+    distilled = [error for name, error in errors.values() if name != "supervised learning"]
+    (alone_pct,) = alone
+    text = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    assert (
+        f"{alone_pct:.2f} % trained alone, {min(distilled):.2f} to {max(distilled):.2f} % distilled" in text
+    )

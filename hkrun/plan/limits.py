@@ -8,6 +8,7 @@ where there is none, from the recipe, which has measured it per unit of a term's
 import contextlib
 import dataclasses
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -71,7 +72,8 @@ class LimitWarning:
         value: Its value there.
         curvature: Of the weighted loss; None where it is not known.
         limit: What the curvature must stay below.
-        holds: A value at which no student is lost; None where none is known.
+        holds: A value below the limit: one at which a rehearsal lost no student, or as the recipe's curvature
+            has it; None where none is known.
         basis: Where that is known from.
         certain: Whether no student held there, and not only some were lost.
     """
@@ -186,11 +188,17 @@ def _from_recipe(cell: Cell, recipe: Recipe) -> LimitWarning | None:
                 value=value,
                 curvature=weight * per_unit,
                 limit=limit,
-                holds=round(value * limit / (weight * per_unit), 3),
+                holds=_round_down(value * limit / (weight * per_unit)),
                 basis=f"recipe of {recipe.dataset}, {figure['label']}",
             )
             warnings[warning] = weight * per_unit / limit
     return max(warnings, key=lambda warning: warnings[warning], default=None)
+
+
+def _round_down(value: float) -> float:
+    """To four digits, so that what a warning recommends is not beyond the limit itself."""
+    unit = 10.0 ** (math.floor(math.log10(value)) - 3)
+    return float(f"{math.floor(value / unit) * unit:.4g}")
 
 
 def save_rehearsal(store: Store, identity: str, rehearsal: Rehearsal) -> None:

@@ -1,6 +1,6 @@
 """The index of published studies: what each found, a line for each claim of the paper."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from hkrun.report.documents import render_template
@@ -57,8 +57,8 @@ def _describe_study(folder: str, study: Document) -> dict[str, object]:
         "claims": [
             {
                 "statement": claim["statement"],
-                "outcome": claim["outcome"],
-                "evidence": _describe_evidence(claim["comparisons"]),
+                "outcome": " ".join(filter(None, (claim["outcome"], claim.get("condition")))),
+                "evidence": _describe_evidence(claim),
             }
             for claim in _judged(study)
         ],
@@ -70,8 +70,11 @@ def _judged(study: Document) -> list[Document]:
     return [claim for claim in study["claims"] if claim["outcome"] in _OUTCOMES]
 
 
-def _describe_evidence(comparisons: Sequence[Document]) -> str:
-    """The one comparison of a claim; of several, how many show what it says, and how far they reach."""
+def _describe_evidence(claim: Document) -> str:
+    """The runs that decide a claim by diverging; else its one comparison, or how many show what it says."""
+    if claim.get("condition"):
+        return str(claim["reason"])
+    comparisons = claim["comparisons"]
     if len(comparisons) == 1:
         return _describe_comparison(comparisons[0])
     parts = [f"{sum(found['supports'] for found in comparisons)} of {len(comparisons)} comparisons show it"]

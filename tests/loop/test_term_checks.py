@@ -148,6 +148,8 @@ COMPARED = [
     "return torch.dist(student @ student.T, teacher @ teacher.T)",
     "return student.square().sum()",
     "return (student - student[[3, 2, 1, 0]]).square().mean()",
+    "return 1e-7 * (student - student[[3, 2, 1, 0]]).square().mean()",
+    "from hkrun.modern.pkt import pkt_loss; return pkt_loss(student, teacher, self_pairs=True)",
 ]
 
 
@@ -155,7 +157,7 @@ COMPARED = [
 def test_a_loss_that_compares_images_says_so(body: str) -> None:
     (line,) = problems(function(body))
     assert line.startswith(("mine:TERM: gives ", "mine:TERM: fails on a part of a batch: "))
-    assert line.endswith("; a loss that is no mean over images needs over_batch=True in its Term")
+    assert line.endswith("; a loss that is no mean over images (a sum?) needs over_batch=True in its Term")
     assert problems(function(body, over_batch="True")) == []
 
 
@@ -168,7 +170,7 @@ def test_a_loss_that_learns_is_tried_on_halves_too() -> None:
     text = LEARNED.replace("self.other = nn.Linear(2, 2)", "pass")
     assert problems(text.replace("BODY", "pass")) == []
     centred = text.replace("BODY", "student = student - student.mean(dim=0)")
-    assert "; a loss that is no mean over images needs over_batch=True" in problems(centred)[0]
+    assert "; a loss that is no mean over images (a sum?) needs over_batch=True" in problems(centred)[0]
     assert problems(centred.replace("learns=True", "learns=True, over_batch=True")) == []
 
 
