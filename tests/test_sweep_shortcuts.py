@@ -181,4 +181,4 @@ def test_a_sweep_none_of_whose_runs_can_begin_is_an_error(sweep, store, cluster)
         run(sweep, store, stop_early=True)
     (work,) = cluster.calls
     assert [len(task.seeds) for task in work.tasks] == [0] + [1] * 8
-    assert work.needs == dict.fromkeys(range(1, 9), 0)
+    assert work.needs == {index: {0} for index in range(1, 9)}

@@ -49,7 +49,7 @@ def clock(monkeypatch):
     monkeypatch.setattr(progress, "REPORT_EVERY_S", 0.0)
     for module in (running, teacher_task):
         slow(module, "load_sets", INPUTS)
-    slow(running, "load_teaching", TABLE)
+    slow(running, "load_teachers", TABLE)
     slow(progress.Watch, "epoch_done", EPOCH)
     slow(running, "save_checkpoint", CHECKPOINT)
     slow(teacher_task, "save_teacher_checkpoint", CHECKPOINT)
