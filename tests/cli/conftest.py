@@ -1,5 +1,6 @@
 import dataclasses
 import json
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -11,6 +12,7 @@ from hkrun.cli.program import call
 from hkrun.plan import save_plan
 from hkrun.report import summarise
 from hkrun.store import open_store
+from hkrun.sweep import Outcome
 
 
 @pytest.fixture
@@ -64,13 +66,15 @@ def started(monkeypatch):
 
     def run_study(study, observer, stopwatch=None):
         calls.append(study)
-        return SimpleNamespace(
+        return Outcome(
             summary=summarise(study.sweep, study.store),
             plan=study.plan,
             report={"report.html": "/somewhere/report.html"},
             links=SimpleNamespace(uri="sqlite:///x", experiment_id="1", view="http://view"),
             problems=(),
+            log_folder=Path("/somewhere/logs"),
             left_out="",
+            limits=study.limits,
             exit_code=0,
         )
 

@@ -92,9 +92,7 @@ def test_the_exit_code_of_a_sweep_is_its_outcomes(folder, started, monkeypatch):
     run_study = hkrun.sweep.run_study
 
     def with_failures(*arguments, **named):
-        outcome = run_study(*arguments, **named)
-        outcome.exit_code = 5
-        return outcome
+        return dataclasses.replace(run_study(*arguments, **named), exit_code=5)
 
     monkeypatch.setattr(hkrun.sweep, "run_study", with_failures)
     assert call(["sweep", "stability", "--seeds", "2"]) == 5
@@ -104,7 +102,7 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(folder, started, document,
     code, told = document("sweep", "stability", "--dry-run", "--seeds", "3")
     assert code == 0
     plan = plan_on(load_sweep("stability", seeds="3"), None, slots=2, group_slots=1)
-    assert told == {**plan.document(), "estimate": dataclasses.asdict(estimate_time(plan))}
+    assert told == {**plan.document(), "estimate": dataclasses.asdict(estimate_time(plan)), "limits": []}
     assert call(["sweep", "stability", "--dry-run", "--seeds", "3"]) == 0
     assert "12 of 12 runs to train, in 12 tasks" in capsys.readouterr().out
     assert started == []

@@ -296,7 +296,7 @@ def test_machines_of_one_model_share_a_table_and_others_do_not(
     (tmp_path / "cpuinfo").unlink()  # no Linux
     assert len(table_ids(store, cell)) == 1
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "NVIDIA L4")
-    assert teacher_answers._describe_machine("cuda") == "NVIDIA L4"
+    assert teacher_answers._describe_arithmetic("cuda") == "NVIDIA L4"
 
 
 def test_a_full_disk_is_said_and_changes_no_bit(
