@@ -141,7 +141,7 @@ def test_a_cell_and_its_values_are_the_same_thing():
         ("student.lerning_rate", 1, "unknown key; did you mean 'student.learning_rate'?"),
         ("epochs", 1, "unknown key; did you mean 'teacher.epochs' or 'student.epochs'?"),
         ("student.gan", 1, "unknown key; did you mean 'loss.gan'?"),
-        ("zzz", 1, "unknown key; `hkrun keys` lists them all"),
+        ("zzz", 1, "unknown key; `hkrun keys` lists hkrun's, `hkrun keys MODULE:NAME` your own"),
         ("augment", 1, A_SECTION + "augment.padding, augment.flip, augment.size"),
         ("dataset_sha256", "", "unknown key; did you mean 'dataset'?"),
         ("student.epochs", "many", "'many' is not of type integer"),

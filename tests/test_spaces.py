@@ -493,7 +493,10 @@ def test_an_override_is_a_toml_value_or_a_bare_word(folder, argument, key, value
     [
         ("student.epochs", "overrides are written key.path=value, such as student.epochs=30"),
         ("=3", "overrides are written key.path=value, such as student.epochs=30"),
-        ("--sead=3", "--sead: unknown key; `hkrun keys` lists them all"),
+        (
+            "--sead=3",
+            "--sead: unknown key; `hkrun keys` lists hkrun's, `hkrun keys MODULE:NAME` your own",
+        ),
         ("seeds=3", "seeds are no key of a cell; use --seeds 3"),
         ("student.drops=[0.4", "student.drops: '[0.4' is not a TOML value"),
         ("student.epochs=30 20", "student.epochs: '30 20' is not of type integer"),

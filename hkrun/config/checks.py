@@ -114,14 +114,15 @@ def check_declared(name: str, part: Method | Term) -> list[str]:
     """What is wrong with the keys that a method or term declares."""
     sections = {known.partition(".")[0] for known in keys()}
     taken = [own.name for own in part.own_keys if own.name.partition(".")[0] in sections]
-    unknown = set(part.key_names) - keys().keys() - {own.name for own in part.own_keys}
+    known = {**keys(), **keys_of(part)}
+    unknown = set(part.key_names) - known.keys()
     return [
         *(
             f"{name}: the key {key!r} is in a section of hkrun's own, one of {', '.join(sorted(sections))}"
             for key in taken
         ),
         *(
-            f"{name}: reads the key {key!r}, which is not hkrun's{nearest(key, keys())}"
+            f"{name}: reads the key {key!r}, which is neither hkrun's nor in its keys={nearest(key, known)}"
             for key in sorted(unknown)
         ),
         *([] if isinstance(part, Term) or unknown else _check_weights(name, part)),
@@ -169,7 +170,8 @@ def _hint_for_key(key: str, keys: Iterable[str]) -> str:
     same_name = [repr(known) for known in keys if known.rpartition(".")[2] == key.rpartition(".")[2]]
     if same_name:
         return f"; did you mean {' or '.join(same_name)}?"
-    return nearest(key, keys) or "; `hkrun keys` lists them all"
+    listed = "`hkrun keys` lists hkrun's, `hkrun keys MODULE:NAME` your own"
+    return nearest(key, keys) or f"; {listed}"
 
 
 def _in_range(number: float, info: KeyInfo) -> bool:

@@ -227,7 +227,7 @@ def test_a_mistake_is_one_line(overrides: list[str], problem: str) -> None:
         (
             "keys=(Key(",
             'keys=("loss.temprature", Key(',
-            "reads the key 'loss.temprature', which is not hkrun's;",
+            "reads the key 'loss.temprature', which is neither hkrun's nor in its keys=;",
         ),
         ('("descriptor",)', '("attention_maps",)', "attention_maps are for hkrun's own term; read stages"),
         ("2.0, ", "0.0, ", "similarity.power: the default 0.0 is out of the key's own range"),
@@ -293,7 +293,12 @@ Mine = Method(summary="mine", keys=KEYS, stages=(Stage(terms=(WeightedTerm(name=
         ("", "", "weight=2.0, complement=True", "kd: the weight must be at most 1 for its complement"),
         ("", "", "weight=0.0", "method: every loss term has weight 0; at least one must be above 0"),
         ("", "", "warmup=3", "kd: warmup must be the name of a key; it is 3"),
-        ("", "", 'warmup="no.key"', "weighted:Mine: reads the key 'no.key', which is not hkrun's"),
+        (
+            "",
+            "",
+            'warmup="no.key"',
+            "weighted:Mine: reads the key 'no.key', which is neither hkrun's nor in its keys=",
+        ),
         ("", "", 'form_key="no.key"', "kd: form_key must be 'knowledge.form'; it is 'no.key'"),
         ("", "", 'form_key="method"', "kd: form_key must be 'knowledge.form'; it is 'method'"),
         ("", "", 'term=TERMS["adversarial"]', "the adversarial term has no term=: its name and the method's"),
