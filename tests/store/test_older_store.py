@@ -66,7 +66,7 @@ def test_its_report_has_the_errors_of_then(store, sweep):
         assert cell.seeds == (0, 1)
         assert cell.missing == (2,)
         assert tuple(cell.error_pct[:, -1]) == ERRORS_PCT[cell.name]
-    assert [teacher.teacher_id for teacher in summary.teachers] == [TEACHER]
+    assert [each.teacher_id for teacher in summary.teachers for each in teacher.trained] == [TEACHER]
 
 
 def test_what_is_missing_is_trained_by_the_teacher_of_then(store, sweep):
