@@ -410,11 +410,13 @@ def _told() -> Iterator[list[str]]:
     handler = logging.Handler(logging.INFO)
     handler.emit = lambda record: lines.append(record.getMessage())  # type: ignore[method-assign]
     logger = logging.getLogger("hkrun")
+    level = logger.level
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
     try:
         yield lines
     finally:
+        logger.setLevel(level)
         logger.removeHandler(handler)
 
 
