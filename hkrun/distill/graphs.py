@@ -3,8 +3,8 @@
 A step of small networks is a thousand kernels of microseconds, and launching each takes the host longer than
 the GPU computes. A graph launches all of them at once, on memory that stays where it is: inputs are copied to
 where the recorded step reads them. Whatever a step draws or looks up on the host happens before it, see
-`Inputs`; learning rates and weights are constants of a recording, and other ones make a new recording. (The
-fused SGD of torch would read a rate on the device as a float32: other bits.)
+`Inputs`; learning rates and weights are constants of a recording, and other ones make a new recording. (By
+its source, torch's fused SGD on CUDA reads a rate on the device as float32: other bits.)
 
 Nothing decides beforehand that a graph may be used. One step is computed both ways, and only a recording that
 gave the same bits is replayed; where that is not so, or the step cannot be recorded, the pack goes on as
