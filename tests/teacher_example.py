@@ -1,9 +1,9 @@
-"""A teacher that a store holds without one having been trained."""
+"""Teachers that a store knows without one having been trained."""
 
 import pyarrow as pa
 
 from hkrun.config import Cell, teacher_id
-from hkrun.store import Store, TeacherRecord
+from hkrun.store import DivergedTeacher, Store, TeacherRecord
 
 
 def put_teacher(store: Store, cell: Cell, *, teacher_hash: str = "0" * 64) -> None:
@@ -22,3 +22,18 @@ def put_teacher(store: Store, cell: Cell, *, teacher_hash: str = "0" * 64) -> No
         timings={},
     )
     store.put_teacher(record, weights=b"weights", curves=pa.table({"epoch": [1], "error_pct": [2.0]}))
+
+
+def put_diverged_teacher(store: Store, cell: Cell) -> None:
+    """Keeps the record of a cell's teacher that diverged in epoch 2."""
+    record = DivergedTeacher(
+        teacher_id=teacher_id(cell),
+        diverged_epoch=2,
+        message="loss_backbone is nan in epoch 2",
+        config={},
+        epochs=1,
+        device="cpu",
+        threads=1,
+        started_at=1.0,
+    )
+    store.put_diverged_teacher(record, curves=None)

@@ -19,25 +19,16 @@ from unittest import mock
 
 import numpy as np
 import torch
+from dataset_example import make_dataset, make_images
 from torch import Tensor
 
 from hkrun.config import Cell, cell_from_values
-from hkrun.data.dataset import Dataset, Split
 from hkrun.data.views import ViewReader, Views
 from hkrun.distill import Pack, Replays, Run, Step, choose_recorder, distill, graphs, loop, start_run
 from hkrun.knowledge import LiveTeacher, RowComputer, RowFiles, TableTeacher, file_sizes
 from hkrun.methods import METHODS, SHIPPED
 from hkrun.teacher import freeze, start_teacher
-from hkrun.training import (
-    STUDENT_DRAWS,
-    Averages,
-    Batch,
-    Images,
-    ResidentEvaluationSet,
-    ResidentTrainingSet,
-    SingleProcess,
-    resolve_dtype,
-)
+from hkrun.training import STUDENT_DRAWS, Averages, Batch, SingleProcess
 from hkrun.trial.environment import reproducible
 
 ON_CPU = os.environ.get("HKRUN_GPU_TESTS") == "cpu"
@@ -63,6 +54,7 @@ CELLS: dict[str, dict[str, Any]] = {
     "crd": {"method": "crd", "crd.negatives": 8},
 }
 FEW = ("hksanc", "anc", "crd")
+DATASET = make_dataset(64)
 
 
 def names() -> Sequence[str]:
@@ -71,22 +63,6 @@ def names() -> Sequence[str]:
 
 def make_cell(name: str, precision: str, **values: object) -> Cell:
     return cell_from_values({**TINY, **CELLS[name], "dataset": "digits", "precision": precision, **values})
-
-
-def make_dataset() -> Dataset:
-    """64 training and 30 test images of three classes that differ in brightness of a corner."""
-    generator = torch.Generator().manual_seed(7)
-
-    def split(number: int) -> Split:
-        labels = torch.arange(number) % 3
-        images = torch.randint(0, 120, (number, 2, 8, 8), generator=generator)
-        images[:, :, :4, :4] += (60 * labels)[:, None, None, None]
-        return Split(images.to(torch.uint8), labels)
-
-    return Dataset(name="digits", train=split(64), test=split(30), classes=("a", "b", "c"))
-
-
-DATASET = make_dataset()
 
 
 def start(cell: Cell, seeds: Sequence[int], device: torch.device) -> list[Run]:
@@ -100,22 +76,13 @@ def make_teacher(cell: Cell, device: torch.device) -> LiveTeacher | None:
     return LiveTeacher(freeze(network), precision=cell.precision)
 
 
-def make_images(cell: Cell, device: torch.device) -> Images:
-    dtype, views = resolve_dtype(cell.precision), Views(cell.augment.padding, cell.augment.flip)
-    test = DATASET.test
-    return Images(
-        ResidentTrainingSet(DATASET, views, dtype=dtype, device=device),
-        ResidentEvaluationSet(test.images, test.labels, DATASET, dtype=dtype, device=device),
-    )
-
-
 def train(cell: Cell, seeds: Sequence[int], device: torch.device, *, together: bool = True) -> list[Run]:
     """Runs from their start to their end."""
     runs, teacher = start(cell, seeds, device), make_teacher(cell, device)
     for part in [runs] if together else [[run] for run in runs]:
         distill(
             part,
-            images=make_images(cell, device),
+            images=make_images(cell, DATASET, device),
             teach={} if teacher is None else dict.fromkeys(seeds, teacher),
             context=SingleProcess(),
             on_epoch=lambda _: None,
@@ -132,7 +99,7 @@ def make_step(cell: Cell, *, recorded: bool) -> tuple[Step, Replays, Iterator[Ba
             optimizer.param_groups[0]["lr"] = 0.001
     replays = Replays(pack, choose_recorder(pack, 0, SingleProcess()) if recorded else None)
     teach = make_teacher(cell, DEVICE) if cell.stage_uses_teacher(0) else None
-    training = make_images(cell, DEVICE).training
+    training = make_images(cell, DATASET, DEVICE).training
 
     def batches() -> Iterator[Batch]:
         while True:
@@ -301,7 +268,7 @@ class GpuTest(unittest.TestCase):
     def test_a_lookup_does_not_wait_for_the_gpu(self) -> None:
         cell = make_cell("hksanc", "float32")
         network = freeze(start_teacher(cell, DATASET, context=SingleProcess(), device=CPU).network)
-        (batch, *_) = make_images(cell, CPU).training.batches(
+        (batch, *_) = make_images(cell, DATASET, CPU).training.batches(
             (3,), 0, batch_size=16, draws=STUDENT_DRAWS, context=SingleProcess()
         )
         for storage in ("float32", "float16"):

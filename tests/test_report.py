@@ -24,9 +24,10 @@ from report_example import (
     put_teacher,
 )
 from rich.console import Console
+from teacher_example import put_diverged_teacher
 
 from hkrun import stats
-from hkrun.config import cell_id, learning_rate, teacher_id
+from hkrun.config import cell_id, learning_rate
 from hkrun.errors import StoreError
 from hkrun.plan import StoppedRun, save_stopped
 from hkrun.report import (
@@ -39,7 +40,7 @@ from hkrun.report import (
     write_report,
 )
 from hkrun.spaces import NamedCell, load_cell
-from hkrun.store import DivergedTeacher, open_store
+from hkrun.store import open_store
 
 pytestmark = pytest.mark.usefixtures("undrawn_figures")
 
@@ -708,18 +709,7 @@ def test_teachers_no_better_than_the_student_alone_are_warned_of_as_one(store):
 
 def test_a_seed_whose_teacher_diverged_is_lost_and_not_merely_missing(store):
     sweep = fill_paired(store)
-    cell = sweep.cells[0].cell.with_teacher_of(6)
-    record = DivergedTeacher(
-        teacher_id=teacher_id(cell),
-        diverged_epoch=2,
-        message="loss_backbone is nan in epoch 2",
-        config={},
-        epochs=1,
-        device="cpu",
-        threads=1,
-        started_at=1.0,
-    )
-    store.put_diverged_teacher(record, curves=None)
+    put_diverged_teacher(store, sweep.cells[0].cell.with_teacher_of(6))
     summary = summarise(dataclasses.replace(sweep, seeds=(*sweep.seeds, 6, 7)), store)
     assert [(cell.untaught, cell.missing, cell.lost) for cell in summary.cells] == [((6,), (7,), (6,))] * 2
     assert summary_document(summary)["cells"][0]["untaught"] == [6]

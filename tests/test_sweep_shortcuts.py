@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 import study_example
 from sweep_example import make_sweep, put_run
-from teacher_example import put_teacher
+from teacher_example import put_diverged_teacher, put_teacher
 from two_slots import TWO_SLOTS
 
 import hkrun.cluster
@@ -15,7 +15,7 @@ from hkrun.cluster import EarlyStopping, Search, TaskResult
 from hkrun.config import cell_id, teacher_id
 from hkrun.errors import TrainingError
 from hkrun.plan import Shortcuts, load_stopped, make_plan
-from hkrun.store import DivergedTeacher, open_store
+from hkrun.store import open_store
 
 
 class Watcher:
@@ -154,24 +154,14 @@ def test_runs_whose_teacher_diverged_are_not_left_out(sweep, store, cluster):
     point = {"teacher.seed": 99}
     named = dataclasses.replace(sweep.cells[1], name="untaught", cell=other, point=point, group="seeds")
     sweep = dataclasses.replace(sweep, cells=(*sweep.cells, named))
-    diverged = DivergedTeacher(
-        teacher_id=teacher_id(other),
-        diverged_epoch=1,
-        message="loss_backbone is nan in epoch 1",
-        config={},
-        epochs=1,
-        device="cpu",
-        threads=1,
-        started_at=0.0,
-    )
-    store.put_diverged_teacher(diverged, curves=None)
+    put_diverged_teacher(store, other)
     cluster.ends.update(dict.fromkeys(range(8), "finished") | {2: "stopped"})
     outcome, _ = run(sweep, store, stop_early=True)
     (work,) = cluster.calls
     assert len(work.tasks) == 8
     assert outcome.left_out.startswith("Runs left out: 1, of which 1 were stopped early")
     assert outcome.exit_code == 5
-    assert "diverged (loss_backbone is nan in epoch 1)" in outcome.problems[0]
+    assert "diverged (loss_backbone is nan in epoch 2)" in outcome.problems[0]
 
 
 def test_a_sweep_none_of_whose_runs_can_begin_is_an_error(sweep, store, cluster):

@@ -6,14 +6,14 @@ import json
 import pytest
 import torch
 from study_example import make_study
-from teacher_example import put_teacher
+from teacher_example import put_diverged_teacher, put_teacher
 from two_slots import TWO_SLOTS
 
 import hkrun.cluster
 from hkrun.cli.program import call
 from hkrun.config import cell_id, teacher_id, teachers_id
 from hkrun.spaces import load_cell, load_sweep
-from hkrun.store import DivergedTeacher, open_store
+from hkrun.store import open_store
 from hkrun.sweep import running
 
 
@@ -30,19 +30,8 @@ def folder(tmp_path, monkeypatch):
 @pytest.fixture
 def diverged(folder):
     """A store that knows how the teacher of `stability` ends."""
-    cell = load_sweep("stability").cells[0].cell
-    record = DivergedTeacher(
-        teacher_id=teacher_id(cell),
-        diverged_epoch=2,
-        message="loss_backbone is nan in epoch 2",
-        config={},
-        epochs=1,
-        device="cpu",
-        threads=1,
-        started_at=1.0,
-    )
     store = open_store(folder / "hkrun-store")
-    store.put_diverged_teacher(record, curves=None)
+    put_diverged_teacher(store, load_sweep("stability").cells[0].cell)
     return store
 
 
@@ -133,17 +122,7 @@ def test_packs_wait_for_the_packs_of_their_teachers(folder, monkeypatch):
 
 def test_runs_of_a_teacher_that_is_known_to_diverge_are_left_out_and_the_others_sent(folder, monkeypatch):
     cell = load_sweep("stability", overrides=PAIRED).cells[0].cell
-    record = DivergedTeacher(
-        teacher_id=teacher_id(cell.with_teacher_of(1)),
-        diverged_epoch=2,
-        message="loss_backbone is nan in epoch 2",
-        config={},
-        epochs=1,
-        device="cpu",
-        threads=1,
-        started_at=1.0,
-    )
-    open_store(folder / "hkrun-store").put_diverged_teacher(record, curves=None)
+    put_diverged_teacher(open_store(folder / "hkrun-store"), cell.with_teacher_of(1))
     work, plan = send(folder, monkeypatch)
     assert plan.num_to_run == 16
     assert sorted({seed for task in work.tasks for seed in task.seeds}) == [0, 2, 3]

@@ -5,14 +5,14 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from dataset_example import make_dataset, make_images
 from torch.utils._pytree import tree_map
 
 from hkrun.config import Cell, cell_from_values
-from hkrun.data import Dataset, Split
-from hkrun.data.views import Views
+from hkrun.data import Dataset
 from hkrun.distill import Run
 from hkrun.models import DistilledNetwork, Output
-from hkrun.training import Batch, Images, ResidentEvaluationSet, ResidentTrainingSet, resolve_dtype
+from hkrun.training import Batch, Images
 
 CPU = torch.device("cpu")
 TINY = {
@@ -35,11 +35,7 @@ def tiny_cell(**values: object) -> Cell:
 
 def make_sets(cell: Cell, dataset: Dataset) -> dict[str, Images]:
     """The sets that both stages take."""
-    dtype = resolve_dtype(cell.precision)
-    views = Views(cell.augment.padding, cell.augment.flip)
-    training = ResidentTrainingSet(dataset, views, dtype=dtype, device=CPU)
-    test = ResidentEvaluationSet(dataset.test.images, dataset.test.labels, dataset, dtype=dtype, device=CPU)
-    return {"images": Images(training, test)}
+    return {"images": make_images(cell, dataset, CPU)}
 
 
 def ask_one(teacher: DistilledNetwork | None) -> Callable[[Batch], Output] | None:
@@ -70,16 +66,8 @@ def lead_with(size: int, output: Output) -> Output:
 
 @pytest.fixture(scope="session")
 def dataset() -> Dataset:
-    """40 training and 30 test images of three classes that differ in brightness of a corner."""
-    generator = torch.Generator().manual_seed(7)
-
-    def split(number: int) -> Split:
-        labels = torch.arange(number) % 3
-        images = torch.randint(0, 120, (number, 2, 8, 8), generator=generator)
-        images[:, :, :4, :4] += (60 * labels)[:, None, None, None]
-        return Split(images.to(torch.uint8), labels)
-
-    return Dataset(name="digits", train=split(40), test=split(30), classes=("a", "b", "c"))
+    """The data set of `dataset_example`, with 40 training images."""
+    return make_dataset(40)
 
 
 def same_state(first: object, second: object) -> bool:
