@@ -49,7 +49,7 @@ def to_parquet(curves: pa.Table) -> bytes:
 
 
 def from_parquet(content: bytes, columns: Collection[str] | None = None) -> pa.Table:
-    """The curves that `to_parquet` wrote, or those of these columns that there are."""
+    """The table of a Parquet file, or those of these columns that there are."""
     file = pq.ParquetFile(pa.BufferReader(content))
     chosen = None if columns is None else [name for name in file.schema_arrow.names if name in columns]
     # Curves are small: starting threads, or a decompressor such as zstd's, takes longer than reading them.

@@ -22,6 +22,7 @@ from pyarrow import parquet as pq
 
 from hkrun.errors import StoreError
 from hkrun.records import DivergedTeacher, Record, TeacherRecord, from_json, teacher_from_json, to_json
+from hkrun.store.columns import RUNS_SCHEMA, from_parquet
 from hkrun.store.files import LocalFiles
 from hkrun.store.memory import MemoryFiles
 from hkrun.store.store import RECORD_FILE, Store
@@ -32,31 +33,20 @@ STUDY_FILE, RUNS_TABLE, CURVES_TABLE = "study.json", "runs.parquet", "curves.par
 _RUNS = pa.schema(
     [
         ("cell", pa.string()),
-        ("cell_id", pa.string()),
-        ("seed", pa.int64()),
-        ("status", pa.string()),
-        ("epochs", pa.int64()),
-        ("device", pa.string()),
-        ("threads", pa.int64()),
-        ("started_at", pa.float64()),
+        *map(RUNS_SCHEMA.field, ("cell_id", "seed", "status", "epochs", "device", "threads", "started_at")),
         ("processor", pa.string()),
-        ("error_last_pct", pa.float64()),
-        ("error_best_pct", pa.float64()),
-        ("error_top5_last_pct", pa.float64()),
-        ("teacher_id", pa.string()),
-        ("teacher_hash", pa.string()),
-        ("diverged_epoch", pa.int64()),
-        ("traceback", pa.string()),
+        *map(RUNS_SCHEMA.field, ("error_last_pct", "error_best_pct", "error_top5_last_pct")),
+        *map(RUNS_SCHEMA.field, ("teacher_id", "teacher_hash", "diverged_epoch", "traceback")),
         ("alarms", pa.list_(pa.string())),
-        ("world_size", pa.int64()),
+        RUNS_SCHEMA.field("world_size"),
         ("world_sizes", pa.map_(pa.string(), pa.int64())),
         ("pack", pa.list_(pa.int64())),
         ("versions", pa.map_(pa.string(), pa.string())),
-        ("resumed", pa.int64()),
+        RUNS_SCHEMA.field("resumed"),
         ("timings", pa.map_(pa.string(), pa.float64())),
     ]
 )
-_LABELS = pa.schema([("cell", pa.string()), ("cell_id", pa.string()), ("seed", pa.int64())])
+_LABELS = pa.schema([_RUNS.field(name) for name in ("cell", "cell_id", "seed")])
 _MAPS = [field.name for field in _RUNS if pa.types.is_map(field.type)]
 # What a file that is not one of ours raises where it is read.
 _NOT_UNDERSTOOD = (
@@ -134,11 +124,8 @@ def _write_curves(study: StudyContent) -> bytes:
             field.name: pa.repeat(pa.scalar(value, field.type), len(curves)) for field, value in labels
         }
         tables.append(pa.table(columns | {name: curves[name] for name in curves.column_names}))
-    dictionary = [
-        *_LABELS.names,
-        "epoch",
-        "error_pct",
-    ]  # few different values; the other figures never repeat
+    # These have few different values; the other figures never repeat.
+    dictionary = [*_LABELS.names, "epoch", "error_pct"]
     return _encode(pa.concat_tables(tables, promote_options="default"), dictionary=dictionary)
 
 
@@ -238,12 +225,8 @@ def _check_sum(content: bytes, expected: str) -> None:
         raise ValueError(f"{STUDY_FILE} names one of SHA-256 {expected[:12]}, and this is {found[:12]}")
 
 
-def _read_table(content: bytes) -> pa.Table:
-    return pq.ParquetFile(pa.BufferReader(content)).read(use_threads=False)
-
-
 def _read_runs(content: bytes) -> Iterator[Record]:
-    table = _read_table(content)
+    table = from_parquet(content)
     seen: set[tuple[str, int]] = set()
     for row in table.select(_RUNS.names).cast(_RUNS).to_pylist():
         del row["cell"]
@@ -257,7 +240,7 @@ def _read_runs(content: bytes) -> Iterator[Record]:
 
 def _read_curves(content: bytes) -> dict[tuple[str, int], pa.Table]:
     """The curves by cell and seed, each with the columns in which it has a figure."""
-    table = _read_table(content)
+    table = from_parquet(content)
     if not len(table):
         return {}
     ids = table["cell_id"].to_numpy(zero_copy_only=False)
