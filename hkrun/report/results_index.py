@@ -5,10 +5,9 @@ from typing import Any
 
 from hkrun.report.documents import render_template
 from hkrun.report.table import MINUS
-from hkrun.report.wording import count, digits, equals
+from hkrun.report.wording import OUTCOMES, count, count_outcomes, digits, equals, plus_minus
 
 INDEX_MARK = "<!-- Written by `hkrun report`: changes are lost. -->"
-_OUTCOMES = ("reproduced", "contradicted", "undecided")
 Document = Mapping[str, Any]
 
 
@@ -28,9 +27,8 @@ def render_index(studies: Mapping[str, Document]) -> bytes:
         for study in studies.values()
         for claim in _judged(study)
     }
-    outcomes = [outcome for _, _, outcome in distinct]
-    parts = [f"{outcomes.count(outcome)} {outcome}" for outcome in _OUTCOMES if outcome in outcomes]
-    verdicts = f" Claims of the paper that they judge: {', '.join(parts)}." if parts else ""
+    counts = count_outcomes([outcome for _, _, outcome in distinct])
+    verdicts = f" Claims of the paper that they judge: {counts}." if counts else ""
     studied = "1 study." if len(entries) == 1 else f"{len(entries)} studies."
     return render_template(
         "results.md", {"mark": INDEX_MARK, "summary": studied + verdicts, "studies": entries}
@@ -67,7 +65,7 @@ def _describe_study(folder: str, study: Document) -> dict[str, object]:
 
 
 def _judged(study: Document) -> list[Document]:
-    return [claim for claim in study["claims"] if claim["outcome"] in _OUTCOMES]
+    return [claim for claim in study["claims"] if claim["outcome"] in OUTCOMES]
 
 
 def _describe_evidence(claim: Document) -> str:
@@ -85,16 +83,13 @@ def _describe_evidence(claim: Document) -> str:
 
 def _describe_span(differences: Iterable[float]) -> str:
     ordered = sorted(differences)
-    return f"differences {_signed(ordered[0])} to {_signed(ordered[-1])} pp"
+    ends = " to ".join(plus_minus(end, None, signed=True) for end in (ordered[0], ordered[-1]))
+    return f"differences {ends.replace('-', MINUS)} pp"
 
 
 def _describe_comparison(found: Document) -> str:
     p = "withheld" if found["p_holm"] is None else f"p {equals(found['p_holm'])}"
     if found["measure"] == "stability":
         return f"S {digits(found['value'])} against {digits(found['reference_value'])} ({p})"
-    half = "" if found["ci95"] is None else f" ± {(found['ci95'][1] - found['ci95'][0]) / 2:.2f}"
-    return f"{_signed(found['difference'])}{half} pp ({p})"
-
-
-def _signed(value: float) -> str:
-    return f"{value:+z.2f}".replace("-", MINUS)
+    difference = plus_minus(found["difference"], found["ci95"], signed=True)
+    return f"{difference.replace('-', MINUS)} pp ({p})"

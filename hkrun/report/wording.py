@@ -15,6 +15,7 @@ CLOSE_RATIO = 1.25
 # Above this error on its own training images, a teacher is taken not to have converged.
 UNCONVERGED_PCT = 10.0
 MOST_NAMES = 4  # in a sentence
+OUTCOMES = ("reproduced", "contradicted", "undecided")  # of claims that are judged
 RANKING = (
     "Simulated at the magnitudes of the paper's table 5, S of twenty runs varies by 20-25 % from one "
     "repetition to the next, so differences of 10-20 % cannot be told apart"
@@ -65,6 +66,11 @@ def seeds(numbers: Iterable[int]) -> str:
 def count(number: int, noun: str) -> str:
     """A number with its noun: 1 run, 20 runs."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def count_outcomes(outcomes: Sequence[str]) -> str:
+    """How many judged claims had which outcome: 2 reproduced, 1 undecided; empty for none."""
+    return ", ".join(f"{outcomes.count(outcome)} {outcome}" for outcome in OUTCOMES if outcome in outcomes)
 
 
 def duration(seconds: float) -> str:
@@ -400,16 +406,11 @@ def _take_once(comparisons: Iterable[Comparison], summary: Summary) -> list[Comp
 
 
 def _count_verdicts(summary: Summary) -> Iterator[str]:
-    outcomes = [verdict.outcome for verdict in summary.verdicts if verdict.outcome != "not judged"]
+    outcomes = [verdict.outcome for verdict in summary.verdicts if verdict.outcome in OUTCOMES]
     if outcomes:
-        parts = [
-            f"{outcomes.count(outcome)} {outcome}"
-            for outcome in ("reproduced", "contradicted", "undecided")
-            if outcome in outcomes
-        ]
         yield (
             f"Of {count(len(outcomes), 'claim')} of the paper that this sweep can judge on "
-            f"{summary.sweep.dataset}: {', '.join(parts)}."
+            f"{summary.sweep.dataset}: {count_outcomes(outcomes)}."
         )
 
 
