@@ -42,22 +42,21 @@ def largest_eigenpair(
     basis = [start / start.norm()]
     diagonal: list[float] = []
     beside: list[float] = []
-    for number in range(min(products, len(start))):
+    size = min(products, len(start))
+    while True:
         image = multiply(basis[-1])
         diagonal.append(float(image @ basis[-1]))
         for _ in range(2):  # once leaves what rounding put along the others
             held = torch.stack(basis)
             image = image - held.T @ (held @ image)
         length = float(image.norm())
-        if number + 1 == min(products, len(start)) or length <= 1e-6 * max(map(abs, diagonal)):
+        if len(diagonal) == size or length <= 1e-6 * max(map(abs, diagonal)):
             break
         beside.append(length)
         basis.append(image / length)
-    steps = torch.tensor(diagonal, dtype=torch.float64).diag()
-    for index, length in enumerate(beside[: len(diagonal) - 1]):
-        steps[index, index + 1] = steps[index + 1, index] = length
-    values, vectors = torch.linalg.eigh(steps)
-    vector = torch.stack(basis[: len(diagonal)]).T @ vectors[:, -1].to(start)
+    below = torch.tensor(beside, dtype=torch.float64).diag(-1)
+    values, vectors = torch.linalg.eigh(torch.tensor(diagonal, dtype=torch.float64).diag() + below + below.T)
+    vector = torch.stack(basis).T @ vectors[:, -1].to(start)
     return float(values[-1]), vector
 
 

@@ -53,11 +53,12 @@ class _Tried:
     """What became of the students of one attempt.
 
     Attributes:
+        steps: How many they took, over both stages.
         lost: The step, over both stages, at which each was lost; None of those that hold.
         how: "diverged" or "collapsed", of the first that was lost.
         stage: In which stage that was.
-        state: Of that run some steps before.
-        batch: What it saw next.
+        run: That student, in its state some steps before.
+        batch: Its images of the step at which it was lost.
     """
 
     steps: int
@@ -109,7 +110,6 @@ def rehearse(cell: Cell, inputs: Inputs) -> Rehearsal:
     num_lost = sum(step is not None for step in tried.lost)
     if not num_lost:
         return Rehearsal(steps=tried.steps, students=len(tried.lost))
-    limit = stability_limit(cell, tried.stage)
     curvature, term = _explain(tried, inputs)
     key, value = find_weight_key(cell, tried.stage, term)
     return Rehearsal(
@@ -122,7 +122,7 @@ def rehearse(cell: Cell, inputs: Inputs) -> Rehearsal:
         key=key,
         value=value,
         curvature=curvature,
-        limit=limit,
+        limit=stability_limit(cell, tried.stage),
         holds=_find_value_that_holds(cell, key, value, inputs),
     )
 
@@ -158,6 +158,7 @@ def _try(cell: Cell, inputs: Inputs) -> _Tried:
 def _try_stage(cell: Cell, stage: int, runs: Sequence[Run], inputs: Inputs, tried: _Tried) -> None:
     pack, step, before, ended = Pack(runs), None, -1, time.perf_counter() + SECONDS
     teach = inputs.teach if cell.stage_uses_teacher(stage) else None
+    reads_logits = any("logits" in term.student for term in cell.stage_terms[stage].values())
     largest = torch.zeros(len(runs), device=inputs.device)
     snapshots = [[run.state_dict() for run in runs]] * 2
     for number, (epoch, batch) in enumerate(itertools.islice(_batches(cell, stage, runs, inputs), STEPS)):
@@ -172,7 +173,6 @@ def _try_stage(cell: Cell, stage: int, runs: Sequence[Run], inputs: Inputs, trie
             with torch.no_grad():
                 variance = pack.forward(batch.images)[0].logits.var(dim=1).sum(dim=1)
             largest = torch.maximum(largest, variance.nan_to_num(0.0))
-            reads_logits = any("logits" in term.student for term in cell.stage_terms[stage].values())
             dead = (variance < DEAD_BELOW * largest).tolist() if reads_logits else [False] * len(runs)
             snapshots = [snapshots[1], [run.state_dict() for run in runs]]
         loss = step.train(batch)["loss_total"]
