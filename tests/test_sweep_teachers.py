@@ -11,7 +11,9 @@ from two_slots import TWO_SLOTS
 
 import hkrun.cluster
 from hkrun.cli.program import call
+from hkrun.cluster.trials.schedule import TaskResult
 from hkrun.config import cell_id, teacher_id, teachers_id
+from hkrun.errors import TrainingError
 from hkrun.spaces import load_cell, load_sweep
 from hkrun.store import open_store
 from hkrun.sweep import running
@@ -127,6 +129,24 @@ def test_runs_of_a_teacher_that_is_known_to_diverge_are_left_out_and_the_others_
     assert plan.num_to_run == 16
     assert sorted({seed for task in work.tasks for seed in task.seeds}) == [0, 2, 3]
     assert [task.cell.teacher.seed for task in work.tasks if not task.seeds] == [0, 2, 3]
+
+
+def test_teachers_alone_are_trained_beside_one_that_is_known_to_diverge(folder, monkeypatch):
+    sweep = load_sweep("stability", seeds="3", overrides=PAIRED)
+    store = open_store(folder / "hkrun-store")
+    put_diverged_teacher(store, sweep.cells[0].cell.with_teacher_of(1))
+    study = make_study(sweep, store, machine=TWO_SLOTS)
+    study = dataclasses.replace(study, plan=dataclasses.replace(study.plan, cells=(), packs=()))
+    sent = []
+
+    def finish(work, _):
+        sent.extend(task.cell.teacher.seed for task in work.tasks)
+        return [TaskResult(outcomes=[{"status": "finished"}]) for _ in work.tasks]
+
+    monkeypatch.setattr(hkrun.cluster, "run_tasks", finish)
+    with pytest.raises(TrainingError, match="diverged"):
+        running.train_teacher(study, Silent())
+    assert sent == [0, 2]
 
 
 def test_a_dry_run_names_several_teachers_in_one_line(folder, capsys):

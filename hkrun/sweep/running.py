@@ -152,7 +152,7 @@ def _train(
     from hkrun.cluster import run_tasks
 
     study, known = leave_out_diverged(study)
-    if known and (study.options.fail_fast or not study.plan.packs):
+    if known and (study.options.fail_fast or not (study.plan.packs or study.plan.teachers)):
         raise TrainingError("\n".join(known))
     work = list_tasks(study)
     watcher = TaskObserver(work.tasks, study.opened, observer, mirror, accounting)
@@ -163,7 +163,7 @@ def _train(
         if error := result.common_error:
             raise error
     problems = (*known, *watcher.problems)
-    if watcher.problems and not any(result.begun for _, result in ended):
+    if problems and not any(result.begun for _, result in ended):
         raise TrainingError("\n".join(problems))
     failed = (
         (task.cell_id, seed) for task, result in ended if result.error is not None for seed in task.seeds
