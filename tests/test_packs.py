@@ -480,6 +480,24 @@ def test_a_pack_that_the_user_wants_must_fit(small_machine):
         check(20, machine=Machine(nodes=(on_gpu,), device="cuda", per_gpu=4))
 
 
+def test_teachers_need_memory_for_as_many_as_there_are(small_machine):
+    wide = {"dataset": "cifar10", "student.network": "preact-20-w4", "teacher.network": "preact-164"}
+    paired = {**wide, "method": "hksanc", "teacher.seeds": "paired"}
+
+    def check(students):
+        cell = cell_from_values({**paired, "teacher.students": students})
+        sweep = dataclasses.replace(on_cifar(), cells=make_sweep([("L", cell)]).cells)
+        pack_sizes.check_packs(make_study(sweep, None, pack=20, machine=small_machine), 32)
+
+    (small,) = small_machine.nodes
+    small_machine = dataclasses.replace(
+        small_machine, nodes=(dataclasses.replace(small, memory_bytes=16 << 30),)
+    )
+    with pytest.raises(ResourceError, match="20 runs of the teacher of L"):
+        check(1)
+    check(10)  # two teachers
+
+
 def test_the_size_that_would_fit_does():
     needs = {"process_bytes": PROCESS_BYTES, "seed_bytes": 132 * 10**6}
     with pytest.raises(ResourceError, match="--pack 7 would fit"):

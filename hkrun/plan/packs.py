@@ -138,7 +138,7 @@ def choose_teacher_sizes(sweep: Sweep, facts: PackingFacts) -> dict[str, int]:
     sizes: dict[str, int] = {}
     for cell in (named.cell for named in sweep.cells if named.cell.has_teachers):
         group = teachers_id(cell)
-        number = len({cell.with_teacher_of(seed).teacher.seed for seed in sweep.seeds})
+        number = count_teachers(cell, sweep.seeds)
         if why_teachers_alone(cell, workers=facts.workers):
             sizes[group] = 1
         elif facts.wanted is not None:
@@ -150,6 +150,11 @@ def choose_teacher_sizes(sweep: Sweep, facts: PackingFacts) -> dict[str, int]:
             most = min(most, facts.limits.get(group, most), math.ceil(number / facts.slots))
             sizes[group] = max(1, most)
     return sizes
+
+
+def count_teachers(cell: Cell, seeds: Sequence[int]) -> int:
+    """How many teachers the runs of these seeds have."""
+    return len({cell.with_teacher_of(seed).teacher.seed for seed in seeds})
 
 
 def _measured_size(cell: Cell, recipe: Recipe, device: str, *, stage: str = "student") -> int:

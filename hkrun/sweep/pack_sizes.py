@@ -19,7 +19,7 @@ from hkrun.plan import (
     why_alone,
     why_teachers_alone,
 )
-from hkrun.plan.packs import PROCESS_BYTES, seed_bytes
+from hkrun.plan.packs import PROCESS_BYTES, count_teachers, seed_bytes
 from hkrun.processor import processor_name
 from hkrun.store import DamagedError, NotCommittedError, Store
 from hkrun.sweep.machine import THREADS, Machine
@@ -100,22 +100,21 @@ def check_packs(study: Study, side: int) -> None:
     from hkrun.cluster.nodes.resources import check_pack
 
     machine, pack = study.on, study.options.pack
-    size = min(pack, len(study.sweep.seeds)) if isinstance(pack, int) else 1
-    needs = {
-        f"the teacher of {planned.name}": _seed_bytes(_as_student(planned.cell), side, machine)
-        for planned in study.plan.cells
-        if planned.cell.has_teachers and not why_teachers_alone(planned.cell, workers=study.options.workers)
-    }
-    needs |= {
-        planned.name: _seed_bytes(planned.cell, side, machine)
-        for planned in study.plan.cells
-        if not why_alone(planned.cell, workers=study.options.workers)
-    }
     share = machine.find_share()
-    if size == 1 or not needs or share is None:
+    if not isinstance(pack, int) or share is None:
         return
-    largest = max(needs, key=lambda name: needs[name])
-    check_pack(size, largest, share, process_bytes=PROCESS_BYTES, seed_bytes=needs[largest])
+    needs: list[tuple[int, int, str]] = []  # how many together, bytes of each, and of what
+    for planned in study.plan.cells:
+        name, cell = planned.name, planned.cell
+        if cell.has_teachers and not why_teachers_alone(cell, workers=study.options.workers):
+            size = min(pack, count_teachers(cell, study.sweep.seeds))
+            needs.append((size, _seed_bytes(_as_student(cell), side, machine), f"the teacher of {name}"))
+        if not why_alone(cell, workers=study.options.workers):
+            needs.append((min(pack, len(study.sweep.seeds)), _seed_bytes(cell, side, machine), name))
+    packs = [need for need in needs if need[0] > 1]
+    if packs:
+        size, each, name = max(packs, key=lambda need: need[0] * need[1])
+        check_pack(size, name, share, process_bytes=PROCESS_BYTES, seed_bytes=each)
 
 
 def compare_steps(milliseconds: Mapping[int, float]) -> dict[int, float]:
