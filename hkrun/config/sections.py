@@ -67,7 +67,7 @@ def _has_two_stages(cell: "Cell") -> bool:
 
 
 def _has_teachers(cell: "Cell") -> bool:
-    return cell.uses_teacher and cell.teacher.seeds == "paired"
+    return cell.has_teachers
 
 
 def _trains_teacher_backbone(cell: "Cell") -> bool:

@@ -182,7 +182,7 @@ def _try_stage(cell: Cell, stage: int, runs: Sequence[Run], inputs: Inputs, trie
                 tried.lost[member] = tried.steps
                 if not tried.how:
                     tried.how = "collapsed" if finite else "diverged"
-                    tried.stage, tried.batch = stage, _only(batch, member)
+                    tried.stage, tried.batch = stage, batch.of_runs(slice(member, member + 1))
                     tried.run = _revive(runs[member], snapshots[0][member], inputs)
         if all(step is not None for step in tried.lost) or time.perf_counter() > ended:
             return
@@ -193,12 +193,6 @@ def _revive(run: Run, state: dict[str, object], inputs: Inputs) -> Run:
     alone = start_run(run.cell, inputs.dataset, run.seed, context=SingleProcess(), device=inputs.device)
     alone.load_state_dict(state)
     return alone
-
-
-def _only(batch: Batch, member: int) -> Batch:
-    own = slice(member, member + 1)
-    ids, views = (None if each is None else each[own] for each in (batch.image_ids, batch.view_ids))
-    return Batch(batch.images[own], batch.labels[own], batch.share, ids, views)
 
 
 def _explain(tried: _Tried, inputs: Inputs) -> tuple[float | None, str]:
