@@ -16,7 +16,8 @@ class Provenance:
     Args:
         task: What is trained.
         world_size: How many processes train it together.
-        pack: The seeds that train together; each is charged with its share of the time. Empty for a teacher.
+        pack: The seeds that train together; each is charged with its share of the time. Empty
+            for a teacher that trains alone.
 
     Attributes:
         alarms: What looked wrong, one line each.

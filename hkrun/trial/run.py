@@ -35,8 +35,9 @@ def run_task(task: Task, context: Context) -> list[Outcome]:
 
     Returns:
         One outcome per seed, or per teacher: "seed" (None for a teacher), "status" ("finished",
-        "diverged" or "failed"), "error_last_pct", "epochs", a "message" where it did not finish, and its
-        equal share of the task's "seconds" by part: inputs, table, epochs, checkpoints, progress, records.
+        "diverged", "failed", or "untaught" of a run whose own teacher is not there), "error_last_pct",
+        "epochs", a "message" where it did not finish, and its equal share of the task's "seconds" by part:
+        inputs, table, epochs, checkpoints, progress, records.
 
     Raises:
         DataError: The data set is missing or damaged: no run of the sweep can go on.
