@@ -565,6 +565,12 @@ def test_a_cell_without_a_teacher_has_none_for_its_seeds():
     assert not alone.has_teachers
 
 
+def test_one_backbone_makes_no_several_teachers():
+    values = {"teacher.seeds": "paired", "teacher.file": "backbone.pt"}
+    with pytest.raises(InputError, match=r"teacher\.seeds: paired needs teachers trained here"):
+        build_cell([Setting(key=key, value=value, where="argument") for key, value in values.items()])
+
+
 def test_students_of_each_teacher_need_several_teachers():
     with pytest.raises(
         InputError, match=r"teacher\.students: 4 students of each teacher need teacher\.seeds"

@@ -46,7 +46,7 @@ def why_teachers_alone(cell: Cell, *, workers: Workers) -> str:
     """Why the teachers of a cell cannot be packed; empty where they can."""
     if not workers.of_teacher(cell).alone:
         return "several workers train one teacher"
-    if cell.teacher.file or cell.teacher.backbone == "shared":
+    if cell.teacher.backbone == "shared":
         return "backbone and attention sub-network train one after the other"
     if find_dataset(cell.dataset).streamed:
         return "its images are decoded for each teacher"
