@@ -15,7 +15,7 @@ from hkrun.cluster.trials.schedule import TaskResult
 from hkrun.config import cell_id, teacher_id, teachers_id
 from hkrun.errors import TrainingError
 from hkrun.spaces import load_cell, load_sweep
-from hkrun.store import open_store
+from hkrun.store import Record, open_store
 from hkrun.sweep import running
 
 
@@ -129,6 +129,33 @@ def test_runs_of_a_teacher_that_is_known_to_diverge_are_left_out_and_the_others_
     assert plan.num_to_run == 16
     assert sorted({seed for task in work.tasks for seed in task.seeds}) == [0, 2, 3]
     assert [task.cell.teacher.seed for task in work.tasks if not task.seeds] == [0, 2, 3]
+
+
+@pytest.mark.parametrize("done", [True, False])
+def test_a_sweep_that_lacks_only_runs_without_a_teacher_ends_with_its_report(folder, monkeypatch, done):
+    sweep = load_sweep("stability", seeds="2", overrides=PAIRED)
+    sweep = dataclasses.replace(sweep, cells=sweep.cells[:1])
+    store = open_store(folder / "hkrun-store")
+    put_diverged_teacher(store, sweep.cells[0].cell.with_teacher_of(1))
+    study = make_study(sweep, store, machine=TWO_SLOTS)
+    (cell,) = study.plan.cells
+    record = Record(
+        cell_id=cell.cell_id, seed=0, status="finished", epochs=1, device="cpu", threads=1, started_at=1.0
+    )
+    plan = dataclasses.replace(
+        study.plan,
+        cells=(dataclasses.replace(cell, records={0: record} if done else {}, to_run=(1,)),),
+        packs=tuple(pack for pack in study.plan.packs if pack.seeds == (1,)),
+        teachers=tuple(teacher for teacher in study.plan.teachers if teacher.seed == 1),
+    )
+    monkeypatch.setattr(hkrun.cluster, "run_tasks", None)
+    study = dataclasses.replace(study, plan=plan)
+    if done:
+        (problem,) = running._train(study, Silent()).problems
+        assert "diverged" in problem
+    else:
+        with pytest.raises(TrainingError, match="diverged"):
+            running._train(study, Silent())
 
 
 def test_teachers_alone_are_trained_beside_one_that_is_known_to_diverge(folder, monkeypatch):

@@ -310,7 +310,9 @@ def _conflicts(cell: Cell) -> list[tuple[str, str]]:
         several = f"{cell.teacher.students} students of each teacher need teacher.seeds = paired"
         found.append(("teacher.students", several))
     if cell.has_teachers and cell.teacher.file:
-        found.append(("teacher.seeds", "paired needs teachers trained here: teacher.file gives all one backbone"))
+        found.append(
+            ("teacher.seeds", "paired needs teachers trained here: teacher.file gives all one backbone")
+        )
     for key in cell.weight_files:
         found += _check_weight_file(cell, key)
     if find_dataset(cell.dataset).streamed and any(term.index for term in cell.terms):

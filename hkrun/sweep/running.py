@@ -152,8 +152,11 @@ def _train(
     from hkrun.cluster import run_tasks
 
     study, known = leave_out_diverged(study)
-    if known and (study.options.fail_fast or not (study.plan.packs or study.plan.teachers)):
+    remains = bool(study.plan.packs or study.plan.teachers)
+    if known and (study.options.fail_fast or not (remains or study.plan.num_done)):
         raise TrainingError("\n".join(known))
+    if not remains:
+        return Training(tuple(known))
     work = list_tasks(study)
     watcher = TaskObserver(work.tasks, study.opened, observer, mirror, accounting)
     results = run_tasks(work, watcher)
