@@ -173,7 +173,7 @@ def test_nothing_tells_of_a_users_folders(store, sweep, tmp_path, monkeypatch):
             assert secret not in text
     report = (folder / "report.md").read_text(encoding="utf-8")
     assert "OSError: t.pt" in report
-    assert "hkrun sweep stability.toml teacher.file=t.pt a=b/c.d --dataset digits --seeds 6" in report
+    assert "hkrun sweep stability.toml teacher.file=t.pt a=b/c.d --name stability --dataset" in report
 
 
 def test_a_processor_is_filled_in_where_records_name_none(store, stored, tmp_path):

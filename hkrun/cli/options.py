@@ -100,6 +100,13 @@ check = click.option(
     help="Rehearse: some steps of each configuration on students that are thrown away, and which of them too "
     "large a step will lose. Missing teachers are trained; no run is.",
 )
+study_name = click.option(
+    "--name",
+    "study",
+    metavar="NAME",
+    help="What the study is called in the store. Without it: as the search space, followed by what the "
+    "command line changes of it.",
+)
 fail_fast = click.option("--fail-fast", is_flag=True, help="Stop at the first run that fails.")
 
 
@@ -125,6 +132,7 @@ class Wishes:
     scheduler: str | None = None
     fail_fast: bool = False
     check: bool = False
+    study: str | None = None
 
     def read(self, invocation: Invocation, loaded: "Sweep") -> "Options":
         """The options of a study.
@@ -141,6 +149,7 @@ class Wishes:
             pack=self.pack,
             shortcuts=self._read_shortcuts(loaded),
             fail_fast=self.fail_fast,
+            name=self.study,
         )
 
     def _read_shortcuts(self, loaded: "Sweep") -> "Shortcuts":

@@ -44,7 +44,11 @@ _ASK_ABOVE_S = 3600.0  # what takes longer than a coffee deserves a question
         ("hkrun sweep sensitivity --check", "which cells too large a step will lose; no run is made"),
         ("hkrun sweep stability --seeds 30", "ten more seeds per cell than the file's twenty"),
         ("hkrun sweep stability --dataset cifar10 --data ~/data", "the same question elsewhere"),
-        ("hkrun sweep mine.toml loss.mu=0.5 --epochs 30", "a file of your own, two keys changed"),
+        (
+            "hkrun sweep mine.toml loss.mu=0.5 --epochs 30",
+            "a file of your own, two keys changed: the study mine-epochs-30-mu-0.5",
+        ),
+        ("hkrun sweep mine.toml --epochs 2 --name trial", "a short one, under a name of its own"),
         ("hkrun sweep sensitivity --search optuna", "only the runs on the axes that Optuna chooses"),
     ),
 )
@@ -61,6 +65,7 @@ _ASK_ABOVE_S = 3600.0  # what takes longer than a coffee deserves a question
     options.scheduler,
     options.fail_fast,
     options.check,
+    options.study_name,
 )
 @options.dry_run
 def sweep(invocation: Invocation, *, name: str, changes: Changes, wishes: Wishes, dry_run: bool) -> int:
@@ -69,6 +74,9 @@ def sweep(invocation: Invocation, *, name: str, changes: Changes, wishes: Wishes
     Runs that the store has are not repeated, so the same command goes on after an interruption, and only
     reports when all is done. It ends with the table of errors and stability, a report with figures, and all
     runs in MLflow.
+
+    More seeds or configurations go on with the study; anything else changed makes a study of its own, with a
+    name, a report and figures of its own. None replaces another.
     """
     from hkrun.spaces import load_sweep
 
@@ -86,7 +94,16 @@ def sweep(invocation: Invocation, *, name: str, changes: Changes, wishes: Wishes
     ),
 )
 @gather("changes", Changes, options.overrides, options.dataset, options.seeds, options.epochs)
-@gather("wishes", Wishes, options.workers, options.per_gpu, options.pack, options.fail_fast, options.check)
+@gather(
+    "wishes",
+    Wishes,
+    options.workers,
+    options.per_gpu,
+    options.pack,
+    options.fail_fast,
+    options.check,
+    options.study_name,
+)
 @options.dry_run
 def run(invocation: Invocation, *, changes: Changes, wishes: Wishes, dry_run: bool) -> int:
     """Train one configuration, with one seed or several.
@@ -181,7 +198,11 @@ def resume(invocation: Invocation, *, name: str | None, dataset: str | None, fai
     store = invocation.open_store(create=False)
     asked = Options(store=store.uri, data_dir=invocation.data_dir, fail_fast=fail_fast)
     found = [
-        plan_study(stored.sweep, store, dataclasses.replace(asked, workers=stored.workers))
+        plan_study(
+            stored.sweep,
+            store,
+            dataclasses.replace(asked, workers=stored.workers, name=stored.sweep.name),
+        )
         for stored in find_plans(store, name, dataset)
     ]
     unfinished = [study for study in found if study.plan.num_to_run]
@@ -222,6 +243,8 @@ def _run(invocation: Invocation, loaded: "Sweep", asked: "Options", *, dry_run: 
     study = resolve(plan_study(loaded, invocation.find_store(), asked), dry=dry_run)
     if check:
         study = _rehearse(invocation, study)
+    if study.note:
+        invocation.say(study.note)
     if dry_run or check:
         if invocation.as_json:
             invocation.print_document(study.document())

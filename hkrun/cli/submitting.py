@@ -133,12 +133,20 @@ def read_work(invocation: Invocation, words: Sequence[str]) -> "Work":
     return Work(
         arguments=(name, *_without_places(arguments), *places),
         space=parameters.get("name") if name == "sweep" else None,
-        title=sweeps[0].name if name == "sweep" else parameters.get("name") or name,
+        title=_find_title(name, parameters, sweeps),
         store=store,
         data=data,
         parts=tuple(sorted(parts)),
         files=_find_files(sweeps),
     )
+
+
+def _find_title(name: str, parameters: Mapping[str, Any], sweeps: "Sequence[Sweep]") -> str:
+    """What the job is called after: the study, as far as that shows without the store."""
+    from hkrun.spaces import natural_name
+
+    own = natural_name(sweeps[0]) if name == "sweep" else parameters.get("name")
+    return parameters.get("study") or own or name
 
 
 def _parse(

@@ -23,6 +23,7 @@ from hkrun.plan.kept import (
     load_stopped,
     save_plan,
     save_stopped,
+    stored_plan,
     stored_plans,
 )
 from hkrun.plan.limits import (

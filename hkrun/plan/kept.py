@@ -89,11 +89,15 @@ def kept_sizes(store: Store, sweep: Sweep) -> Mapping[str, int]:
 
     With other seeds it is another study: three seeds to try something out do not decide how twenty train.
     """
-    folder = store.sweep_folder(sweep.name, sweep.dataset)
+    plan = stored_plan(store, sweep.name, sweep.dataset)
+    return plan.sizes if plan is not None and plan.sweep.seeds == sweep.seeds else {}
+
+
+def stored_plan(store: Store, name: str, dataset: str) -> StoredPlan | None:
+    """The sweep of a name on a data set; None where none was started, or its plan cannot be read."""
     with contextlib.suppress(DamagedError, NotCommittedError, *_NOT_UNDERSTOOD):
-        plan = _read_plan(store, folder)
-        return plan.sizes if plan.sweep.seeds == sweep.seeds else {}
-    return {}
+        return _read_plan(store, store.sweep_folder(name, dataset))
+    return None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -30,6 +30,7 @@ from hkrun.report.wording import (
     duration,
     write_findings,
 )
+from hkrun.spaces import natural_name
 from hkrun.store import DamagedError, NotCommittedError, Store
 
 # An underscore within a word means nothing in Markdown.
@@ -268,7 +269,8 @@ def describe_command(summary: Summary) -> str:
     if not count_only and len(sweep.seeds) == 1:
         chosen += ","
     words = sweep.command or ("hkrun", "sweep", sweep.name)
-    return shlex.join([*words, "--dataset", sweep.dataset, "--seeds", chosen])
+    named = [] if natural_name(sweep) == sweep.name else ["--name", sweep.name]
+    return shlex.join([*words, *named, "--dataset", sweep.dataset, "--seeds", chosen])
 
 
 def renew_report(summary: Summary, store: Store) -> dict[str, str]:

@@ -5,5 +5,6 @@ mistake in all of them is reported at once, each with its line or argument.
 """
 
 from hkrun.spaces.loading import load_cell, load_sweep
+from hkrun.spaces.naming import is_study_name, natural_name, seeds_name, space_name
 from hkrun.spaces.places import sweep_names
 from hkrun.spaces.sweep import NamedCell, Recipe, Sweep, restore_sweep, sweep_document, with_content

@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import logging
-import re
 import tomllib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from hkrun.spaces.key_effects import (
     describe_unfinished_warmups,
     refuse_merged_cells,
 )
+from hkrun.spaces.naming import is_study_name
 from hkrun.spaces.places import find_sweep
 from hkrun.spaces.recipes import MIN_WINDOW, read_recipe
 from hkrun.spaces.sweep import MARGIN, NamedCell, Sweep
@@ -29,7 +29,6 @@ _TOP = (
     "title", "question", "dataset", "seeds", "reference", "analysis", "base", "cells", "axes", "published"
 )  # fmt: skip
 _log = logging.getLogger("hkrun")
-_FOLDER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 def load_sweep(
@@ -64,7 +63,7 @@ def load_sweep(
     if path is None or document is None:
         raise problems.error()
     space = _read_space(Table(document, (), document.data, problems), arguments)
-    if _FOLDER_NAME.fullmatch(path.stem) is None:
+    if not is_study_name(path.stem):
         problems.found.append(f"{document.name}: the name must be of letters, digits, '.', '_' and '-'")
     recipe = read_recipe(space.dataset, problems, beside=path) if space.dataset is not None else None
     if recipe is None or problems.found:

@@ -57,7 +57,7 @@ class Sweep:
     """Configurations, their seeds, and the question they answer.
 
     Attributes:
-        name: The file's name without its ending.
+        name: The file's name without its ending; of a study, what it is called in the store.
         question: What it is run to find out; may be empty.
         seeds: The seeds of every cell, distinct.
         reference: Name of the cell that the others are compared with, if any.

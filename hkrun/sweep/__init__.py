@@ -2,6 +2,7 @@
 
 study.py            a study: sweep, options, store, plan, machine
 planning.py         how it is resolved, and checked again under the store's lock
+naming.py           what it is called, so that nothing replaces a study
 checks.py           data, own parts and files of weights, before anything starts
 machine.py          nodes, device, slots, the place for logs
 pack_sizes.py       how many runs train together: as asked, as begun, as measured

@@ -8,6 +8,7 @@ from hkrun.spaces import Sweep
 from hkrun.store import Store
 from hkrun.sweep.checks import check_cluster, check_data, fix_content, foresee_data
 from hkrun.sweep.machine import find_machine
+from hkrun.sweep.naming import name_study
 from hkrun.sweep.pack_sizes import AUTO, check_packs, expect_sizes, measure_sizes
 from hkrun.sweep.study import Options, Study
 
@@ -16,14 +17,16 @@ def plan_study(sweep: Sweep, store: Store | None, options: Options) -> Study:
     """Compares a sweep with the store; on which machine it runs is not known yet.
 
     Raises:
-        InputError: The number of workers may not follow what there is.
+        InputError: The number of workers may not follow what there is, or a name that was asked for is that
+            of another study.
         DataError: The data set, whose content is part of every cell, cannot be read.
         StoreError: The store cannot be read.
     """
     check_elastic(options.workers, {named.name: named.cell for named in sweep.cells})
-    sweep = fix_content(sweep, options.data_dir)
+    sweep, note = name_study(fix_content(sweep, options.data_dir), store, options)
     plan = make_plan(sweep, store, workers=options.workers, shortcuts=options.shortcuts)
-    return Study(sweep=sweep, options=options, store=store, plan=plan)
+    options = dataclasses.replace(options, name=sweep.name)
+    return Study(sweep=sweep, options=options, store=store, plan=plan, note=note)
 
 
 def resolve(study: Study, *, dry: bool = False) -> Study:
@@ -84,8 +87,10 @@ def recheck(study: Study) -> Study:
 
     Raises:
         StoreError: The store cannot be used.
+        InputError: Another study got its name meanwhile.
     """
     options = study.options
+    name_study(study.sweep, study.store, options)
     plan = make_plan(study.sweep, study.store, workers=options.workers, shortcuts=options.shortcuts)
     study = dataclasses.replace(study, plan=plan)
     if plan.num_to_run and study.machine is None:

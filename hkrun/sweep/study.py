@@ -34,6 +34,7 @@ class Options:
             sweep was begun, else as its recipe has measured. With shortcuts, one.
         shortcuts: How to make fewer runs.
         fail_fast: Whether the first failed run stops the others.
+        name: What the study is called in the store; None for its own name, or the next that is free.
     """
 
     store: str
@@ -42,6 +43,7 @@ class Options:
     pack: int | str | None = None
     shortcuts: Shortcuts = NO_SHORTCUTS
     fail_fast: bool = False
+    name: str | None = None
 
     @property
     def data_place(self) -> str | None:
@@ -59,6 +61,7 @@ class Study:
         store: Its records; None where there is no store yet.
         plan: What remains.
         machine: What that runs on; None where nothing remains.
+        note: Why it does not have its own name, in a sentence; empty where it has.
     """
 
     sweep: Sweep
@@ -66,6 +69,7 @@ class Study:
     store: Store | None
     plan: Plan
     machine: Machine | None = None
+    note: str = ""
 
     @functools.cached_property
     def estimate(self) -> Estimate:

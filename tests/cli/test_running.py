@@ -35,6 +35,29 @@ def test_a_sweep_gets_what_the_command_line_says(folder, started):
     assert (str(given.data_dir), given.workers, given.fail_fast) == ("d", Workers.exactly(2), True)
 
 
+def test_a_study_can_be_given_a_name(folder, started):
+    assert call(["sweep", "stability", "--epochs", "2", "--name", "trial"]) == 0
+    assert call(["run", "--name", "first"]) == 0
+    assert call(["run"]) == 0
+    assert [study.options.name for study in started] == ["trial", "first", None]
+
+
+def test_a_shorter_study_says_that_it_does_not_replace_the_one_that_is_there(folder, document, capsys):
+    store = open_store(folder / "hkrun-store")
+    save_plan(store, load_sweep("stability"))
+    before = store.read("sweeps/stability-digits", "plan.json")
+    _, told = document("sweep", "stability", "--seeds", "3", "--dry-run")
+    assert told["sweep"] == "stability-seeds-3"
+    assert call(["sweep", "stability", "--seeds", "3", "--dry-run"]) == 0
+    note = "Study stability-seeds-3: stability is another one, with 17 seeds that this one has not; --name"
+    assert note in " ".join(capsys.readouterr().out.split())
+    assert call(["sweep", "stability", "--seeds", "3", "--name", "stability"]) == 2
+    assert "Nothing replaces a study: give another name" in capsys.readouterr().err
+    assert call(["sweep", "stability", "--seeds", "30", "--dry-run"]) == 0
+    assert "is another one" not in capsys.readouterr().out
+    assert store.read("sweeps/stability-digits", "plan.json") == before
+
+
 @pytest.mark.parametrize(
     ("arguments", "shortcuts"),
     [

@@ -336,6 +336,17 @@ def test_places_become_absolute_and_answers_stay_here(folder):
     assert (found.store, found.data) == (str(folder / "here"), str(folder / "data"))
 
 
+def test_a_job_is_called_after_its_study(folder):
+    titles = {
+        ("sweep", "stability"): "stability",
+        ("sweep", "stability", "--epochs", "2"): "stability-epochs-2",
+        ("sweep", "stability", "--epochs", "2", "--name", "trial"): "trial",
+        ("run", "--name", "first"): "first",
+        ("run",): "run",
+    }
+    assert {words: work(*words).title for words in titles} == titles
+
+
 def test_a_store_named_before_the_verb_is_the_jobs(folder):
     assert work("run").store == str(folder / "hkrun-store")
     assert (
