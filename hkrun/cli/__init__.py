@@ -8,6 +8,7 @@
     submitting.py   submit
     jobs.py         logs, cancel, status --address
     results.py      report, stability, status
+    browsing.py     spaces, new, ls
     keys.py         keys
     mirroring.py    sync, ui
     stored.py       the sweeps of a store by name

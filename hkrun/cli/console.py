@@ -9,7 +9,7 @@ from rich.text import Text
 
 from hkrun.cli.streams import printable
 
-_NAMES = ("cell", "name", "job", "state", "exit", "begun", "command")
+_NAMES = ("cell", "name", "data set", "job", "state", "exit", "begun", "command")
 
 
 class PlainConsole(Console):

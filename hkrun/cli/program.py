@@ -18,6 +18,7 @@ from typing import NoReturn
 import click
 
 import hkrun
+from hkrun.cli.browsing import ls, new, spaces
 from hkrun.cli.data import pack, verify
 from hkrun.cli.doctor import doctor
 from hkrun.cli.exporting import export
@@ -70,10 +71,13 @@ for _verb in (
     report,
     stability,
     status,
+    ls,
     export,
     sync,
     ui,
     doctor,
+    spaces,
+    new,
     show_keys,
     pack,
     verify,

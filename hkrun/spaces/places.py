@@ -45,6 +45,11 @@ def find_sweep(name_or_file: str) -> Path:
     )
 
 
+def is_shipped(path: Path) -> bool:
+    """Whether a search space comes with hkrun."""
+    return path.parent in _folders()[1:]
+
+
 def find_recipe(dataset: str, *, beside: Path | None) -> Path:
     """The file of a data set's recipe.
 
