@@ -288,7 +288,7 @@ def _train(invocation: Invocation, study: "Study", stopwatch: "Stopwatch | None"
     again = resume_command(invocation, study.sweep, study.opened)
     whole = study.options.shortcuts == NO_SHORTCUTS
     invocation.resumable = again if again is not None and whole else "the same command"
-    with Display(invocation.messages, title=f"{study.sweep.title} on {study.sweep.dataset}") as display:
+    with Display(invocation.messages, title=f"{study.sweep.title}, {study.sweep.dataset}") as display:
         outcome = run_study(study, display, stopwatch)
     invocation.resumable = None
 
@@ -316,12 +316,13 @@ def print_plan(invocation: Invocation, study: "Study") -> None:
 
     plan, estimate = study.plan, study.estimate
     headings = ("cell", "name", "runs", "done", "to run", "together", "workers")
-    table = make_table(f"{plan.sweep.title} on {plan.sweep.dataset}", *headings)
+    table = make_table(f"{plan.sweep.title}, {plan.sweep.dataset}", *headings)
     for cell in plan.cells:
         numbers = (cell.num_runs, cell.num_done, len(cell.to_run), plan.sizes.get(cell.cell_id, 1))
         table.add_row(cell.cell_id, cell.name, *map(str, numbers), str(cell.workers))
     invocation.results.print(table)
-    invocation.say(f"{plan.num_to_run} of {plan.num_runs} runs to train, in {plan.num_trials} tasks")
+    tasks = "1 task" if plan.num_trials == 1 else f"{plan.num_trials} tasks"
+    invocation.say(f"{plan.num_to_run} of {plan.num_runs} runs to train, in {tasks}")
     for note in plan.notes:
         invocation.say(note)
     for line in (*_describe_teachers(plan), *describe_tables(plan.tables)):

@@ -40,11 +40,11 @@ logger = logging.getLogger("hkrun")
     purpose="On a cluster",
     examples=(
         (
-            "hkrun submit --address http://localhost:8265 --store s3://lab/study -- sweep stability",
+            "hkrun submit --address http://head:8265 --store s3://lab/kd -- sweep stability",
             "that sweep on the cluster; its log here",
         ),
         (
-            "hkrun submit --address https://ray.lab.org --store /nfs/study --no-wait -- sweep mine.toml",
+            "hkrun submit --address https://ray.lab.org --no-wait -- sweep mine.toml",
             "send it and come back later: hkrun logs",
         ),
     ),

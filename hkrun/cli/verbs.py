@@ -81,6 +81,11 @@ class Program(click.Group):
         both = " ".join(args[:2])
         if both in self.commands:
             return both, self.commands[both], args[2:]
+        family = [self.commands[name] for name in self.commands if name.startswith(f"{args[0]} ")]
+        if family and set(args[1:]) & set(ctx.help_option_names):
+            helps = [verb.get_help(click.Context(verb, ctx, verb.name, **CONTEXT)) for verb in family]
+            click.echo("\n\n".join(helps))
+            ctx.exit()
         if args[0] not in self.commands and not args[0].startswith("-"):
             names = ", ".join(sorted(self.commands))
             raise click.UsageError(

@@ -51,6 +51,21 @@ def test_every_verb_explains_itself_with_examples_that_begin_with_it(verb, capsy
     assert call([verb, "-h"]) == 0
 
 
+def test_the_first_word_of_several_verbs_explains_them_all(capsys):
+    assert call(["data", "--help"]) == 0
+    text = capsys.readouterr().out
+    assert "Usage: hkrun data pack " in text
+    assert "Usage: hkrun data verify " in text
+    assert call(["data"]) == 2
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_fits_a_terminal_of_eighty_columns(verb, capsys):
+    assert call([verb, "--help"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if len(line) > 80] == []
+
+
 def test_version(capsys):
     assert call(["--version"]) == 0
     assert capsys.readouterr().out == f"hkrun {hkrun.__version__}\n"
