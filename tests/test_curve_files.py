@@ -1,4 +1,3 @@
-import logging
 import math
 from collections.abc import Iterable
 from pathlib import Path
@@ -8,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-from hkrun.curve_files import read_curves
+from hkrun.curve_files import Curves, CurveSet, assemble, read_source
 from hkrun.errors import InputError
 
 Row = tuple[object, ...]
@@ -23,6 +22,14 @@ def rows_of(seeds: Iterable[int], epochs: Iterable[int]) -> list[Row]:
 def write_csv(path: Path, rows: Iterable[Row], names: str = "seed,epoch,error_pct") -> Path:
     path.write_text("\n".join([names, *(",".join(map(str, row)) for row in rows)]) + "\n")
     return path
+
+
+def assembled(path: Path, window: int) -> CurveSet:
+    return assemble([read_source(path)], window=window)
+
+
+def read_curves(path: Path, *, window: int) -> dict[str, Curves]:
+    return assembled(path, window).cells
 
 
 def problems_of(path: Path, window: int = 2) -> list[str]:
@@ -51,10 +58,10 @@ def test_a_csv_file_becomes_a_matrix_with_rows_by_seed_and_columns_by_epoch(file
 
 def test_cells_come_in_the_order_of_the_file_each_with_its_own_seeds_and_epochs(file: Path) -> None:
     rows = [(*row, "L_b + L_is") for row in rows_of([2, 3], range(1, 4))]
-    rows += [(*row, "L_b") for row in rows_of([4, 5, 6], range(11, 13))]
+    rows += [(*row, "L_b") for row in rows_of([4, 5, 6], range(2, 4))]
     cells = read_curves(write_csv(file, rows, "seed,epoch,error_pct,cell"), window=2)
     assert list(cells) == ["L_b + L_is", "L_b"]
-    assert (cells["L_b"].seeds, cells["L_b"].epochs) == ((4, 5, 6), (11, 12))
+    assert (cells["L_b"].seeds, cells["L_b"].epochs) == ((4, 5, 6), (2, 3))
     assert cells["L_b + L_is"].error_pct.shape == (2, 3)
 
 
@@ -122,11 +129,11 @@ def test_large_seeds_stay_apart(file: Path) -> None:
 
 
 def test_missing_columns_are_named_with_the_nearest(file: Path) -> None:
-    problems = problems_of(write_csv(file, [(0, 1, 5.0, 1)], "Seed,epochs,x,y"))
+    problems = problems_of(write_csv(file, [(0, 1, 5.0, 1)], "Seeds,epochs,x,y"))
     assert problems == [
-        "no column 'seed'; did you mean 'Seed'?",
-        "no column 'epoch'; did you mean 'epochs'?",
-        "no column 'error_pct'; the others are 'Seed', 'epochs', 'x', 'y'",
+        "no column 'seed'; did you mean --seed 'Seeds'?",
+        "no column 'epoch'; did you mean --epoch 'epochs'?",
+        "no column 'error_pct'; --value takes another: 'Seeds', 'epochs', 'x', 'y'",
     ]
 
 
@@ -139,15 +146,18 @@ def test_a_column_given_twice_is_refused(file: Path) -> None:
     ("content", "problem"),
     [
         (b"", "the file is empty"),
-        (b"\n\n\n\n", "no column 'seed'"),
+        (b"\n\n\n\n", "there are no column names"),
         (b"seed,epoch,error_pct\n", "there are no rows below the column names"),
         (
             b"seed,epoch,error_pct\n0,1,5\n0,2\n0,3,1,1\n",
             "lines 3-4: not as many values as there are column names, 3",
         ),
-        (b"\xe4,seed", "is neither CSV (UTF-8, with column names) nor Parquet"),
-        (b"\xff\xfes\x00e", "is neither CSV (UTF-8, with column names) nor Parquet"),
-        (b"0,1,5\n0,2,5\n", "line 1: has numbers where the column names belong: seed,epoch,error_pct"),
+        (b"\xe4,seed", "is neither CSV (UTF-8, with column names), JSON lines nor Parquet"),
+        (b"\xff\xfes\x00e", "is neither CSV (UTF-8, with column names), JSON lines nor Parquet"),
+        (
+            b"0,1,5\n0,2,5\n",
+            "line 1: has numbers where the column names belong, such as seed,epoch,error_pct",
+        ),
         (
             b"seed,epoch,error_pct\n0,1,2,5\n0,2,3,5\n",
             (
@@ -163,7 +173,7 @@ def test_a_column_given_twice_is_refused(file: Path) -> None:
             b"\n# made on Monday\nseed,epoch,error_pct\n0,1,5\n",
             "line 2: has none of the column names seed,epoch,error_pct, which come first",
         ),
-        (b"PAR1 and then nonsense", "is neither CSV (UTF-8, with column names) nor Parquet"),
+        (b"PAR1 and then nonsense", "is neither CSV (UTF-8, with column names), JSON lines nor Parquet"),
     ],
     ids=[
         "empty",
@@ -186,7 +196,7 @@ def test_a_file_that_is_no_table_is_refused(file: Path, content: bytes, problem:
 
 def test_a_file_that_cannot_be_opened_is_refused(tmp_path: Path) -> None:
     assert problems_of(tmp_path / "absent.csv") == ["No such file or directory"]
-    assert problems_of(tmp_path) == ["Is a directory"]
+    assert problems_of(tmp_path) == ["no TensorBoard event files (*tfevents*) in this folder"]
 
 
 def test_seeds_and_epochs_that_are_no_whole_numbers_are_named_by_line(file: Path) -> None:
@@ -209,10 +219,7 @@ def test_digits_with_underscores_are_no_numbers(file: Path) -> None:
     file.write_text("seed,epoch,error_pct\n0,1,5\n1_0,1,5\n")
     assert problems_of(file) == ["line 3: seed is no whole number, such as '1_0'"]
     file.write_text("seed,epoch,error_pct\n0,1,5\n1,1,1_0\n")
-    assert (
-        problems_of(file)[0]
-        == "cell 'all': seed 1, epoch 1: error_pct is missing or no number, such as '1_0'"
-    )
+    assert problems_of(file)[0] == "cell 'all': seed 1, epoch 1: missing or no number, such as '1_0'"
 
 
 def test_columns_of_another_kind_are_named_by_row(file: Path) -> None:
@@ -232,7 +239,7 @@ def test_missing_values_are_named_by_seed_and_epoch(file: Path) -> None:
     values: dict[int, object] = {1: "nan", 2: "", 3: "inf", 5: "abc", 10: "-inf"}
     rows = [(seed, epoch, values.get(index, error)) for index, (seed, epoch, error) in enumerate(rows)]
     assert problems_of(write_csv(file, rows)) == [
-        "cell 'all': seed 0, epochs 2-4; seeds 1-2, epoch 1: error_pct is missing or no number, such as 'nan'"
+        "cell 'all': seed 0, epochs 2-4; seeds 1-2, epoch 1: missing or no number, such as 'nan'"
     ]
 
 
@@ -240,46 +247,48 @@ def test_null_and_nan_are_missing_in_parquet_too(file: Path) -> None:
     table = pa.table({"seed": [0, 0, 1, 1], "epoch": [1, 2, 1, 2], "error_pct": [5.0, None, math.nan, 5.0]})
     pa.parquet.write_table(table, file)
     assert problems_of(file) == [
-        "cell 'all': seed 0, epoch 2; seed 1, epoch 1: error_pct is missing or no number, such as None"
+        "cell 'all': seed 0, epoch 2; seed 1, epoch 1: missing or no number, such as None"
     ]
 
 
 def test_errors_outside_0_to_100_are_refused_and_both_ends_are_allowed(file: Path) -> None:
     rows: list[Row] = [(0, 1, 0), (0, 2, 100), (1, 1, -0.001), (1, 2, 100.001)]
     assert problems_of(write_csv(file, rows)) == [
-        "cell 'all': seed 1, epochs 1-2: error_pct is outside 0..100, such as '-0.001'"
+        "cell 'all': seed 1, epochs 1-2: outside 0..100, such as '-0.001'"
     ]
 
 
 def test_rows_given_twice_are_refused_even_when_they_agree(file: Path) -> None:
     rows = rows_of([0, 1], [1, 2, 3])
     path = write_csv(file, [(*row, "a") for row in [*rows, rows[4]]], "seed,epoch,error_pct,cell")
-    assert problems_of(path) == ["cell 'a': seed 1, epoch 2: more than one row"]
+    assert problems_of(path) == ["cell 'a': seed 1, epoch 2: more than one value"]
 
 
-def test_a_misspelt_cell_column_is_suggested_where_rows_come_twice(file: Path) -> None:
+def test_a_column_of_cells_is_asked_for_where_rows_come_twice(file: Path) -> None:
     rows = [(*row, name) for name in "ab" for row in rows_of([0, 1], [1, 2])]
     assert problems_of(write_csv(file, rows, "seed,epoch,error_pct,cell_id")) == [
-        "cell 'all': seeds 0-1, epochs 1-2: more than one row",
-        "cell 'all': configurations need a column 'cell' to tell them apart; did you mean 'cell_id'?",
+        "cell 'all': seeds 0-1, epochs 1-2: more than one value; --cell tells cells apart",
     ]
 
 
 def test_an_incomplete_matrix_names_the_seeds_and_epochs_it_lacks(file: Path) -> None:
     rows = [row for row in rows_of(range(6), range(1, 11)) if not (row[0] in (2, 3, 5) and row[1] > 7)]
     assert problems_of(write_csv(file, rows)) == [
-        "cell 'all': seeds 2-3, 5, epochs 8-10: no row; complete the run or leave it out whole"
+        (
+            "cell 'all': seeds 2-3, 5, epochs 8-10: no value; complete the run or leave it out whole, "
+            "or end all with --cut 7"
+        )
     ]
 
 
 def test_epochs_that_no_run_has_are_a_gap_however_wide(file: Path) -> None:
     path = write_csv(file, [(seed, epoch, 5.0) for seed in (0, 1) for epoch in (1, 2, 5, 7, 10**12)])
-    assert problems_of(path) == ["cell 'all': epochs 3-4, 6, 8-999999999999: no run has a row"]
+    assert problems_of(path) == ["cell 'all': epochs 3-4, 6, 8-999999999999: no run has a value"]
 
 
 def test_a_long_list_of_places_is_cut_and_counted(file: Path) -> None:
     path = write_csv(file, rows_of([0, 1], range(1, 41, 2)))
-    assert problems_of(path) == ["cell 'all': epochs 2, 4, 6, 8, 10, 12, 14, 16, 11 more: no run has a row"]
+    assert problems_of(path) == ["cell 'all': epochs 2, 4, 6, 8, 10, 12, 14, 16, 11 more: no run has a value"]
 
 
 def test_a_single_run_and_too_few_epochs_are_refused(file: Path) -> None:
@@ -304,21 +313,16 @@ def test_the_problems_of_all_cells_are_reported_at_once(file: Path) -> None:
     assert [problem.split(":")[0] for problem in problems] == ["cell 'one'"] + ["cell 'two'"] * 4
 
 
-def test_fractions_are_suspected_aloud_but_read_as_percent(
-    file: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_fractions_called_percent_are_suspected_aloud_but_read_as_percent(file: Path) -> None:
     rows = [(seed, epoch, 0.03 * epoch) for seed in (0, 1) for epoch in (1, 2)]
-    with caplog.at_level(logging.WARNING, logger="hkrun"):
-        curves = read_curves(write_csv(file, rows), window=2)["all"]
-    assert curves.error_pct[0].tolist() == [0.03, 0.06]
-    assert "fractions" in caplog.text
+    found = assembled(write_csv(file, rows), window=2)
+    assert found.cells["all"].error_pct[0].tolist() == [0.03, 0.06]
+    assert found.doubts == (f"{file}: no value is above 1, and all are read as percent; are they fractions?",)
 
 
-def test_small_errors_in_percent_raise_no_suspicion(file: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_small_errors_in_percent_raise_no_suspicion(file: Path) -> None:
     rows = [(seed, epoch, 1.2 / epoch) for seed in (0, 1) for epoch in (1, 2)]
-    with caplog.at_level(logging.WARNING, logger="hkrun"):
-        read_curves(write_csv(file, rows), window=2)
-    assert not caplog.text
+    assert assembled(write_csv(file, rows), window=2).doubts == ()
 
 
 def test_a_spreadsheets_unicode_text_is_read(file: Path) -> None:
@@ -346,9 +350,7 @@ def test_empty_rows_of_parquet_are_none(file: Path) -> None:
         }
     )
     pa.parquet.write_table(table, file)
-    assert problems_of(file) == [
-        "cell 'all': seed 1, epoch 1: error_pct is missing or no number, such as None"
-    ]
+    assert problems_of(file) == ["cell 'all': seed 1, epoch 1: missing or no number, such as None"]
 
 
 # --- units --------------------------------------------------------------------------------------------------
@@ -389,24 +391,17 @@ def test_fractions_beside_percent_are_refused_by_cell_and_seed(
     file: Path, cells: dict[str, dict[int, list[float]]], places: str
 ) -> None:
     (problem,) = problems_of(write_cells(file, cells))
-    assert problem.startswith(f"{places}: no error_pct is above 1 (median 0.")
-    assert problem.endswith("give all in percent, or cells of so different errors in files of their own")
+    assert problem.startswith(f"{places}: fractions (median 0.")
+    assert problem.endswith("? One unit per file, or --unit percent")
 
 
-@pytest.mark.parametrize(
-    ("other", "suspected"),
-    [([1.4, 1.3, 1.2, 1.2], True), ([60.0, 3.0, 0.9, 0.8], True), ([0.0, 0.0, 0.0, 0.0], True)],
-)
-def test_small_errors_beside_larger_ones_are_suspected_and_read(
-    file: Path, caplog: pytest.LogCaptureFixture, other: list[float], suspected: bool
-) -> None:
+@pytest.mark.parametrize("other", [[1.4, 1.3, 1.2, 1.2], [60.0, 3.0, 0.9, 0.8], [0.0, 0.0, 0.0, 0.0]])
+def test_small_errors_beside_larger_ones_are_suspected_and_read(file: Path, other: list[float]) -> None:
     small = [0.9, 0.6, 0.4, 0.4]
-    with caplog.at_level(logging.WARNING, logger="hkrun"):
-        curves = read_curves(
-            write_cells(file, {"a": {0: small, 1: small}, "b": {0: other, 1: other}}), window=2
-        )
-    assert curves["a"].error_pct.tolist() == [small, small]
-    assert ("are they fractions?" in caplog.text) == suspected
+    found = assembled(write_cells(file, {"a": {0: small, 1: small}, "b": {0: other, 1: other}}), window=2)
+    assert found.cells["a"].error_pct.tolist() == [small, small]
+    (doubt,) = found.doubts
+    assert doubt.endswith("all are read as percent; are they fractions?")
 
 
 @pytest.mark.parametrize(
@@ -421,9 +416,8 @@ def test_small_errors_beside_larger_ones_are_suspected_and_read(
     ],
 )
 def test_high_errors_that_do_not_fall_are_suspected_to_be_accuracies(
-    file: Path, caplog: pytest.LogCaptureFixture, errors: list[float], suspected: bool
+    file: Path, errors: list[float], suspected: bool
 ) -> None:
-    with caplog.at_level(logging.WARNING, logger="hkrun"):
-        read_curves(write_cells(file, {"a": {0: errors, 1: errors}}), window=2)
-    assert ("are these accuracies? The error is 100 - accuracy" in caplog.text) == suspected
-    assert ("cell 'a': error_pct goes from" in caplog.text) == suspected
+    found = assembled(write_cells(file, {"a": {0: errors, 1: errors}}), window=2)
+    about = f"cell 'a': its error goes from {errors[0]:.3g} to {errors[-1]:.3g} %; is it an accuracy?"
+    assert (f"{file}: {about}" in found.doubts) == suspected

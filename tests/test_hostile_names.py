@@ -12,7 +12,7 @@ from markdown_it import MarkdownIt
 from report_example import make_cell, make_sweep, put_run
 from rich.console import Console
 
-from hkrun.curve_files import read_curves
+from hkrun.curve_files import read_source
 from hkrun.errors import InputError
 from hkrun.report import print_summary, render_report, summarise
 from hkrun.spaces import NamedCell, load_sweep
@@ -223,5 +223,5 @@ def test_a_name_with_control_characters_is_refused_before_it_reaches_a_terminal(
         writer.writerow(["cell", "seed", "epoch", "error_pct"])
         writer.writerows([f"x{name}x", seed, epoch, 5] for seed in (0, 1) for epoch in (1, 2))
     with pytest.raises(InputError) as refused:
-        read_curves(curves, window=2)
+        read_source(curves)
     assert refused.value.message.replace("\n", "").isprintable()

@@ -7,8 +7,9 @@
     options.py      their options
     submitting.py   submit
     jobs.py         logs, cancel, status --address
-    results.py      report, stability, status
     browsing.py     spaces, new, ls
+    results.py      report, status
+    curves.py       stability
     keys.py         keys
     mirroring.py    sync, ui
     stored.py       the sweeps of a store by name

@@ -19,6 +19,7 @@ import click
 
 import hkrun
 from hkrun.cli.browsing import ls, new, spaces
+from hkrun.cli.curves import stability
 from hkrun.cli.data import pack, verify
 from hkrun.cli.doctor import doctor
 from hkrun.cli.exporting import export
@@ -26,7 +27,7 @@ from hkrun.cli.invocation import Invocation, common_options, refuse_bytes
 from hkrun.cli.jobs import cancel, logs
 from hkrun.cli.keys import show_keys
 from hkrun.cli.mirroring import sync, ui
-from hkrun.cli.results import report, stability, status
+from hkrun.cli.results import report, status
 from hkrun.cli.running import resume, run, sweep, teacher
 from hkrun.cli.streams import prepare_streams
 from hkrun.cli.submitting import submit

@@ -1,8 +1,7 @@
-"""The verbs that read what is there: report, stability, status."""
+"""The verbs that read the store: report, status."""
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,17 +15,12 @@ from hkrun.cli.verbs import verb
 from hkrun.errors import EXIT_DONE, EXIT_RUNS_FAILED, InputError, StoreError
 
 if TYPE_CHECKING:
-    from hkrun.curve_files import Curves
     from hkrun.plan import PlannedCell, StoredPlan
     from hkrun.report import Summary
     from hkrun.spaces import Sweep
     from hkrun.store import Store
 
 logger = logging.getLogger(__name__)
-
-# The subsets and permutations of runs behind intervals and tests of S: the same file gives the same ones.
-_SEED = 0
-_MOST_PAIRS = 6  # of cells that one warning names; the rest is counted
 
 
 @verb(
@@ -124,154 +118,6 @@ def _find_in_mlflow(sweep: "Sweep", store: "Store") -> dict[str, object] | None:
         logger.warning("%s", error.message)
         return None
     return links_document(links) if links is not None else None
-
-
-@verb(
-    "stability",
-    purpose="Read the results",
-    examples=(
-        ("hkrun stability curves.csv", "S over the last 100 epochs, per cell"),
-        ("hkrun stability curves.parquet --window 20 --json", "over the last 20, for a script"),
-    ),
-)
-@click.argument("file", type=click.Path(path_type=Path))
-@click.option(
-    "--window",
-    metavar="EPOCHS",
-    type=click.IntRange(min=2),
-    default=100,
-    show_default=True,
-    help="How many last epochs S is taken over.",
-)
-@click.option(
-    "--ddof",
-    metavar="0|1",
-    type=click.IntRange(0, 1),
-    default=0,
-    show_default=True,
-    help="Delta degrees of freedom of S.",
-)
-def stability(invocation: Invocation, *, file: Path, window: int, ddof: int) -> int:
-    """Compute the stability S of error curves from anywhere.
-
-    FILE is CSV or Parquet with the columns seed, epoch, error_pct (in percent) and optionally cell. S is
-    eq. (10) of the HKSANC paper: the variance over the last epochs of the range of the error across runs.
-    Curves that S is not defined for are refused, with every seed and epoch that is missing or wrong. S is
-    ranked over the same epochs of the same seeds alone; cells whose S cannot be ranked are named.
-    """
-    import numpy as np
-
-    from hkrun.curve_files import read_curves
-    from hkrun.stats import analyse_stability
-
-    if not file.suffix and not file.exists():
-        raise InputError(f"{file}: no such file; for a sweep of the store: hkrun report {file}")
-    curves = read_curves(file, window=window)
-    analyses = {
-        cell: analyse_stability(
-            found.error_pct, window=window, ddof=ddof, generator=np.random.default_rng(_SEED)
-        )
-        for cell, found in curves.items()
-    }
-    warnings = list(_warn_of_ranking(curves, window=window, ddof=ddof))
-    if invocation.as_json:
-        names = ("s", "ddof", "s_ddof1", "window", "runs", "mean_range", "ci95")
-        cells = [
-            {
-                "cell": cell,
-                **{name: getattr(analysis, name) for name in names},
-                "epochs": list(_window_of(curves[cell], window)),
-            }
-            for cell, analysis in analyses.items()
-        ]
-        invocation.print_document({"cells": cells, "warnings": warnings})
-        for warning in warnings:
-            logger.warning("%s", warning)
-        return EXIT_DONE
-    from rich.table import Table
-    from rich.text import Text
-
-    from hkrun.cli.console import make_table
-
-    table = make_table(
-        f"Convergence stability S over the last {window} epochs, in (percentage points)²",
-        *(
-            "cell",
-            f"S (ddof {ddof})",
-            "approx. 95 %",
-            "S (ddof 1)",
-            "mean range",
-            "within-run sd",
-            "runs",
-            "epochs",
-        ),
-    )
-    for cell, analysis in analyses.items():
-        interval = "-" if analysis.ci95 is None else f"{analysis.ci95[0]:.3g} to {analysis.ci95[1]:.3g}"
-        table.add_row(
-            cell,
-            f"{analysis.s:.4g}",
-            interval,
-            f"{analysis.s_ddof1:.4g}",
-            f"{analysis.mean_range:.3g}",
-            f"{analysis.within_run_sd:.3g}",
-            str(analysis.runs),
-            "{}-{}".format(*_window_of(curves[cell], window)),
-        )
-    invocation.results.print(table)
-    for warning in warnings:
-        grid = Table.grid(padding=(0, 1))
-        grid.add_row(Text(" !", style="yellow"), warning)
-        invocation.results.print(grid)
-    return EXIT_DONE
-
-
-def _window_of(found: "Curves", window: int) -> tuple[int, int]:
-    """The first and the last epoch that S is taken over."""
-    return found.epochs[-window], found.epochs[-1]
-
-
-def _warn_of_ranking(curves: "Mapping[str, Curves]", *, window: int, ddof: int) -> Iterator[str]:
-    """Which cells S cannot rank, and why: a pair is tested where its seeds and epochs are the same."""
-    import numpy as np
-
-    from hkrun.stats import compare_stability, holm, ranking_obstacle
-
-    if len({len(found.seeds) for found in curves.values()}) > 1:
-        numbers = ", ".join(f"{len(found.seeds)} of {cell}" for cell, found in curves.items())
-        yield f"S of different numbers of runs is not comparable, for the range grows with them: {numbers}"
-    windows = {cell: _window_of(found, window) for cell, found in curves.items()}
-    if len(set(windows.values())) > 1:
-        spans = ", ".join(f"{first}-{last} of {cell}" for cell, (first, last) in windows.items())
-        yield f"S over different epochs is not comparable, and the last {window} are not the same: {spans}"
-    pairs = [pair for pair in combinations(curves, 2) if windows[pair[0]] == windows[pair[1]]]
-    paired = [(one, other) for one, other in pairs if curves[one].seeds == curves[other].seeds]
-    comparisons = [
-        compare_stability(
-            curves[one].error_pct,
-            curves[other].error_pct,
-            window=window,
-            ddof=ddof,
-            generator=np.random.default_rng(_SEED),
-        )
-        for one, other in paired
-    ]
-    corrected = holm([comparison.p for comparison in comparisons])
-    reasons: dict[str, list[str]] = {}
-    for (one, other), comparison, p in zip(paired, comparisons, corrected, strict=True):
-        obstacle = ranking_obstacle(comparison, p_holm=p)
-        if obstacle is not None:
-            reasons.setdefault(obstacle, []).append(f"{one} and {other}")
-    untested = [
-        f"{one} and {other}"
-        for one, other in pairs
-        if len(curves[one].seeds) == len(curves[other].seeds) and (one, other) not in paired
-    ]
-    if untested:
-        reasons["their seeds differ, so no test compares them"] = untested
-    for reason, names in reasons.items():
-        more = f" and {len(names) - _MOST_PAIRS} more pairs" if len(names) > _MOST_PAIRS else ""
-        yield f"S cannot rank {'; '.join(names[:_MOST_PAIRS])}{more}: {reason}"
 
 
 @verb(

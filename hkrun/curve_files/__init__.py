@@ -1,8 +1,18 @@
-"""Error curves from a CSV or Parquet file.
+"""Error curves from anywhere: files, W&B exports, TensorBoard's event files, and what else gives a `Source`.
 
-rows.py       the rows of the file, as data frames and spreadsheets write them
-matrices.py   a complete matrix per cell, in percent, or every reason why not
-numbering.py  lines, seeds and epochs in words
+reading.py      a source from a path
+sources.py      runs as a source holds them, and what the options say of its columns
+rows.py         the rows of CSV, Parquet and JSON lines, as data frames and spreadsheets write them
+layouts.py      the runs of such a table: long, wide, or as W&B exports them
+event_files.py  the runs of TensorBoard's event files
+run_names.py    which cell and seed the name of a run stands for
+quantities.py   error or accuracy, fraction or percent
+matrices.py     a complete matrix per cell, in percent, or every reason why not
+numbering.py    lines, seeds and epochs in words
 """
 
-from hkrun.curve_files.matrices import Curves, read_curves
+from hkrun.curve_files.matrices import Curves, CurveSet, ReadAs, assemble
+from hkrun.curve_files.quantities import Kind, Told, Unit
+from hkrun.curve_files.reading import read_source
+from hkrun.curve_files.run_names import NamedRun, find_twice, read_run_names
+from hkrun.curve_files.sources import Columns, Run, Source

@@ -1,86 +1,93 @@
-"""The rows of a CSV or Parquet file: columns of values, read as data frames and spreadsheets write them."""
+"""The rows of a CSV, Parquet or JSON lines file, as data frames and spreadsheets write them."""
 
 import csv
+import json
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 
-from hkrun.config import nearest
 from hkrun.curve_files.numbering import numbered
+from hkrun.curve_files.sources import refuse
 from hkrun.errors import InputError
-
-REQUIRED = ("seed", "epoch", "error_pct")
-CELL = "cell"
-ONLY_CELL = "all"
 
 _SEPARATORS = (",", ";", "\t", "|")
 _DECIMAL_COMMA = re.compile(r"[+-]?\d*,\d+(?:[eE][+-]?\d+)?")
 # What may be a thousand and may be one with three decimals.
 _GROUPED = re.compile(r"[1-9]\d{0,2}(?:[.,' \u00a0\u202f]\d{3})+")
 _BYTE_ORDER_MARKS = (b"\xff\xfe", b"\xfe\xff")  # of UTF-16, as spreadsheets save "Unicode text"
+_START = 64  # bytes by which the formats are told apart
 
 
 @dataclass(frozen=True, kw_only=True)
 class Rows:
-    """The rows of a file: values by column, and what an editor or a viewer calls each row (`line 7`)."""
+    """The rows of a file.
 
+    Attributes:
+        form: "CSV", "Parquet" or "JSON lines".
+        names: The names of all columns in their order, with those that there are twice.
+        columns: The values by column.
+        numbers: What an editor or a viewer calls each row, with `unit`: `line 7`.
+    """
+
+    form: str
+    names: Sequence[str]
     columns: dict[str, list[object]]
     numbers: Sequence[int]
     unit: str
 
 
-def refuse(path: Path, problems: Sequence[str]) -> None:
-    """Reports what is wrong with a file, if anything is.
-
-    Raises:
-        InputError: Something is.
-    """
-    if problems:
-        raise InputError("\n".join(f"{path}: {problem}" for problem in problems))
-
-
-def read_rows(path: Path) -> Rows:
+def read_rows(path: Path, known: Collection[str]) -> Rows:
     """Reads the rows of a file; those in which every field is empty are none.
 
-    The content, not the name, tells the formats apart, and the column names what separates the values.
+    The content, not the name, tells the formats apart, and the `known` names of columns what separates the
+    values.
 
     Raises:
-        InputError: No such file, no table, or not all columns that there must be.
+        InputError: No such file, or no table.
     """
     try:
         with path.open("rb") as file:
-            start = file.read(4)
+            start = file.read(_START)
         if not start:
             raise InputError(f"{path}: the file is empty")
-        names, rows = _read_parquet(path) if start == b"PAR1" else _read_csv(path, start)
+        if start.startswith(b"PAR1"):
+            rows = _read_parquet(path)
+        elif start.removeprefix(b"\xef\xbb\xbf").lstrip().startswith((b"{", b"[")):
+            rows = _read_json_lines(path)
+        else:
+            rows = _read_csv(path, start, known)
     except OSError as error:
         raise InputError(f"{path}: {error.strerror or error}") from error
     except (pa.ArrowException, csv.Error, UnicodeError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(
-            f"{path}: is neither CSV (UTF-8, with column names) nor Parquet: {reason}"
+            f"{path}: is neither CSV (UTF-8, with column names), JSON lines nor Parquet: {reason}"
         ) from error
-    twice = [name for name in (*REQUIRED, CELL) if names.count(name) > 1]
-    refuse(path, [f"there is more than one column {name!r}" for name in twice])
-    missing = [name for name in REQUIRED if name not in rows.columns]
-    if len(missing) == len(REQUIRED) and names and all(math.isfinite(read_number(name)) for name in names):
-        refuse(path, [f"line 1: has numbers where the column names belong: {','.join(REQUIRED)}"])
-    refuse(path, [f"no column {name!r}{suggest_column(name, rows.columns)}" for name in missing])
+    if not {*rows.names} & {*known} and rows.names and all(map(_is_number, rows.names)):
+        refuse(path, ["line 1: has numbers where the column names belong, such as seed,epoch,error_pct"])
+    if not rows.names:
+        refuse(path, ["there are no column names"])
     if not rows.numbers:
         refuse(path, ["there are no rows below the column names"])
     return rows
 
 
-def _read_csv(path: Path, start: bytes) -> tuple[list[str], Rows]:
+def _is_number(text: str) -> bool:
+    return math.isfinite(read_number(text))
+
+
+def _read_csv(path: Path, start: bytes, known: Collection[str]) -> Rows:
     encoding = "utf-16" if start.startswith(_BYTE_ORDER_MARKS) else "utf-8-sig"
     records, lines = [], []
     with path.open(newline="", encoding=encoding) as file:
-        separator = _find_separator(file)
+        separator = _find_separator(file, known)
         file.seek(0)
         reader = csv.reader(file, delimiter=separator, skipinitialspace=True)
         for record in reader:
@@ -93,10 +100,7 @@ def _read_csv(path: Path, start: bytes) -> tuple[list[str], Rows]:
     for record in records:
         while len(record) > len(names) and not record[-1].strip():
             record.pop()
-    below = "".join(records[1]) if len(records) > 1 else ""
-    if not {*names} & {*REQUIRED, CELL} and all(name in below for name in REQUIRED):
-        known = ",".join(REQUIRED)  # a title, a comment, what names a separator for a spreadsheet
-        refuse(path, [f"line {lines[0]}: has none of the column names {known}, which come first"])
+    _refuse_title(path, names, records, lines)
     ragged = [line for line, record in zip(lines, records, strict=True) if len(record) != len(names)]
     if ragged:
         hint = ""
@@ -109,35 +113,73 @@ def _read_csv(path: Path, start: bytes) -> tuple[list[str], Rows]:
     columns: dict[str, list[object]] = {
         name: [record[index] for record in records[1:]] for index, name in enumerate(names)
     }
-    return names, Rows(columns=columns, numbers=lines[1:], unit="line")
+    return Rows(form="CSV", names=names, columns=columns, numbers=lines[1:], unit="line")
 
 
-def _find_separator(lines: Iterable[str]) -> str:
-    """The separator by which the first line has the most of the names that it must have; a comma in doubt."""
+def _refuse_title(
+    path: Path, names: Sequence[str], records: Sequence[Sequence[str]], lines: Sequence[int]
+) -> None:
+    """Refuses what comes before the column names: a title, a comment, a spreadsheet's `sep=;`."""
+    below = "".join(records[1]) if len(records) > 1 else ""
+    usual = ("seed", "epoch", "error_pct")
+    if not {*names} & {*usual, "cell"} and all(name in below for name in usual):
+        refuse(path, [f"line {lines[0]}: has none of the column names {','.join(usual)}, which come first"])
+
+
+def _find_separator(lines: Iterable[str], known: Collection[str]) -> str:
+    """The separator that gives the first line the most known names, then the most names; a comma in doubt."""
     first = next((line for line in lines if line.strip()), "")
 
-    def count_known(separator: str) -> int:
-        names = next(csv.reader([first], delimiter=separator, skipinitialspace=True), [])
-        return len({name.strip() for name in names} & {*REQUIRED, CELL})
+    def count_names(separator: str) -> tuple[int, int]:
+        fields = next(csv.reader([first], delimiter=separator, skipinitialspace=True), [])
+        names = [name.strip() for name in fields]
+        return len({*names, *(name.lower() for name in names)} & {*known}), len(names)
 
-    found = max(_SEPARATORS, key=count_known)
-    return found if count_known(found) else ","
+    return max(_SEPARATORS, key=count_names)
 
 
-def _read_parquet(path: Path) -> tuple[list[str], Rows]:
+def _read_parquet(path: Path) -> Rows:
     table = pa.parquet.ParquetFile(path).read()
-    columns = [column.to_pylist() for column in table.columns]
+    columns = [_widen(column) for column in table.columns]
     kept = [row for row in range(table.num_rows) if any(column[row] is not None for column in columns)]
     by_name = {
         name: [column[row] for row in kept] for name, column in zip(table.column_names, columns, strict=True)
     }
-    return table.column_names, Rows(columns=by_name, numbers=[row + 1 for row in kept], unit="row")
+    numbers = [row + 1 for row in kept]
+    return Rows(form="Parquet", names=table.column_names, columns=by_name, numbers=numbers, unit="row")
 
 
-def suggest_column(name: str, present: Iterable[str]) -> str:
-    """What may have been meant by a column that is not there."""
-    others = [other for other in present if other not in (*REQUIRED, CELL)]
-    return nearest(name, others) or (f"; the others are {', '.join(map(repr, others))}" if others else "")
+def _widen(column: "pa.ChunkedArray") -> list[object]:
+    values: list[object] = column.to_pylist()
+    if pa.types.is_float32(column.type):
+        return [None if value is None else widen(cast("float", value)) for value in values]
+    return values
+
+
+def widen(value: float) -> float:
+    """The double that is written like a float32: 0.913, as text has it, not 0.9129999876022339."""
+    return float(str(np.float32(value)))
+
+
+def _read_json_lines(path: Path) -> Rows:
+    records: list[dict[str, object]] = []
+    lines = []
+    with path.open(encoding="utf-8-sig") as file:
+        for number, line in enumerate(file, start=1):
+            if not line.strip():
+                continue
+            try:
+                record = json.loads(line)
+            except (ValueError, RecursionError):
+                record = None
+            if not isinstance(record, dict):
+                refuse(path, [f"line {number}: not a JSON object; JSON lines have one on each line"])
+            if any(value not in (None, "") for value in record.values()):
+                records.append(record)
+                lines.append(number)
+    names = list(dict.fromkeys(name for record in records for name in record))
+    columns = {name: [record.get(name) for record in records] for name in names}
+    return Rows(form="JSON lines", names=names, columns=columns, numbers=lines, unit="line")
 
 
 def read_whole_numbers(rows: Rows, name: str, problems: list[str]) -> list[int]:
@@ -178,20 +220,18 @@ def read_number(value: object) -> float:
         value = value.replace(",", ".")
     try:
         return float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return math.nan
 
 
-def read_cell_names(rows: Rows, problems: list[str]) -> list[str]:
-    """The cell of each row; where some have none, that is a problem."""
-    if CELL not in rows.columns:
-        return [ONLY_CELL] * len(rows.numbers)
-    names = ["" if value is None else str(value).strip() for value in rows.columns[CELL]]
-    unnamed = [number for number, name in zip(rows.numbers, names, strict=True) if not name]
+def read_cell_names(rows: Rows, name: str, problems: list[str]) -> list[str]:
+    """The cell of each row, from a column; where some have none, that is a problem."""
+    names = ["" if value is None else str(value).strip() for value in rows.columns[name]]
+    unnamed = [number for number, cell in zip(rows.numbers, names, strict=True) if not cell]
     if unnamed:
-        problems.append(f"{numbered(rows.unit, unnamed)}: {CELL} is empty")
-    odd = {number: name for number, name in zip(rows.numbers, names, strict=True) if not name.isprintable()}
+        problems.append(f"{numbered(rows.unit, unnamed)}: {name} is empty")
+    odd = {number: cell for number, cell in zip(rows.numbers, names, strict=True) if not cell.isprintable()}
     if odd:  # it would reach the terminal
         example = next(iter(odd.values()))
-        problems.append(f"{numbered(rows.unit, list(odd))}: {CELL} is no line of text, such as {example!r}")
+        problems.append(f"{numbered(rows.unit, list(odd))}: {name} is no line of text, such as {example!r}")
     return names

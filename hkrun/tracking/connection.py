@@ -30,7 +30,7 @@ URI_VARIABLE = "MLFLOW_TRACKING_URI"
 USER_VARIABLE = "MLFLOW_TRACKING_USERNAME"
 PASSWORD_VARIABLE = "MLFLOW_TRACKING_PASSWORD"  # noqa: S105  a name
 TOKEN_VARIABLE = "MLFLOW_TRACKING_TOKEN"  # noqa: S105  a name
-_SCHEMES = ("http", "https", "sqlite", "postgresql", "mysql", "mssql")
+MLFLOW_SCHEMES = ("http", "https", "sqlite", "postgresql", "mysql", "mssql")
 # Within which a database elsewhere must let us in, and a server answer the first request.
 DATABASE_ANSWER_S, SERVER_ANSWER_S = 5.0, 8.0
 # Those of MLflow's settings whose defaults do not suit a mirror: a dead server would cost minutes per call.
@@ -73,7 +73,7 @@ def given_uri() -> str | None:
 
 def _read_uri(uri: str) -> str:
     scheme, slashes, rest = uri.partition("://")
-    if not slashes or scheme.partition("+")[0] not in _SCHEMES or (is_server(uri) and not rest):
+    if not slashes or scheme.partition("+")[0] not in MLFLOW_SCHEMES or (is_server(uri) and not rest):
         raise ValueError("")
     try:
         path = database_path(uri)
@@ -109,8 +109,10 @@ def load() -> None:
         logging.getLogger(name).setLevel(logging.CRITICAL)  # what matters comes back as an exception
 
 
-def connect(uri: str) -> "MlflowClient":
+def connect(uri: str, *, create: bool = True) -> "MlflowClient":
     """Opens MLflow; makes the database first where it is a SQLite file that does not exist yet.
+
+    Without `create`, for reading, nothing is made, and the file must be there.
 
     Raises:
         StoreError: It cannot be reached; DamagedDatabaseError: it is a SQLite file of no more use.
@@ -122,9 +124,10 @@ def connect(uri: str) -> "MlflowClient":
     with explained(uri):
         path = database_path(uri)
         if path is not None:
-            make_database(path)
+            if create:
+                make_database(path)
             check_opens(path)
-        elif not is_server(uri):
+        elif not is_server(uri) and not uri.startswith("file:"):
             # MLflow would try ten times, for 100 s, each for as long as it takes.
             engine = create_sqlalchemy_engine(uri)  # type: ignore[no-untyped-call]  # imports the driver
             _await_answer(uri, lambda: engine.connect().close(), DATABASE_ANSWER_S)

@@ -1,8 +1,6 @@
-import csv
 import dataclasses
 import json
 
-import numpy as np
 import pytest
 from sweep_example import make_sweep, put_run
 
@@ -12,7 +10,6 @@ from hkrun.cli.program import call
 from hkrun.config import cell_id
 from hkrun.errors import StoreError
 from hkrun.plan import save_plan
-from hkrun.stats import compare_stability
 from hkrun.store import open_store
 from hkrun.tracking import Links, Site
 
@@ -100,115 +97,6 @@ def test_the_store_comes_from_option_then_environment(store, folder, monkeypatch
     assert document("--store", str(folder / "none"), "status")[0] == 6
 
 
-@pytest.fixture
-def curves(folder):
-    """A file with the curves of two cells, and their matrices of errors [runs, epochs]."""
-    generator = np.random.default_rng(0)
-    matrices = {"a": 5 + generator.random((4, 30)), "b": 5 + 2 * generator.random((6, 30))}
-    with (folder / "curves.csv").open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["cell", "seed", "epoch", "error_pct"])
-        rows = [
-            (cell, 10 * seed, epoch + 1, repr(float(errors[seed, epoch])))
-            for cell, errors in matrices.items()
-            for seed in range(errors.shape[0])
-            for epoch in range(errors.shape[1])
-        ]
-        generator.shuffle(rows)
-        writer.writerows(rows)
-    return matrices
-
-
-def test_stability_is_the_variance_of_the_range_over_the_last_epochs(curves, document, capsys):
-    code, told = document("stability", "curves.csv", "--window", "12", "--ddof", "1")
-    assert code == 0
-    assert sorted(cell["cell"] for cell in told["cells"]) == ["a", "b"]
-    for cell in told["cells"]:
-        late = curves[cell["cell"]][:, -12:]
-        ranges = late.max(axis=0) - late.min(axis=0)
-        names = {"cell", "s", "ddof", "s_ddof1", "window", "runs", "mean_range", "ci95", "epochs"}
-        assert set(cell) == names
-        assert cell["epochs"] == [19, 30]
-        assert (cell["ddof"], cell["window"], cell["runs"]) == (1, 12, len(late))
-        assert cell["s"] == pytest.approx(ranges.var(ddof=1), rel=1e-12)
-        assert cell["s_ddof1"] == cell["s"]
-        assert cell["mean_range"] == pytest.approx(ranges.mean(), rel=1e-12)
-        low, high = cell["ci95"]
-        assert low < cell["s"] < high
-    assert document("stability", "curves.csv", "--window", "12", "--ddof", "1") == (0, told)
-    assert call(["stability", "curves.csv", "--window", "12"]) == 0
-    s = np.ptp(curves["a"][:, -12:], axis=0).var()
-    assert f" {s:.4g} " in capsys.readouterr().out
-
-
-def write_curves(path, matrices, *, seeds=None):
-    """Writes errors [runs, epochs] by cell; `seeds` by cell where they are not 0, 1, 2, ..."""
-    with path.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["cell", "seed", "epoch", "error_pct"])
-        for cell, errors in matrices.items():
-            for (run, epoch), error in np.ndenumerate(errors):
-                writer.writerow([cell, (seeds or {}).get(cell, range(len(errors)))[run], epoch, float(error)])
-
-
-@pytest.mark.parametrize("scale", [1.0, 10.0])
-def test_cells_whose_s_cannot_be_ranked_are_named_and_others_are_not(folder, document, capsys, scale):
-    generator = np.random.default_rng(1)
-    noise = generator.random((2, 20, 30))
-    write_curves(folder / "curves.csv", {"a": 5 + noise[0], "b": 5 + scale * noise[1]})
-    comparison = compare_stability(
-        5 + noise[0], 5 + scale * noise[1], window=20, generator=np.random.default_rng(0)
-    )
-    assert (comparison.p > 0.05) == (scale == 1.0)
-    assert call(["stability", "curves.csv", "--window", "20"]) == 0
-    told = " ".join(capsys.readouterr().out.split())
-    assert ("S cannot rank a and b: 20 runs cannot tell them apart" in told) == (scale == 1.0)
-    assert call(["stability", "curves.csv", "--window", "20", "--json"]) == 0
-    out, err = capsys.readouterr()
-    assert set(json.loads(out)) == {"cells", "warnings"}
-    assert len(json.loads(out)["warnings"]) == (scale == 1.0)
-    assert ("S cannot rank a and b" in err) == (scale == 1.0)
-
-
-def test_s_of_runs_that_are_not_paired_is_not_ranked(folder, capsys):
-    noise = np.random.default_rng(2).random((3, 6, 10))
-    matrices = {"a": 5 + noise[0], "b": 5 + noise[1], "c": 5 + noise[2, :4]}
-    write_curves(folder / "curves.csv", matrices, seeds={"b": range(1, 7)})
-    assert call(["stability", "curves.csv", "--window", "5"]) == 0
-    told = " ".join(capsys.readouterr().out.split())
-    assert "S of different numbers of runs is not comparable" in told
-    assert "6 of a, 6 of b, 4 of c" in told
-    assert "S cannot rank a and b: their seeds differ" in told
-    assert "a and c" not in told
-
-
-@pytest.mark.parametrize(
-    ("epochs", "compared"),
-    [
-        ({"a": (1, 200), "b": (1, 120)}, False),  # 101-200 against 21-120
-        ({"a": (0, 119), "b": (1, 120)}, False),
-        ({"a": (1, 120), "b": (21, 120)}, True),
-        ({"a": (1, 120), "b": (1, 120)}, True),
-    ],
-)
-def test_s_is_compared_over_the_same_epochs_alone(folder, capsys, epochs, compared):
-    generator = np.random.default_rng(3)
-    rows = [
-        f"{cell},{seed},{epoch},{5 + scale * generator.random()}"
-        for (cell, (first, last)), scale in zip(epochs.items(), (0.1, 4.0), strict=True)
-        for seed in range(12)
-        for epoch in range(first, last + 1)
-    ]
-    (folder / "curves.csv").write_text("\n".join(["cell,seed,epoch,error_pct", *rows]))
-    assert call(["stability", "curves.csv", "--json"]) == 0
-    document = json.loads(capsys.readouterr().out)
-    windows = {cell: [last - 99, last] for cell, (_, last) in epochs.items()}
-    assert {cell["cell"]: cell["epochs"] for cell in document["cells"]} == windows
-    told = ", ".join(f"{first}-{last} of {cell}" for cell, (first, last) in windows.items())
-    warning = f"S over different epochs is not comparable, and the last 100 are not the same: {told}"
-    assert document["warnings"] == ([] if compared else [warning])
-
-
 def test_a_password_in_the_stores_address_is_shown_nowhere(store, capsys, monkeypatch):
     monkeypatch.setattr(store, "uri", "s3://key:hunter2@bucket/study")
     monkeypatch.setattr(Invocation, "open_store", lambda *_, **__: store)
@@ -220,12 +108,6 @@ def test_a_password_in_the_stores_address_is_shown_nowhere(store, capsys, monkey
     ):
         call(arguments)
         assert "hunter2" not in "".join(capsys.readouterr())
-
-
-def test_curves_that_s_is_not_defined_for_are_refused(curves, document):
-    code, told = document("stability", "curves.csv")
-    assert code == 2
-    assert all("window of 100" in line for line in told["error"]["problems"])
 
 
 def test_the_ui_prints_its_document_when_it_answers_and_only_one(store, monkeypatch, capsys):
