@@ -248,6 +248,21 @@ def test_columns_that_are_not_there_or_not_chosen_are_one_line(
     assert problems_of(path, columns) == [problem]
 
 
+def test_a_wide_table_without_an_axis_is_refused_with_the_option_for_it(tmp_path: Path) -> None:
+    path = tmp_path / "wide.csv"
+    path.write_text("it,0,1\n1,5,6\n2,4,5\n")
+    (problem,) = problems_of(path, Columns(run_names="{seed}"))
+    assert problem == "no column 'epoch'; --epoch takes another: 'it', '0', '1'"
+    assert read(write_wide(path, "0", "1"), Columns(run_names="{seed}")).cells["all"].seeds == (0, 1)
+
+
+def test_a_long_name_is_shortened_in_the_middle(tmp_path: Path) -> None:
+    path = tmp_path / "log.csv"
+    path.write_text(f"seed,epoch,{'a' * 300}z,b\n0,1,5,5\n")
+    (problem,) = problems_of(path)
+    assert problem == f"no column 'error_pct'; --value takes another: '{'a' * 27}...{'a' * 27}z', 'b'"
+
+
 def test_lines_that_are_no_json_objects_are_named(tmp_path: Path) -> None:
     path = tmp_path / "log.jsonl"
     path.write_text('{"seed": 0, "epoch": 1, "error_pct": 5}\n\n{"seed": 0, "epoch": 2\n')

@@ -8,7 +8,7 @@ event_files.py  the runs of TensorBoard's event files
 run_names.py    which cell and seed the name of a run stands for
 quantities.py   error or accuracy, fraction or percent
 matrices.py     a complete matrix per cell, in percent, or every reason why not
-numbering.py    lines, seeds and epochs in words
+numbering.py    lines, seeds, epochs and names in words
 """
 
 from hkrun.curve_files.matrices import Curves, CurveSet, ReadAs, assemble

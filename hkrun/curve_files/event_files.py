@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from hkrun.config import nearest
-from hkrun.curve_files.numbering import listed
+from hkrun.curve_files.numbering import quoted_list
 from hkrun.curve_files.rows import widen
 from hkrun.curve_files.run_names import read_run_names
 from hkrun.curve_files.sources import Columns, Run, Source, refuse
@@ -49,7 +49,7 @@ def read_event_files(path: Path, columns: Columns) -> Source:
     with_tag = {name: points[tag] for name, points in scalars.items() if tag in points}
     if not with_tag:
         tags = list(dict.fromkeys(each for points in scalars.values() for each in points))
-        hint = nearest(tag, tags) or f"; there are {listed([repr(each) for each in tags], ', ')}"
+        hint = nearest(tag, tags) or f"; there are {quoted_list(tags)}"
         refuse(path, [f"no scalar {tag!r}{hint}"])
     named, others, problems = read_run_names(with_tag, columns.run_names, what="folder")
     refuse(path, problems)
@@ -70,7 +70,7 @@ def read_event_files(path: Path, columns: Columns) -> Source:
 def _find_tag(path: Path, scalars: Mapping[str, Mapping[str, object]]) -> str:
     tags = list(dict.fromkeys(tag for points in scalars.values() for tag in points))
     if len(tags) != 1:
-        there = listed([repr(tag) for tag in tags], ", ") or "none"
+        there = quoted_list(tags) or "none"
         refuse(path, [f"which scalar? --value takes one of {there}"])
     return tags[0]
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from hkrun.config import nearest
-from hkrun.curve_files.numbering import listed
+from hkrun.curve_files.numbering import quoted, quoted_list
 from hkrun.curve_files.rows import Rows, read_cell_names, read_number, read_rows, read_whole_numbers
 from hkrun.curve_files.run_names import NamedRun, read_run_names
 from hkrun.curve_files.sources import Columns, Run, Source, refuse
@@ -70,7 +70,7 @@ class _Table:
         options = {SEED: "--seed", EPOCH: "--epoch", VALUE: "--value", CELL: "--cell"}
         free = [name for name in self._rows.columns if name not in (*wanted.values(), self._cell)]
         problems = [
-            f"no column {name or usual!r}{_suggest(name or usual, options[usual], free)}"
+            f"no column {quoted(name or usual)}{_suggest(name or usual, options[usual], free)}"
             for usual, name in wanted.items()
             if name not in self._rows.columns
         ]
@@ -103,13 +103,13 @@ class _Table:
 
     def read_wide(self) -> Source:
         """The runs of a table with a column for the epoch and one for each run."""
-        epoch = str(self._epoch)
-        absent = {"--epoch": epoch, "--cell": self._cell or epoch}
+        epoch = self._epoch or EPOCH
+        wanted = {"--epoch": epoch} | ({"--cell": self._cell} if self._cell else {})
         refuse(
             self._path,
             [
                 f"no column {name!r}{_suggest(name, option, self._rows.columns)}"
-                for option, name in absent.items()
+                for option, name in wanted.items()
                 if name not in self._rows.columns
             ],
         )
@@ -152,7 +152,7 @@ class _Table:
     def _find_metric(self) -> str:
         metrics = self._metrics()
         if len(metrics) != 1:
-            there = listed([repr(name) for name in metrics], ", ") or "none"
+            there = quoted_list(metrics) or "none"
             refuse(self._path, [f"which metric? --value takes one of {there}"])
         return metrics[0]
 
@@ -223,4 +223,4 @@ def _suggest(name: str, option: str, present: Iterable[str]) -> str:
     near = nearest(name, others)
     if near:
         return near.replace("mean '", f"mean {option} '")
-    return f"; {option} takes another: {listed([repr(other) for other in others], ', ')}" if others else ""
+    return f"; {option} takes another: {quoted_list(others)}" if others else ""

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from hkrun.curve_files.numbering import listed, numbered, spans
+from hkrun.curve_files.numbering import listed, numbered, quoted, spans
 from hkrun.curve_files.quantities import Quantity, Told, find_rising, tell_quantity, to_error_pct
 from hkrun.curve_files.rows import read_number
 from hkrun.curve_files.sources import Run, Source, refuse
@@ -154,7 +154,7 @@ class _CellRuns:
     """The runs of one cell, and how often each seed has each epoch."""
 
     def __init__(self, runs: Sequence[Run], *, axis: str, is_named: bool, cut: int | None) -> None:
-        self._axis, self._is_named = axis, is_named
+        self._axis, self._is_named, self._cut = axis, is_named, cut
         points = [
             (run.seed, epoch, value)
             for run in runs
@@ -172,8 +172,10 @@ class _CellRuns:
     @property
     def shortest(self) -> int:
         """The last epoch of the run that ends first."""
+        if not len(self._epochs):
+            return 0
         last = len(self._epochs) - 1 - np.argmax(self._count[:, ::-1] > 0, axis=1)
-        return int(self._epochs[last].min()) if len(last) else 0
+        return int(self._epochs[last].min())
 
     def window(self, window: int, *, cut: int | None = None) -> tuple[int, int] | None:
         """The first and the last epoch of the window; None where there are too few."""
@@ -183,7 +185,7 @@ class _CellRuns:
     def problems(self, *, window: int, shortest: int) -> list[str]:
         """Why S over the window is not defined for these runs, each reason one line."""
         if not len(self._seeds):
-            return ["it has no values"]
+            return ["it has no values" if self._cut is None else f"it has no values up to --cut {self._cut}"]
         cut = None if self.window(window, cut=shortest) is None else shortest
         found = [*self._find_wrong_values(), *self._find_missing(cut), *self._find_gaps()]
         if len(self._seeds) == 1:
@@ -200,7 +202,7 @@ class _CellRuns:
         outside = finite & ((self._numbers < 0) | (self._numbers > 100))
         return [
             f"{self._places(self._row[wrong], self._column[wrong])}: {what} "
-            f"{self._values[int(np.argmax(wrong))]!r}"
+            f"{quoted(self._values[int(np.argmax(wrong))])}"
             for wrong, what in (
                 (~finite, "missing or no number, such as"),
                 (outside, "outside 0..100, such as"),

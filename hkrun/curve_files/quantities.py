@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from hkrun.curve_files.numbering import listed, numbered
+from hkrun.curve_files.numbering import listed, numbered, quoted_list
 
 Kind = Literal["error", "accuracy"]
 Unit = Literal["percent", "fraction"]
@@ -113,7 +113,7 @@ def _tell_kind(words: str, cells: Matrices, told: Told) -> tuple[Kind | None, st
     rising, falling = ([cell for cell, change in changes.items() if sign * change > 0] for sign in (1, -1))
     hint = "--quantity error or accuracy says what they are"
     if rising and falling:
-        return None, "", [f"values rise in {_quoted(rising)} and fall in {_quoted(falling)}; {hint}"]
+        return None, "", [f"values rise in {quoted_list(rising)} and fall in {quoted_list(falling)}; {hint}"]
     if not rising and not falling:
         return None, "", [f"values neither rise nor fall; {hint}"]
     return ("accuracy" if rising else "error"), "values", []
@@ -133,7 +133,7 @@ def _tell_unit(
                 small.setdefault(cell, []).append(seed)
     if told.unit == "fraction":
         high = [cell for cell, (_, values) in cells.items() if values.max() > 1]
-        problems = [f"--unit fraction: cell {_quoted(high)} has values above 1"] if high else []
+        problems = [f"--unit fraction: cell {quoted_list(high)} has values above 1"] if high else []
         return "fraction", "option", problems, []
     if told.unit == "percent":
         return "percent", "option", [], []
@@ -169,7 +169,3 @@ def _places(small: Mapping[str, Sequence[int]], cells: Matrices) -> str:
         ],
         "; ",
     )
-
-
-def _quoted(names: Sequence[str]) -> str:
-    return listed([repr(name) for name in names], ", ")

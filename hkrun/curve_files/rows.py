@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 
-from hkrun.curve_files.numbering import numbered
+from hkrun.curve_files.numbering import numbered, quoted
 from hkrun.curve_files.sources import refuse
 from hkrun.errors import InputError
 
@@ -191,7 +191,7 @@ def read_whole_numbers(rows: Rows, name: str, problems: list[str]) -> list[int]:
         example = rows.columns[name][wrong[0]]
         grouped = isinstance(example, str) and _GROUPED.fullmatch(example.strip())
         hint = "; write it without a separator of thousands or decimals" if grouped else ""
-        problems.append(f"{where}: {name} is no whole number, such as {example!r}{hint}")
+        problems.append(f"{where}: {name} is no whole number, such as {quoted(example)}{hint}")
     return [number for number in found if number is not None]
 
 
@@ -233,5 +233,7 @@ def read_cell_names(rows: Rows, name: str, problems: list[str]) -> list[str]:
     odd = {number: cell for number, cell in zip(rows.numbers, names, strict=True) if not cell.isprintable()}
     if odd:  # it would reach the terminal
         example = next(iter(odd.values()))
-        problems.append(f"{numbered(rows.unit, list(odd))}: {name} is no line of text, such as {example!r}")
+        problems.append(
+            f"{numbered(rows.unit, list(odd))}: {name} is no line of text, such as {quoted(example)}"
+        )
     return names

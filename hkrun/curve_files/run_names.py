@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from hkrun.curve_files.numbering import listed
+from hkrun.curve_files.numbering import quoted, quoted_list
 from hkrun.errors import InputError
 
 _FORMS = (
@@ -52,7 +52,7 @@ def read_run_names(
         if match is None:
             others.append(name)
         elif not name.isprintable():  # it would reach the terminal
-            problems.append(f"{what} {name!r} is no line of text")
+            problems.append(f"{what} {quoted(name)} is no line of text")
         else:
             cell = match.groupdict().get("cell")
             runs.append(NamedRun(name=name, cell=cell and cell.strip(), seed=int(match["seed"])))
@@ -75,7 +75,7 @@ def find_twice(runs: Sequence[NamedRun], *, what: str) -> list[str]:
     if not twice:
         return []
     run, more = twice[0], len(twice) - 1
-    names = f"{first[run.cell, run.seed].name!r} and {run.name!r}"
+    names = f"{quoted(first[run.cell, run.seed].name)} and {quoted(run.name)}"
     of_cell = "" if run.cell is None else f" of cell {run.cell!r}"
     return [f"{what}s {names} are both seed {run.seed}{of_cell}{f', and {more} more' if more else ''}"]
 
@@ -90,4 +90,4 @@ def _compile(pattern: str) -> re.Pattern[str]:
 
 
 def _quoted(what: str, names: Sequence[str]) -> str:
-    return f"{what}{'s' if len(names) > 1 else ''} {listed([repr(name) for name in names], ', ')}"
+    return f"{what}{'s' if len(names) > 1 else ''} {quoted_list(names)}"

@@ -149,6 +149,7 @@ def test_the_cut_is_told_to_people(folder, capsys):
             "--cut 27: curves end at epoch 24 in 'b'; --cut 24",
         ),
         ({"a/0": 30, "a/1": 30}, 40, "--cut 40: curves end at epoch 30 in 'a'; --cut 30 suits all"),
+        ({"a/0": 30, "a/1": 30}, 0, "curves.csv: cell 'a': it has no values up to --cut 0"),
         (
             {"a/0": 30, "a/1": 30},
             9,
