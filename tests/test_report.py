@@ -217,7 +217,8 @@ def test_s_is_compared_on_the_seeds_that_both_cells_finished_only(store):
     ]
     assert [comparison.value, comparison.reference_value] == pytest.approx(expected, abs=1e-12)
     assert comparison.n == 5
-    assert warnings_about(summary, "Do not compare the S of the table")
+    (warning,) = warnings_about(summary, "Do not compare the S of the table")
+    assert "of different numbers of runs (7 for L_b, 6 for L_b + L_is), and" in warning
     # Beside the paper, the ratio is that of the two S over the common seeds, not of those in the rows.
     (row,) = re.findall(r"\| L_b \+ L_is \| .* \| 0.0022 \(", render_report(summary)["report.md"].decode())
     ratio = f"{100 * (comparison.value / comparison.reference_value - 1):+.0f} %".replace(
@@ -533,6 +534,14 @@ def test_failed_diverged_and_missing_runs_are_warned_of_by_seed(store):
         "is called equivalent to no other, and lower or higher only where that holds whatever errors, from 0 "
         "to 100 %, the lost runs had had."
     )
+
+
+def test_a_cell_of_which_no_run_finished_is_said_to_have_no_figures(store):
+    sweep = make_sweep(["L_b", "L_b + L_adv"], num_seeds=1)
+    fill(store, sweep, without={("L_b", 0)})
+    put_run(store, sweep.cells[0], 0, errors=[90.0], status="diverged", diverged_epoch=2)
+    (warning,) = warnings_about(summarise(sweep, store), "no figures")
+    assert warning == "L_b: 1 run diverged (seed 0); none finished, so it has no figures."
 
 
 def test_alarms_of_the_same_kind_are_one_warning(store):

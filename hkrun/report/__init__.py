@@ -7,7 +7,8 @@ comparing.py      paired comparisons, corrected within a family
 claims.py         the verdicts on the paper's claims, and what would decide them
 paper.py          the paper's tables beside what was measured
 scans.py          the curves and grids of a search space with axes
-wording.py        numbers as people read them; warnings and findings
+wording.py        numbers as people read them; findings
+cautions.py       what to know before believing the numbers
 table.py          a table as rows of text; result_tables.py, paper_tables.py, run_tables.py fill them
 drawing.py        the figures
 documents.py      the files, from the templates, written only where they would say something else

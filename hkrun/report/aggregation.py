@@ -12,6 +12,7 @@ from hkrun.datasets import find_dataset
 from hkrun.errors import StoreError
 from hkrun.plan import load_executions, load_stopped
 from hkrun.records import DISCRIMINATOR_COLUMNS, Record
+from hkrun.report.cautions import write_warnings
 from hkrun.report.claims import judge_claims
 from hkrun.report.comparing import ON, OVER, compare_with_reference, make_generator
 from hkrun.report.paper import set_beside
@@ -19,7 +20,6 @@ from hkrun.report.published import load_published
 from hkrun.report.scans import find_scans
 from hkrun.report.summary import CellSummary, Curve, Summary, Teacher, TrainedTeacher
 from hkrun.report.variance import split_variance
-from hkrun.report.wording import write_warnings
 from hkrun.spaces import NamedCell, Sweep
 from hkrun.store import Store
 
