@@ -155,7 +155,7 @@ def stability(invocation: Invocation, *, files: tuple[Path, ...], choice: Choice
         notes = [_tell_source(read_as) for read_as in found.read_as]
         if choice.cut is not None:
             notes.append(f"All curves are cut at {choice.cut}.")
-        notes += [_tell_ranking(pair) for pair in pairs if pair.obstacle is None]
+        notes += _tell_rankings([pair for pair in pairs if pair.obstacle is None])
         _print_notes(invocation, notes, warnings)
     return EXIT_DONE
 
@@ -344,14 +344,18 @@ def _describe_pair(pair: _Pair) -> dict[str, object]:
     }
 
 
-def _tell_ranking(pair: _Pair) -> str:
-    assert pair.comparison is not None
-    s, s_reference = pair.comparison.s, pair.comparison.s_reference
-    word = "steadier" if s < s_reference else "less steady"
-    return (
-        f"{pair.cell} is {word} than {pair.reference}: S {s:.3g} against {s_reference:.3g} "
-        f"(Holm p = {pair.p_holm:.2g})."
-    )
+def _tell_rankings(pairs: Sequence[_Pair]) -> Iterator[str]:
+    """A line for each of the first pairs that S ranks, and how many more there are."""
+    for pair in pairs[:_MOST_NAMED]:
+        assert pair.comparison is not None
+        s, s_reference = pair.comparison.s, pair.comparison.s_reference
+        word = "steadier" if s < s_reference else "less steady"
+        yield (
+            f"{pair.cell} is {word} than {pair.reference}: S {s:.3g} against {s_reference:.3g} "
+            f"(Holm p = {pair.p_holm:.2g})."
+        )
+    if len(pairs) > _MOST_NAMED:
+        yield f"S ranks {len(pairs) - _MOST_NAMED} more pairs; --json has all."
 
 
 def _warn_of_ranking(curves: "Mapping[str, Curves]", pairs: Sequence[_Pair]) -> Iterator[str]:
@@ -359,13 +363,18 @@ def _warn_of_ranking(curves: "Mapping[str, Curves]", pairs: Sequence[_Pair]) -> 
     if len({len(found.seeds) for found in curves.values()}) > 1:
         numbers = _listed([f"{len(found.seeds)} of {cell}" for cell, found in curves.items()])
         yield f"S of different numbers of runs is not comparable, for the range grows with them: {numbers}"
-    reasons: dict[str, list[str]] = {}
+    groups: dict[str, list[_Pair]] = {}
     for pair in pairs:
         alike = len(curves[pair.cell].seeds) == len(curves[pair.reference].seeds)
         if pair.obstacle is not None and alike:  # the others are told above
-            reasons.setdefault(pair.obstacle, []).append(f"{pair.reference} and {pair.cell}")
-    for reason, names in reasons.items():
-        yield f"S cannot rank {_listed(names, '; ')}: {reason}"
+            groups.setdefault(pair.obstacle.partition(" (")[0], []).append(pair)
+    for reason, members in groups.items():
+        every = len(members) == len(pairs) > 1
+        names = [f"{pair.reference} and {pair.cell}" for pair in members]
+        which = f"any two of the {len(curves)} cells" if every else _listed(names, "; ")
+        p_values = {pair.p_holm for pair in members if pair.p_holm is not None}
+        told = f"{reason} (Holm p from {min(p_values):.2g})" if len(p_values) > 1 else members[0].obstacle
+        yield f"S cannot rank {which}: {told}"
 
 
 def _listed(names: Sequence[str], separator: str = ", ") -> str:

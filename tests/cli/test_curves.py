@@ -214,6 +214,30 @@ def test_a_ranking_is_told_with_both_s_and_the_corrected_p(folder, capsys):
     assert pair["p_holm"] == pair["p"] < 0.05
 
 
+def test_many_pairs_are_told_in_a_few_lines(folder, capsys, document):
+    runs = {}
+    for place in range(5):
+        scale = 0.1 if place < 2 else 8.0
+        runs |= make_runs({f"c{place}/{seed}": 30 for seed in range(12)}, scale=scale, seed=place)
+    write_wide(folder / "curves.csv", runs)
+    assert call(["stability", "curves.csv", "--window", "20"]) == 0
+    told = capsys.readouterr().out
+    assert told.count("less steady than") == 6
+    assert told.count("S cannot rank") == 1
+    assert (
+        "S cannot rank c0 and c1; c2 and c3; c2 and c4; c3 and c4: 12 runs cannot tell them apart"
+        in " ".join(told.split())
+    )
+    only = [f"c{place}/{seed}" for place in range(2, 5) for seed in range(12)]
+    write_wide(folder / "curves.csv", {name: runs[name] for name in only})
+    _, answer = document("stability", "curves.csv", "--window", "20")
+    (warning,) = answer["warnings"]
+    least = min(pair["p_holm"] for pair in answer["comparisons"])
+    apart = "12 runs cannot tell them apart"
+    assert warning.startswith(f"S cannot rank any two of the 3 cells: {apart} (Holm p")
+    assert f"{least:.2g})" in warning
+
+
 def test_what_was_read_is_told_with_what_told_it(folder, capsys, document):
     rows = [(trial, epoch, 0.5 + epoch / 100) for trial in (4, 5) for epoch in range(1, 11)]
     text = "\n".join(f"{trial};{epoch};{str(value).replace('.', ',')};1" for trial, epoch, value in rows)
