@@ -7,6 +7,8 @@ seeds lie outside the 0..19 of the study.
 
     python benchmarks/digits_recipe.py               # the decisive part of benchmarks/digits_recipe.md
     python benchmarks/digits_recipe.py --sizes 500 --teachers preact-20-w32 --seeds 3 --jobs 1
+
+The seeds of a setting train together, as one pack.
 """
 
 import argparse
@@ -14,15 +16,18 @@ import itertools
 import json
 import os
 import time
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 
 FIRST_SEED = 1000
-IDENTITY = ("kind", "network", "size", "batch_size", "epochs", "seed")
+SETTING = ("kind", "network", "size", "batch_size", "epochs")
 
 
-def train(kind: str, network: str, size: int, batch_size: int, epochs: int, seed: int) -> dict[str, object]:
-    """Trains one teacher or one student alone, with one thread, and returns its test errors in percent."""
+def train(
+    kind: str, network: str, size: int, batch_size: int, epochs: int, *, seeds: Sequence[int]
+) -> list[dict[str, object]]:
+    """Trains teachers or students alone, one for each seed, with one thread: their test errors in percent."""
     import torch
 
     from hkrun.config import cell_from_values
@@ -42,8 +47,6 @@ def train(kind: str, network: str, size: int, batch_size: int, epochs: int, seed
         f"{stage}.epochs": epochs,
         f"{stage}.batch_size": batch_size,
     }
-    values |= {"teacher.seed": seed} if kind == "teacher" else {"method": "supervised"}
-    cell = cell_from_values(values)
     dataset = split_digits(size)
     where = {"context": SingleProcess(), "device": device}
     sets = {
@@ -58,21 +61,28 @@ def train(kind: str, network: str, size: int, batch_size: int, epochs: int, seed
     }
     started = time.perf_counter()
     if kind == "teacher":
-        run = start_teacher(cell, dataset, **where)
-        train_teachers([run], **sets)
+        cells = [cell_from_values({**values, "teacher.seed": seed}) for seed in seeds]
+        teachers = [start_teacher(cell, dataset, **where) for cell in cells]
+        train_teachers(teachers, **sets)
+        histories = [teacher.history for teacher in teachers]
     else:
-        run = start_run(cell, dataset, seed, **where)
-        distill([run], teach={}, **sets)
-    return {
-        "kind": kind,
-        "network": network,
-        "size": size,
-        "batch_size": batch_size,
-        "epochs": epochs,
-        "seed": seed,
-        "error_pct": run.history[-1]["error_pct"],
-        "seconds": time.perf_counter() - started,
-    }
+        cell = cell_from_values({**values, "method": "supervised"})
+        runs = [start_run(cell, dataset, seed, **where) for seed in seeds]
+        distill(runs, teach={}, **sets)
+        histories = [run.history for run in runs]
+    return [
+        {
+            "kind": kind,
+            "network": network,
+            "size": size,
+            "batch_size": batch_size,
+            "epochs": epochs,
+            "seed": seed,
+            "error_pct": history[-1]["error_pct"],
+            "seconds": (time.perf_counter() - started) / len(seeds),
+        }
+        for seed, history in zip(seeds, histories, strict=True)
+    ]
 
 
 def summarise(rows: list[dict[str, object]]) -> None:
@@ -122,35 +132,37 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=os.cpu_count())
     parser.add_argument("--rows", default="digits_recipe.jsonl", help="JSON lines, one per finished training")
     options = parser.parse_args()
-    seeds = range(FIRST_SEED, FIRST_SEED + options.seeds)
-    wanted = [
-        (kind, network, size, batch_size, epochs, seed)
+    settings = [
+        (kind, network, size, batch_size, epochs)
         for kind, networks, batches, lengths in (
             ("student", options.students, options.student_batch, options.student_epochs),
             ("teacher", options.teachers, options.teacher_batch, options.teacher_epochs),
         )
-        for seed, size, network, batch_size, epochs in itertools.product(
-            seeds, options.sizes, networks, batches, lengths
-        )
+        for size, network, batch_size, epochs in itertools.product(options.sizes, networks, batches, lengths)
+        if batch_size <= size
     ]
     rows: list[dict[str, object]] = []
     if os.path.exists(options.rows):  # noqa: PTH110
         with open(options.rows) as file:  # noqa: PTH123
             rows = [json.loads(line) for line in file]
-    done = {tuple(row[name] for name in IDENTITY) for row in rows}
-    wanted_set = set(wanted)
+    done = {tuple(row[name] for name in (*SETTING, "seed")) for row in rows}
+    seeds = range(FIRST_SEED, FIRST_SEED + options.seeds)
+    missing = {
+        setting: left for setting in settings if (left := [s for s in seeds if (*setting, s) not in done])
+    }
     with (
         ProcessPoolExecutor(options.jobs, mp_context=get_context("spawn")) as pool,
         open(options.rows, "a") as file,  # noqa: PTH123
     ):
-        futures = [pool.submit(train, *task) for task in wanted if task not in done]
+        futures = [pool.submit(train, *setting, seeds=left) for setting, left in missing.items()]
         for count, future in enumerate(as_completed(futures), 1):
-            rows.append(future.result())
-            file.write(json.dumps(rows[-1]) + "\n")
+            rows += (found := future.result())
+            file.writelines(json.dumps(row) + "\n" for row in found)
             file.flush()
             print(f"\r{count}/{len(futures)}", end="", flush=True)
     print()
-    summarise([r for r in rows if tuple(r[n] for n in IDENTITY) in wanted_set])
+    wanted = {(*setting, seed) for setting in settings for seed in seeds}
+    summarise([row for row in rows if tuple(row[name] for name in (*SETTING, "seed")) in wanted])
 
 
 if __name__ == "__main__":
