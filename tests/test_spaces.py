@@ -575,10 +575,13 @@ def test_every_mistake_of_both_files_and_all_arguments_is_reported_at_once(folde
     [
         (
             "dataset = digits",
-            ':1: not valid TOML: Invalid value (column 11); text stands in quotes: "digits"',
+            ':1: dataset: not valid TOML: Invalid value (column 11); text stands in quotes: "digits"',
         ),
-        ("augment.flip = True  # no", ":1: not valid TOML: Invalid value (column 16); write true"),
-        ("seeds = range(3)", ":1: not valid TOML: Invalid value (column 9)"),
+        (
+            "augment.flip = True  # no",
+            ":1: augment.flip: not valid TOML: Invalid value (column 16); write true",
+        ),
+        ("seeds = range(3)", ":1: seeds: not valid TOML: Invalid value (column 9)"),
         ("dataset: digits", ":1: not valid TOML: Expected '=' after a key in a key/value pair (column 8)"),
     ],
 )
@@ -893,9 +896,9 @@ def test_values_that_do_not_go_together_are_named_where_they_were_written(folder
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ('title = "x"\nseeds = = 3\n', ":2: not valid TOML: Invalid value (column 9)"),
+        ('title = "x"\nseeds = = 3\n', ":2: seeds: not valid TOML: Invalid value (column 9)"),
         ('title = "x"\nseeds = [1,\n', ":2: not valid TOML: "),
-        ("[base]\nx = 1\nx = 2\n", ":3: not valid TOML: Cannot overwrite a value (column 6)"),
+        ("[base]\nx = 1\nx = 2\n", ":3: x: not valid TOML: Cannot overwrite a value (column 6)"),
     ],
 )
 def test_a_syntax_error_is_named_with_its_line_beside_the_mistakes_in_arguments(folder, text, problem):

@@ -88,5 +88,6 @@ def verify(invocation: Invocation, *, dataset: str) -> int:
         invocation.print_document({"dataset": dataset, "problems": problems, "notes": notes})
     for line in (*problems, *notes):
         invocation.say(line)
-    invocation.say(f"{dataset}: {len(problems)} problems" if problems else f"{dataset}: whole")
+    found = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+    invocation.say(f"{dataset}: {found}" if problems else f"{dataset}: whole")
     return EXIT_DATA if problems else EXIT_DONE

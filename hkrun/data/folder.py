@@ -57,11 +57,11 @@ def read_folder(*, data_dir: Path | None) -> tuple[Dataset | None, list[str], tu
         The data set; where it is None, what keeps the images from being one, a line each; and the notes.
 
     Raises:
-        DataError: The layout is not as above.
+        DataError: A folder cannot be listed.
     """
     tree = _list_images(data_dir)
     images: dict[Path, Tensor] = {}
-    problems: list[str] = []
+    problems = list(tree.problems)
     turned: list[str] = []
     for path in tree.paths():
         try:
@@ -122,6 +122,8 @@ def fingerprint_folder(*, data_dir: Path | None) -> str:
     """
     digest = hashlib.sha256()
     tree = _list_images(data_dir)
+    if tree.problems:
+        raise DataError("\n".join(tree.problems))
     for path in tree.paths():
         content = _read(path)
         name = os.fsencode(path.relative_to(tree.root).as_posix())
@@ -133,12 +135,17 @@ def fingerprint_folder(*, data_dir: Path | None) -> str:
 
 @dataclass(frozen=True)
 class _Tree:
-    """The files of a directory: for each part the paths of each class's images, all sorted by name."""
+    """The files of a directory: for each part the paths of each class's images, all sorted by name.
+
+    Attributes:
+        problems: What is not as the layout wants it, a line each.
+    """
 
     root: Path
     classes: tuple[str, ...]
     parts: dict[str, list[list[Path]]]
     passed: PassedOver
+    problems: tuple[str, ...]
 
     def paths(self) -> Iterator[Path]:
         """Every image, in the order of loading."""
@@ -154,12 +161,13 @@ def _list_images(root: Path | None) -> _Tree:
         names[part], beside = list_entries(root / part, passed, layout=_LAYOUT)
         for name, _ in beside:
             passed.add("image(s) outside class folders", root / part / name)
-    check_classes(root, names, layout=_LAYOUT)
+    problems = check_classes(root, names, layout=_LAYOUT)
     parts: dict[str, list[list[Path]]] = {}
     for part in PARTS:
-        by_class = list_classes(root / part, names[part], passed)
+        by_class, empty = list_classes(root / part, names[part], passed)
         parts[part] = [[root / part / name / file for file, _ in files] for name, files in by_class.items()]
-    return _Tree(root, tuple(names["train"]), parts, passed)
+        problems += empty
+    return _Tree(root, tuple(names["train"]), parts, passed, tuple(problems))
 
 
 def _read(path: Path) -> bytes:

@@ -86,11 +86,14 @@ def read_folder(root: Path) -> StreamedDataset:
         val = _sort_flat(root, beside.pop("val"))
         folders["val"] = sorted(val)
         paths = {f"{wnid}/{name}": name for wnid, files in val.items() for name, _ in files}
-        check_classes(root, folders, layout=_LAYOUT)
+        problems = check_classes(root, folders, layout=_LAYOUT)
     else:
-        check_classes(root, folders, layout=_LAYOUT)
-        val = list_classes(root / "val", folders["val"], passed)
-    train = list_classes(root / "train", folders["train"], passed)
+        problems = check_classes(root, folders, layout=_LAYOUT)
+        val, empty = list_classes(root / "val", folders["val"], passed)
+        problems += empty
+    train, empty = list_classes(root / "train", folders["train"], passed)
+    if problems := [*problems, *empty]:
+        raise DataError("\n".join(problems))
     for part, files in beside.items():
         for name, _ in files:
             passed.add("image(s) outside class folders", root / part / name)

@@ -62,11 +62,13 @@ def describe_shared(pairs: Sequence[str]) -> tuple[str, ...]:
     return (f"{len(pairs)} test image(s) are training images too: {name_first(pairs, len(pairs))}",)
 
 
-def list_classes(folder: Path, names: Sequence[str], passed: PassedOver) -> dict[str, list[File]]:
-    """The images of each class, sorted.
+def list_classes(
+    folder: Path, names: Sequence[str], passed: PassedOver
+) -> tuple[dict[str, list[File]], list[str]]:
+    """The images of each class, sorted, and a line for each class that has none.
 
     Raises:
-        DataError: A class cannot be listed, or has none; all such are named.
+        DataError: A class cannot be listed.
     """
     found: dict[str, list[File]] = {}
     problems: list[str] = []
@@ -76,9 +78,7 @@ def list_classes(folder: Path, names: Sequence[str], passed: PassedOver) -> dict
             passed.add("nested folder(s)", folder / name / nested)
         if not found[name]:
             problems.append(f"{folder / name}: no .png or .jpg file")
-    if problems:
-        raise DataError("\n".join(problems))
-    return found
+    return found, problems
 
 
 def list_entries(folder: Path, passed: PassedOver, *, layout: str = "") -> tuple[list[str], list[File]]:
@@ -109,14 +109,11 @@ def list_entries(folder: Path, passed: PassedOver, *, layout: str = "") -> tuple
     return folders, images
 
 
-def check_classes(root: Path, names: Mapping[str, Sequence[str]], *, layout: str) -> None:
-    """Checks that the parts of a data set have the same classes, two or more.
+def check_classes(root: Path, names: Mapping[str, Sequence[str]], *, layout: str) -> list[str]:
+    """A line for each class that one part of a data set lacks, or one that says that there are too few.
 
     `names` has the class folders of each part, the training images' first; `layout` is what is wanted, for
     the message.
-
-    Raises:
-        DataError: They do not; each class that one part lacks is named.
     """
     train, test = names
     problems = [
@@ -125,10 +122,9 @@ def check_classes(root: Path, names: Mapping[str, Sequence[str]], *, layout: str
         for name in names[part]
         if name not in set(names[other])
     ]
-    if problems:
-        raise DataError("\n".join(problems))
-    if len(names[train]) < 2:
-        raise DataError(f"{root / train}: at least 2 class folders are needed; {layout}")
+    if not problems and len(names[train]) < 2:
+        problems = [f"{root / train}: at least 2 class folders are needed; {layout}"]
+    return problems
 
 
 def _size(entry: "os.DirEntry[str]") -> int:

@@ -21,6 +21,7 @@ _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 _SCALAR = re.compile(r"[^,\]}#\r\n]+")
 _BARE_WORD = re.compile(r"=\s*(?!(?:true|false|inf|nan)\b)(?P<word>[A-Za-z][\w.-]*)\s*(?:#.*)?$")
 _SYNTAX_ERROR = re.compile(r"(?P<problem>.*) \(at line (?P<line>\d+), column (?P<column>\d+)\)", re.DOTALL)
+_KEY = re.compile(r"\s*(?P<key>[\w.-]+)\s*=")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,8 +65,11 @@ def read_document(path: Path) -> Document:
         if match is None:  # "at end of document"
             raise InputError(f"{name}:{len(text.splitlines())}: not valid TOML: {error}") from error
         problem = f"{match['problem']} (column {match['column']})"
-        hint = _hint_for_value(text.splitlines()[int(match["line"]) - 1])
-        raise InputError(f"{name}:{match['line']}: not valid TOML: {problem}{hint}") from error
+        line = text.splitlines()[int(match["line"]) - 1]
+        key = f"{found['key']}: " if (found := _KEY.match(line)) else ""
+        raise InputError(
+            f"{name}:{match['line']}: {key}not valid TOML: {problem}{_hint_for_value(line)}"
+        ) from error
     return Document(name=name, data=data, lines=locate(text))
 
 

@@ -109,6 +109,31 @@ def test_verify_names_every_unusable_image_of_a_folder(folder, document):
     assert told["notes"] == ["passed over: 1 .gif (train/ant/a.gif)"]
 
 
+def test_verify_names_wrong_classes_and_unusable_images_together(folder, document, capsys):
+    root = folder / "images"
+    for place in ("train/ant", "train/cat", "train/bee", "train/eel", "test/ant", "test/cat", "test/eel"):
+        (root / place).mkdir(parents=True)
+        if place not in ("train/eel", "test/cat"):
+            (root / place / "1.png").write_bytes(write_png(random_samples(6, 5, 3, seed=len(place))))
+    (root / "train/ant/2.png").write_bytes(b"")
+    (root / "train/ant/a.gif").write_bytes(b"")
+    code, told = document("data", "verify", "folder", "--data", "images")
+    assert code == 3
+    assert told["problems"] == [
+        "images/train/bee: there is no class 'bee' in images/test",
+        "images/train/eel: no .png or .jpg file",
+        "images/test/cat: no .png or .jpg file",
+        "images/train/ant/2.png: is empty, or gone",
+    ]
+    assert told["notes"] == ["passed over: 1 .gif (train/ant/a.gif)"]
+    (root / "train/eel/1.png").write_bytes(write_png(random_samples(6, 5, 3, seed=1)))
+    (root / "test/cat/1.png").write_bytes(write_png(random_samples(6, 5, 3, seed=1)))
+    (root / "train/ant/2.png").unlink()
+    capsys.readouterr()
+    assert call(["data", "verify", "folder", "--data", "images"]) == 3
+    assert capsys.readouterr().out.endswith("folder: 1 problem\n")
+
+
 def test_verify_names_a_damaged_shard(tree, document, capsys):
     assert call(["data", "pack", "--data", "data", "--to", "packed"]) == 0
     capsys.readouterr()
