@@ -146,9 +146,10 @@ def test_an_empty_class_and_a_missing_directory_are_named(data_dir):
         (data_dir / "imagenet" / part / "n09999999").mkdir()
         with pytest.raises(DataError, match=rf"{part}.n09999999: ") as caught:
             load_dataset("imagenet", data_dir=data_dir)
-        assert [line.rpartition("imagenet/")[2] for line in caught.value.problems] == [
-            f"{part}/n09999999: no .png or .jpg file" for part in ("val", "train")
-        ]
+    assert [line.rpartition("imagenet/")[2] for line in caught.value.problems] == [
+        "val/n09999999: no .png or .jpg file",
+        "train/n09999999: no .png or .jpg file",
+    ]
 
 
 def test_the_content_is_known_by_names_classes_and_sizes(data_dir, tmp_path_factory):
