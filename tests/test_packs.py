@@ -102,6 +102,24 @@ def test_a_new_sweep_takes_what_its_recipe_has_measured_for_its_networks():
     assert set(choose(make_sweep(seeds=range(20))).values()) == {1}
 
 
+@pytest.mark.parametrize(
+    ("network", "size"),
+    [
+        ("preact-20-w8", 7),
+        ("preact-14", 7),
+        ("preact-20-w17", 1),
+        ("preact-26", 1),
+        ("wrn-16-1", 1),
+        ("resnet20", 1),
+    ],
+)
+def test_what_is_measured_holds_for_networks_of_its_kind_that_are_no_larger(network, size):
+    cell = cell_from_values({"student.network": network})
+    assert L_B.student.network == "preact-20"
+    sweep = make_sweep([("L_b", L_B), ("other", cell)], seeds=range(20), evidence=EVIDENCE)
+    assert choose(sweep)[cell_id(cell)] == size
+
+
 TWENTY = {"pack_cpu": {"value": 20, "label": MEASURED}}
 
 

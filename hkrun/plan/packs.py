@@ -160,9 +160,28 @@ def count_teachers(cell: Cell, seeds: Sequence[int]) -> int:
 def _measured_size(cell: Cell, recipe: Recipe, device: str, *, stage: str = "student") -> int:
     name = f"pack_{device}" if stage == "student" else f"teacher_pack_{device}"
     size = recipe.evidence.get(name, {}).get("value")
-    if not isinstance(size, int) or getattr(cell, stage).network != getattr(recipe.cell, stage).network:
+    network, measured = getattr(cell, stage).network, getattr(recipe.cell, stage).network
+    if not isinstance(size, int) or not _is_as_small(network, measured):
         return 1
     return max(1, size)
+
+
+def _is_as_small(network: str, measured: str) -> bool:
+    """Whether a network is the measured one, or one of its kind with no stage wider or deeper.
+
+    A pack pays where a network is too small to fill the machine: what is measured holds for smaller ones.
+    """
+    if network == measured:
+        return True
+    if is_own(network) or is_own(measured):
+        return False
+    shape, bound = parse_network(network), parse_network(measured)
+    return (
+        shape.block == bound.block
+        and len(shape.widths) == len(bound.widths)
+        and all(own <= most for own, most in zip(shape.widths, bound.widths, strict=True))
+        and all(own <= most for own, most in zip(shape.blocks, bound.blocks, strict=True))
+    )
 
 
 def _expect_steps(most: int, num_seeds: int) -> dict[int, float]:
