@@ -292,6 +292,8 @@ def test_a_metric_is_chosen_where_an_export_has_several(tmp_path: Path) -> None:
     assert found.read_as[0].every == (50,)
     assert found.cells["a - b"].error_pct[:, 0].tolist() == [89.0, 88.0]
     assert problems_of(path, Columns(value="ac")) == ["no column 'RUN - ac'; did you mean --value 'acc'?"]
+    write_export(path, "Step,a - _step,a - _step__MIN", ["1,1,1"])
+    assert problems_of(path) == ["no metric in it"]
 
 
 def test_means_of_bins_are_told(tmp_path: Path) -> None:
@@ -477,7 +479,7 @@ def test_event_files_have_the_same_bits(tmp_path: Path, writer: Callable[..., No
 
 
 @pytest.mark.usefixtures("tensorboard")
-def test_a_restart_overwrites_what_it_repeats(tmp_path: Path) -> None:
+def test_a_restart_overwrites_what_it_repeats(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     from tensorboardX import SummaryWriter
 
     curve = [(step, 0.5 + step / 100) for step in range(1, 9)]
@@ -489,6 +491,7 @@ def test_a_restart_overwrites_what_it_repeats(tmp_path: Path) -> None:
                 for step, value in points:
                     writer.add_scalar("acc", value + (step > 4 and name == "1"), step)
     found = read(tmp_path).cells["all"]
+    assert capfd.readouterr().err == ""
     assert found.epochs == tuple(range(1, 9))
     assert found.error_pct[0].tolist() == [49.0, 48.0, 47.0, 46.0, 45.0, 44.0, 43.0, 42.0]
 
@@ -509,6 +512,13 @@ def test_runs_of_other_scalars_and_other_names_are_left_out_and_told(tmp_path: P
     assert found.cells["a"].seeds == (0, 1)
     assert found.read_as[0].source.left_out == ["a/0/train", "a/1/train", "a/0/hparams", "a/1/hparams"]
     assert problems_of(tmp_path, Columns(value="ac"))[0] == "no scalar 'ac'; did you mean 'acc'?"
+
+
+@pytest.mark.usefixtures("tensorboard")
+def test_event_files_without_scalars_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "0").mkdir()
+    (tmp_path / "0" / "events.out.tfevents.1.host").write_bytes(b"no record at all, only text")
+    assert problems_of(tmp_path) == ["no scalar in its files"]
 
 
 @pytest.mark.usefixtures("tensorboard")

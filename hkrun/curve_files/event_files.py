@@ -1,6 +1,7 @@
 """The runs of a folder of TensorBoard's event files: each folder with such files is one."""
 
 import importlib.util
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -70,18 +71,28 @@ def read_event_files(path: Path, columns: Columns) -> Source:
 def _find_tag(path: Path, scalars: Mapping[str, Mapping[str, object]]) -> str:
     tags = list(dict.fromkeys(tag for points in scalars.values() for tag in points))
     if len(tags) != 1:
-        there = quoted_list(tags) or "none"
-        refuse(path, [f"which scalar? --value takes one of {there}"])
+        told = f"which scalar? --value takes one of {quoted_list(tags)}" if tags else "no scalar in its files"
+        refuse(path, [told])
     return tags[0]
 
 
 def _read_scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
-    """The steps and values of each scalar, of TensorFlow 1 or 2, without those that a restart overwrote."""
+    """The steps and values of each scalar, of TensorFlow 1 or 2, without those that a restart overwrote.
+
+    Raises:
+        InputError: A file cannot be opened.
+    """
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
     from tensorboard.util.tensor_util import make_ndarray
 
+    logging.getLogger("tensorboard").setLevel(
+        logging.ERROR
+    )  # it warns of every restart that it takes care of
     accumulator = EventAccumulator(str(folder), size_guidance=_ALL)
-    accumulator.Reload()
+    try:
+        accumulator.Reload()
+    except OSError as error:
+        raise InputError(f"{folder}: {error.strerror or error}") from error
     found = {
         tag: [(event.step, widen(event.value)) for event in accumulator.Scalars(tag)]
         for tag in accumulator.Tags()["scalars"]

@@ -152,8 +152,10 @@ class _Table:
     def _find_metric(self) -> str:
         metrics = self._metrics()
         if len(metrics) != 1:
-            there = quoted_list(metrics) or "none"
-            refuse(self._path, [f"which metric? --value takes one of {there}"])
+            told = (
+                f"which metric? --value takes one of {quoted_list(metrics)}" if metrics else "no metric in it"
+            )
+            refuse(self._path, [told])
         return metrics[0]
 
     def _find_bins(self, names: Iterable[str]) -> list[str]:
