@@ -8,6 +8,7 @@
     submitting.py   submit
     jobs.py         logs, cancel, status --address
     browsing.py     spaces, new, ls
+    removing.py     rm, gc
     results.py      report, status
     curves.py       stability
     keys.py         keys

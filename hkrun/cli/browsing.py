@@ -158,7 +158,7 @@ def ls(invocation: Invocation, *, dataset: str | None) -> int:
     """List the studies of a store: how far each is, and when its last run ended.
 
     A study is what a sweep or a run has left in the store, each variant of a search space by itself; `hkrun
-    report NAME` shows one, `hkrun status NAME` what it lacks.
+    report NAME` shows one, `hkrun status NAME` what it lacks, `hkrun rm NAME` removes it.
     """
     store = invocation.open_store(create=False)
     found = [_describe_study(stored, store) for stored in find_plans(store, None, dataset)]

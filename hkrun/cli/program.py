@@ -27,6 +27,7 @@ from hkrun.cli.invocation import Invocation, common_options, refuse_bytes
 from hkrun.cli.jobs import cancel, logs
 from hkrun.cli.keys import show_keys
 from hkrun.cli.mirroring import sync, ui
+from hkrun.cli.removing import gc, rm
 from hkrun.cli.results import report, status
 from hkrun.cli.running import resume, run, sweep, teacher
 from hkrun.cli.streams import prepare_streams
@@ -47,7 +48,14 @@ from hkrun.redaction import redact, redact_text
 @click.group(
     cls=Program,
     context_settings=CONTEXT,
-    purposes=("Train", "On a cluster", "Read the results", "Look at them in MLflow", "Find your way"),
+    purposes=(
+        "Train",
+        "On a cluster",
+        "Read the results",
+        "Look at them in MLflow",
+        "Tidy the store",
+        "Find your way",
+    ),
     examples=(
         ("hkrun doctor", "is this machine ready?"),
         ("hkrun sweep stability --dry-run", "what would run, and for how long"),
@@ -76,6 +84,8 @@ for _verb in (
     export,
     sync,
     ui,
+    rm,
+    gc,
     doctor,
     spaces,
     new,

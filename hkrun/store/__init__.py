@@ -25,7 +25,7 @@ from hkrun.store.study_folders import (
     restore_study,
     write_study,
 )
-from hkrun.store.teacher_tables import NoSpaceError, TeacherTables
+from hkrun.store.teacher_tables import NoSpaceError, StoredTable, TeacherTables, find_tables, remove_table
 from hkrun.store.transactions import DamagedError, NotCommittedError
 
 __all__ = [
@@ -38,13 +38,16 @@ __all__ = [
     "NotCommittedError",
     "Record",
     "Store",
+    "StoredTable",
     "StudyContent",
     "TeacherRecord",
     "TeacherTables",
     "checkpoint_name",
+    "find_tables",
     "is_study_folder",
     "open_store",
     "read_epoch",
+    "remove_table",
     "restore_study",
     "write_study",
 ]

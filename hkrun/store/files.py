@@ -53,6 +53,9 @@ class Files(Protocol):
     def sizes(self, folder: str) -> dict[str, int]:
         """The size of every file in a folder and below it, by its path within the folder, in one listing."""
 
+    def written(self, folder: str) -> dict[str, float]:
+        """When each file in a folder and below it was written, in seconds by the place's own clock."""
+
     def folders(self, folder: str) -> list[str]:
         """The names of the folders in a folder, sorted."""
 
@@ -108,9 +111,6 @@ class ConditionalFiles(Files, Protocol):
     def heeds_conditions(self, path: str) -> bool:
         """Whether a write on a condition that does not hold is refused; tried on a file that is there."""
 
-    def written(self, folder: str) -> dict[str, float]:
-        """When each file in a folder and below it was written, in seconds by the place's own clock."""
-
 
 @contextlib.contextmanager
 def explained(action: str, place: object) -> Iterator[None]:
@@ -159,9 +159,16 @@ class LocalFiles:
 
     def sizes(self, folder: str) -> dict[str, int]:
         """See `Files`."""
-        found: dict[str, int] = {}
+        return {path: status.st_size for path, status in self._statuses(folder).items()}
+
+    def written(self, folder: str) -> dict[str, float]:
+        """See `Files`."""
+        return {path: status.st_mtime for path, status in self._statuses(folder).items()}
+
+    def _statuses(self, folder: str) -> dict[str, os.stat_result]:
+        found: dict[str, os.stat_result] = {}
         with explained("list", self._root / folder):
-            _collect_sizes(str(self._folder(folder)), "", found)
+            _collect(str(self._folder(folder)), "", found)
         return found
 
     def folders(self, folder: str) -> list[str]:
@@ -263,6 +270,15 @@ class RemoteFiles:
             if info.type == fs.FileType.File
         }
 
+    def written(self, folder: str) -> dict[str, float]:
+        """See `Files`."""
+        path = self._path(folder)
+        return {
+            info.path[len(path) + 1 :]: info.mtime_ns / 1e9
+            for info in self._list(folder, recursive=True)
+            if info.type == fs.FileType.File
+        }
+
     def folders(self, folder: str) -> list[str]:
         """See `Files`."""
         return sorted(
@@ -348,7 +364,7 @@ def _flush(path: Path) -> None:
         os.close(descriptor)
 
 
-def _collect_sizes(place: str, prefix: str, found: dict[str, int]) -> None:
+def _collect(place: str, prefix: str, found: dict[str, os.stat_result]) -> None:
     """Adds every file below a place; what a writer removes meanwhile is passed over."""
     try:
         entries = list(os.scandir(place))
@@ -356,7 +372,7 @@ def _collect_sizes(place: str, prefix: str, found: dict[str, int]) -> None:
         return
     for entry in entries:
         if entry.is_dir(follow_symlinks=False):
-            _collect_sizes(entry.path, f"{prefix}{entry.name}/", found)
+            _collect(entry.path, f"{prefix}{entry.name}/", found)
         else:
             with contextlib.suppress(FileNotFoundError):
-                found[prefix + entry.name] = entry.stat().st_size
+                found[prefix + entry.name] = entry.stat()

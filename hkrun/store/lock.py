@@ -90,10 +90,14 @@ class Hold:
         """Which driver took over, in a sentence; None while none has."""
         return self._lost
 
-    def release(self) -> None:
-        """Releases the folder at once, so that the next driver need not wait."""
+    def stop(self) -> None:
+        """Stops renewing the name, which may then be removed with its folder; others still heed it."""
         self._ended.set()
         self._renewing.join()
+
+    def release(self) -> None:
+        """Releases the folder at once, so that the next driver need not wait."""
+        self.stop()
         with self._turn, contextlib.suppress(StoreError, Changed):
             if self._lost is None:
                 self._slot.write(json.dumps({"released": secrets.token_hex(8)}).encode(), seen=self._seen)

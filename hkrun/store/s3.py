@@ -23,7 +23,6 @@ from obstore.exceptions import (
     UnauthenticatedError,
 )
 from obstore.store import S3Store
-from pyarrow import fs
 
 from hkrun.addresses import ANSWER_S, CONNECT_S, S3Address, connect
 from hkrun.errors import StoreError
@@ -121,15 +120,6 @@ class S3Files(RemoteFiles):
                     continue
                 return False
         return True
-
-    def written(self, folder: str) -> dict[str, float]:
-        """See `ConditionalFiles`."""
-        path = self._path(folder)
-        return {
-            info.path[len(path) + 1 :]: info.mtime_ns / 1e9
-            for info in self._list(folder, recursive=True)
-            if info.type == fs.FileType.File
-        }
 
     def remove(self, folder: str, names: Iterable[str]) -> None:
         """See `Files`."""

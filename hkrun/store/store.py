@@ -359,7 +359,7 @@ class Store(CommittedFolders):
 
     def sweep_folders(self) -> list[str]:
         """The folders of all sweeps, sorted."""
-        return [f"sweeps/{name}" for name in self._files.folders("sweeps")]
+        return [f"sweeps/{name}" for name in self.folders("sweeps")]
 
     @contextlib.contextmanager
     def hold(self, folder: str) -> Iterator[None]:
@@ -396,3 +396,10 @@ class Store(CommittedFolders):
         if folder in self._holds:
             self._holds[folder].check()
         return super().commit(folder, *arguments, **options)
+
+    def delete(self, folder: str) -> None:
+        """See `CommittedFolders.delete`. With a folder that this store holds goes the holder's name."""
+        if folder in self._holds:
+            self._holds[folder].check()
+            self._holds[folder].stop()
+        super().delete(folder)

@@ -13,6 +13,7 @@ import logging
 import os
 import shutil
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from hkrun.errors import StoreError
@@ -179,6 +180,63 @@ class TeacherTables:
                         store.commit(remote, {name: piece}, keep=None)
             description = (folder / DESCRIPTION).read_bytes()
         store.commit(remote, {DESCRIPTION: description}, keep=None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredTable:
+    """A table in a store, whole or not.
+
+    Attributes:
+        teacher_id: The teacher; empty where that cannot be read, as while the table is begun.
+        teacher_hash: SHA-256 of its weights.
+        num_bytes: Of all its files.
+    """
+
+    teacher_id: str
+    teacher_hash: str
+    num_bytes: int
+
+
+def find_tables(store: Store) -> dict[str, StoredTable]:
+    """The tables of a store by the name of their folder; not those that machines have in a cache."""
+    found = {}
+    if (files := _files_of(store)) is not None:
+        for name in files.folders(""):
+            found[name] = _describe(files.get(f"{name}/{DESCRIPTION}"), files.sizes(name))
+        return found
+    for name in store.folders("tables"):
+        description = None
+        with contextlib.suppress(NotCommittedError, DamagedError):
+            description = store.read(f"tables/{name}", DESCRIPTION)
+        found[name] = _describe(description, store.sizes(f"tables/{name}"))
+    return found
+
+
+def remove_table(store: Store, name: str) -> None:
+    """Removes a table of a store; its description, which says whose it is, at last."""
+    files = _files_of(store)
+    if files is None:
+        folder = f"tables/{name}"
+        store.discard(folder, [path for path in store.sizes(folder) if path not in (DESCRIPTION, MANIFEST)])
+        store.delete(folder)
+        return
+    with files.exclusive(""):
+        files.remove(name, [MANIFEST, *(path for path in files.sizes(name) if path != DESCRIPTION)])
+        files.remove_folder(name)
+
+
+def _files_of(store: Store) -> LocalFiles | None:
+    """The tables of a local store, which may lie behind a link."""
+    return LocalFiles(store.local_path / "tables") if store.local_path is not None else None
+
+
+def _describe(description: bytes | None, sizes: Mapping[str, int]) -> StoredTable:
+    try:
+        known = json.loads(description or b"{}")
+        teacher, digest = str(known["teacher_id"]), str(known["teacher_hash"])
+    except (ValueError, KeyError, TypeError):
+        teacher = digest = ""
+    return StoredTable(teacher_id=teacher, teacher_hash=digest, num_bytes=sum(sizes.values()))
 
 
 def _reserve(path: Path, size: int) -> None:

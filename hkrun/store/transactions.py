@@ -8,6 +8,7 @@ locks, as on S3, commits are made in another way: see `ConditionalCommit`.
 
 import hashlib
 import json
+import re
 import secrets
 from collections.abc import Callable, Collection, Mapping
 from pathlib import PurePosixPath
@@ -18,6 +19,7 @@ from hkrun.store.files import Changed, ConditionalFiles, Files, Seen
 
 MANIFEST = "manifest.json"
 LEFTOVER_S = 3600.0  # an upload takes less: a file that no manifest names by then was left behind
+_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.tmp")  # how files on a disk are called while they are written
 # Folders of which a driver keeps the others out, and whose files people open by name: there, files keep their
 # names even where commits could not tell two writers apart.
 IN_PLACE = "sweeps/"
@@ -341,6 +343,39 @@ class CommittedFolders:
                 raise self._damaged(folder, name, describe(known), found)
             manifest = latest  # a writer was here between the two reads: look again
         raise NotCommittedError(f"{self.place}/{folder}: no {name} is committed there")
+
+    def sizes(self, folder: str) -> dict[str, int]:
+        """Bytes of every file in a folder and below it, committed or not, by its path within the folder."""
+        return self._files.sizes(check_folder(folder))
+
+    def folders(self, folder: str) -> list[str]:
+        """The names of the folders in a folder, sorted."""
+        return self._files.folders(check_folder(folder))
+
+    def leftovers(self, folder: str) -> list[str]:
+        """What killed writers left in a folder and below it, by its path there.
+
+        On a disk such files have names of their own; where writes have conditions, no manifest names them.
+        Only those that are an hour older than the newest file there: others may still be written.
+        """
+        written = self._files.written(check_folder(folder))
+        newest = max(written.values(), default=0.0)
+        old = [PurePosixPath(path) for path, when in written.items() if newest - when > LEFTOVER_S]
+        if not isinstance(self._files, ConditionalFiles):
+            return sorted(str(path) for path in old if _TEMPORARY.fullmatch(path.name))
+        named = {parent: self._named(f"{folder}/{parent}") for parent in {path.parent for path in old}}
+        return sorted(str(path) for path in old if path.name not in named[path.parent])
+
+    def _named(self, folder: str) -> set[str]:
+        """The files of a folder that are no leftovers; all, where its manifest is damaged."""
+        try:
+            return {*stored_names(self.manifest(folder) or {}), MANIFEST}
+        except DamagedError:
+            return {path for path in self.sizes(folder) if "/" not in path}
+
+    def discard(self, folder: str, paths: Collection[str]) -> None:
+        """Removes files of a folder, such as leftovers, whatever its manifest says of them."""
+        self._files.remove(check_folder(folder), paths)
 
     def delete(self, folder: str) -> None:
         """Removes a folder with all it holds; the manifest first, so that no reader sees a part of it."""

@@ -23,7 +23,7 @@ from hkrun.store import open_store
 
 VERBS = [
     *("sweep", "run", "teacher", "resume", "report", "stability", "status", "export", "sync", "ui"),
-    *("doctor", "keys", "spaces", "new", "ls", "submit", "logs", "cancel"),
+    *("doctor", "keys", "spaces", "new", "ls", "rm", "gc", "submit", "logs", "cancel"),
     *("data pack", "data verify"),
 ]
 
