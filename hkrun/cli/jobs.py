@@ -12,6 +12,7 @@ import click
 from hkrun.cli.invocation import Command, Invocation
 from hkrun.cli.options import gather
 from hkrun.cli.verbs import verb
+from hkrun.config import nearest
 from hkrun.errors import EXIT_DONE, EXIT_INTERRUPTED, InputError
 
 if TYPE_CHECKING:
@@ -120,10 +121,11 @@ def finish(
     purpose="On a cluster",
     examples=(
         ("hkrun logs --address http://localhost:8265", "of your newest job, until it ends"),
+        ("hkrun logs stability", "of your newest job of that study"),
         ("hkrun logs stability-1122-084501-9f3a --no-wait", "what that one has printed up to now"),
     ),
 )
-@click.argument("job", required=False)
+@click.argument("job", required=False, metavar="[JOB|STUDY]")
 @cluster_options(needed=True)
 @click.option("--no-wait", is_flag=True, help="Print what is there, and do not wait for more.")
 def logs(invocation: Invocation, *, job: str | None, cluster: Cluster, no_wait: bool) -> int:
@@ -132,7 +134,7 @@ def logs(invocation: Invocation, *, job: str | None, cluster: Cluster, no_wait: 
     Ctrl-C detaches; the job goes on. Without JOB it is the newest that you have sent.
     """
     server = open_server(cluster)
-    found = server.job(job) if job else _newest(server)
+    found = _find(server, job) if job else _newest(server)
     if not no_wait:
         job_end = follow(invocation, server, found.id, insecure=cluster.insecure)
         return finish(invocation, server, found.id, job_end)
@@ -149,10 +151,11 @@ def logs(invocation: Invocation, *, job: str | None, cluster: Cluster, no_wait: 
     purpose="On a cluster",
     examples=(
         ("hkrun cancel --address http://localhost:8265", "your one job that runs there"),
+        ("hkrun cancel stability", "your newest of that study"),
         ("hkrun cancel stability-1122-084501-9f3a", "that one"),
     ),
 )
-@click.argument("job", required=False)
+@click.argument("job", required=False, metavar="[JOB|STUDY]")
 @cluster_options(needed=True)
 @click.option("--no-wait", is_flag=True, help="Do not wait until it has ended.")
 def cancel(invocation: Invocation, *, job: str | None, cluster: Cluster, no_wait: bool) -> int:
@@ -164,7 +167,7 @@ def cancel(invocation: Invocation, *, job: str | None, cluster: Cluster, no_wait
     from hkrun.cluster.jobs import STOP_WAIT_S
 
     server = open_server(cluster)
-    found = server.job(job) if job else _only_running(server)
+    found = _find(server, job) if job else _only_running(server)
     if not found.is_over:
         server.stop(found.id)
         if not no_wait:
@@ -186,7 +189,7 @@ def cancel(invocation: Invocation, *, job: str | None, cluster: Cluster, no_wait
 def show_jobs(invocation: Invocation, job: str | None, cluster: Cluster) -> int:
     """Prints how a cluster's jobs of hkrun are, or how one is."""
     server = open_server(cluster)
-    jobs = [server.job(job)] if job else _real(server.jobs())
+    jobs = [_find(server, job)] if job else _real(server.jobs())
     if invocation.as_json:
         invocation.print_document({"address": server.url, "jobs": [each.document() for each in jobs]})
         return EXIT_DONE
@@ -222,6 +225,24 @@ def _print_details(invocation: Invocation, job: "Job") -> None:
 def _real(jobs: "list[Job]") -> "list[Job]":
     """Those that were asked for; not the checks before them."""
     return [job for job in jobs if job.metadata.get("kind") != "check"]
+
+
+def _find(server: "JobServer", name: str) -> "Job":
+    """The job of that id, or the newest that the user has sent of the study of that name."""
+    from hkrun.cluster.jobs import is_job_of
+
+    try:
+        return server.job(name)
+    except InputError:
+        jobs = _real(server.jobs())
+        if ours := [job for job in _own(jobs) if is_job_of(job.id, name)]:
+            return ours[-1]
+        there = [job.id for job in jobs]
+        listed = ", ".join(there) or "none"
+        raise InputError(
+            f"{name}: no such job at {server.url}, and none that you have sent of such a study; there are: "
+            f"{listed}{nearest(name, there)}"
+        ) from None
 
 
 def _newest(server: "JobServer") -> "Job":

@@ -8,7 +8,7 @@ import pytest
 import hkrun.cli.jobs
 from hkrun.cli.program import call
 from hkrun.cluster.jobs import Job, JobServer, find_user, server
-from hkrun.errors import ResourceError
+from hkrun.errors import InputError, ResourceError
 
 ADDRESS = ("--address", "http://127.0.0.1:1")
 
@@ -36,6 +36,8 @@ class FakeJobs:
         return list(self.all.values())
 
     def job(self, job_id):
+        if job_id not in self.all:
+            raise InputError(f"{job_id}: no such job")
         return self.all[job_id]
 
     def log(self, job_id):
@@ -89,6 +91,28 @@ def test_without_a_name_logs_shows_the_users_newest_job(serve, capsys):
     serve()
     assert call(["logs", *ADDRESS]) == 2
     assert "http://head:8265 has no job of hkrun\n" in capsys.readouterr().err
+
+
+def test_a_study_stands_for_the_newest_job_that_the_user_has_sent_of_it(serve, capsys):
+    first, second, other = (
+        f"{study}-{when}"
+        for study, when in (
+            ("stability", "1122-084501-9f3a"),
+            ("stability", "1123-084501-aaaa"),
+            ("stability-epochs-2", "1124-084501-bbbb"),
+        )
+    )
+    fake = serve(job(first, "finished"), job(second), job(other), theirs("stability-1125-084501-cccc"))
+    assert call(["cancel", "stability", *ADDRESS]) == 0
+    assert call(["cancel", "stability-epochs-2", *ADDRESS]) == 0
+    assert fake.stopped == [second, other]
+    assert call(["logs", first, "--no-wait", *ADDRESS]) == 0
+    assert capsys.readouterr().out.endswith(f"log of {first}\n")
+    assert call(["cancel", "stabilty-1122-084501-9f3a", *ADDRESS]) == 2
+    assert f"there are: {first}, {second}, {other}, stability-1125" in (told := capsys.readouterr().err)
+    assert f"did you mean '{first}'?" in told
+    assert call(["status", "mine", *ADDRESS]) == 2
+    assert len(fake.stopped) == 2
 
 
 def test_of_several_own_jobs_cancel_wants_a_name(serve, capsys):

@@ -2,4 +2,4 @@
 
 from hkrun.cluster.jobs.access import open_access
 from hkrun.cluster.jobs.server import Job, JobServer, check_id
-from hkrun.cluster.jobs.submitting import STOP_WAIT_S, Submission, Work, find_user, submit
+from hkrun.cluster.jobs.submitting import STOP_WAIT_S, Submission, Work, find_user, is_job_of, submit

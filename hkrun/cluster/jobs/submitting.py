@@ -151,8 +151,17 @@ def describe_code(state: GitState | None) -> str:
 
 def name_job(title: str) -> str:
     """A new name for a job, such as `stability-1122-084501-9f3a`."""
+    return f"{_name_title(title)}-{time.strftime('%m%d-%H%M%S')}-{secrets.token_hex(2)}"
+
+
+def is_job_of(job_id: str, title: str) -> bool:
+    """Whether a job was named after this title."""
+    return job_id.rsplit("-", 3)[0] == _name_title(title)
+
+
+def _name_title(title: str) -> str:
     word = "".join(letter if letter.isascii() and letter.isalnum() else "-" for letter in title).strip("-")
-    return f"{word[:40] or 'hkrun'}-{time.strftime('%m%d-%H%M%S')}-{secrets.token_hex(2)}"
+    return word[:40] or "hkrun"
 
 
 def find_variables(environ: Mapping[str, str], work: Work) -> dict[str, str]:
