@@ -16,7 +16,7 @@ LOCK := $(BIN)/uv pip compile -q pyproject.toml --group dev --all-extras --unive
 BUILD_LOCK := echo 'hatchling>=1.27' | $(BIN)/uv pip compile -q - --universal --python-version 3.11 \
         --generate-hashes --no-emit-index-url --no-header
 
-.PHONY: setup stability test test-all check lock audit sbom crds bench bench-gpu digits-recipe findings results
+.PHONY: setup stability test test-all check lock audit sbom crds bench bench-gpu digits-recipe findings results numbers
 
 setup: $(STAMP)
 
@@ -65,6 +65,10 @@ sbom: $(BIN)/uv
 # The reports in results/ again from the numbers beside them, after a change of the report; 5 says that runs diverged.
 results: setup
 	$(BIN)/hkrun report results || test $$? -eq 5
+
+# Whether the code still gives the numbers of its epoch; then it counts as of that. OPTIONS=--new-epoch begins the next.
+numbers: setup
+	PYTHONPATH=.:tests $(BIN)/python tests/golden_curves.py $(OPTIONS)
 
 # What surprises about the libraries, each run by itself with the versions that it names: it needs the internet.
 findings:

@@ -5,6 +5,8 @@ import json
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
+from hkrun.code_identity import Code
+
 # Columns of the curves that tell of the discriminator, per epoch.
 DISCRIMINATOR_COLUMNS = ACCURACY, TEACHER_MEAN, STUDENT_MEAN, SPREAD, GRADIENT_RATIO = (
     "discriminator_accuracy",
@@ -31,7 +33,8 @@ class TrainingRecord:
         alarms: What looked wrong on the way, one line each.
         world_size: Number of processes that trained together, to the end.
         world_sizes: Where that number changed on the way: what it was from which epoch on, by that epoch.
-        versions: Of Python and the libraries, by name.
+        versions: Of Python and the libraries, by name; "code" is the commit of hkrun, where it ran from a
+            repository, "numbers" and "source" say which code it was: see `code`.
         resumed: How many times it went on from a checkpoint.
         timings: Seconds by part, with their "total".
         pack: Seeds that trained together as one network, in order, its own among them; empty for a teacher
@@ -50,6 +53,11 @@ class TrainingRecord:
     resumed: int = 0
     timings: dict[str, float] = field(default_factory=dict)
     pack: tuple[int, ...] = ()
+
+    @property
+    def code(self) -> Code:
+        """What can change the numbers of a training: which code it was."""
+        return Code.of(self.versions)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -286,6 +286,7 @@ def test_the_document_is_the_contracts(store):
                 "runs": 3,
                 "done": 1,
                 "to_run": 2,
+                "other_code": 0,
                 "pack": 1,
                 "workers": {"least": 1, "most": 1},
             }
@@ -293,6 +294,7 @@ def test_the_document_is_the_contracts(store):
         "runs": 3,
         "done": 1,
         "to_run": 2,
+        "other_code": {"runs": 0, "teachers": []},
         "trials": 2,
         "teachers": [
             {

@@ -5,7 +5,7 @@ import functools
 import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import click
 
@@ -107,6 +107,16 @@ study_name = click.option(
     help="What the study is called in the store. Without it: as the search space, followed by what the "
     "command line changes of it.",
 )
+again = click.option(
+    "--again",
+    is_flag=True,
+    help="Train anew what other code of hkrun has trained; the old results are kept beside the new ones.",
+)
+trust = click.option(
+    "--trust",
+    is_flag=True,
+    help="Use what other code of hkrun has trained as it is: runs, teachers, checkpoints.",
+)
 fail_fast = click.option("--fail-fast", is_flag=True, help="Stop at the first run that fails.")
 
 
@@ -121,7 +131,27 @@ class Changes:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wishes:
+class ResumeWishes:
+    """How the rest of what was begun is wanted."""
+
+    fail_fast: bool = False
+    again: bool = False
+    trust: bool = False
+
+    @property
+    def other_code(self) -> Literal["ask", "again", "trust"]:
+        """What becomes of results of other code.
+
+        Raises:
+            InputError: Both are asked for.
+        """
+        if self.again and self.trust:
+            raise InputError("--again, --trust: what other code has trained is made anew or used, not both")
+        return "again" if self.again else "trust" if self.trust else "ask"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wishes(ResumeWishes):
     """How the runs are wanted, as the options of the verb say it."""
 
     workers: "Workers"
@@ -130,7 +160,6 @@ class Wishes:
     search: str | None = None
     runs: int | None = None
     scheduler: str | None = None
-    fail_fast: bool = False
     check: bool = False
     study: str | None = None
 
@@ -150,6 +179,7 @@ class Wishes:
             shortcuts=self._read_shortcuts(loaded),
             fail_fast=self.fail_fast,
             name=self.study,
+            other_code=self.other_code,
         )
 
     def _read_shortcuts(self, loaded: "Sweep") -> "Shortcuts":

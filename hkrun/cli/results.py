@@ -165,6 +165,8 @@ def status(invocation: Invocation, *, name: str | None, dataset: str | None, clu
                 _listed(_reached(cell["unfinished"])),
             )
         invocation.results.print(table)
+        if doubt := found["other_code"]["about"]:
+            invocation.say(doubt)
     return EXIT_DONE
 
 
@@ -178,6 +180,11 @@ def _sweep_status(stored: "StoredPlan", store: "Store") -> dict[str, Any]:
         "runs": plan.num_runs,
         "done": plan.num_done,
         "to_run": plan.num_to_run,
+        "other_code": {
+            "runs": plan.num_other_code,
+            "teachers": list(plan.other_teachers),
+            "about": plan.describe_other_code(),
+        },
         "cells": [_cell_status(cell, store) for cell in plan.cells],
         "teachers_missing": [teacher.teacher_id for teacher in plan.teachers],
     }
@@ -192,6 +199,7 @@ def _cell_status(cell: "PlannedCell", store: "Store") -> dict[str, Any]:
         "name": cell.name,
         "runs": cell.num_runs,
         "done": cell.num_done,
+        "other_code": list(cell.other_code),
         "failed": cell.seeds("failed"),
         "diverged": cell.seeds("diverged"),
         "unfinished": [

@@ -10,7 +10,7 @@ import click
 from hkrun.cli import options
 from hkrun.cli.invocation import DEFAULT_STORE, STORE_VARIABLE, Invocation
 from hkrun.cli.mirroring import links_document
-from hkrun.cli.options import Changes, Wishes, gather
+from hkrun.cli.options import Changes, ResumeWishes, Wishes, gather
 from hkrun.cli.stored import find_plans
 from hkrun.cli.verbs import verb
 from hkrun.config import teacher_id
@@ -50,6 +50,7 @@ _ASK_ABOVE_S = 3600.0  # what takes longer than a coffee deserves a question
         ),
         ("hkrun sweep mine.toml --epochs 2 --name trial", "a short one, under a name of its own"),
         ("hkrun sweep sensitivity --search optuna", "only the runs on the axes that Optuna chooses"),
+        ("hkrun sweep stability --again", "anew what another version of the training code has made"),
     ),
 )
 @click.argument("name", metavar="NAME|FILE")
@@ -66,6 +67,8 @@ _ASK_ABOVE_S = 3600.0  # what takes longer than a coffee deserves a question
     options.fail_fast,
     options.check,
     options.study_name,
+    options.again,
+    options.trust,
 )
 @options.dry_run
 def sweep(invocation: Invocation, *, name: str, changes: Changes, wishes: Wishes, dry_run: bool) -> int:
@@ -73,7 +76,8 @@ def sweep(invocation: Invocation, *, name: str, changes: Changes, wishes: Wishes
 
     Runs that the store has are not repeated, so the same command goes on after an interruption, and only
     reports when all is done. It ends with the table of errors and stability, a report with figures, and all
-    runs in MLflow.
+    runs in MLflow. Runs that other training code has made, as of a changed clone, are neither repeated nor
+    used unasked: --again or --trust says which.
 
     More seeds or configurations go on with the study; anything else changed makes a study of its own, with a
     name, a report and figures of its own. None replaces another.
@@ -103,6 +107,8 @@ def sweep(invocation: Invocation, *, name: str, changes: Changes, wishes: Wishes
     options.fail_fast,
     options.check,
     options.study_name,
+    options.again,
+    options.trust,
 )
 @options.dry_run
 def run(invocation: Invocation, *, changes: Changes, wishes: Wishes, dry_run: bool) -> int:
@@ -127,7 +133,7 @@ def run(invocation: Invocation, *, changes: Changes, wishes: Wishes, dry_run: bo
     ),
 )
 @gather("changes", Changes, options.overrides, options.dataset, options.seeds)
-@gather("wishes", Wishes, options.workers, options.per_gpu)
+@gather("wishes", Wishes, options.workers, options.per_gpu, options.again, options.trust)
 def teacher(invocation: Invocation, *, changes: Changes, wishes: Wishes) -> int:
     """Train the teacher of a configuration, and print its error.
 
@@ -184,8 +190,8 @@ def teacher(invocation: Invocation, *, changes: Changes, wishes: Wishes) -> int:
 )
 @click.argument("name", required=False)
 @options.dataset
-@options.fail_fast
-def resume(invocation: Invocation, *, name: str | None, dataset: str | None, fail_fast: bool) -> int:
+@gather("wishes", ResumeWishes, options.fail_fast, options.again, options.trust)
+def resume(invocation: Invocation, *, name: str | None, dataset: str | None, wishes: ResumeWishes) -> int:
     """Go on with sweeps that were interrupted.
 
     The store knows what they were: no search space and no overrides are needed, only --data where the data
@@ -196,7 +202,12 @@ def resume(invocation: Invocation, *, name: str | None, dataset: str | None, fai
     from hkrun.sweep import Options, plan_study, resolve
 
     store = invocation.open_store(create=False)
-    asked = Options(store=store.uri, data_dir=invocation.data_dir, fail_fast=fail_fast)
+    asked = Options(
+        store=store.uri,
+        data_dir=invocation.data_dir,
+        fail_fast=wishes.fail_fast,
+        other_code=wishes.other_code,
+    )
     found = [
         plan_study(
             stored.sweep,
@@ -251,6 +262,7 @@ def _run(invocation: Invocation, loaded: "Sweep", asked: "Options", *, dry_run: 
         else:
             print_plan(invocation, study)
         return EXIT_DONE
+    print_other_code(invocation, study)
     print_limits(invocation, study)
     seconds = study.estimate.seconds
     if seconds is not None and seconds > _ASK_ABOVE_S:
@@ -325,6 +337,7 @@ def print_plan(invocation: Invocation, study: "Study") -> None:
     invocation.say(f"{plan.num_to_run} of {plan.num_runs} runs to train, in {tasks}")
     for note in plan.notes:
         invocation.say(note)
+    print_other_code(invocation, study)
     for line in (*_describe_teachers(plan), *describe_tables(plan.tables)):
         invocation.say(line)
     print_limits(invocation, study)
@@ -332,6 +345,12 @@ def print_plan(invocation: Invocation, study: "Study") -> None:
     length = "unknown" if seconds is None else f"about {describe_duration(seconds)}"
     on_top = "; starting Ray and writing the report come on top" if seconds else ""
     invocation.say(f"Time: {length} ({estimate.basis}{on_top})")
+
+
+def print_other_code(invocation: Invocation, study: "Study") -> None:
+    """What is of other code, and what becomes of it."""
+    if study.other_code:
+        invocation.say(study.other_code)
 
 
 def print_limits(invocation: Invocation, study: "Study") -> None:

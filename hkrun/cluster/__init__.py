@@ -36,7 +36,6 @@
         server.py                the job server: send, follow, list, stop
         access.py                its address, and whom the token is shown to
         shipping.py              the files that a job takes along, and the versions in requirements.lock
-        git.py                   the state of the code
 
 What decides (`axes`, `reports`, `resources`, `schedule`, `slots`) imports no Ray, and neither does the
 supervisor: a plan is made without it.

@@ -43,7 +43,7 @@ from hkrun.plan.packs import (
     why_alone,
     why_teachers_alone,
 )
-from hkrun.plan.planning import find_missing_teachers, make_plan
+from hkrun.plan.planning import find_missing_teachers, find_other_teachers, list_teachers, make_plan
 from hkrun.plan.plans import (
     NO_SHORTCUTS,
     Pack,

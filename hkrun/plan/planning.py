@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
+from hkrun.code_identity import Code, find_code
 from hkrun.config import Cell, cell_id, teacher_id, teachers_id
 from hkrun.plan.kept import load_stopped
 from hkrun.plan.plans import (
@@ -12,10 +13,12 @@ from hkrun.plan.plans import (
     PlannedTeacher,
     Shortcuts,
     count_on_axes,
+    find_distinct,
     form_packs,
 )
 from hkrun.plan.workers import AUTO, Workers
-from hkrun.spaces import Sweep
+from hkrun.records import TrainingRecord
+from hkrun.spaces import NamedCell, Sweep
 from hkrun.store import Store
 
 
@@ -25,28 +28,33 @@ def make_plan(
     *,
     workers: Workers = AUTO,
     shortcuts: Shortcuts = NO_SHORTCUTS,
+    again: bool = False,
 ) -> Plan:
     """Compares a sweep with the store; every run is a pack of its own, until `Plan.in_packs` says otherwise.
 
-    With shortcuts that `stop_early`, runs that were stopped before are left out.
+    With shortcuts that `stop_early`, runs that were stopped before are left out. With `again`, what other
+    code has trained counts as not done.
 
     Raises:
         StoreError: The store cannot be read.
     """
-    cells = tuple(_plan_cell(named.name, named.cell, sweep, store, workers) for named in sweep.cells)
+    cells = tuple(_plan_cell(named, sweep, store, workers) for named in sweep.cells)
+    if again:
+        cells = tuple(cell.anew(sweep.seeds) for cell in cells)
     packs = form_packs(cells, sweep.seeds, {})
     if shortcuts.stop_early and store is not None:
         stopped = {(run.cell_id, run.seed) for run in load_stopped(store, sweep)}
         packs = tuple(pack for pack in packs if (pack.cell_id, pack.seeds[0]) not in stopped)
     left = _left_to_search(sweep, cells, packs, shortcuts.budget) if shortcuts.search else None
+    needed = list_teachers([(pack.cell, seed) for pack in packs for seed in pack.seeds], sweep.seeds)
+    doubted = [(cell.cell, seed) for cell in find_distinct(cells) for seed in cell.other_code]
     return Plan(
         sweep=sweep,
         workers=workers,
         cells=cells,
         packs=packs,
-        teachers=find_missing_teachers(
-            [(pack.cell, seed) for pack in packs for seed in pack.seeds], sweep.seeds, store
-        ),
+        teachers=find_missing_teachers(needed, store, again=again),
+        other_teachers=find_other_teachers([*needed, *list_teachers(doubted, sweep.seeds)], store),
         num_left_to_search=left,
     ).in_packs({})
 
@@ -67,23 +75,59 @@ def _left_to_search(
     return min(max(0, left), count_on_axes(sweep, cells, packs))
 
 
-def _plan_cell(name: str, cell: Cell, sweep: Sweep, store: Store | None, workers: Workers) -> PlannedCell:
-    identity = cell_id(cell, world_size=workers.world_size)
+def _plan_cell(named: NamedCell, sweep: Sweep, store: Store | None, workers: Workers) -> PlannedCell:
+    cell, identity = named.cell, cell_id(named.cell, world_size=workers.world_size)
     held = {record.seed: record for record in store.records(identity)} if store is not None else {}
     records = {seed: held[seed] for seed in sweep.seeds if seed in held}
     to_run = tuple(seed for seed in sweep.seeds if seed not in records or records[seed].status == "failed")
-    return PlannedCell(name=name, cell=cell, cell_id=identity, records=records, to_run=to_run)
+    other_code = {
+        seed: record for seed, record in records.items() if record.status != "failed" and not _is_ours(record)
+    }
+    return PlannedCell(
+        name=named.name,
+        cell=cell,
+        cell_id=identity,
+        records=records,
+        to_run=to_run,
+        other_code=other_code,
+    )
+
+
+def _is_ours(record: TrainingRecord) -> bool:
+    """Whether this code would give the same numbers."""
+    return record.code.same_numbers(find_code())
 
 
 def find_missing_teachers(
-    runs: Iterable[tuple[Cell, int]], seeds: Sequence[int], store: Store | None
+    needed: Iterable[PlannedTeacher], store: Store | None, *, again: bool = False
 ) -> tuple[PlannedTeacher, ...]:
-    """The teachers that the store does not hold, in the order of the runs that learn from them.
+    """Those teachers that the store does not hold; with `again`, one of other code counts as not there."""
+
+    def is_there(identity: str) -> bool:
+        record = None if store is None else store.whole_teacher(identity)
+        return record is not None and not (again and not _is_ours(record))
+
+    return tuple(teacher for teacher in needed if not is_there(teacher.teacher_id))
+
+
+def find_other_teachers(needed: Iterable[PlannedTeacher], store: Store | None) -> dict[str, Code]:
+    """The code of those teachers that other code has trained, also where they diverged, by id."""
+    if store is None:
+        return {}
+    known = {teacher.teacher_id: store.any_teacher(teacher.teacher_id) for teacher in needed}
+    return {
+        identity: record.code
+        for identity, record in known.items()
+        if record is not None and not _is_ours(record)
+    }
+
+
+def list_teachers(runs: Iterable[tuple[Cell, int]], seeds: Sequence[int]) -> list[PlannedTeacher]:
+    """The teachers of runs, there or not, in the order of the runs that learn from them.
 
     Args:
         runs: Cells and seeds.
         seeds: Of the sweep.
-        store: What is there; None where there is no store yet.
     """
     distinct: dict[tuple[int, int], tuple[Cell, Cell]] = {}  # an id takes 0.6 ms: once per teacher
     for cell, seed in runs:
@@ -99,8 +143,4 @@ def find_missing_teachers(
             needed[identity] = PlannedTeacher(
                 teacher_id=identity, cell=own, group=teachers_id(cell), place=place
             )
-    return tuple(
-        teacher
-        for identity, teacher in needed.items()
-        if store is None or store.whole_teacher(identity) is None
-    )
+    return list(needed.values())

@@ -1,14 +1,17 @@
 """What a plan is."""
 
 import functools
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from hkrun.code_identity import Code, find_code
 from hkrun.config import Cell, teacher_id
 from hkrun.plan.teacher_tables import PlannedTable, plan_tables
 from hkrun.plan.workers import ALONE, AUTO, Span, Workers
 from hkrun.spaces import Sweep
 from hkrun.store import Record
+
+_MOST_NAMED = 4  # cells and teachers of other code that one line names; the rest is counted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,6 +23,7 @@ class PlannedCell:
         records: The records that the store holds of the sweep's seeds, by seed.
         to_run: The seeds without a result, in the sweep's order. A failed run is run again; a diverged one is
             a result, for it would only diverge again.
+        other_code: By seed, the results of code that may give other numbers, see `hkrun.code_identity`.
         workers: How many processes train one of its runs together.
     """
 
@@ -28,7 +32,14 @@ class PlannedCell:
     cell_id: str
     records: Mapping[int, Record]
     to_run: tuple[int, ...]
+    other_code: Mapping[int, Record] = field(default_factory=dict)
     workers: Span = ALONE
+
+    def anew(self, seeds: Sequence[int]) -> "PlannedCell":
+        """The same with the results of other code to be made again, in the sweep's order."""
+        records = {seed: record for seed, record in self.records.items() if seed not in self.other_code}
+        to_run = tuple(seed for seed in seeds if seed in self.to_run or seed in self.other_code)
+        return replace(self, records=records, to_run=to_run)
 
     def seeds(self, status: str) -> list[int]:
         """The seeds whose record has this status."""
@@ -125,6 +136,8 @@ class Plan:
         cells: One per name, in the sweep's order.
         packs: What remains, in turns across the cells, so that early results can be compared.
         teachers: Teachers that the packs need and the store does not hold.
+        other_teachers: By id, the code of teachers that the packs, or runs of other code, need, where it is
+            not this code.
         num_left_to_search: How many of the packs on the axes a search makes, whichever it chooses; None
             without a search.
         sizes: How many runs of a cell train together, by cell_id, and how many teachers, by their group; 1
@@ -139,6 +152,7 @@ class Plan:
     cells: tuple[PlannedCell, ...]
     packs: tuple[Pack, ...]
     teachers: tuple[PlannedTeacher, ...]
+    other_teachers: Mapping[str, Code] = field(default_factory=dict)
     num_left_to_search: int | None = None
     sizes: Mapping[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
@@ -192,6 +206,32 @@ class Plan:
         return sum(cell.num_done for cell in self.distinct_cells)
 
     @property
+    def num_other_code(self) -> int:
+        """Runs whose result is of other code, whether they are made again or not."""
+        return sum(len(cell.other_code) for cell in self.distinct_cells)
+
+    def describe_other_code(self) -> str:
+        """Which runs and teachers are of other code, in a sentence without its end; empty where none is."""
+        doubted = [cell for cell in self.distinct_cells if cell.other_code]
+        if not doubted and not self.other_teachers:
+            return ""
+        counts = [
+            f"{number} {noun}{'s' if number > 1 else ''}"
+            for number, noun in ((self.num_other_code, "run"), (len(self.other_teachers), "teacher"))
+            if number
+        ]
+        are = "is" if self.num_other_code + len(self.other_teachers) == 1 else "are"
+        found = [record.code for cell in doubted for record in cell.other_code.values()]
+        theirs = dict.fromkeys(code.numbers for code in (*found, *self.other_teachers.values()))
+        codes = ", ".join([*theirs, f"here {find_code().numbers}"])
+        names = [f"{cell.name} {_name_seeds(cell.other_code)}" for cell in doubted]
+        names += [f"teacher {identity}" for identity in self.other_teachers]
+        if (more := len(names) - _MOST_NAMED) > 0:
+            names[_MOST_NAMED:] = [f"and {more} more"]
+        what = f"{' and '.join(counts)} in the store {are} of other code ({codes})"
+        return f"{what}, which may give other numbers: {'; '.join(names)}"
+
+    @property
     def num_to_run(self) -> int:
         """Those that are made now: the packs, or as many of them as a search makes."""
         num_runs = sum(len(pack.seeds) for pack in self.packs)
@@ -228,6 +268,7 @@ class Plan:
                     "runs": cell.num_runs,
                     "done": cell.num_done,
                     "to_run": len(cell.to_run),
+                    "other_code": len(cell.other_code),
                     "pack": self.sizes.get(cell.cell_id, 1),
                     "workers": cell.workers.document(),
                 }
@@ -236,6 +277,7 @@ class Plan:
             "runs": self.num_runs,
             "done": self.num_done,
             "to_run": self.num_to_run,
+            "other_code": {"runs": self.num_other_code, "teachers": list(self.other_teachers)},
             "trials": self.num_trials,
             "teachers": [table.document() for table in self.tables],
             "teachers_to_train": [
@@ -248,6 +290,18 @@ class Plan:
                 for teacher in self.teachers
             ],
         }
+
+
+def _name_seeds(seeds: Collection[int]) -> str:
+    """Seeds in short, such as "seeds 0-3, 7"."""
+    spans: list[list[int]] = []
+    for seed in sorted(seeds):
+        if spans and seed == spans[-1][1] + 1:
+            spans[-1][1] = seed
+        else:
+            spans.append([seed, seed])
+    listed = ", ".join(str(first) if first == last else f"{first}-{last}" for first, last in spans)
+    return f"seed{'s' if len(seeds) > 1 else ''} {listed}"
 
 
 def cells_on_axes(sweep: Sweep, cells: Iterable[PlannedCell]) -> dict[str, PlannedCell]:

@@ -9,6 +9,7 @@ paper.py          the paper's tables beside what was measured
 scans.py          the curves and grids of a search space with axes
 wording.py        numbers as people read them; findings
 cautions.py       what to know before believing the numbers
+code_warnings.py  where runs are of different code
 table.py          a table as rows of text; result_tables.py, paper_tables.py, run_tables.py fill them
 drawing.py        the figures
 documents.py      the files, from the templates, written only where they would say something else

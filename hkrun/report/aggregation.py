@@ -14,6 +14,7 @@ from hkrun.plan import load_executions, load_stopped
 from hkrun.records import DISCRIMINATOR_COLUMNS, Record
 from hkrun.report.cautions import write_warnings
 from hkrun.report.claims import judge_claims
+from hkrun.report.code_warnings import write_code_warnings
 from hkrun.report.comparing import ON, OVER, compare_with_reference, make_generator
 from hkrun.report.paper import set_beside
 from hkrun.report.published import load_published
@@ -61,7 +62,7 @@ def summarise(sweep: Sweep, store: Store, *, world_size: int = 1) -> Summary:
         executions=load_executions(store, sweep),
         variance=split_variance(cells, sweep),
     )
-    return replace(summary, warnings=tuple(write_warnings(summary)))
+    return replace(summary, warnings=(*write_warnings(summary), *write_code_warnings(summary)))
 
 
 # --- cells --------------------------------------------------------------------------------------------------
@@ -294,17 +295,20 @@ def _read_trained(
     teacher_id: str, seeds: Sequence[int], cells: Sequence[CellSummary], sweep: Sweep, store: Store
 ) -> TrainedTeacher:
     runs: dict[str, list[str]] = {}
+    codes: set[str] = set()
     for cell in cells:
         for record in cell.records:
             if record.teacher_hash is not None and record.seed in seeds:
                 runs.setdefault(record.teacher_hash, []).append(store.run_folder(cell.cell_id, record.seed))
+                codes.add(record.code.numbers)
     if len(runs) > 1:
         parts = [
             f"{len(folders)} with {found[:12]} (such as {folders[0]})" for found, folders in runs.items()
         ]
+        anew = "" if len(codes) == 1 else "its command with --again makes those of other code anew; or "
         raise StoreError(
             f"{store.place}: the runs of {sweep.name!r} had teachers of different weights and cannot be "
-            f"compared: {', '.join(parts)}; remove the runs of all but one, then run the sweep again"
+            f"compared: {', '.join(parts)}; {anew}remove the runs of all but one, then run the sweep again"
         )
     used = next(iter(runs), None)
     trained = store.teacher(teacher_id)

@@ -23,6 +23,13 @@ PART_NAMES = {
     "idle": "Idle slots",
 }
 
+# What records say of hkrun's own code, among their versions.
+_CODE_NAMES = {
+    "code": "Commit of hkrun",
+    "numbers": "Numbers of its code",
+    "source": "SHA-256 of its training code",
+}
+
 
 def tabulate_runs(summary: Summary) -> Table:
     """How many runs each cell has, and what one costs."""
@@ -169,7 +176,7 @@ def tabulate_conditions(summary: Summary) -> Table:
         ]
         if starts
         else [],
-        **{f"Version of {name}": found for name, found in sorted(versions.items())},
+        **{_CODE_NAMES.get(name, f"Version of {name}"): found for name, found in sorted(versions.items())},
         "Teachers": [describe_teachers(summary)] if summary.teachers else [],
         "Weights of the teacher": [
             f"SHA-256 {trained.hash[:16]}"

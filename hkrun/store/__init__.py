@@ -6,6 +6,7 @@
     transactions.py    folders with a manifest: committed as a whole, checked when read; on S3 too
     lock.py            one driver per sweep
     columns.py         curves as Parquet, and the columns of all runs
+    earlier.py         results of other code, beside those that took their place
     store.py           hkrun's layout of cells, seeds, checkpoints, teachers and sweeps
     memory.py          whole files in memory
     study_folders.py   one study in a few small files, for a repository

@@ -16,6 +16,7 @@ from hkrun.digests import short_digest
 from hkrun.errors import StoreError
 from hkrun.records import DivergedTeacher, Record, TeacherRecord, from_json, teacher_from_json, to_json
 from hkrun.store.columns import RUNS_SCHEMA, from_parquet, to_parquet
+from hkrun.store.earlier import EARLIER, stands
 from hkrun.store.files import ConditionalFiles, Files
 from hkrun.store.lock import Hold, hold_folder, hold_object
 from hkrun.store.transactions import (
@@ -136,7 +137,8 @@ class Store(CommittedFolders):
 
         Those of a failed run stay, for the next try to go on from; unless it completed no epoch. `curves` has
         one row per epoch, None if it completed none: `epoch` becomes int32, the rest float64. With
-        `keep_result` a result that is there stays: another process was faster with the same run.
+        `keep_result` a result that is there stays, for another process was faster with the same run; unless
+        it is of other code, which is kept beside it, see `earlier_runs`.
 
         Raises:
             StoreError: The place cannot be written; or, with `keep_result`, the store has by now another
@@ -150,13 +152,14 @@ class Store(CommittedFolders):
             files[STUDENT_FILE] = student
         if keep_result:
             self._check_teacher(record)
-        self.commit(folder, files, unless=lambda: keep_result and self._has_result(record))
+        self.commit(folder, files, unless=lambda: keep_result and self._result_stands(folder, record))
         if record.status != "failed" or not record.epochs:
             self.delete(f"{folder}/{CHECKPOINTS}")
 
-    def _has_result(self, run: Record) -> bool:
-        standing = self.record(run.cell_id, run.seed)
-        return standing is not None and standing.status != "failed"
+    def _result_stands(self, folder: str, new: Record) -> bool:
+        standing = self.record(new.cell_id, new.seed)
+        failed = standing is not None and standing.status == "failed"
+        return not failed and stands(self, folder, standing=standing, new=new)
 
     def _check_teacher(self, record: Record) -> None:
         if record.teacher_id is None or record.teacher_hash is None:
@@ -271,6 +274,15 @@ class Store(CommittedFolders):
         with ThreadPoolExecutor(self._files.parallel_reads) as pool:
             return list(pool.map(function, items))
 
+    def earlier_runs(self, cell_id: str, seed: int) -> list[Record]:
+        """What other code had made of a run before it was made again, by the time that it began."""
+        folder = f"{self.run_folder(cell_id, seed)}/{EARLIER}"
+        found = [
+            from_json(Record, self.read(f"{folder}/{name}", RECORD_FILE))
+            for name in self._files.folders(folder)
+        ]
+        return sorted(found, key=lambda record: record.started_at)
+
     def teacher_folder(self, teacher_id: str) -> str:
         """Where a teacher is kept."""
         return f"teachers/{check_name(teacher_id)}"
@@ -280,25 +292,25 @@ class Store(CommittedFolders):
     ) -> None:
         """Commits a trained teacher, then removes its checkpoints.
 
-        The curves have one row per epoch. With `keep_result` a whole teacher that is there stays: another
-        process was faster.
+        The curves have one row per epoch. With `keep_result` a whole teacher that is there stays, for another
+        process was faster; unless it is of other code, which is kept beside it.
 
         Raises:
-            StoreError: The place cannot be written; or, with `keep_result`, runs of the store learned from
-                this teacher when it had other weights.
+            StoreError: The place cannot be written; or, with `keep_result`, runs of the store of the
+                same code learned from this teacher when it had other weights.
         """
         folder = self.teacher_folder(record.teacher_id)
         files = {RECORD_FILE: to_json(record), WEIGHTS_FILE: weights, CURVES_FILE: to_parquet(curves)}
 
-        def stands() -> bool:
+        def has_teacher() -> bool:
             if not keep_result:
                 return False
-            if self.whole_teacher(record.teacher_id) is not None:
-                return True
-            self._check_users(record)
-            return False
+            standing = self.whole_teacher(record.teacher_id)
+            if standing is None or not standing.code.same_numbers(record.code):
+                self._check_users(record)
+            return stands(self, folder, standing=standing, new=record)
 
-        self.commit(folder, files, unless=stands)
+        self.commit(folder, files, unless=has_teacher)
         self.delete(f"{folder}/{CHECKPOINTS}")
 
     def _check_users(self, teacher: TeacherRecord) -> None:
@@ -307,6 +319,7 @@ class Store(CommittedFolders):
             for cell_id in self._files.folders("cells")
             for run in self.records(cell_id)
             if run.teacher_id == teacher.teacher_id and run.teacher_hash not in (None, teacher.teacher_hash)
+            if run.code.same_numbers(teacher.code)
         ]
         if users:
             where = f"{self.place}/{self.teacher_folder(teacher.teacher_id)}"
@@ -317,23 +330,31 @@ class Store(CommittedFolders):
             )
 
     def put_diverged_teacher(self, record: DivergedTeacher, *, curves: pa.Table | None) -> None:
-        """Commits what is known of a diverged teacher, unless there is one, then removes its checkpoints."""
+        """Commits what is known of a diverged teacher, then removes its checkpoints.
+
+        A teacher that the same code has trained stays; one of other code is kept beside it.
+        """
         folder = self.teacher_folder(record.teacher_id)
         files = {RECORD_FILE: to_json(record)} | ({} if curves is None else {CURVES_FILE: to_parquet(curves)})
-        self.commit(folder, files, unless=lambda: self.teacher(record.teacher_id) is not None)
+
+        def has_teacher() -> bool:
+            return stands(self, folder, standing=self.teacher(record.teacher_id), new=record)
+
+        self.commit(folder, files, unless=has_teacher)
         self.delete(f"{folder}/{CHECKPOINTS}")
 
     def teacher(self, teacher_id: str) -> TeacherRecord | None:
         """The record of a trained teacher; None where there is none or it is damaged: it is trained again."""
-        found = self._teacher_or_diverged(teacher_id)
+        found = self.any_teacher(teacher_id)
         return found if isinstance(found, TeacherRecord) else None
 
     def diverged_teacher(self, teacher_id: str) -> DivergedTeacher | None:
         """What is known of a teacher that diverged; None where none did."""
-        found = self._teacher_or_diverged(teacher_id)
+        found = self.any_teacher(teacher_id)
         return found if isinstance(found, DivergedTeacher) else None
 
-    def _teacher_or_diverged(self, teacher_id: str) -> TeacherRecord | DivergedTeacher | None:
+    def any_teacher(self, teacher_id: str) -> TeacherRecord | DivergedTeacher | None:
+        """What is known of a teacher, trained or diverged; None where nothing is."""
         folder = self.teacher_folder(teacher_id)
         return self._read_record(teacher_from_json, folder, self._files.sizes(folder))
 

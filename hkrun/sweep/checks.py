@@ -22,6 +22,16 @@ if TYPE_CHECKING:
 logger = logging.getLogger("hkrun")
 
 
+def check_code(study: Study) -> None:
+    """Refuses results of other code, unless the user has said what becomes of them.
+
+    Raises:
+        InputError: There are some; names them, and says how to go on.
+    """
+    if study.options.other_code == "ask" and study.other_code:
+        raise InputError(study.other_code)
+
+
 def check_data(study: Study) -> int | None:
     """Finds or fetches a data set, before anything is written and many processes ask for it at once.
 

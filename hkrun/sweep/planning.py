@@ -3,10 +3,19 @@
 import dataclasses
 
 from hkrun.datasets import find_dataset
-from hkrun.plan import NO_SHORTCUTS, Plan, check_elastic, find_missing_teachers, kept_sizes, make_plan
+from hkrun.plan import (
+    NO_SHORTCUTS,
+    Plan,
+    check_elastic,
+    find_missing_teachers,
+    find_other_teachers,
+    kept_sizes,
+    list_teachers,
+    make_plan,
+)
 from hkrun.spaces import Sweep
 from hkrun.store import Store
-from hkrun.sweep.checks import check_cluster, check_data, fix_content, foresee_data
+from hkrun.sweep.checks import check_cluster, check_code, check_data, fix_content, foresee_data
 from hkrun.sweep.machine import find_machine
 from hkrun.sweep.naming import name_study
 from hkrun.sweep.pack_sizes import AUTO, check_packs, expect_sizes, measure_sizes
@@ -24,9 +33,14 @@ def plan_study(sweep: Sweep, store: Store | None, options: Options) -> Study:
     """
     check_elastic(options.workers, {named.name: named.cell for named in sweep.cells})
     sweep, note = name_study(fix_content(sweep, options.data_dir), store, options)
-    plan = make_plan(sweep, store, workers=options.workers, shortcuts=options.shortcuts)
     options = dataclasses.replace(options, name=sweep.name)
+    plan = _make_plan(sweep, store, options)
     return Study(sweep=sweep, options=options, store=store, plan=plan, note=note)
+
+
+def _make_plan(sweep: Sweep, store: Store | None, options: Options) -> Plan:
+    again = options.other_code == "again"
+    return make_plan(sweep, store, workers=options.workers, shortcuts=options.shortcuts, again=again)
 
 
 def resolve(study: Study, *, dry: bool = False) -> Study:
@@ -39,11 +53,14 @@ def resolve(study: Study, *, dry: bool = False) -> Study:
 
     Raises:
         ResourceError: A run or a teacher does not fit, or not so many together.
-        InputError: MLFLOW_TRACKING_URI cannot be used; in a dry run as `check_data`.
+        InputError: MLFLOW_TRACKING_URI cannot be used; in a dry run as `check_data`. But for a dry run, other
+            code has trained what the study needs, and the options do not say what becomes of that.
         DataError: In a dry run: the data set is missing or damaged, and is none that is fetched.
     """
     from hkrun.tracking import given_uri
 
+    if not dry:
+        check_code(study)
     if dry or study.plan.num_to_run:
         given_uri()  # refuses one that cannot be used
     if not study.plan.num_to_run:  # no need to wait for PyTorch and Ray, who know the machine
@@ -56,13 +73,23 @@ def resolve(study: Study, *, dry: bool = False) -> Study:
 
 
 def resolve_teacher(sweep: Sweep, store: Store | None, options: Options) -> Study:
-    """A study of the teachers of a sweep's first cell alone that the store lacks; see `plan_study`."""
+    """A study of the teachers of a sweep's first cell alone that the store lacks; see `plan_study`.
+
+    Raises:
+        ResourceError: A teacher does not fit.
+        InputError: As `resolve`.
+    """
     sweep = fix_content(sweep, options.data_dir)
     cell, span = sweep.cells[0].cell, options.workers.of_teacher
-    missing = find_missing_teachers([(cell, seed) for seed in sweep.seeds], sweep.seeds, store)
+    needed = list_teachers([(cell, seed) for seed in sweep.seeds], sweep.seeds)
+    missing = find_missing_teachers(needed, store, again=options.other_code == "again")
     teachers = tuple(dataclasses.replace(teacher, workers=span(teacher.cell)) for teacher in missing)
-    plan = Plan(sweep=sweep, workers=options.workers, cells=(), packs=(), teachers=teachers)
+    others = find_other_teachers(needed, store)
+    plan = Plan(
+        sweep=sweep, workers=options.workers, cells=(), packs=(), teachers=teachers, other_teachers=others
+    )
     study = Study(sweep=sweep, options=options, store=store, plan=plan)
+    check_code(study)
     return _find_machine(study) if teachers else study
 
 
@@ -91,7 +118,7 @@ def recheck(study: Study) -> Study:
     """
     options = study.options
     name_study(study.sweep, study.store, options)
-    plan = make_plan(study.sweep, study.store, workers=options.workers, shortcuts=options.shortcuts)
+    plan = _make_plan(study.sweep, study.store, options)
     study = dataclasses.replace(study, plan=plan)
     if plan.num_to_run and study.machine is None:
         study = _find_machine(study)

@@ -3,6 +3,7 @@
 import functools
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from hkrun.plan import (
     AUTO,
@@ -21,6 +22,13 @@ from hkrun.spaces import Sweep
 from hkrun.store import Store
 from hkrun.sweep.machine import Machine
 
+# What becomes of results of other code.
+_FATES = {
+    "ask": "--again makes them anew and keeps the old ones beside the new; --trust takes them as they are",
+    "again": "They are made anew; the old ones are kept beside the new",
+    "trust": "They are taken as they are",
+}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
@@ -35,6 +43,8 @@ class Options:
         shortcuts: How to make fewer runs.
         fail_fast: Whether the first failed run stops the others.
         name: What the study is called in the store; None for its own name, or the next that is free.
+        other_code: What becomes of results of other code: "again" to make them anew, "trust" to use them,
+            "ask" to refuse where there are any.
     """
 
     store: str
@@ -44,6 +54,7 @@ class Options:
     shortcuts: Shortcuts = NO_SHORTCUTS
     fail_fast: bool = False
     name: str | None = None
+    other_code: Literal["ask", "again", "trust"] = "ask"
 
     @property
     def data_place(self) -> str | None:
@@ -75,6 +86,12 @@ class Study:
     def estimate(self) -> Estimate:
         """How long that will take."""
         return estimate_time(self.plan)
+
+    @property
+    def other_code(self) -> str:
+        """What is of other code, and what becomes of it; empty where nothing is."""
+        told = self.plan.describe_other_code()
+        return f"{told}. {_FATES[self.options.other_code]}" if told else ""
 
     @property
     def limits(self) -> tuple[LimitWarning, ...]:

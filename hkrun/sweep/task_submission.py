@@ -103,6 +103,7 @@ def make_task(
         threads=THREADS,
         device=study.on.device,
         world_size=study.options.workers.world_size,
+        other_code=study.options.other_code,
         **fields,
     )
 
@@ -211,10 +212,11 @@ def _read_seconds(told: Sequence[Mapping[str, object]]) -> dict[str, float]:
 
 def leave_out_diverged(study: Study) -> tuple[Study, list[str]]:
     """The study without teachers that are known to diverge and what needs them; a line for each of those."""
-    plan = study.plan
+    plan, again = study.plan, study.options.other_code == "again"
     told = {
         teacher.teacher_id: line
         for teacher in plan.teachers
+        if not (again and teacher.teacher_id in plan.other_teachers)
         if (line := describe_divergence(study.opened, teacher.teacher_id))
     }
     teachers = [teacher for teacher in plan.teachers if teacher.teacher_id not in told]

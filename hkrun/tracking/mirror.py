@@ -7,6 +7,7 @@ at the same time for one.
 import dataclasses
 import hashlib
 import math
+import re
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -267,7 +268,9 @@ class Experiment:
             f"hkrun.{status}": " ".join(str(r.seed) for r in records if r.status == status)
             for status in ("finished", "diverged", "failed")
         }
-        for key, value in {"hkrun.digest": content, **counts}.items():
+        sources = [_source_tags(record.versions) for record in records]
+        shared = sources[0] if all(source == sources[0] for source in sources) else {}
+        for key, value in {"hkrun.digest": content, **counts, **shared}.items():
             self._client.set_tag(parent.run_id, key, value)
         runs.write(
             parent,
@@ -335,6 +338,9 @@ def _run_tags(record: Record) -> dict[str, str]:
         "hkrun.teacher_id": record.teacher_id or "",
         "hkrun.teacher_hash": record.teacher_hash or "",
         "hkrun.alarms": "\n".join(record.alarms),
+        "hkrun.numbers": record.code.numbers,
+        "hkrun.source": record.code.source,
+        **_source_tags(record.versions),
     }
     if record.diverged_epoch is not None:
         tags["hkrun.diverged_epoch"] = str(record.diverged_epoch)
@@ -343,6 +349,21 @@ def _run_tags(record: Record) -> dict[str, str]:
         tags["hkrun.error"] = lines.splitlines()[-1]
         tags["mlflow.note.content"] = f"```\n{lines[-4000:]}\n```"
     return tags
+
+
+def _source_tags(versions: Mapping[str, str]) -> dict[str, str]:
+    """What MLflow shows as a run's source: hkrun, and the commit that it ran from."""
+    if "hkrun" not in versions:
+        return {}
+    label = versions.get("code", "")
+    commit, _, changed = label.partition("+")
+    is_commit = re.fullmatch(r"[0-9a-f]{12}", commit) is not None  # else: not from a repository
+    return {
+        "mlflow.source.name": f"hkrun {versions['hkrun']}{', changed since the commit' if changed else ''}",
+        "mlflow.source.type": "LOCAL",
+        "mlflow.source.git.commit": commit if is_commit else "",
+        "hkrun.code": label,
+    }
 
 
 def _single_points(numbers: Mapping[str, float | None], time: float) -> list[Point]:

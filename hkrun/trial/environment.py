@@ -1,14 +1,19 @@
 """What the bits of a result depend on besides cell, seed and pack: torch's settings and where it runs."""
 
+import functools
 import importlib.metadata
 import os
 import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
 
+import hkrun
+from hkrun.code_identity import find_code
+from hkrun.git_state import read_state
 from hkrun.processor import processor_name
 from hkrun.trial.task import Task
 
@@ -44,15 +49,13 @@ def reproducible(threads: int) -> Iterator[None]:
 
 
 def describe_environment(task: Task, *, world_size: int) -> dict[str, Any]:
-    """Versions, device, processor, threads and number of workers, by their names in the records."""
-    versions = {"python": platform.python_version()}
-    for name in ("hkrun", "torch", "torchvision", "numpy", "ray"):
+    """Versions, code, device, processor, threads and number of workers, by their names in the records."""
+    versions = {"python": platform.python_version(), **describe_code()}
+    for name in ("torch", "torchvision", "numpy", "ray"):
         try:
             versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             continue
-    if code := os.environ.get(CODE_VARIABLE):
-        versions["code"] = code
     on_gpu = task.device == "cuda"
     return {
         "versions": versions,
@@ -61,3 +64,16 @@ def describe_environment(task: Task, *, world_size: int) -> dict[str, Any]:
         "threads": task.threads,
         "world_size": world_size,
     }
+
+
+def describe_code() -> dict[str, str]:
+    """The versions of hkrun: its own, those of numbers and source, and the commit in a repository."""
+    commit = os.environ.get(CODE_VARIABLE) or _find_commit()
+    return {"hkrun": hkrun.__version__, **find_code().entries(), **({"code": commit} if commit else {})}
+
+
+@functools.cache
+def _find_commit() -> str:
+    """The commit that hkrun runs from, and whether it was changed since; empty outside a repository."""
+    state = read_state(Path(hkrun.__file__).parent)
+    return "" if state is None else state.label

@@ -6,7 +6,8 @@ from typing import Any
 
 import torch
 
-from hkrun.trial.environment import describe_environment
+from hkrun.code_identity import Code
+from hkrun.trial.environment import describe_code, describe_environment
 from hkrun.trial.task import Task
 
 
@@ -66,7 +67,11 @@ class Provenance:
         self._world_sizes = dict(state["world_sizes"])
         if self._world_sizes[max(self._world_sizes, key=int)] != here:
             self._world_sizes[str(epoch + 1)] = here
-        changed = [name for name in began if began[name] != self._environment[name]]
+        here_now = {**self._environment, "versions": _libraries(self._environment)}
+        there = {**began, "versions": _libraries(began)}
+        changed = [name for name in there if there[name] != here_now[name]]
+        if not code_of(state).same_numbers(Code.of(self._environment["versions"])):
+            changed.append("code")
         if state["pack"] != self._pack:
             changed.append("pack")
         if changed:
@@ -91,3 +96,14 @@ class Provenance:
             **world_sizes,
             **self._environment,
         }
+
+
+def code_of(state: Mapping[str, Any]) -> Code:
+    """The code that a training went on with until a state of `Provenance` was saved."""
+    return Code.of(state["surroundings"]["versions"])
+
+
+def _libraries(environment: Mapping[str, Any]) -> dict[str, str]:
+    """The versions that decide bits; those of hkrun do where its `Code` says so."""
+    of_hkrun = {"code", *describe_code()}
+    return {name: version for name, version in environment["versions"].items() if name not in of_hkrun}

@@ -20,7 +20,7 @@ from hkrun.trial.curves import tabulate
 from hkrun.trial.environment import reproducible
 from hkrun.trial.inputs import load_sets
 from hkrun.trial.progress import Watch, tell_filling
-from hkrun.trial.provenance import Provenance
+from hkrun.trial.provenance import Provenance, code_of
 from hkrun.trial.run_warnings import find_damage_warnings, find_discriminator_warnings
 from hkrun.trial.task import Outcome, Task, make_outcome
 from hkrun.trial.teacher_answers import Teacher, load_teachers
@@ -76,7 +76,7 @@ class Trial:
         self._outcomes: dict[int, Outcome] = {
             seed: make_outcome(seed, record.status, record.error_last_pct, record.epochs)
             for seed, record in self._records.items()
-            if record.status != "failed"
+            if record.status != "failed" and task.takes(record.code)
         }
 
     def _read_records(self) -> dict[int, Record]:
@@ -107,8 +107,13 @@ class Trial:
             return
 
         def find() -> list[int]:
-            there = {identity: self.store.teacher(identity) is not None for identity in set(ids.values())}
-            return [seed for seed, identity in ids.items() if not there[identity]]
+            found = {identity: self.store.teacher(identity) for identity in set(ids.values())}
+            there = {
+                identity
+                for identity, record in found.items()
+                if record is not None and self.task.takes(record.code)
+            }
+            return [seed for seed, identity in ids.items() if identity not in there]
 
         ids = {
             seed: teacher_id(cell.with_teacher_of(seed))
@@ -205,6 +210,9 @@ class Trial:
             epoch, state = found[tracked.run.seed]
             if state["teacher_hash"] != self._teacher_hash(tracked.run.seed):
                 logger.warning("seed %d begins anew: its checkpoint is of another teacher", tracked.run.seed)
+                continue
+            if not self.task.goes_on_from(code_of(state["ledger"])):
+                logger.warning("seed %d begins anew: its checkpoint is of other code", tracked.run.seed)
                 continue
             tracked.run.load_state_dict(state["run"])
             tracked.provenance.resume(state["ledger"], epoch=epoch)

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 
+from hkrun.code_identity import Code, find_code
 from hkrun.config import Cell, teacher_id
 
 Outcome = dict[str, object]
@@ -25,6 +26,9 @@ class Task:
             How many there are is the context's to say.
         table: When the teacher table, if there is one, gets its rows: on "first_use", or all "ahead".
         table_parts: What other cells will ask of the same table, which is computed with what this one asks.
+        other_code: What becomes of what other code has left: "trust" to use it, checkpoints too; "again" to
+            make results and teachers anew; "ask", after which there are none in a plan, to use results, and
+            to begin anew where there are only checkpoints.
     """
 
     cell: Cell
@@ -38,6 +42,15 @@ class Task:
     table: str = "first_use"
     table_parts: tuple[str, ...] = ()
     teacher_seeds: tuple[int, ...] = ()
+    other_code: str = "ask"
+
+    def takes(self, code: Code) -> bool:
+        """Whether a result of some code is one."""
+        return self.other_code != "again" or code.same_numbers(find_code())
+
+    def goes_on_from(self, code: Code) -> bool:
+        """Whether a checkpoint of some code is gone on from."""
+        return self.other_code == "trust" or code.same_numbers(find_code())
 
     @property
     def teachers(self) -> dict[str, Cell]:

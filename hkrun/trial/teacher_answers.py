@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hkrun.code_identity import find_code
 from hkrun.config import Cell, teacher_id
 from hkrun.data.dataset import Dataset
 from hkrun.data.fetching import default_directory
@@ -29,6 +30,7 @@ from hkrun.models import DistilledNetwork
 from hkrun.processor import processor_name
 from hkrun.store import NoSpaceError, TeacherTables, open_store
 from hkrun.training import resolve_dtype
+from hkrun.trial.environment import describe_code
 from hkrun.trial.inputs import TeacherPlace, load_images, load_teacher
 from hkrun.trial.task import Task
 
@@ -193,6 +195,7 @@ def _describe(
             machine=_describe_arithmetic(place.teacher.device),
             threads=place.threads if on_cpu else 0,
             torch=torch.__version__,
+            **find_code().identity,
         )
         for part, width in computer.layout.widths.items()
     }
@@ -225,7 +228,7 @@ def _open_rows(
 ) -> RowFiles:
     sizes = file_sizes(num_rows, width, dtype)
     while True:
-        folder = tables.open(table_id(description), sizes, description)
+        folder = tables.open(table_id(description), sizes, {**description, "code": describe_code()})
         try:
             return RowFiles(folder, num_rows=num_rows, width=width, dtype=dtype)
         except FileNotFoundError:

@@ -1,5 +1,6 @@
 """The task of teachers: from their start, or their newest checkpoints, to their records."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,8 +23,10 @@ from hkrun.training import Context, Diverged, share_from_first
 from hkrun.trial.curves import tabulate
 from hkrun.trial.inputs import load_sets, make_evaluation_set
 from hkrun.trial.progress import Watch
-from hkrun.trial.provenance import Provenance
+from hkrun.trial.provenance import Provenance, code_of
 from hkrun.trial.task import Outcome, Task, make_outcome
+
+logger = logging.getLogger("hkrun")
 
 
 @dataclass
@@ -48,9 +51,9 @@ def teach(task: Task, context: Context, stopwatch: Stopwatch) -> list[Outcome]:
 def _read_known(task: Task, store: Store) -> dict[str, Outcome]:
     known = {}
     for identity in task.teachers:
-        if (record := store.whole_teacher(identity)) is not None:
+        if (record := store.whole_teacher(identity)) is not None and task.takes(record.code):
             known[identity] = make_outcome(None, "finished", record.error_pct, record.epochs)
-        elif (lost := store.diverged_teacher(identity)) is not None:
+        elif (lost := store.diverged_teacher(identity)) is not None and task.takes(lost.code):
             known[identity] = make_outcome(None, "diverged", None, lost.epochs, lost.message)
     return known
 
@@ -130,6 +133,11 @@ class _Teaching:
         for tracked in self._tracked:
             if tracked.identity in found:
                 epoch, state = found[tracked.identity]
+                if not self._task.goes_on_from(code_of(state["ledger"])):
+                    logger.warning(
+                        "teacher %s begins anew: its checkpoint is of other code", tracked.identity
+                    )
+                    continue
                 tracked.run.load_state_dict(state["run"])
                 tracked.provenance.resume(state["ledger"], epoch=epoch)
 

@@ -18,12 +18,12 @@ from hkrun.cli.program import call, program
 from hkrun.cli.submitting import read_work
 from hkrun.cluster.jobs import JobServer, access, check_id, shipping, submitting
 from hkrun.cluster.jobs.access import is_private_way, open_access, read_address
-from hkrun.cluster.jobs.git import read_state
 from hkrun.cluster.jobs.server import find_exit_code
 from hkrun.cluster.jobs.shipping import read_versions, reduce_lock
 from hkrun.cluster.jobs.submitting import Work, find_variables, name_job, read_answer
 from hkrun.cluster.token import ensure_token, find_token
 from hkrun.errors import InputError, ResourceError
+from hkrun.git_state import read_state
 from hkrun.plan import save_plan
 from hkrun.spaces import load_sweep
 from hkrun.store import open_store

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from task_example import make_task
 
+from hkrun.code_identity import Code, find_code
 from hkrun.config import cell_id
 from hkrun.plan import make_plan, stored_plans
 from hkrun.report import summarise
@@ -80,3 +81,21 @@ def test_what_is_missing_is_trained_by_the_teacher_of_then(store, sweep):
     assert {path: path.read_bytes() for path in before} == before
     assert make_plan(sweep, store).num_to_run == 0
     assert all(cell.seeds == (0, 1, 2) for cell in summarise(sweep, store).cells)
+
+
+def test_its_runs_count_as_of_the_first_numbers_epoch_whose_numbers_they_have(store, sweep, tmp_path):
+    records = [record for identity in IDS.values() for record in store.records(identity)]
+    assert {record.code for record in (*records, store.teacher(TEACHER))} == {Code(numbers="epoch 1")}
+    plan = make_plan(sweep, store)
+    if find_code().numbers == "epoch 1":
+        assert plan.describe_other_code() == ""
+        anew = open_store(tmp_path / "anew")
+        for named in sweep.cells:
+            for seeds in ((), (0,)) if named.cell.uses_teacher else ((0,),):
+                run_task(make_task(anew, named.cell, *seeds), SingleProcess())
+            found, then = (each.curves(cell_id(named.cell), 0) for each in (anew, store))
+            for name in ("loss_total", "learning_rate"):
+                # In float32, on whatever processor this is.
+                assert found[name].to_pylist() == pytest.approx(then[name].to_pylist(), rel=1e-3)
+    else:
+        assert plan.num_other_code == len(records)

@@ -21,7 +21,6 @@ from urllib.parse import parse_qsl
 import hkrun
 from hkrun.addresses import read_address
 from hkrun.cluster.jobs import check
-from hkrun.cluster.jobs.git import GitState, read_state
 from hkrun.cluster.jobs.server import MARK, Job, JobServer
 from hkrun.cluster.jobs.shipping import (
     LOCK_FILE,
@@ -37,6 +36,7 @@ from hkrun.cluster.jobs.shipping import (
 from hkrun.cluster.nodes.reports import COMPARED, Needs, find_versions
 from hkrun.cluster.ray_private import JOB_SETTINGS, STOP_WAIT_VARIABLE
 from hkrun.errors import DataError, HkrunError, InputError, ResourceError, StoreError
+from hkrun.git_state import GitState, read_state
 from hkrun.redaction import redact
 
 # Between SIGTERM and SIGKILL; Ray's own 3 s are too short for a checkpoint of megabytes.
