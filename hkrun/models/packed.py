@@ -8,7 +8,7 @@ exported as ever, and what one step changes, the members have.
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -31,6 +31,8 @@ from hkrun.models.quantized import (
     ternary_weights,
 )
 from hkrun.models.sgd import SGD
+
+_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
 class Join(NamedTuple):
@@ -118,6 +120,7 @@ class Stacked(nn.Module):
         super().__init__()
         self.joins: list[Join] = []
         self._first = (members[0],)  # in a tuple: its parameters are not to be found as this module's own
+        self._normalises = any(isinstance(layer, _NORMS) for layer in members[0].modules())
         self._slots: list[tuple[dict[str, Any], str]] = []
         for name, _ in members[0].named_parameters():
             _join([member.get_parameter(name) for member in members], self.joins)
@@ -147,7 +150,19 @@ class Stacked(nn.Module):
 
         values = [*self._values, *self.buffers()]
         dims = tree_map(lambda value: 0 if isinstance(value, Tensor) else None, (values, *args))
-        return vmap(one, in_dims=dims)(values, *args)
+        with _without_cudnn() if self._normalises else nullcontext():
+            return vmap(one, in_dims=dims)(values, *args)
+
+
+@contextmanager
+def _without_cudnn() -> Iterator[None]:
+    """Keeps out cuDNN's BatchNorm: it asks for a memory order that vmap refuses to tell (torch 2.11)."""
+    before = torch.backends.cudnn.enabled
+    torch.backends.cudnn.enabled = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.enabled = before
 
 
 def each_of(members: nn.Module, function: Callable[..., Any], *args: Any) -> Any:

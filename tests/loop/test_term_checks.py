@@ -1,5 +1,6 @@
 """Losses of the user's own are tried before anything trains: what is wrong with one is one line."""
 
+import copy
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -239,6 +240,22 @@ def test_a_pack_keeps_each_members_state() -> None:
     assert all(
         torch.equal(member.get_buffer("seen"), own) for member, own in zip(members, expected, strict=True)
     )
+
+
+@pytest.mark.parametrize("norm", [torch.nn.BatchNorm2d(2), torch.nn.Identity()], ids=["norm", "none"])
+def test_a_term_that_normalises_is_mapped_over_runs_without_cudnn(norm: torch.nn.Module) -> None:
+    """On a GPU its BatchNorm asks for what vmap refuses to tell; tests/test_gpu.py runs ReviewKD there."""
+    stacked = Stacked([torch.nn.Sequential(norm), torch.nn.Sequential(copy.deepcopy(norm))])
+    seen = []
+
+    def evaluate(member: torch.nn.Module, maps: torch.Tensor) -> torch.Tensor:
+        seen.append(torch.backends.cudnn.enabled)
+        return member(maps)
+
+    before = torch.backends.cudnn.enabled
+    stacked.each(evaluate, torch.rand(2, 3, 2, 4, 4))
+    assert seen == [before and isinstance(norm, torch.nn.Identity)]
+    assert torch.backends.cudnn.enabled == before
 
 
 def test_a_cell_whose_classifier_nothing_trains_is_refused() -> None:
