@@ -12,8 +12,10 @@ without graphs, and one line of the log says why.
 """
 
 import functools
+import gc
 import logging
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple, Protocol
 
 import torch
@@ -90,9 +92,29 @@ class CudaRecorder:
         """See `Recorder`; it takes no effect."""
         graph = torch.cuda.CUDAGraph()
         # The outer context restores the stream also where ending the recording fails.
-        with torch.cuda.stream(self._stream), torch.cuda.graph(graph, stream=self._stream):
+        with (
+            _without_collection(),
+            torch.cuda.stream(self._stream),
+            torch.cuda.graph(graph, stream=self._stream),
+        ):
             figures = function()
         return figures, graph.replay
+
+
+@contextmanager
+def _without_collection() -> Iterator[None]:
+    """Collects garbage before and not within: CUDA fails a recording in which another graph is freed.
+
+    Such as that of the pack before, which reference cycles keep until Python finds them.
+    """
+    gc.collect()
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def choose_recorder(pack: Pack, stage: int, context: Context) -> Recorder | None:
