@@ -337,7 +337,8 @@ def test_without_a_measurement_auto_takes_the_figures_that_there_are_and_says_wh
     assert expect(sweep, store) == (dict.fromkeys(sizes, 5), [])
 
 
-def test_where_the_gpus_are_elsewhere_nothing_is_measured_and_that_is_said(tmp_path, measured):
+def test_where_the_gpus_are_elsewhere_nothing_is_measured_and_that_is_said(tmp_path, measured, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     sweep, store = make_sweep([("L_b", L_B)], seeds=range(20), evidence=EVIDENCE), open_store(tmp_path)
     node = Node(cpus=8, gpus=4, memory_bytes=64 << 30, gpu_memory_bytes=16 << 30)
     study = make_study(sweep, store, pack="auto", machine=Machine(nodes=(node,), device="cuda"))

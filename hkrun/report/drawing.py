@@ -13,7 +13,7 @@ from hkrun import figures
 from hkrun.report.result_tables import describe_keys, write_value
 from hkrun.report.summary import CellSummary, Scan, Summary
 
-MOST_HEALTH = 8  # cells that one figure shows
+MOST_HEALTH = 4  # cells that one figure shows
 
 
 @dataclass(frozen=True)
