@@ -539,6 +539,7 @@ def test_packs_of_the_recipe_shrink_to_the_memory_without_a_word(small_machine):
 def test_a_plan_names_the_size_of_each_cell_and_why_some_are_not_packed(tmp_path, monkeypatch, capsys):
     for name in ("HKRUN_STORE", "RAY_ADDRESS"):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)  # two workers would want a GPU each
     monkeypatch.chdir(tmp_path)
     command = ["sweep", "stability", "--dry-run", "--seeds", "6"]
 
