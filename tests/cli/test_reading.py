@@ -60,6 +60,7 @@ def test_status_tells_of_each_cell_what_is_done_failed_diverged_and_unfinished(s
         "failed": [0],
         "diverged": [1],
         "unfinished": [{"seed": 3, "epoch": 4, "epochs": 12}],
+        "other_code": [],
     }
     assert call(["status", "stability"]) == 0
     told = " ".join(capsys.readouterr().out.split())
