@@ -248,6 +248,7 @@ def exchange(context: SingleProcess) -> dict[str, object]:
 
 def lose_peer(context: SingleProcess) -> str:
     """Waits for a worker that is gone."""
+    dist.barrier()  # the other is still connecting, and would fail there
     if context.rank == 1:
         os._exit(0)
     try:
