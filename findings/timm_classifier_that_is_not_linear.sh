@@ -2,8 +2,7 @@
 # Guess: a timm network's `get_classifier()` is an nn.Linear, as `reset_classifier` suggests and ResNet, ViT and
 #        EfficientNet have it: its `in_features` is the width of the descriptor, its weight has two dimensions.
 # Truth: it is a 1x1 nn.Conv2d in ResNetV2, DLA and DPN, a tuple of two heads in LeViT and EfficientFormer, a
-#        ModuleList in CrossViT, a module with a head inside in RepViT. The width is in
-#        `num_features` for all of these.
+#        ModuleList in CrossViT, a module with a head inside in RepViT.
 # Hurts: who reads the descriptor's width from the classifier to build a regressor for distillation, or takes its weight
 #        as class prototypes [classes, width]: an AttributeError in some families, a shape [classes, width, 1, 1] in others.
 . "$(dirname "$0")/isolated.bash"
