@@ -99,6 +99,23 @@ def test_a_study_goes_with_all_that_is_its_own_and_another_stays_as_it_is(store:
     assert make_plan(make_sweep(), store).num_to_run == 0
 
 
+def test_results_of_other_code_stay_and_go_with_the_run_that_they_stand_beside(store: Store) -> None:
+    kept, gone = begin(store, make_sweep(num_cells=1, num_seeds=1)), begin(store, make_trial(num_cells=1))
+    for sweep in (kept, gone):
+        identity = cell_id(sweep.cells[0].cell)
+        record = store.record(identity, 0)
+        assert record is not None
+        other = dataclasses.replace(record, started_at=8e9, versions={"numbers": "source a", "source": "a"})
+        store.put_run(other, curves=None, student=None, keep_result=True)
+        assert store.earlier_runs(identity, 0) == [record]
+    assert find_garbage(store).num_bytes == 0
+    remove(store, find_removal(gone, store))
+    assert store.earlier_runs(cell_id(gone.cells[0].cell), 0) == []
+    assert not [path for path in store.sizes("cells") if path.startswith(cell_id(gone.cells[0].cell))]
+    assert len(store.earlier_runs(cell_id(kept.cells[0].cell), 0)) == 1
+    assert find_garbage(store).num_bytes == 0
+
+
 def test_the_last_study_leaves_an_empty_store(store: Store) -> None:
     sweep = begin(store, make_sweep())
     take(store, sweep)
