@@ -33,6 +33,9 @@ if TYPE_CHECKING:
     from hkrun.sweep import Options, Outcome, Study
 
 _ASK_ABOVE_S = 3600.0  # what takes longer than a coffee deserves a question
+# What a study of several runs may be told: how runs take their places, and how it goes.
+_PLACING = (options.workers, options.per_gpu, options.pack)
+_STUDYING = (options.fail_fast, options.check, options.study_name, options.again, options.trust)
 
 
 @verb(
@@ -58,17 +61,11 @@ _ASK_ABOVE_S = 3600.0  # what takes longer than a coffee deserves a question
 @gather(
     "wishes",
     Wishes,
-    options.workers,
-    options.per_gpu,
-    options.pack,
+    *_PLACING,
     options.search,
     options.runs,
     options.scheduler,
-    options.fail_fast,
-    options.check,
-    options.study_name,
-    options.again,
-    options.trust,
+    *_STUDYING,
 )
 @options.dry_run
 def sweep(invocation: Invocation, *, name: str, changes: Changes, wishes: Wishes, dry_run: bool) -> int:
@@ -98,18 +95,7 @@ def sweep(invocation: Invocation, *, name: str, changes: Changes, wishes: Wishes
     ),
 )
 @gather("changes", Changes, options.overrides, options.dataset, options.seeds, options.epochs)
-@gather(
-    "wishes",
-    Wishes,
-    options.workers,
-    options.per_gpu,
-    options.pack,
-    options.fail_fast,
-    options.check,
-    options.study_name,
-    options.again,
-    options.trust,
-)
+@gather("wishes", Wishes, *_PLACING, *_STUDYING)
 @options.dry_run
 def run(invocation: Invocation, *, changes: Changes, wishes: Wishes, dry_run: bool) -> int:
     """Train one configuration, with one seed or several.
