@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from hkrun.figures.style import INK, PAGE, new_figure, styled, typeset, wrap
+from hkrun.figures.style import COLORS, INK, PAGE, SEED, new_figure, styled, typeset, wrap
 
 # One seed: open, so that equal values show, and dark enough to print.
 DOT: dict[str, Any] = {
@@ -15,7 +15,7 @@ DOT: dict[str, Any] = {
     "marker": "o",
     "markersize": 3.8,
     "markerfacecolor": "none",
-    "markeredgecolor": "#444444",
+    "markeredgecolor": SEED,
     "markeredgewidth": 0.9,
 }
 
@@ -41,8 +41,8 @@ def draw_differences(differences: Sequence[PairedDifferences], *, reference: str
             offsets = np.linspace(-0.16, 0.16, len(item.by_seed)) if len(item.by_seed) > 1 else np.zeros(1)
             axes.plot(item.by_seed, row + 0.12 + offsets, **DOT)
             if item.ci95 is not None:
-                axes.plot(item.ci95, (row - 0.22,) * 2, color="#005a9c", linewidth=2.2, solid_capstyle="butt")
-            axes.plot(item.mean, row - 0.22, "D", color="#005a9c", markersize=5.5)
+                axes.plot(item.ci95, (row - 0.22,) * 2, color=COLORS[1], linewidth=2.2, solid_capstyle="butt")
+            axes.plot(item.mean, row - 0.22, "D", color=COLORS[1], markersize=5.5)
         axes.set_yticks(range(len(differences)), [wrap(item.name, 30) for item in differences])
         axes.set_ylim(len(differences) - 0.5, -0.5)
         axes.grid(axis="y", visible=False)

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from hkrun.figures.style import (
+    BAND,
     COLORS,
     MUTED,
     PAGE,
@@ -70,7 +71,7 @@ def draw_errors(cells: Sequence[CellCurves], *, window: int) -> Figure:
         whole.set_xlim(*((1, epochs) if epochs > 1 else (0.5, 1.5)))
         if zoomed:
             first = epochs - window + 1
-            whole.axvspan(first, epochs, color="#f1f1ee", zorder=0, linewidth=0)
+            whole.axvspan(first, epochs, color=BAND, zorder=0, linewidth=0)
             _plot_means(late, shown, first=first, banded=banded)
             late.set_xlim(first, epochs)
             scale = ", linear scale" if whole.get_yscale() == "log" else ", enlarged"

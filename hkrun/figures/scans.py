@@ -10,9 +10,9 @@ from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator
 
-from hkrun.figures.style import INK, MUTED, PAGE, new_figure, new_panels, styled, typeset, wrap
+from hkrun.figures.style import BAND, COLORS, INK, MUTED, PAGE, new_figure, new_panels, styled, typeset, wrap
 
-BLUE, BAND = "#005a9c", "#ececea"
+BLUE = COLORS[1]
 # White to middle blue: black print stays readable on every cell, in grey too.
 TONES = ListedColormap(mpl.colormaps["Blues"](np.linspace(0, 0.55, 256)))
 
