@@ -36,7 +36,7 @@ import numpy as np
 import pyarrow as pa
 
 from hkrun.config import Cell, canonical_json, cell_id, teacher_id
-from hkrun.plan import make_plan, save_plan, stored_plans
+from hkrun.plans import make_plan, save_plan, stored_plans
 from hkrun.spaces import Sweep, load_sweep
 from hkrun.store import Record, Store, TeacherRecord, open_store
 

@@ -26,8 +26,8 @@ from pathlib import Path
 from hkrun.cluster.trials.schedule import Schedule
 from hkrun.cluster.trials.slots import Fit
 from hkrun.config import teacher_id
-from hkrun.plan import AUTO, Execution, Pack, PackingFacts, Plan, choose_sizes, load_executions, make_plan
-from hkrun.plan.packs import STEPS
+from hkrun.plans import AUTO, Execution, Pack, PackingFacts, Plan, choose_sizes, load_executions, make_plan
+from hkrun.plans.packs import STEPS
 from hkrun.spaces import Sweep, load_sweep
 from hkrun.store import Store, open_store
 from hkrun.trial.progress import CHECKPOINT_EVERY_S

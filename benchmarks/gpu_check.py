@@ -40,7 +40,7 @@ from hkrun.data.views import Views
 from hkrun.distill import Pack, Replays, Step, choose_recorder, distill, start_run
 from hkrun.knowledge import LiveTeacher, TableTeacher
 from hkrun.networks import EVALUATION_BATCH
-from hkrun.plan.packs import PROCESS_BYTES, seed_bytes
+from hkrun.plans.packs import PROCESS_BYTES, seed_bytes
 from hkrun.training import (
     STUDENT_DRAWS,
     Averages,

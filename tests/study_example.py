@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from hkrun.plan import Plan, make_plan
+from hkrun.plans import Plan, make_plan
 from hkrun.spaces import Sweep
 from hkrun.stopwatch import Stopwatch
 from hkrun.store import Store

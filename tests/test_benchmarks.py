@@ -20,7 +20,7 @@ from hkrun.distill import graphs, start_run
 from hkrun.distill.pack import Pack
 from hkrun.distill.step import Step
 from hkrun.knowledge import LiveTeacher
-from hkrun.plan import make_plan
+from hkrun.plans import make_plan
 from hkrun.spaces import load_sweep
 from hkrun.store import open_store
 from hkrun.training import STUDENT_DRAWS, ResidentTrainingSet, SingleProcess

@@ -18,7 +18,7 @@ import hkrun.sweep.planning
 from hkrun.cli.program import call
 from hkrun.cluster import TaskResult
 from hkrun.errors import Interrupted, StoreError
-from hkrun.plan import OVERHEADS, Execution, load_executions, save_executions, save_plan
+from hkrun.plans import OVERHEADS, Execution, load_executions, save_executions, save_plan
 from hkrun.report import render_report, summarise
 from hkrun.report.documents import renew_report
 from hkrun.report.run_tables import PART_NAMES

@@ -57,4 +57,4 @@ def test_reading_search_spaces_needs_no_torch_and_no_arrow():
 def test_the_training_loop_loads_neither_the_store_nor_ray_nor_mlflow():
     loaded = modules_loaded_by("import hkrun.distill")
     assert "torch" in loaded
-    assert not loaded & {"hkrun.store", "hkrun.plan", "hkrun.spaces", "ray", "mlflow"}
+    assert not loaded & {"hkrun.store", "hkrun.plans", "hkrun.spaces", "ray", "mlflow"}

@@ -4,7 +4,7 @@ import pytest
 from study_example import make_study
 
 from hkrun.config import build_cell, cell_from_values, cell_id
-from hkrun.plan import (
+from hkrun.plans import (
     Rehearsal,
     find_weight_key,
     foresee_limits,

@@ -21,7 +21,7 @@ from hkrun.cli.program import call
 from hkrun.code_identity import find_code
 from hkrun.config import cell_id, teacher_id
 from hkrun.errors import InputError, StoreError
-from hkrun.plan import make_plan, save_plan
+from hkrun.plans import make_plan, save_plan
 from hkrun.report import summarise, summary_document
 from hkrun.spaces import load_sweep
 from hkrun.store import open_store

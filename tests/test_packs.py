@@ -11,7 +11,7 @@ from hkrun.cli.program import call
 from hkrun.cluster.nodes.resources import Node, Share, check_pack
 from hkrun.config import cell_from_values, cell_id
 from hkrun.errors import InputError, ResourceError
-from hkrun.plan import (
+from hkrun.plans import (
     AUTO,
     PackingFacts,
     Workers,
@@ -21,7 +21,7 @@ from hkrun.plan import (
     save_plan,
     why_alone,
 )
-from hkrun.plan.packs import PROCESS_BYTES, seed_bytes
+from hkrun.plans.packs import PROCESS_BYTES, seed_bytes
 from hkrun.spaces import load_sweep
 from hkrun.store import open_store
 from hkrun.sweep import pack_sizes

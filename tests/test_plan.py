@@ -6,7 +6,7 @@ from study_example import make_study, plan_on
 from teacher_example import put_teacher
 
 from hkrun.config import Cell, canonical_json, cell_from_values, cell_id, teacher_id, teachers_id
-from hkrun.plan import (
+from hkrun.plans import (
     AUTO,
     PLAN_FILE,
     PackingFacts,

@@ -10,7 +10,7 @@ from teacher_example import put_teacher
 
 from hkrun.config import Cell, cell_from_values, teacher_id
 from hkrun.knowledge import file_sizes
-from hkrun.plan.teacher_tables import find_too_large, plan_tables
+from hkrun.plans.teacher_tables import find_too_large, plan_tables
 from hkrun.store import Store, TeacherTables, open_store
 from hkrun.store.files import LocalFiles
 

@@ -16,7 +16,7 @@ import hkrun
 from hkrun.cli.program import call
 from hkrun.config import cell_id
 from hkrun.errors import InputError, StoreError
-from hkrun.plan import Execution, StoppedRun, save_executions, save_plan, save_stopped
+from hkrun.plans import Execution, StoppedRun, save_executions, save_plan, save_stopped
 from hkrun.records import DISCRIMINATOR_COLUMNS, Record
 from hkrun.report import publish_study, publishing, summarise
 from hkrun.report.documents import render_markdown

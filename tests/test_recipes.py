@@ -55,8 +55,8 @@ import torch
 from hkrun.models import DistilledNetwork, build_network, initialise
 from hkrun.models.packed import PackedNetwork
 from hkrun.networks import parse_network
-from hkrun.plan.packs import why_alone
-from hkrun.plan import Workers
+from hkrun.plans.packs import why_alone
+from hkrun.plans import Workers
 from hkrun.spaces import load_cell
 
 assert parse_network("plain3").widths == (16, 32)

@@ -29,7 +29,7 @@ from teacher_example import put_diverged_teacher
 from hkrun import stats
 from hkrun.config import cell_id, learning_rate
 from hkrun.errors import StoreError
-from hkrun.plan import StoppedRun, save_stopped
+from hkrun.plans import StoppedRun, save_stopped
 from hkrun.report import (
     load_published,
     print_summary,

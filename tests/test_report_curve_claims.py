@@ -9,7 +9,7 @@ from report_example import EPOCHS, TEST_IMAGES, WEIGHTS, make_cell, make_sweep, 
 
 from hkrun import stats
 from hkrun.config import cell_from_values
-from hkrun.plan import save_plan, stored_plans
+from hkrun.plans import save_plan, stored_plans
 from hkrun.report import load_published, publish_study, render_report, summarise, summary_document
 from hkrun.report.documents import render_markdown
 from hkrun.report.table import MINUS, NONE

@@ -9,7 +9,7 @@ import pytest
 from pyarrow import parquet as pq
 from rich.console import Console
 
-from hkrun.plan import stored_plans
+from hkrun.plans import stored_plans
 from hkrun.report import find_studies, print_summary, publishing
 from hkrun.report.results_index import render_index
 from hkrun.store import open_store, write_study

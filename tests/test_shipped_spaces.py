@@ -8,7 +8,7 @@ import pytest
 
 from hkrun.config import cell_id, teacher_id
 from hkrun.errors import InputError
-from hkrun.plan import make_plan
+from hkrun.plans import make_plan
 from hkrun.spaces import load_sweep
 
 REPOSITORY = Path(__file__).parents[1]

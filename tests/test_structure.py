@@ -43,7 +43,7 @@ def long_signatures(folder: str) -> Iterator[str]:
                     yield f"{path.relative_to(REPOSITORY)}: {node.name} has {number} parameters"
 
 
-@pytest.mark.parametrize("folder", ["cli", "sweep", "plan", "spaces", "cluster", "trial", "distill"])
+@pytest.mark.parametrize("folder", ["cli", "sweep", "plans", "spaces", "cluster", "trial", "distill"])
 def test_functions_between_the_command_and_the_loop_have_at_most_five_parameters(folder):
     assert list(long_signatures(folder)) == []
 
@@ -107,7 +107,7 @@ def test_every_package_and_module_of_the_top_has_its_line_in_the_readme():
     assert {name for name in names if not re.search(rf"(?<![\w/]){re.escape(name)}", text)} == set()
 
 
-@pytest.mark.parametrize("package", ["cli", "sweep", "plan", "trial"])
+@pytest.mark.parametrize("package", ["cli", "sweep", "plans", "trial"])
 def test_the_map_of_a_package_names_each_of_its_modules(package):
     text = ast.get_docstring(read(f"hkrun.{package}")) or ""
     written = re.findall(r"^ *([\w/]+\.py) ", text, re.MULTILINE)
@@ -144,7 +144,7 @@ def test_a_package_hands_on_only_names_that_another_module_takes_from_it():
     folders = (PACKAGE, REPOSITORY / "tests", REPOSITORY / "benchmarks")
     taken = {found for folder in folders for path in folder.rglob("*.py") for found in find_taken(path)}
     handed_on = set(find_handed_on())
-    assert ("hkrun.plan", "make_plan") in handed_on
+    assert ("hkrun.plans", "make_plan") in handed_on
     assert handed_on - taken == set()
 
 

@@ -18,7 +18,7 @@ import hkrun.cluster
 import hkrun.tracking
 from hkrun.cli.program import call
 from hkrun.errors import DataError
-from hkrun.plan import save_plan
+from hkrun.plans import save_plan
 from hkrun.store import open_store
 from hkrun.sweep.planning import recheck
 

@@ -7,7 +7,7 @@ import pytest
 from sweep_example import fill_store, make_sweep
 
 from hkrun.errors import InputError
-from hkrun.plan import Workers, save_plan, stored_plan, stored_plans
+from hkrun.plans import Workers, save_plan, stored_plan, stored_plans
 from hkrun.report import summarise
 from hkrun.report.documents import describe_command
 from hkrun.spaces import load_sweep, natural_name

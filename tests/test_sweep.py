@@ -9,7 +9,7 @@ import pytest
 from sweep_example import fill_store, make_sweep
 
 from hkrun.cli.program import call
-from hkrun.plan import save_plan
+from hkrun.plans import save_plan
 from hkrun.report import summarise, write_report
 from hkrun.report.documents import renew_report
 from hkrun.store import open_store

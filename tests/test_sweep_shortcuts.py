@@ -14,7 +14,7 @@ import hkrun.sweep.planning
 from hkrun.cluster import EarlyStopping, Search, TaskResult
 from hkrun.config import cell_id, teacher_id
 from hkrun.errors import TrainingError
-from hkrun.plan import Shortcuts, load_stopped, make_plan
+from hkrun.plans import Shortcuts, load_stopped, make_plan
 from hkrun.store import open_store
 
 

@@ -10,7 +10,7 @@ from two_slots import TWO_SLOTS
 
 import hkrun.cluster
 from hkrun.config import cell_from_values
-from hkrun.plan import ALONE, AUTO, Span, Workers
+from hkrun.plans import ALONE, AUTO, Span, Workers
 from hkrun.store import open_store
 from hkrun.sweep import running
 

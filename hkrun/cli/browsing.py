@@ -16,7 +16,7 @@ from hkrun.errors import EXIT_DONE, InputError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from hkrun.plan import StoredPlan
+    from hkrun.plans import StoredPlan
     from hkrun.store import Store
 
 
@@ -69,7 +69,7 @@ def _space_lines(space: "Mapping[str, Any]") -> list[str]:
 
 def _describe_space(name: str) -> dict[str, Any]:
     """What `spaces --json` says of a search space; of one that has mistakes, what they are."""
-    from hkrun.plan import make_plan
+    from hkrun.plans import make_plan
     from hkrun.spaces import find_sweep, is_shipped, load_sweep, read_header
 
     path = find_sweep(name)
@@ -184,7 +184,7 @@ def ls(invocation: Invocation, *, dataset: str | None) -> int:
 
 def _describe_study(stored: "StoredPlan", store: "Store") -> dict[str, Any]:
     """What `ls --json` says of a study; `last_activity` is when the newest of its runs ended, in UTC."""
-    from hkrun.plan import make_plan
+    from hkrun.plans import make_plan
 
     plan = make_plan(stored.sweep, store, workers=stored.workers)
     records = [record for cell in plan.cells for record in cell.records.values()]

@@ -15,7 +15,7 @@ from rich.text import Text
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
-    from hkrun.plan import Plan
+    from hkrun.plans import Plan
     from hkrun.trial import Task
 
 _SHOWN_TASKS = 8

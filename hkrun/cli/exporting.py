@@ -76,7 +76,7 @@ def _find_run(store: "Store", run: str, dataset: str | None) -> "Record":
 
 def _find_cell(store: "Store", sweep: str, name: str, dataset: str | None) -> str:
     """The id of a sweep's cell."""
-    from hkrun.plan import make_plan
+    from hkrun.plans import make_plan
 
     stored = find_plan(store, sweep, dataset)
     cells = {cell.name: cell.cell_id for cell in make_plan(stored.sweep, store, workers=stored.workers).cells}

@@ -13,7 +13,7 @@ from hkrun.cli.invocation import Command, Invocation
 from hkrun.errors import InputError
 
 if TYPE_CHECKING:
-    from hkrun.plan import Shortcuts, Workers
+    from hkrun.plans import Shortcuts, Workers
     from hkrun.spaces import Sweep
     from hkrun.sweep import Options
 
@@ -25,7 +25,7 @@ class WorkersOption(click.ParamType["Workers"]):
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> "Workers":
         """Reads what was typed."""
-        from hkrun.plan import Workers
+        from hkrun.plans import Workers
 
         if isinstance(value, Workers):
             return value
@@ -183,7 +183,7 @@ class Wishes(ResumeWishes):
         )
 
     def _read_shortcuts(self, loaded: "Sweep") -> "Shortcuts":
-        from hkrun.plan import Shortcuts
+        from hkrun.plans import Shortcuts
 
         problems = []
         for option, value in (("--search", self.search), ("--scheduler", self.scheduler)):

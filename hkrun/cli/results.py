@@ -15,7 +15,7 @@ from hkrun.cli.verbs import verb
 from hkrun.errors import EXIT_DONE, EXIT_RUNS_FAILED, InputError, StoreError
 
 if TYPE_CHECKING:
-    from hkrun.plan import PlannedCell, StoredPlan
+    from hkrun.plans import PlannedCell, StoredPlan
     from hkrun.report import Summary
     from hkrun.spaces import Sweep
     from hkrun.store import Store
@@ -171,7 +171,7 @@ def status(invocation: Invocation, *, name: str | None, dataset: str | None, clu
 
 
 def _sweep_status(stored: "StoredPlan", store: "Store") -> dict[str, Any]:
-    from hkrun.plan import make_plan
+    from hkrun.plans import make_plan
 
     plan = make_plan(stored.sweep, store, workers=stored.workers)
     return {
@@ -191,7 +191,7 @@ def _sweep_status(stored: "StoredPlan", store: "Store") -> dict[str, Any]:
 
 
 def _cell_status(cell: "PlannedCell", store: "Store") -> dict[str, Any]:
-    from hkrun.plan import checkpoint_epoch
+    from hkrun.plans import checkpoint_epoch
 
     reached = {seed: checkpoint_epoch(store, cell.cell_id, seed) for seed in cell.to_run}
     return {

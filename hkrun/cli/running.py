@@ -26,7 +26,7 @@ from hkrun.errors import (
 )
 
 if TYPE_CHECKING:
-    from hkrun.plan import Plan, PlannedTeacher
+    from hkrun.plans import Plan, PlannedTeacher
     from hkrun.spaces import Sweep
     from hkrun.stopwatch import Stopwatch
     from hkrun.store import Store
@@ -278,7 +278,7 @@ def _rehearse(invocation: Invocation, study: "Study") -> "Study":
 def _train(invocation: Invocation, study: "Study", stopwatch: "Stopwatch | None" = None) -> "Outcome":
     """Runs a study to its end and shows what came out."""
     from hkrun.cli.display import Display
-    from hkrun.plan import NO_SHORTCUTS
+    from hkrun.plans import NO_SHORTCUTS
     from hkrun.sweep import run_study
 
     study = _make_ready(invocation, study)
@@ -310,7 +310,7 @@ def print_plan(invocation: Invocation, study: "Study") -> None:
     """The plan for people: cells, runs, what is there, what remains, and for how long."""
     from hkrun.cli.console import make_table
     from hkrun.cli.display import describe_duration
-    from hkrun.plan import describe_tables
+    from hkrun.plans import describe_tables
 
     plan, estimate = study.plan, study.estimate
     headings = ("cell", "name", "runs", "done", "to run", "together", "workers")

@@ -7,7 +7,7 @@ from hkrun.config import nearest
 from hkrun.errors import InputError, StoreError
 
 if TYPE_CHECKING:
-    from hkrun.plan import StoredPlan
+    from hkrun.plans import StoredPlan
     from hkrun.store import Store
 
 logger = logging.getLogger(__name__)
@@ -22,7 +22,7 @@ def find_plans(store: "Store", name: str | None, dataset: str | None) -> "list[S
         InputError: There is none of that name or on that data set.
         StoreError: There is one, but its plan cannot be read; or no plan can be.
     """
-    from hkrun.plan import stored_plans
+    from hkrun.plans import stored_plans
 
     plans, unreadable = stored_plans(store)
     start = "" if name is None else f"sweeps/{name}-{dataset or ''}".replace(":", ".")

@@ -179,7 +179,7 @@ def _load(name: str, parameters: Mapping[str, Any]) -> "Sweep":
 
 def _find_unfinished(inner: Invocation, parameters: Mapping[str, Any]) -> "list[Sweep]":
     """The sweeps that `resume` would go on with; none where the store cannot be read from here."""
-    from hkrun.plan import make_plan
+    from hkrun.plans import make_plan
 
     try:
         store = inner.open_store(create=False)

@@ -10,7 +10,7 @@ from hkrun import config, stats
 from hkrun.config import Cell
 from hkrun.datasets import find_dataset
 from hkrun.errors import StoreError
-from hkrun.plan import load_executions, load_stopped
+from hkrun.plans import load_executions, load_stopped
 from hkrun.records import DISCRIMINATOR_COLUMNS, Record
 from hkrun.report.cautions import write_warnings
 from hkrun.report.claims import judge_claims

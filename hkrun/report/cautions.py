@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from hkrun import stats
 from hkrun.config import teachers_id
-from hkrun.plan import find_weight_key, stability_limit
+from hkrun.plans import find_weight_key, stability_limit
 from hkrun.report.comparing import drop_epochs, write_window
 from hkrun.report.summary import CellSummary, Summary, Teacher
 from hkrun.report.wording import MOST_NAMES, count, join, seeds, take_once

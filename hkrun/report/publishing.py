@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from hkrun import config
 from hkrun.errors import InputError, StoreError
-from hkrun.plan import EXECUTIONS_FILE, PLAN_FILE, STOPPED_FILE, StoredPlan, stored_plans
+from hkrun.plans import EXECUTIONS_FILE, PLAN_FILE, STOPPED_FILE, StoredPlan, stored_plans
 from hkrun.redaction import redact_text, shorten_paths
 from hkrun.report.aggregation import CURVES, find_elsewhere, summarise, supervised
 from hkrun.report.documents import MARKDOWN, render_markdown

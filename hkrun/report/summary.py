@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from hkrun import stats
 from hkrun.config import Cell, Value
-from hkrun.plan import Execution
+from hkrun.plans import Execution
 from hkrun.report.published import Claim, PublishedRow, PublishedTable
 from hkrun.spaces import Sweep
 from hkrun.store import Record, TeacherRecord

@@ -3,7 +3,7 @@
 import statistics
 from collections.abc import Iterable, Iterator, Sequence
 
-from hkrun.plan import OVERHEADS
+from hkrun.plans import OVERHEADS
 from hkrun.report.summary import Comparison, Summary, Teacher, TrainedTeacher
 
 MOST_NAMES = 4  # in a sentence

@@ -10,7 +10,7 @@ from hkrun.config import Cell, cell_id, get_value
 from hkrun.datasets import find_dataset
 from hkrun.errors import DataError, InputError
 from hkrun.networks import FROM_TORCHVISION
-from hkrun.plan import why_alone
+from hkrun.plans import why_alone
 from hkrun.spaces import Sweep, with_content
 from hkrun.sweep.machine import log_folder_of
 from hkrun.sweep.study import Study

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hkrun.errors import ResourceError
-from hkrun.plan import Span
+from hkrun.plans import Span
 from hkrun.store import Store
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from hkrun.config import cell_id
 from hkrun.errors import InputError
-from hkrun.plan import StoredPlan, Workers, stored_plan
+from hkrun.plans import StoredPlan, Workers, stored_plan
 from hkrun.spaces import Sweep, is_study_name, natural_name, seeds_name, space_name
 from hkrun.store import Store
 from hkrun.sweep.study import Options

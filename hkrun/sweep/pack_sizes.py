@@ -11,7 +11,7 @@ from hkrun.config import Cell, teachers_id
 from hkrun.datasets import find_dataset
 from hkrun.digests import short_digest
 from hkrun.networks import EVALUATION_BATCH
-from hkrun.plan import (
+from hkrun.plans import (
     PackingFacts,
     choose_sizes,
     choose_teacher_sizes,
@@ -19,7 +19,7 @@ from hkrun.plan import (
     why_alone,
     why_teachers_alone,
 )
-from hkrun.plan.packs import PROCESS_BYTES, count_teachers, seed_bytes
+from hkrun.plans.packs import PROCESS_BYTES, count_teachers, seed_bytes
 from hkrun.processor import processor_name
 from hkrun.store import DamagedError, NotCommittedError, Store
 from hkrun.sweep.machine import THREADS, Machine

@@ -3,7 +3,7 @@
 import dataclasses
 
 from hkrun.datasets import find_dataset
-from hkrun.plan import (
+from hkrun.plans import (
     NO_SHORTCUTS,
     Plan,
     check_elastic,

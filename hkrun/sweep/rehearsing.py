@@ -4,7 +4,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from hkrun.config import Cell, teacher_id
-from hkrun.plan import ALONE, REHEARSAL_SEEDS, load_rehearsal
+from hkrun.plans import ALONE, REHEARSAL_SEEDS, load_rehearsal
 from hkrun.sweep.machine import log_folder_of
 from hkrun.sweep.study import Study
 from hkrun.sweep.task_submission import Observer, TaskObserver, leave_out_diverged, make_task

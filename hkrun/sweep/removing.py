@@ -13,7 +13,7 @@ from typing import Any
 
 from hkrun.config import cell_id, teacher_id
 from hkrun.errors import HeldError, StoreError
-from hkrun.plan import StoredPlan, stored_plans
+from hkrun.plans import StoredPlan, stored_plans
 from hkrun.spaces import Sweep
 from hkrun.store import Store, find_tables, remove_table
 

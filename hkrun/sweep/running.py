@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hkrun.errors import EXIT_DONE, EXIT_RUNS_FAILED, TrainingError
-from hkrun.plan import (
+from hkrun.plans import (
     AUTO,
     NO_SHORTCUTS,
     LimitWarning,

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from hkrun.plan import (
+from hkrun.plans import (
     AUTO,
     NO_SHORTCUTS,
     Estimate,

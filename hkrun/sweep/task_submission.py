@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from hkrun.config import Cell
-from hkrun.plan import Pack, Plan, PlannedTable, PlannedTeacher
-from hkrun.plan.teacher_tables import find_too_large
+from hkrun.plans import Pack, Plan, PlannedTable, PlannedTeacher
+from hkrun.plans.teacher_tables import find_too_large
 from hkrun.store import Store
 from hkrun.sweep.machine import THREADS, log_folder_of
 from hkrun.sweep.study import Study

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 
 from hkrun.errors import StoreError
-from hkrun.plan import Execution, load_executions, save_executions
+from hkrun.plans import Execution, load_executions, save_executions
 from hkrun.spaces import Sweep
 from hkrun.stopwatch import Stopwatch
 from hkrun.store import Store

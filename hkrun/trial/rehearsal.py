@@ -18,7 +18,7 @@ from hkrun.data.dataset import Dataset
 from hkrun.data.encoded import StreamedDataset
 from hkrun.distill import Pack, Run, Step, enter_stage, measure_sharpness, set_rates, start_run
 from hkrun.distill.step import Teach
-from hkrun.plan import Rehearsal, Workers, find_weight_key, save_rehearsal, stability_limit, why_alone
+from hkrun.plans import Rehearsal, Workers, find_weight_key, save_rehearsal, stability_limit, why_alone
 from hkrun.store import open_store
 from hkrun.training import STUDENT_DRAWS, Batch, Context, Images, SingleProcess
 from hkrun.trial.environment import reproducible

@@ -9,7 +9,7 @@ from sweep_example import fill_store, make_sweep
 
 import hkrun.sweep
 from hkrun.cli.program import call
-from hkrun.plan import save_plan
+from hkrun.plans import save_plan
 from hkrun.report import summarise
 from hkrun.store import open_store
 from hkrun.sweep import Outcome

@@ -7,7 +7,7 @@ import pytest
 from sweep_example import STARTED_AT, make_sweep, put_run
 
 from hkrun.cli.program import call
-from hkrun.plan import save_plan
+from hkrun.plans import save_plan
 from hkrun.spaces import find_sweep, load_sweep, sweep_names
 from hkrun.store import open_store
 

@@ -7,7 +7,7 @@ from sweep_example import make_sweep
 from hkrun.cli.console import PlainConsole
 from hkrun.cli.display import Display, Progress, Running, describe_duration
 from hkrun.config import cell_id
-from hkrun.plan import make_plan
+from hkrun.plans import make_plan
 
 
 def begun(**fields):

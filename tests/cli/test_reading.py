@@ -9,7 +9,7 @@ from hkrun.cli.invocation import Invocation
 from hkrun.cli.program import call
 from hkrun.config import cell_id
 from hkrun.errors import StoreError
-from hkrun.plan import save_plan
+from hkrun.plans import save_plan
 from hkrun.store import open_store
 from hkrun.tracking import Links, Site
 

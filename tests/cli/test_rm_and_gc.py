@@ -5,7 +5,7 @@ import pytest
 from sweep_example import make_sweep, put_run
 
 from hkrun.cli.program import call
-from hkrun.plan import make_plan, save_plan, stored_plans
+from hkrun.plans import make_plan, save_plan, stored_plans
 from hkrun.store import open_store
 
 NOTHING = {"number": 0, "bytes": 0}

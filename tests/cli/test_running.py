@@ -15,7 +15,7 @@ from hkrun.cli.program import call
 from hkrun.cluster.nodes.resources import has_gpu_driver
 from hkrun.config import teacher_id
 from hkrun.errors import DataError, HeldError, ResourceError
-from hkrun.plan import AUTO, NO_SHORTCUTS, Estimate, Shortcuts, Span, Workers, estimate_time, save_plan
+from hkrun.plans import AUTO, NO_SHORTCUTS, Estimate, Shortcuts, Span, Workers, estimate_time, save_plan
 from hkrun.spaces import load_cell, load_sweep
 from hkrun.store import open_store
 

@@ -24,7 +24,7 @@ from hkrun.cluster.jobs.submitting import Work, find_variables, name_job, read_a
 from hkrun.cluster.token import ensure_token, find_token
 from hkrun.errors import InputError, ResourceError
 from hkrun.git_state import read_state
-from hkrun.plan import save_plan
+from hkrun.plans import save_plan
 from hkrun.spaces import load_sweep
 from hkrun.store import open_store
 

@@ -5,7 +5,7 @@ import signal
 import time
 from pathlib import Path
 
-from hkrun.plan import checkpoint_epoch
+from hkrun.plans import checkpoint_epoch
 from hkrun.store import open_store
 from hkrun.trial import progress
 from hkrun.trial.run import run_task

@@ -17,7 +17,7 @@ from task_example import make_task
 from hkrun.cli.program import call
 from hkrun.cluster import TaskList, run_tasks
 from hkrun.config import cell_from_values, cell_id
-from hkrun.plan import ALONE, Span
+from hkrun.plans import ALONE, Span
 from hkrun.store import open_store
 from hkrun.training import SingleProcess
 from hkrun.trial.run import run_task

@@ -21,7 +21,7 @@ from hkrun.cluster.trials.schedule import Schedule
 from hkrun.cluster.trials.searcher import Allocation, AxesSearch, Halving
 from hkrun.cluster.trials.slots import Slots
 from hkrun.config import cell_id
-from hkrun.plan import ALONE, Shortcuts, make_plan
+from hkrun.plans import ALONE, Shortcuts, make_plan
 from hkrun.spaces import load_sweep
 from hkrun.store import Record, open_store
 

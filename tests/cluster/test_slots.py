@@ -15,7 +15,7 @@ from hkrun.cluster.trials.schedule import Schedule
 from hkrun.cluster.trials.slots import WAIT_FOR_ROOM_S, Allocation, Fit, Slots
 from hkrun.config import cell_from_values
 from hkrun.errors import InputError, ResourceError
-from hkrun.plan import ALONE, AUTO, Span, Workers, check_elastic
+from hkrun.plans import ALONE, AUTO, Span, Workers, check_elastic
 from hkrun.sweep.machine import Machine
 
 GIB = 1 << 30

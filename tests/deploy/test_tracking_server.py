@@ -14,7 +14,7 @@ from sweep_example import fill_store, make_sweep, put_run
 from tracking_stack import BIN, Stack, find_postgres, find_program, running_stack
 
 from hkrun.config import cell_id
-from hkrun.plan import save_plan
+from hkrun.plans import save_plan
 from hkrun.store import Store, open_store
 
 REQUIRED = os.environ.get("HKRUN_REQUIRE_SERVERS") == "1"

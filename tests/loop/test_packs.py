@@ -14,7 +14,7 @@ from hkrun.config import Cell
 from hkrun.data import Dataset
 from hkrun.distill import Run, distill, start_run
 from hkrun.models.packed import _pack
-from hkrun.plan import Workers, why_alone
+from hkrun.plans import Workers, why_alone
 from hkrun.teacher import dump_weights
 from hkrun.training import SingleProcess
 from loop.conftest import CPU, ask, make_sets, same_state, tiny_cell

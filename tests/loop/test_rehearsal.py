@@ -5,7 +5,7 @@ import torch
 
 from hkrun.config import Cell
 from hkrun.data import Dataset
-from hkrun.plan import Rehearsal
+from hkrun.plans import Rehearsal
 from hkrun.trial import rehearsal
 from hkrun.trial.rehearsal import Inputs, rehearse
 from loop.conftest import CPU, ask_one, make_sets, same_state, tiny_cell

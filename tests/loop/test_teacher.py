@@ -12,7 +12,7 @@ from torchvision.models import resnet18
 from hkrun.config import Cell
 from hkrun.data import Dataset
 from hkrun.errors import InputError
-from hkrun.plan import Workers, why_teachers_alone
+from hkrun.plans import Workers, why_teachers_alone
 from hkrun.teacher import TeacherRun, num_epochs, start_teacher, train_teachers
 from hkrun.training import EvaluationSet, SingleProcess
 from loop.conftest import CPU, make_sets, same_state, tiny_cell

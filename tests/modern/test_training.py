@@ -23,7 +23,7 @@ from hkrun.distill import distill, start_run
 from hkrun.methods import SHIPPED, SHIPPED_FORMS, SHIPPED_METHODS, find_form, find_method
 from hkrun.models import Output, initialise
 from hkrun.objective import DataSizes, Objective
-from hkrun.plan import Workers, why_alone
+from hkrun.plans import Workers, why_alone
 from hkrun.store import Store, open_store
 from hkrun.terms import COMPACT_PARTS
 from hkrun.training import SingleProcess

@@ -12,7 +12,7 @@ from task_example import make_task
 
 from hkrun.code_identity import Code, find_code
 from hkrun.config import cell_id
-from hkrun.plan import make_plan, stored_plans
+from hkrun.plans import make_plan, stored_plans
 from hkrun.report import summarise
 from hkrun.spaces import load_sweep
 from hkrun.store import open_store

@@ -17,7 +17,7 @@ from sweep_example import fill_store, make_sweep
 
 from hkrun.config import cell_id
 from hkrun.errors import StoreError
-from hkrun.plan import Workers, make_plan
+from hkrun.plans import Workers, make_plan
 from hkrun.report import summarise
 from hkrun.store import NotCommittedError, open_store
 from hkrun.store.files import ABSENT, Changed, Seen

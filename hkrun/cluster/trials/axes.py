@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hkrun.plan import Plan
+from hkrun.plans import Plan
 
 
 @dataclass(frozen=True)

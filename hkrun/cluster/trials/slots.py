@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from hkrun.cluster.nodes.resources import BYTES_PER_PROCESS, Node
-from hkrun.plan import Span
+from hkrun.plans import Span
 
 logger = logging.getLogger("hkrun")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from hkrun.cluster.driver.calls import Function
 from hkrun.cluster.nodes.resources import Request
 from hkrun.cluster.trials.axes import EarlyStopping, Search
-from hkrun.plan import Span
+from hkrun.plans import Span
 from hkrun.trial import Task
 
 

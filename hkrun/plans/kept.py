@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from hkrun.errors import InputError, StoreError
-from hkrun.plan.workers import AUTO, Workers
+from hkrun.plans.workers import AUTO, Workers
 from hkrun.spaces import Sweep, restore_sweep, sweep_document
 from hkrun.store import DamagedError, NotCommittedError, Store, read_epoch
 

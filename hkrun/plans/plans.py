@@ -6,8 +6,8 @@ from dataclasses import dataclass, field, replace
 
 from hkrun.code_identity import Code, find_code
 from hkrun.config import Cell, teacher_id
-from hkrun.plan.teacher_tables import PlannedTable, plan_tables
-from hkrun.plan.workers import ALONE, AUTO, Span, Workers
+from hkrun.plans.teacher_tables import PlannedTable, plan_tables
+from hkrun.plans.workers import ALONE, AUTO, Span, Workers
 from hkrun.spaces import Sweep
 from hkrun.store import Record
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from hkrun.config import Cell, cell_id, teachers_id
 from hkrun.datasets import find_dataset
 from hkrun.networks import IMAGENET_NETWORKS, SHUFFLING, parse_network
-from hkrun.plan.workers import Workers
+from hkrun.plans.workers import Workers
 from hkrun.spaces import Recipe, Sweep
 from hkrun.user_parts import is_own
 

@@ -11,9 +11,9 @@ limits.py    which cells too large a step will lose
 executions.py  and of where its time went
 """
 
-from hkrun.plan.estimate import Estimate, estimate_time
-from hkrun.plan.executions import EXECUTIONS_FILE, OVERHEADS, Execution, load_executions, save_executions
-from hkrun.plan.kept import (
+from hkrun.plans.estimate import Estimate, estimate_time
+from hkrun.plans.executions import EXECUTIONS_FILE, OVERHEADS, Execution, load_executions, save_executions
+from hkrun.plans.kept import (
     PLAN_FILE,
     STOPPED_FILE,
     StoppedRun,
@@ -26,7 +26,7 @@ from hkrun.plan.kept import (
     stored_plan,
     stored_plans,
 )
-from hkrun.plan.limits import (
+from hkrun.plans.limits import (
     REHEARSAL_SEEDS,
     LimitWarning,
     Rehearsal,
@@ -36,15 +36,15 @@ from hkrun.plan.limits import (
     save_rehearsal,
     stability_limit,
 )
-from hkrun.plan.packs import (
+from hkrun.plans.packs import (
     PackingFacts,
     choose_sizes,
     choose_teacher_sizes,
     why_alone,
     why_teachers_alone,
 )
-from hkrun.plan.planning import find_missing_teachers, find_other_teachers, list_teachers, make_plan
-from hkrun.plan.plans import (
+from hkrun.plans.planning import find_missing_teachers, find_other_teachers, list_teachers, make_plan
+from hkrun.plans.plans import (
     NO_SHORTCUTS,
     Pack,
     Plan,
@@ -52,5 +52,5 @@ from hkrun.plan.plans import (
     PlannedTeacher,
     Shortcuts,
 )
-from hkrun.plan.teacher_tables import PlannedTable, describe_tables
-from hkrun.plan.workers import ALONE, AUTO, Span, Workers, check_elastic
+from hkrun.plans.teacher_tables import PlannedTable, describe_tables
+from hkrun.plans.workers import ALONE, AUTO, Span, Workers, check_elastic

@@ -4,8 +4,8 @@ from collections.abc import Iterable, Sequence
 
 from hkrun.code_identity import Code, find_code
 from hkrun.config import Cell, cell_id, teacher_id, teachers_id
-from hkrun.plan.kept import load_stopped
-from hkrun.plan.plans import (
+from hkrun.plans.kept import load_stopped
+from hkrun.plans.plans import (
     NO_SHORTCUTS,
     Pack,
     Plan,
@@ -16,7 +16,7 @@ from hkrun.plan.plans import (
     find_distinct,
     form_packs,
 )
-from hkrun.plan.workers import AUTO, Workers
+from hkrun.plans.workers import AUTO, Workers
 from hkrun.records import TrainingRecord
 from hkrun.spaces import NamedCell, Sweep
 from hkrun.store import Store

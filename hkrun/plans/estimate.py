@@ -4,8 +4,8 @@ import statistics
 from dataclasses import dataclass
 
 from hkrun.config import Cell
-from hkrun.plan.plans import Plan, PlannedCell, cells_on_axes
-from hkrun.plan.teacher_tables import has_table
+from hkrun.plans.plans import Plan, PlannedCell, cells_on_axes
+from hkrun.plans.teacher_tables import has_table
 from hkrun.spaces import Sweep
 from hkrun.store import Record
 
