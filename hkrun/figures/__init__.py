@@ -19,6 +19,7 @@ from hkrun.figures.style import (
     NARROW_PAGE,
     PAGE,
     SYMBOL,
+    Drawing,
     encode,
     narrow_page,
     typeset,

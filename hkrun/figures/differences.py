@@ -5,9 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 
-from hkrun.figures.style import COLORS, INK, PAGE, SEED, new_figure, styled, typeset, wrap
+from hkrun.figures.style import COLORS, INK, PAGE, SEED, Drawing, new_figure, styled, typeset, wrap
 
 # One seed: open, so that equal values show, and dark enough to print.
 DOT: dict[str, Any] = {
@@ -30,7 +29,7 @@ class PairedDifferences:
     ci95: tuple[float, float] | None
 
 
-def draw_differences(differences: Sequence[PairedDifferences], *, reference: str) -> Figure:
+def draw_differences(differences: Sequence[PairedDifferences], *, reference: str) -> Drawing:
     """Last epoch's error minus the reference's: each seed a dot, the mean a diamond in its 95 % interval."""
     with styled():
         figure = new_figure(PAGE, 0.95 + 0.46 * len(differences))

@@ -4,15 +4,14 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from hkrun.figures.style import MUTED, PAGE, new_figure, stroke_of, styled, wrap
+from hkrun.figures.style import MUTED, PAGE, Drawing, new_figure, stroke_of, styled, wrap
 from hkrun.records import ACCURACY, GRADIENT_RATIO, SPREAD, STUDENT_MEAN, TEACHER_MEAN
 from hkrun.stats import Spread
 
 
-def draw_health(cells: Mapping[str, Mapping[str, Spread]]) -> Figure:
+def draw_health(cells: Mapping[str, Mapping[str, Spread]]) -> Drawing:
     """One row a cell: accuracy, mean output on teacher and student, their spread, and the gradient ratio.
 
     The curves are given by the cell's name, then by their column. Lines are means over seeds, bands the

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from hkrun.figures.style import (
@@ -15,6 +14,7 @@ from hkrun.figures.style import (
     MUTED,
     PAGE,
     Curve,
+    Drawing,
     new_figure,
     new_panels,
     stroke_of,
@@ -40,7 +40,7 @@ class CellCurves:
     diverged: tuple[Curve, ...] = ()
 
 
-def draw_errors(cells: Sequence[CellCurves], *, window: int) -> Figure:
+def draw_errors(cells: Sequence[CellCurves], *, window: int) -> Drawing:
     """Test error over all epochs, and the last `window` of them enlarged.
 
     Lines are means over the finished runs. The enlarged part, or the only one, has thin lines one standard
@@ -184,7 +184,7 @@ def _spread(centres: Sequence[float], sizes: Sequence[float]) -> list[float]:
     return [float(place) for place in places]
 
 
-def draw_ranges(cells: Sequence[CellCurves], *, window: int, ddof: int) -> Figure:
+def draw_ranges(cells: Sequence[CellCurves], *, window: int, ddof: int) -> Drawing:
     """The range of the test error over runs at each epoch of the window, one panel a cell, all on one scale.
 
     S of eq. (10) is the variance of that line: the band around its mean is sqrt(S) to either side.

@@ -7,10 +7,21 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
-from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator
 
-from hkrun.figures.style import BAND, COLORS, INK, MUTED, PAGE, new_figure, new_panels, styled, typeset, wrap
+from hkrun.figures.style import (
+    BAND,
+    COLORS,
+    INK,
+    MUTED,
+    PAGE,
+    Drawing,
+    new_figure,
+    new_panels,
+    styled,
+    typeset,
+    wrap,
+)
 
 BLUE = COLORS[1]
 # White to middle blue: black print stays readable on every cell, in grey too.
@@ -61,7 +72,7 @@ class ScanGrid:
     differs: Sequence[Sequence[bool]]
 
 
-def draw_curves(curves: Sequence[ScanCurve], *, margin: float) -> Figure:
+def draw_curves(curves: Sequence[ScanCurve], *, margin: float) -> Drawing:
     """One panel a key on one scale: means in their 95 % intervals, and the margin around the reference."""
     with styled():
         figure, grid = new_panels(len(curves), least_width=4.4, row_height=2.7)
@@ -95,7 +106,7 @@ def _plot_curve(axes: Axes, curve: ScanCurve, *, margin: float) -> None:
     axes.set_title(wrap(curve.title, 34))
 
 
-def draw_grid(grid: ScanGrid) -> Figure:
+def draw_grid(grid: ScanGrid) -> Drawing:
     """A heat map with every mean and half of its interval printed; the reference is framed."""
     mean, half = np.array(grid.mean), np.array(grid.half)
     num_rows, num_columns = mean.shape

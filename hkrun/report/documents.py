@@ -87,7 +87,7 @@ def render_report(summary: Summary) -> dict[str, bytes]:
     content = _gather(summary)
     files = {name: render_template(name, {**content, "figures": drawn}) for name in _TEMPLATES}
     files["report.csv"] = _write_csv(content)
-    for figure in drawn.values():
+    for figure in drawn:
         files |= {f"{figure.name}.png": figure.png, f"{figure.name}.svg": figure.svg}
     return files
 
@@ -96,7 +96,7 @@ def render_markdown(summary: Summary) -> dict[str, bytes]:
     """The report as Markdown alone: report.md, and each figure as .svg."""
     drawn = drawing.draw_figures(summary)
     report = {MARKDOWN: render_template(MARKDOWN, {**_gather(summary), "figures": drawn})}
-    return report | {f"{figure.name}.svg": figure.svg for figure in drawn.values()}
+    return report | {f"{figure.name}.svg": figure.svg for figure in drawn}
 
 
 def render_template(name: str, content: Mapping[str, object]) -> bytes:

@@ -3,10 +3,8 @@
 import base64
 import functools
 import itertools
-from collections.abc import Mapping
 from dataclasses import dataclass
 
-import matplotlib.figure
 import numpy as np
 
 from hkrun import figures
@@ -16,13 +14,22 @@ from hkrun.report.summary import CellSummary, Scan, Summary
 MOST_HEALTH = 4  # cells that one figure shows
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Figure:
-    """A figure: its file's name without ending, what it shows, and itself; encoded when it is asked for."""
+    """A figure, encoded when it is asked for.
+
+    Attributes:
+        name: Its file's name without ending.
+        caption: What it shows.
+        section: Where it stands: "lead", above all tables, "errors", "stability" or "discriminator", by the
+            tables of these.
+        drawn: Itself; what its marks say is in its `notes`.
+    """
 
     name: str
     caption: str
-    drawn: matplotlib.figure.Figure
+    section: str
+    drawn: figures.Drawing
 
     @functools.cached_property
     def svg(self) -> bytes:
@@ -47,8 +54,8 @@ class Figure:
         return "data:image/svg+xml;base64," + base64.b64encode(self.svg).decode()
 
 
-def draw_figures(summary: Summary) -> Mapping[str, Figure]:
-    """The figures by what they are of; what the runs give no data for is not drawn."""
+def draw_figures(summary: Summary) -> list[Figure]:
+    """The figures, those that lead the report first; what the runs give no data for is not drawn."""
     sweep = summary.sweep
     cells = _choose_cells(summary)
     curves = [
@@ -59,40 +66,52 @@ def draw_figures(summary: Summary) -> Mapping[str, Figure]:
     compared = [
         comparison for cell in cells if (comparison := summary.find_comparison(cell.name)) is not None
     ]
-    drawn = {
-        "errors": Figure(
+    drawn = [
+        *_draw_scans(summary),
+        _figure(
             "error-curves",
             "Test error over training, mean over the finished runs. Right: the last "
             f"{sweep.window} epochs, over which S is taken. Thin lines in pairs, where there are any, "
             "are one standard deviation to either side. A thin line that ends in a cross is a diverged run; "
             "it is in no mean.",
             figures.draw_errors(curves, window=sweep.window),
-        )
-    }
-    if defined:
-        drawn["ranges"] = Figure(
-            "ranges",
-            "What S measures: the range of the test error over runs at each epoch of the window. S is the "
-            "variance of this line; the band reaches the square root of S to either side of its mean "
-            "(dashed). A line that is high but flat has a small S.",
-            figures.draw_ranges(defined, window=sweep.window, ddof=sweep.ddof),
-        )
+            section="lead",
+        ),
+    ]
     if compared:
-        drawn["differences"] = Figure(
-            "differences",
-            f"Error of the last epoch minus that of {sweep.reference}, paired by seed: each seed a circle, "
-            "the mean a diamond in its 95 % interval.",
-            figures.draw_differences(
-                [
-                    figures.PairedDifferences(
-                        name=item.cell, by_seed=item.by_seed, mean=item.difference, ci95=item.ci95
-                    )
-                    for item in compared
-                ],
-                reference=sweep.reference or "",
-            ),
+        drawn.append(
+            _figure(
+                "differences",
+                f"Error of the last epoch minus that of {sweep.reference}, paired by seed: each seed a "
+                "circle, the mean a diamond in its 95 % interval.",
+                figures.draw_differences(
+                    [
+                        figures.PairedDifferences(
+                            name=item.cell, by_seed=item.by_seed, mean=item.difference, ci95=item.ci95
+                        )
+                        for item in compared
+                    ],
+                    reference=sweep.reference or "",
+                ),
+                section="errors",
+            )
         )
-    return drawn | _draw_scans(summary) | _draw_health(summary)
+    if defined:
+        drawn.append(
+            _figure(
+                "ranges",
+                "What S measures: the range of the test error over runs at each epoch of the window. S is "
+                "the variance of this line; the band reaches the square root of S to either side of its "
+                "mean (dashed). A line that is high but flat has a small S.",
+                figures.draw_ranges(defined, window=sweep.window, ddof=sweep.ddof),
+                section="stability",
+            )
+        )
+    return drawn + _draw_health(summary)
+
+
+def _figure(name: str, caption: str, drawn: figures.Drawing, *, section: str) -> Figure:
+    return Figure(name=name, caption=caption, section=section, drawn=drawn)
 
 
 def _choose_cells(summary: Summary) -> list[CellSummary]:
@@ -109,26 +128,30 @@ def _choose_cells(summary: Summary) -> list[CellSummary]:
     return list(first.values())
 
 
-def _draw_scans(summary: Summary) -> dict[str, Figure]:
-    drawn = {}
+def _draw_scans(summary: Summary) -> list[Figure]:
+    drawn = []
     curves = [scan for scan in summary.scans if len(scan.keys) == 1]
     if curves:
-        drawn["curves"] = Figure(
-            "sensitivity",
-            "Test error of the last epoch over the values of one key: mean over seeds in its 95 % interval. "
-            f"The full point is the reference, the grey band the margin of {summary.sweep.margin:g} pp.",
-            figures.draw_curves(
-                [_curve(scan) for scan in curves],
-                margin=summary.sweep.margin,
-            ),
+        drawn.append(
+            _figure(
+                "sensitivity",
+                "Test error of the last epoch over the values of one key: mean over seeds in its 95 % "
+                "interval. The full point is the reference, the grey band the margin of "
+                f"{summary.sweep.margin:g} pp.",
+                figures.draw_curves([_curve(scan) for scan in curves], margin=summary.sweep.margin),
+                section="lead",
+            )
         )
     for number, scan in enumerate([scan for scan in summary.scans if len(scan.keys) == 2], start=1):
-        drawn[f"grid-{number}"] = Figure(
-            f"grid-{number}",
-            f"Test error of the last epoch over {scan.keys[0]} and {scan.keys[1]}: mean over seeds ± half of "
-            "its 95 % interval. The frame is the reference; a star marks what is shown to differ from it by "
-            f"more than {summary.sweep.margin:g} pp.",
-            figures.draw_grid(_grid(scan)),
+        drawn.append(
+            _figure(
+                f"grid-{number}",
+                f"Test error of the last epoch over {scan.keys[0]} and {scan.keys[1]}: mean over seeds ± "
+                "half of its 95 % interval. The frame is the reference; a star marks what is shown to differ "
+                f"from it by more than {summary.sweep.margin:g} pp.",
+                figures.draw_grid(_grid(scan)),
+                section="lead",
+            )
         )
     return drawn
 
@@ -173,18 +196,19 @@ def _grid(scan: Scan) -> figures.ScanGrid:
     )
 
 
-def _draw_health(summary: Summary) -> dict[str, Figure]:
+def _draw_health(summary: Summary) -> list[Figure]:
     cells = {cell.name: cell.health for cell in summary.cells if cell.health}
     if not cells:
-        return {}
+        return []
     more = len(cells) - MOST_HEALTH
     rest = f" {more} more cells have one; the table holds all." if more > 0 else ""
-    return {
-        "health": Figure(
+    return [
+        _figure(
             "discriminator",
             "The discriminator D over training: mean over seeds, band from the smallest to the largest of "
             "any seed. A share of 0.5 (dotted) means that it cannot tell teacher from student, 1 that it is "
             "never wrong. At balance it says (1 + mu) / (2 + mu) to both, but for the norms of L_reg." + rest,
             figures.draw_health(dict(itertools.islice(cells.items(), MOST_HEALTH))),
+            section="discriminator",
         )
-    }
+    ]
