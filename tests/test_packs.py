@@ -64,8 +64,8 @@ def test_the_longest_pack_bounds_the_estimate():
     evidence = {"seconds_per_run": {"value": 3.0, "label": MEASURED}}
     sweep = make_sweep([("alone", ALONE)], seeds=range(8), evidence=evidence)
     plan = plan_on(sweep, None, slots=4, sizes={cell_id(ALONE): 8})
-    assert estimate_time(plan).seconds == 8 * 6.0  # ten epochs of the recipe's five
-    assert estimate_time(plan_on(sweep, None, slots=4, sizes={cell_id(ALONE): 2})).seconds == 2 * 6.0
+    assert estimate_time(plan).training_seconds == 8 * 6.0  # ten epochs of the recipe's five
+    assert estimate_time(plan_on(sweep, None, slots=4, sizes={cell_id(ALONE): 2})).training_seconds == 2 * 6.0
 
 
 @pytest.mark.parametrize(
@@ -197,13 +197,13 @@ def test_a_run_s_share_of_a_pack_is_estimated_from_packs(tmp_path):
         "seconds_per_packed_run": {"value": 0.5, "label": MEASURED},
     }
     sweep = make_sweep([("alone", ALONE)], seeds=range(4), evidence=evidence)
-    assert estimate_time(plan_on(sweep, None)).seconds == 4 * 6.0  # ten epochs of the recipe's five
-    assert estimate_time(plan_on(sweep, None, sizes={cell_id(ALONE): 2})).seconds == 4 * 1.0
+    assert estimate_time(plan_on(sweep, None)).training_seconds == 4 * 6.0  # ten epochs of the recipe's five
+    assert estimate_time(plan_on(sweep, None, sizes={cell_id(ALONE): 2})).training_seconds == 4 * 1.0
     store = open_store(tmp_path)
     put(store, ALONE, 0, seconds=7.0, pack=(0,))
     put(store, ALONE, 1, seconds=2.0, pack=(1, 9))
-    assert estimate_time(plan_on(sweep, store)).seconds == 2 * 7.0
-    assert estimate_time(plan_on(sweep, store, sizes={cell_id(ALONE): 4})).seconds == 2 * 2.0
+    assert estimate_time(plan_on(sweep, store)).training_seconds == 2 * 7.0
+    assert estimate_time(plan_on(sweep, store, sizes={cell_id(ALONE): 4})).training_seconds == 2 * 2.0
 
 
 def test_the_estimate_says_where_the_teacher_runs_live():

@@ -9,6 +9,7 @@ from hkrun.config import Cell, canonical_json, cell_from_values, cell_id, teache
 from hkrun.plans import (
     AUTO,
     PLAN_FILE,
+    Execution,
     PackingFacts,
     Shortcuts,
     StoppedRun,
@@ -17,13 +18,18 @@ from hkrun.plans import (
     choose_teacher_sizes,
     describe_tables,
     estimate_time,
+    find_startup,
     load_stopped,
+    save_executions,
     save_plan,
     save_stopped,
     stored_plans,
 )
+from hkrun.plans.startup import MEASURED as MEASURED_STARTUP
+from hkrun.processor import processor_name
 from hkrun.spaces import NamedCell, Recipe, Sweep
 from hkrun.store import Record, open_store
+from hkrun.sweep import Options, plan_study
 
 MEASURED = "measured (2025-01-01, a laptop)"
 L_B = cell_from_values({"loss.lambda_2": 0.0, "loss.lambda_3": 0.0, "student.epochs": 10})
@@ -158,7 +164,7 @@ def test_recorded_timings_of_the_same_cell_come_first(store):
     evidence = {"seconds_per_run": {"value": 1000.0, "label": MEASURED}}
     sweep = make_sweep([("L_b", L_B)], seeds=range(9), evidence=evidence)
     estimate = estimate_time(plan_on(sweep, store, slots=2))
-    assert estimate.seconds == 6 * 10.0 / 2
+    assert estimate.training_seconds == 6 * 10.0 / 2
     assert estimate.basis == "recorded timings of the same cell; 2 at a time"
 
 
@@ -166,7 +172,7 @@ def test_the_recipes_measurement_is_scaled_by_the_epochs(store):
     put_teacher(store, L_B)
     evidence = {"seconds_per_run": {"value": 3.0, "label": MEASURED}}
     estimate = estimate_time(plan_on(make_sweep(evidence=evidence), store, slots=3))
-    assert estimate.seconds == 6 * (3.0 * 10 / 5) / 3
+    assert estimate.training_seconds == 6 * (3.0 * 10 / 5) / 3
     assert estimate.basis == f"recipe digits, {MEASURED}, scaled by epochs; 3 at a time"
 
 
@@ -176,22 +182,25 @@ def test_a_method_of_two_stages_costs_the_epochs_of_both(store):
     two_stages = dataclasses.replace(L_B, method="fsp")
     assert two_stages.stage_epochs == (3, 10)
     sweep = make_sweep([("fsp", two_stages)], seeds=(0,), evidence=evidence)
-    assert estimate_time(plan_on(sweep, store)).seconds == pytest.approx(3.0 * 13 / 5, abs=0.05)
+    assert estimate_time(plan_on(sweep, store)).training_seconds == pytest.approx(3.0 * 13 / 5, abs=0.05)
 
 
 def test_more_slots_than_runs_do_not_shorten_one_run(store):
     put_teacher(store, L_B)
     evidence = {"seconds_per_run": {"value": 3.0, "label": MEASURED}}
-    assert estimate_time(plan_on(make_sweep(evidence=evidence), store, slots=100)).seconds == 6.0
+    assert estimate_time(plan_on(make_sweep(evidence=evidence), store, slots=100)).training_seconds == 6.0
 
 
 def test_a_missing_teacher_counts_where_it_was_ever_timed():
     evidence = {"seconds_per_run": {"value": 3.0, "label": MEASURED}}
     estimate = estimate_time(plan_on(make_sweep(evidence=evidence), None))
-    assert estimate.seconds == 36.0
+    assert estimate.training_seconds == 36.0
     assert estimate.basis.endswith(f"without training teacher {teacher_id(L_B)}, which was never timed")
     evidence["seconds_per_teacher"] = {"value": 50.0, "label": MEASURED}
-    assert estimate_time(plan_on(make_sweep(evidence=evidence), None)).seconds == 36.0 + 50.0 * 600 / 300
+    assert (
+        estimate_time(plan_on(make_sweep(evidence=evidence), None)).training_seconds
+        == 36.0 + 50.0 * 600 / 300
+    )
 
 
 def test_runs_of_several_workers_are_shorter_and_fewer_at_a_time(store):
@@ -200,14 +209,14 @@ def test_runs_of_several_workers_are_shorter_and_fewer_at_a_time(store):
     put_teacher(store, L_B)
     plan = plan_on(sweep, store, workers=Workers.exactly(2), slots=5)
     estimate = estimate_time(plan)
-    assert estimate.seconds == 6 * (6.0 / 2) / 2  # the fifth process has no second
+    assert estimate.training_seconds == 6 * (6.0 / 2) / 2  # the fifth process has no second
     assert estimate.basis.endswith("; 2 at a time; as if 2 workers were so many times as fast as one")
     wide = plan_on(sweep, store, workers=Workers.exactly(4), slots=5)
-    assert estimate_time(wide).seconds == 6 * 6.0 / 4
+    assert estimate_time(wide).training_seconds == 6 * 6.0 / 4
     # What a run took is counted in seconds of all its processes.
     put(store, L_B, 0, seconds=4.0, world_size=4)
     put(store, L_IS, 0, seconds=4.0, world_size=4)
-    assert estimate_time(plan_on(sweep, store, slots=2)).seconds == 4 * 16.0 / 2
+    assert estimate_time(plan_on(sweep, store, slots=2)).training_seconds == 4 * 16.0 / 2
 
 
 def test_the_teacher_of_several_workers_is_trained_sooner():
@@ -216,7 +225,7 @@ def test_the_teacher_of_several_workers_is_trained_sooner():
         "seconds_per_teacher": {"value": 50.0, "label": MEASURED},
     }
     plan = plan_on(make_sweep(evidence=evidence), None, workers=Workers.exactly(2), slots=2)
-    assert estimate_time(plan).seconds == 6 * 6.0 / 2 + 100.0 / 2
+    assert estimate_time(plan).training_seconds == 6 * 6.0 / 2 + 100.0 / 2
 
 
 def test_a_plan_says_how_many_workers_each_task_gets():
@@ -245,9 +254,75 @@ def test_a_plan_in_the_store_keeps_what_was_asked_of_workers_and_gpus(store):
         assert stored_plans(store)[0][0].workers == workers
 
 
+# 36 s of runs and 100 s of the teacher: what comes on top are Ray, processes, table, report and MLflow.
+TIMED = {
+    "seconds_per_run": {"value": 3.0, "label": MEASURED},
+    "seconds_per_teacher": {"value": 50.0, "label": MEASURED},
+}
+
+
+def test_what_comes_on_top_of_training_is_part_of_the_estimate():
+    estimate = estimate_time(plan_on(make_sweep(evidence=TIMED), None))
+    assert MEASURED_STARTUP.seconds == pytest.approx(4.4 + 2.4 + 2.5 + 0.9)
+    assert (estimate.seconds, estimate.startup_seconds) == (36.0 + 100.0 + 10.2, 10.2)
+
+
+def test_a_table_that_is_filled_ahead_costs_passes_of_the_teacher_and_none_where_the_teacher_is_there(store):
+    many = make_sweep([("L_b", L_B)], seeds=range(40), evidence=TIMED)
+    plan = plan_on(many, store, slots=2)
+    assert [table.mode for table in plan.tables] == ["ahead"]  # 40 runs of 10 epochs, 162 views
+    # 300 images to train on, each three passes, and 1,107 to test on: an epoch of 50 / 300 s.
+    table_s = 50 / 300 * 300 * 162 / (3 * 300 + 1107) / 2
+    assert estimate_time(plan).startup_seconds == pytest.approx(10.2 + table_s, abs=0.05)
+    put_teacher(store, L_B)
+    assert estimate_time(plan_on(many, store, slots=2)).startup_seconds == 10.2
+
+
+def test_epochs_that_checkpoints_have_are_not_counted_again(store):
+    put_teacher(store, L_B)
+    sweep = make_sweep([("L_b", L_B)], seeds=(0, 1, 2), evidence=TIMED)
+    for epoch in (3, 5):
+        store.commit(f"{store.run_folder(cell_id(L_B), 1)}/checkpoints", {f"epoch-{epoch:06}.pt": b""})
+    put(store, L_B, 2, seconds=6.0)
+    plan = plan_study(sweep, store, Options(store=store.uri)).plan
+    assert plan.reached == {(cell_id(L_B), 1): 5}
+    estimate = estimate_time(plan)
+    assert estimate.training_seconds == 1.5 * 6.0
+    assert estimate.basis.endswith("; without the epochs that checkpoints have")
+
+
+def test_what_executions_of_the_store_took_replaces_what_was_measured_elsewhere(store):
+    def execution(started_at, *, ray, report=2.0, **phases):
+        return Execution(
+            started_at=started_at,
+            slots=2,
+            phases={"ray": ray, "training": 9.0, "report": report, "mlflow": 0.5, **phases},
+            teachers={"launch": 3.0, "epochs": 5.0},
+            runs={"launch": 1.0, "inputs": 2.0, "epochs": 9.0},
+        )
+
+    sweep, other = make_sweep(), dataclasses.replace(make_sweep(), name="other")
+    assert find_startup(None, sweep) == find_startup(store, sweep) == MEASURED_STARTUP
+    cut_off = dataclasses.replace(execution(9.0, ray=900.0), phases={"ray": 900.0, "training": 1.0})
+    save_executions(store, other, [execution(1.0, ray=100.0), cut_off])
+    found = find_startup(store, sweep)
+    assert (found.ray_s, found.launch_s, found.report_s, found.mlflow_s) == (100.0, 3.0, 2.0, 0.5)
+    save_executions(store, sweep, [execution(number, ray=float(number)) for number in (9, 1, 2, 3, 4, 5, 6)])
+    assert find_startup(store, sweep).ray_s == 5.0  # the middle one of the five newest
+
+
+def test_runs_of_this_machine_come_before_those_of_others(store):
+    put_teacher(store, L_B)
+    put(store, L_B, 0, seconds=4.0, processor="a slower one")
+    sweep = make_sweep([("L_b", L_B)], seeds=range(4))
+    assert estimate_time(plan_on(sweep, store)).training_seconds == 3 * 4.0
+    put(store, L_B, 1, seconds=1.0, processor=processor_name())
+    assert estimate_time(plan_on(sweep, store)).training_seconds == 2 * 1.0
+
+
 def test_without_any_measurement_there_is_no_estimate_but_a_reason(store):
     estimate = estimate_time(plan_on(make_sweep(), store))
-    assert estimate.seconds is None
+    assert estimate.training_seconds is None
     assert estimate.basis == "no finished run of 'L_b' is in the store, and recipe digits has no measurement"
 
 
@@ -255,11 +330,11 @@ def test_the_recipes_measurement_does_not_hold_for_other_networks():
     evidence = {"seconds_per_run": {"value": 3.0, "label": MEASURED}}
     wider = cell_from_values({"method": "supervised", "student.network": "wrn-16-2"})
     estimate = estimate_time(plan_on(make_sweep([("wide", wider)], evidence=evidence), None))
-    assert estimate.seconds is None
+    assert estimate.training_seconds is None
     assert "its networks are not the recipe's" in estimate.basis
     other_teacher = cell_from_values({"method": "supervised", "teacher.network": "wrn-16-2"})
     assert (
-        estimate_time(plan_on(make_sweep([("a", other_teacher)], evidence=evidence), None)).seconds
+        estimate_time(plan_on(make_sweep([("a", other_teacher)], evidence=evidence), None)).training_seconds
         is not None
     )
 
@@ -267,7 +342,7 @@ def test_the_recipes_measurement_does_not_hold_for_other_networks():
 def test_nothing_to_run_takes_no_time(store):
     put(store, L_B, 0)
     plan = plan_on(make_sweep([("L_b", L_B)], seeds=(0,)), store)
-    assert (estimate_time(plan).seconds, estimate_time(plan).basis) == (0.0, "nothing to run")
+    assert (estimate_time(plan).training_seconds, estimate_time(plan).basis) == (0.0, "nothing to run")
 
 
 # --- the document -------------------------------------------------------------------------------------------
@@ -307,7 +382,11 @@ def test_the_document_is_the_contracts(store):
         ],
         "teachers_to_train": [],
         "limits": [],
-        "estimate": {"seconds": 8.0, "basis": "recorded timings of the same cell; 1 at a time"},
+        "estimate": {
+            "seconds": 18.2,
+            "basis": "recorded timings of the same cell; 1 at a time",
+            "startup_seconds": 10.2,
+        },
     }
 
 
@@ -442,7 +521,9 @@ def test_a_search_plans_for_its_budget_and_for_the_cells_off_the_axes(budget, nu
         2 + num_searched,
         2 + num_searched,
     )
-    assert estimate_time(plan).seconds == pytest.approx(estimate_time(whole).seconds * (2 + num_searched) / 8)
+    assert estimate_time(plan).training_seconds == pytest.approx(
+        estimate_time(whole).training_seconds * (2 + num_searched) / 8
+    )
     assert f"the search makes {num_searched} of the runs on the axes" in estimate_time(plan).basis
 
 
@@ -453,7 +534,7 @@ def test_a_search_whose_budget_is_spent_has_nothing_to_run(store):
     put(store, sweep.cells[0].cell, 1)
     plan = plan_on(sweep, store, shortcuts=Shortcuts(search=True))
     assert (plan.num_to_run, len(plan.packs)) == (0, 3)
-    assert (estimate_time(plan).seconds, estimate_time(plan).basis) == (0.0, "nothing to run")
+    assert (estimate_time(plan).training_seconds, estimate_time(plan).basis) == (0.0, "nothing to run")
 
 
 # --- a teacher for each seed --------------------------------------------------------------------------------
@@ -506,7 +587,7 @@ def test_teachers_are_trained_side_by_side():
         "seconds_per_teacher": {"value": 50.0, "label": MEASURED},
     }
     sweep = make_sweep([("a", PAIRED)], seeds=(0, 1), evidence=evidence)
-    assert estimate_time(plan_on(sweep, None, slots=2)).seconds == 6.0 + 2 * 100.0 / 2
+    assert estimate_time(plan_on(sweep, None, slots=2)).training_seconds == 6.0 + 2 * 100.0 / 2
     del evidence["seconds_per_teacher"]
     untimed = make_sweep([("a", PAIRED)], seeds=(0, 1), evidence=evidence)
     assert estimate_time(plan_on(untimed, None)).basis.endswith(

@@ -26,7 +26,7 @@ from hkrun.errors import (
 )
 
 if TYPE_CHECKING:
-    from hkrun.plans import Plan, PlannedTeacher
+    from hkrun.plans import Estimate, Plan, PlannedTeacher
     from hkrun.spaces import Sweep
     from hkrun.stopwatch import Stopwatch
     from hkrun.store import Store
@@ -309,7 +309,6 @@ def _make_ready(invocation: Invocation, study: "Study") -> "Study":
 def print_plan(invocation: Invocation, study: "Study") -> None:
     """The plan for people: cells, runs, what is there, what remains, and for how long."""
     from hkrun.cli.console import make_table
-    from hkrun.cli.display import describe_duration
     from hkrun.plans import describe_tables
 
     plan, estimate = study.plan, study.estimate
@@ -327,10 +326,23 @@ def print_plan(invocation: Invocation, study: "Study") -> None:
     for line in (*_describe_teachers(plan), *describe_tables(plan.tables)):
         invocation.say(line)
     print_limits(invocation, study)
-    seconds = estimate.seconds
-    length = "unknown" if seconds is None else f"about {describe_duration(seconds)}"
-    on_top = "; starting Ray and writing the report come on top" if seconds else ""
-    invocation.say(f"Time: {length} ({estimate.basis}{on_top})")
+    invocation.say(_describe_time(estimate, plan))
+
+
+def _describe_time(estimate: "Estimate", plan: "Plan") -> str:
+    """How long it will take, what of that is no training, and how that is known."""
+    from hkrun.cli.display import describe_duration
+
+    if estimate.seconds is None:
+        return f"Time: unknown ({estimate.basis})"
+    if not plan.num_to_run:
+        return f"Time: none ({estimate.basis})"
+    start = describe_duration(estimate.startup_seconds)
+    tables = ", the teacher table" if any(table.mode == "ahead" for table in plan.tables) else ""
+    return (
+        f"Time: about {describe_duration(estimate.seconds)} ({estimate.basis})\n"
+        f"  {start} of that for Ray's start{tables}, the report and MLflow ({plan.startup.basis})"
+    )
 
 
 def print_other_code(invocation: Invocation, study: "Study") -> None:

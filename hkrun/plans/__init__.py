@@ -7,8 +7,9 @@ teacher_tables.py  which teachers have a table, and when it is filled
 estimate.py  how long it will take
 workers.py   how many processes train one task together
 kept.py      what the store keeps of a sweep that was started
-limits.py    which cells too large a step will lose
 executions.py  and of where its time went
+startup.py   what comes on top of training, by those
+limits.py    which cells too large a step will lose
 """
 
 from hkrun.plans.estimate import Estimate, estimate_time
@@ -21,6 +22,7 @@ from hkrun.plans.kept import (
     checkpoint_epoch,
     kept_sizes,
     load_stopped,
+    reached_epochs,
     save_plan,
     save_stopped,
     stored_plan,
@@ -52,5 +54,6 @@ from hkrun.plans.plans import (
     PlannedTeacher,
     Shortcuts,
 )
+from hkrun.plans.startup import find_startup
 from hkrun.plans.teacher_tables import PlannedTable, describe_tables
 from hkrun.plans.workers import ALONE, AUTO, Span, Workers, check_elastic

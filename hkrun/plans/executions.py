@@ -81,7 +81,11 @@ def save_executions(store: Store, sweep: Sweep, executions: Sequence[Execution])
 
 def load_executions(store: Store, sweep: Sweep) -> tuple[Execution, ...]:
     """The executions of a sweep in their order; none where none was kept, or what was kept is damaged."""
-    folder = store.sweep_folder(sweep.name, sweep.dataset)
+    return read_executions(store, store.sweep_folder(sweep.name, sweep.dataset))
+
+
+def read_executions(store: Store, folder: str) -> tuple[Execution, ...]:
+    """Those that a sweep's folder keeps; see `load_executions`."""
     with contextlib.suppress(NotCommittedError):
         try:
             kept = json.loads(store.read(folder, EXECUTIONS_FILE))

@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from hkrun.errors import InputError, StoreError
@@ -142,3 +142,10 @@ def checkpoint_epoch(store: Store, identity: str, seed: int) -> int | None:
     """The epoch of a run's newest checkpoint, which is there until the run has a result; None without one."""
     names = store.names(f"{store.run_folder(identity, seed)}/checkpoints")
     return max((epoch for name in names if (epoch := read_epoch(name)) is not None), default=None)
+
+
+def reached_epochs(store: Store, identity: str, seeds: Collection[int]) -> dict[int, int]:
+    """The epochs of the newest checkpoints of those runs of a cell that were begun, by seed."""
+    begun = {int(name) for name in store.folders(f"cells/{identity}/seeds") if name.isdecimal()}
+    found = {seed: checkpoint_epoch(store, identity, seed) for seed in seeds if seed in begun}
+    return {seed: epoch for seed, epoch in found.items() if epoch is not None}

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 
 from hkrun.code_identity import Code, find_code
 from hkrun.config import Cell, teacher_id
+from hkrun.plans.startup import MEASURED, Startup
 from hkrun.plans.teacher_tables import PlannedTable, plan_tables
 from hkrun.plans.workers import ALONE, AUTO, Span, Workers
 from hkrun.spaces import Sweep
@@ -145,6 +146,8 @@ class Plan:
         notes: What there is to say about these sizes, a line each.
         slots: How many packs can run at the same time, each in a process of its own.
         group_slots: How many processes can of tasks that several do together.
+        reached: The epoch of the newest checkpoint of runs that were begun, by cell_id and seed.
+        startup: What an execution takes besides training.
     """
 
     sweep: Sweep
@@ -158,6 +161,8 @@ class Plan:
     notes: tuple[str, ...] = ()
     slots: int = 1
     group_slots: int = 1
+    reached: Mapping[tuple[str, int], int] = field(default_factory=dict)
+    startup: Startup = MEASURED
 
     def in_packs(
         self, sizes: Mapping[str, int], notes: Sequence[str] = (), *, slots: int = 1, group_slots: int = 1

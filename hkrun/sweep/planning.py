@@ -9,9 +9,11 @@ from hkrun.plans import (
     check_elastic,
     find_missing_teachers,
     find_other_teachers,
+    find_startup,
     kept_sizes,
     list_teachers,
     make_plan,
+    reached_epochs,
 )
 from hkrun.spaces import Sweep
 from hkrun.store import Store
@@ -40,7 +42,19 @@ def plan_study(sweep: Sweep, store: Store | None, options: Options) -> Study:
 
 def _make_plan(sweep: Sweep, store: Store | None, options: Options) -> Plan:
     again = options.other_code == "again"
-    return make_plan(sweep, store, workers=options.workers, shortcuts=options.shortcuts, again=again)
+    plan = make_plan(sweep, store, workers=options.workers, shortcuts=options.shortcuts, again=again)
+    if store is None or not plan.packs:
+        return plan
+    return dataclasses.replace(
+        plan,
+        reached={
+            (cell.cell_id, seed): epoch
+            for cell in plan.distinct_cells
+            if cell.to_run
+            for seed, epoch in reached_epochs(store, cell.cell_id, cell.to_run).items()
+        },
+        startup=find_startup(store, sweep),
+    )
 
 
 def resolve(study: Study, *, dry: bool = False) -> Study:

@@ -1,5 +1,6 @@
 """A study: a sweep, what the user asked for, what it runs on, and what remains of it."""
 
+import dataclasses
 import functools
 from dataclasses import dataclass
 from pathlib import Path
@@ -125,6 +126,6 @@ class Study:
 
     def document(self) -> dict[str, object]:
         """What `sweep --dry-run --json` prints."""
-        estimate = {"seconds": self.estimate.seconds, "basis": self.estimate.basis}
+        estimate = dataclasses.asdict(self.estimate)
         limits = [warning.document() for warning in self.limits]
         return {**self.plan.document(), "estimate": estimate, "limits": limits}
