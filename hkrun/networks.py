@@ -7,7 +7,7 @@ wrn-D-K                wide ResNet, D = 6n+4, stage widths 16K, 32K, 64K (Zagoru
 resnet20, resnet8x4 .. the tables' networks for CIFAR, as CRD's public code has them, see CIFAR_NETWORKS
 resnet-18, -50, -152   the ResNets of ImageNet (He et al. 2016a) with four stages, as torchvision builds them
 torchvision:NAME       a network of torchvision's by its name there, such as torchvision:mobilenet_v2
-timm:NAME              one of timm's, which hkrun[timm] installs, such as timm:regnetx_002
+timm:NAME              one of timm's (extra `timm`), such as timm:regnetx_002
 package.module:name    a network of the user's own, see docs/own-parts.md
 """
 

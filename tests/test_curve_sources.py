@@ -465,7 +465,7 @@ def write_runs(folder: Path, writer: Callable[..., None], *, name: str = "{}/{}"
 
 @pytest.fixture
 def tensorboard() -> None:
-    pytest.importorskip("tensorboard", reason="comes with hkrun[tensorboard]")
+    pytest.importorskip("tensorboard", reason="an extra")
 
 
 @pytest.mark.usefixtures("tensorboard")
@@ -541,7 +541,7 @@ def test_options_that_event_files_do_not_have_are_refused(tmp_path: Path) -> Non
 def test_without_tensorboard_the_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_events_by_hand(tmp_path / "0", "acc", [(1, 0.5)])
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    assert problems_of(tmp_path) == ["event files need hkrun[tensorboard]: pip install 'hkrun[tensorboard]'"]
+    assert problems_of(tmp_path) == ["event files need the package tensorboard; run: pip install tensorboard"]
 
 
 def test_no_value_is_lost_to_float32(tmp_path: Path) -> None:

@@ -39,7 +39,13 @@ def test_the_command_line_loads_nothing_heavy():
 
 
 def test_help_and_mistakes_load_nothing_heavy():
-    for arguments in (["--help"], ["sweep", "--help"], ["swep"], ["sweep", "--no-such-option"]):
+    for arguments in (
+        ["--help"],
+        ["--version"],
+        ["sweep", "--help"],
+        ["swep"],
+        ["sweep", "--no-such-option"],
+    ):
         statement = f"from hkrun.cli.program import call\ncall({arguments!r})"
         assert not loaded_by(statement) & HEAVY, arguments
 

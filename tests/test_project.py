@@ -1,3 +1,4 @@
+import itertools
 import json
 import os
 import re
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).parents[1]
+TEXTS = (".py", ".md", ".toml")
 
 
 def test_the_lock_holds_exact_versions_with_hashes_and_no_addresses():
@@ -34,6 +36,32 @@ def test_every_direct_dependency_is_locked():
     )
     for requirement in wanted:
         assert re.match(r"[A-Za-z0-9._-]+", requirement)[0] in locked
+
+
+def test_nothing_tells_to_install_a_package_from_a_registry_that_anybody_could_have_put_there():
+    """The name hkrun is nobody's there: hints name the packages of an extra, or a clone or wheel of hkrun."""
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    needed = [*project["dependencies"], *itertools.chain(*project["optional-dependencies"].values())]
+    known = {re.match(r"[A-Za-z0-9._-]+", requirement)[0] for requirement in needed}
+    listed = subprocess.run(
+        ["git", "ls-files", "hkrun", "docs", "search_spaces", "benchmarks", "*.md"],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.split()
+    texts = {name: (REPOSITORY / name).read_text("utf-8") for name in listed if name.endswith(TEXTS)}
+    told = [
+        (name, re.match(r"[\w.-]*", word.strip("'\""))[0])
+        for name, text in texts.items()
+        for words in re.findall(r"(?:pip|pipx|uv tool) install((?: +[^\s`;,)#\"{]+)+)", text)
+        for word in words.split()
+    ]
+    assert ("docs/export.md", "onnx") in told
+    assert [each for each in told if each[1] == "hkrun"] == []
+    library = {package for name, package in told if name.endswith(".py")}
+    assert {package for package in library if package and not package.startswith("-")} - known == set()
+    assert [name for name, text in texts.items() if "hkrun[" in text] == []
 
 
 @pytest.mark.slow

@@ -19,6 +19,7 @@
     doctor.py       doctor
     display.py      the live view of a running sweep
     console.py      what it and all other output is printed to
+    version.py      hkrun --version
     streams.py      stdout and stderr in any encoding
 
 Nothing heavy is imported before a verb needs it: `hkrun --help` must answer at once.

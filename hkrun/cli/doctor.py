@@ -135,7 +135,11 @@ def _check_package(package: str, why: str) -> Check:
         version = importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return Check(
-            name, "fail", f"not installed; {why}", "make setup, or pip install hkrun again", EXIT_RESOURCES
+            name,
+            "fail",
+            f"not installed; {why}",
+            "make setup, or install hkrun again from its clone or wheel",
+            EXIT_RESOURCES,
         )
     from packaging.requirements import Requirement  # brought by Ray and MLflow
 

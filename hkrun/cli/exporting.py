@@ -44,7 +44,7 @@ def export(invocation: Invocation, *, run: str, dataset: str | None, output: Pat
 
     RUN is SWEEP:CELL:SEED, or CELL_ID/SEED. The files hold the backbone alone, without what training needed
     beside it; binary and ternary weights are packed to one and two bits. Nothing is written unless the files
-    give what the network gives on the test images. Needs the packages of hkrun[export].
+    give what the network gives on the test images. Needs the packages of the extra `export`.
     """
     from hkrun.export import export_run
 

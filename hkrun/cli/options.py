@@ -196,9 +196,7 @@ class Wishes(ResumeWishes):
         if self.runs is not None and self.search is None:
             problems.append("--runs: says how many runs --search makes; give that too")
         if self.search is not None and importlib.util.find_spec("optuna") is None:
-            problems.append(
-                f"--search {self.search}: needs Optuna, which comes with pip install 'hkrun[search]'"
-            )
+            problems.append(f"--search {self.search}: needs the package optuna; run: pip install optuna")
         in_groups = any(not self.workers.of_runs(named.cell).alone for named in loaded.cells)
         if self.scheduler is not None and in_groups:
             problems.append(

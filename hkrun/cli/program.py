@@ -33,6 +33,7 @@ from hkrun.cli.running import resume, run, sweep, teacher
 from hkrun.cli.streams import prepare_streams
 from hkrun.cli.submitting import submit
 from hkrun.cli.verbs import CONTEXT, Program
+from hkrun.cli.version import show_version
 from hkrun.errors import (
     EXIT_BUG,
     EXIT_DONE,
@@ -63,7 +64,14 @@ from hkrun.redaction import redact, redact_text
         ("hkrun run method=supervised --seeds 3", "one configuration, three seeds"),
     ),
 )
-@click.version_option(hkrun.__version__, message="hkrun %(version)s")
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=show_version,
+    help="Show which build this is, and exit.",
+)
 @common_options
 def program() -> None:
     """hkrun: many-seed studies of adversarial knowledge distillation (HKSANC)."""

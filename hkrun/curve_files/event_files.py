@@ -43,7 +43,7 @@ def read_event_files(path: Path, columns: Columns) -> Source:
     ]
     refuse(path, wrong)
     if importlib.util.find_spec("tensorboard") is None:
-        raise InputError(f"{path}: event files need hkrun[tensorboard]: pip install 'hkrun[tensorboard]'")
+        raise InputError(f"{path}: event files need the package tensorboard; run: pip install tensorboard")
     folders = dict.fromkeys(file.parent for file in files)
     scalars = {each.relative_to(folder).as_posix(): _read_scalars(each) for each in folders}
     tag = columns.value or _find_tag(path, scalars)

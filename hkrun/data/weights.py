@@ -85,7 +85,7 @@ def _read_safetensors(path: str) -> object:
         from safetensors.torch import load_file
     except ModuleNotFoundError:
         raise _NotWeightsError(
-            "a safetensors file needs hkrun[export]: pip install 'hkrun[export]'"
+            "a safetensors file needs the package safetensors; run: pip install safetensors"
         ) from None
     try:
         return load_file(path)

@@ -114,14 +114,14 @@ class Export:
 
 
 def require_packages() -> None:
-    """Makes sure that what `hkrun[export]` brings is installed.
+    """Makes sure that what the extra `export` brings is installed.
 
     Raises:
         InputError: Something is not.
     """
     missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
     if missing:
-        raise InputError(f"export needs {', '.join(missing)}; run: pip install 'hkrun[export]'")
+        raise InputError(f"export needs {', '.join(missing)}; run: pip install {' '.join(missing)}")
 
 
 def export_run(store: Store, record: Record, *, data_dir: Path | str | None, output: Path) -> Export:
@@ -130,7 +130,7 @@ def export_run(store: Store, record: Record, *, data_dir: Path | str | None, out
     Files of the same names are replaced. `data_dir` is where its data set lies, if not embedded.
 
     Raises:
-        InputError: The packages of hkrun[export] are missing, or the run has no student.
+        InputError: The packages of the extra `export` are missing, or the run has no student.
         DataError: The data set is missing, damaged, or not the one that the run was trained on.
         StoreError: The store cannot be read, or the files cannot be written.
         HkrunError: A file gives other outputs than the network.

@@ -182,7 +182,7 @@ def _list_networks(library: str) -> Sequence[str]:
     except ModuleNotFoundError as error:
         if error.name != "timm":
             raise
-        raise InputError("timm:NAME needs hkrun[timm]: pip install 'hkrun[timm]'") from None
+        raise InputError("timm:NAME needs the package timm; run: pip install timm") from None
     return timm.list_models()
 
 

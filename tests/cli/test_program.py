@@ -1,6 +1,8 @@
+import importlib.metadata
 import json
 import logging
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -8,8 +10,10 @@ import textwrap
 
 import pytest
 
+import hkrun.cli.version
 import hkrun.sweep
 from hkrun.cli.program import call, program
+from hkrun.code_identity import Code
 from hkrun.errors import (
     ClusterLostError,
     DataError,
@@ -19,8 +23,10 @@ from hkrun.errors import (
     StoreError,
     TrainingError,
 )
+from hkrun.git_state import GitState
 from hkrun.store import open_store
 
+COMMIT = "31034ee" + "0" * 33
 VERBS = [
     *("sweep", "run", "teacher", "resume", "report", "stability", "status", "export", "sync", "ui"),
     *("doctor", "keys", "spaces", "new", "ls", "rm", "gc", "submit", "logs", "cancel"),
@@ -66,9 +72,55 @@ def test_help_fits_a_terminal_of_eighty_columns(verb, capsys):
     assert [line for line in lines if len(line) > 80] == []
 
 
-def test_version(capsys):
+@pytest.mark.parametrize(
+    ("state", "told"),
+    [
+        (GitState(commit=COMMIT, changed=()), COMMIT),
+        (GitState(commit=COMMIT, changed=("hkrun/x.py",)), f"{COMMIT}, changed since"),
+        (None, "none: not run from a repository"),
+    ],
+)
+@pytest.mark.parametrize("epoch", ["epoch 1", "of no epoch"])
+def test_version_tells_the_build_in_lines_and_as_a_document(
+    state, told, epoch, capsys, document, monkeypatch
+):
+    genuine = importlib.metadata.version
+    versions = {"torch": "2.15.0+cpu", "ray": genuine("ray")}
+
+    def find(package):
+        if package in versions:
+            return versions[package]
+        raise importlib.metadata.PackageNotFoundError(package)
+
+    numbers = "epoch 1" if epoch == "epoch 1" else "source 0123456789ab"
+    code = Code(numbers=numbers, source="0123456789ab")
+    monkeypatch.setattr(importlib.metadata, "version", find)
+    monkeypatch.setattr(hkrun.cli.version, "read_state", lambda folder: state)
+    monkeypatch.setattr(hkrun.cli.version, "find_code", lambda: code)
     assert call(["--version"]) == 0
-    assert capsys.readouterr().out == f"hkrun {hkrun.__version__}\n"
+    assert capsys.readouterr().out.splitlines() == [
+        f"hkrun {hkrun.__version__}",
+        f"commit   {told}",
+        f"numbers  {epoch}, source 0123456789ab",
+        f"Python   {platform.python_version()}",
+        "torch    2.15.0+cpu",
+        f"ray      {versions['ray']}",
+        "mlflow   not installed",
+    ]
+    assert document("--version") == (
+        0,
+        {
+            "hkrun": hkrun.__version__,
+            "commit": None if state is None else COMMIT,
+            "changed": None if state is None else bool(state.changed),
+            "numbers": numbers,
+            "source": "0123456789ab",
+            "python": platform.python_version(),
+            "torch": "2.15.0+cpu",
+            "ray": versions["ray"],
+            "mlflow": None,
+        },
+    )
 
 
 @pytest.mark.parametrize(

@@ -151,4 +151,4 @@ def test_a_damaged_file_is_refused_in_one_line(tmp_path, content):
 def test_without_safetensors_the_extra_is_named(tmp_path, monkeypatch):
     save_file(trained().state_dict(), tmp_path / "weights.safetensors")
     monkeypatch.setitem(sys.modules, "safetensors", None)
-    assert "needs hkrun[export]" in refusal(tmp_path / "weights.safetensors", small())
+    assert "run: pip install safetensors" in refusal(tmp_path / "weights.safetensors", small())
