@@ -27,6 +27,7 @@ from hkrun.stats import (
     stability,
     stability_power,
     summarise_errors,
+    unpaired_difference,
 )
 from hkrun.stats.stability import _largest
 
@@ -675,3 +676,26 @@ def test_with_random_flips_too_no_unknown_difference_gives_a_larger_p() -> None:
 def test_bounds_of_another_shape_are_refused() -> None:
     with pytest.raises(ValueError, match="lowest and a highest"):
         stats.largest_p([1.0], [1.0, 2.0], generator=generator())
+
+
+# --- unlike runs ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("runs", "reference_runs"), [(2, 2), (3, 20), (20, 7)])
+def test_runs_without_a_common_seed_are_compared_by_welch(runs: int, reference_runs: int) -> None:
+    values = generator(1).normal(5, 0.3, runs)
+    reference = generator(2).normal(5.4, 1.1, reference_runs)
+    found = unpaired_difference(values, reference)
+    expected = scipy.stats.ttest_ind(values, reference, equal_var=False)
+    interval = expected.confidence_interval(0.95)
+    assert found.difference == pytest.approx(values.mean() - reference.mean())
+    assert found.p == pytest.approx(expected.pvalue)
+    assert found.ci95 == pytest.approx((interval.low, interval.high))
+    assert (found.n, found.n_reference) == (runs, reference_runs)
+
+
+@pytest.mark.parametrize(("values", "reference"), [([4.0], [5.0, 6.0]), ([4.0, 4.0], [5.0, 5.0])])
+def test_runs_without_spread_tell_nothing_of_their_mean(values: list[float], reference: list[float]) -> None:
+    found = unpaired_difference(values, reference)
+    assert found.difference == pytest.approx(np.mean(values) - np.mean(reference))
+    assert (found.p, found.ci95) == (None, None)

@@ -10,6 +10,7 @@
     browsing.py     spaces, new, ls
     removing.py     rm, gc
     results.py      report, status
+    comparing.py    compare
     curves.py       stability
     keys.py         keys
     mirroring.py    sync, ui

@@ -19,6 +19,7 @@ import click
 
 import hkrun
 from hkrun.cli.browsing import ls, new, spaces
+from hkrun.cli.comparing import compare
 from hkrun.cli.curves import stability
 from hkrun.cli.data import pack, verify
 from hkrun.cli.doctor import doctor
@@ -86,6 +87,7 @@ for _verb in (
     logs,
     cancel,
     report,
+    compare,
     stability,
     status,
     ls,

@@ -15,14 +15,19 @@ drawing.py        the figures
 documents.py      the files, from the templates, written only where they would say something else
 latex.py          escapes
 json_document.py  the document for scripts
+study_pairing.py  which cells of two studies belong together; study_comparison.py compares them
+comparison_forms.py  two studies in the terminal and as a document
 publishing.py     whole studies as folders for a repository; results_index.py makes the index over them
 terminal.py       the table in the terminal
 """
 
 from hkrun.report.aggregation import summarise
+from hkrun.report.comparison_forms import comparison_document, print_comparison
 from hkrun.report.documents import render_report, write_report
 from hkrun.report.json_document import summary_document
 from hkrun.report.published import load_published
-from hkrun.report.publishing import find_studies, publish_study, renew_studies
+from hkrun.report.publishing import find_studies, publish_study, renew_studies, summarise_study
+from hkrun.report.study_comparison import compare_studies
+from hkrun.report.study_pairing import ComparedStudy
 from hkrun.report.summary import Summary
 from hkrun.report.terminal import print_summary

@@ -1,6 +1,6 @@
 """Statistics over runs. Pure functions of numbers: nothing here knows of cells, files or stores.
 
-errors.py         means with intervals; differences paired by seed
+errors.py         means with intervals; differences, paired by seed or of unlike runs
 effects.py        the size of a paired difference; equivalence within a margin
 stability.py      S of eq. (10), its interval, and when two S may be ranked
 power.py          power analysis: how many runs would decide what these left open
@@ -20,6 +20,7 @@ from hkrun.stats.errors import (
     largest_p,
     paired_difference,
     summarise_errors,
+    unpaired_difference,
 )
 from hkrun.stats.permutations import PERMUTATIONS, Floats, holm, smallest_runs
 from hkrun.stats.power import (

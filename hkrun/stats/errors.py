@@ -11,6 +11,8 @@ from hkrun.stats.permutations import PERMUTATIONS, Floats, p_value, steps, swaps
 Interval = tuple[float, float]
 
 LEVEL = 0.05
+# Values that vary by less than this share of their difference only do so by rounding.
+_ROUNDING = 1e-12
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +47,25 @@ class PairedDifference:
     ci95: Interval | None
     p: float
     n: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnpairedDifference:
+    """Difference of the means of runs that share nothing, value minus reference.
+
+    Attributes:
+        difference: Of the means, in the unit of the values.
+        ci95: 95 % interval of it by Welch's t; None where one side has a single value, or neither varies.
+        p: Two-sided, of no difference; None likewise.
+        n: Number of values.
+        n_reference: Number of values of the reference.
+    """
+
+    difference: float
+    ci95: Interval | None
+    p: float | None
+    n: int
+    n_reference: int
 
 
 def summarise_errors(values: ArrayLike) -> ErrorSummary:
@@ -92,6 +113,34 @@ def paired_difference(
     return PairedDifference(
         difference=float(differences.mean()), ci95=t_interval(differences), p=p, n=len(differences)
     )
+
+
+def unpaired_difference(values: ArrayLike, reference_values: ArrayLike) -> UnpairedDifference:
+    """Compares the errors of two configurations whose runs have nothing in common: Welch's t test (1947).
+
+    The degrees of freedom are those of Welch and Satterthwaite: the variances may differ. Values that do not
+    vary on either side, such as two equal counts of wrong images, tell nothing of the error of their means.
+
+    Args:
+        values: One error per run, shape [runs].
+        reference_values: The same of the reference, shape [reference runs].
+
+    Raises:
+        ValueError: No value, or one that is not finite.
+    """
+    first, second = finite_vector(values), finite_vector(reference_values)
+    difference, ci95, p = float(first.mean() - second.mean()), None, None
+    if min(len(first), len(second)) > 1:
+        shares = [float(side.var(ddof=1)) / len(side) for side in (first, second)]
+        error = float(np.sqrt(sum(shares)))
+        if error > _ROUNDING * max(1.0, abs(difference)):
+            degrees = sum(shares) ** 2 / (
+                shares[0] ** 2 / (len(first) - 1) + shares[1] ** 2 / (len(second) - 1)
+            )
+            half = float(scipy.stats.t.ppf(1 - LEVEL / 2, degrees)) * error
+            ci95 = difference - half, difference + half
+            p = float(2 * scipy.stats.t.sf(abs(difference) / error, degrees))
+    return UnpairedDifference(difference=difference, ci95=ci95, p=p, n=len(first), n_reference=len(second))
 
 
 def largest_p(
