@@ -11,7 +11,7 @@ import pytest
 from report_example import EPOCHS, TEST_IMAGES, fill, make_cell, make_errors, make_sweep, put_levels, put_run
 
 from hkrun.config import cell_from_values, cell_id
-from hkrun.report import latex, render_report, summarise, write_report
+from hkrun.report import latex, render_report, summarise, summary_document, write_report
 from hkrun.report.table import Entry, make_table
 from hkrun.spaces import NamedCell, load_sweep
 from hkrun.store import open_store
@@ -231,3 +231,90 @@ def test_a_configuration_of_two_names_is_counted_once(store):
     num_seeds = len(sweep.seeds)
     assert "1 configuration" in text
     assert f"{num_seeds} of {num_seeds} runs finished" in text
+
+
+# --- names --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def grid(store):
+    """Two groups of cells over two axes, one of them in both, and a cell that none varies."""
+    cells = [NamedCell(name="L_b", cell=make_cell(0, 0))]
+    for group, point in (
+        ("with D", {"loss.lambda_3": 0.5}),
+        ("with D", {"loss.lambda_3": 1.0}),
+        ("slow", {"loss.lambda_3": 1.0, "student.learning_rate": 0.01}),
+    ):
+        name = f"{group} [{', '.join(f'{key}={value}' for key, value in point.items())}]"
+        cell = make_cell(0, point["loss.lambda_3"], **{"student.learning_rate": 0.1, **point})
+        cells.append(NamedCell(name=name, cell=cell, group=group, point=point))
+    sweep = make_sweep(cells=tuple(cells), num_seeds=4, published=(), reference="L_b")
+    put_levels(store, sweep, dict.fromkeys((named.name for named in cells), 40))
+    return sweep
+
+
+def test_values_of_axes_are_columns_with_short_keys(store, grid):
+    text = render_report(summarise(grid, store))["report.md"].decode()
+    for columns in ("n | Error, last epoch", "Runs | S", "Id | Finished seeds", "Its own keys"):
+        assert f"| Cell | lambda_3 | lr | {columns}" in text
+    assert "| slow | 1 | 0.01 | 4 |" in text
+    assert "| with D | 0.5 |  | 4 |" in text
+    assert "| L_b |  |  | 4 |" in text
+
+
+def test_csv_has_columns_of_axes_beside_the_name_of_the_cell(store, grid):
+    rows = read_csv(render_report(summarise(grid, store)))
+    named = {(row["row"], row["lambda_3"], row["lr"]) for row in rows if row["table"] == "errors"}
+    assert named == {
+        ("L_b", "", ""),
+        ("with D [loss.lambda_3=0.5]", "0.5", ""),
+        ("with D [loss.lambda_3=1.0]", "1", ""),
+        ("slow [loss.lambda_3=1.0, student.learning_rate=0.01]", "1", "0.01"),
+    }
+    assert {(row["row"], row["lambda_3"]) for row in rows if row["table"] == "scan-1"} == {
+        ("with D [loss.lambda_3=0.5]", "0.5"),
+        ("with D [loss.lambda_3=1.0]", "1"),
+    }
+    assert {(row["lambda_3"], row["lr"]) for row in rows if row["table"] == "conditions"} == {("", "")}
+
+
+def test_latex_has_the_columns_of_axes(store, grid):
+    text = render_report(summarise(grid, store))["report.tex"].decode()
+    assert r"Cell & lambda\_3 & lr & n & Error" in text
+    assert r"slow & 1 & 0.01 & 4 &" in text
+
+
+def test_json_has_the_axes_of_each_cell_by_their_keys(store, grid):
+    document = summary_document(summarise(grid, store))
+    assert {cell["name"]: cell["axes"] for cell in document["cells"]} == {
+        "L_b": {},
+        "with D [loss.lambda_3=0.5]": {"loss.lambda_3": 0.5},
+        "with D [loss.lambda_3=1.0]": {"loss.lambda_3": 1.0},
+        "slow [loss.lambda_3=1.0, student.learning_rate=0.01]": {
+            "loss.lambda_3": 1.0,
+            "student.learning_rate": 0.01,
+        },
+    }
+
+
+def test_axes_alone_need_no_column_of_names(store):
+    cells = tuple(
+        NamedCell(name=f"loss.mu={mu}", cell=make_cell(0, 1, **{"loss.mu": mu}), point={"loss.mu": mu})
+        for mu in (0.5, 1.0)
+    )
+    sweep = make_sweep(cells=cells, num_seeds=2, published=(), reference=None)
+    put_levels(store, sweep, {named.name: 40 for named in cells})
+    text = render_report(summarise(sweep, store))["report.md"].decode()
+    assert "| mu | n | Error, last epoch" in text
+    assert "| Cell |" not in text
+
+
+def test_a_long_reference_is_called_so_in_headings(store):
+    long = "supervision by labels only, with no teacher at all"
+    cells = (NamedCell(name=long, cell=make_cell(0, 0)), NamedCell(name="L_b", cell=make_cell(0, 1)))
+    sweep = make_sweep(cells=cells, num_seeds=6, published=(), reference=long)
+    put_levels(store, sweep, {long: 40, "L_b": 50})
+    text = render_report(summarise(sweep, store))["report.md"].decode()
+    assert "| Minus the reference (pp) |" in text
+    assert "| p against the reference |" in text
+    assert re.search(rf"\| {long} \|.*\| reference \|", text)

@@ -21,7 +21,7 @@ from hkrun.report.published import load_published
 from hkrun.report.scans import find_scans
 from hkrun.report.summary import CellSummary, Curve, Summary, Teacher, TrainedTeacher
 from hkrun.report.variance import split_variance
-from hkrun.spaces import NamedCell, Sweep
+from hkrun.spaces import NamedCell, Sweep, name_cells
 from hkrun.store import Store
 
 # The columns of the curves that a report is made from.
@@ -84,12 +84,14 @@ def _summarise_cells(
     stopped: dict[str, list[int]] = {}
     for run in load_stopped(store, sweep):
         stopped.setdefault(run.cell_id, []).append(run.seed)
+    labels = name_cells(sweep.cells).labels
     cells = tuple(
         _summarise_cell(
             named,
             cell_id,
             sweep,
             store,
+            label=labels[named.name],
             records=records[cell_id],
             stopped=stopped.get(cell_id, ()),
             quantum_pct=quantum,
@@ -140,6 +142,7 @@ def _summarise_cell(
     sweep: Sweep,
     store: Store,
     *,
+    label: str,
     records: tuple[Record, ...],
     stopped: Sequence[int],
     quantum_pct: float | None,
@@ -155,6 +158,7 @@ def _summarise_cell(
     summary = CellSummary(
         cell_id=cell_id,
         name=named.name,
+        label=label,
         cell=named.cell,
         records=records,
         seeds=tuple(record.seed for record in finished),

@@ -73,10 +73,10 @@ def _warn_of_runs(cell: CellSummary, num_seeds: int) -> Iterator[str]:
             if cell.seeds
             else "none finished, so it has no figures."
         )
-        yield f"{cell.name}: {', '.join(parts)}; {figures}"
+        yield f"{cell.label}: {', '.join(parts)}; {figures}"
     if cell.selection:
         yield (
-            f"{cell.name}: selected on test error: {count(len(cell.stopped), 'run')} of {cell.name} "
+            f"{cell.label}: selected on test error: {count(len(cell.stopped), 'run')} of {cell.label} "
             f"{'was' if len(cell.stopped) == 1 else 'were'} stopped early ({_name_seeds(cell.stopped)}). The "
             "mean of the others is likely too low, so there is no interval, test, S or verdict of them; the "
             "sweep without --scheduler makes the runs that are missing."
@@ -87,7 +87,7 @@ def _warn_of_runs(cell: CellSummary, num_seeds: int) -> Iterator[str]:
             alarms.setdefault(re.sub(r"\d+(\.\d+)?", "#", alarm), []).append((record.seed, alarm))
     for found in alarms.values():
         more = "" if len(found) == 1 else f" (seed {found[0][0]})"
-        yield f"{cell.name}, {_name_seeds([seed for seed, _ in found])}: {found[0][1]}{more}."
+        yield f"{cell.label}, {_name_seeds([seed for seed, _ in found])}: {found[0][1]}{more}."
 
 
 def _warn_of_divergence(cells: Iterable[CellSummary]) -> Iterator[str]:
@@ -103,7 +103,7 @@ def _warn_of_divergence(cells: Iterable[CellSummary]) -> Iterator[str]:
             ]
             keys = dict.fromkeys([*weighed, "student.learning_rate"])
             limit = min(stability_limit(cell.cell, stage) for stage in range(len(cell.cell.stage_epochs)))
-            groups.setdefault((f"{limit:.3g}", " or ".join(keys)), []).append(cell.name)
+            groups.setdefault((f"{limit:.3g}", " or ".join(keys)), []).append(cell.label)
     for (limit_text, keys_text), names in groups.items():
         yield (
             f"{join(names)}: the weighted loss became steeper than the step bears, a curvature of "
@@ -144,7 +144,7 @@ def _warn_of_students(teacher: Teacher, cells: Iterable[CellSummary]) -> Iterato
     if teacher.alone_pct is None:
         return
     worse = [
-        cell.name
+        cell.label
         for cell in cells
         if cell.cell.uses_teacher
         and teachers_id(cell.cell) == teacher.identity
@@ -162,12 +162,12 @@ def _warn_of_students(teacher: Teacher, cells: Iterable[CellSummary]) -> Iterato
 
 def _warn_of_stability(summary: Summary) -> Iterator[str]:
     for reason in dict.fromkeys(cell.undefined for cell in summary.cells if cell.undefined):
-        names = [cell.name for cell in summary.cells if cell.undefined == reason]
+        names = [cell.label for cell in summary.cells if cell.undefined == reason]
         yield f"S is undefined for {join(names)}: {reason}."
     ranked = [cell for cell in summary.cells if cell.stability]
     by_number: dict[int, list[str]] = {}
     for cell in ranked:
-        by_number.setdefault(len(cell.seeds), []).append(cell.name)
+        by_number.setdefault(len(cell.seeds), []).append(cell.label)
     if len(by_number) > 1:
         examples = ", ".join(f"{number} for {join(names)}" for number, names in by_number.items())
         yield (
@@ -175,7 +175,7 @@ def _warn_of_stability(summary: Summary) -> Iterator[str]:
             f"({examples}), and the range grows with that number. The tests compare S on the seeds that both "
             "cells finished."
         )
-    windows = {write_window(cell.cell, summary.sweep.window): cell.name for cell in reversed(ranked)}
+    windows = {write_window(cell.cell, summary.sweep.window): cell.label for cell in reversed(ranked)}
     if len(windows) > 1:
         examples = ", ".join(f"{window} of {name}" for window, name in reversed(windows.items()))
         yield (
@@ -186,7 +186,7 @@ def _warn_of_stability(summary: Summary) -> Iterator[str]:
     obstacles: dict[str, list[str]] = {}
     for comparison in summary.stability_comparisons:
         if comparison.obstacle:
-            obstacles.setdefault(comparison.obstacle, []).append(comparison.cell)
+            obstacles.setdefault(comparison.obstacle, []).append(summary.label(comparison.cell))
     if obstacles:
         reasons = [f"{join(names)}: {obstacle}" for obstacle, names in obstacles.items()]
         if len(reasons) > MOST_NAMES:
@@ -198,7 +198,7 @@ def _warn_of_stability(summary: Summary) -> Iterator[str]:
                 if reserved
                 else []
             )
-        reference = summary.sweep.reference
+        reference = summary.label(summary.sweep.reference or "")
         why = "; ".join(reasons)
         yield f"S cannot be ranked against that of {reference}. {why}.{_explain_ranking(summary)}"
 
@@ -211,7 +211,7 @@ def _warn_of_drops(cells: Iterable[CellSummary], window: int) -> Iterator[str]:
         # A drop before the first epoch of the window leaves all of the window at the lower rate.
         within = tuple(epoch for epoch in drop_epochs(cell.cell) if epoch > student.epochs - window)
         if within:
-            names.setdefault((student.epochs, within), []).append(cell.name)
+            names.setdefault((student.epochs, within), []).append(cell.label)
     for (epochs, within), found in names.items():
         several = len(within) > 1
         after = f"{'epochs' if several else 'epoch'} {' and '.join(map(str, within))}"

@@ -154,7 +154,7 @@ class ClaimJudge:
             tail = sum(math.comb(num_pairs, number) for number in range(more, num_pairs + 1))
             p = min(1.0, 2 * len(pairs) * tail / 2**num_pairs)
             if more and p <= stats.LEVEL:
-                found.append(f"{cell.loss}, and not so with {other.name} (sign test, corrected p = {p:.2g})")
+                found.append(f"{cell.loss}, and not so with {other.label} (sign test, corrected p = {p:.2g})")
                 rates.append(f"{cell.cell.student.learning_rate:g}")
         if not found:
             return "", ""
@@ -167,7 +167,7 @@ class ClaimJudge:
         for cell in (self._cells[name] for name in names if name in self._cells):
             reasons.append(cell.loss)
             if comparing.curve_side(cell, claim.epochs) is None:
-                reasons.append(f"the learning rate of {cell.name} never drops")
+                reasons.append(f"the learning rate of {cell.label} never drops")
         return "; ".join(dict.fromkeys(filter(None, reasons)))
 
     def _forecast(self, comparisons: Sequence[Comparison], num_tests: int) -> PowerForecast | None:

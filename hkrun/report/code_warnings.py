@@ -37,7 +37,7 @@ def write_code_warnings(summary: Summary) -> Iterator[str]:
 
 def _describe(code: Code, records: list[Record], summary: Summary) -> str:
     """How many runs are of a code, and which."""
-    names = {cell.cell_id: cell.name for cell in reversed(summary.cells)}
+    names = {cell.cell_id: cell.label for cell in reversed(summary.cells)}
     found: dict[str, list[int]] = {}
     for record in records:
         found.setdefault(names[record.cell_id], []).append(record.seed)

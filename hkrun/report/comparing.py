@@ -215,7 +215,9 @@ def compare_stability(cell: CellSummary, other: CellSummary, sweep: Sweep) -> Co
     )
     reservation = _join_losses(cell.loss, other.loss) if _lost_in_common(cell, other) else ""
     if ours.shape[1] != theirs.shape[1]:
-        windows = (f"epochs {write_window(item.cell, sweep.window)} of {item.name}" for item in (cell, other))
+        windows = [
+            f"epochs {write_window(side.cell, sweep.window)} of {side.label}" for side in (cell, other)
+        ]
         reservation = "; ".join(filter(None, (f"S is over {' and '.join(windows)}", reservation)))
     comparison = Comparison(
         measure="stability",

@@ -30,7 +30,7 @@ from hkrun.report.wording import (
     duration,
     write_findings,
 )
-from hkrun.spaces import natural_name
+from hkrun.spaces import CellColumns, natural_name
 from hkrun.store import DamagedError, NotCommittedError, Store
 
 # An underscore within a word means nothing in Markdown.
@@ -86,7 +86,7 @@ def render_report(summary: Summary) -> dict[str, bytes]:
     drawn = drawing.draw_figures(summary)
     content = _gather(summary)
     files = {name: render_template(name, {**content, "figures": drawn}) for name in _TEMPLATES}
-    files["report.csv"] = _write_csv(content)
+    files["report.csv"] = _write_csv(content, summary.columns)
     for figure in drawn:
         files |= {f"{figure.name}.png": figure.png, f"{figure.name}.svg": figure.svg}
     return files
@@ -145,23 +145,28 @@ def _typeset(text: str) -> Markup:
     return Markup(figures.SYMBOL.sub(symbol, str(escape(text))))  # noqa: S704  escaped first
 
 
-def _write_csv(content: Mapping[str, object]) -> bytes:
+def _write_csv(content: Mapping[str, object], naming: CellColumns) -> bytes:
     """Every table of the report, a line per field: its text, and the unrounded number behind it.
 
+    The values of the axes that vary the row's cell stand in columns of their own.
     Text that a spreadsheet would take for a formula has an apostrophe in front.
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["table", "row", "column", "text", "value", "low", "high", "significant"])
+    axes = tuple(naming.short.values())
+    writer.writerow(["table", "row", "column", "text", "value", "low", "high", "significant", *axes])
     for table in _find_tables(content.values()):
-        words = table.words if table.words < len(table.columns) else 1
-        for row in table.rows:
-            name = " | ".join(entry.text for entry in row[:words])
+        words = table.words if table.words < len(table.columns) else table.names
+        for place, row in enumerate(table.rows):
+            named = [table.cells[place]] if table.cells else [entry.text for entry in row[: table.names]]
+            name = " | ".join([*named, *(entry.text for entry in row[table.names : words])])
+            point = naming.points[table.cells[place]] if table.cells else {}
+            values = [_quote_formula(point.get(key, "")) for key in axes]
             for column, entry in zip(table.columns[words:], row[words:], strict=True):
                 ends = entry.ends or ("", "")
                 value = "" if entry.value is None else entry.value
                 texts = map(_quote_formula, (table.id, name, column, entry.text))
-                writer.writerow([*texts, value, *ends, int(entry.strong)])
+                writer.writerow([*texts, value, *ends, int(entry.strong), *values])
     return text.getvalue().encode()
 
 
@@ -214,7 +219,8 @@ def _gather(summary: Summary) -> dict[str, object]:
         "evidence": paper_tables.tabulate_evidence(summary),
         "paper": [_section(paper, summary) for paper in summary.paper],
         "scans": [
-            result_tables.tabulate_scan(scan, number) for number, scan in enumerate(summary.scans, start=1)
+            result_tables.tabulate_scan(scan, number, summary)
+            for number, scan in enumerate(summary.scans, start=1)
         ],
         "scan_findings": [result_tables.describe_scan(scan, sweep.margin) for scan in summary.scans],
         "margin": f"{sweep.margin:g}",

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from hkrun import figures
-from hkrun.report.result_tables import describe_keys, write_value
+from hkrun.report.result_tables import describe_keys
 from hkrun.report.summary import CellSummary, Scan, Summary
+from hkrun.spaces import write_value
 
 MOST_HEALTH = 4  # cells that one figure shows
 

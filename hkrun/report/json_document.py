@@ -90,6 +90,7 @@ def _cell_document(cell: CellSummary, summary: Summary) -> dict[str, object]:
     return {
         "cell_id": cell.cell_id,
         "name": cell.name,
+        "axes": summary.axes[cell.name],
         "seeds": list(cell.seeds),
         "failed": list(cell.failed),
         "diverged": list(cell.diverged),

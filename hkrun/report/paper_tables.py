@@ -222,8 +222,8 @@ def tabulate_evidence(summary: Summary) -> Table | None:
     rows: list[list[Field]] = [
         [
             verdict.claim.id,
-            comparison.cell,
-            _describe_opponent(comparison),
+            summary.label(comparison.cell),
+            _describe_opponent(comparison, summary.label(comparison.reference)),
             comparison.n,
             _evidence(comparison),
             p_entry(comparison, strong=comparison.significant and comparison.margin is None),
@@ -245,16 +245,16 @@ def tabulate_evidence(summary: Summary) -> Table | None:
     )
 
 
-def _describe_opponent(comparison: Comparison) -> str:
+def _describe_opponent(comparison: Comparison, label: str) -> str:
     if comparison.epochs:
-        return f"{comparison.reference}, {comparison.epochs}"
+        return f"{label}, {comparison.epochs}"
     if comparison.one_number:
-        return f"{comparison.reference} ({comparison.one_number}: one number)"
+        return f"{label} ({comparison.one_number}: one number)"
     if comparison.measure == "equivalence":
-        return f"{comparison.reference}, within {comparison.margin:g} pp"
+        return f"{label}, within {comparison.margin:g} pp"
     if comparison.measure == "no worse":
-        return f"{comparison.reference}, no worse by {comparison.margin:g} pp"
-    return comparison.reference
+        return f"{label}, no worse by {comparison.margin:g} pp"
+    return label
 
 
 def _evidence(comparison: Comparison) -> Entry:

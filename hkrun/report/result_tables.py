@@ -1,12 +1,17 @@
 """The tables of results: errors, stability, curves and grids, the discriminator."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from hkrun import stats
 from hkrun.records import DISCRIMINATOR_COLUMNS
 from hkrun.report.summary import CellSummary, Comparison, Scan, Summary
-from hkrun.report.table import MINUS, NONE, Entry, Field, Table, make_table
+from hkrun.report.table import MINUS, NONE, Entry, Field, Table, make_cell_table, make_table
 from hkrun.report.wording import count, digits, interval, p_value, plus_minus
+from hkrun.spaces import display_width, write_value
+
+_LONGEST_IN_HEADING = 20  # characters of a cell's name
 
 HEALTH_NAMES = dict(
     zip(
@@ -19,16 +24,15 @@ HEALTH_NAMES = dict(
 
 def tabulate_errors(summary: Summary) -> Table:
     """Errors by cell, and their differences from the reference."""
-    columns = ["Cell", "n", "Error, last epoch (%)", "sd", "Best epoch (%)*"]
+    columns = ["n", "Error, last epoch (%)", "sd", "Best epoch (%)*"]
     top5 = any(cell.error_top5 for cell in summary.cells)
     if top5:
         columns.append("Top-5 error (%)")
     if summary.comparisons:
-        columns += [f"Minus {summary.sweep.reference} (pp)", "p", "p, Holm", "d_z [95 %]"]
+        columns += [f"Minus {name_reference(summary)} (pp)", "p", "p, Holm", "d_z [95 %]"]
     rows = []
     for cell in summary.cells:
         row: list[Field] = [
-            cell.name,
             _share(cell, summary),
             error_entry(cell.error_last),
             sd_entry(cell.error_last),
@@ -38,8 +42,14 @@ def tabulate_errors(summary: Summary) -> Table:
             row.append(error_entry(cell.error_top5))
         if summary.comparisons:
             row += _difference(cell, summary)
-        rows.append(row)
-    return make_table("errors", columns, rows)
+        rows.append((cell.name, row))
+    return make_cell_table("errors", columns, rows, naming=summary.columns)
+
+
+def name_reference(summary: Summary) -> str:
+    """The reference in a heading: its label where that is short, else that word, which its row says too."""
+    label = summary.label(summary.sweep.reference or "")
+    return label if display_width(label) <= _LONGEST_IN_HEADING else "the reference"
 
 
 def error_entry(errors: stats.ErrorSummary | None) -> Entry:
@@ -105,7 +115,6 @@ def _difference(cell: CellSummary, summary: Summary) -> list[Field]:
 def tabulate_stability(summary: Summary) -> Table:
     """S by cell, with the figures that it must be read beside."""
     columns = [
-        "Cell",
         "Runs",
         "S (pp²)",
         "95 %, approximate",
@@ -114,11 +123,11 @@ def tabulate_stability(summary: Summary) -> Table:
         "Within-run sd (pp)",
     ]
     if summary.stability_comparisons:
-        columns += [f"p against {summary.sweep.reference}", "p, Holm", "Common seeds"]
+        columns += [f"p against {name_reference(summary)}", "p, Holm", "Common seeds"]
     rows = []
     for cell in summary.cells:
         found = cell.stability
-        row: list[Field] = [cell.name, len(cell.seeds)]
+        row: list[Field] = [len(cell.seeds)]
         if found is None:
             row += ["undefined", *[NONE] * 4]
         else:
@@ -139,11 +148,11 @@ def tabulate_stability(summary: Summary) -> Table:
                     p_entry(comparison, strong=comparison.significant),
                     str(comparison.n),
                 ]
-        rows.append(row)
-    return make_table("stability", columns, rows)
+        rows.append((cell.name, row))
+    return make_cell_table("stability", columns, rows, naming=summary.columns)
 
 
-def tabulate_scan(scan: Scan, number: int) -> Table:
+def tabulate_scan(scan: Scan, number: int, summary: Summary) -> Table:
     """The points of a curve or grid, each with its distance from the reference point."""
     rows = []
     for point in scan.points:
@@ -166,7 +175,7 @@ def tabulate_scan(scan: Scan, number: int) -> Table:
             ]
         )
     columns = [
-        *scan.keys,
+        *(summary.columns.short[key] for key in scan.keys),
         "n",
         "Error, last epoch (%)",
         "Difference (pp, ± half of its 90 % interval)",
@@ -174,22 +183,14 @@ def tabulate_scan(scan: Scan, number: int) -> Table:
         "Verdict",
         "d_z [95 %]",
     ]
-    return make_table(f"scan-{number}", columns, rows, words=len(scan.keys))
+    table = make_table(f"scan-{number}", columns, rows, words=len(scan.keys))
+    return replace(table, cells=tuple(point.cell.name for point in scan.points), names=len(scan.keys))
 
 
 def _describe_equivalence(comparison: Comparison) -> str:
     if comparison.withheld:
         return "withheld"
     return "equivalent" if comparison.supports else "different" if comparison.opposes else "open"
-
-
-def write_value(value: object) -> str:
-    """A value of a key."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, float):
-        return f"{value:g}"
-    return ", ".join(map(write_value, value)) if isinstance(value, tuple) else str(value)
 
 
 def describe_keys(scan: Scan) -> str:
@@ -215,7 +216,7 @@ def describe_scan(scan: Scan, margin: float) -> str:
         what += f" ({'; '.join(reasons)})" if reasons else ""
     return (
         f"{name}: {what}, within {margin:g} pp of "
-        f"{scan.reference.name if scan.reference else 'the reference'}."
+        f"{scan.reference.label if scan.reference else 'the reference'}."
     )
 
 
@@ -227,10 +228,10 @@ def tabulate_health(summary: Summary) -> Table | None:
     shown = [name for name in DISCRIMINATOR_COLUMNS if any(name in cell.health for cell in cells.values())]
     rows = []
     for cell in cells.values():
-        row: list[Field] = [cell.name]
-        row += [_health_entry(cell, name) for name in shown]
-        rows.append([*row, _alarms_entry(cell)])
-    return make_table("discriminator", ["Cell", *(HEALTH_NAMES[name] for name in shown), "Alarms"], rows)
+        row: list[Field] = [_health_entry(cell, name) for name in shown]
+        rows.append((cell.name, [*row, _alarms_entry(cell)]))
+    columns = [*(HEALTH_NAMES[name] for name in shown), "Alarms"]
+    return make_cell_table("discriminator", columns, rows, naming=summary.columns)
 
 
 def _alarms_entry(cell: CellSummary) -> Entry:

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 from hkrun import config
 from hkrun.report.summary import Summary
-from hkrun.report.table import NONE, Entry, Table, make_table
+from hkrun.report.table import NONE, Entry, Table, make_cell_table, make_table
 from hkrun.report.wording import count, describe_teachers, duration, first_line, seeds, share
 
 PART_NAMES = {
@@ -37,41 +37,41 @@ def tabulate_runs(summary: Summary) -> Table:
     for cell in summary.cells:
         totals = [record.timings["total"] for record in cell.records if "total" in record.timings]
         rows.append(
-            [
+            (
                 cell.name,
-                cell.cell_id,
-                *(seeds(found) or NONE for found in (cell.seeds, cell.failed, cell.diverged, cell.missing)),
-                duration(sum(totals) / len(totals)) if totals else NONE,
-            ]
+                [
+                    cell.cell_id,
+                    *(
+                        seeds(found) or NONE
+                        for found in (cell.seeds, cell.failed, cell.diverged, cell.missing)
+                    ),
+                    duration(sum(totals) / len(totals)) if totals else NONE,
+                ],
+            )
         )
-    return make_table(
-        "runs",
-        ["Cell", "Id", "Finished seeds", "Failed", "Diverged", "Missing", "Mean time per run"],
-        rows,
-        words=2,
-    )
+    columns = ["Id", "Finished seeds", "Failed", "Diverged", "Missing", "Mean time per run"]
+    return make_cell_table("runs", columns, rows, naming=summary.columns, words=1)
 
 
 def tabulate_unfinished(summary: Summary) -> Table | None:
     """The failed and the diverged runs, each with what happened."""
     rows = [
-        [
+        (
             cell.name,
-            str(record.seed),
-            f"diverged in epoch {record.diverged_epoch}"
-            if record.status == "diverged"
-            else f"failed after {count(record.epochs, 'epoch')}",
-            first_line(record.traceback) if record.status == "failed" else "a loss was no longer finite",
-        ]
+            [
+                str(record.seed),
+                f"diverged in epoch {record.diverged_epoch}"
+                if record.status == "diverged"
+                else f"failed after {count(record.epochs, 'epoch')}",
+                first_line(record.traceback) if record.status == "failed" else "a loss was no longer finite",
+            ],
+        )
         for cell in summary.cells
         for record in cell.records
         if record.status != "finished"
     ]
-    return (
-        make_table("unfinished", ["Cell", "Seed", "Outcome", "What happened"], rows, words=4)
-        if rows
-        else None
-    )
+    columns = ["Seed", "Outcome", "What happened"]
+    return make_cell_table("unfinished", columns, rows, naming=summary.columns, words=3) if rows else None
 
 
 def tabulate_configuration(summary: Summary) -> tuple[Table, Table | None]:
@@ -88,12 +88,14 @@ def tabulate_configuration(summary: Summary) -> tuple[Table, Table | None]:
         if key not in differing
     ]
     own = [
-        [name, ", ".join(f"{key} = {_plain(form[key])}" for key in form if key in differing)]
+        (name, [", ".join(f"{key} = {_plain(form[key])}" for key in form if key in differing)])
         for name, form in forms.items()
     ]
     return (
         make_table("configuration", ["Key", "Value", "Used by"], shared, words=3),
-        make_table("own-keys", ["Cell", "Its own keys"], own, words=2) if differing else None,
+        make_cell_table("own-keys", ["Its own keys"], own, naming=summary.columns, words=1)
+        if differing
+        else None,
     )
 
 

@@ -3,6 +3,7 @@
 Only finished runs are data. Failed, diverged and missing ones are listed by seed and never averaged around.
 """
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -13,7 +14,7 @@ from hkrun import stats
 from hkrun.config import Cell, Value
 from hkrun.plans import Execution
 from hkrun.report.published import Claim, PublishedRow, PublishedTable
-from hkrun.spaces import Sweep
+from hkrun.spaces import CellColumns, Sweep, name_cells
 from hkrun.store import Record, TeacherRecord
 
 Curve = NDArray[np.float64]
@@ -25,6 +26,7 @@ class CellSummary:
     """One cell of a sweep.
 
     Attributes:
+        label: Its name as sentences have it, with short keys.
         records: Of the sweep's seeds, by seed.
         seeds: The finished ones: the data.
         missing: Seeds whose run has not ended.
@@ -45,6 +47,7 @@ class CellSummary:
 
     cell_id: str
     name: str
+    label: str
     cell: Cell
     records: tuple[Record, ...]
     seeds: tuple[int, ...]
@@ -90,7 +93,7 @@ class CellSummary:
         if not counts:
             return ""
         number = len(self.records) + len(self.missing) + len(self.untaught)
-        return f"of {number} runs of {self.name}, {' and '.join(counts)}"
+        return f"of {number} runs of {self.label}, {' and '.join(counts)}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -402,6 +405,20 @@ class Summary:
     warnings: tuple[str, ...] = ()
     executions: tuple[Execution, ...] = ()
     variance: tuple[VarianceSplit, ...] = ()
+
+    @functools.cached_property
+    def columns(self) -> CellColumns:
+        """How tables and sentences name the cells."""
+        return name_cells(self.sweep.cells)
+
+    @functools.cached_property
+    def axes(self) -> dict[str, dict[str, Value]]:
+        """The values of the axes that vary each cell, by the names of cells and keys."""
+        return {named.name: dict(named.point) for named in self.sweep.cells}
+
+    def label(self, name: str) -> str:
+        """The label of the cell of this name; a name that is of no cell, such as a row's, is its own."""
+        return self.columns.labels.get(name, name)
 
     @property
     def slot_seconds(self) -> dict[str, float]:

@@ -1,8 +1,10 @@
 """The summary in the terminal: one table, of at most 100 columns where it fits, and the warnings under it."""
 
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
 from rich.box import SIMPLE_HEAD
-from rich.cells import cell_len
-from rich.console import Console
+from rich.console import Console, JustifyMethod
 from rich.measure import Measurement
 from rich.padding import Padding
 from rich.table import Table
@@ -19,49 +21,72 @@ from hkrun.report.wording import (
     p_value,
     plus_minus,
 )
+from hkrun.spaces import FittedColumns, fit_columns, wrap_words
 
 WIDTH = 100
-NAME_WIDTH = 12  # a longer name may be folded to it
-BEST, RANGE = "best epoch", "mean range"
-DISPENSABLE = (BEST, RANGE)  # what a narrow terminal goes without, in this order
+LEAST_NAMES = 20  # columns for what names a cell; figures that matter less give way to that
+BEST, RANGE, INTERVAL, S = "best epoch", "mean range", "interval of S", "S"
+DISPENSABLE = (BEST, RANGE, INTERVAL, S)  # what a narrow terminal goes without, in this order
+_LONGEST_IN_HEADING = 13  # columns of the reference's name
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Column:
+    """A column of figures: its heading, and what it says of a cell, maybe in bold."""
+
+    heading: str
+    write: Callable[[CellSummary], tuple[str, bool]]
 
 
 def print_summary(summary: Summary, console: Console) -> None:
     """Prints what a sweep says in at most 100 columns, in as many where the console is no terminal.
 
-    No figure is ever cut: a terminal that is too narrow for the table goes without the columns that matter
-    least, and a line says so; where that is not enough, the table is wider than the terminal.
+    No figure is cut and no name is broken: a terminal that is too narrow for the table goes without the
+    columns that matter least, names lose their middle, and lines below say so. Where that is not enough, the
+    table is wider than the terminal.
     """
     found = console.width
-    width = min(WIDTH, found) if console.is_terminal else WIDTH
-    table, left_out = _build_table(summary, console), 0
-    if console.is_terminal:
-        while _least_width(table, console) > found and left_out < len(DISPENSABLE):
-            left_out += 1
-            table = _build_table(summary, console, without=DISPENSABLE[:left_out])
-    without = DISPENSABLE[:left_out]
+    limit = found if console.is_terminal else WIDTH
+    without, names = _fit(summary, console, limit)
+    table = _build_table(summary, console, names, without=without)
     try:
-        console.width = max(width, _least_width(table, console))
+        console.width = max(limit, _measure(table, console))
         console.print(table)
-        console.width = width
-        for line in _notes(summary, without=without):
-            console.print(Padding(Text(line, style="dim"), (0, 0, 0, 1)))
+        console.width = min(WIDTH, limit)
+        for line in _notes(summary, names, without=without):
+            text = Text(wrap_words(line, console.width - 1), style="dim")
+            console.print(Padding(text, (0, 0, 0, 1)))
         for warning in summary.warnings:
             grid = Table.grid(padding=(0, 1))
-            grid.add_row(Text(" !", style="yellow"), Text(warning))
+            grid.add_row(Text(" !", style="yellow"), Text(wrap_words(warning, console.width - 3)))
             console.print(grid)
     finally:
         console.width = found
 
 
-def _least_width(table: Table, console: Console) -> int:
-    """Columns that the table takes with the names folded and all else in one line."""
+def _fit(summary: Summary, console: Console, limit: int) -> tuple[tuple[str, ...], FittedColumns]:
+    """What the table goes without, and what names its cells, so that it fits into so many columns."""
+    short = fit_columns(summary.columns, LEAST_NAMES)
+    spare = 0
+    for number in range(len(DISPENSABLE) + 1):
+        without = DISPENSABLE[:number]
+        spare = min(limit, WIDTH) - _measure(_build_table(summary, console, short, without=without), console)
+        if spare >= 0:
+            break
+    # Only long names make a table wider than 100 columns.
+    spare += max(0, limit - WIDTH)
+    return without, fit_columns(summary.columns, short.width + max(0, spare))
+
+
+def _measure(table: Table, console: Console) -> int:
+    """Columns that the table takes with all of it in one line."""
     unbounded = console.options.update(max_width=100_000)
-    names = max((cell_len(str(name)) for name in table.columns[0].cells), default=0)
-    return Measurement.get(console, unbounded, table).maximum - max(0, names - NAME_WIDTH)
+    return Measurement.get(console, unbounded, table).maximum
 
 
-def _build_table(summary: Summary, console: Console, *, without: tuple[str, ...] = ()) -> Table:
+def _build_table(
+    summary: Summary, console: Console, names: FittedColumns, *, without: tuple[str, ...]
+) -> Table:
     sweep = summary.sweep
     title = Text(f"{sweep.title}, {sweep.dataset}, {count(len(sweep.seeds), 'seed')}", style="none")
     table = Table(
@@ -72,42 +97,85 @@ def _build_table(summary: Summary, console: Console, *, without: tuple[str, ...]
         pad_edge=False,
         padding=(0, 1, 0, 0),
     )
-    table.add_column("cell", ratio=1, min_width=NAME_WIDTH, overflow="fold")
-    headings = ["n", "error %\nlast epoch"]
-    headings += ["best\nepoch*"] if BEST not in without else []
-    headings += ["S, pp²\n[95 % approx.]"]
-    headings += ["mean\nrange"] if RANGE not in without else []
-    if summary.comparisons:
-        reference = sweep.reference or ""
-        headings += [f"error minus\n{reference if len(reference) <= 13 else 'reference'}", "p\nHolm"]
-    for heading in headings:
-        table.add_column(heading, justify="right", no_wrap=True)
+    for heading, justify in zip(names.headings, _justify(names.fields), strict=True):
+        table.add_column(_render(console, heading), justify=justify, no_wrap=True)
+    columns = _columns(summary, without=without)
+    for column in columns:
+        table.add_column(_render(console, column.heading), justify="right", no_wrap=True)
     for cell in summary.cells:
-        table.add_row(*_row(cell, summary, console, without=without))
+        written = (column.write(cell) for column in columns)
+        figures = (_render(console, text, style="bold" if strong else "") for text, strong in written)
+        table.add_row(*(_render(console, text) for text in names.fields[cell.name]), *figures)
     return table
 
 
-def _row(cell: CellSummary, summary: Summary, console: Console, *, without: tuple[str, ...]) -> list[Text]:
-    total = len(summary.sweep.seeds)
-    errors, best, stability = cell.error_last, cell.error_best, cell.stability
-    row = [
-        cell.name,
-        str(len(cell.seeds)) if len(cell.seeds) == total else f"{len(cell.seeds)}/{total}",
-        plus_minus(errors.mean, errors.ci95) if errors else "-",
+def _justify(fields: Mapping[str, tuple[str, ...]]) -> list[JustifyMethod]:
+    """Columns of numbers to the right, as the figures beside them."""
+    return [
+        "right" if all(map(_is_number, column)) else "left" for column in zip(*fields.values(), strict=True)
     ]
-    row += [f"{best.mean:.2f}" if best else "-"] if BEST not in without else []
-    row += [f"{digits(stability.s)} {interval(stability.ci95)}".strip() if stability else "undefined"]
-    row += [f"{stability.mean_range:.2f}" if stability else "-"] if RANGE not in without else []
-    texts = [_render(console, value) for value in row]
-    if not summary.comparisons:
-        return texts
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text or "0")
+    except ValueError:
+        return False
+    return True
+
+
+def _columns(summary: Summary, *, without: tuple[str, ...]) -> list[_Column]:
+    """The columns of figures."""
+    total = len(summary.sweep.seeds)
+    columns = {
+        "n": _plain("n", lambda cell: _share(len(cell.seeds), total)),
+        "error": _plain(
+            "error %\nlast epoch",
+            lambda cell: plus_minus(cell.error_last.mean, cell.error_last.ci95) if cell.error_last else "-",
+        ),
+        BEST: _plain("best\nepoch*", lambda cell: f"{cell.error_best.mean:.2f}" if cell.error_best else "-"),
+        S: _plain("S, pp²", lambda cell: digits(cell.stability.s) if cell.stability else "undefined")
+        if INTERVAL in without
+        else _plain("S, pp²\n[95 % approx.]", _stability),
+        RANGE: _plain(
+            "mean\nrange", lambda cell: f"{cell.stability.mean_range:.2f}" if cell.stability else "-"
+        ),
+    }
+    if summary.comparisons:
+        reference = summary.label(summary.sweep.reference or "")
+        named = reference if len(reference) <= _LONGEST_IN_HEADING else "reference"
+        columns["difference"] = _Column(
+            heading=f"error minus\n{named}", write=lambda cell: _difference(cell, summary)
+        )
+        columns["p"] = _Column(heading="p\nHolm", write=lambda cell: _p(cell, summary))
+    return [column for name, column in columns.items() if name not in without]
+
+
+def _plain(heading: str, write: Callable[[CellSummary], str]) -> _Column:
+    return _Column(heading=heading, write=lambda cell: (write(cell), False))
+
+
+def _share(number: int, total: int) -> str:
+    return str(number) if number == total else f"{number}/{total}"
+
+
+def _stability(cell: CellSummary) -> str:
+    found = cell.stability
+    return f"{digits(found.s)} {interval(found.ci95)}".strip() if found else "undefined"
+
+
+def _difference(cell: CellSummary, summary: Summary) -> tuple[str, bool]:
     comparison = summary.find_comparison(cell.name)
     if comparison is None:
-        return [*texts, Text(summary.describe_uncompared(cell)), Text("")]
-    style = "bold" if comparison.significant else ""
-    difference = plus_minus(comparison.difference, comparison.ci95, signed=True)
-    p = "withheld" if comparison.withheld else p_value(comparison.p_holm)
-    return [*texts, _render(console, difference, style=style), Text(p, style=style)]
+        return summary.describe_uncompared(cell), False
+    return plus_minus(comparison.difference, comparison.ci95, signed=True), comparison.significant
+
+
+def _p(cell: CellSummary, summary: Summary) -> tuple[str, bool]:
+    comparison = summary.find_comparison(cell.name)
+    if comparison is None:
+        return "", False
+    return "withheld" if comparison.withheld else p_value(comparison.p_holm), comparison.significant
 
 
 def _render(console: Console, text: str, *, style: str = "") -> Text:
@@ -115,16 +183,20 @@ def _render(console: Console, text: str, *, style: str = "") -> Text:
     return console.render_str(text, style=style, markup=False, emoji=False, highlight=False)
 
 
-def _notes(summary: Summary, *, without: tuple[str, ...]) -> list[str]:
+def _notes(summary: Summary, names: FittedColumns, *, without: tuple[str, ...]) -> list[str]:
     quantum = (
         f"; one test image is {digits(summary.quantum_pct)} pp" if summary.quantum_pct is not None else ""
     )
     window, ddof = summary.sweep.window, summary.sweep.ddof
     best = " * The best epoch is selected on the test set." if BEST not in without else ""
-    missing = f"Left out, for the terminal is narrow: {', '.join(without)}; report.html and a wider one have "
+    gone = [what for what in without if what != INTERVAL or S not in without]
+    missing = f"Left out, for the terminal is narrow: {', '.join(gone)}; report.html and a wider one have "
     scope = describe_scope(summary)
+    keys = summary.columns.explanation
     return [
-        *([missing + ("it." if len(without) == 1 else "them.")] if without else []),
+        *names.notes,
+        *([f"Keys: {keys}"] if keys else []),
+        *([missing + ("it." if len(gone) == 1 else "them.")] if without else []),
         f"Error: mean over seeds ± half of its 95 % interval.{best}",
         f"S: eq. (10), variance of the range over seeds, last {window} epochs, ddof {ddof}{quantum}.",
         *([scope] if scope else []),

@@ -7,7 +7,7 @@ import numpy as np
 from hkrun import stats
 from hkrun.config import teachers_id
 from hkrun.report.summary import CellSummary, Summary, VarianceSplit
-from hkrun.report.table import MINUS, NONE, Entry, Field, Table, make_table
+from hkrun.report.table import MINUS, NONE, Entry, Field, Table, make_cell_table, make_table
 from hkrun.report.wording import count, digits, interval
 from hkrun.spaces import Sweep
 
@@ -63,16 +63,18 @@ def tabulate_variance(summary: Summary, over: str) -> Table | None:
         for part in _PARTS
         if part in _NAMES[over] and any(getattr(split.components, part) for split in splits)
     ]
-    rows: list[list[Field]] = []
+    rows: list[tuple[str, list[Field]]] = []
     for split in splits:
         found = split.components
         total = sum(part.variance for name in shown if (part := getattr(found, name)) is not None)
         name = split.cells[0] if over == "epochs" else count(len(split.cells), "cell")
         rows.append(
-            [name, found.runs, found.teachers, *(_entry(getattr(found, part), total) for part in shown)]
+            (name, [found.runs, found.teachers, *(_entry(getattr(found, part), total) for part in shown)])
         )
-    columns = ["Cell" if over == "epochs" else "Across", "Runs", "Teachers"]
-    return make_table(f"variance-{over}", [*columns, *(_NAMES[over][part] for part in shown)], rows)
+    columns = ["Runs", "Teachers", *(_NAMES[over][part] for part in shown)]
+    if over == "epochs":
+        return make_cell_table("variance-epochs", columns, rows, naming=summary.columns)
+    return make_table("variance-cells", ["Across", *columns], [[name, *fields] for name, fields in rows])
 
 
 def _entry(part: stats.Component | None, total: float) -> Entry:

@@ -2,6 +2,7 @@
 
 import statistics
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 
 from hkrun.plans import OVERHEADS
 from hkrun.report.summary import Comparison, Summary, Teacher, TrainedTeacher
@@ -176,10 +177,10 @@ def write_findings(summary: Summary) -> Iterator[str]:
         yield "No run has finished yet."
         return
     yield from _conclude(
-        take_once(summary.comparisons, summary), "test error", ("a lower test error", "a higher test error")
+        _labelled(summary.comparisons, summary), "test error", ("a lower test error", "a higher test error")
     )
     yield from _conclude(
-        take_once(summary.stability_comparisons, summary),
+        _labelled(summary.stability_comparisons, summary),
         "stability",
         ("a steadier convergence", "a less steady convergence"),
     )
@@ -193,6 +194,14 @@ def take_once(comparisons: Iterable[Comparison], summary: Summary) -> list[Compa
     for comparison in comparisons:
         first.setdefault(ids[comparison.cell], comparison)
     return list(first.values())
+
+
+def _labelled(comparisons: Iterable[Comparison], summary: Summary) -> list[Comparison]:
+    """Each configuration's comparison once, its sides called as sentences call them."""
+    return [
+        replace(item, cell=summary.label(item.cell), reference=summary.label(item.reference))
+        for item in take_once(comparisons, summary)
+    ]
 
 
 def _count_verdicts(summary: Summary) -> Iterator[str]:

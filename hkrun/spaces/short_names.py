@@ -1,5 +1,6 @@
 """Short forms of names for tables, figures and the live display: of the keys of axes, and of long names."""
 
+import textwrap
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -9,7 +10,12 @@ from hkrun.config import keys
 ELLIPSIS = "…"
 _ABBREVIATIONS = {"learning_rate": "lr", "weight_decay": "wd"}  # those that everybody writes
 # What tables call their other columns: a key of a user's own term may end in one of these.
-_COLUMNS = frozenset({"cell", "cell_id", "group", "n", "p", "s", "seed", "seeds", "epoch", "error", "status"})
+_COLUMNS = frozenset(
+    {
+        *("cell", "cell_id", "name", "group", "n", "p", "s", "seed", "seeds", "epoch", "error", "status"),
+        *("table", "row", "column", "text", "value", "low", "high", "significant"),
+    }
+)
 _WIDE = ("W", "F")  # of East Asian Width: two columns
 _MARKS = ("Mn", "Me", "Mc")  # categories of what belongs to the character before it
 _EMOJI_STYLE = "\ufe0f"  # makes a narrow sign an emoji, which is wide
@@ -59,6 +65,16 @@ def shorten(text: str, width: int) -> str:
     if width < 1:
         raise ValueError(f"a width of {width} columns holds nothing")
     return text if display_width(text) <= width else _cut(text, width, head=width // 2)
+
+
+def wrap_words(text: str, width: int) -> str:
+    """A text whose words of more than so many columns have lines of their own, broken after hyphens alone.
+
+    Others stay as they are, for whatever wraps lines at spaces.
+    """
+    if all(display_width(word) <= width for word in text.split()):
+        return text
+    return "\n".join(textwrap.wrap(text, width, break_long_words=False))
 
 
 def shorten_names(names: Sequence[str], width: int) -> dict[str, str]:
