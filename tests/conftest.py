@@ -25,7 +25,8 @@ def pytest_runtest_setup():
 @pytest.fixture
 def undrawn_figures(monkeypatch):
     """Builds figures without drawing them, which takes most of a report's time."""
-    monkeypatch.setattr("hkrun.figures.encode", lambda figure, kind: f"a figure as {kind}".encode())
+    svg = b'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 9 9"><g id="figure_1" /></svg>'
+    monkeypatch.setattr("hkrun.figures.encode", lambda figure, kind: svg if kind == "svg" else b"a figure")
 
 
 @pytest.fixture(scope="session")

@@ -88,7 +88,7 @@ def test_the_wheel_carries_search_spaces_and_data_and_runs_outside_the_repositor
         f"hkrun/search_spaces/recipes/{path.name}" for path in REPOSITORY.glob("search_spaces/recipes/*")
     }
     assert {"hkrun/search_spaces/stability.toml", *recipes} <= names
-    kept = ("*.npz", "*.toml", "*.html", "*.md", "*.tex", "py.typed")
+    kept = ("*.npz", "*.toml", "*.css", "*.html", "*.js", "*.md", "*.tex", "py.typed")
     found = {pattern: list((REPOSITORY / "hkrun").rglob(pattern)) for pattern in kept}
     assert all(found.values())
     data = [path for paths in found.values() for path in paths]

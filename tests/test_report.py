@@ -1,10 +1,13 @@
+import base64
 import dataclasses
+import hashlib
 import html.parser
 import io
 import itertools
 import json
 import re
 import statistics
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -949,23 +952,66 @@ class Page(html.parser.HTMLParser):
         self.text.append(data)
 
 
-def test_the_page_needs_nothing_beside_it(store):
+def test_the_page_needs_nothing_beside_it_and_forbids_what_it_does_not_hold(store):
     sweep = make_sweep()
     fill(store, sweep)
     text = render_report(summarise(sweep, store))["report.html"].decode()
     page = Page(text)
-    addresses = [
-        value
-        for _, attributes in page.elements
-        for name, value in attributes.items()
-        if name in ("src", "href")
-    ]
-    assert len(addresses) == 3
-    assert all(address.startswith("data:image/svg+xml;base64,") for address in addresses)
-    assert not {"script", "link", "iframe", "object"} & {tag for tag, _ in page.elements}
-    assert "url(" not in text
+    found = [attributes for _, attributes in page.elements]
+    ids = [attributes["id"] for attributes in found if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    assert {attributes["href"].removeprefix("#") for attributes in found if "href" in attributes} < set(ids)
+    assert not {"src", "style", "srcset"} & {name for attributes in found for name in attributes}
+    assert not {"img", "link", "iframe", "object"} & {tag for tag, _ in page.elements}
     assert "@import" not in text
-    assert all(attributes["alt"] for tag, attributes in page.elements if tag == "img")
+    (policy,) = [attributes["content"] for attributes in found if "http-equiv" in attributes]
+    style, script = (
+        "sha256-"
+        + base64.b64encode(
+            hashlib.sha256(re.search(f"<{tag}>(.*?)</{tag}>", text, re.DOTALL)[1].encode()).digest()
+        ).decode()
+        for tag in ("style", "script")
+    )
+    assert policy == (
+        f"default-src 'none'; style-src '{style}'; script-src '{script}'; base-uri 'none'; form-action 'none'"
+    )
+
+
+def test_the_page_is_built_for_those_who_do_not_see_it(store):
+    sweep = make_sweep()
+    fill(store, sweep)
+    page = Page(render_report(summarise(sweep, store))["report.html"].decode())
+    assert ("html", {"lang": "en"}) in page.elements
+    levels = [int(tag[1]) for tag, _ in page.elements if re.fullmatch(r"h[1-6]", tag)]
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert all(following <= level + 1 for level, following in pairwise(levels))
+    headings = [attributes for tag, attributes in page.elements if tag == "th"]
+    assert {attributes["scope"] for attributes in headings} == {"col", "row"}
+    tags = [tag for tag, _ in page.elements]
+    assert tags.count("caption") == tags.count("table") >= 8
+    figures = [attributes for _, attributes in page.elements if attributes.get("role") == "img"]
+    captions = {attributes["id"] for tag, attributes in page.elements if tag == "figcaption"}
+    assert len(figures) == 2 * len(captions) == 6
+    assert {attributes["aria-labelledby"] for attributes in figures} == captions
+
+
+def test_contents_and_links_name_every_section_and_table(store):
+    sweep = make_sweep()
+    fill(store, sweep)
+    page = Page(render_report(summarise(sweep, store))["report.html"].decode())
+    links = [attributes["href"] for tag, attributes in page.elements if tag == "a"]
+    anchors = [attributes["href"] for tag, attributes in page.elements if attributes.get("class") == "anchor"]
+    sections = [attributes["id"] for tag, attributes in page.elements if tag == "section"]
+    assert sections == [
+        *("test-error", "seeds", "stability", "paper", "table5", "claims"),
+        *("runs", "own-keys", "time", "conditions", "method", "again"),
+    ]
+    assert {f"#{section}" for section in sections} <= set(anchors)
+    tables = ("errors", "seeds", "stability", "table5", "claims", "evidence", "runs", "own-keys", "time")
+    assert {f"#table-{table}" for table in (*tables, "conditions", "configuration")} < set(anchors)
+    for section in ("test-error", "seeds", "stability", "paper", "runs", "conditions", "method", "again"):
+        assert links.count(f"#{section}") == 3  # beside the text, above it, and its own
 
 
 def test_what_users_wrote_is_text_and_never_markup(store):
@@ -978,7 +1024,7 @@ def test_what_users_wrote_is_text_and_never_markup(store):
     put_run(store, named, 2, alarms=(evil,))
     files = render_report(summarise(sweep, store))
     page = Page(files["report.html"].decode())
-    assert "script" not in {tag for tag, _ in page.elements}
+    assert [tag for tag, _ in page.elements].count("script") == 1  # the page's own
     assert "".join(page.text).count(evil) >= 8
     markdown = files["report.md"].decode()
     assert "<script" not in markdown.replace("\\<script", "")
@@ -990,7 +1036,9 @@ def test_losses_have_real_subscripts_on_the_page(store):
     sweep = make_sweep()
     fill(store, sweep)
     text = render_report(summarise(sweep, store))["report.html"].decode()
-    assert "<td><i>L</i><sub>b</sub> + <i>L</i><sub>adv</sub> + <i>L</i><sub>is</sub></td>" in text
+    assert (
+        '<th scope="row"><i>L</i><sub>b</sub> + <i>L</i><sub>adv</sub> + <i>L</i><sub>is</sub></th>' in text
+    )
 
 
 def test_markdown_tables_have_as_many_fields_as_columns_and_its_figures_exist(store):

@@ -102,12 +102,14 @@ def test_csv_holds_the_unrounded_number_behind_every_text(store):
     assert found["significant"] == "1"
 
 
-def test_csv_and_markdown_hold_the_same_fields(store):
+def test_csv_and_markdown_hold_the_same_fields_but_for_single_runs(store):
     sweep = make_sweep(published=("table4",))
     fill(store, sweep)
     files = render_report(summarise(sweep, store))
     text = re.sub(r"\*\*|\\", "", files["report.md"].decode())
-    for row in read_csv(files):
+    rows = [row for row in read_csv(files) if row["table"] != "seeds"]
+    assert rows
+    for row in rows:
         assert f" {row['text']} |" in text
 
 

@@ -18,6 +18,7 @@ from hkrun.figures.scans import ScanCurve, ScanGrid, draw_curves, draw_grid
 from hkrun.figures.style import (
     NARROW_PAGE,
     PAGE,
+    PALETTE,
     SYMBOL,
     Drawing,
     encode,

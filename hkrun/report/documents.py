@@ -5,20 +5,19 @@ import dataclasses
 import hashlib
 import io
 import json
-import re
 import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
-import jinja2
 import numpy as np
-from markupsafe import Markup, escape
 
 import hkrun
-from hkrun import figures, stats
+from hkrun import stats
 from hkrun.errors import StoreError
-from hkrun.report import drawing, latex, paper_tables, result_tables, run_tables, variance
+from hkrun.report import drawing, paper_tables, result_tables, run_tables, variance
+from hkrun.report.page import PAGE, render_page
+from hkrun.report.rendering import render_template
+from hkrun.report.seed_table import tabulate_seeds
 from hkrun.report.summary import PaperTable, Summary
 from hkrun.report.table import Table
 from hkrun.report.wording import (
@@ -33,13 +32,11 @@ from hkrun.report.wording import (
 from hkrun.spaces import CellColumns, natural_name
 from hkrun.store import DamagedError, NotCommittedError, Store
 
-# An underscore within a word means nothing in Markdown.
-_MARKDOWN = re.compile(r"([\\`*<>|\[\]$#~&]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9]))")
 # What a spreadsheet takes for the start of a formula (OWASP, "CSV Injection"), with the full-width forms; and
 # the mark that is put in front of it.
 _FORMULA = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20", "'")
 MARKDOWN = "report.md"
-_TEMPLATES = ("report.html", MARKDOWN, "report.tex")
+_TEMPLATES = (MARKDOWN, "report.tex")
 RECEIPT_FILE = "report-receipt.json"
 
 
@@ -85,7 +82,8 @@ def render_report(summary: Summary) -> dict[str, bytes]:
     """
     drawn = drawing.draw_figures(summary)
     content = _gather(summary)
-    files = {name: render_template(name, {**content, "figures": drawn}) for name in _TEMPLATES}
+    files = {PAGE: render_page(summary, content, drawn)}
+    files |= {name: render_template(name, {**content, "figures": drawn}) for name in _TEMPLATES}
     files["report.csv"] = _write_csv(content, summary.columns)
     for figure in drawn:
         files |= {f"{figure.name}.png": figure.png, f"{figure.name}.svg": figure.svg}
@@ -97,52 +95,6 @@ def render_markdown(summary: Summary) -> dict[str, bytes]:
     drawn = drawing.draw_figures(summary)
     report = {MARKDOWN: render_template(MARKDOWN, {**_gather(summary), "figures": drawn})}
     return report | {f"{figure.name}.svg": figure.svg for figure in drawn}
-
-
-def render_template(name: str, content: Mapping[str, object]) -> bytes:
-    """A template filled with content, in the language of its name's ending."""
-    return _environment(name).get_template(name).render(content).encode()
-
-
-def _environment(name: str) -> jinja2.Environment:
-    # Braces and percent signs mean something else in LaTeX.
-    marks: dict[str, Any] = (
-        {
-            "block_start_string": "<%",
-            "block_end_string": "%>",
-            "variable_start_string": "<<",
-            "variable_end_string": ">>",
-            "comment_start_string": "<#",
-            "comment_end_string": "#>",
-        }
-        if name.endswith(".tex")
-        else {}
-    )
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("hkrun.report"),
-        autoescape=jinja2.select_autoescape(enabled_extensions=("html",)),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        **marks,
-    )
-    environment.filters["typeset"] = _typeset
-    environment.filters["plain"] = lambda text: _MARKDOWN.sub(r"\\\1", " ".join(str(text).split()))
-    environment.filters["tex"] = latex.escape
-    environment.filters["tex_columns"] = latex.columns_of
-    environment.tests["wide"] = latex.is_wide
-    return environment
-
-
-def _typeset(text: str) -> Markup:
-    """Text for HTML: escaped, with sub- and superscripts in the names of losses."""
-
-    def symbol(match: re.Match[str]) -> str:
-        letter, below, above = match.groups()
-        return f"<i>{letter}</i><sub>{below}</sub>" + (f"<sup>{above}</sup>" if above else "")
-
-    return Markup(figures.SYMBOL.sub(symbol, str(escape(text))))  # noqa: S704  escaped first
 
 
 def _write_csv(content: Mapping[str, object], naming: CellColumns) -> bytes:
@@ -211,6 +163,7 @@ def _gather(summary: Summary) -> dict[str, object]:
         "findings": list(write_findings(summary)),
         "warnings": summary.warnings,
         "errors": result_tables.tabulate_errors(summary),
+        "seeds": tabulate_seeds(summary),
         "stability": result_tables.tabulate_stability(summary),
         "variance_epochs": variance.tabulate_variance(summary, "epochs"),
         "variance_cells": variance.tabulate_variance(summary, "cells"),

@@ -1,6 +1,5 @@
 """Draws the figures of a summary, each with what it shows."""
 
-import base64
 import functools
 import itertools
 from dataclasses import dataclass
@@ -48,11 +47,6 @@ class Figure:
     def width_pct(self) -> int:
         """Its share of the page's width."""
         return min(100, round(100 * self.drawn.get_figwidth() / figures.PAGE))
-
-    @property
-    def uri(self) -> str:
-        """The figure as an address that holds it."""
-        return "data:image/svg+xml;base64," + base64.b64encode(self.svg).decode()
 
 
 def draw_figures(summary: Summary) -> list[Figure]:

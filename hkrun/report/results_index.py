@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from hkrun.report.documents import render_template
+from hkrun.report.rendering import render_template
 from hkrun.report.table import MINUS
 from hkrun.report.wording import OUTCOMES, count, count_outcomes, digits, equals, plus_minus
 

@@ -1,0 +1,84 @@
+"""The report as one HTML file, which needs no network and forbids all that it does not hold itself."""
+
+import base64
+import hashlib
+from collections.abc import Mapping, Sequence
+
+from markupsafe import Markup
+
+from hkrun import figures
+from hkrun.report import drawing
+from hkrun.report.rendering import read_template, render_template
+from hkrun.report.summary import Summary
+from hkrun.report.wording import OUTCOMES
+
+PAGE = "report.html"
+# A reader's own marks beside the colours: what came of a claim must be told without them.
+_SIGNS = {"reproduced": "✓", "contradicted": "✗", "undecided": "?"}
+
+
+def render_page(summary: Summary, content: Mapping[str, object], drawn: Sequence[drawing.Figure]) -> bytes:
+    """The page.
+
+    Every figure stands in it twice, drawn for a wide page and for a phone's, of which a reader sees one.
+
+    Args:
+        summary: Whose report it is.
+        content: What all forms of the report hold.
+        drawn: The figures, as drawn for a wide page.
+    """
+    with figures.narrow_page():
+        narrow = drawing.draw_figures(summary)
+    page = figures.InlineFigures()
+    inlined = {
+        figure.name: Markup(  # noqa: S704
+            _inline(page, figure, of_page=figures.PAGE, kind="wide")
+            + _inline(page, again, of_page=figures.NARROW_PAGE, kind="narrow")
+        )
+        for figure, again in zip(drawn, narrow, strict=True)
+    }
+    style, script = _write_style(), read_template("report.js")
+    outcomes = [verdict.outcome for verdict in summary.verdicts]
+    own = {
+        "figures": drawn,
+        "inlined": inlined,
+        "glyphs": Markup(page.glyphs),  # noqa: S704
+        "outcomes": [
+            (_SIGNS[outcome], outcomes.count(outcome), outcome) for outcome in OUTCOMES if outcome in outcomes
+        ],
+        "style": Markup(style),  # noqa: S704
+        "script": Markup(script),  # noqa: S704
+        "policy": f"default-src 'none'; style-src '{_hash(style)}'; script-src '{_hash(script)}'; "
+        "base-uri 'none'; form-action 'none'",
+    }
+    return render_template(PAGE, {**content, **own})
+
+
+def _inline(page: figures.InlineFigures, figure: drawing.Figure, *, of_page: float, kind: str) -> str:
+    """A figure as an element, as wide as it fills a page of so many inches."""
+    attributes = {
+        "class": f"figure {kind}",
+        "width": f"{min(100, round(100 * figure.drawn.get_figwidth() / of_page))}%",
+        "role": "img",
+        "aria-labelledby": f"caption-{figure.name}",
+    }
+    if figure.drawn.notes:
+        attributes["tabindex"] = "0"
+    return page.add(f"{kind}-{figure.name}", figure.svg, notes=figure.drawn.notes, attributes=attributes)
+
+
+def _write_style() -> str:
+    """The style sheet, which opens with the palette."""
+    light, dark = (
+        " ".join(f"--{name}: {paint[mode]};" for name, paint in figures.PALETTE.items()) for mode in (0, 1)
+    )
+    return (
+        f":root {{ {light} }}\n"
+        f"@media screen and (prefers-color-scheme: dark) {{ :root {{ {dark} }} }}\n"
+        f"{read_template('report.css')}"
+    )
+
+
+def _hash(text: str) -> str:
+    """What a content security policy calls an inline style or script."""
+    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
