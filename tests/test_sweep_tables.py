@@ -11,9 +11,10 @@ from two_slots import TWO_SLOTS
 import hkrun.cluster
 from hkrun.cli.program import call
 from hkrun.cluster import TaskList
+from hkrun.plans import Plan
 from hkrun.spaces import load_sweep
 from hkrun.store import Store, open_store
-from hkrun.sweep import running
+from hkrun.sweep import Phase, running
 from hkrun.trial import Task
 
 
@@ -42,7 +43,10 @@ def store(tmp_path: Path) -> Store:
 class Silent:
     """An observer that says nothing."""
 
-    def entered(self, stage: str) -> None:
+    def plan_made(self, plan: Plan, *, slots: int) -> None:
+        """Says nothing."""
+
+    def entered(self, phase: Phase) -> None:
         """Says nothing."""
 
 

@@ -93,7 +93,10 @@ def send(folder, monkeypatch, *, sizes=None, seeds="4"):
 class Silent:
     """An observer that says nothing."""
 
-    def entered(self, stage):
+    def plan_made(self, plan, *, slots):
+        """Says nothing."""
+
+    def entered(self, phase):
         """Says nothing."""
 
 

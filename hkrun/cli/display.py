@@ -1,9 +1,8 @@
 """What a person sees while a sweep trains: a live view on a terminal, a line now and then elsewhere."""
 
+import threading
 import time
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 
 from rich.console import Group
@@ -12,122 +11,22 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from hkrun.spaces import shorten_names
+from hkrun.sweep import Phase, Progress
+
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
     from hkrun.plans import Plan
+    from hkrun.sweep import TaskProgress
     from hkrun.trial import Task
 
 _SHOWN_TASKS = 8
-_LINE_EVERY_S = 10.0  # without a terminal
-_RATE_OVER_S = 60.0  # long enough that the ETA stands still, short enough that it is of this minute
-
-
-@dataclass
-class Running:
-    """How far a task is.
-
-    Attributes:
-        epochs: All of them; None before the first.
-        error_pct: Mean test error after the last one.
-        filled: The share of the teacher table that it has filled, before the first epoch; None without.
-    """
-
-    label: str
-    num_runs: int = 1
-    epoch: int = 0
-    epochs: int | None = None
-    error_pct: float | None = None
-    filled: float | None = None
-
-    @property
-    def state(self) -> str:
-        """In words."""
-        if self.epochs:
-            return f"epoch {self.epoch}/{self.epochs}"
-        return "starting" if self.filled is None else f"teacher table, {100 * self.filled:.0f} %"
-
-
-@dataclass
-class Progress:
-    """How far a sweep is: bookkeeping alone, with the time passed in.
-
-    Attributes:
-        num_done: Those with a result; diverged ones are results.
-        running: The tasks that train now, by their name.
-    """
-
-    num_runs: int = 0
-    num_done: int = 0
-    num_failed: int = 0
-    num_diverged: int = 0
-    running: dict[str, Running] = field(default_factory=dict)
-    _epochs: int = 0
-    _epochs_per_run: int | None = None
-    _history: deque[tuple[float, int]] = field(default_factory=deque)  # time in seconds, epochs until then
-
-    def begin(self) -> None:
-        """Forgets the speed: a teacher's is not its students'."""
-        self._epochs, self._epochs_per_run = 0, None
-        self._history.clear()
-
-    def advance(self, name: str, report: Mapping[str, object], *, now: float) -> None:
-        """Notes what a task reported: "epoch", "epochs" and "error_pct", or "filled" before them."""
-        task = self.running[name]
-        if isinstance(filled := report.get("filled"), float):
-            task.filled = filled
-        epoch, epochs, error_pct = report.get("epoch"), report.get("epochs"), report.get("error_pct")
-        if isinstance(epochs, int):
-            task.epochs = self._epochs_per_run = epochs
-        if isinstance(error_pct, float):
-            task.error_pct = error_pct
-        if isinstance(epoch, int):
-            self._count(task.num_runs * (epoch - task.epoch), now)
-            task.epoch = epoch
-
-    def end(self, name: str, outcomes: Sequence[Mapping[str, object]], *, now: float) -> None:
-        """Notes that a task is over."""
-        task = self.running.pop(name)
-        for outcome in outcomes:
-            epochs = outcome["epochs"]
-            self._count(epochs - task.epoch if isinstance(epochs, int) else 0, now)
-            if outcome["seed"] is None:
-                continue  # a teacher is no run
-            if outcome["status"] == "untaught":
-                self.num_runs -= 1
-                continue
-            self.num_failed += outcome["status"] == "failed"
-            self.num_diverged += outcome["status"] == "diverged"
-            self.num_done += outcome["status"] != "failed"
-
-    def fail(self, name: str, num_runs: int) -> None:
-        """Notes that a task has no outcome."""
-        self.running.pop(name, None)
-        self.num_failed += num_runs
-
-    def epochs_per_s(self, now: float) -> float | None:
-        """Epochs per second over the last minute; None before the second report.
-
-        The first one only starts the clock: before it processes were starting, or a run was resumed.
-        """
-        while len(self._history) > 2 and self._history[0][0] < now - _RATE_OVER_S:
-            self._history.popleft()
-        if len(self._history) < 2 or now <= self._history[0][0]:
-            return None
-        return (self._epochs - self._history[0][1]) / (now - self._history[0][0])
-
-    def remaining_s(self, now: float) -> float | None:
-        """Seconds until the last run is over, at the present speed; None while that is unknown."""
-        rate = self.epochs_per_s(now)
-        if not rate or self._epochs_per_run is None:
-            return None
-        num_left = self.num_runs - self.num_done - self.num_failed
-        trained = sum(task.num_runs * task.epoch for task in self.running.values())
-        return max(0.0, (num_left * self._epochs_per_run - trained) / rate)
-
-    def _count(self, epochs: int, now: float) -> None:
-        self._epochs += max(0, epochs)
-        self._history.append((now, self._epochs))
+_LEAST_NAME = 12  # columns
+# Without a terminal: a line every ten seconds at first, then ever more rarely, at last every ten minutes.
+_LINE_EVERY_S, _LINE_AT_LEAST_EVERY_S = 10.0, 600.0
+_LINE_PER_ELAPSED = 0.05
+_TICK_S = 1.0
 
 
 class Display:
@@ -139,13 +38,13 @@ class Display:
         self._console = console
         self._title = title
         self._clock = clock
-        self._stage = ""
         self._names: dict[str, str] = {}
-        self._training_runs = False
         self._progress = Progress()
         self._started_at = clock()
         self._last_line_at = self._started_at
         self._live: Live | None = None
+        self._over = threading.Event()
+        self._turn = threading.RLock()  # a thread shows what the observer's calls change
 
     def __enter__(self) -> Self:
         if self._console.is_terminal:
@@ -153,54 +52,82 @@ class Display:
                 get_renderable=self._render, console=self._console, refresh_per_second=4, transient=True
             )
             self._live.start()
+        else:
+            threading.Thread(target=self._tick, name="hkrun-display", daemon=True).start()
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._over.set()
         if self._live is not None:
             self._live.stop()
         self._progress.running.clear()
         if self._progress.num_runs:
-            elapsed = describe_duration(self._clock() - self._started_at)
-            self._say(f"{self._counts()}, after {elapsed}")
+            self._say(f"{self._count_runs()}, after {describe_duration(self._elapsed_s())}")
 
     def plan_made(self, plan: "Plan", *, slots: int) -> None:
         """What will run, and how many tasks at a time."""
+        with self._turn:
+            self._progress.plan_made(plan, slots=slots)
         self._names = {cell.cell_id: cell.name for cell in reversed(plan.cells)}
-        self._progress.num_runs, self._progress.num_done = plan.num_done + plan.num_to_run, plan.num_done
+        if not plan.cells:
+            return
         there = f", {plan.num_done} are there already" if plan.num_done else ""
         self._say(
             f"{self._title}: {plan.num_to_run} of {plan.num_runs} runs to train, {slots} at a time{there}"
+            f"{self._describe_left(', about {}')}"
         )
 
-    def entered(self, stage: str) -> None:
-        """What happens from now on, in words."""
-        self._stage = stage
-        self._progress.begin()
-        if self._live is None:
-            self._say(f"{stage} ...")
+    def entered(self, phase: Phase) -> None:
+        """What happens from now on."""
+        with self._turn:
+            self._progress.enter(phase, now=self._clock())
+        self._say_phase()
 
     def started(self, task: "Task") -> None:
         """A task has got its process."""
-        self._training_runs = bool(task.seeds)
-        self._progress.running[task.name] = Running(label=self._label(task), num_runs=max(1, len(task.seeds)))
+        with self._turn:
+            self._progress.start(task, now=self._clock())
 
     def progressed(self, task: "Task", progress: Mapping[str, object]) -> None:
         """A task is this far."""
-        self._progress.advance(task.name, progress, now=self._clock())
-        self._say_now_and_then()
+        before = self._progress.phase
+        with self._turn:
+            self._progress.advance(task, progress, now=self._clock())
+        if self._progress.phase != before:
+            self._say_phase()
+        self.say_now_and_then()
 
     def ended(self, task: "Task", outcomes: Sequence[Mapping[str, object]]) -> None:
         """A task is over."""
-        self._progress.end(task.name, outcomes, now=self._clock())
+        with self._turn:
+            self._progress.end(task, outcomes)
         for outcome in outcomes:
             if outcome["status"] != "finished":
                 self._say(f"{self._label(task, outcome)}: {outcome['status']}: {outcome['message']}")
-        self._say_now_and_then()
+        self.say_now_and_then()
 
     def failed(self, task: "Task", message: str) -> None:
         """A task has no outcome, and why."""
-        self._progress.fail(task.name, len(task.seeds))
+        with self._turn:
+            self._progress.fail(task)
         self._say(f"{self._label(task)}: failed: {message}")
+
+    def say_now_and_then(self) -> None:
+        """Without a terminal: a line on how far it is, where the last one is old enough."""
+        now = self._clock()
+        every_s = max(_LINE_EVERY_S, _LINE_PER_ELAPSED * self._elapsed_s())
+        with self._turn:
+            if self._live is None and now - self._last_line_at >= min(every_s, _LINE_AT_LEAST_EVERY_S):
+                self._last_line_at = now
+                self._say(self._describe_line())
+
+    def _tick(self) -> None:
+        """Says that it goes on, also where no task tells anything."""
+        while not self._over.wait(_TICK_S):
+            self.say_now_and_then()
+
+    def _elapsed_s(self) -> float:
+        return self._clock() - self._started_at
 
     def _label(self, task: "Task", outcome: Mapping[str, object] | None = None) -> str:
         """What a task trains, or one of the runs of it."""
@@ -214,57 +141,125 @@ class Display:
     def _say(self, line: str) -> None:
         self._console.print(line, soft_wrap=not self._console.is_terminal)
 
-    def _say_now_and_then(self) -> None:
-        now = self._clock()
-        if self._live is None and now - self._last_line_at >= _LINE_EVERY_S:
-            self._last_line_at = now
-            self._say(self._counts())
+    def _say_phase(self) -> None:
+        """Without a terminal: a line for each phase, which says why nothing else may happen for a while."""
+        if self._live is None:
+            self._last_line_at = self._clock()
+            self._say(f"{self._describe_phase()} ...{self._describe_left(' about {} left')}")
 
-    def _counts(self) -> str:
-        state, now = self._progress, self._clock()
+    def _describe_phase(self) -> str:
+        phase = self._progress.phase or Phase.PLANNING
+        return f"{phase[:1].upper()}{phase[1:]}"
+
+    def _describe_since(self) -> str:
+        """For how long the phase goes on; and what it usually takes, where that is much less."""
+        now = self._clock()
+        usual_s = self._progress.usual_s(now)
+        usually = "" if usual_s is None else f", usually {describe_roughly(usual_s)}"
+        return f"{describe_duration(now - self._progress.phase_since)}{usually}"
+
+    def _describe_left(self, form: str) -> str:
+        left_s = self._progress.remaining_s(self._clock())
+        return "" if left_s is None else form.format(describe_roughly(left_s))
+
+    def _describe_line(self) -> str:
+        """A line on how far it is: phase and for how long, what it is at, runs, epochs, and what is left."""
+        progress = self._progress
+        detail = progress.detail()
+        parts = [f"{self._describe_phase()}, {self._describe_since()}{f': {detail}' if detail else ''}"]
+        if progress.num_runs:
+            parts += [self._count_runs(), *self._count_epochs()]  # empty ones are left out below
+        parts += [self._describe_left("about {} left")] if progress.phase else []
+        silent = [text for text in map(self._describe_silence, progress.running.values()) if text]
+        return "; ".join(filter(None, [*parts, *silent[:1]]))
+
+    def _describe_silence(self, known: "TaskProgress") -> str:
+        silent_s = self._progress.silent_s(known, self._clock())
+        return "" if silent_s is None else f"no word for {describe_duration(silent_s)}"
+
+    def _count_runs(self) -> str:
+        state = self._progress
+        if state.phase == Phase.TEACHER and not state.num_training and state.running:
+            waiting = state.num_runs - state.num_done - state.num_failed
+            return f"{waiting} run{'s wait' if waiting > 1 else ' waits'} for it" if waiting else ""
         parts = [f"{state.num_done}/{state.num_runs} runs done"] if state.num_runs else []
-        if state.running:
-            parts.append(f"{sum(task.num_runs for task in state.running.values())} running")
-        if state.num_runs:
-            parts.append(f"{state.num_failed} failed")
-        if state.num_diverged:
-            parts.append(f"{state.num_diverged} diverged")
-        filling = [task for task in state.running.values() if task.filled is not None and not task.epochs]
-        if filling:
-            parts.append(filling[0].state)
-        rate = state.epochs_per_s(now) if state.running else None
-        remaining = state.remaining_s(now) if state.running and self._training_runs else None
-        if rate is not None:
-            parts.append(f"{rate:.3g} epochs/s")
-        if remaining is not None:
-            parts.append(f"about {describe_duration(remaining)} left")
+        parts += [f"{state.num_training} training"] if state.num_training else []
+        parts += [f"{state.num_failed} failed"] if state.num_failed else []
+        parts += [f"{state.num_diverged} diverged"] if state.num_diverged else []
         return ", ".join(parts)
 
+    def _count_epochs(self) -> list[str]:
+        done, total = self._progress.epochs
+        if not done or self._progress.phase == Phase.TEACHER:
+            return []
+        rate = self._progress.epochs_per_s(self._clock()) if self._progress.running else None
+        speed = [f"{rate:.3g} epochs/s"] if rate else []
+        return [", ".join([f"{done:,}/{total:,} epochs, {100 * done / total:.0f} %", *speed])]
+
     def _render(self) -> "RenderableType":
-        state = self._progress
-        head = Table.grid(expand=True, padding=(0, 2, 0, 0))
-        head.add_column(no_wrap=True)
-        head.add_column(justify="right", no_wrap=True)
-        elapsed = describe_duration(self._clock() - self._started_at)
+        with self._turn:
+            return Group(*self._render_lines())
+
+    def _render_lines(self) -> "list[RenderableType]":
+        progress = self._progress
         title = self._console.render_str(self._title, style="bold")
-        head.add_row(Text.assemble(title, f"  {self._stage}"), Text(elapsed, "dim"))
+        lines: list[RenderableType] = [_spread(title, Text(describe_duration(self._elapsed_s()), "dim"))]
+        left = self._describe_left("about {} left")
+        detail = f"  {progress.detail()}" if progress.detail() and progress.phase == Phase.TABLE else ""
+        phase = Text.assemble(self._describe_phase(), (f"  {self._describe_since()}{detail}", "dim"))
+        lines.append(_spread(phase, Text(left)))
+        share = progress.phase_share
+        bar = ProgressBar(pulse=True) if share is None else ProgressBar(total=1.0, completed=share)
+        table = Table.grid(expand=True)  # the bar alone does not end its line
+        table.add_row(bar)
+        lines.append(table)
+        counts = filter(None, [self._count_runs(), *self._count_epochs()])
+        lines += [Text(line, no_wrap=True, overflow="ellipsis") for line in counts]
+        return [*lines, *self._render_tasks()]
+
+    def _render_tasks(self) -> "list[RenderableType]":
+        """A row for each task that has a process; where it does not fit, its name is shortened, no figure."""
+        shown = list(self._progress.running.values())[:_SHOWN_TASKS]
         rows = Table.grid(padding=(0, 2))
-        rows.add_column(no_wrap=True)
-        for _ in range(2):
+        for _ in range(3):
             rows.add_column(no_wrap=True)
-        for task in list(state.running.values())[:_SHOWN_TASKS]:
-            error = "" if task.error_pct is None else f"{task.error_pct:.2f} % error"
-            rows.add_row(f"  {task.label}", task.state, error)
-        hidden = len(state.running) - _SHOWN_TASKS
-        if hidden > 0:
-            rows.add_row(Text(f"  and {hidden} more", "dim"), "", "")
-        over = state.num_done + state.num_failed
-        lines: list[RenderableType] = [head]
-        if state.num_runs:
-            bar = Table.grid(expand=True)  # the bar alone does not end its line
-            bar.add_row(ProgressBar(total=state.num_runs, completed=over))
-            lines.append(bar)
-        return Group(*lines, Text(self._counts(), no_wrap=True, overflow="ellipsis"), rows)
+        figures = [(each.state, self._describe_silence(each) or each.error) for each in shown]
+        taken = sum(max(map(len, column)) for column in zip(*figures, strict=True)) + 8 if figures else 0
+        width = max(_LEAST_NAME, self._console.width - taken)
+        labels = [self._label_row(each, width) for each in shown]
+        for label, figure in zip(labels, figures, strict=True):
+            rows.add_row(f"  {label}", *figure)
+        hidden = len(self._progress.running) - _SHOWN_TASKS
+        more = [Text(f"  and {hidden} more", "dim")] if hidden > 0 else []
+        return [rows, *more] if shown else []
+
+    def _label_row(self, known: "TaskProgress", width: int) -> str:
+        task = known.task
+        if task is None:
+            return ""
+        if not task.seeds:
+            return shorten_names([self._label(task)], width)[self._label(task)]
+        seeds = f", {_abbreviate_seeds(task.seeds)}"
+        name, room = self._names.get(task.cell_id, task.cell_id), max(_LEAST_NAME, width - len(seeds))
+        short = shorten_names(list(dict.fromkeys([*self._names.values(), name])), room)
+        return f"{short[name]}{seeds}"
+
+
+def _spread(left: Text, right: Text) -> Table:
+    """A line with something at both of its ends; the left one gives way."""
+    line = Table.grid(expand=True, padding=(0, 2, 0, 0))
+    line.add_column(no_wrap=True, overflow="ellipsis", ratio=1)
+    line.add_column(justify="right", no_wrap=True)
+    line.add_row(left, right)
+    return line
+
+
+def _abbreviate_seeds(seeds: Sequence[int]) -> str:
+    """Seeds in short: `seed 3`, `seeds 0-19`, `7 seeds`."""
+    if len(seeds) == 1:
+        return f"seed {seeds[0]}"
+    in_row = list(seeds) == list(range(seeds[0], seeds[0] + len(seeds)))
+    return f"seeds {seeds[0]}-{seeds[-1]}" if in_row else f"{len(seeds)} seeds"
 
 
 def describe_seeds(seeds: Sequence[object]) -> str:
@@ -283,3 +278,9 @@ def describe_duration(seconds: float) -> str:
     if minutes < 60:
         return f"{minutes}:{rest:02d} min"
     return f"{minutes // 60}:{minutes % 60:02d} h"
+
+
+def describe_roughly(seconds: float) -> str:
+    """Seconds as an estimate is told: in steps of five from a minute on, whole minutes from ten on."""
+    step = 1 if seconds < 60 else 5 if seconds < 600 else 60
+    return describe_duration(max(1, step * round(seconds / step)))

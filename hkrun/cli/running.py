@@ -279,14 +279,16 @@ def _train(invocation: Invocation, study: "Study", stopwatch: "Stopwatch | None"
     """Runs a study to its end and shows what came out."""
     from hkrun.cli.display import Display
     from hkrun.plans import NO_SHORTCUTS
-    from hkrun.sweep import run_study
+    from hkrun.sweep import Phase, run_study
 
-    study = _make_ready(invocation, study)
-    # What a search or a scheduler leaves out is not in the plan: resuming would make all runs.
-    again = resume_command(invocation, study.sweep, study.opened)
-    whole = study.options.shortcuts == NO_SHORTCUTS
-    invocation.resumable = again if again is not None and whole else "the same command"
     with Display(invocation.messages, title=f"{study.sweep.title}, {study.sweep.dataset}") as display:
+        if study.machine is not None:
+            display.entered(Phase.CHECKING)
+        study = _make_ready(invocation, study)
+        # What a search or a scheduler leaves out is not in the plan: resuming would make all runs.
+        again = resume_command(invocation, study.sweep, study.opened)
+        whole = study.options.shortcuts == NO_SHORTCUTS
+        invocation.resumable = again if again is not None and whole else "the same command"
         outcome = run_study(study, display, stopwatch)
     invocation.resumable = None
 

@@ -12,7 +12,7 @@ startup.py   what comes on top of training, by those
 limits.py    which cells too large a step will lose
 """
 
-from hkrun.plans.estimate import Estimate, estimate_time
+from hkrun.plans.estimate import Costs, Estimate, estimate_costs, estimate_time
 from hkrun.plans.executions import EXECUTIONS_FILE, OVERHEADS, Execution, load_executions, save_executions
 from hkrun.plans.kept import (
     PLAN_FILE,
@@ -54,6 +54,6 @@ from hkrun.plans.plans import (
     PlannedTeacher,
     Shortcuts,
 )
-from hkrun.plans.startup import find_startup
+from hkrun.plans.startup import Startup, find_startup
 from hkrun.plans.teacher_tables import PlannedTable, describe_tables
 from hkrun.plans.workers import ALONE, AUTO, Span, Workers, check_elastic

@@ -25,7 +25,9 @@ from hkrun.spaces import Sweep
 from hkrun.stopwatch import Stopwatch
 from hkrun.store import Store
 from hkrun.sweep.machine import log_folder_of
+from hkrun.sweep.pack_sizes import AUTO as MEASURED_PACKS
 from hkrun.sweep.planning import recheck
+from hkrun.sweep.progress import Phase
 from hkrun.sweep.study import Study
 from hkrun.sweep.task_submission import Observer, TaskObserver, leave_out_diverged, list_tasks
 from hkrun.sweep.time_accounting import TimeAccounting
@@ -91,20 +93,18 @@ def run_study(study: Study, observer: Observer, stopwatch: Stopwatch | None = No
     limits = study.limits
     with mirror, store.hold(store.sweep_folder(sweep.name, sweep.dataset)), accounting:
         if study.machine is not None and options.shortcuts == NO_SHORTCUTS:
-            observer.entered("Planning")
+            observer.entered(Phase.MEASURING if options.pack == MEASURED_PACKS else Phase.PLANNING)
         study = recheck(study)
-        if study.plan.num_to_run:
-            observer.plan_made(study.plan, slots=at_once)
         save_plan(store, sweep, workers=options.workers, sizes=study.plan.sizes)
         accounting.enter("ray")
         if study.plan.num_to_run:
             training = _train(study, observer, mirror, accounting)
         accounting.save()
         accounting.enter("report")
-        observer.entered("Writing the report")
+        observer.entered(Phase.REPORT)
         summary, report = _write_report(sweep, store, options.workers)
         accounting.enter("mlflow")
-        observer.entered("Bringing MLflow up to date")
+        observer.entered(Phase.MLFLOW)
         links = mirror.finish(summaries=_summary_metrics(summary), files=_report_files(store, sweep, report))
     summary = dataclasses.replace(summary, executions=load_executions(store, sweep))  # now to their ends
     unwell = training.problems or any(cell.failed or cell.diverged for cell in summary.cells)
@@ -157,6 +157,7 @@ def _train(
         raise TrainingError("\n".join(known))
     if not remains:
         return Training(tuple(known))
+    observer.plan_made(study.plan, slots=study.on.tasks_at_once(study.spans))
     work = list_tasks(study)
     watcher = TaskObserver(work.tasks, study.opened, observer, mirror, accounting)
     results = run_tasks(work, watcher)

@@ -13,6 +13,7 @@ from hkrun.plans import Pack, Plan, PlannedTable, PlannedTeacher
 from hkrun.plans.teacher_tables import find_too_large
 from hkrun.store import Store
 from hkrun.sweep.machine import THREADS, log_folder_of
+from hkrun.sweep.progress import Phase
 from hkrun.sweep.study import Study
 from hkrun.sweep.time_accounting import TimeAccounting
 
@@ -30,14 +31,14 @@ class Observer(Protocol):
     def plan_made(self, plan: Plan, *, slots: int) -> None:
         """What will run, and how many tasks at a time."""
 
-    def entered(self, stage: str) -> None:
-        """What happens from now on, in words."""
+    def entered(self, phase: Phase) -> None:
+        """What happens from now on."""
 
     def started(self, task: "Task") -> None:
         """A task has got its process."""
 
     def progressed(self, task: "Task", progress: Mapping[str, object]) -> None:
-        """A task is this far: seed, epoch, epochs, error_pct; or filled, the share of its teacher table."""
+        """A task is this far: what `hkrun.trial.progress` tells of it."""
 
     def ended(self, task: "Task", outcomes: Sequence[Mapping[str, object]]) -> None:
         """A task is over; its outcomes are those of `hkrun.trial.run.run_task`."""
@@ -137,19 +138,27 @@ class TaskObserver:
     ) -> None:
         self._tasks, self._observer, self._mirror, self._store = tasks, observer, mirror, store
         self._accounting = accounting
-        self._teachers_left = sum(not task.seeds for task in tasks)
+        self._num_left = len(tasks)
+        self._phase = Phase.RAY
         self.problems: list[str] = []
-        self._enter_stage()
+        self._observer.entered(Phase.RAY)
 
     def taken(self, index: int) -> None:
         """See `hkrun.cluster.driver.calls.Observer`, as of the others."""
         if self._accounting is not None:
             self._accounting.taken(self._tasks[index])
+        if self._phase == Phase.RAY:
+            self._enter(Phase.PROCESSES)
 
     def started(self, index: int) -> None:
         """The report can be imported meanwhile."""
         preload_report()
-        self._observer.started(self._tasks[index])
+        task = self._tasks[index]
+        if task.seeds:
+            self._enter(Phase.LOADING)  # from there on its progress says what it is at
+        elif self._phase != Phase.LOADING:
+            self._enter(Phase.TEACHER)
+        self._observer.started(task)
 
     def progress(self, index: int, progress: Mapping[str, object]) -> None:
         """It tells of its time too."""
@@ -171,7 +180,7 @@ class TaskObserver:
                 if outcome["status"] not in ("stopped", "untaught"):  # which have no record
                     self._mirror.run_done(task.cell_id, int(str(outcome["seed"])))
         self._observer.ended(task, outcomes)
-        self._teacher_over(task)
+        self._count_down()
 
     def failed(self, index: int, message: str) -> None:
         """It is one of the problems."""
@@ -180,17 +189,17 @@ class TaskObserver:
             self._accounting.ended(task)
         self.problems.append(f"{task.name}: {message}")
         self._observer.failed(task, message)
-        self._teacher_over(task)
+        self._count_down()
 
-    def _teacher_over(self, task: "Task") -> None:
-        if not task.seeds:
-            self._teachers_left -= 1
-            if not self._teachers_left:
-                self._enter_stage()
+    def _count_down(self) -> None:
+        self._num_left -= 1
+        if not self._num_left:
+            self._enter(Phase.ENDING)
 
-    def _enter_stage(self) -> None:
-        what = {0: "Training", 1: "Training the teacher"}.get(self._teachers_left, "Training the teachers")
-        self._observer.entered(what)
+    def _enter(self, phase: Phase) -> None:
+        if phase != self._phase:
+            self._phase = phase
+            self._observer.entered(phase)
 
 
 @functools.cache

@@ -17,11 +17,15 @@ REPORT_EVERY_S = 1.0
 
 
 class Learner(Protocol):
-    """What is in training: a run, or the teacher."""
+    """What is in training: a run, or a teacher."""
 
     @property
     def history(self) -> Sequence["Figures"]:
         """One row of figures per finished epoch."""
+
+    @property
+    def diverged(self) -> object | None:
+        """Why it cannot go on; None while it can."""
 
 
 Figures = dict[str, float | None]
@@ -46,6 +50,7 @@ class Watch:
 
     Args:
         context: Where the loop runs.
+        learners: All of the task, wherever they stand.
         epochs: How many there are.
         seed: Of the one run; None for several, or the teacher.
         save: Saves the state of all that is in training.
@@ -55,13 +60,15 @@ class Watch:
     def __init__(
         self,
         context: Context,
+        learners: Sequence[Learner],
         *,
         epochs: int,
         seed: int | None,
         save: Callable[[], None],
         stopwatch: Stopwatch,
     ) -> None:
-        self._context, self._epochs, self._seed, self._save = context, epochs, seed, save
+        self._context, self._learners, self._epochs = context, learners, epochs
+        self._seed, self._save = seed, save
         self._stopwatch = stopwatch
         self._save_at = time.monotonic() + CHECKPOINT_EVERY_S
         self._reported_at = -math.inf  # that the first epoch was done shows that a task gets on after a death
@@ -69,7 +76,8 @@ class Watch:
     def epoch_done(self, learners: Sequence[Learner]) -> None:
         """Called when the state is whole; the last epoch needs no checkpoint, the record follows.
 
-        The learners' mean error is told.
+        The mean error of those that trained is told; and the epochs of all learners, done and in all, where
+        one that diverged has no more.
         """
         if not learners:
             return
@@ -91,6 +99,11 @@ class Watch:
                         "seed": self._seed,
                         "epoch": epoch,
                         "epochs": self._epochs,
+                        "epochs_done": sum(len(learner.history) for learner in self._learners),
+                        "epochs_total": sum(
+                            self._epochs if learner.diverged is None else len(learner.history)
+                            for learner in self._learners
+                        ),
                         "error_pct": sum(errors) / len(errors),
                         "seconds": self._stopwatch.read(),
                     }

@@ -145,6 +145,7 @@ class Trial:
         only = seeds[0] if len(seeds) == 1 else None
         watch = Watch(
             self.context,
+            [tracked.run for tracked in self._tracked],
             epochs=sum(cell.stage_epochs),
             seed=only,
             save=self._save,

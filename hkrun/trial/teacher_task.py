@@ -83,7 +83,12 @@ class _Teaching:
         ]
         self._resume(pack)
         watch = Watch(
-            context, epochs=num_epochs(task.cell), seed=None, save=self._save, stopwatch=self._stopwatch
+            context,
+            [tracked.run for tracked in self._tracked],
+            epochs=num_epochs(task.cell),
+            seed=None,
+            save=self._save,
+            stopwatch=self._stopwatch,
         )
 
         def epoch_done(those: Sequence[TeacherRun]) -> None:

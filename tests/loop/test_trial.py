@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -275,9 +275,10 @@ def test_a_group_saves_each_epoch_that_is_longer_than_the_interval(
     clock = StoppedClock()
     monkeypatch.setattr(progress.time, "monotonic", clock)
     saved: list[int] = []
-    learner = SimpleNamespace(history=[])
+    learner = SimpleNamespace(history=[], diverged=None)
     watch = progress.Watch(
         SingleProcess(0, world_size),
+        [learner],
         epochs=9,
         seed=0,
         save=lambda: (saved.append(len(learner.history)), clock.advance(2.0)),  # type: ignore[arg-type,return-value]
@@ -288,6 +289,33 @@ def test_a_group_saves_each_epoch_that_is_longer_than_the_interval(
         learner.history.append({"error_pct": 1.0})
         watch.epoch_done([learner])
     assert saved == list(range(1, num_saved + 1))
+
+
+def test_the_epochs_of_a_pack_are_told_wherever_its_runs_stand(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One was resumed with others, and one diverged, whose remaining epochs no longer count."""
+    told: list[Mapping[str, object]] = []
+    monkeypatch.setattr(SingleProcess, "report", lambda _, report: told.append(report))
+    monkeypatch.setattr(progress, "REPORT_EVERY_S", 0.0)
+    behind, ahead, lost = (
+        SimpleNamespace(history=[{"error_pct": 1.0 * epochs}] * epochs, diverged=None) for epochs in (0, 5, 0)
+    )
+    watch = progress.Watch(
+        SingleProcess(),
+        [behind, ahead, lost],
+        epochs=8,
+        seed=None,
+        save=lambda: None,
+        stopwatch=Stopwatch("epochs"),
+    )
+    behind.history, lost.history = [{"error_pct": 4.0}], [{"error_pct": 6.0}]
+    watch.epoch_done([behind, lost])
+    lost.diverged = "its loss is nan"
+    behind.history = [*behind.history, {"error_pct": 3.0}]
+    watch.epoch_done([behind])
+    assert [
+        (report["epoch"], report["epochs_done"], report["epochs_total"], report["error_pct"])
+        for report in told
+    ] == [(1, 0 + 1 + 5 + 1, 3 * 8, 5.0), (2, 2 + 5 + 1, 8 + 8 + 1, 3.0)]
 
 
 def test_an_alarm_outlives_a_second_resumption(taught: Store, monkeypatch: pytest.MonkeyPatch) -> None:
