@@ -16,7 +16,7 @@ LOCK := $(BIN)/uv pip compile -q pyproject.toml --group dev --all-extras --unive
 BUILD_LOCK := echo 'hatchling>=1.27' | $(BIN)/uv pip compile -q - --universal --python-version 3.11 \
         --generate-hashes --no-emit-index-url --no-header
 
-.PHONY: setup stability test test-all check lock audit sbom crds bench bench-gpu digits-recipe findings results numbers
+.PHONY: setup stability test test-all check lock audit sbom crds bench bench-gpu digits-recipe findings results numbers statistics
 
 setup: $(STAMP)
 
@@ -69,6 +69,10 @@ results: setup
 # Whether the code still gives the numbers of its epoch; then it counts as of that. OPTIONS=--new-epoch begins the next.
 numbers: setup
 	PYTHONPATH=.:tests $(BIN)/python tests/golden_curves.py $(OPTIONS)
+
+# The tables of docs/statistics.md, simulated: a few minutes.
+statistics: setup
+	PYTHONPATH=.:tests $(BIN)/python tests/statistics_tables.py
 
 # What surprises about the libraries, each run by itself with the versions that it names: it needs the internet.
 findings:

@@ -1,19 +1,22 @@
 """The promises of `hkrun.stats`, kept on simulated error curves: coverage, size of tests, power.
 
-A run is a level of its own plus noise that is correlated from epoch to epoch (AR(1)), rounded to whole test
-images. The seeds are fixed, so a test fails for a reason or not at all; bounds allow three standard errors of
-the simulation.
+The curves are those of `curve_models`. The seeds are fixed, so a test fails for a reason or not at all;
+bounds allow three standard errors of the simulation.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import pytest
-import scipy.signal
+from curve_models import MODELS, UNEQUAL, collapse
 
 from hkrun.stats import (
     Floats,
+    analyse_deviation,
+    analyse_pair_stability,
     analyse_stability,
+    compare_deviation,
+    compare_pair_stability,
     compare_stability,
     effect_size,
     equivalence,
@@ -27,46 +30,6 @@ from hkrun.stats import (
 )
 
 pytestmark = pytest.mark.slow
-
-
-@dataclass(frozen=True)
-class Model:
-    """How error curves come about, in percentage points.
-
-    Attributes:
-        level_sd: Standard deviation of the runs' levels.
-        noise_sd: Standard deviation of the noise within a run.
-        correlation: Of the noise of neighbouring epochs.
-        uneven: Standard deviation of the logarithm of the runs' own noise_sd.
-        quantum: Step of the error.
-    """
-
-    level_sd: float
-    noise_sd: float
-    correlation: float
-    uneven: float = 0.0
-    quantum: float = 0.01
-
-    def draw(self, shape: tuple[int, int, int], generator: np.random.Generator) -> Floats:
-        """Errors [studies, runs, epochs]."""
-        studies, runs, _ = shape
-        shocks = generator.standard_normal(shape)
-        shocks[..., 1:] *= np.sqrt(1 - self.correlation**2)
-        noise = scipy.signal.lfilter([1.0], [1.0, -self.correlation], shocks, axis=-1)
-        own_sd = self.noise_sd * np.exp(self.uneven * generator.standard_normal((studies, runs, 1)))
-        errors = 30 + self.level_sd * generator.standard_normal((studies, runs, 1)) + own_sd * noise
-        return np.round(errors / self.quantum) * self.quantum
-
-
-MODELS = {
-    "CIFAR-10 of table 5": Model(0.25, 0.035, 0.3),
-    "CIFAR-100 of table 5": Model(0.30, 0.06, 0.5),
-    "levels and noise alike": Model(0.12, 0.06, 0.3),
-    "noise alone": Model(0.0, 0.09, 0.3),
-    "slow noise": Model(0.15, 0.08, 0.9),
-    "1,200 test images": Model(0.30, 0.10, 0.5, quantum=1 / 12),
-    "uneven noise": Model(0.30, 0.055, 0.5, uneven=0.3),
-}
 
 
 def stabilities(errors: Floats) -> Floats:
@@ -223,6 +186,136 @@ def test_twenty_runs_tell_apart_what_differs_much_and_not_what_differs_by_a_fift
     noisier = replace(model, noise_sd=model.noise_sd * np.sqrt(ratio))
     first, second = (each.draw((300, 20, 50), generator) for each in (model, noisier))
     assert low <= share_up_to_5_percent(p_values_of_s(first, second, generator)) <= high
+
+
+# --- S2 ----------------------------------------------------------------------------------------------------
+
+
+def s2_of(studies: Floats) -> Floats:
+    """S2 of each study, over all its epochs."""
+    return np.array([analyse_pair_stability(errors, window=errors.shape[1]).s2 for errors in studies])
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_s2_becomes_more_precise_with_runs_and_s_does_not(name: str) -> None:
+    generator = np.random.default_rng(20)
+    studies = {runs: MODELS[name].draw((400, runs, 50), generator) for runs in (10, 40)}
+    s2 = {runs: s2_of(errors) for runs, errors in studies.items()}
+    assert s2[10].mean() == pytest.approx(s2[40].mean(), rel=0.06)
+    precision = (s2[10].std() / s2[10].mean()) / (s2[40].std() / s2[40].mean())
+    assert precision == pytest.approx(2, rel=0.25)
+    s = {runs: stabilities(errors) for runs, errors in studies.items()}
+    assert (s[10].std() / s[10].mean()) / (s[40].std() / s[40].mean()) < 1.5
+
+
+@pytest.mark.parametrize("runs", [4, 6, 10, 20])
+@pytest.mark.parametrize("name", MODELS)
+def test_the_interval_of_s2_covers_the_expected_s2(name: str, runs: int) -> None:
+    studies = 500
+    generator = np.random.default_rng(21)
+    expected = s2_of(MODELS[name].draw((3_000, 6, 50), generator)).mean()
+    intervals = [
+        analyse_pair_stability(errors, window=50).ci95
+        for errors in MODELS[name].draw((studies, runs, 50), generator)
+    ]
+    covered = np.mean([ends is not None and ends[0] <= expected <= ends[1] for ends in intervals])
+    assert covered > 0.94 - three_standard_errors(0.94, studies)
+
+
+def p_values_of_s2(first: Floats, second: Floats, *, paired: bool = True) -> list[float]:
+    comparisons = [
+        compare_pair_stability(*pair, window=first.shape[2], paired=paired)
+        for pair in zip(first, second, strict=True)
+    ]
+    return [comparison.p for comparison in comparisons if comparison.p is not None]
+
+
+@pytest.mark.parametrize("runs", [4, 10, 20])
+@pytest.mark.parametrize("paired", [True, False])
+@pytest.mark.parametrize("name", MODELS)
+def test_the_test_of_two_s2_rejects_equal_ones_in_5_of_100_studies_at_most(
+    name: str, paired: bool, runs: int
+) -> None:
+    studies = 600
+    generator = np.random.default_rng(22)
+    shift = np.linspace(-0.4, -0.9, 50)  # levels and trends are no matter of steadiness
+    first, second = (MODELS[name].draw((studies, runs, 50), generator) for _ in range(2))
+    rejected = share_up_to_5_percent(p_values_of_s2(first, second + shift, paired=paired))
+    assert rejected < 0.055 + three_standard_errors(0.055, studies)
+
+
+@pytest.mark.parametrize("name", UNEQUAL)
+def test_the_test_of_two_s2_holds_its_level_where_the_runs_of_one_cell_alone_are_unequal(name: str) -> None:
+    studies = 1_500
+    generator = np.random.default_rng(23)
+    even, uneven = UNEQUAL[name]
+    first, second = (model.draw((studies, 20, 50), generator) for model in (uneven, even))
+    assert s2_of(first).mean() == pytest.approx(s2_of(second).mean(), rel=0.05)
+    rejected = share_up_to_5_percent(p_values_of_s2(first, second))
+    assert 0.025 < rejected < 0.06 + three_standard_errors(0.06, studies)
+
+
+@pytest.mark.parametrize(
+    ("name", "ratio", "least"),
+    [
+        ("digits", 1.5, 0.40),
+        ("digits", 2.0, 0.80),
+        ("digits", 4.0, 0.99),
+        ("CIFAR-10 of table 5", 1.28, 0.85),
+    ],
+)
+def test_twenty_seeds_find_ratios_of_s2_that_s_leaves_open(name: str, ratio: float, least: float) -> None:
+    generator = np.random.default_rng(24)
+    model = MODELS[name]
+    louder = replace(model, noise_sd=model.noise_sd * np.sqrt(ratio))
+    window = 20 if name == "digits" else 100
+    first, second = (each.draw((400, 20, window), generator) for each in (louder, model))
+    by_s2 = share_up_to_5_percent(p_values_of_s2(first, second))
+    assert by_s2 > least - three_standard_errors(least, 400)
+    by_s = [
+        compare_stability(*pair, window=window, permutations=199, generator=generator).p
+        for pair in zip(first[:150], second[:150], strict=True)
+    ]
+    assert share_up_to_5_percent(by_s) < by_s2 - 0.25
+
+
+def test_a_run_that_collapses_in_one_of_twenty_widens_the_interval_of_s2() -> None:
+    generator = np.random.default_rng(25)
+    errors = MODELS["digits"].draw((1, 20, 20), generator)[0]
+    with_one = collapse(errors, generator, runs=1)
+    narrow, wide = (analyse_pair_stability(each, window=20).ci95 for each in (errors, with_one))
+    assert narrow is not None
+    assert wide is not None
+    assert wide[1] / wide[0] > 10 * narrow[1] / narrow[0]
+    p = compare_pair_stability(with_one, errors, window=20).p
+    assert p is not None
+    assert p > 0.05  # one run is no evidence about a configuration
+
+
+# --- standard deviations over runs ------------------------------------------------------------------------
+
+SHAPES = {
+    "normal": lambda generator, shape: generator.standard_normal(shape),
+    "t with 4 degrees of freedom": lambda generator, shape: generator.standard_t(4, shape) / np.sqrt(2),
+    "uniform": lambda generator, shape: generator.uniform(-1, 1, shape) * np.sqrt(3),
+    "whole images": lambda generator, shape: np.round(generator.standard_normal(shape) / 0.2) * 0.2,
+}
+
+
+@pytest.mark.parametrize("runs", [5, 10, 20])
+@pytest.mark.parametrize("name", SHAPES)
+def test_the_interval_of_a_standard_deviation_covers_it_and_its_test_holds_the_level(
+    name: str, runs: int
+) -> None:
+    studies = 1_000
+    generator = np.random.default_rng(26)
+    first, second = SHAPES[name](generator, (2, studies, runs))
+    intervals = [analyse_deviation(values).ci95 for values in first]
+    covered = np.mean([ends is not None and ends[0] <= 1 <= ends[1] for ends in intervals])
+    assert covered > 0.93 - three_standard_errors(0.93, studies)
+    found = [compare_deviation(*pair).p for pair in zip(first, 7 + second, strict=True)]
+    rejected = share_up_to_5_percent([p for p in found if p is not None])
+    assert rejected < 0.065 + three_standard_errors(0.065, studies)
 
 
 # --- effects and the runs that would decide -----------------------------------------------------------------

@@ -28,9 +28,13 @@ class PlainConsole(Console):
 
 
 def make_table(title: str | None, *headings: str, overflow: OverflowMethod = "ellipsis") -> Table:
-    """A table with a line under its head; the columns of names are on the left, those of figures right."""
+    """A table with a line under its head; the columns of names are on the left, those of figures right.
+
+    Where it is too wide, names are folded and figures are not.
+    """
     table = Table(box=box.SIMPLE, title_justify="left", title=title)
     for heading in headings:
-        justify: JustifyMethod = "left" if heading in _NAMES else "right"
-        table.add_column(heading, justify=justify, overflow=overflow)
+        is_name = heading in _NAMES
+        justify: JustifyMethod = "left" if is_name else "right"
+        table.add_column(heading, justify=justify, overflow=overflow, no_wrap=not is_name)
     return table

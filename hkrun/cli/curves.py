@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,13 +14,10 @@ from hkrun.cli.verbs import verb
 from hkrun.errors import EXIT_DONE, InputError
 
 if TYPE_CHECKING:
-    from hkrun.curve_files import Curves, Kind, ReadAs, Source, Unit
-    from hkrun.stats import Stability, StabilityComparison
+    from hkrun.curve_files import CellAnalysis, CellPair, Curves, Kind, Ratio, ReadAs, Source, Unit
 
 logger = logging.getLogger(__name__)
 
-# The subsets and permutations of runs behind intervals and tests of S: the same file gives the same ones.
-_SEED = 0
 _MOST_NAMED = 6  # pairs of cells, or runs, that one line names; the rest is counted
 
 
@@ -122,26 +118,18 @@ def stability(invocation: Invocation, *, files: tuple[Path, ...], choice: Choice
     runs. Curves that S is not defined for are refused, with every seed and epoch that is missing or wrong. S
     is ranked over the same epochs of the same seeds alone; cells whose S cannot be ranked are named.
     """
-    import numpy as np
-
-    from hkrun.curve_files import Told, assemble
-    from hkrun.stats import analyse_stability
+    from hkrun.curve_files import Told, analyse_cells, assemble, compare_cells
 
     told = Told(kind=choice.quantity, unit=choice.unit)
     found = assemble(_read_sources(files, choice), window=choice.window, cut=choice.cut, told=told)
     window, ddof = choice.window, choice.ddof
-    analyses = {
-        cell: analyse_stability(
-            curves.error_pct, window=window, ddof=ddof, generator=np.random.default_rng(_SEED)
-        )
-        for cell, curves in found.cells.items()
-    }
-    pairs = _compare_cells(found.cells, window=window, ddof=ddof)
+    analyses = analyse_cells(found.cells, window=window, ddof=ddof)
+    pairs = compare_cells(found.cells, window=window, ddof=ddof)
     warnings = [*found.doubts, *_warn_of_ranking(found.cells, pairs)]
     if invocation.as_json:
         invocation.print_document(
             {
-                "cells": list(_describe_cells(found.cells, analyses)),
+                "cells": [_describe_cell(cell, analysis) for cell, analysis in analyses.items()],
                 "comparisons": [_describe_pair(pair) for pair in pairs],
                 "warnings": warnings,
                 "read": [_describe_source(each) for each in found.read_as],
@@ -151,11 +139,11 @@ def stability(invocation: Invocation, *, files: tuple[Path, ...], choice: Choice
         for warning in warnings:
             logger.warning("%s", warning)
     else:
-        _print_cells(invocation, found.cells, analyses)
+        _print_cells(invocation, analyses)
         notes = [_tell_source(read_as) for read_as in found.read_as]
         if choice.cut is not None:
             notes.append(f"All curves are cut at {choice.cut}.")
-        notes += _tell_rankings([pair for pair in pairs if pair.obstacle is None])
+        notes += [_tell_extremes(analyses), *_tell_rankings(pairs)]
         _print_notes(invocation, notes, warnings)
     return EXIT_DONE
 
@@ -189,16 +177,15 @@ def _read_sources(files: Sequence[Path], choice: Choice) -> "list[Source]":
     return [read_metric_curves(choice.mlflow, choice.experiment, columns)]
 
 
-def _describe_cells(
-    cells: "Mapping[str, Curves]", analyses: "Mapping[str, Stability]"
-) -> Iterator[dict[str, object]]:
-    names = ("s", "ddof", "s_ddof1", "window", "runs", "mean_range", "ci95")
-    for cell, analysis in analyses.items():
-        yield {
-            "cell": cell,
-            **{name: getattr(analysis, name) for name in names},
-            "epochs": list(_window_of(cells[cell], analysis.window)),
-        }
+def _describe_cell(cell: str, analysis: "CellAnalysis") -> dict[str, object]:
+    names = ("s", "ddof", "s_ddof1", "window", "runs", "mean_range", "within_run_sd", "extreme_runs", "ci95")
+    return {
+        "cell": cell,
+        **{name: getattr(analysis.s, name) for name in names},
+        "s2": {"s2": analysis.s2.s2, "ci95": analysis.s2.ci95, "pairs": analysis.s2.pairs},
+        "sd_last": {"sd": analysis.last.sd, "ci95": analysis.last.ci95},
+        "epochs": list(analysis.epochs),
+    }
 
 
 def _describe_source(read_as: "ReadAs") -> dict[str, object]:
@@ -217,38 +204,41 @@ def _describe_source(read_as: "ReadAs") -> dict[str, object]:
     }
 
 
-def _print_cells(
-    invocation: Invocation, cells: "Mapping[str, Curves]", analyses: "Mapping[str, Stability]"
-) -> None:
+def _print_cells(invocation: Invocation, analyses: "Mapping[str, CellAnalysis]") -> None:
     from hkrun.cli.console import make_table
 
     some = next(iter(analyses.values()))
+    runs = sorted({analysis.s.runs for analysis in analyses.values()})
+    of_runs = f"of {runs[0]} runs " if len(runs) == 1 else ""
+    first, last = some.epochs
     table = make_table(
-        f"Convergence stability S over the last {some.window} epochs, in (percentage points)²",
-        *(
-            "cell",
-            f"S (ddof {some.ddof})",
-            "approx. 95 %",
-            "S (ddof 1)",
-            "mean range",
-            "within-run sd",
-            "runs",
-            "epochs",
-        ),
+        f"Stability {of_runs}over the last {some.s.window} epochs, {first} to {last}, ddof {some.s.ddof}",
+        "cell",
+        *(["runs"] if len(runs) > 1 else []),
+        "S, pp²\n[95 % approx.]",
+        "S2, pp²\n[95 %]",
+        "within\na run",
+        "mean\nrange",
+        "sd at the\nend [95 %]",
     )
     for cell, analysis in analyses.items():
-        interval = "-" if analysis.ci95 is None else f"{analysis.ci95[0]:.3g} to {analysis.ci95[1]:.3g}"
         table.add_row(
             cell,
-            f"{analysis.s:.4g}",
-            interval,
-            f"{analysis.s_ddof1:.4g}",
-            f"{analysis.mean_range:.3g}",
-            f"{analysis.within_run_sd:.3g}",
-            str(analysis.runs),
-            "{}-{}".format(*_window_of(cells[cell], analysis.window)),
+            *([str(analysis.s.runs)] if len(runs) > 1 else []),
+            _with_interval(analysis.s.s, analysis.s.ci95),
+            _with_interval(analysis.s2.s2, analysis.s2.ci95),
+            f"{analysis.s.within_run_sd:.2g}",
+            f"{analysis.s.mean_range:.3g}",
+            _with_interval(analysis.last.sd, analysis.last.ci95),
         )
     invocation.results.print(table)
+
+
+def _with_interval(value: float | None, interval: tuple[float, float] | None) -> str:
+    if value is None:
+        return "-"
+    ends = "" if interval is None else "\n[{:.2g}, {:.2g}]".format(*interval)
+    return f"{value:.3g}{ends}"
 
 
 def _print_notes(invocation: Invocation, notes: Sequence[str], warnings: Sequence[str]) -> None:
@@ -279,91 +269,71 @@ def _tell_source(read_as: "ReadAs") -> str:
     return f"{source.place}: {source.form};{value} {told}{steps}{left_out}."
 
 
-def _window_of(found: "Curves", window: int) -> tuple[int, int]:
-    """The first and the last epoch that S is taken over."""
-    return found.epochs[-window], found.epochs[-1]
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Pair:
-    """Two cells, and whether S ranks them.
-
-    Attributes:
-        comparison: Their S and the test of both being equally stable; None where seeds differ.
-        p_holm: Its p corrected for all pairs that are tested.
-        obstacle: Why S does not rank them; None where it does.
-    """
-
-    cell: str
-    reference: str
-    comparison: "StabilityComparison | None" = None
-    p_holm: float | None = None
-    obstacle: str | None = None
-
-
-def _compare_cells(curves: "Mapping[str, Curves]", *, window: int, ddof: int) -> list[_Pair]:
-    """All pairs of cells; tested where their seeds are the same."""
-    import numpy as np
-
-    from hkrun.stats import compare_stability, holm, ranking_obstacle
-
-    tested = {
-        (cell, reference): compare_stability(
-            curves[cell].error_pct,
-            curves[reference].error_pct,
-            window=window,
-            ddof=ddof,
-            generator=np.random.default_rng(_SEED),
-        )
-        for reference, cell in combinations(curves, 2)
-        if curves[cell].seeds == curves[reference].seeds
-    }
-    corrected = dict(zip(tested, holm([each.p for each in tested.values()]), strict=True))
-    pairs = []
-    for reference, cell in combinations(curves, 2):
-        comparison, p = tested.get((cell, reference)), corrected.get((cell, reference))
-        if comparison is not None:
-            obstacle = ranking_obstacle(comparison, p_holm=p)
-        elif len(curves[cell].seeds) != len(curves[reference].seeds):
-            obstacle = "their numbers of runs differ"
-        else:
-            obstacle = "their seeds differ, so no test compares them"
-        pairs.append(
-            _Pair(cell=cell, reference=reference, comparison=comparison, p_holm=p, obstacle=obstacle)
-        )
-    return pairs
-
-
-def _describe_pair(pair: _Pair) -> dict[str, object]:
+def _describe_pair(pair: "CellPair") -> dict[str, object]:
     return {
         "cell": pair.cell,
         "reference": pair.reference,
-        "p": None if pair.comparison is None else pair.comparison.p,
-        "p_holm": pair.p_holm,
+        "p": None if pair.s is None else pair.s.p,
+        "p_holm": pair.s_p_holm,
         "reason": pair.obstacle,
+        "s2": _describe_ratio(pair.s2),
+        "sd_last": _describe_ratio(pair.last),
     }
 
 
-def _tell_rankings(pairs: Sequence[_Pair]) -> Iterator[str]:
-    """A line for each of the first pairs that S ranks, and how many more there are."""
-    for pair in pairs[:_MOST_NAMED]:
-        assert pair.comparison is not None
-        s, s_reference = pair.comparison.s, pair.comparison.s_reference
-        word = "steadier" if s < s_reference else "less steady"
-        yield (
-            f"{pair.cell} is {word} than {pair.reference}: S {s:.3g} against {s_reference:.3g} "
-            f"(Holm p = {pair.p_holm:.2g})."
-        )
-    if len(pairs) > _MOST_NAMED:
-        yield f"S ranks {len(pairs) - _MOST_NAMED} more pairs; --json has all."
+def _describe_ratio(found: "Ratio") -> dict[str, object]:
+    names = ("ratio", "ci95", "p", "paired")
+    return {**{name: getattr(found.comparison, name) for name in names}, "p_holm": found.p_holm}
 
 
-def _warn_of_ranking(curves: "Mapping[str, Curves]", pairs: Sequence[_Pair]) -> Iterator[str]:
-    """Which cells S cannot rank, and why, each reason once."""
+def _tell_extremes(analyses: "Mapping[str, CellAnalysis]") -> str:
+    """How much of the data S looks at, and what makes it and S2 more precise."""
+    numbers = sorted({analysis.s.extreme_runs for analysis in analyses.values()})
+    few = str(numbers[0]) if len(numbers) == 1 else f"{numbers[0]} to {numbers[-1]}"
+    runs = sorted({analysis.s.runs for analysis in analyses.values()})
+    of = str(runs[0]) if len(runs) == 1 else f"{runs[0]} to {runs[-1]}"
+    return (
+        f"S is made of {few} of {of} runs, those that are ever the best or the worst: a longer window makes "
+        "it more precise, more seeds do not. S2, its mean over all pairs of runs, gets so with seeds too."
+    )
+
+
+def _tell_rankings(pairs: "Sequence[CellPair]") -> Iterator[str]:
+    """What each figure ranks: a line for each of the first pairs, and how many more there are."""
+    by_s = [
+        f"By S, {pair.cell} is {'steadier' if pair.s.s < pair.s.s_reference else 'less steady'} than "
+        f"{pair.reference}: {pair.s.s:.3g} against {pair.s.s_reference:.3g} (Holm p = {pair.s_p_holm:.2g})."
+        for pair in pairs
+        if pair.s is not None and pair.obstacle is None
+    ]
+    by_s2 = [_tell_ratio("By S2", "steadier", "less steady", pair, pair.s2) for pair in pairs]
+    by_last = [
+        _tell_ratio("By the sd at the end", "less spread out", "more spread out", pair, pair.last)
+        for pair in pairs
+    ]
+    for lines in (by_s, list(filter(None, by_s2)), list(filter(None, by_last))):
+        yield from lines[:_MOST_NAMED]
+        if len(lines) > _MOST_NAMED:
+            yield f"{lines[0].partition(',')[0]}, {len(lines) - _MOST_NAMED} more; --json has all."
+
+
+def _tell_ratio(by: str, below: str, above: str, pair: "CellPair", found: "Ratio") -> str:
+    """A significant ratio in a sentence; empty where it is none."""
+    ratio, interval = found.comparison.ratio, found.comparison.ci95
+    if not found.significant or ratio is None or interval is None:
+        return ""
+    return (
+        f"{by}, {pair.cell} is {below if ratio < 1 else above} than {pair.reference}: {ratio:.3g} times "
+        f"[{interval[0]:.3g}, {interval[1]:.3g}] (Holm p = {found.p_holm:.2g})."
+    )
+
+
+def _warn_of_ranking(curves: "Mapping[str, Curves]", pairs: "Sequence[CellPair]") -> Iterator[str]:
+    """Which cells S and S2 cannot rank, and why, each reason once."""
     if len({len(found.seeds) for found in curves.values()}) > 1:
         numbers = _listed([f"{len(found.seeds)} of {cell}" for cell, found in curves.items()])
         yield f"S of different numbers of runs is not comparable, for the range grows with them: {numbers}"
-    groups: dict[str, list[_Pair]] = {}
+    groups: dict[str, list[CellPair]] = {}
     for pair in pairs:
         alike = len(curves[pair.cell].seeds) == len(curves[pair.reference].seeds)
         if pair.obstacle is not None and alike:  # the others are told above
@@ -372,9 +342,21 @@ def _warn_of_ranking(curves: "Mapping[str, Curves]", pairs: Sequence[_Pair]) -> 
         every = len(members) == len(pairs) > 1
         names = [f"{pair.reference} and {pair.cell}" for pair in members]
         which = f"any two of the {len(curves)} cells" if every else _listed(names, "; ")
-        p_values = {pair.p_holm for pair in members if pair.p_holm is not None}
+        p_values = {pair.s_p_holm for pair in members if pair.s_p_holm is not None}
         told = f"{reason} (Holm p from {min(p_values):.2g})" if len(p_values) > 1 else members[0].obstacle
         yield f"S cannot rank {which}: {told}"
+    open_ones = [pair for pair in pairs if not pair.s2.significant]
+    if open_ones:
+        yield f"S2 cannot rank {_listed([_tell_open(pair) for pair in open_ones], '; ')}"
+    if not all(pair.s2.comparison.paired for pair in pairs):
+        yield "Cells of different seeds are compared by S2 and sd as independent runs, not paired by seed"
+
+
+def _tell_open(pair: "CellPair") -> str:
+    """Two cells that S2 leaves open, with what it excludes."""
+    interval = pair.s2.comparison.ci95
+    within = "it has no interval" if interval is None else "ratio {:.3g} to {:.3g}".format(*interval)
+    return f"{pair.reference} and {pair.cell} ({within})"
 
 
 def _listed(names: Sequence[str], separator: str = ", ") -> str:

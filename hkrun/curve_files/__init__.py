@@ -8,9 +8,11 @@ event_files.py  the runs of TensorBoard's event files
 run_names.py    which cell and seed the name of a run stands for
 quantities.py   error or accuracy, fraction or percent
 matrices.py     a complete matrix per cell, in percent, or every reason why not
+comparing.py    S, S2 and the spread of the last errors, of each cell and of any two
 numbering.py    lines, seeds, epochs and names in words
 """
 
+from hkrun.curve_files.comparing import CellAnalysis, CellPair, Ratio, analyse_cells, compare_cells
 from hkrun.curve_files.matrices import Curves, CurveSet, ReadAs, assemble
 from hkrun.curve_files.quantities import Kind, Told, Unit
 from hkrun.curve_files.reading import read_source

@@ -3,6 +3,9 @@
 errors.py         means with intervals; differences, paired by seed or of unlike runs
 effects.py        the size of a paired difference; equivalence within a margin
 stability.py      S of eq. (10), its interval, and when two S may be ranked
+pair_stability.py S2, eq. (10) for two runs, averaged over all pairs of runs
+deviation.py      the standard deviation over runs
+jackknife.py      intervals and ratios of such figures, from what they are without each run
 power.py          power analysis: how many runs would decide what these left open
 permutations.py   permutation tests and Holm's correction
 spread.py         mean and range of curves, run by run
@@ -13,6 +16,7 @@ never their epochs, which are correlated.
 """
 
 from hkrun.stats.components import Component, VarianceComponents, decompose
+from hkrun.stats.deviation import Deviation, analyse_deviation, compare_deviation
 from hkrun.stats.effects import EffectSize, effect_size, equivalence
 from hkrun.stats.errors import (
     LEVEL,
@@ -22,6 +26,8 @@ from hkrun.stats.errors import (
     summarise_errors,
     unpaired_difference,
 )
+from hkrun.stats.jackknife import RatioComparison
+from hkrun.stats.pair_stability import PairStability, analyse_pair_stability, compare_pair_stability
 from hkrun.stats.permutations import PERMUTATIONS, Floats, holm, smallest_runs
 from hkrun.stats.power import (
     MOST_PAIRS,

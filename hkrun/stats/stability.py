@@ -33,6 +33,7 @@ class Stability:
         runs: Number of runs. S of different numbers of runs must not be compared: the range grows with them.
         mean_range: Mean over the window of the range across runs, in percentage points.
         within_run_sd: Mean over runs of the standard deviation over the window, in percentage points.
+        extreme_runs: Number of runs that S is made of: without all others it would be the same.
         ci95: Approximate 95 % interval, see `analyse_stability`; None with two runs or where S = 0.
         quantum_pct: Step of the error, 100 / number of test images, in percentage points; it inflates S.
     """
@@ -44,6 +45,7 @@ class Stability:
     runs: int
     mean_range: float
     within_run_sd: float
+    extreme_runs: int
     ci95: Interval | None
     quantum_pct: float | None = None
 
@@ -128,6 +130,7 @@ def analyse_stability(
         runs=runs,
         mean_range=float(np.ptp(errors, axis=0).mean()),
         within_run_sd=float(errors.std(axis=1, ddof=ddof).mean()),
+        extreme_runs=len({*errors.argmax(axis=0).tolist(), *errors.argmin(axis=0).tolist()}),
         ci95=_stability_interval(errors, s=s, ddof=ddof, resamples=resamples, generator=generator),
         quantum_pct=quantum_pct,
     )

@@ -1,11 +1,12 @@
 import csv
 import json
+from itertools import combinations
 
 import numpy as np
 import pytest
 
 from hkrun.cli.program import call
-from hkrun.stats import compare_stability
+from hkrun.stats import compare_deviation, compare_pair_stability, compare_stability
 
 
 @pytest.fixture
@@ -35,7 +36,7 @@ def test_stability_is_the_variance_of_the_range_over_the_last_epochs(curves, doc
         late = curves[cell["cell"]][:, -12:]
         ranges = late.max(axis=0) - late.min(axis=0)
         names = {"cell", "s", "ddof", "s_ddof1", "window", "runs", "mean_range", "ci95", "epochs"}
-        assert set(cell) == names
+        assert set(cell) == names | {"within_run_sd", "extreme_runs", "s2", "sd_last"}
         assert cell["epochs"] == [19, 30]
         assert (cell["ddof"], cell["window"], cell["runs"]) == (1, 12, len(late))
         assert cell["s"] == pytest.approx(ranges.var(ddof=1), rel=1e-12)
@@ -74,7 +75,7 @@ def test_cells_whose_s_cannot_be_ranked_are_named_and_others_are_not(folder, doc
     assert call(["stability", "curves.csv", "--window", "20", "--json"]) == 0
     out, err = capsys.readouterr()
     assert set(json.loads(out)) == {"cells", "comparisons", "warnings", "read", "cut"}
-    assert len(json.loads(out)["warnings"]) == (scale == 1.0)
+    assert len(json.loads(out)["warnings"]) == (2 if scale == 1.0 else 0)
     assert ("S cannot rank a and b" in err) == (scale == 1.0)
 
 
@@ -87,7 +88,8 @@ def test_s_of_runs_that_are_not_paired_is_not_ranked(folder, capsys):
     assert "S of different numbers of runs is not comparable" in told
     assert "6 of a, 6 of b, 4 of c" in told
     assert "S cannot rank a and b: their seeds differ" in told
-    assert "a and c" not in told
+    assert "S cannot rank a and c" not in told
+    assert "compared by S2 and sd as independent runs" in told
 
 
 def test_curves_that_s_is_not_defined_for_are_refused(curves, document):
@@ -181,6 +183,7 @@ def test_a_cell_per_file_is_called_like_the_file_and_each_tells_its_own_unit(fol
     assert told["cells"][0] == told["cells"][1]
     units = {each["source"]: (each["quantity"], each["unit"]) for each in told["read"]}
     assert units == {"old.csv": ("error", "percent"), "new.csv": ("accuracy", "fraction")}
+    equal = {"ratio": 1.0, "ci95": [1.0, 1.0], "p": 1.0, "paired": True, "p_holm": 1.0}
     assert told["comparisons"] == [
         {
             "cell": "new",
@@ -188,6 +191,8 @@ def test_a_cell_per_file_is_called_like_the_file_and_each_tells_its_own_unit(fol
             "p": 1.0,
             "p_holm": 1.0,
             "reason": "3 runs are too few: p cannot be below 0.25; 6 are needed",
+            "s2": equal,
+            "sd_last": equal,
         }
     ]
 
@@ -205,13 +210,51 @@ def test_a_ranking_is_told_with_both_s_and_the_corrected_p(folder, capsys):
     write_wide(folder / "curves.csv", runs)
     assert call(["stability", "curves.csv", "--window", "20"]) == 0
     told = " ".join(capsys.readouterr().out.split())
-    assert "wild is less steady than calm: S " in told
+    assert "By S, wild is less steady than calm: " in told
+    assert "By S2, wild is less steady than calm: " in told
+    assert "By the sd at the end, wild is more spread out than calm: " in told
     assert "cannot rank" not in told
     assert call(["stability", "curves.csv", "--window", "20", "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
     (pair,) = document["comparisons"]
     assert pair["reason"] is None
     assert pair["p_holm"] == pair["p"] < 0.05
+    late = {cell: np.array([runs[f"{cell}/{seed}"][-20:] for seed in range(10)]) for cell in ("calm", "wild")}
+    for name, compare, told in (
+        ("s2", lambda *cells: compare_pair_stability(*cells, window=20), late),
+        ("sd_last", compare_deviation, {cell: errors[:, -1] for cell, errors in late.items()}),
+    ):
+        expected = compare(told["wild"], told["calm"])
+        assert pair[name]["ratio"] == pytest.approx(expected.ratio, rel=1e-9)
+        assert pair[name]["ci95"] == pytest.approx(expected.ci95, rel=1e-9)
+        assert pair[name]["p_holm"] == pair[name]["p"] == pytest.approx(expected.p, rel=1e-9)
+    for cell in document["cells"]:
+        pairs = [np.abs(a - b).var() for a, b in combinations(late[cell["cell"]], 2)]
+        assert cell["s2"]["s2"] == pytest.approx(np.mean(pairs), rel=1e-12)
+        assert cell["s2"]["pairs"] == 45
+        assert cell["sd_last"]["sd"] == pytest.approx(late[cell["cell"]][:, -1].std(ddof=1), rel=1e-9)
+
+
+def test_what_s_is_made_of_is_told(folder, capsys, document):
+    errors = 5 + np.zeros((6, 10))
+    errors[4], errors[1, ::2], errors[2, 1::2] = 9, 1, 1  # run 4 is the worst, 1 and 2 the best in turns
+    write_curves(folder / "curves.csv", {"a": errors + np.linspace(3, 0, 10)})
+    assert document("stability", "curves.csv", "--window", "8")[1]["cells"][0]["extreme_runs"] == 3
+    assert call(["stability", "curves.csv", "--window", "8"]) == 0
+    assert "S is made of 3 of 6 runs, those that are ever the best or the worst" in " ".join(
+        capsys.readouterr().out.split()
+    )
+
+
+def test_seeds_that_differ_are_compared_by_s2_as_independent_runs(folder, document):
+    noise = np.random.default_rng(5).random((2, 9, 10))
+    write_curves(folder / "curves.csv", {"a": 5 + noise[0], "b": 5 + 6 * noise[1, :7]})
+    (pair,) = document("stability", "curves.csv", "--window", "10")[1]["comparisons"]
+    expected = compare_pair_stability(5 + 6 * noise[1, :7], 5 + noise[0], window=10, paired=False)
+    assert pair["p"] is None
+    assert pair["s2"]["paired"] is False
+    assert pair["s2"]["p"] == pytest.approx(expected.p, rel=1e-9)
+    assert expected.p < 0.01
 
 
 def test_many_pairs_are_told_in_a_few_lines(folder, capsys, document):
@@ -222,8 +265,8 @@ def test_many_pairs_are_told_in_a_few_lines(folder, capsys, document):
     write_wide(folder / "curves.csv", runs)
     assert call(["stability", "curves.csv", "--window", "20"]) == 0
     told = capsys.readouterr().out
-    assert told.count("less steady than") == 6
-    assert told.count("S cannot rank") == 1
+    assert told.count("By S, ") == told.count("By S2, ") == 6
+    assert told.count("S cannot rank") == told.count("S2 cannot rank") == 1
     assert (
         "S cannot rank c0 and c1; c2 and c3; c2 and c4; c3 and c4: 12 runs cannot tell them apart"
         in " ".join(told.split())
@@ -231,7 +274,8 @@ def test_many_pairs_are_told_in_a_few_lines(folder, capsys, document):
     only = [f"c{place}/{seed}" for place in range(2, 5) for seed in range(12)]
     write_wide(folder / "curves.csv", {name: runs[name] for name in only})
     _, answer = document("stability", "curves.csv", "--window", "20")
-    (warning,) = answer["warnings"]
+    warning, of_s2 = answer["warnings"]
+    assert of_s2.startswith("S2 cannot rank c2 and c3 (ratio ")
     least = min(pair["p_holm"] for pair in answer["comparisons"])
     apart = "12 runs cannot tell them apart"
     assert warning.startswith(f"S cannot rank any two of the 3 cells: {apart} (Holm p")

@@ -1,0 +1,130 @@
+"""S2: eq. (10) of HKSANC for two runs, averaged over all pairs of runs.
+
+S of eq. (10) looks at the largest and the smallest run of each epoch alone: it estimates something else for
+each number of runs, and more of them do not make it more precise. S2 is the mean of eq. (10) over pairs of
+runs, a U-statistic (Hoeffding 1948): its expectation does not depend on how many runs there are, and its
+standard error falls with the root of their number.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from hkrun.stats.errors import Interval
+from hkrun.stats.jackknife import LeaveOneOut, RatioComparison, compare_ratio, log_interval
+from hkrun.stats.permutations import Floats
+from hkrun.stats.stability import last_epochs
+
+# Of runs so many that all pairs would be more numbers than this, each meets equally many others.
+_MOST_DIFFERENCES = 150_000_000
+_BLOCK = 32_768  # numbers at a time, which stay in a core's cache
+# Percentage points: a difference that varies by less only does so by rounding.
+_ROUNDING_PCT = 1e-12
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairStability:
+    """S2 of one configuration.
+
+    Attributes:
+        s2: In (percentage points) squared, with `ddof`.
+        ddof: Delta degrees of freedom of the variance over epochs.
+        window: Number of last epochs that counted.
+        runs: Number of runs. S2 of different numbers of runs estimate the same.
+        pairs: Number of pairs of runs that it is a mean over.
+        ci95: 95 % interval; None with two runs, or where runs are equal but for a constant.
+    """
+
+    s2: float
+    ddof: int
+    window: int
+    runs: int
+    pairs: int
+    ci95: Interval | None
+
+
+def analyse_pair_stability(error_pct: ArrayLike, *, window: int = 100, ddof: int = 0) -> PairStability:
+    """S2, the mean over pairs of runs of the variance over epochs of their distance, with its interval.
+
+    Args:
+        error_pct: Test error in percent, shape [runs, epochs], complete.
+        window: Number of last epochs that count.
+        ddof: Delta degrees of freedom of the variance, 0 or 1.
+
+    Raises:
+        ValueError: As `hkrun.stats.stability`.
+    """
+    errors = last_epochs(error_pct, window=window, ddof=ddof)
+    figure, pairs = _leave_one_out(errors, ddof)
+    return PairStability(
+        s2=figure.whole, ddof=ddof, window=window, runs=len(errors), pairs=pairs, ci95=log_interval(figure)
+    )
+
+
+def compare_pair_stability(
+    error_pct: ArrayLike,
+    reference_pct: ArrayLike,
+    *,
+    window: int = 100,
+    ddof: int = 0,
+    paired: bool = True,
+) -> RatioComparison:
+    """Tests whether two configurations have the same S2.
+
+    A permutation of labels within seeds, studentised or not, holds its level no better where the runs of one
+    configuration are unequal: it is of equal distributions, not of equal S2 (docs/statistics.md).
+
+    Args:
+        error_pct: Test error in percent, shape [runs, epochs], complete.
+        reference_pct: The same of the other configuration.
+        window: Number of last epochs that count.
+        ddof: Delta degrees of freedom of the variance, 0 or 1.
+        paired: Whether both have the same seeds, row for row.
+
+    Returns:
+        S2 over that of the reference: below 1 where the first is steadier.
+
+    Raises:
+        ValueError: As `hkrun.stats.stability`, or paired numbers of runs that differ.
+    """
+    (first, _), (second, _) = (
+        _leave_one_out(last_epochs(errors, window=window, ddof=ddof), ddof)
+        for errors in (error_pct, reference_pct)
+    )
+    return compare_ratio(first, second, paired=paired)
+
+
+def _leave_one_out(errors: Floats, ddof: int) -> tuple[LeaveOneOut, int]:
+    """S2 with and without each run, and the number of pairs it is taken over."""
+    runs, window = errors.shape
+    all_distances = (runs - 1) // 2  # around a circle of runs, but for the opposite ones of an even number
+    distances = min(all_distances, max(1, _MOST_DIFFERENCES // (runs * window)))
+    sums = np.zeros(runs)  # of each run's variances with the others
+    for distance in range(1, distances + 1):
+        variances = _variances(errors, np.roll(errors, -distance, axis=0), ddof)
+        sums += variances + np.roll(variances, distance)
+    partners = 2 * distances
+    if distances == all_distances and runs % 2 == 0:
+        half = runs // 2
+        variances = _variances(errors[:half], errors[half:], ddof)
+        sums += np.concatenate([variances, variances])
+        partners += 1
+    pairs = runs * partners // 2
+    total = sums.sum() / 2
+    without = (total - sums) / (pairs - partners) if pairs > partners else np.full(runs, np.nan)
+    return LeaveOneOut(whole=float(total / pairs), without=without), pairs
+
+
+def _variances(errors: Floats, others: Floats, ddof: int) -> Floats:
+    """Variance over epochs of the distance of two runs, row by row: [pairs, window] twice -> [pairs]."""
+    variances = np.empty(len(errors))
+    step = max(1, _BLOCK // errors.shape[1])
+    for first in range(0, len(errors), step):
+        part = slice(first, first + step)
+        distances = np.abs(errors[part] - others[part])
+        distances -= distances.mean(axis=1, keepdims=True)
+        variances[part] = np.einsum("pe,pe->p", distances, distances)
+    variances /= errors.shape[1] - ddof
+    variances[variances < _ROUNDING_PCT**2] = 0.0
+    return variances
