@@ -1,6 +1,7 @@
 """Two studies side by side, as the terminal shows them and as a document for scripts."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -8,12 +9,12 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from hkrun.report.result_tables import write_value
 from hkrun.report.study_comparison import CellPair, StudyComparison
 from hkrun.report.study_pairing import ComparedStudy
 from hkrun.report.summary import CellSummary, Comparison
 from hkrun.report.table import NONE
 from hkrun.report.wording import count, digits, equals, interval, join, p_value, plus_minus
+from hkrun.spaces import write_value
 from hkrun.spaces.short_names import display_width, shorten, shorten_names
 
 WIDTH = 100  # that a line takes at most
@@ -232,7 +233,7 @@ def _list_keys(name: str, keys: Sequence[tuple[str, tuple[object, object]]], wid
         yield f"    and {count(len(keys) - _MOST_KEYS, 'more key')}; --json has all"
 
 
-def _write(value: object) -> str:
+def _write(value: Any) -> str:  # a canonical value: what keys have, or nothing
     return NONE if value is None else write_value(value)
 
 
