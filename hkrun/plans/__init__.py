@@ -12,7 +12,7 @@ startup.py   what comes on top of training, by those
 limits.py    which cells too large a step will lose
 """
 
-from hkrun.plans.estimate import Costs, Estimate, estimate_costs, estimate_time
+from hkrun.plans.estimate import Estimate, estimate_costs, estimate_time
 from hkrun.plans.executions import EXECUTIONS_FILE, OVERHEADS, Execution, load_executions, save_executions
 from hkrun.plans.kept import (
     PLAN_FILE,

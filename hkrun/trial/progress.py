@@ -20,6 +20,10 @@ class Learner(Protocol):
     """What is in training: a run, or a teacher."""
 
     @property
+    def seed(self) -> int:
+        """What it is trained with."""
+
+    @property
     def history(self) -> Sequence["Figures"]:
         """One row of figures per finished epoch."""
 
@@ -52,7 +56,6 @@ class Watch:
         context: Where the loop runs.
         learners: All of the task, wherever they stand.
         epochs: How many there are.
-        seed: Of the one run; None for several, or the teacher.
         save: Saves the state of all that is in training.
         stopwatch: The task's. What it reads is told too, so that it is known of a task that is cut off.
     """
@@ -63,13 +66,11 @@ class Watch:
         learners: Sequence[Learner],
         *,
         epochs: int,
-        seed: int | None,
         save: Callable[[], None],
         stopwatch: Stopwatch,
     ) -> None:
         self._context, self._learners, self._epochs = context, learners, epochs
-        self._seed, self._save = seed, save
-        self._stopwatch = stopwatch
+        self._save, self._stopwatch = save, stopwatch
         self._save_at = time.monotonic() + CHECKPOINT_EVERY_S
         self._reported_at = -math.inf  # that the first epoch was done shows that a task gets on after a death
 
@@ -96,7 +97,7 @@ class Watch:
             with self._stopwatch.within("progress"):
                 self._context.report(
                     {
-                        "seed": self._seed,
+                        "seed": self._learners[0].seed if len(self._learners) == 1 else None,
                         "epoch": epoch,
                         "epochs": self._epochs,
                         "epochs_done": sum(len(learner.history) for learner in self._learners),

@@ -142,12 +142,10 @@ class Trial:
             for seed in seeds
         ]
         self._resume()
-        only = seeds[0] if len(seeds) == 1 else None
         watch = Watch(
             self.context,
             [tracked.run for tracked in self._tracked],
             epochs=sum(cell.stage_epochs),
-            seed=only,
             save=self._save,
             stopwatch=self._stopwatch,
         )

@@ -86,7 +86,6 @@ class _Teaching:
             context,
             [tracked.run for tracked in self._tracked],
             epochs=num_epochs(task.cell),
-            seed=None,
             save=self._save,
             stopwatch=self._stopwatch,
         )

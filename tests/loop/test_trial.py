@@ -275,12 +275,11 @@ def test_a_group_saves_each_epoch_that_is_longer_than_the_interval(
     clock = StoppedClock()
     monkeypatch.setattr(progress.time, "monotonic", clock)
     saved: list[int] = []
-    learner = SimpleNamespace(history=[], diverged=None)
+    learner = SimpleNamespace(seed=0, history=[], diverged=None)
     watch = progress.Watch(
         SingleProcess(0, world_size),
         [learner],
         epochs=9,
-        seed=0,
         save=lambda: (saved.append(len(learner.history)), clock.advance(2.0)),  # type: ignore[arg-type,return-value]
         stopwatch=Stopwatch("epochs", clock=clock),
     )
@@ -303,7 +302,6 @@ def test_the_epochs_of_a_pack_are_told_wherever_its_runs_stand(monkeypatch: pyte
         SingleProcess(),
         [behind, ahead, lost],
         epochs=8,
-        seed=None,
         save=lambda: None,
         stopwatch=Stopwatch("epochs"),
     )
