@@ -74,7 +74,7 @@ def test_the_document_has_the_shape_of_the_contract(store):
     fill(store, sweep)
     put_teacher(store, sweep.cells[0].cell)
     document = json.loads(json.dumps(summary_document(summarise(sweep, store)), allow_nan=False))
-    extra = {"stability_comparisons", "claims", "warnings"}
+    extra = {"stability_comparisons", "s2_ratios", "sd_last_ratios", "claims", "warnings"}
     extra |= {"title", "question", "findings", "conditions", "command"}
     assert document.keys() == {"sweep", "store", "dataset", "teacher", "cells", "comparisons"} | extra
     assert (document["sweep"], document["store"], document["dataset"]) == ("stability", store.uri, "digits")
@@ -89,7 +89,8 @@ def test_the_document_has_the_shape_of_the_contract(store):
         for errors in (cell["error_last"], cell["error_best"]):
             assert errors.keys() == {"mean", "sd", "n", "ci95"}
         assert cell["stability"].keys() == {
-            *("s", "ddof", "s_ddof1", "window", "runs", "mean_range", "within_run_sd", "ci95", "quantum_pct")
+            *("s", "ddof", "s_ddof1", "window", "runs", "mean_range", "within_run_sd", "ci95", "quantum_pct"),
+            *("extreme_runs", "s2", "s2_ci95", "sd_last_ci95"),
         }
     for comparison in document["comparisons"] + document["stability_comparisons"]:
         assert comparison.keys() == {
@@ -1053,7 +1054,7 @@ def test_markdown_tables_have_as_many_fields_as_columns_and_its_figures_exist(st
         for inside, block in itertools.groupby(text.splitlines(), lambda line: line[:1] == "|")
         if inside
     ]
-    assert len(blocks) == 11
+    assert len(blocks) == 13
     for block in blocks:
         assert len({len(re.findall(r"(?<!\\)\|", row)) for row in block}) == 1
         assert re.fullmatch(r"\|( -+:? \|)+", block[1])

@@ -114,6 +114,8 @@ def test_every_form_of_a_report_says_that_a_verdict_is_withheld_and_why(store):
     assert {(row["table"], row["value"], row["significant"]) for row in of_p} == {
         ("errors", "", "0"),
         ("stability", "", "0"),
+        ("s2", "", "0"),
+        ("deviations", "", "0"),
         ("table5", "", "0"),
         ("evidence", "", "0"),
     }

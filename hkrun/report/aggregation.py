@@ -18,6 +18,7 @@ from hkrun.report.code_warnings import write_code_warnings
 from hkrun.report.comparing import ON, OVER, compare_with_reference, make_generator
 from hkrun.report.paper import set_beside
 from hkrun.report.published import load_published
+from hkrun.report.ratio_comparing import compare_ratios
 from hkrun.report.scans import find_scans
 from hkrun.report.summary import CellSummary, Curve, Summary, Teacher, TrainedTeacher
 from hkrun.report.variance import split_variance
@@ -50,6 +51,8 @@ def summarise(sweep: Sweep, store: Store, *, world_size: int = 1) -> Summary:
         cells=cells,
         comparisons=compare_with_reference("error", cells, reference, sweep),
         stability_comparisons=compare_with_reference("stability", cells, reference, sweep),
+        s2_ratios=compare_ratios("s2", cells, reference, sweep),
+        deviation_ratios=compare_ratios("deviation", cells, reference, sweep),
         teachers=teachers,
         paper=tuple(
             set_beside(name, published.tables[name], sweep, by_name, teachers)
@@ -175,7 +178,9 @@ def _summarise_cell(
         error_last=stats.summarise_errors(errors[:, -1]) if finished else None,
         error_best=stats.summarise_errors(errors.min(axis=1)) if finished else None,
         stability=None,
+        pair_stability=None,
         undefined=None,
+        deviation=stats.analyse_deviation(errors[:, -1]) if finished else None,
         error_top5=stats.summarise_errors(top5) if top5 else None,
         health=health,
     )
@@ -191,7 +196,8 @@ def _summarise_cell(
         generator=make_generator("interval of S", cell_id),
         quantum_pct=quantum_pct,
     )
-    return replace(summary, stability=stability)
+    pairs = stats.analyse_pair_stability(errors, window=sweep.window, ddof=sweep.ddof)
+    return replace(summary, stability=stability, pair_stability=pairs)
 
 
 def _find_untaught(cell: Cell, missing: Sequence[int], store: Store) -> tuple[int, ...]:
@@ -208,7 +214,14 @@ def _without_inference(summary: CellSummary) -> CellSummary:
         replace(errors, ci95=None) if errors else None
         for errors in (summary.error_last, summary.error_best, summary.error_top5)
     )
-    return replace(summary, error_last=last, error_best=best, error_top5=top5, undefined=summary.selection)
+    return replace(
+        summary,
+        error_last=last,
+        error_best=best,
+        error_top5=top5,
+        undefined=summary.selection,
+        deviation=None,
+    )
 
 
 def _read_finished(

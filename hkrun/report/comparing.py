@@ -115,7 +115,7 @@ def gain_side(name: str, first: Side, second: Side) -> Side:
         identity=f"{first.identity}-{second.identity}",
         errors={seed: low for seed, (low, high) in gains.items() if low == high},
         lost={seed: ends for seed, ends in gains.items() if ends[0] < ends[1]},
-        loss=_join_losses(first.loss, second.loss),
+        loss=join_losses(first.loss, second.loss),
     )
 
 
@@ -138,7 +138,7 @@ def compare_errors(side: Side, other: Side) -> Comparison | None:
     if not len(lost):
         return comparison
     p = stats.largest_p(ours - theirs, lost, generator=generator)
-    return _reserve(comparison, _join_losses(side.loss, other.loss), p=p)
+    return _reserve(comparison, join_losses(side.loss, other.loss), p=p)
 
 
 def compare_equivalence(side: Side, other: Side, *, margin: float, one_sided: bool) -> Comparison | None:
@@ -169,7 +169,7 @@ def compare_equivalence(side: Side, other: Side, *, margin: float, one_sided: bo
     )
     if not len(_bound_lost_pairs(side, other)):
         return comparison
-    return _reserve(comparison, _join_losses(side.loss, other.loss))
+    return _reserve(comparison, join_losses(side.loss, other.loss))
 
 
 def _compare(
@@ -186,13 +186,14 @@ def _compare(
         effect=stats.effect_size(ours - theirs),
         p=p,
         p_holm=p,
-        test=_identify_test(side.identity, other.identity),
+        test=identify_test(side.identity, other.identity),
         n=len(ours),
         **results,
     )
 
 
-def _identify_test(*identities: str) -> tuple[str, ...]:
+def identify_test(*identities: str) -> tuple[str, ...]:
+    """What a test is of, whichever of its sides comes first."""
     return tuple(sorted(identities))
 
 
@@ -202,23 +203,18 @@ def compare_stability(cell: CellSummary, other: CellSummary, sweep: Sweep) -> Co
     With different numbers of runs the ranges could not be compared. Where runs of either have no result,
     nothing is concluded, for one curve more can give S any value; nor where the windows are other epochs.
     """
-    ours, theirs = pair_curves(cell, other)
-    too_short = len(ours) < 2 or min(ours.shape[1], theirs.shape[1]) < sweep.window
-    if too_short or cell.cell_id == other.cell_id:
+    pair = pair_windows(cell, other, sweep)
+    if pair is None:
         return None
+    ours, theirs = pair
     result = stats.compare_stability(
-        ours[:, -sweep.window :],
-        theirs[:, -sweep.window :],
+        ours,
+        theirs,
         window=sweep.window,
         ddof=sweep.ddof,
         generator=make_generator("S", cell.cell_id, other.cell_id),
     )
-    reservation = _join_losses(cell.loss, other.loss) if _lost_in_common(cell, other) else ""
-    if ours.shape[1] != theirs.shape[1]:
-        windows = [
-            f"epochs {write_window(side.cell, sweep.window)} of {side.label}" for side in (cell, other)
-        ]
-        reservation = "; ".join(filter(None, (f"S is over {' and '.join(windows)}", reservation)))
+    reservation = reserve_curves("S", cell, other, sweep)
     comparison = Comparison(
         measure="stability",
         cell=cell.name,
@@ -227,10 +223,29 @@ def compare_stability(cell: CellSummary, other: CellSummary, sweep: Sweep) -> Co
         reference_value=result.s_reference,
         p=result.p,
         p_holm=result.p,
-        test=_identify_test(cell.cell_id, other.cell_id),
+        test=identify_test(cell.cell_id, other.cell_id),
         n=result.runs,
     )
     return _reserve(comparison, reservation) if reservation else comparison
+
+
+def pair_windows(cell: CellSummary, other: CellSummary, sweep: Sweep) -> tuple[Curve, Curve] | None:
+    """The last epochs of both cells on common seeds; None without S over them, or of a cell with itself."""
+    ours, theirs = pair_curves(cell, other)
+    too_short = len(ours) < 2 or min(ours.shape[1], theirs.shape[1]) < sweep.window
+    if too_short or cell.cell_id == other.cell_id:
+        return None
+    return ours[:, -sweep.window :], theirs[:, -sweep.window :]
+
+
+def reserve_curves(figure: str, cell: CellSummary, other: CellSummary, sweep: Sweep) -> str:
+    """Why a figure of both cells' last epochs must not be compared; empty where it may."""
+    windows = ""
+    if cell.cell.student.epochs != other.cell.student.epochs:
+        parts = [f"epochs {write_window(side.cell, sweep.window)} of {side.label}" for side in (cell, other)]
+        windows = f"{figure} is over {' and '.join(parts)}"
+    lost = join_losses(cell.loss, other.loss) if lost_in_common(cell, other) else ""
+    return join_losses(windows, lost)
 
 
 def drop_epochs(cell: Cell) -> tuple[int, ...]:
@@ -305,7 +320,7 @@ def _reserve(comparison: Comparison, reservation: str, *, p: float = 1.0) -> Com
     )
 
 
-def _lost_in_common(cell: CellSummary, other: CellSummary) -> bool:
+def lost_in_common(cell: CellSummary, other: CellSummary) -> bool:
     """Whether a seed that both cells ran has no result in one of them."""
     ran, other_ran = ({*item.seeds, *item.lost} for item in (cell, other))
     return bool(ran & other_ran & {*cell.lost, *other.lost})
@@ -319,7 +334,8 @@ def _bound_lost_pairs(side: Side, other: Side) -> Curve:
     return np.array(ends).reshape(-1, 2)
 
 
-def _join_losses(*losses: str) -> str:
+def join_losses(*losses: str) -> str:
+    """Sentence parts that are not empty, each once."""
     return "; ".join(dict.fromkeys(filter(None, losses)))
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import hkrun
 from hkrun import stats
 from hkrun.errors import StoreError
-from hkrun.report import drawing, paper_tables, result_tables, run_tables, variance
+from hkrun.report import drawing, paper_tables, ratio_tables, result_tables, run_tables, variance
 from hkrun.report.page import PAGE, render_page
 from hkrun.report.rendering import render_template
 from hkrun.report.seed_table import tabulate_seeds
@@ -165,6 +165,8 @@ def _gather(summary: Summary) -> dict[str, object]:
         "errors": result_tables.tabulate_errors(summary),
         "seeds": tabulate_seeds(summary),
         "stability": result_tables.tabulate_stability(summary),
+        "s2": ratio_tables.tabulate_s2(summary),
+        "deviations": ratio_tables.tabulate_deviations(summary),
         "variance_epochs": variance.tabulate_variance(summary, "epochs"),
         "variance_cells": variance.tabulate_variance(summary, "cells"),
         "variance_limits": variance.describe_variance(summary),

@@ -2,6 +2,7 @@
 
 from hkrun import stats
 from hkrun.report.documents import describe_command
+from hkrun.report.ratio import Ratio
 from hkrun.report.run_tables import tabulate_conditions
 from hkrun.report.summary import (
     CellSummary,
@@ -32,6 +33,8 @@ def summary_document(summary: Summary) -> dict[str, object]:
         "stability_comparisons": [
             _comparison_document(comparison) for comparison in summary.stability_comparisons
         ],
+        "s2_ratios": [_ratio_document(ratio) for ratio in summary.s2_ratios],
+        "sd_last_ratios": [_ratio_document(ratio) for ratio in summary.deviation_ratios],
         "claims": [_verdict_document(verdict) for verdict in summary.verdicts],
         **({"variance": list(map(_variance_document, summary.variance))} if summary.variance else {}),
         "findings": list(write_findings(summary)),
@@ -125,6 +128,10 @@ def _stability_document(cell: CellSummary, summary: Summary) -> dict[str, object
         "runs": len(cell.seeds),
         "mean_range": found.mean_range if found else None,
         "within_run_sd": found.within_run_sd if found else None,
+        "extreme_runs": found.extreme_runs if found else None,
+        "s2": cell.pair_stability.s2 if cell.pair_stability else None,
+        "s2_ci95": _listed(cell.pair_stability.ci95) if cell.pair_stability else None,
+        "sd_last_ci95": _listed(cell.deviation.ci95) if cell.deviation else None,
         "ci95": _listed(found.ci95) if found else None,
         "quantum_pct": summary.quantum_pct,
         **({"reason": cell.undefined} if found is None else {}),
@@ -146,6 +153,20 @@ def _comparison_document(comparison: Comparison) -> dict[str, object]:
         "d_z": comparison.effect.d_z if comparison.effect else None,
         "d_z_ci95": _listed(comparison.effect.ci95) if comparison.effect else None,
         **({"reason": comparison.reservation} if comparison.reservation else {}),
+    }
+
+
+def _ratio_document(ratio: Ratio) -> dict[str, object]:
+    withheld = bool(ratio.reservation)
+    return {
+        "cell": ratio.cell,
+        "reference": ratio.reference,
+        "ratio": ratio.ratio,
+        "ci95": _listed(ratio.ci95),
+        "p": None if withheld else ratio.p,
+        "p_holm": None if withheld else ratio.p_holm,
+        "n": ratio.n,
+        **({"reason": ratio.reservation} if withheld else {}),
     }
 
 

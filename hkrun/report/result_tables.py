@@ -121,6 +121,7 @@ def tabulate_stability(summary: Summary) -> Table:
         "S, ddof 1" if summary.sweep.ddof != 1 else "S, ddof 1 (the same)",
         "Mean range (pp)",
         "Within-run sd (pp)",
+        "Made of",
     ]
     if summary.stability_comparisons:
         columns += [f"p against {name_reference(summary)}", "p, Holm", "Common seeds"]
@@ -129,7 +130,7 @@ def tabulate_stability(summary: Summary) -> Table:
         found = cell.stability
         row: list[Field] = [len(cell.seeds)]
         if found is None:
-            row += ["undefined", *[NONE] * 4]
+            row += ["undefined", *[NONE] * 5]
         else:
             row += [
                 Entry(text=digits(found.s), value=found.s, ends=found.ci95),
@@ -137,6 +138,7 @@ def tabulate_stability(summary: Summary) -> Table:
                 Entry(text=digits(found.s_ddof1), value=found.s_ddof1),
                 Entry(text=f"{found.mean_range:.2f}", value=found.mean_range),
                 Entry(text=f"{found.within_run_sd:.3f}", value=found.within_run_sd),
+                Entry(text=f"{count(found.extreme_runs, 'run')}", value=found.extreme_runs),
             ]
         if summary.stability_comparisons:
             comparison = summary.find_comparison(cell.name, measure="stability")

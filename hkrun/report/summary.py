@@ -14,6 +14,7 @@ from hkrun import stats
 from hkrun.config import Cell, Value
 from hkrun.plans import Execution
 from hkrun.report.published import Claim, PublishedRow, PublishedTable
+from hkrun.report.ratio import Ratio
 from hkrun.spaces import CellColumns, Sweep, name_cells
 from hkrun.store import Record, TeacherRecord
 
@@ -40,7 +41,10 @@ class CellSummary:
             early.
         error_best: The lowest of any epoch, which selects on the test set; likewise.
         stability: S; None where it is undefined.
-        undefined: Why S is undefined.
+        pair_stability: S2, its mean over pairs of runs; likewise.
+        undefined: Why S and S2 are undefined.
+        deviation: Standard deviation over seeds of the last epoch's error; None where no run finished and
+            where runs were stopped early.
         error_top5: Top-5 error of the last epoch, where the data set has one.
         health: What the discriminator did in the finished runs, by column of the curves.
     """
@@ -61,7 +65,9 @@ class CellSummary:
     error_last: stats.ErrorSummary | None
     error_best: stats.ErrorSummary | None
     stability: stats.Stability | None
+    pair_stability: stats.PairStability | None
     undefined: str | None
+    deviation: stats.Deviation | None
     error_top5: stats.ErrorSummary | None
     health: Mapping[str, stats.Spread]
 
@@ -379,6 +385,8 @@ class Summary:
     Attributes:
         comparisons: Of the error with the sweep's reference cell.
         stability_comparisons: Of S with the reference cell, both over the seeds that both cells finished.
+        s2_ratios: S2 over that of the reference cell, on those seeds.
+        deviation_ratios: The same of the standard deviation over seeds of the last epoch's error.
         teachers: One per configuration of a teacher, apart from its seed where seeds have their own; usually
             one.
         paper: The tables of the paper that the sweep is set against.
@@ -397,6 +405,8 @@ class Summary:
     cells: tuple[CellSummary, ...]
     comparisons: tuple[Comparison, ...]
     stability_comparisons: tuple[Comparison, ...]
+    s2_ratios: tuple[Ratio, ...]
+    deviation_ratios: tuple[Ratio, ...]
     teachers: tuple[Teacher, ...]
     paper: tuple[PaperTable, ...]
     verdicts: tuple[Verdict, ...]

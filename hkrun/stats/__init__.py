@@ -26,7 +26,7 @@ from hkrun.stats.errors import (
     summarise_errors,
     unpaired_difference,
 )
-from hkrun.stats.jackknife import RatioComparison
+from hkrun.stats.jackknife import LEAST_RUNS, RatioComparison
 from hkrun.stats.pair_stability import PairStability, analyse_pair_stability, compare_pair_stability
 from hkrun.stats.permutations import PERMUTATIONS, Floats, holm, smallest_runs
 from hkrun.stats.power import (

@@ -1,0 +1,71 @@
+"""Sets S2 and standard deviations over seeds of cells over those of the reference, as a family of tests."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from hkrun import stats
+from hkrun.report.comparing import (
+    identify_test,
+    join_losses,
+    lost_in_common,
+    pair_curves,
+    pair_windows,
+    reserve_curves,
+)
+from hkrun.report.ratio import Ratio
+from hkrun.report.summary import CellSummary
+from hkrun.spaces import Sweep
+
+
+def compare_ratios(
+    measure: str, cells: Sequence[CellSummary], reference: CellSummary | None, sweep: Sweep
+) -> tuple[Ratio, ...]:
+    """Sets S2 ("s2") or the standard deviation over seeds ("deviation") of every cell over the reference's.
+
+    All are one family of tests; a pair without common data is left out. What holds of a comparison of S holds
+    of these: nothing is concluded where a common seed has no result in one of the two.
+    """
+    if reference is None:
+        return ()
+    compare = _compare_s2 if measure == "s2" else _compare_deviations
+    found = [ratio for cell in cells if (ratio := compare(cell, reference, sweep)) is not None]
+    tests = {ratio.test: ratio.p for ratio in found}
+    corrected = dict(zip(tests, stats.holm(list(tests.values())), strict=True))
+    return tuple(replace(ratio, p_holm=corrected[ratio.test]) for ratio in found)
+
+
+def _compare_s2(cell: CellSummary, other: CellSummary, sweep: Sweep) -> Ratio | None:
+    pair = pair_windows(cell, other, sweep)
+    if pair is None:
+        return None
+    result = stats.compare_pair_stability(*pair, window=sweep.window, ddof=sweep.ddof)
+    return _make_ratio(result, cell, other, reserve_curves("S2", cell, other, sweep))
+
+
+def _compare_deviations(cell: CellSummary, other: CellSummary, _: Sweep) -> Ratio | None:
+    ours, theirs = pair_curves(cell, other)
+    if len(ours) < 2 or cell.cell_id == other.cell_id:
+        return None
+    result = stats.compare_deviation(ours[:, -1], theirs[:, -1])
+    lost = join_losses(cell.loss, other.loss) if lost_in_common(cell, other) else ""
+    return _make_ratio(result, cell, other, lost)
+
+
+def _make_ratio(
+    result: stats.RatioComparison, cell: CellSummary, other: CellSummary, reservation: str
+) -> Ratio:
+    if result.p is None:
+        few = f"{result.n} runs are too few" if result.n < stats.LEAST_RUNS else "runs do not differ"
+        reservation = join_losses(reservation, few)
+    p = 1.0 if result.p is None or reservation else result.p
+    return Ratio(
+        cell=cell.name,
+        reference=other.name,
+        ratio=result.ratio,
+        ci95=None if reservation else result.ci95,
+        p=p,
+        p_holm=p,
+        test=identify_test(cell.cell_id, other.cell_id),
+        reservation=reservation,
+        n=result.n,
+    )

@@ -1,0 +1,142 @@
+"""S2 and standard deviations over seeds in a report: their values, their ratios, and where there are none."""
+
+import csv
+import io
+from itertools import combinations
+
+import numpy as np
+import pytest
+from report_example import EPOCHS, WINDOW, make_cell, make_sweep, put_run, put_teacher
+
+from hkrun.report import render_report, summarise, summary_document
+from hkrun.spaces import NamedCell
+from hkrun.stats import analyse_deviation, compare_deviation, compare_pair_stability, holm
+from hkrun.store import open_store
+
+pytestmark = pytest.mark.usefixtures("undrawn_figures")
+
+NAMES = ("calm", "like it", "wild")
+
+
+@pytest.fixture
+def store(tmp_path):
+    return open_store(tmp_path / "store")
+
+
+def make_curves(*, num_seeds=8):
+    """Errors of whole images by cell, [seeds, EPOCHS]: "wild" has three times the noise of the others."""
+    generator = np.random.default_rng(3)
+    scales = {"calm": 3, "like it": 3, "wild": 9}
+    return {
+        name: 100
+        * (60 + np.round(generator.normal(0, scale, (num_seeds, EPOCHS)) + np.arange(num_seeds)[:, None]))
+        / 1107
+        for name, scale in scales.items()
+    }
+
+
+def fill(store, curves, *, lost=(), epochs=None, **changes):
+    """A sweep with these curves; `lost` are seeds of "wild" that diverged."""
+    cells = tuple(
+        NamedCell(
+            name=name,
+            cell=make_cell(1.0, 1.0, **{"loss.lambda_1": 1 + place / 10, **(epochs or {}).get(name, {})}),
+        )
+        for place, name in enumerate(NAMES)
+    )
+    sweep = make_sweep(cells=cells, num_seeds=len(curves["calm"]), reference="calm", published=(), **changes)
+    for named in cells:
+        for seed, errors in enumerate(curves[named.name]):
+            if named.name == "wild" and seed in lost:
+                put_run(store, named, seed, list(errors), status="diverged", diverged_epoch=EPOCHS)
+            else:
+                put_run(store, named, seed, list(errors))
+    put_teacher(store, cells[0].cell)
+    return sweep
+
+
+def test_s2_and_deviations_are_those_of_the_curves_and_their_ratios_those_to_the_reference(store):
+    curves = make_curves()
+    document = summary_document(summarise(fill(store, curves), store))
+    for cell in document["cells"]:
+        errors = curves[cell["name"]]
+        pairs = [np.abs(a - b)[-WINDOW:].var() for a, b in combinations(errors, 2)]
+        found = cell["stability"]
+        assert found["s2"] == pytest.approx(np.mean(pairs), rel=1e-9)
+        assert found["s2_ci95"][0] < found["s2"] < found["s2_ci95"][1]
+        assert cell["error_last"]["sd"] == pytest.approx(errors[:, -1].std(ddof=1), rel=1e-9)
+        assert found["sd_last_ci95"] == pytest.approx(analyse_deviation(errors[:, -1]).ci95, rel=1e-9)
+        extremes = {*errors[:, -WINDOW:].argmax(axis=0), *errors[:, -WINDOW:].argmin(axis=0)}
+        assert found["extreme_runs"] == len(extremes)
+    for key, compare in (
+        ("s2_ratios", lambda *sides: compare_pair_stability(*sides, window=WINDOW)),
+        ("sd_last_ratios", lambda *sides: compare_deviation(*(side[:, -1] for side in sides))),
+    ):
+        expected = [compare(curves[name], curves["calm"]) for name in NAMES[1:]]
+        corrected = holm([each.p for each in expected])
+        assert [each["cell"] for each in document[key]] == list(NAMES[1:])
+        for found, oracle, p_holm in zip(document[key], expected, corrected, strict=True):
+            assert found["reference"] == "calm"
+            assert found["ratio"] == pytest.approx(oracle.ratio, rel=1e-9)
+            assert found["ci95"] == pytest.approx(oracle.ci95, rel=1e-9)
+            assert (found["p"], found["p_holm"]) == (pytest.approx(oracle.p), pytest.approx(p_holm))
+            assert found["n"] == 8
+    assert document["s2_ratios"][1]["p_holm"] < 0.05 < document["s2_ratios"][0]["p_holm"]
+
+
+def test_every_form_of_the_report_has_the_tables_and_marks_what_stands(store):
+    files = render_report(summarise(fill(store, make_curves()), store))
+    rows = list(csv.DictReader(io.StringIO(files["report.csv"].decode())))
+    of_s2 = {(row["row"], row["column"]): row for row in rows if row["table"] == "s2"}
+    ratio = of_s2["wild", "Over that of calm"]
+    assert (ratio["significant"], float(ratio["value"]) > 2) == ("1", True)
+    assert float(ratio["low"]) > 1
+    assert of_s2["calm", "Over that of calm"]["text"] == "reference"
+    assert of_s2["like it", "Over that of calm"]["significant"] == "0"
+    assert {row["row"] for row in rows if row["table"] == "deviations"} == set(NAMES)
+    for name in ("report.html", "report.md", "report.tex"):
+        text = files[name].decode()
+        assert "averaged over all pairs of runs" in " ".join(text.split()), name
+        assert "Standard deviation over seeds of the last epoch" in text, name
+
+
+@pytest.mark.parametrize("key", ["s2_ratios", "sd_last_ratios"])
+def test_a_ratio_is_withheld_where_a_common_seed_was_lost(store, key):
+    document = summary_document(summarise(fill(store, make_curves(), lost={1, 5}), store))
+    alike, wild = document[key]
+    assert (wild["p"], wild["p_holm"], wild["ci95"], wild["n"]) == (None, None, None, 6)
+    assert wild["reason"] == "of 8 runs of wild, 2 diverged"
+    # The family still counts it: Holm's correction doubles the smaller p.
+    assert alike["p_holm"] == pytest.approx(min(1.0, 2 * alike["p"]))
+
+
+def test_windows_of_other_epochs_are_not_compared_by_s2_but_last_errors_are(store):
+    curves = make_curves()
+    curves["wild"] = np.concatenate([curves["wild"], curves["wild"]], axis=1)
+    sweep = fill(store, curves, epochs={"wild": {"student.epochs": 2 * EPOCHS}})
+    document = summary_document(summarise(sweep, store))
+    assert document["s2_ratios"][1]["reason"] == (
+        f"S2 is over epochs {2 * EPOCHS - WINDOW + 1}-{2 * EPOCHS} of wild and "
+        f"epochs {EPOCHS - WINDOW + 1}-{EPOCHS} of calm"
+    )
+    assert document["s2_ratios"][1]["p"] is None
+    expected = compare_deviation(curves["wild"][:, -1], curves["calm"][:, -1])
+    assert document["sd_last_ratios"][1]["p"] == pytest.approx(expected.p)
+
+
+def test_two_runs_have_s2_and_no_test(store):
+    document = summary_document(summarise(fill(store, make_curves(num_seeds=2)), store))
+    assert all(
+        cell["stability"]["s2"] > 0 and cell["stability"]["s2_ci95"] is None for cell in document["cells"]
+    )
+    for ratio in document["s2_ratios"]:
+        assert (ratio["p"], ratio["reason"]) == (None, "2 runs are too few")
+        assert ratio["ratio"] > 0
+
+
+def test_runs_that_do_not_differ_have_no_ratio(store):
+    curves = make_curves()
+    curves["calm"] = np.repeat(curves["calm"][:1], 8, axis=0)
+    document = summary_document(summarise(fill(store, curves), store))
+    for ratio in (*document["s2_ratios"], *document["sd_last_ratios"]):
+        assert (ratio["ratio"], ratio["p"], ratio["reason"]) == (None, None, "runs do not differ")
