@@ -89,6 +89,7 @@ def test_the_wheel_carries_search_spaces_and_data_and_runs_outside_the_repositor
     }
     assert {"hkrun/search_spaces/stability.toml", *recipes} <= names
     kept = ("*.npz", "*.toml", "*.css", "*.html", "*.js", "*.md", "*.tex", "py.typed")
+    kept += ("*.bash", "*.zsh", "*.fish")
     found = {pattern: list((REPOSITORY / "hkrun").rglob(pattern)) for pattern in kept}
     assert all(found.values())
     data = [path for paths in found.values() for path in paths]

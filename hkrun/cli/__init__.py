@@ -20,6 +20,8 @@
     doctor.py       doctor
     display.py      the live view of a running sweep
     console.py      what it and all other output is printed to
+    completion.py   completion, and what a shell asks at a TAB
+    candidates.py   what arguments and options offer there
     version.py      hkrun --version
     streams.py      stdout and stderr in any encoding
 

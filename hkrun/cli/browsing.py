@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from hkrun.cli import candidates
 from hkrun.cli.invocation import Invocation
 from hkrun.cli.stored import find_plans
 from hkrun.cli.verbs import verb
@@ -103,11 +104,12 @@ def _describe_space(name: str) -> dict[str, Any]:
         ("hkrun new search_spaces/mine.toml --from other.toml", "then `hkrun sweep mine` finds it here"),
     ),
 )
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=click.Path(path_type=Path), shell_complete=candidates.paths("toml"))
 @click.option(
     "--from",
     "origin",
     metavar="NAME|FILE",
+    shell_complete=candidates.spaces,
     default="stability",
     show_default=True,
     help="The search space to start from; `hkrun spaces` lists them.",
@@ -153,7 +155,9 @@ def new(invocation: Invocation, *, file: Path, origin: str) -> int:
         ("hkrun ls --store s3://lab/study --json", "of another store, for a script"),
     ),
 )
-@click.option("--dataset", metavar="NAME", help="Only those on this data set.")
+@click.option(
+    "--dataset", metavar="NAME", shell_complete=candidates.datasets, help="Only those on this data set."
+)
 def ls(invocation: Invocation, *, dataset: str | None) -> int:
     """List the studies of a store: how far each is, and when its last run ended.
 

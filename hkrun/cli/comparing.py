@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from hkrun.cli import candidates
 from hkrun.cli.invocation import Invocation
 from hkrun.cli.stored import find_plan
 from hkrun.cli.verbs import verb
@@ -27,9 +28,14 @@ if TYPE_CHECKING:
         ("hkrun compare mine yours --cells 'KD=kd'", "where they call a cell by other names"),
     ),
 )
-@click.argument("first", metavar="A")
-@click.argument("second", metavar="B")
-@click.option("--dataset", metavar="NAME", help="Which, where a study was run on several data sets.")
+@click.argument("first", metavar="A", shell_complete=candidates.studies_or_folders)
+@click.argument("second", metavar="B", shell_complete=candidates.studies_or_folders)
+@click.option(
+    "--dataset",
+    metavar="NAME",
+    shell_complete=candidates.datasets,
+    help="Which, where a study was run on several data sets.",
+)
 @click.option(
     "--cells",
     metavar="NAME=NAME",

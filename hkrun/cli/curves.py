@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from hkrun.cli import candidates
 from hkrun.cli.invocation import Invocation
 from hkrun.cli.options import gather
 from hkrun.cli.verbs import verb
@@ -106,7 +107,12 @@ def _column(name: str, what: str) -> Any:
         type=click.Choice(["percent", "fraction"]),
         help="In what they are, where neither name nor size tells it right.",
     ),
-    click.option("--mlflow", metavar="URI|PATH", help="Read runs of MLflow: a server, a database, a folder."),
+    click.option(
+        "--mlflow",
+        metavar="URI|PATH",
+        shell_complete=candidates.paths("file"),
+        help="Read runs of MLflow: a server, a database, a folder.",
+    ),
     click.option("--experiment", metavar="NAME", help="With --mlflow: whose runs."),
 )
 def stability(invocation: Invocation, *, files: tuple[Path, ...], choice: Choice) -> int:

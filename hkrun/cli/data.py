@@ -2,6 +2,7 @@
 
 import click
 
+from hkrun.cli import candidates
 from hkrun.cli.invocation import Invocation
 from hkrun.cli.verbs import verb
 from hkrun.config import keys
@@ -19,7 +20,14 @@ from hkrun.user_parts import is_own
         ("hkrun data pack --data ~/data --to s3://bucket/data", "to an object store"),
     ),
 )
-@click.option("--to", "target", metavar="DIR|URI", required=True, help="Where the folder imagenet goes.")
+@click.option(
+    "--to",
+    "target",
+    metavar="DIR|URI",
+    required=True,
+    shell_complete=candidates.paths("dir"),
+    help="Where the folder imagenet goes.",
+)
 def pack(invocation: Invocation, *, target: str) -> int:
     """Pack ImageNet's folders into Parquet shards, for `--data` of other verbs.
 
@@ -69,7 +77,7 @@ def pack(invocation: Invocation, *, target: str) -> int:
         ("hkrun data verify cifar10 --data ~/data --json", "the official checksums; for a script"),
     ),
 )
-@click.argument("dataset", metavar="DATASET")
+@click.argument("dataset", metavar="DATASET", shell_complete=candidates.datasets)
 def verify(invocation: Invocation, *, dataset: str) -> int:
     """Read a data set whole, and name what is missing or cannot be used; exit code 3 if anything is.
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from hkrun.cli import candidates
 from hkrun.cli.invocation import Invocation
 from hkrun.cli.stored import find_plan
 from hkrun.cli.verbs import verb
@@ -31,8 +32,13 @@ _BY_NAME = re.compile(r"(?P<sweep>[^:]+):(?P<cell>.+):(?P<seed>\d+)", re.ASCII)
         ("hkrun export 3f2a9c81d04e/0 --output student --json", "to a folder of your own, for a script"),
     ),
 )
-@click.argument("run", metavar="RUN")
-@click.option("--dataset", metavar="NAME", help="Which, where the sweep was run on several data sets.")
+@click.argument("run", metavar="RUN", shell_complete=candidates.runs)
+@click.option(
+    "--dataset",
+    metavar="NAME",
+    shell_complete=candidates.datasets,
+    help="Which, where the sweep was run on several data sets.",
+)
 @click.option(
     "--output",
     metavar="DIR",

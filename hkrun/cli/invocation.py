@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from hkrun.cli import candidates
 from hkrun.errors import InputError
 from hkrun.uris import describe_slip
 
@@ -156,6 +157,7 @@ def common_options(command: Command) -> Command:
         click.option(
             "--store",
             metavar="PATH|URI",
+            shell_complete=candidates.paths("dir"),
             expose_value=False,
             callback=_keep("store_uri"),
             help=f"Where records are: a folder or s3://BUCKET/PREFIX; {STORE_VARIABLE} or {DEFAULT_STORE}.",
@@ -164,6 +166,7 @@ def common_options(command: Command) -> Command:
             "--data",
             "data_dir",
             metavar="DIR|URI",
+            shell_complete=candidates.paths("dir"),
             expose_value=False,
             callback=_keep_data_dir,
             help="Where data sets lie that are not embedded; shards of imagenet also at s3://BUCKET/PREFIX.",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from hkrun.cli import candidates
 from hkrun.cli.invocation import Command, Invocation
 from hkrun.cli.options import gather
 from hkrun.cli.verbs import verb
@@ -125,7 +126,7 @@ def finish(
         ("hkrun logs stability-1122-084501-9f3a --no-wait", "what that one has printed up to now"),
     ),
 )
-@click.argument("job", required=False, metavar="[JOB|STUDY]")
+@click.argument("job", required=False, metavar="[JOB|STUDY]", shell_complete=candidates.studies)
 @cluster_options(needed=True)
 @click.option("--no-wait", is_flag=True, help="Print what is there, and do not wait for more.")
 def logs(invocation: Invocation, *, job: str | None, cluster: Cluster, no_wait: bool) -> int:
@@ -155,7 +156,7 @@ def logs(invocation: Invocation, *, job: str | None, cluster: Cluster, no_wait: 
         ("hkrun cancel stability-1122-084501-9f3a", "that one"),
     ),
 )
-@click.argument("job", required=False, metavar="[JOB|STUDY]")
+@click.argument("job", required=False, metavar="[JOB|STUDY]", shell_complete=candidates.studies)
 @cluster_options(needed=True)
 @click.option("--no-wait", is_flag=True, help="Do not wait until it has ended.")
 def cancel(invocation: Invocation, *, job: str | None, cluster: Cluster, no_wait: bool) -> int:

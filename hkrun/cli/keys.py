@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from hkrun.cli import candidates
 from hkrun.cli.invocation import Invocation
 from hkrun.cli.verbs import verb
 from hkrun.config import Keys, check_declared, describe_range, describe_type, keys, keys_of, nearest
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
         ("hkrun keys mylosses:Similarity", "a loss or method of your own: what it reads, and its keys"),
     ),
 )
-@click.argument("pattern", required=False)
+@click.argument("pattern", required=False, shell_complete=candidates.patterns)
 def show_keys(invocation: Invocation, *, pattern: str | None) -> int:
     """List the keys of a configuration: type, range, default, source.
 

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from hkrun.cli import candidates
 from hkrun.cli.invocation import Invocation
 from hkrun.cli.stored import find_plans
 from hkrun.cli.verbs import verb
@@ -25,8 +26,10 @@ if TYPE_CHECKING:
         ),
     ),
 )
-@click.argument("name", required=False)
-@click.option("--dataset", metavar="NAME", help="Only the sweep on this data set.")
+@click.argument("name", required=False, shell_complete=candidates.studies)
+@click.option(
+    "--dataset", metavar="NAME", shell_complete=candidates.datasets, help="Only the sweep on this data set."
+)
 def sync(invocation: Invocation, *, name: str | None, dataset: str | None) -> int:
     """Put what MLflow lacks of the store's sweeps there.
 

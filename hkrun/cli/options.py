@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 import click
 
+from hkrun.cli import candidates
 from hkrun.cli.invocation import Command, Invocation
 from hkrun.errors import InputError
 
@@ -25,6 +26,10 @@ class WorkersOption(click.ParamType["Workers"]):
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> "Workers":
         """Reads what was typed."""
+        if (
+            ctx is not None and ctx.resilient_parsing
+        ):  # at a TAB; what is imported here takes too long for one
+            return cast("Workers", value)
         from hkrun.plans import Workers
 
         if isinstance(value, Workers):
@@ -49,14 +54,22 @@ class PackSize(click.ParamType[object]):
         return int(str(value))
 
 
-overrides = click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
-dataset = click.option("--dataset", metavar="NAME", help="Data set; its recipe comes with it.")
+overrides = click.argument(
+    "overrides", nargs=-1, metavar="[KEY=VALUE]...", shell_complete=candidates.overrides
+)
+dataset = click.option(
+    "--dataset",
+    metavar="NAME",
+    shell_complete=candidates.datasets,
+    help="Data set; its recipe comes with it.",
+)
 seeds = click.option("--seeds", metavar="N|A,B,C", help="How many seeds (0..N-1), or which.")
 epochs = click.option("--epochs", metavar="E", help="Epochs of the student; the schedule scales with them.")
 workers = click.option(
     "--workers",
     metavar="auto|N|MIN:MAX",
     type=WorkersOption(),
+    shell_complete=candidates.auto,
     default="auto",
     show_default=True,
     help="Processes that train one run together, data-parallel. MIN:MAX: as many as have room, fewer when "
@@ -74,6 +87,7 @@ pack = click.option(
     "--pack",
     metavar="K|auto",
     type=PackSize(),
+    shell_complete=candidates.auto,
     help="How many seeds of a cell train together as one network. auto: the fastest, as measured once on "
     "this machine. Without it: as the sweep was begun, else as its recipe has measured.",
 )

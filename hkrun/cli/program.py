@@ -13,13 +13,14 @@ import traceback
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
+from typing import NoReturn, cast
 
 import click
 
 import hkrun
 from hkrun.cli.browsing import ls, new, spaces
 from hkrun.cli.comparing import compare
+from hkrun.cli.completion import ASKED_BY, Shell, answer, completion
 from hkrun.cli.curves import stability
 from hkrun.cli.data import pack, verify
 from hkrun.cli.doctor import doctor
@@ -100,6 +101,7 @@ for _verb in (
     spaces,
     new,
     show_keys,
+    completion,
     pack,
     verify,
 ):
@@ -109,6 +111,9 @@ for _verb in (
 def main() -> NoReturn:
     """Runs hkrun with the arguments of the process, and exits."""
     prepare_streams()
+    if shell := os.environ.get(ASKED_BY):
+        answer(program, cast("Shell", shell), sys.argv[1:])
+        sys.exit(EXIT_DONE)
     sys.exit(call(sys.argv[1:]))
 
 

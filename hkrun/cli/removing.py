@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from hkrun.cli import candidates
 from hkrun.cli.invocation import Invocation
 from hkrun.cli.stored import find_plan
 from hkrun.cli.verbs import verb
@@ -40,8 +41,13 @@ dry_run = click.option("--dry-run", is_flag=True, help="Only show what would go.
         ("hkrun rm stability --dataset digits --dry-run", "only shows it"),
     ),
 )
-@click.argument("name", metavar="STUDY")
-@click.option("--dataset", metavar="NAME", help="Which, where the study was run on several data sets.")
+@click.argument("name", metavar="STUDY", shell_complete=candidates.studies)
+@click.option(
+    "--dataset",
+    metavar="NAME",
+    shell_complete=candidates.datasets,
+    help="Which, where the study was run on several data sets.",
+)
 @dry_run
 def rm(invocation: Invocation, *, name: str, dataset: str | None, dry_run: bool) -> int:
     """Remove a study with all that no other study uses: its runs, teachers, tables, plan and report.

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from hkrun.cli import candidates
 from hkrun.cli.invocation import Invocation
 from hkrun.cli.jobs import Cluster, cluster_options, show_jobs
 from hkrun.cli.mirroring import links_document
@@ -33,8 +34,13 @@ logger = logging.getLogger(__name__)
         ("hkrun report results", "the reports of all published studies, from their own numbers"),
     ),
 )
-@click.argument("name", metavar="NAME|DIR")
-@click.option("--dataset", metavar="NAME", help="Which, where the sweep was run on several data sets.")
+@click.argument("name", metavar="NAME|DIR", shell_complete=candidates.studies_or_folders)
+@click.option(
+    "--dataset",
+    metavar="NAME",
+    shell_complete=candidates.datasets,
+    help="Which, where the sweep was run on several data sets.",
+)
 @click.option(
     "--publish",
     metavar="DIR",
@@ -129,8 +135,8 @@ def _find_in_mlflow(sweep: "Sweep", store: "Store") -> dict[str, object] | None:
         ("hkrun status --address http://localhost:8265", "the jobs of hkrun on a cluster"),
     ),
 )
-@click.argument("name", required=False, metavar="[NAME|JOB]")
-@click.option("--dataset", metavar="NAME", help="Only on this data set.")
+@click.argument("name", required=False, metavar="[NAME|JOB]", shell_complete=candidates.studies)
+@click.option("--dataset", metavar="NAME", shell_complete=candidates.datasets, help="Only on this data set.")
 @cluster_options(needed=False)
 def status(invocation: Invocation, *, name: str | None, dataset: str | None, cluster: Cluster) -> int:
     """Show what the store holds of each sweep, and what is missing; or the jobs on a cluster.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from hkrun.cli import options
+from hkrun.cli import candidates, options
 from hkrun.cli.invocation import DEFAULT_STORE, STORE_VARIABLE, Invocation
 from hkrun.cli.mirroring import links_document
 from hkrun.cli.options import Changes, ResumeWishes, Wishes, gather
@@ -56,7 +56,7 @@ _STUDYING = (options.fail_fast, options.check, options.study_name, options.again
         ("hkrun sweep stability --again", "anew what another version of the training code has made"),
     ),
 )
-@click.argument("name", metavar="NAME|FILE")
+@click.argument("name", metavar="NAME|FILE", shell_complete=candidates.spaces)
 @gather("changes", Changes, options.overrides, options.dataset, options.seeds, options.epochs)
 @gather(
     "wishes",
@@ -174,7 +174,7 @@ def teacher(invocation: Invocation, *, changes: Changes, wishes: Wishes) -> int:
         ("hkrun resume stability", "that one"),
     ),
 )
-@click.argument("name", required=False)
+@click.argument("name", required=False, shell_complete=candidates.studies)
 @options.dataset
 @gather("wishes", ResumeWishes, options.fail_fast, options.again, options.trust)
 def resume(invocation: Invocation, *, name: str | None, dataset: str | None, wishes: ResumeWishes) -> int:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
+from hkrun.cli import candidates
 from hkrun.cli.invocation import Invocation
 from hkrun.cli.jobs import (
     Cluster,
@@ -49,7 +50,13 @@ logger = logging.getLogger("hkrun")
         ),
     ),
 )
-@click.argument("words", nargs=-1, required=True, metavar="-- VERB [ARGUMENTS]...")
+@click.argument(
+    "words",
+    nargs=-1,
+    required=True,
+    metavar="-- VERB [ARGUMENTS]...",
+    shell_complete=candidates.first_of(SUBMITTED),
+)
 @cluster_options(needed=True)
 @click.option("--no-wait", is_flag=True, help="Return as soon as the job is sent.")
 @click.option(

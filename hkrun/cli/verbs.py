@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from hkrun.cli.invocation import COMMON_OPTIONS, Invocation, common_options
 from hkrun.config import nearest
@@ -95,10 +96,19 @@ class Program(click.Group):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Shows the first screen where nothing is asked for."""
-        if not args:
+        if not args and not ctx.resilient_parsing:
             click.echo(ctx.get_help())
             ctx.exit()
         return super().parse_args(ctx, args)
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem[str]]:
+        """What a TAB offers for the verb: verbs of two words as their first."""
+        firsts: dict[str, CompletionItem[str]] = {}
+        for item in super().shell_complete(ctx, incomplete):
+            first, _, second = item.value.partition(" ")
+            found = firsts.setdefault(first, CompletionItem(first, help="" if second else item.help))
+            found.help = ", ".join(filter(None, (found.help, second)))
+        return list(firsts.values())
 
     def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Writes the first screen."""

@@ -29,7 +29,8 @@ from hkrun.store import open_store
 COMMIT = "31034ee" + "0" * 33
 VERBS = [
     *("sweep", "run", "teacher", "resume", "report", "stability", "status", "export", "sync", "ui"),
-    *("doctor", "keys", "spaces", "new", "ls", "compare", "rm", "gc", "submit", "logs", "cancel"),
+    *("doctor", "keys", "completion", "spaces", "new", "ls", "compare", "rm", "gc"),
+    *("submit", "logs", "cancel"),
     *("data pack", "data verify"),
 ]
 
@@ -126,7 +127,7 @@ def test_version_tells_the_build_in_lines_and_as_a_document(
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
-        (["swep"], "no verb 'swep'; the verbs are cancel, compare, data pack, data verify, "),
+        (["swep"], "no verb 'swep'; the verbs are cancel, compare, completion, data pack, data verify, "),
         (["swep"], "did you mean 'sweep'?"),
         (["sweep"], "Missing argument 'NAME|FILE'"),
         (["sweep", "stability", "--sed", "3"], "--seeds"),
