@@ -1,7 +1,7 @@
 """The exceptions hkrun raises, and the exit code that each one becomes.
 
     HkrunError            1   a bug unless a subclass says otherwise
-    ├── InputError        2   the user's input: files, keys, arguments
+    ├── InputError        2   the user's input: files, keys, arguments; NotFoundError: a name of nothing
     ├── DataError         3   data missing or corrupt
     ├── ResourceError     4   the machine or cluster cannot hold what was asked for
     ├── TrainingError     5   nothing can go on, because what it builds on failed or diverged
@@ -44,6 +44,10 @@ class InputError(HkrunError):
     """What the user wrote cannot be used: an unknown key, a wrong type, an impossible value."""
 
     exit_code = EXIT_INPUT
+
+
+class NotFoundError(InputError):
+    """What the user named is not there: a search space, a store, a study, a cell, a run."""
 
 
 class DataError(HkrunError):

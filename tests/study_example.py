@@ -6,7 +6,7 @@ from hkrun.plans import Plan, make_plan
 from hkrun.spaces import Sweep
 from hkrun.stopwatch import Stopwatch
 from hkrun.store import Store
-from hkrun.sweep import Options, Study, check_inputs, plan_study, resolve, run_study
+from hkrun.sweep import Options, Study, make_ready, plan_study, resolve, run_study
 from hkrun.sweep.machine import Machine
 
 
@@ -24,7 +24,9 @@ def plan_on(
     return plan.in_packs(sizes or {}, slots=slots, group_slots=slots if group_slots is None else group_slots)
 
 
-def make_study(sweep: Sweep, store: Store | None, *, machine: Machine | None = None, **asked: Any) -> Study:
+def make_study(
+    sweep: Sweep, store: Store | None, /, *, machine: Machine | None = None, **asked: Any
+) -> Study:
     """A study as it was planned, before its runs are packed."""
     options = Options(**{"store": store.uri if store is not None else "", **asked})
     plan = make_plan(sweep, store, workers=options.workers, shortcuts=options.shortcuts)
@@ -36,6 +38,4 @@ def run(
 ) -> Any:
     """Runs a sweep from its plan to its report, as the command does once the store is there."""
     study = resolve(plan_study(sweep, store, Options(store=store.uri, **asked)))
-    if study.machine is not None:
-        check_inputs(study)
-    return run_study(study, observer, stopwatch)
+    return run_study(make_ready(study), observer, stopwatch)

@@ -20,7 +20,7 @@ from pyarrow import parquet as pq
 from s3_server import S3Server
 
 from hkrun.config import Cell, canonical_json, cell_id
-from hkrun.errors import StoreError
+from hkrun.errors import NotFoundError, StoreError
 from hkrun.store import (
     DamagedError,
     DivergedTeacher,
@@ -657,9 +657,19 @@ def test_a_uri_that_cannot_be_understood_shows_no_password(uri: str) -> None:
 
 
 def test_a_store_that_is_not_there_is_not_made_where_it_is_only_read(tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match="there is no store; run a sweep first"):
+    with pytest.raises(NotFoundError, match="there is no store; run a sweep first"):
         open_store(tmp_path / "store", create=False)
     assert not (tmp_path / "store").exists()
+
+
+def test_a_mistyped_store_is_answered_with_the_one_beside_it(tmp_path: Path) -> None:
+    open_store(tmp_path / "hkrun-store")
+    (tmp_path / "hkrun-stories").mkdir()  # nearer, but no store
+    with pytest.raises(NotFoundError) as caught:
+        open_store(tmp_path / "hkrun-stroe", create=False)
+    place = tmp_path / "hkrun-stroe"
+    assert caught.value.message == f"{place}: there is no store; did you mean 'hkrun-store'?"
+    assert not place.exists()
 
 
 @pytest.mark.parametrize(

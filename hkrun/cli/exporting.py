@@ -12,7 +12,7 @@ from hkrun.cli.invocation import Invocation
 from hkrun.cli.stored import find_plan
 from hkrun.cli.verbs import verb
 from hkrun.config import nearest
-from hkrun.errors import EXIT_DONE, InputError
+from hkrun.errors import EXIT_DONE, InputError, NotFoundError
 
 if TYPE_CHECKING:
     from hkrun.export import Export
@@ -76,7 +76,7 @@ def _find_run(store: "Store", run: str, dataset: str | None) -> "Record":
     if record is None:
         seeds = ", ".join(str(known.seed) for known in store.records(cell_id))
         there = f"it has the seeds {seeds}" if seeds else "it has no run of that cell"
-        raise InputError(f"{run}: no such run in {store.place}; {there}")
+        raise NotFoundError(f"{run}: no such run in {store.place}; {there}")
     return record
 
 
@@ -88,7 +88,7 @@ def _find_cell(store: "Store", sweep: str, name: str, dataset: str | None) -> st
     cells = {cell.name: cell.cell_id for cell in make_plan(stored.sweep, store, workers=stored.workers).cells}
     if name not in cells:
         there = ", ".join(cells)
-        raise InputError(f"{sweep}: has no cell {name!r}; its cells are {there}{nearest(name, cells)}")
+        raise NotFoundError(f"{sweep}: has no cell {name!r}; its cells are {there}{nearest(name, cells)}")
     return cells[name]
 
 

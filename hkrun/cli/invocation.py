@@ -90,6 +90,7 @@ class Invocation:
         """The store, or None where there is none yet."""
         from hkrun.store import NoStoreError, open_store
 
+        refuse_bytes([self.absolute_store])
         try:
             return open_store(self.store_uri, create=False)
         except NoStoreError:

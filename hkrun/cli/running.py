@@ -128,14 +128,14 @@ def teacher(invocation: Invocation, *, changes: Changes, wishes: Wishes) -> int:
     """
     from hkrun.cli.display import Display
     from hkrun.spaces import load_cell
-    from hkrun.sweep import resolve_teacher, train_teacher
+    from hkrun.sweep import make_ready, resolve_teacher, train_teacher
 
     loaded = load_cell(**vars(changes))
     if not loaded.cells[0].cell.uses_teacher:
         raise InputError(f"{loaded.cells[0].name}: this configuration uses no teacher")
     study = resolve_teacher(loaded, invocation.find_store(), wishes.read(invocation, loaded))
     if study.plan.teachers:
-        study = _make_ready(invocation, study)
+        study = make_ready(study)
         invocation.resumable = "the same command"
         with Display(invocation.messages, title=f"Teacher for {loaded.title}") as display:
             train_teacher(study, display)
@@ -264,9 +264,9 @@ def _run(invocation: Invocation, loaded: "Sweep", asked: "Options", *, dry_run: 
 def _rehearse(invocation: Invocation, study: "Study") -> "Study":
     """The study with its cells rehearsed, and its teachers trained."""
     from hkrun.cli.display import Display
-    from hkrun.sweep import plan_study, rehearse_study, resolve
+    from hkrun.sweep import make_ready, plan_study, rehearse_study, resolve
 
-    study = _make_ready(invocation, study)
+    study = make_ready(study)
     if study.plan.num_to_run:
         invocation.resumable = "the same command"
         with Display(invocation.messages, title=f"Rehearsal of {study.sweep.title}") as display:
@@ -279,12 +279,12 @@ def _train(invocation: Invocation, study: "Study", stopwatch: "Stopwatch | None"
     """Runs a study to its end and shows what came out."""
     from hkrun.cli.display import Display
     from hkrun.plans import NO_SHORTCUTS
-    from hkrun.sweep import Phase, run_study
+    from hkrun.sweep import Phase, make_ready, run_study
 
     with Display(invocation.messages, title=f"{study.sweep.title}, {study.sweep.dataset}") as display:
         if study.machine is not None:
             display.entered(Phase.CHECKING)
-        study = _make_ready(invocation, study)
+        study = make_ready(study)
         # What a search or a scheduler leaves out is not in the plan: resuming would make all runs.
         again = resume_command(invocation, study.sweep, study.opened)
         whole = study.options.shortcuts == NO_SHORTCUTS
@@ -297,15 +297,6 @@ def _train(invocation: Invocation, study: "Study", stopwatch: "Stopwatch | None"
     print_summary(outcome.summary, invocation.results)
     print_ways_on(invocation, outcome, study.opened)
     return outcome
-
-
-def _make_ready(invocation: Invocation, study: "Study") -> "Study":
-    """The study with its inputs checked, and then a store; none is made for a data set that is not there."""
-    from hkrun.sweep import check_inputs
-
-    if study.machine is not None:
-        check_inputs(study)
-    return dataclasses.replace(study, store=study.store or invocation.open_store(create=True))
 
 
 def print_plan(invocation: Invocation, study: "Study") -> None:

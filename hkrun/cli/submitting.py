@@ -21,7 +21,7 @@ from hkrun.cli.jobs import (
 from hkrun.cli.stored import find_plans
 from hkrun.cli.verbs import verb
 from hkrun.config import nearest
-from hkrun.errors import EXIT_DONE, InputError, StoreError
+from hkrun.errors import EXIT_DONE, InputError, NotFoundError, StoreError
 from hkrun.networks import FROM_TORCHVISION
 
 if TYPE_CHECKING:
@@ -190,7 +190,7 @@ def _find_unfinished(inner: Invocation, parameters: Mapping[str, Any]) -> "list[
 
     try:
         store = inner.open_store(create=False)
-    except StoreError as error:
+    except (NotFoundError, StoreError) as error:
         logger.warning(
             "the store cannot be read from here (%s), so it is not known which own parts its sweeps use, "
             "and none go along: the job fails where a sweep needs one that the nodes lack",

@@ -7,6 +7,7 @@ teacher_tables.py  which teachers have a table, and when it is filled
 estimate.py  how long it will take
 workers.py   how many processes train one task together
 kept.py      what the store keeps of a sweep that was started
+finding.py   the same, by what the user calls it
 executions.py  and of where its time went
 startup.py   what comes on top of training, by those
 limits.py    which cells too large a step will lose
@@ -14,6 +15,7 @@ limits.py    which cells too large a step will lose
 
 from hkrun.plans.estimate import Estimate, estimate_costs, estimate_time
 from hkrun.plans.executions import EXECUTIONS_FILE, OVERHEADS, Execution, load_executions, save_executions
+from hkrun.plans.finding import find_plan, find_plans
 from hkrun.plans.kept import (
     PLAN_FILE,
     STOPPED_FILE,

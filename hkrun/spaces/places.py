@@ -4,7 +4,7 @@ from pathlib import Path
 
 from hkrun.config import nearest
 from hkrun.datasets import RECIPE_OF_OWN
-from hkrun.errors import InputError
+from hkrun.errors import InputError, NotFoundError
 from hkrun.user_parts import is_own
 
 _PACKAGE = Path(__file__).resolve().parents[1]
@@ -27,19 +27,19 @@ def find_sweep(name_or_file: str) -> Path:
     """The file of a search space, by its name or path.
 
     Raises:
-        InputError: There is none.
+        NotFoundError: There is none.
     """
     path = Path(name_or_file)
     if path.suffix == ".toml" or path.name != name_or_file:
         if path.is_file():
             return path
         problem = "is a folder; give the path of a .toml file" if path.is_dir() else "no such file"
-        raise InputError(f"{name_or_file}: {problem}")
+        raise NotFoundError(f"{name_or_file}: {problem}")
     for folder in _folders():
         if (folder / f"{name_or_file}.toml").is_file():
             return folder / f"{name_or_file}.toml"
     names = sweep_names()
-    raise InputError(
+    raise NotFoundError(
         f"{name_or_file}: no such search space; give the path of a .toml file or one of: "
         f"{', '.join(names) or 'none'}{nearest(name_or_file, names)}"
     )

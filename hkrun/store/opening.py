@@ -1,5 +1,6 @@
 """From a path or a URI to the store that is there."""
 
+import difflib
 from pathlib import Path
 
 import pyarrow as pa
@@ -9,7 +10,7 @@ from hkrun.addresses import read_address
 from hkrun.errors import InputError, StoreError
 from hkrun.redaction import redact
 from hkrun.store.files import LocalFiles, RemoteFiles
-from hkrun.store.store import Store
+from hkrun.store.store import STORE_FILE, NoStoreError, Store
 from hkrun.store.study_folders import is_study_folder, read_study
 from hkrun.uris import describe_slip
 
@@ -30,8 +31,20 @@ def open_store(uri: str | Path, *, create: bool = True) -> Store:
     if slip := describe_slip(str(uri)):
         raise InputError(f"the store: {slip}")
     store = _locate(str(uri))
-    store.check_format(create=create)
+    try:
+        store.check_format(create=create)
+    except NoStoreError as error:
+        raise NoStoreError(f"{error.message}; {_advise(store.local_path)}") from None
     return store
+
+
+def _advise(path: Path | None) -> str:
+    """What to do where there is no store: take the one beside it whose name is nearly the same."""
+    stores: list[str] = []
+    if path is not None and path.parent.is_dir():
+        stores = [file.parent.name for file in path.parent.glob(f"*/{STORE_FILE}")]
+    near = difflib.get_close_matches(path.name, stores, n=1) if path is not None else []
+    return f"did you mean {near[0]!r}?" if near else "run a sweep first, or name another with --store"
 
 
 def _locate(uri: str) -> Store:

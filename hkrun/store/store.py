@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import pyarrow as pa
 
 from hkrun.digests import short_digest
-from hkrun.errors import StoreError
+from hkrun.errors import NotFoundError, StoreError
 from hkrun.records import DivergedTeacher, Record, TeacherRecord, from_json, teacher_from_json, to_json
 from hkrun.store.columns import RUNS_SCHEMA, from_parquet, to_parquet
 from hkrun.store.earlier import EARLIER, stands
@@ -56,7 +56,7 @@ def read_epoch(name: str) -> int | None:
     return int(match[1]) if match else None
 
 
-class NoStoreError(StoreError):
+class NoStoreError(NotFoundError):
     """There is no store at a place."""
 
 
@@ -83,9 +83,7 @@ class Store(CommittedFolders):
         text = self._files.get(STORE_FILE)
         if text is None:
             if not create:
-                raise NoStoreError(
-                    f"{self.place}: there is no store; run a sweep first, or name another with --store"
-                )
+                raise NoStoreError(f"{self.place}: there is no store")
             self._files.put("", {STORE_FILE: json.dumps({"format": FORMAT}).encode()})
             return
         try:

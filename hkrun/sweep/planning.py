@@ -16,7 +16,7 @@ from hkrun.plans import (
     reached_epochs,
 )
 from hkrun.spaces import Sweep
-from hkrun.store import Store
+from hkrun.store import Store, open_store
 from hkrun.sweep.checks import check_cluster, check_code, check_data, fix_content, foresee_data
 from hkrun.sweep.machine import find_machine
 from hkrun.sweep.naming import name_study
@@ -121,6 +121,20 @@ def check_inputs(study: Study) -> None:
     side = check_data(study)
     if side is not None and find_dataset(study.sweep.dataset).side is None:
         check_packs(study, side)
+
+
+def make_ready(study: Study) -> Study:
+    """The study with its inputs checked, and then a store; none is made for a data set that is not there.
+
+    Raises:
+        InputError, DataError, ResourceError: See `check_inputs`.
+        StoreError: The store cannot be used.
+    """
+    if study.machine is not None:
+        check_inputs(study)
+    if study.store is not None:
+        return study
+    return dataclasses.replace(study, store=open_store(study.options.store, create=True))
 
 
 def recheck(study: Study) -> Study:

@@ -58,8 +58,7 @@ def started(monkeypatch):
     calls = []
 
     def plan_study(sweep, store, options):
-        asked = {name: value for name, value in vars(options).items() if name != "store"}
-        return make_study(sweep, store, **asked)
+        return make_study(sweep, store, **vars(options))
 
     def resolve(study, *, dry=False):
         return dataclasses.replace(study, plan=study.plan.in_packs({}, slots=2))

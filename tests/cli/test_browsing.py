@@ -129,6 +129,6 @@ def test_a_list_of_an_empty_store_says_so(folder, capsys):
 
 @pytest.mark.parametrize("arguments", [["ls"], ["status"], ["report", "x"], ["resume"], ["sync"]])
 def test_reading_makes_no_store(folder, arguments, capsys):
-    assert call([*arguments, "--store", "typo"]) == 6
+    assert call([*arguments, "--store", "typo"]) == 2
     assert "there is no store" in capsys.readouterr().err
     assert os.listdir() == []  # noqa: PTH208 - the working directory

@@ -167,7 +167,7 @@ def test_all_mistakes_are_in_the_document_one_by_one(folder, document):
 
 def test_a_missing_store_is_named_and_none_is_made(folder, capsys):
     for verb in ("status", "resume", "sync"):
-        assert call([verb]) == 6
+        assert call([verb]) == 2
         assert "there is no store" in capsys.readouterr().err
     assert list(folder.iterdir()) == []
 

@@ -94,8 +94,8 @@ def test_the_store_comes_from_option_then_environment(store, folder, monkeypatch
     monkeypatch.chdir("/")
     monkeypatch.setenv("HKRUN_STORE", str(folder / "hkrun-store"))
     assert document("status")[0] == 0
-    assert document("status", "--store", str(folder / "none"))[0] == 6
-    assert document("--store", str(folder / "none"), "status")[0] == 6
+    assert document("status", "--store", str(folder / "none"))[0] == 2
+    assert document("--store", str(folder / "none"), "status")[0] == 2
 
 
 def test_a_password_in_the_stores_address_is_shown_nowhere(store, capsys, monkeypatch):

@@ -452,7 +452,7 @@ def test_resume_checks_the_teachers_files_and_names_of_the_store(folder):
         InputError, match=r"teacher\.file=weights\.safetensors: on a cluster, the absolute path"
     ):
         work("resume", "--store", "here")
-    with pytest.raises(InputError, match="no such sweep"):
+    with pytest.raises(InputError, match="no such study"):
         work("resume", "other", "--store", "here")
 
 
