@@ -1,28 +1,65 @@
 """hkrun: many-seed studies of adversarial knowledge distillation.
 
-A notebook needs two lines:
-
     import hkrun
-    runs = hkrun.open_store("hkrun-store").runs().to_pandas()
+
+    hkrun.plan("stability", seeds=5)                  # what would run, and for how long
+    study = hkrun.run("stability", seeds=5)           # trains what the store lacks
+    study.results().to_pandas()                       # errors and S, one row per cell
+    hkrun.open_store("hkrun-store").study("stability").curves().to_pandas()
+
+docs/python.md explains all of it.
 """
 
 from __future__ import annotations
 
+from hkrun.errors import (
+    ClusterLostError,
+    DataError,
+    HeldError,
+    HkrunError,
+    InputError,
+    Interrupted,
+    NotFoundError,
+    ResourceError,
+    StoreError,
+    TrainingError,
+)
+
 # Not from typing: `python -m hkrun` comes here while a file of the user's could hide it.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from hkrun.store import Store, open_store
+    from hkrun.interface import Plan, ProgressEvent, Results, Store, Study, open_store, plan, run
 
 __version__ = "0.1.0"
-__all__ = ["Store", "__version__", "open_store"]
+__all__ = [
+    "ClusterLostError",
+    "DataError",
+    "HeldError",
+    "HkrunError",
+    "InputError",
+    "Interrupted",
+    "NotFoundError",
+    "Plan",
+    "ProgressEvent",
+    "ResourceError",
+    "Results",
+    "Store",
+    "StoreError",
+    "Study",
+    "TrainingError",
+    "__version__",
+    "open_store",
+    "plan",
+    "run",
+]
 
 
 def __getattr__(name: str) -> object:
-    """Loads the store when it is first used: the command line must start fast, and pyarrow is not light."""
-    if name in ("Store", "open_store"):
-        from hkrun import store
+    """Loads the interface when it is first used: the command line must start fast."""
+    if name in __all__:
+        from hkrun import interface
 
-        return getattr(store, name)
+        return getattr(interface, name)
     raise AttributeError(f"module 'hkrun' has no attribute {name!r}")
 
 

@@ -56,6 +56,16 @@ def test_the_package_offers_the_store_without_loading_it_first():
     assert "pyarrow" in loaded_by("import hkrun\nhkrun.open_store")
 
 
+def test_the_names_of_the_package_are_there_before_anything_heavy_is_loaded():
+    statement = "import hkrun\nassert set(dir(hkrun)) >= {'plan', 'run', 'open_store', 'NotFoundError'}"
+    assert not loaded_by(statement) & HEAVY
+
+
+def test_opening_a_store_or_making_a_plan_needs_neither_torch_nor_ray_nor_mlflow():
+    loaded = loaded_by("import hkrun\nhkrun.plan, hkrun.run, hkrun.open_store")
+    assert not loaded & {"torch", "ray", "mlflow", "matplotlib", "pandas"}
+
+
 def test_reading_search_spaces_needs_no_torch_and_no_arrow():
     assert not loaded_by("import hkrun.spaces") & HEAVY
 

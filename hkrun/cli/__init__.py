@@ -4,6 +4,7 @@
     verbs.py        how verbs and their help look
     invocation.py   the options that all verbs share, and where output goes
     running.py      sweep, run, teacher, resume: what is planned, what came out, how to go on
+    planned.py      a plan in words
     options.py      their options
     submitting.py   submit
     jobs.py         logs, cancel, status --address

@@ -117,7 +117,7 @@ class Display:
         now = self._clock()
         every_s = max(_LINE_EVERY_S, _LINE_PER_ELAPSED * self._elapsed_s())
         with self._turn:
-            if self._live is None and now - self._last_line_at >= min(every_s, _LINE_AT_LEAST_EVERY_S):
+            if not self._is_live and now - self._last_line_at >= min(every_s, _LINE_AT_LEAST_EVERY_S):
                 self._last_line_at = now
                 self._say(self._describe_line())
 
@@ -125,6 +125,11 @@ class Display:
         """Says that it goes on, also where no task tells anything."""
         while not self._over.wait(_TICK_S):
             self.say_now_and_then()
+
+    @property
+    def _is_live(self) -> bool:
+        """Whether all that changes is seen, so that lines need not tell of it."""
+        return self._live is not None
 
     def _elapsed_s(self) -> float:
         return self._clock() - self._started_at
@@ -143,7 +148,7 @@ class Display:
 
     def _say_phase(self) -> None:
         """Without a terminal: a line for each phase, which says why nothing else may happen for a while."""
-        if self._live is None:
+        if not self._is_live:
             self._last_line_at = self._clock()
             self._say(f"{self._describe_phase()} ...{self._describe_left(' about {} left')}")
 

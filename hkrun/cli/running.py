@@ -26,7 +26,6 @@ from hkrun.errors import (
 )
 
 if TYPE_CHECKING:
-    from hkrun.plans import Estimate, Plan, PlannedTeacher
     from hkrun.spaces import Sweep
     from hkrun.stopwatch import Stopwatch
     from hkrun.store import Store
@@ -302,40 +301,14 @@ def _train(invocation: Invocation, study: "Study", stopwatch: "Stopwatch | None"
 def print_plan(invocation: Invocation, study: "Study") -> None:
     """The plan for people: cells, runs, what is there, what remains, and for how long."""
     from hkrun.cli.console import make_table
-    from hkrun.plans import describe_tables
+    from hkrun.cli.planned import HEADINGS, list_cells, plan_lines
 
-    plan, estimate = study.plan, study.estimate
-    headings = ("cell", "name", "runs", "done", "to run", "together", "workers")
-    table = make_table(f"{plan.sweep.title}, {plan.sweep.dataset}", *headings)
-    for cell in plan.cells:
-        numbers = (cell.num_runs, cell.num_done, len(cell.to_run), plan.sizes.get(cell.cell_id, 1))
-        table.add_row(cell.cell_id, cell.name, *map(str, numbers), str(cell.workers))
+    table = make_table(f"{study.sweep.title}, {study.sweep.dataset}", *HEADINGS)
+    for row in list_cells(study.plan):
+        table.add_row(*row)
     invocation.results.print(table)
-    tasks = "1 task" if plan.num_trials == 1 else f"{plan.num_trials} tasks"
-    invocation.say(f"{plan.num_to_run} of {plan.num_runs} runs to train, in {tasks}")
-    for note in plan.notes:
-        invocation.say(note)
-    print_other_code(invocation, study)
-    for line in (*_describe_teachers(plan), *describe_tables(plan.tables)):
+    for line in plan_lines(study):
         invocation.say(line)
-    print_limits(invocation, study)
-    invocation.say(_describe_time(estimate, plan))
-
-
-def _describe_time(estimate: "Estimate", plan: "Plan") -> str:
-    """How long it will take, what of that is no training, and how that is known."""
-    from hkrun.cli.display import describe_duration
-
-    if estimate.seconds is None:
-        return f"Time: unknown ({estimate.basis})"
-    if not plan.num_to_run:
-        return f"Time: none ({estimate.basis})"
-    start = describe_duration(estimate.startup_seconds)
-    tables = ", the teacher table" if any(table.mode == "ahead" for table in plan.tables) else ""
-    return (
-        f"Time: about {describe_duration(estimate.seconds)} ({estimate.basis})\n"
-        f"  {start} of that for Ray's start{tables}, the report and MLflow ({plan.startup.basis})"
-    )
 
 
 def print_other_code(invocation: Invocation, study: "Study") -> None:
@@ -348,29 +321,6 @@ def print_limits(invocation: Invocation, study: "Study") -> None:
     """Which cells too large a step will lose."""
     for warning in study.limits:
         invocation.say(warning.sentence)
-
-
-def _describe_teachers(plan: "Plan") -> list[str]:
-    """The teachers to train: a line for all that differ in their seed alone."""
-    from hkrun.cli.display import describe_seeds
-
-    groups: dict[str, list[PlannedTeacher]] = {}
-    for teacher in plan.teachers:
-        groups.setdefault(teacher.group, []).append(teacher)
-    lines = []
-    for found in groups.values():
-        first, number = found[0], len(found)
-        together = "" if first.workers.alone else f", by {first.workers} workers"
-        network = first.cell.teacher.network
-        if number == 1:
-            lines.append(f"Teacher {first.teacher_id} ({network}) to train first{together}")
-        else:
-            of_seeds = describe_seeds([teacher.seed for teacher in found])
-            when = "each before the runs that learn from it"
-            size = plan.sizes.get(first.group, 1)
-            together += f", up to {size} together" if size > 1 else ""
-            lines.append(f"{number} teachers ({network}, {of_seeds}) to train, {when}{together}")
-    return lines
 
 
 def outcome_document(outcome: "Outcome") -> dict[str, object]:

@@ -14,6 +14,7 @@
         core_processes.py        sees when the raylet or the GCS has ended
         cleanup.py               kills what a dead driver leaves; a program of its own
     nodes/                       the machines
+        address.py               which cluster the tasks go to
         resources.py             what they have, and whether a request fits
         discovery.py             which nodes a cluster has, and which answer
         checks.py                a small task on every node of a joined cluster: versions, store, data
@@ -41,6 +42,7 @@ What decides (`axes`, `reports`, `resources`, `schedule`, `slots`) imports no Ra
 supervisor: a plan is made without it.
 """
 
+from hkrun.cluster.nodes.address import find_address
 from hkrun.cluster.nodes.checks import check_joined, find_nodes
 from hkrun.cluster.nodes.reports import Needs
 from hkrun.cluster.nodes.resources import Node, Request

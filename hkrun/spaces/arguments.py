@@ -1,12 +1,16 @@
-"""What the command line changes of a search space: data set, seeds, and `key.path=value`."""
+"""What is changed of a search space: data set, seeds, and keys; by the command line or by Python."""
 
 import re
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from hkrun.config import Setting
-from hkrun.spaces.toml_tables import Problems
+from hkrun.spaces.dicts import read_value
+from hkrun.spaces.toml_tables import Problems, leaves
+
+Seeds = str | int | Sequence[int]
+Overrides = Sequence[str] | Mapping[str, object]
 
 _MAX_SEEDS = 100_000
 _MAX_SEED = 2**63 - 1  # the store keeps seeds as 64-bit integers
@@ -26,18 +30,32 @@ def read_arguments(
     problems: Problems,
     *,
     dataset: str | None,
-    seeds: str | None,
-    epochs: str | None,
-    overrides: Sequence[str],
+    seeds: Seeds | None,
+    epochs: str | int | None,
+    overrides: Overrides,
 ) -> Arguments:
-    """Reads the arguments; what is wrong with them goes to `problems`."""
-    found = [_read_override(problems, text, where=f"argument {text!r}") for text in overrides]
+    """Reads the arguments; what is wrong with them goes to `problems`.
+
+    Those of the command line are text. Overrides in a mapping are Python's, and messages name its arguments.
+    """
+    typed = not isinstance(overrides, Mapping)
+    dashes = "--" if typed else ""
+    found: list[Setting | None]
+    if isinstance(overrides, Mapping):
+        found = list(_read_mapping(problems, overrides))
+    else:
+        found = [_read_override(problems, text, where=f"argument {text!r}") for text in overrides]
     if epochs is not None:
-        found.append(_read_override(problems, f"student.epochs={epochs}", where="--epochs"))
+        where = f"{dashes}epochs"
+        found.append(
+            _read_override(problems, f"student.epochs={epochs}", where=where)
+            if typed
+            else Setting(key="student.epochs", value=epochs, where=where)
+        )
     settings = [setting for setting in found if setting is not None]
     given: dict[str, Setting] = {}
     if dataset is not None:
-        given["dataset"] = Setting(key="dataset", value=dataset, where="--dataset")
+        given["dataset"] = Setting(key="dataset", value=dataset, where=f"{dashes}dataset")
     for setting in settings:
         if setting.key in given and given[setting.key].value != setting.value:
             problems.found.append(f"{setting.where}: {setting.key}: given twice, with different values")
@@ -49,7 +67,7 @@ def read_arguments(
         chosen = None  # what follows from a wrong name would only hide the mistake
     return Arguments(
         dataset=str(chosen.value) if chosen is not None else None,
-        seeds=_read_seeds(problems, seeds) if seeds is not None else None,
+        seeds=_read_seeds(problems, seeds, where=f"{dashes}seeds") if seeds is not None else None,
         overrides=tuple(given.values()),
     )
 
@@ -74,18 +92,34 @@ def check_seeds(value: object) -> tuple[tuple[int, ...], list[str]]:
     return tuple(valid) if not problems else (), problems
 
 
-def _read_seeds(problems: Problems, text: str) -> tuple[int, ...] | None:
-    try:
-        # "20" is a number of seeds; "20," and "1,2" are lists.
-        value: object = [int(part) for part in text.rstrip(",").split(",")] if "," in text else int(text)
-    except ValueError:
-        problems.found.append(
-            f"--seeds: {text!r} is neither a number of seeds such as 20 nor a list such as 0,1,2"
-        )
-        return None
+def _read_seeds(problems: Problems, given: Seeds, *, where: str) -> tuple[int, ...] | None:
+    value = read_value(given, (where,), problems.found) if not isinstance(given, str) else given
+    if isinstance(given, str) and where.startswith("--"):
+        try:
+            # "20" is a number of seeds; "20," and "1,2" are lists.
+            value = [int(part) for part in given.rstrip(",").split(",")] if "," in given else int(given)
+        except ValueError:
+            problems.found.append(
+                f"{where}: {given!r} is neither a number of seeds such as 20 nor a list such as 0,1,2"
+            )
+            return None
     seeds, found = check_seeds(value)
-    problems.found += [f"--seeds: {problem}" for problem in found]
+    problems.found += [f"{where}: {problem}" for problem in found]
     return seeds
+
+
+def _read_mapping(problems: Problems, overrides: Mapping[str, object]) -> Iterator[Setting]:
+    """Keys, nested or dotted, and their values."""
+    found: list[str] = []
+    data = read_value(overrides, (), found)
+    problems.found += [f"overrides: {problem}" for problem in found]
+    assert isinstance(data, dict)
+    for path, value in leaves(data):
+        key = ".".join(path)
+        if key == "seeds":
+            problems.found.append("overrides: seeds are no key of a cell; they are an argument of their own")
+        else:
+            yield Setting(key=key, value=value, where="overrides")
 
 
 def _read_override(problems: Problems, text: str, *, where: str) -> Setting | None:

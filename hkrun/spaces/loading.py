@@ -4,14 +4,17 @@ import dataclasses
 import functools
 import logging
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
+from pathlib import Path
 from typing import get_origin
 
 from hkrun.config import Keys, Setting, build_cell, cell_id, check_setting, get_value, keys, nearest
-from hkrun.spaces.arguments import Arguments, check_seeds, read_arguments
+from hkrun.errors import NotFoundError
+from hkrun.spaces.arguments import Arguments, Overrides, Seeds, check_seeds, read_arguments
 from hkrun.spaces.axes import Axis, Variant, WrittenCell, expand, read_axes, refuse_idle_axes, show
+from hkrun.spaces.dicts import read_dict
 from hkrun.spaces.key_effects import (
     describe_duplicates,
     describe_idle_keys,
@@ -19,11 +22,11 @@ from hkrun.spaces.key_effects import (
     describe_unfinished_warmups,
     refuse_merged_cells,
 )
-from hkrun.spaces.naming import is_study_name
+from hkrun.spaces.naming import is_study_name, title_name
 from hkrun.spaces.places import find_sweep
 from hkrun.spaces.recipes import MIN_WINDOW, read_recipe
 from hkrun.spaces.sweep import MARGIN, NamedCell, Sweep
-from hkrun.spaces.toml_tables import Problems, Table, read_document
+from hkrun.spaces.toml_tables import Document, Problems, Table, read_document
 
 _TOP = (
     "title", "question", "dataset", "seeds", "reference", "analysis", "base", "cells", "axes", "published"
@@ -32,78 +35,91 @@ _log = logging.getLogger("hkrun")
 
 
 def load_sweep(
-    name_or_file: str,
+    space: str | Path | Mapping[str, object],
     *,
     dataset: str | None = None,
-    seeds: str | None = None,
-    epochs: str | None = None,
-    overrides: Sequence[str] = (),
+    seeds: Seeds | None = None,
+    epochs: str | int | None = None,
+    overrides: Overrides = (),
 ) -> Sweep:
-    """Reads a search space, the recipe of its data set, and what the command line changes.
+    """Reads a search space, the recipe of its data set, and what the command line or Python changes.
 
     Logged warnings name keys that change nothing in any cell, overrides that replace different values,
     warm-ups longer than their stage, and cells that differ in nothing but keys without an effect.
 
     Args:
-        name_or_file: Name of a search space, or path of a .toml file.
+        space: Name of a search space, path of a .toml file, or a dict with the keys of one.
         dataset: Replaces the file's data set.
-        seeds: Replaces the file's seeds: a number of seeds, or seeds separated by commas.
+        seeds: Replaces the file's seeds: a number of seeds, or which; as text separated by commas.
         epochs: The same as an override of `student.epochs`.
-        overrides: `key.path=value` each; values are TOML, a bare word is a string.
+        overrides: `key.path=value` each, values are TOML, a bare word is a string; or values by their keys.
 
     Raises:
+        NotFoundError: There is no such search space.
         InputError: All problems of the files and the arguments, one per line.
     """
     problems, of_file = Problems(), Problems()
-    path = of_file.attempt(find_sweep, name_or_file)
-    document = of_file.attempt(read_document, path) if path is not None else None
+    path: Path | None = None
+    document: Document | None
+    if isinstance(space, Mapping):
+        document = of_file.attempt(read_dict, space)
+    else:
+        path = of_file.attempt(find_sweep, str(space))
+        document = of_file.attempt(read_document, path) if path is not None else None
     problems.learn_keys(document.data if document is not None else None)
     arguments = read_arguments(problems, dataset=dataset, seeds=seeds, epochs=epochs, overrides=overrides)
     problems.found += of_file.found
-    if path is None or document is None:
-        raise problems.error()
-    space = _read_space(Table(document, (), document.data, problems), arguments)
-    if not is_study_name(path.stem):
+    if document is None:
+        missing = path is None and not isinstance(space, Mapping)
+        raise NotFoundError("\n".join(problems.found)) if missing else problems.error()
+    read = _read_space(Table(document, (), document.data, problems), arguments)
+    name = title_name(read.title or "") if path is None else path.stem
+    if not is_study_name(name):
         problems.found.append(f"{document.name}: the name must be of letters, digits, '.', '_' and '-'")
-    recipe = read_recipe(space.dataset, problems, beside=path) if space.dataset is not None else None
+    recipe = read_recipe(read.dataset, problems, beside=path) if read.dataset is not None else None
     if recipe is None or problems.found:
         raise problems.error()
-    variants = [(variant, [*recipe.settings, *settings]) for variant, settings in space.variants()]
+    variants = [(variant, [*recipe.settings, *settings]) for variant, settings in read.variants()]
     cells = _build_cells(variants, arguments, problems)
     if not problems.found:
-        refuse_idle_axes(space.axes, cells)
+        refuse_idle_axes(read.axes, cells)
         replaced = _check_overrides(variants, cells, arguments, problems)
     if problems.found:
         raise problems.error()
-    written = [*space.base, *(setting for cell in space.cells for setting in cell.settings)]
+    written = [*read.base, *(setting for cell in read.cells for setting in cell.settings)]
     idle = describe_idle_keys([*written, *arguments.overrides], cells)
     for line in (*replaced, *idle, *describe_unfinished_warmups(cells), *describe_duplicates(cells)):
         _log.warning("%s", line)
     return Sweep(
-        name=path.stem,
-        title=space.title or path.stem,
-        question=space.question,
+        name=name,
+        title=read.title or name,
+        question=read.question,
         dataset=recipe.recipe.dataset,
-        seeds=space.seeds,
-        reference=space.reference,
+        seeds=read.seeds,
+        reference=read.reference,
         cells=cells,
-        window=space.window or recipe.recipe.window,
-        ddof=space.ddof,
-        published=space.published,
+        window=read.window or recipe.recipe.window,
+        ddof=read.ddof,
+        published=read.published,
         recipe=recipe.recipe,
         source=document.name,
-        claims=space.claims,
-        margin=space.margin,
-        command=("hkrun", "sweep", name_or_file, *_write_overrides(arguments)),
+        claims=read.claims,
+        margin=read.margin,
+        command=(
+            "hkrun",
+            "sweep",
+            name if isinstance(space, Mapping) else str(space),
+            *_write_overrides(arguments),
+        ),
     )
 
 
 def load_cell(
     *,
     dataset: str | None = None,
-    seeds: str | None = None,
-    epochs: str | None = None,
-    overrides: Sequence[str] = (),
+    seeds: Seeds | None = None,
+    epochs: str | int | None = None,
+    overrides: Overrides = (),
 ) -> Sweep:
     """A sweep of one cell: a recipe and what the command line changes.
 

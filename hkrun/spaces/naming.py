@@ -24,6 +24,11 @@ def space_name(sweep: Sweep) -> str:
     return path.stem if path.suffix == ".toml" or len(path.parts) > 1 else path.name
 
 
+def title_name(title: str) -> str:
+    """What a search space without a file is called: by its title, in the letters of a name."""
+    return _NO_NAME.sub("-", title.lower()).strip("-._")[:_MOST].rstrip("-._") or "study"
+
+
 def natural_name(sweep: Sweep) -> str:
     """What a study is called unless the store has another one of that name.
 

@@ -237,7 +237,7 @@ class Table:
         """Every key of a cell that this table sets, nested or dotted, in the order of the file."""
         return [
             Setting(key=".".join(path), value=value, where=self.where(*path))
-            for path, value in _leaves(self.data)
+            for path, value in leaves(self.data)
             if path[0] not in without
         ]
 
@@ -249,7 +249,7 @@ def _find_named(data: object) -> Iterator[tuple[str, object]]:
             yield from _find_named(item)
     if not isinstance(data, dict):
         return
-    for path, value in _leaves(data):
+    for path, value in leaves(data):
         yield from ((key, value) for key in DECLARING if f".{'.'.join(path)}".endswith(f".{key}"))
         yield from _find_named(value)
     values = data.get("values")
@@ -261,10 +261,11 @@ def _is_line(text: str) -> bool:
     return bool(text.strip()) and text.isprintable()
 
 
-def _leaves(table: Mapping[str, object]) -> Iterator[tuple[tuple[str, ...], object]]:
+def leaves(table: Mapping[str, object]) -> Iterator[tuple[tuple[str, ...], object]]:
+    """The values of a table and of the tables in it, by their path."""
     for key, value in table.items():
         if isinstance(value, dict) and value:
-            for path, leaf in _leaves(cast("dict[str, object]", value)):
+            for path, leaf in leaves(cast("dict[str, object]", value)):
                 yield (key, *path), leaf
         elif value != {} or not any(known.startswith(f"{key}.") for known in keys()):
             yield (key,), value

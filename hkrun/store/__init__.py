@@ -16,6 +16,7 @@ No run is ever lost or half there: a folder whose manifest is missing does not e
 """
 
 from hkrun.records import DivergedTeacher, Record, TeacherRecord
+from hkrun.store.columns import RUNS_SCHEMA, tabulate
 from hkrun.store.files import LocalFiles
 from hkrun.store.opening import open_store
 from hkrun.store.store import NoStoreError, Store, checkpoint_name, read_epoch
@@ -30,6 +31,7 @@ from hkrun.store.teacher_tables import NoSpaceError, StoredTable, TeacherTables,
 from hkrun.store.transactions import DamagedError, NotCommittedError
 
 __all__ = [
+    "RUNS_SCHEMA",
     "STUDY_FILE",
     "DamagedError",
     "DivergedTeacher",
@@ -50,5 +52,6 @@ __all__ = [
     "read_epoch",
     "remove_table",
     "restore_study",
+    "tabulate",
     "write_study",
 ]

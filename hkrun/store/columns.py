@@ -1,9 +1,11 @@
 """Curves as Parquet, with the types that every run shares, and the columns of the table of all runs."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
 import pyarrow as pa
 from pyarrow import parquet as pq
+
+from hkrun.records import Record
 
 RUNS_SCHEMA = pa.schema(
     [
@@ -26,6 +28,16 @@ RUNS_SCHEMA = pa.schema(
         ("seconds", pa.float64()),
     ]
 )
+
+
+def tabulate(records: Iterable[Record]) -> pa.Table:
+    """One row per record; `seconds` is the total of its timings."""
+    rows = [
+        {name: getattr(record, name) for name in RUNS_SCHEMA.names if name != "seconds"}
+        | {"seconds": record.timings.get("total")}
+        for record in records
+    ]
+    return pa.Table.from_pylist(rows, schema=RUNS_SCHEMA)
 
 
 def to_parquet(curves: pa.Table) -> bytes:

@@ -15,7 +15,7 @@ import pyarrow as pa
 from hkrun.digests import short_digest
 from hkrun.errors import NotFoundError, StoreError
 from hkrun.records import DivergedTeacher, Record, TeacherRecord, from_json, teacher_from_json, to_json
-from hkrun.store.columns import RUNS_SCHEMA, from_parquet, to_parquet
+from hkrun.store.columns import from_parquet, tabulate, to_parquet
 from hkrun.store.earlier import EARLIER, stands
 from hkrun.store.files import ConditionalFiles, Files
 from hkrun.store.lock import Hold, hold_folder, hold_object
@@ -236,13 +236,9 @@ class Store(CommittedFolders):
 
     def runs(self) -> pa.Table:
         """One row per record of the store, by cell and seed; `seconds` is the total of its timings."""
-        rows = [
-            {name: getattr(record, name) for name in RUNS_SCHEMA.names if name != "seconds"}
-            | {"seconds": record.timings.get("total")}
-            for cell_id in self._files.folders("cells")
-            for record in self.records(cell_id)
-        ]
-        return pa.Table.from_pylist(rows, schema=RUNS_SCHEMA)
+        return tabulate(
+            record for cell_id in self._files.folders("cells") for record in self.records(cell_id)
+        )
 
     def all_curves(self, cell_ids: Collection[str] | None = None) -> pa.Table:
         """The curves of all runs below each other: cell_id, seed, then the columns of any of them.

@@ -1,7 +1,6 @@
 """What is checked before a sweep writes or starts anything: its data, its own parts, its files of weights."""
 
 import logging
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -86,18 +85,19 @@ def foresee_data(study: Study) -> int | None:
 
 
 def check_cluster(study: Study) -> None:
-    """Asks the nodes of the cluster that RAY_ADDRESS names whether they see store, data and files.
+    """Asks the nodes of a joined cluster whether they see store, data and files.
 
-    Without RAY_ADDRESS there is nothing to ask; the store is opened where the sweep runs.
+    On this machine alone there is nothing to ask; the store is opened where the sweep runs.
 
     Raises:
         ResourceError: The cluster cannot be joined, or a node cannot run hkrun as the others do.
         StoreError: A node cannot use the store.
         DataError: A node does not see the data.
     """
-    if not os.environ.get("RAY_ADDRESS"):
-        return
-    from hkrun.cluster import Needs, check_joined
+    from hkrun.cluster import Needs, check_joined, find_address
+
+    if find_address() is None:
+        return  # not even a folder for logs is needed
 
     cells = [named.cell for named in study.sweep.cells]
     files = {file for cell in cells for file in cell.weight_files.values()} - {FROM_TORCHVISION}

@@ -23,7 +23,7 @@ THREADS = 1
 
 @dataclass(frozen=True, kw_only=True)
 class Machine:
-    """This machine, or the cluster that RAY_ADDRESS names.
+    """This machine, or the cluster that the process joins; see `hkrun.cluster.find_address`.
 
     Attributes:
         nodes: What it has.
@@ -94,7 +94,7 @@ class Machine:
 
 
 def find_machine(store: Store | None, *, per_gpu: int = 1) -> Machine:
-    """Looks at this machine, or at the cluster that RAY_ADDRESS names.
+    """Looks at this machine, or at the cluster of `hkrun.cluster.find_address`.
 
     Args:
         store: Where what Ray says of a cluster goes; see `log_folder_of`. Of this machine nothing is written.
@@ -103,9 +103,9 @@ def find_machine(store: Store | None, *, per_gpu: int = 1) -> Machine:
     Raises:
         ResourceError: The cluster cannot be reached.
     """
-    if os.environ.get("RAY_ADDRESS"):
-        from hkrun.cluster import find_nodes
+    from hkrun.cluster import find_address, find_nodes
 
+    if find_address() is not None:
         nodes, place = find_nodes(log_folder=log_folder_of(store))
     else:
         from hkrun.cluster.nodes.resources import local_node

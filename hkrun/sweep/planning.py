@@ -58,7 +58,7 @@ def _make_plan(sweep: Sweep, store: Store | None, options: Options) -> Plan:
 
 
 def resolve(study: Study, *, dry: bool = False) -> Study:
-    """Fits a study to this machine, or to the cluster that RAY_ADDRESS names. Nothing is written or fetched.
+    """Fits a study to this machine, or to the cluster that is joined. Nothing is written or fetched.
 
     Args:
         study: What `plan_study` returned.

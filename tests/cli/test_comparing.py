@@ -59,11 +59,11 @@ def test_a_study_is_named_by_its_data_set_too_or_by_its_store_or_its_folder(stor
         (["stability", "stability"], 2, "stability and stability are one study: name two"),
         (["stability", "stability-digits"], 2, "stability and stability-digits are one study: name two"),
         (["stability", "shrt"], 2, "there are: short, stability; did you mean 'short'?"),
-        (["stability", "nowhere:short"], 6, "nowhere: there is no store"),
+        (["stability", "nowhere:short"], 2, "nowhere: there is no store"),
         (["stability"], 2, "Missing argument 'B'"),
         (["stability", "short", "--cells", "L_b"], 2, "--cells L_b: give a cell of each study, NAME=NAME"),
         (["stability", "short", "--cells", "L_c=L_b"], 2, "stability has no cell 'L_c'"),
-        (["stability", "short", "--dataset", "cifar10"], 2, "--dataset: no such sweep on 'cifar10'"),
+        (["stability", "short", "--dataset", "cifar10"], 2, "dataset: no such study on 'cifar10'"),
     ],
 )
 def test_what_cannot_be_compared_is_refused_in_a_line(studies, capsys, arguments, code, problem):

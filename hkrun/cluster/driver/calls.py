@@ -57,7 +57,8 @@ class Call:
 
     Attributes:
         work: Called as `work(running, observer, **arguments)`.
-        own: The cluster to start; None to join the one that RAY_ADDRESS names.
+        own: The cluster to start; None to join another.
+        address: Of that other one.
         requests: What the tasks need, each kind once; checked against a joined cluster.
         folder: For Ray's sockets and logs, and temporary files; removed afterwards.
         log_level: The lowest level of log records that the supervisor wants.
@@ -66,6 +67,7 @@ class Call:
     work: Callable[..., Any]
     arguments: Mapping[str, Any]
     own: OwnCluster | None
+    address: str | None
     requests: tuple[Request, ...]
     folder: Path
     log_level: int

@@ -40,7 +40,8 @@ def serve(connection: Connection) -> None:
             if call.own is not None:
                 cluster = own_cluster(call.own, call.folder, fail=lambda error: _fail(send, error))
             else:
-                cluster = joined_cluster(os.environ["RAY_ADDRESS"], call.requests, call.folder)
+                assert call.address is not None, "the cluster is its own or has an address"
+                cluster = joined_cluster(call.address, call.requests, call.folder)
             running = stack.enter_context(cluster)
             signals.raise_interrupt()  # again: ray.init takes SIGTERM for itself
             try:

@@ -27,6 +27,7 @@ from hkrun.cluster.driver import cleanup, start_driver
 from hkrun.cluster.driver.calls import Call, Observer, OwnCluster
 from hkrun.cluster.driver.core_processes import describe_end
 from hkrun.cluster.driver.runtime import worker_variables
+from hkrun.cluster.nodes.address import find_address
 from hkrun.cluster.nodes.resources import Node, Request, check_fit, count_processes, local_node
 from hkrun.cluster.ray_private import (
     LOOPBACK_SETTINGS,
@@ -63,7 +64,7 @@ def call_driver(
     requests: Sequence[Request] = (),
     observer: Observer | None = None,
 ) -> Any:
-    """Calls a function in a process that has joined the cluster of RAY_ADDRESS, or started one.
+    """Calls a function in a process that has joined the cluster of `find_address`, or started one.
 
     Ray's output goes to `ray.log` in the log folder. Where the call fails, the logs of a cluster of this
     machine are kept below `ray/` beside it.
@@ -85,7 +86,8 @@ def call_driver(
         KeyboardInterrupt: SIGINT, or SIGTERM; no process is left.
     """
     own = None
-    if not os.environ.get("RAY_ADDRESS"):
+    address = find_address()
+    if address is None:
         node = local_node(gpus=any(request.device == "cuda" for request in requests))
         check_fit(requests, [node], place="this machine")
         in_groups = any(request.in_groups for request in requests)
@@ -96,6 +98,7 @@ def call_driver(
             work=work,
             arguments=arguments,
             own=own,
+            address=address,
             requests=tuple(requests),
             folder=folder,
             log_level=logging.getLogger("hkrun").getEffectiveLevel(),
@@ -226,7 +229,8 @@ def _interruptible() -> Iterator[Callable[[], None]]:
         yield lambda: take(lambda *_: None)
     finally:
         for number, handler in before if usable else ():
-            signal.signal(number, handler)
+            if handler is not None:  # one that Python has not set, and cannot set again
+                signal.signal(number, handler)
 
 
 @contextmanager

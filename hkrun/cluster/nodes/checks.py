@@ -16,6 +16,7 @@ from urllib.parse import quote
 
 from hkrun.cluster.driver.runtime import Running
 from hkrun.cluster.driver.supervisor import call_driver
+from hkrun.cluster.nodes.address import find_address
 from hkrun.cluster.nodes.reports import COMPARED, Needs, NodeReport, find_versions, judge, required_names
 from hkrun.cluster.nodes.resources import Node
 from hkrun.digests import short_digest
@@ -198,7 +199,7 @@ def _clear_away(store: "Store", probe: str) -> None:
 
 
 def check_joined(needs: Needs, *, log_folder: Path) -> None:
-    """Asks the nodes of the cluster that RAY_ADDRESS names whether they can do the work, if it has several.
+    """Asks the nodes of a joined cluster whether they can do the work, if it has several.
 
     A cluster without a token is named in a warning, and used: a driver that can join it is inside already.
 
@@ -207,12 +208,12 @@ def check_joined(needs: Needs, *, log_folder: Path) -> None:
         StoreError: A node cannot use the store.
         DataError: A node does not see the data.
     """
-    if os.environ.get("RAY_ADDRESS") and not os.environ.get(JOB_VARIABLE):
+    if find_address() is not None and not os.environ.get(JOB_VARIABLE):
         call_driver(_check, {"needs": needs}, log_folder=log_folder)
 
 
 def find_nodes(*, log_folder: Path) -> tuple[list[Node], str]:
-    """The nodes of the cluster that RAY_ADDRESS names, with the GPUs that torch can use, and its name.
+    """The nodes of the cluster to join, with the GPUs that torch can use, and its name.
 
     Raises:
         ResourceError: The cluster cannot be reached.

@@ -1,0 +1,75 @@
+"""A plan in words: cells, runs, what is there, what remains, and for how long."""
+
+from collections.abc import Iterator
+
+from hkrun.cli.display import describe_duration, describe_seeds
+from hkrun.plans import Estimate, Plan, PlannedTeacher, describe_tables
+from hkrun.sweep import Study
+
+HEADINGS = ("cell", "name", "runs", "done", "to run", "together", "workers")
+
+
+def list_cells(plan: Plan) -> list[tuple[str, ...]]:
+    """A row for each cell, under `HEADINGS`."""
+    return [
+        (
+            cell.cell_id,
+            cell.name,
+            str(cell.num_runs),
+            str(cell.num_done),
+            str(len(cell.to_run)),
+            str(plan.sizes.get(cell.cell_id, 1)),
+            str(cell.workers),
+        )
+        for cell in plan.cells
+    ]
+
+
+def plan_lines(study: Study) -> Iterator[str]:
+    """What there is to say below the cells."""
+    plan = study.plan
+    tasks = "1 task" if plan.num_trials == 1 else f"{plan.num_trials} tasks"
+    yield f"{plan.num_to_run} of {plan.num_runs} runs to train, in {tasks}"
+    yield from plan.notes
+    if study.other_code:
+        yield study.other_code
+    yield from _describe_teachers(plan)
+    yield from describe_tables(plan.tables)
+    for warning in study.limits:
+        yield warning.sentence
+    yield _describe_time(study.estimate, plan)
+
+
+def _describe_time(estimate: Estimate, plan: Plan) -> str:
+    """How long it will take, what of that is no training, and how that is known."""
+    if estimate.seconds is None:
+        return f"Time: unknown ({estimate.basis})"
+    if not plan.num_to_run:
+        return f"Time: none ({estimate.basis})"
+    start = describe_duration(estimate.startup_seconds)
+    tables = ", the teacher table" if any(table.mode == "ahead" for table in plan.tables) else ""
+    return (
+        f"Time: about {describe_duration(estimate.seconds)} ({estimate.basis})\n"
+        f"  {start} of that for Ray's start{tables}, the report and MLflow ({plan.startup.basis})"
+    )
+
+
+def _describe_teachers(plan: Plan) -> list[str]:
+    """The teachers to train: a line for all that differ in their seed alone."""
+    groups: dict[str, list[PlannedTeacher]] = {}
+    for teacher in plan.teachers:
+        groups.setdefault(teacher.group, []).append(teacher)
+    lines = []
+    for found in groups.values():
+        first, number = found[0], len(found)
+        together = "" if first.workers.alone else f", by {first.workers} workers"
+        network = first.cell.teacher.network
+        if number == 1:
+            lines.append(f"Teacher {first.teacher_id} ({network}) to train first{together}")
+        else:
+            of_seeds = describe_seeds([teacher.seed for teacher in found])
+            when = "each before the runs that learn from it"
+            size = plan.sizes.get(first.group, 1)
+            together += f", up to {size} together" if size > 1 else ""
+            lines.append(f"{number} teachers ({network}, {of_seeds}) to train, {when}{together}")
+    return lines

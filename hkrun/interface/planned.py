@@ -1,0 +1,56 @@
+"""A plan, as it is looked at."""
+
+import io
+from typing import TYPE_CHECKING
+
+from hkrun.interface.notebook import escape, table
+
+if TYPE_CHECKING:
+    from hkrun import sweep
+
+
+class Plan:
+    """What `hkrun.run` with the same arguments would train, and for how long.
+
+    Attributes:
+        name: What the study is called in the store.
+        dataset: The data set.
+        runs: Runs that the study has, each configuration counted once.
+        done: Those with a result, which are used.
+        to_run: Those that would be made.
+        seconds: How long that takes, estimated; None where nothing is known.
+    """
+
+    def __init__(self, study: "sweep.Study") -> None:
+        self._study = study
+        self.name, self.dataset = study.sweep.name, study.sweep.dataset
+        self.runs, self.done, self.to_run = study.plan.num_runs, study.plan.num_done, study.plan.num_to_run
+        self.seconds = study.estimate.seconds
+
+    def document(self) -> dict[str, object]:
+        """All of it, as `hkrun sweep --dry-run --json` prints it."""
+        return self._study.document()
+
+    def __repr__(self) -> str:
+        from hkrun.cli.console import PlainConsole, make_table
+        from hkrun.cli.planned import HEADINGS, list_cells, plan_lines
+
+        console = PlainConsole(file=(text := io.StringIO()), width=100)
+        cells = make_table(self._title, *HEADINGS)
+        for row in list_cells(self._study.plan):
+            cells.add_row(*row)
+        console.print(cells)
+        for line in plan_lines(self._study):
+            console.print(line, soft_wrap=True)
+        return text.getvalue().strip("\n")
+
+    def _repr_html_(self) -> str:
+        from hkrun.cli.planned import HEADINGS, list_cells, plan_lines
+
+        lines = "<br>".join(map(escape, plan_lines(self._study)))
+        cells = table(HEADINGS, list_cells(self._study.plan), words=2)
+        return f"<p><b>{escape(self._title)}</b></p>{cells}<p>{lines}</p>"
+
+    @property
+    def _title(self) -> str:
+        return f"{self._study.sweep.title}, {self.dataset}"

@@ -1,0 +1,147 @@
+"""Real runs from Python: twice in a process, in a thread, beside a Ray of the user's, and interrupted."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+from pathlib import Path
+
+import pytest
+
+import hkrun
+
+pytestmark = pytest.mark.cluster
+
+SPACE = {
+    "title": "trial",
+    "dataset": "digits",
+    "seeds": 2,
+    "base": {"student.epochs": 2, "method": "supervised"},
+    "analysis": {"window": 2},
+    "reference": "one",
+    "cells": [{"name": "one"}, {"name": "two", "student.momentum": 0.5}],
+}
+
+
+def run_script(text: str, **options) -> subprocess.Popen[str]:
+    """A process of its own that executes a script, which finds the search space as SPACE."""
+    code = f"import hkrun\nSPACE = {SPACE!r}\n{textwrap.dedent(text)}"
+    environment = {**os.environ, "PYTHONPATH": ":".join(filter(None, sys.path))}
+    return subprocess.Popen(
+        [sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, text=True, **options
+    )
+
+
+def find_processes_of_ray() -> set[int]:
+    """The ids of the processes of any Ray cluster of this user's."""
+    found = set()
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (process / "cmdline").read_bytes()
+        except OSError:
+            continue
+        if b"gcs_server" in words or b"raylet" in words or words.startswith(b"ray::"):
+            found.add(int(process.name))
+    return found
+
+
+def test_a_study_runs_grows_and_is_read_again_in_one_process_and_in_threads(folder):
+    before, handlers = find_processes_of_ray(), [signal.getsignal(number) for number in (2, 15)]
+    kinds = []
+    study = hkrun.run(SPACE, store="s", progress=lambda event: kinds.append(event.kind))
+    assert (study.name, study.progress) == ("trial", "4/4")
+    assert kinds[0] == "phase"
+    assert kinds.count("plan") == 1
+    assert kinds.count("start") == kinds.count("end") == 2
+    assert Path(study.report()).is_file()
+    grown: list[hkrun.Study] = []
+    thread = threading.Thread(
+        target=lambda: grown.append(hkrun.run(SPACE, store="s", seeds=3, progress=False))
+    )
+    thread.start()
+    thread.join()
+    assert [each.progress for each in grown] == ["6/6"]
+    old, new = study.runs().to_pandas(), grown[0].runs().to_pandas()
+    assert list(old.started_at) == list(new[new.seed < 2].started_at), "no run was repeated"
+    assert hkrun.plan(SPACE, store="s", seeds=3).to_run == 0
+    assert hkrun.run(SPACE, store=hkrun.open_store("s"), seeds=3, progress=False).progress == "6/6"
+    assert [signal.getsignal(number) for number in (2, 15)] == handlers
+    assert find_processes_of_ray() <= before
+
+
+def test_a_process_that_is_in_ray_stays_there_and_the_tasks_go_to_its_cluster(folder):
+    script = """
+        import ray
+        ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, configure_logging=False)
+        address = ray.get_runtime_context().gcs_address
+
+        @ray.remote(num_cpus=0)
+        class Mine:
+            def answer(self):
+                return 42
+
+        mine = Mine.remote()
+        phases = []
+        study = hkrun.run(SPACE, store="s", progress=lambda event: phases.append(event.phase))
+        assert "starting Ray" in phases
+        assert study.progress == "4/4", study
+        assert ray.is_initialized() and ray.get_runtime_context().gcs_address == address
+        assert ray.get(mine.answer.remote()) == 42
+        print(ray.available_resources()["CPU"], len(ray.nodes()))
+    """
+    before = find_processes_of_ray()
+    process = run_script(script)
+    told, _ = process.communicate(timeout=200)
+    assert process.returncode == 0
+    assert told.split()[-2:] == ["2.0", "1"], "all CPUs are free again, and no other node is there"
+    assert find_processes_of_ray() <= before
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_leaves_a_store_that_the_same_call_goes_on_with(folder, number):
+    script = """
+        import signal
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        def tell(event):
+            if event.kind == "progress":
+                print("training", flush=True)
+        try:
+            hkrun.run(SPACE, store="s", epochs=400, progress=tell)
+        except KeyboardInterrupt as interrupt:
+            print(interrupt)
+            print(hkrun.open_store("s").study("trial-epochs-400").progress)
+    """
+    before = find_processes_of_ray()
+    process = run_script(script)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "training\n"
+    process.send_signal(number)
+    told, _ = process.communicate(timeout=60)
+    lines = [line for line in told.splitlines() if line != "training"]
+    assert lines[0].startswith(f"stopped by {number.name}; what is finished is kept")
+    assert lines[1] == "0/4"
+    assert find_processes_of_ray() <= before
+    assert hkrun.plan(SPACE, store="s", epochs=400).to_run == 4
+
+
+def test_the_function_for_progress_stops_a_study_in_a_thread(folder):
+    raised = []
+
+    def stop(event):
+        if event.kind == "start":
+            raise KeyboardInterrupt
+
+    def work():
+        try:
+            hkrun.run(SPACE, store="s", epochs=400, progress=stop)
+        except KeyboardInterrupt as interrupt:
+            raised.append(interrupt)
+
+    before = find_processes_of_ray()
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert len(raised) == 1
+    assert find_processes_of_ray() <= before
