@@ -26,7 +26,7 @@ from hkrun.report import summarise, summary_document
 from hkrun.spaces import load_sweep
 from hkrun.store import open_store
 from hkrun.sweep import plan_study, resolve
-from hkrun.sweep.planning import resolve_teacher
+from hkrun.sweep.planning import recheck, resolve_teacher
 from hkrun.sweep.study import Options
 from hkrun.sweep.task_submission import leave_out_diverged
 from hkrun.sweep.task_submission import make_task as make_task_of
@@ -206,7 +206,7 @@ def test_of_a_mix_only_what_other_code_has_made_is_made_anew(store):
             "1 run in the store is of other code (epoch 1, here source abc), which may give other numbers: "
             "L_b seed 1"
         )
-        (cell,) = make_plan(sweep, store, again=True).cells
+        (cell,) = make_plan(sweep, store, other_code="again").cells
         assert (sorted(cell.other_code), cell.to_run, cell.num_done) == ([1], (1, 2, 3), 1)
 
 
@@ -407,6 +407,153 @@ def test_runs_do_not_learn_from_a_teacher_of_other_code_whose_new_training_faile
     assert outcome["status"] == "untaught"
 
 
+# The code of then returns
+
+
+def swap(store, sweep):
+    """What the sweep's command does before anything is trained; the plan, and what it finds to do."""
+    study = plan_study(sweep, store, Options(store=store.uri))
+    told = study.coming_back
+    recheck(study)
+    return told, make_plan(sweep, store)
+
+
+def test_results_of_the_code_that_returns_are_used_again_and_none_is_lost(store, small, monkeypatch):
+    train(store, small)
+    first, cell = files_of(store, small), small.cells[0].cell
+    with as_code("abc"):
+        train(store, small, other_code="again")
+        second = files_of(store, small)
+        assert second != first
+    told, plan = swap(store, small)
+    assert told == (
+        "4 runs and 1 teacher of this code (epoch 1) are kept beside those of other code, and come back"
+    )
+    assert files_of(store, small) == first
+    assert (plan.num_to_run, plan.num_other_code, plan.teachers, plan.describe_beside()) == (0, 0, (), "")
+    assert store.teacher(teacher_id(cell)).code.numbers == "epoch 1"
+    for identity in (cell_id(each.cell) for each in small.cells):
+        for seed in small.seeds:
+            (kept,) = store.earlier_runs(identity, seed)
+            assert kept.code.numbers == "source abc"
+    assert summarise(small, store).warnings == tuple(
+        line for line in summarise(small, store).warnings if "other code" not in line
+    )
+    with as_code("abc"):
+        told, plan = swap(store, small)
+        assert told.startswith("4 runs and 1 teacher of this code (source abc)")
+        assert (plan.num_to_run, plan.num_other_code) == (0, 0)
+        assert files_of(store, small) == second
+    assert [record.code.numbers for record in store.earlier_runs(cell_id(cell), 0)] == ["epoch 1"]
+
+
+def test_the_command_shows_the_old_figure_and_trains_nothing(filled, capsys):
+    sweep = make_sweep()
+    save_plan(filled, sweep)
+    before = summary_document(summarise(sweep, filled))["cells"]
+    with as_code("abc"):
+        for cell in sweep.cells:
+            for seed in sweep.seeds:
+                record = filled.record(cell_id(cell.cell), seed)
+                worse = dataclasses.replace(record, error_last_pct=50.0, versions=find_code().entries())
+                curves = make_curves("L_b", seed, epochs=12)
+                filled.put_run(worse, curves=curves, student=None, keep_result=True)
+        assert summary_document(summarise(sweep, filled))["cells"] != before
+    assert call(["status", "stability"]) == 0
+    assert "12 runs of this code (epoch 1) are kept beside" in " ".join(capsys.readouterr().out.split())
+    study = plan_study(sweep, filled, Options(store=filled.uri))
+    assert (study.plan.num_done, study.plan.num_to_run, study.other_code) == (12, 0, "")
+    resolve(study)  # asks nothing
+    recheck(study)
+    assert summary_document(summarise(sweep, filled))["cells"] == before
+
+
+def test_what_other_code_has_made_and_this_code_never_did_is_still_asked_about(filled):
+    sweep = make_sweep()
+    with as_code("abc"):
+        cell, record = sweep.cells[0], filled.record(cell_id(sweep.cells[0].cell), 1)
+        new = dataclasses.replace(record, versions=find_code().entries())
+        filled.put_run(new, curves=make_curves(cell.name, 1, epochs=12), student=None, keep_result=True)
+    with as_code("def"):
+        study = plan_study(sweep, filled, Options(store=filled.uri))
+        assert study.coming_back == ""
+        with pytest.raises(InputError, match="12 runs and 1 teacher"):
+            resolve(study)
+    with as_code("abc"):
+        study = plan_study(sweep, filled, Options(store=filled.uri))
+        assert (study.coming_back, study.plan.num_other_code) == ("", 11)
+    trusted = plan_study(sweep, filled, Options(store=filled.uri, other_code="trust"))
+    assert (trusted.coming_back, trusted.plan.num_other_code) == ("", 1)
+    again = plan_study(sweep, filled, Options(store=filled.uri, other_code="again"))
+    assert (again.plan.num_to_run, again.plan.runs_beside) == (0, [(new.cell_id, 1)])
+
+
+@pytest.mark.parametrize("call_number", range(1, 9))
+def test_a_kill_while_results_come_back_loses_nothing_and_the_next_command_does_the_rest(
+    store, monkeypatch, call_number
+):
+    sweep = make_sweep(num_cells=1, num_seeds=1)
+    cell = sweep.cells[0].cell
+    old, folder = put_run(store, sweep.cells[0], 0), store.run_folder(cell_id(cell), 0)
+
+    def content():
+        return {name: store.read(folder, name) for name in store.names(folder)}
+
+    first = content()
+    with as_code("abc"):
+        new = dataclasses.replace(old, error_last_pct=9.0, versions=find_code().entries())
+        store.put_run(new, curves=make_curves("L_b", 5, epochs=12), student=b"w", keep_result=True)
+        second = content()
+    calls = 0
+
+    def counted(method):
+        original = getattr(store._files, method)
+
+        def run(*arguments):
+            nonlocal calls
+            calls += 1
+            if calls == call_number:
+                raise KeyboardInterrupt
+            return original(*arguments)
+
+        return run
+
+    with monkeypatch.context() as patch:
+        for method in ("put", "remove", "remove_folder"):
+            patch.setattr(store._files, method, counted(method))
+        killed = True
+        try:
+            store.bring_back_run(cell_id(cell), 0, find_code())
+            killed = False
+        except KeyboardInterrupt:
+            pass
+    assert killed or call_number > 5
+    # Whatever the moment: the store is read, and both results are whole in one place at least.
+    there = [store.record(cell_id(cell), 0), *store.earlier_runs(cell_id(cell), 0)]
+    assert {record.error_last_pct for record in there if record} == {old.error_last_pct, 9.0}
+    plan = plan_study(sweep, store, Options(store=store.uri)).plan
+    assert plan.cells[0].num_done == 1
+    store.bring_back_run(cell_id(cell), 0, find_code())
+    assert content() == first
+    with as_code("abc"):
+        store.bring_back_run(cell_id(cell), 0, find_code())
+        assert content() == second
+
+
+def test_an_earlier_result_that_is_damaged_is_named_and_what_stands_stays(store):
+    sweep = make_sweep(num_cells=1, num_seeds=1)
+    first = put_run(store, sweep.cells[0], 0)
+    with as_code("abc"):
+        new = dataclasses.replace(first, versions=find_code().entries())
+        store.put_run(new, curves=make_curves("L_b", 1, epochs=12), student=None, keep_result=True)
+    (kept,) = Path(store.uri, store.run_folder(first.cell_id, 0), "earlier").iterdir()
+    (kept / "curves.parquet").write_bytes(b"damaged")
+    study = plan_study(sweep, store, Options(store=store.uri))
+    with pytest.raises(StoreError, match=r"earlier/\w+/curves.parquet is damaged"):
+        recheck(study)
+    assert store.record(first.cell_id, 0) == new
+
+
 # What people see
 
 
@@ -544,7 +691,7 @@ def test_a_changed_loss_never_shows_the_old_figure_as_new(store, small, clone):
     (here,) = re.findall(r"here (source [0-9a-f]{12})\)", told)
     assert told == (
         f"hkrun: 4 runs and 1 teacher in the store are of other code (epoch 1, here {here}), which may give "
-        f"other numbers: kd seeds 0-1; alone seeds 0-1; teacher {teacher_id(small.cells[0].cell)}. --again "
+        f"other numbers: kd seeds 0, 1; alone seeds 0, 1; teacher {teacher_id(small.cells[0].cell)}. --again "
         "makes them anew and keeps the old ones beside the new; --trust takes them as they are"
     )
     code, out, told = run_in(clone, "-m", "hkrun", "sweep", "small.toml", "--dry-run", "--json")
@@ -561,9 +708,13 @@ def test_a_changed_loss_never_shows_the_old_figure_as_new(store, small, clone):
 
     curves.append(from_parquet((kept / "curves.parquet").read_bytes())["loss_kd"].to_pylist()[0])
     assert curves[0] > 10 * curves[1]
-    # Without the change, the runs of the clone are those of other code.
-    with pytest.raises(InputError, match=rf"of other code \({here}, here epoch 1\)"):
-        resolve(plan_study(small, store, Options(store=store.uri)))
+    # Without the change, the old figures come back, and those of the clone are kept.
+    study = plan_study(small, store, Options(store=store.uri))
+    resolve(study)
+    assert study.coming_back.startswith("4 runs and 1 teacher of this code (epoch 1)")
+    recheck(study)
+    assert files_of(store, small) == before
+    assert store.earlier_runs(identity, 0) == [new]
 
 
 @pytest.mark.slow

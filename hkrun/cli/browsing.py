@@ -12,6 +12,7 @@ from hkrun.cli import candidates
 from hkrun.cli.invocation import Invocation
 from hkrun.cli.stored import find_plans
 from hkrun.cli.verbs import verb
+from hkrun.counting import count
 from hkrun.errors import EXIT_DONE, InputError
 
 if TYPE_CHECKING:
@@ -57,9 +58,7 @@ def _space_lines(space: "Mapping[str, Any]") -> list[str]:
     from hkrun.spaces import shorten_cost
 
     counts = {"configuration": space["configurations"], "seed": len(space["seeds"]), "run": space["runs"]}
-    configurations, num_seeds, runs = (
-        f"{number} {what}{'' if number == 1 else 's'}" for what, number in counts.items()
-    )
+    configurations, num_seeds, runs = (count(number, what) for what, number in counts.items())
     lines = [
         space["question"] or space["title"],
         f"{configurations}, {num_seeds} on {space['dataset']}: {runs}",

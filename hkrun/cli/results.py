@@ -189,7 +189,7 @@ def _sweep_status(stored: "StoredPlan", store: "Store") -> dict[str, Any]:
         "other_code": {
             "runs": plan.num_other_code,
             "teachers": list(plan.other_teachers),
-            "about": plan.describe_other_code(),
+            "about": "; ".join(filter(None, (plan.describe_other_code(), plan.describe_beside()))),
         },
         "cells": [_cell_status(cell, store) for cell in plan.cells],
         "teachers_missing": [teacher.teacher_id for teacher in plan.teachers],

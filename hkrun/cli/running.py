@@ -127,7 +127,7 @@ def teacher(invocation: Invocation, *, changes: Changes, wishes: Wishes) -> int:
     """
     from hkrun.cli.display import Display
     from hkrun.spaces import load_cell
-    from hkrun.sweep import make_ready, resolve_teacher, train_teacher
+    from hkrun.sweep import bring_back, make_ready, resolve_teacher, train_teacher
 
     loaded = load_cell(**vars(changes))
     if not loaded.cells[0].cell.uses_teacher:
@@ -139,6 +139,7 @@ def teacher(invocation: Invocation, *, changes: Changes, wishes: Wishes) -> int:
         with Display(invocation.messages, title=f"Teacher for {loaded.title}") as display:
             train_teacher(study, display)
         invocation.resumable = None
+    bring_back(study)
     store = study.opened
     cell = study.sweep.cells[0].cell
     identities = dict.fromkeys(teacher_id(cell.with_teacher_of(seed)) for seed in study.sweep.seeds)
@@ -313,8 +314,9 @@ def print_plan(invocation: Invocation, study: "Study") -> None:
 
 def print_other_code(invocation: Invocation, study: "Study") -> None:
     """What is of other code, and what becomes of it."""
-    if study.other_code:
-        invocation.say(study.other_code)
+    for told in (study.coming_back, study.other_code):
+        if told:
+            invocation.say(told)
 
 
 def print_limits(invocation: Invocation, study: "Study") -> None:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from hkrun.config import nearest
+from hkrun.counting import count
 from hkrun.curve_files.numbering import quoted, quoted_list
 from hkrun.curve_files.rows import Rows, read_cell_names, read_number, read_rows, read_whole_numbers
 from hkrun.curve_files.run_names import NamedRun, read_run_names
@@ -166,8 +167,7 @@ class _Table:
             if bounds[0] is not None and bounds[1] is not None:
                 pairs = zip(*(map(read_number, column) for column in bounds if column), strict=True)
                 binned += any(low < high for low, high in pairs)
-        plural = "s" if binned > 1 else ""
-        return [f"{binned} run{plural} with means of several steps: __MIN is not __MAX"] if binned else []
+        return [f"{count(binned, 'run')} with means of several steps: __MIN is not __MAX"] if binned else []
 
     def _runs_of_columns(self, named: dict[str, NamedRun]) -> list[Run]:
         """The runs of columns; an empty field is an epoch that the run does not have."""

@@ -47,7 +47,7 @@ from hkrun.plans.packs import (
     why_alone,
     why_teachers_alone,
 )
-from hkrun.plans.planning import find_missing_teachers, find_other_teachers, list_teachers, make_plan
+from hkrun.plans.planning import OtherCode, find_teachers, list_teachers, make_plan
 from hkrun.plans.plans import (
     NO_SHORTCUTS,
     Pack,

@@ -1,6 +1,8 @@
 """Compares a sweep with the store."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 from hkrun.code_identity import Code, find_code
 from hkrun.config import Cell, cell_id, teacher_id, teachers_id
@@ -21,6 +23,8 @@ from hkrun.records import TrainingRecord
 from hkrun.spaces import NamedCell, Sweep
 from hkrun.store import Store
 
+OtherCode = Literal["ask", "again", "trust"]  # what becomes of results of other code
+
 
 def make_plan(
     sweep: Sweep,
@@ -28,17 +32,19 @@ def make_plan(
     *,
     workers: Workers = AUTO,
     shortcuts: Shortcuts = NO_SHORTCUTS,
-    again: bool = False,
+    other_code: OtherCode = "ask",
 ) -> Plan:
     """Compares a sweep with the store; every run is a pack of its own, until `Plan.in_packs` says otherwise.
 
-    With shortcuts that `stop_early`, runs that were stopped before are left out. With `again`, what other
-    code has trained counts as not done.
+    With shortcuts that `stop_early`, runs that were stopped before are left out. What other code has trained
+    counts as not done with `other_code` "again"; unless it is to be trusted, what this code had trained
+    before comes back in its place, where the store keeps it.
 
     Raises:
         StoreError: The store cannot be read.
     """
-    cells = tuple(_plan_cell(named, sweep, store, workers) for named in sweep.cells)
+    trust, again = other_code == "trust", other_code == "again"
+    cells = tuple(_plan_cell(named, sweep, store, workers, trust=trust) for named in sweep.cells)
     if again:
         cells = tuple(cell.anew(sweep.seeds) for cell in cells)
     packs = form_packs(cells, sweep.seeds, {})
@@ -48,13 +54,17 @@ def make_plan(
     left = _left_to_search(sweep, cells, packs, shortcuts.budget) if shortcuts.search else None
     needed = list_teachers([(pack.cell, seed) for pack in packs for seed in pack.seeds], sweep.seeds)
     doubted = [(cell.cell, seed) for cell in find_distinct(cells) for seed in cell.other_code]
+    coming = [(cell.cell, seed) for cell in find_distinct(cells) for seed in cell.beside]
+    named = [*needed, *list_teachers([*doubted, *coming], sweep.seeds)]
+    teachers = find_teachers(needed, named, store, other_code=other_code)
     return Plan(
         sweep=sweep,
         workers=workers,
         cells=cells,
         packs=packs,
-        teachers=find_missing_teachers(needed, store, again=again),
-        other_teachers=find_other_teachers([*needed, *list_teachers(doubted, sweep.seeds)], store),
+        teachers=teachers.missing,
+        other_teachers=teachers.others,
+        teachers_beside=teachers.beside,
         num_left_to_search=left,
     ).in_packs({})
 
@@ -75,9 +85,21 @@ def _left_to_search(
     return min(max(0, left), count_on_axes(sweep, cells, packs))
 
 
-def _plan_cell(named: NamedCell, sweep: Sweep, store: Store | None, workers: Workers) -> PlannedCell:
+def _plan_cell(
+    named: NamedCell, sweep: Sweep, store: Store | None, workers: Workers, *, trust: bool
+) -> PlannedCell:
     cell, identity = named.cell, cell_id(named.cell, world_size=workers.world_size)
-    held = {record.seed: record for record in store.records(identity)} if store is not None else {}
+    found, earlier = ([], frozenset[int]()) if store is None else store.records_and_earlier(identity)
+    held = {record.seed: record for record in found}
+    beside: list[int] = []
+    for seed in sweep.seeds:
+        standing = held.get(seed)
+        done = standing is not None and standing.status != "failed" and (trust or _is_ours(standing))
+        if store is not None and seed in earlier and not done:
+            own = store.find_earlier_run(identity, seed, find_code())
+            if own is not None:
+                held[seed] = own
+                beside.append(seed)
     records = {seed: held[seed] for seed in sweep.seeds if seed in held}
     to_run = tuple(seed for seed in sweep.seeds if seed not in records or records[seed].status == "failed")
     other_code = {
@@ -90,6 +112,7 @@ def _plan_cell(named: NamedCell, sweep: Sweep, store: Store | None, workers: Wor
         records=records,
         to_run=to_run,
         other_code=other_code,
+        beside=tuple(beside),
     )
 
 
@@ -98,28 +121,48 @@ def _is_ours(record: TrainingRecord) -> bool:
     return record.code.same_numbers(find_code())
 
 
-def find_missing_teachers(
-    needed: Iterable[PlannedTeacher], store: Store | None, *, again: bool = False
-) -> tuple[PlannedTeacher, ...]:
-    """Those teachers that the store does not hold; with `again`, one of other code counts as not there."""
+@dataclass(frozen=True, kw_only=True)
+class FoundTeachers:
+    """What a store has of the teachers of a sweep.
 
-    def is_there(identity: str) -> bool:
-        record = None if store is None else store.whole_teacher(identity)
-        return record is not None and not (again and not _is_ours(record))
+    Attributes:
+        missing: Those to train.
+        others: By id, the code of those of other code, also where they diverged.
+        beside: Ids of those of this code that are kept beside one of other code, or beside none.
+    """
 
-    return tuple(teacher for teacher in needed if not is_there(teacher.teacher_id))
+    missing: tuple[PlannedTeacher, ...]
+    others: Mapping[str, Code]
+    beside: tuple[str, ...]
 
 
-def find_other_teachers(needed: Iterable[PlannedTeacher], store: Store | None) -> dict[str, Code]:
-    """The code of those teachers that other code has trained, also where they diverged, by id."""
+def find_teachers(
+    needed: Iterable[PlannedTeacher],
+    named: Iterable[PlannedTeacher],
+    store: Store | None,
+    *,
+    other_code: OtherCode,
+) -> FoundTeachers:
+    """Compares teachers with a store: those that runs to be made need, and all that the plan tells of."""
     if store is None:
-        return {}
-    known = {teacher.teacher_id: store.any_teacher(teacher.teacher_id) for teacher in needed}
-    return {
-        identity: record.code
-        for identity, record in known.items()
-        if record is not None and not _is_ours(record)
+        return FoundTeachers(missing=tuple(needed), others={}, beside=())
+    known = {teacher.teacher_id: store.any_teacher(teacher.teacher_id) for teacher in named}
+    doubted = [name for name, record in known.items() if record is None or not _is_ours(record)]
+    beside = tuple(
+        name
+        for name in doubted
+        if other_code != "trust" and store.find_earlier_teacher(name, find_code()) is not None
+    )
+    others = {
+        name: record.code for name in doubted if name not in beside and (record := known[name]) is not None
     }
+
+    def is_there(name: str) -> bool:
+        record = store.whole_teacher(name)
+        return name in beside or (record is not None and not (other_code == "again" and name in others))
+
+    missing = tuple(teacher for teacher in needed if not is_there(teacher.teacher_id))
+    return FoundTeachers(missing=missing, others=others, beside=beside)
 
 
 def list_teachers(runs: Iterable[tuple[Cell, int]], seeds: Sequence[int]) -> list[PlannedTeacher]:

@@ -1,11 +1,12 @@
 """What a plan is."""
 
 import functools
-from collections.abc import Collection, Container, Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from hkrun.code_identity import Code, find_code
 from hkrun.config import Cell, teacher_id
+from hkrun.counting import count, name_seeds
 from hkrun.plans.startup import MEASURED, Startup
 from hkrun.plans.teacher_tables import PlannedTable, plan_tables
 from hkrun.plans.workers import ALONE, AUTO, Span, Workers
@@ -25,6 +26,8 @@ class PlannedCell:
         to_run: The seeds without a result, in the sweep's order. A failed run is run again; a diverged one is
             a result, for it would only diverge again.
         other_code: By seed, the results of code that may give other numbers, see `hkrun.code_identity`.
+        beside: The seeds whose result of this code lies beside one of other code, and comes back; `records`
+            has it.
         workers: How many processes train one of its runs together.
     """
 
@@ -34,6 +37,7 @@ class PlannedCell:
     records: Mapping[int, Record]
     to_run: tuple[int, ...]
     other_code: Mapping[int, Record] = field(default_factory=dict)
+    beside: tuple[int, ...] = ()
     workers: Span = ALONE
 
     def anew(self, seeds: Sequence[int]) -> "PlannedCell":
@@ -139,6 +143,7 @@ class Plan:
         teachers: Teachers that the packs need and the store does not hold.
         other_teachers: By id, the code of teachers that the packs, or runs of other code, need, where it is
             not this code.
+        teachers_beside: Ids of those whose result of this code lies beside one of other code, and comes back.
         num_left_to_search: How many of the packs on the axes a search makes, whichever it chooses; None
             without a search.
         sizes: How many runs of a cell train together, by cell_id, and how many teachers, by their group; 1
@@ -156,6 +161,7 @@ class Plan:
     packs: tuple[Pack, ...]
     teachers: tuple[PlannedTeacher, ...]
     other_teachers: Mapping[str, Code] = field(default_factory=dict)
+    teachers_beside: tuple[str, ...] = ()
     num_left_to_search: int | None = None
     sizes: Mapping[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
@@ -215,13 +221,33 @@ class Plan:
         """Runs whose result is of other code, whether they are made again or not."""
         return sum(len(cell.other_code) for cell in self.distinct_cells)
 
+    @property
+    def runs_beside(self) -> list[tuple[str, int]]:
+        """By cell_id and seed, the runs whose result of this code lies beside one of other code."""
+        return [(cell.cell_id, seed) for cell in self.distinct_cells for seed in cell.beside]
+
+    def describe_beside(self) -> str:
+        """How many results of this code come back, in a sentence; empty where none does."""
+        counts = [
+            count(number, noun)
+            for number, noun in ((len(self.runs_beside), "run"), (len(self.teachers_beside), "teacher"))
+            if number
+        ]
+        if not counts:
+            return ""
+        are = "is" if len(self.runs_beside) + len(self.teachers_beside) == 1 else "are"
+        return (
+            f"{' and '.join(counts)} of this code ({find_code().numbers}) {are} kept beside those of other "
+            f"code, and {'comes' if are == 'is' else 'come'} back"
+        )
+
     def describe_other_code(self) -> str:
         """Which runs and teachers are of other code, in a sentence without its end; empty where none is."""
         doubted = [cell for cell in self.distinct_cells if cell.other_code]
         if not doubted and not self.other_teachers:
             return ""
         counts = [
-            f"{number} {noun}{'s' if number > 1 else ''}"
+            count(number, noun)
             for number, noun in ((self.num_other_code, "run"), (len(self.other_teachers), "teacher"))
             if number
         ]
@@ -229,7 +255,7 @@ class Plan:
         found = [record.code for cell in doubted for record in cell.other_code.values()]
         theirs = dict.fromkeys(code.numbers for code in (*found, *self.other_teachers.values()))
         codes = ", ".join([*theirs, f"here {find_code().numbers}"])
-        names = [f"{cell.name} {_name_seeds(cell.other_code)}" for cell in doubted]
+        names = [f"{cell.name} {name_seeds(cell.other_code)}" for cell in doubted]
         names += [f"teacher {identity}" for identity in self.other_teachers]
         if (more := len(names) - _MOST_NAMED) > 0:
             names[_MOST_NAMED:] = [f"and {more} more"]
@@ -295,18 +321,6 @@ class Plan:
                 for teacher in self.teachers
             ],
         }
-
-
-def _name_seeds(seeds: Collection[int]) -> str:
-    """Seeds in short, such as "seeds 0-3, 7"."""
-    spans: list[list[int]] = []
-    for seed in sorted(seeds):
-        if spans and seed == spans[-1][1] + 1:
-            spans[-1][1] = seed
-        else:
-            spans.append([seed, seed])
-    listed = ", ".join(str(first) if first == last else f"{first}-{last}" for first, last in spans)
-    return f"seed{'s' if len(seeds) > 1 else ''} {listed}"
 
 
 def cells_on_axes(sweep: Sweep, cells: Iterable[PlannedCell]) -> dict[str, PlannedCell]:

@@ -1,14 +1,15 @@
 """What a reader must know of a study before believing its numbers, in sentences."""
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 
 from hkrun import stats
 from hkrun.config import teachers_id
+from hkrun.counting import name_seeds
 from hkrun.plans import find_weight_key, stability_limit
 from hkrun.report.comparing import drop_epochs, write_window
 from hkrun.report.summary import CellSummary, Summary, Teacher
-from hkrun.report.wording import MOST_NAMES, count, join, seeds, take_once
+from hkrun.report.wording import MOST_NAMES, count, join, take_once
 
 # Two S with at most this ratio are what RANKING speaks of.
 CLOSE_RATIO = 1.25
@@ -52,7 +53,7 @@ def _warn_of_seeds(summary: Summary) -> Iterator[str]:
 
 def _warn_of_runs(cell: CellSummary, num_seeds: int) -> Iterator[str]:
     parts = [
-        f"{count(len(numbers), 'run')} {what} ({_name_seeds(numbers)})"
+        f"{count(len(numbers), 'run')} {what} ({name_seeds(numbers)})"
         for what, numbers in (
             ("failed", cell.failed),
             ("diverged", cell.diverged),
@@ -77,7 +78,7 @@ def _warn_of_runs(cell: CellSummary, num_seeds: int) -> Iterator[str]:
     if cell.selection:
         yield (
             f"{cell.label}: selected on test error: {count(len(cell.stopped), 'run')} of {cell.label} "
-            f"{'was' if len(cell.stopped) == 1 else 'were'} stopped early ({_name_seeds(cell.stopped)}). The "
+            f"{'was' if len(cell.stopped) == 1 else 'were'} stopped early ({name_seeds(cell.stopped)}). The "
             "mean of the others is likely too low, so there is no interval, test, S or verdict of them; the "
             "sweep without --scheduler makes the runs that are missing."
         )
@@ -87,7 +88,7 @@ def _warn_of_runs(cell: CellSummary, num_seeds: int) -> Iterator[str]:
             alarms.setdefault(re.sub(r"\d+(\.\d+)?", "#", alarm), []).append((record.seed, alarm))
     for found in alarms.values():
         more = "" if len(found) == 1 else f" (seed {found[0][0]})"
-        yield f"{cell.label}, {_name_seeds([seed for seed, _ in found])}: {found[0][1]}{more}."
+        yield f"{cell.label}, {name_seeds([seed for seed, _ in found])}: {found[0][1]}{more}."
 
 
 def _warn_of_divergence(cells: Iterable[CellSummary]) -> Iterator[str]:
@@ -109,10 +110,6 @@ def _warn_of_divergence(cells: Iterable[CellSummary]) -> Iterator[str]:
             f"{join(names)}: the weighted loss became steeper than the step bears, a curvature of "
             f"{limit_text}. Lower {keys_text}; --check in place of the runs finds a value that holds."
         )
-
-
-def _name_seeds(numbers: Sequence[int]) -> str:
-    return f"seed{'' if len(numbers) == 1 else 's'} {seeds(numbers)}"
 
 
 def _warn_of_teacher(teacher: Teacher, *, several: bool) -> Iterator[str]:

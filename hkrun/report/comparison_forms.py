@@ -1,7 +1,6 @@
 """Two studies side by side, as the terminal shows them and as a document for scripts."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -14,8 +13,7 @@ from hkrun.report.study_pairing import ComparedStudy
 from hkrun.report.summary import CellSummary, Comparison
 from hkrun.report.table import NONE
 from hkrun.report.wording import count, digits, equals, interval, join, p_value, plus_minus
-from hkrun.spaces import write_value
-from hkrun.spaces.short_names import display_width, shorten, shorten_names
+from hkrun.spaces import display_width, shorten, shorten_names, write_value
 
 WIDTH = 100  # that a line takes at most
 NAME_WIDTH = 12  # that a column of names has at least
@@ -233,8 +231,10 @@ def _list_keys(name: str, keys: Sequence[tuple[str, tuple[object, object]]], wid
         yield f"    and {count(len(keys) - _MOST_KEYS, 'more key')}; --json has all"
 
 
-def _write(value: Any) -> str:  # a canonical value: what keys have, or nothing
-    return NONE if value is None else write_value(value)
+def _write(value: object) -> str:
+    if isinstance(value, bool | int | float | tuple):
+        return write_value(value)
+    return NONE if value is None else str(value)
 
 
 def _describe_alone(found: StudyComparison) -> Iterator[str]:

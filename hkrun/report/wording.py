@@ -4,6 +4,8 @@ import statistics
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
+from hkrun.counting import count as count
+from hkrun.counting import seeds as seeds
 from hkrun.plans import OVERHEADS
 from hkrun.report.summary import Comparison, Summary, Teacher, TrainedTeacher
 
@@ -39,22 +41,6 @@ def plus_minus(mean: float, ends: tuple[float, float] | None, *, signed: bool = 
     """A mean with the half-width of its interval, in percentage points."""
     number = f"{mean:+z.2f}" if signed else f"{mean:.2f}"
     return number if ends is None else f"{number} ± {(ends[1] - ends[0]) / 2:.2f}"
-
-
-def seeds(numbers: Iterable[int]) -> str:
-    """Seeds in short: 0-3, 7."""
-    spans: list[list[int]] = []
-    for number in sorted(numbers):
-        if spans and number == spans[-1][1] + 1:
-            spans[-1][1] = number
-        else:
-            spans.append([number, number])
-    return ", ".join(str(a) if a == b else f"{a}-{b}" if b > a + 1 else f"{a}, {b}" for a, b in spans)
-
-
-def count(number: int, noun: str) -> str:
-    """A number with its noun: 1 run, 20 runs."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def count_outcomes(outcomes: Sequence[str]) -> str:

@@ -12,11 +12,12 @@ from typing import Any, TypeVar
 
 import pyarrow as pa
 
+from hkrun.code_identity import Code
 from hkrun.digests import short_digest
 from hkrun.errors import NotFoundError, StoreError
 from hkrun.records import DivergedTeacher, Record, TeacherRecord, from_json, teacher_from_json, to_json
 from hkrun.store.columns import from_parquet, tabulate, to_parquet
-from hkrun.store.earlier import EARLIER, stands
+from hkrun.store.earlier import EARLIER, bring_back, find_own, read_earlier, stands
 from hkrun.store.files import ConditionalFiles, Files
 from hkrun.store.lock import Hold, hold_folder, hold_object
 from hkrun.store.transactions import (
@@ -43,6 +44,9 @@ R = TypeVar("R", bound=Record | TeacherRecord | DivergedTeacher)
 def _warn_once(message: str) -> None:
     """Tells of damage once in a process, however often the same file is read."""
     log.warning("%s", message)
+
+
+_parse_run = functools.partial(from_json, Record)
 
 
 def checkpoint_name(epoch: int) -> str:
@@ -177,17 +181,24 @@ class Store(CommittedFolders):
 
     def records(self, cell_id: str) -> list[Record]:
         """The records of a cell, by seed. A damaged one counts as not done, with a log line."""
+        return self.records_and_earlier(cell_id)[0]
+
+    def records_and_earlier(self, cell_id: str) -> tuple[list[Record], frozenset[int]]:
+        """The records of a cell, by seed, and the seeds beside whose run earlier results are kept."""
         listed: dict[int, dict[str, int]] = {}
         for path, size in self._files.sizes(f"cells/{check_name(cell_id)}/seeds").items():
             seed, _, name = path.partition("/")
             if seed.isdecimal():
                 listed.setdefault(int(seed), {})[name] = size
         found = self._map(lambda seed: self._run_record(cell_id, seed, listed[seed]), sorted(listed))
-        return [record for record in found if record is not None]
+        earlier = (
+            seed for seed, names in listed.items() if any(name.startswith(f"{EARLIER}/") for name in names)
+        )
+        return [record for record in found if record is not None], frozenset(earlier)
 
     def _run_record(self, cell_id: str, seed: int, sizes: Mapping[str, int]) -> Record | None:
         folder = self.run_folder(cell_id, seed)
-        record = self._read_record(functools.partial(from_json, Record), folder, sizes)
+        record = self._read_record(_parse_run, folder, sizes)
         if record is not None and (record.cell_id, record.seed) != (cell_id, seed):
             _warn_once(f"counted as not done: {self.place}/{folder} holds the record of another run")
             return None
@@ -270,12 +281,26 @@ class Store(CommittedFolders):
 
     def earlier_runs(self, cell_id: str, seed: int) -> list[Record]:
         """What other code had made of a run before it was made again, by the time that it began."""
-        folder = f"{self.run_folder(cell_id, seed)}/{EARLIER}"
-        found = [
-            from_json(Record, self.read(f"{folder}/{name}", RECORD_FILE))
-            for name in self._files.folders(folder)
-        ]
-        return sorted(found, key=lambda record: record.started_at)
+        found = read_earlier(self, self.run_folder(cell_id, seed), _parse_run)
+        return [record for _, record in found]
+
+    def find_earlier_run(self, cell_id: str, seed: int, code: Code) -> Record | None:
+        """The newest of these that has the numbers of a code; None where none has."""
+        found = find_own(self, self.run_folder(cell_id, seed), _parse_run, code=code)
+        return None if found is None else found[1]
+
+    def bring_back_run(self, cell_id: str, seed: int, code: Code) -> None:
+        """Makes that one the run's result again; what other code has made since is kept in its place.
+
+        Raises:
+            StoreError: It is damaged, and nothing has changed; or the place cannot be written.
+        """
+        folder = self.run_folder(cell_id, seed)
+        if (found := find_own(self, folder, _parse_run, code=code)) is not None:
+            standing = self.record(cell_id, seed)
+            if standing is not None and standing.status == "failed":
+                standing = None  # no result to keep
+            bring_back(self, folder, found[0], standing=standing, code=code)
 
     def teacher_folder(self, teacher_id: str) -> str:
         """Where a teacher is kept."""
@@ -363,6 +388,17 @@ class Store(CommittedFolders):
             _warn_once(f"the teacher is trained again: {error.message}")
             return None
         return record
+
+    def find_earlier_teacher(self, teacher_id: str, code: Code) -> TeacherRecord | None:
+        """The newest trained teacher that other code has replaced and that has the numbers of a code."""
+        found = find_own(self, self.teacher_folder(teacher_id), teacher_from_json, code=code)
+        return found[1] if found is not None and isinstance(found[1], TeacherRecord) else None
+
+    def bring_back_teacher(self, teacher_id: str, code: Code) -> None:
+        """Makes that one the teacher again; as `bring_back_run`."""
+        folder = self.teacher_folder(teacher_id)
+        if (found := find_own(self, folder, teacher_from_json, code=code)) is not None:
+            bring_back(self, folder, found[0], standing=self.any_teacher(teacher_id), code=code)
 
     def teacher_weights(self, teacher_id: str) -> bytes:
         """The weights of a teacher."""

@@ -15,7 +15,7 @@ pace.py             by what was expected of its epochs and what is seen
 removing.py         what a store holds for one study alone, or for none
 """
 
-from hkrun.sweep.planning import make_ready, plan_study, resolve, resolve_teacher
+from hkrun.sweep.planning import bring_back, make_ready, plan_study, resolve, resolve_teacher
 from hkrun.sweep.progress import Phase, Progress, TaskProgress
 from hkrun.sweep.rehearsing import rehearse_study
 from hkrun.sweep.removing import Removal, find_garbage, find_removal, remove

@@ -5,6 +5,7 @@ import itertools
 from dataclasses import dataclass
 
 from hkrun.config import cell_id
+from hkrun.counting import count
 from hkrun.errors import InputError
 from hkrun.plans import StoredPlan, Workers, stored_plan
 from hkrun.spaces import Sweep, is_study_name, natural_name, seeds_name, space_name
@@ -70,9 +71,7 @@ class _Loss:
 
     def _describe_cells(self) -> str:
         counts = {"configuration": self.num_cells, "seed": self.num_seeds}
-        return " and ".join(
-            f"{number} {what}{'s' if number > 1 else ''}" for what, number in counts.items() if number
-        )
+        return " and ".join(count(number, what) for what, number in counts.items() if number)
 
 
 _NOTHING = _Loss()

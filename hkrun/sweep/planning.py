@@ -2,14 +2,14 @@
 
 import dataclasses
 
+from hkrun.code_identity import find_code
 from hkrun.datasets import find_dataset
 from hkrun.plans import (
     NO_SHORTCUTS,
     Plan,
     check_elastic,
-    find_missing_teachers,
-    find_other_teachers,
     find_startup,
+    find_teachers,
     kept_sizes,
     list_teachers,
     make_plan,
@@ -41,8 +41,13 @@ def plan_study(sweep: Sweep, store: Store | None, options: Options) -> Study:
 
 
 def _make_plan(sweep: Sweep, store: Store | None, options: Options) -> Plan:
-    again = options.other_code == "again"
-    plan = make_plan(sweep, store, workers=options.workers, shortcuts=options.shortcuts, again=again)
+    plan = make_plan(
+        sweep,
+        store,
+        workers=options.workers,
+        shortcuts=options.shortcuts,
+        other_code=options.other_code,
+    )
     if store is None or not plan.packs:
         return plan
     return dataclasses.replace(
@@ -96,15 +101,32 @@ def resolve_teacher(sweep: Sweep, store: Store | None, options: Options) -> Stud
     sweep = fix_content(sweep, options.data_dir)
     cell, span = sweep.cells[0].cell, options.workers.of_teacher
     needed = list_teachers([(cell, seed) for seed in sweep.seeds], sweep.seeds)
-    missing = find_missing_teachers(needed, store, again=options.other_code == "again")
-    teachers = tuple(dataclasses.replace(teacher, workers=span(teacher.cell)) for teacher in missing)
-    others = find_other_teachers(needed, store)
+    found = find_teachers(needed, needed, store, other_code=options.other_code)
+    teachers = tuple(dataclasses.replace(teacher, workers=span(teacher.cell)) for teacher in found.missing)
     plan = Plan(
-        sweep=sweep, workers=options.workers, cells=(), packs=(), teachers=teachers, other_teachers=others
+        sweep=sweep,
+        workers=options.workers,
+        cells=(),
+        packs=(),
+        teachers=teachers,
+        other_teachers=found.others,
+        teachers_beside=found.beside,
     )
     study = Study(sweep=sweep, options=options, store=store, plan=plan)
     check_code(study)
     return _find_machine(study) if teachers else study
+
+
+def bring_back(study: Study) -> None:
+    """Makes the results of this code that are kept beside those of other code the store's own again.
+
+    Raises:
+        StoreError: One of them is damaged, or the store cannot be written.
+    """
+    for identity in study.plan.teachers_beside:
+        study.opened.bring_back_teacher(identity, find_code())
+    for identity, seed in study.plan.runs_beside:
+        study.opened.bring_back_run(identity, seed, find_code())
 
 
 def check_inputs(study: Study) -> None:
@@ -147,6 +169,9 @@ def recheck(study: Study) -> Study:
     options = study.options
     name_study(study.sweep, study.store, options)
     plan = _make_plan(study.sweep, study.store, options)
+    if plan.describe_beside():
+        bring_back(dataclasses.replace(study, plan=plan))
+        plan = _make_plan(study.sweep, study.store, options)
     study = dataclasses.replace(study, plan=plan)
     if plan.num_to_run and study.machine is None:
         study = _find_machine(study)

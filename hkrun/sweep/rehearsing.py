@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from hkrun.config import Cell, teacher_id
 from hkrun.plans import ALONE, REHEARSAL_SEEDS, load_rehearsal
 from hkrun.sweep.machine import log_folder_of
+from hkrun.sweep.planning import bring_back
 from hkrun.sweep.study import Study
 from hkrun.sweep.task_submission import Observer, TaskObserver, leave_out_diverged, make_task
 
@@ -39,6 +40,7 @@ def rehearse_study(study: Study, observer: Observer) -> None:
     """
     from hkrun.cluster import TaskList, run_tasks
 
+    bring_back(study)
     study, known = leave_out_diverged(study)
     for line in known:
         logger.warning("%s", line)

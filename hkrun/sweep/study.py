@@ -4,13 +4,13 @@ import dataclasses
 import functools
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from hkrun.plans import (
     AUTO,
     NO_SHORTCUTS,
     Estimate,
     LimitWarning,
+    OtherCode,
     Plan,
     Shortcuts,
     Span,
@@ -55,7 +55,7 @@ class Options:
     shortcuts: Shortcuts = NO_SHORTCUTS
     fail_fast: bool = False
     name: str | None = None
-    other_code: Literal["ask", "again", "trust"] = "ask"
+    other_code: OtherCode = "ask"
 
     @property
     def data_place(self) -> str | None:
@@ -93,6 +93,11 @@ class Study:
         """What is of other code, and what becomes of it; empty where nothing is."""
         told = self.plan.describe_other_code()
         return f"{told}. {_FATES[self.options.other_code]}" if told else ""
+
+    @property
+    def coming_back(self) -> str:
+        """What this code had made before other code did, and is used again; empty where nothing is."""
+        return self.plan.describe_beside()
 
     @property
     def limits(self) -> tuple[LimitWarning, ...]:

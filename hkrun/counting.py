@@ -1,0 +1,24 @@
+"""Numbers with their nouns, and seeds in short, as every message says them."""
+
+from collections.abc import Collection, Iterable
+
+
+def count(number: int, noun: str) -> str:
+    """A number with its noun: 1 run, 20 runs, 0 runs."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def seeds(numbers: Iterable[int]) -> str:
+    """Seeds in short: 0-3, 7."""
+    spans: list[list[int]] = []
+    for number in sorted(numbers):
+        if spans and number == spans[-1][1] + 1:
+            spans[-1][1] = number
+        else:
+            spans.append([number, number])
+    return ", ".join(str(a) if a == b else f"{a}-{b}" if b > a + 1 else f"{a}, {b}" for a, b in spans)
+
+
+def name_seeds(numbers: Collection[int]) -> str:
+    """Seeds in short, with their noun: seed 3, seeds 0-3, 7."""
+    return f"{'seed' if len(numbers) == 1 else 'seeds'} {seeds(numbers)}"
