@@ -7,6 +7,7 @@ import xml.etree.ElementTree as ElementTree
 import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
+from matplotlib.patches import Rectangle
 
 from hkrun import figures
 from hkrun.figures import CellCurves, InlineFigures, PairedDifferences, ScanCurve, style
@@ -148,6 +149,19 @@ def test_a_line_says_what_it_shows_and_can_be_pointed_at():
     assert mark[0].text == "a line"
     hit = mark.find("path[@class='hit']")
     assert hit.get("d") == mark.find(".//path").get("d")
+
+
+def test_a_hatch_has_the_palettes_colours_and_its_own_id():
+    with style.styled():
+        figure = style.new_figure(4, 3)
+        axes = figure.subplots()
+        axes.add_patch(Rectangle((0, 0), 1, 1, facecolor=style.BAND, edgecolor=style.MUTED, hatch="///"))
+    root = inline(figure)
+    (pattern,) = root.findall(".//pattern")
+    assert pattern.find("rect").get("fill") == "var(--band)"
+    assert pattern.find("path").get("stroke") == "var(--muted)"
+    assert root.find(f".//path[@fill='url(#{pattern.get('id')})']") is not None
+    assert pattern.get("id").startswith("x-")
 
 
 def test_another_number_of_notes_than_of_marks_is_a_mistake():

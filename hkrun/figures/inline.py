@@ -12,8 +12,9 @@ _HREF = "{http://www.w3.org/1999/xlink}href"
 _VARIABLES: Mapping[str, str] = MappingProxyType(
     {paint.light: f"var(--{name})" for name, paint in PALETTE.items()}
 )
-_COLOR = re.compile(r"#[0-9a-f]{6}\b")
-_REFERENCE = re.compile(r"#([\w.-]+)")
+_COLOR = re.compile(r"^#[0-9a-f]{6}$")
+_COLORED = ("fill", "stroke")
+_REFERENCE = re.compile(r"(?<=url\(#)[^)]+")  # to a clip path or a hatch
 # Between a path's letters and its numbers there need be no space.
 _SPACE = re.compile(r"\s*([A-Za-z])\s*")
 _GLYPH = "DejaVu"  # what the ids of letters begin with; one id is one shape in all figures
@@ -127,7 +128,10 @@ def _convert(element: ElementTree.Element) -> None:
     """Styles become attributes, colours variables, and paths short."""
     for declaration in filter(None, element.attrib.pop("style", "").split(";")):
         key, _, value = declaration.partition(":")
-        element.set(key.strip(), _COLOR.sub(_find_variable, value.strip()))
+        element.set(key.strip(), value.strip())
+    for key in _COLORED:
+        if key in element.attrib:
+            element.set(key, _COLOR.sub(_find_variable, element.attrib[key]))
     if _HREF in element.attrib:
         element.set("href", element.attrib.pop(_HREF))
     if "d" in element.attrib:
@@ -146,20 +150,20 @@ def _find_variable(color: re.Match[str]) -> str:
 
 def _rename(figure: ElementTree.Element, name: str) -> None:
     """Gives ids that are referred to the figure's name, and takes the others away."""
-    referring = ("href", "clip-path")
     used = {
-        found
+        reference
         for element in figure.iter()
-        for attribute in referring
-        for found in _REFERENCE.findall(element.get(attribute, ""))
+        for key, value in element.items()
+        for reference in (_REFERENCE.findall(value) if key != "href" else [value.removeprefix("#")])
     }
     for element in figure.iter():
         if (identity := element.attrib.pop("id", None)) in used:
             element.set("id", f"{name}-{identity}")
-        for attribute in referring:
-            value = element.get(attribute, "")
-            if value and not value.startswith(f"#{_GLYPH}"):
-                element.set(attribute, _REFERENCE.sub(rf"#{name}-\1", value))
+        for key, value in element.items():
+            if key != "href":
+                element.set(key, _REFERENCE.sub(rf"{name}-\g<0>", value))
+            elif not value.startswith(f"#{_GLYPH}"):
+                element.set(key, f"#{name}-{value.removeprefix('#')}")
 
 
 def _write(element: ElementTree.Element) -> str:

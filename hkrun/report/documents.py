@@ -78,7 +78,8 @@ def _read_file(store: Store, folder: str, name: str) -> bytes | None:
 def render_report(summary: Summary) -> dict[str, bytes]:
     """The report's files by name: report.html, .md, .tex and .csv, and each figure as .png and .svg.
 
-    All forms hold the same tables. The same summary gives the same bytes.
+    All forms hold the same tables; that of single runs is in HTML and CSV alone. The same summary gives
+    the same bytes.
     """
     drawn = drawing.draw_figures(summary)
     content = _gather(summary)
