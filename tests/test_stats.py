@@ -21,11 +21,8 @@ from hkrun.stats import (
     pairs_for_difference,
     pairs_for_equivalence,
     permutations,
-    power,
     ranking_obstacle,
-    runs_for_stability,
     stability,
-    stability_power,
     summarise_errors,
     unpaired_difference,
 )
@@ -526,23 +523,6 @@ def test_pairs_for_equivalence_by_the_normal_approximation() -> None:
     assert pairs_for_equivalence(0.1, 1.0, margin=0.1) is None
 
 
-def test_two_s_that_differ_much_are_found_with_twice_the_runs_and_equal_ones_never() -> None:
-    draw = generator(3)
-    calm, wild = draw.normal(0, 0.1, (8, 10)), draw.normal(0, 1.0, (8, 10))
-    assert stability_power(calm, wild, runs=8, window=10, generator=generator(), studies=20) > 0.5
-    assert runs_for_stability(calm, wild, window=10, generator=generator()) == 16
-    assert runs_for_stability(calm, calm, window=10, generator=generator()) is None
-
-
-def test_the_power_of_two_s_is_the_same_whichever_comes_first() -> None:
-    one, other = curves(6, 12, 1), curves(6, 12, 2)
-    shares = [
-        stability_power(*pair, runs=12, window=12, level=0.5, generator=generator(), studies=40)
-        for pair in ((one, other), (other, one))
-    ]
-    assert shares[0] == pytest.approx(shares[1], abs=0.25)
-
-
 # --- many runs ----------------------------------------------------------------------------------------------
 
 
@@ -581,30 +561,6 @@ def test_random_swaps_are_the_same_in_parts_as_at_once(monkeypatch):
     drawn, all_taken = permutations.swaps(17, 999, np.random.default_rng(5))
     assert not all_taken
     assert np.array_equal(drawn, np.random.default_rng(5).integers(0, 2, (999, 17)).astype(bool))
-
-
-def test_no_more_runs_are_simulated_than_anyone_makes():
-    assert power.tried_runs(20) == (40, 80, 160)
-    assert power.tried_runs(2_500) == (5_000, 10_000)
-    generator = np.random.default_rng(3)
-    many = generator.normal(5, 0.4, (6_000, 2))
-    assert power.runs_for_stability(many, many, window=2, generator=generator) is None
-
-
-def test_simulated_runs_have_the_measured_covariance_also_where_runs_outnumber_epochs(monkeypatch):
-    generator = np.random.default_rng(3)
-    first, second = generator.normal(5, 0.4, (2, 40, 6))
-    drawn = []
-
-    def remember(one, other, **_):
-        drawn.append(np.concatenate([one, other], axis=1))
-        return stats.StabilityComparison(s=1.0, s_reference=2.0, p=1.0, runs=len(one))
-
-    monkeypatch.setattr(power, "compare_stability", remember)
-    power.stability_power(first, second, runs=20_000, window=4, studies=4, generator=generator)
-    measured = np.concatenate([first[:, -4:], second[:, -4:]], axis=1)
-    found = np.cov(np.concatenate(drawn), rowvar=False)
-    assert found == pytest.approx(np.cov(measured, rowvar=False), abs=0.01)
 
 
 # --- spreads ------------------------------------------------------------------------------------------------

@@ -25,7 +25,6 @@ from hkrun.stats import (
     paired_difference,
     pairs_for_difference,
     pairs_for_equivalence,
-    stability_power,
     summarise_errors,
 )
 
@@ -369,20 +368,3 @@ def test_so_many_pairs_show_equivalence_in_80_of_100_studies(difference: float) 
     )
     promised = equivalence_power(difference, 0.6, margin=0.5, pairs=pairs)
     assert found == pytest.approx(promised, abs=three_standard_errors(0.2, studies) + 0.01)
-
-
-@pytest.mark.parametrize(("name", "ratio"), [("noise alone", 2.0), ("noise alone", 1.0)])
-def test_the_simulated_power_of_two_s_is_about_that_of_fresh_studies(name: str, ratio: float) -> None:
-    generator = np.random.default_rng(15)
-    model = MODELS[name]
-    louder = replace(model, noise_sd=model.noise_sd * np.sqrt(ratio))
-    first, second = louder.draw((80, 20, 50), generator), model.draw((80, 20, 50), generator)
-    fresh = share_up_to_5_percent(p_values_of_s(first, second, generator))
-    simulated = np.mean(
-        [
-            stability_power(*pair, runs=20, window=50, studies=25, generator=generator)
-            for pair in zip(first[:24], second[:24], strict=True)
-        ]
-    )
-    # From one study of twenty the covariances are rough, so what they promise scatters.
-    assert simulated == pytest.approx(fresh, abs=0.25)

@@ -2,20 +2,16 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
-
-import numpy as np
 
 from hkrun import stats
 from hkrun.report import comparing
 from hkrun.report.comparing import Side
+from hkrun.report.forecasts import foresee
 from hkrun.report.published import Claim, Published
-from hkrun.report.summary import CellSummary, Comparison, PowerForecast, Scan, Teacher, Verdict
+from hkrun.report.summary import CellSummary, Comparison, Scan, Teacher, Verdict
 from hkrun.spaces import Sweep
 
 Pair = tuple[str, str]
-# With fewer there is no forecast: at four seeds, the interval of d_z = 1 is -0.3 to 2.2.
-LEAST_SEEDS = 5
 
 
 def judge_claims(
@@ -74,7 +70,7 @@ class ClaimJudge:
                 divergence=divergence,
                 comparisons=comparisons,
                 missing=missing,
-                forecast=self._forecast(comparisons, num_tests)
+                forecast=foresee(comparisons, num_tests=num_tests, complete=not missing)
                 if outcome == "undecided" and not reservation
                 else None,
                 reservation=reservation if outcome in ("undecided", "not judged") else "",
@@ -170,62 +166,6 @@ class ClaimJudge:
                 reasons.append(f"the learning rate of {cell.label} never drops")
         return "; ".join(dict.fromkeys(filter(None, reasons)))
 
-    def _forecast(self, comparisons: Sequence[Comparison], num_tests: int) -> PowerForecast | None:
-        """How many seeds would decide, at the level of the first step of Holm's correction.
-
-        Where a difference points the other way, so many that it contradicts the claim; else so many that the
-        last comparison is decided. None where all there are support the claim, and some are missing.
-        """
-        level = stats.LEVEL / num_tests
-        open_ones = [comparison for comparison in comparisons if not comparison.supports]
-        if not open_ones:
-            return None
-        contrary = [comparison for comparison in open_ones if _points_away(comparison)]
-        simulated = any(comparison.measure == "stability" for comparison in open_ones)
-        most = max(comparison.n for comparison in open_ones)
-        forecast = PowerForecast(
-            seeds=None,
-            limit=max((most, *stats.tried_runs(most))) if simulated else stats.MOST_PAIRS,
-            outcome="contradicted" if contrary else "reproduced",
-            simulated=simulated,
-        )
-        if min(comparison.n for comparison in open_ones) < LEAST_SEEDS:
-            return replace(forecast, too_few=True)
-        numbers = [self._seeds_for(comparison, level) for comparison in contrary or open_ones]
-        decided = [number for number in numbers if number is not None]
-        if contrary:
-            seeds = min(decided, default=None)
-        else:
-            seeds = max(decided) if decided and len(decided) == len(numbers) else None
-        return replace(forecast, seeds=seeds)
-
-    def _seeds_for(self, comparison: Comparison, level: float) -> int | None:
-        if comparison.measure == "stability":
-            return self._simulate(comparison, level)
-        if comparison.effect is None:
-            return None
-        if comparison.margin is None:
-            return stats.pairs_for_difference(comparison.effect.d_z, level=level)
-        sd = float(np.std(comparison.by_seed, ddof=1))
-        if _points_away(comparison):
-            return stats.pairs_for_difference(
-                (abs(comparison.difference) - comparison.margin) / sd, level=level
-            )
-        distance = comparison.difference
-        if comparison.measure == "no worse":
-            return stats.pairs_for_difference((comparison.margin - distance) / sd, level=2 * level)
-        return stats.pairs_for_equivalence(distance, sd, margin=comparison.margin, level=level)
-
-    def _simulate(self, comparison: Comparison, level: float) -> int | None:
-        cell, other = self._cells[comparison.cell], self._cells[comparison.reference]
-        return stats.runs_for_stability(
-            *comparing.pair_curves(cell, other),
-            window=self._sweep.window,
-            ddof=self._sweep.ddof,
-            level=level,
-            generator=comparing.make_generator("seeds for S", cell.cell_id, other.cell_id),
-        )
-
 
 def find_teachers(cells: Sequence[CellSummary], teachers: Sequence[Teacher]) -> tuple[Teacher, ...]:
     """The teachers of these cells that the store has, one of each error.
@@ -240,14 +180,6 @@ def find_teachers(cells: Sequence[CellSummary], teachers: Sequence[Teacher]) -> 
         if used and teacher.records:
             first.setdefault(tuple(record.error_pct for record in teacher.records), teacher)
     return tuple(first.values())
-
-
-def _points_away(comparison: Comparison) -> bool:
-    """Whether what was measured is the contrary of what a claim says, significant or not."""
-    if comparison.margin is None:
-        return comparison.difference > 0
-    size = comparison.difference if comparison.measure == "no worse" else abs(comparison.difference)
-    return size > comparison.margin
 
 
 def _outcome(comparisons: Sequence[Comparison], *, complete: bool) -> str:

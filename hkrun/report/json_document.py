@@ -196,11 +196,11 @@ def _verdict_document(verdict: Verdict) -> dict[str, object]:
 
 def _forecast_document(forecast: PowerForecast) -> dict[str, object]:
     return {
-        "seeds": forecast.seeds,
+        "fewest": forecast.fewest,
+        "most": forecast.most,
         "limit": forecast.limit,
-        "outcome": forecast.outcome,
-        "basis": "simulation" if forecast.simulated else "power analysis",
-        **({"reason": "too few seeds to say"} if forecast.too_few else {}),
+        "outcome": forecast.outcome or None,
+        **({"reason": forecast.reason} if forecast.reason else {}),
     }
 
 

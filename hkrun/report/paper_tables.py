@@ -7,7 +7,7 @@ from dataclasses import replace
 from hkrun.datasets import find_dataset
 from hkrun.report.comparing import ON, OVER
 from hkrun.report.result_tables import difference_entry, effect_entry, error_entry, p_entry, sd_entry
-from hkrun.report.summary import Comparison, PaperRow, PaperTable, Summary, Verdict
+from hkrun.report.summary import Comparison, PaperRow, PaperTable, PowerForecast, Summary, Verdict
 from hkrun.report.table import MINUS, NONE, Entry, Field, Table, make_table
 from hkrun.report.wording import count, digits, interval, join
 
@@ -202,14 +202,19 @@ def describe_forecast(verdict: Verdict) -> str:
     missing = f"the runs of {count(len(verdict.missing), 'comparison')}{others}" if verdict.missing else ""
     if verdict.forecast is None:
         return missing or NONE
-    found = verdict.forecast
-    if found.too_few:
-        number = "too few seeds to say"
-    elif found.seeds is None:
-        number = f"none found up to {found.limit:,} seeds{' (simulated)' if found.simulated else ''}"
-    else:
-        number = f"{found.seeds:,} seeds{' (simulated)' if found.simulated else ''}, then {found.outcome}"
+    number = _describe_seeds(verdict.forecast)
     return f"{number}; {missing}" if missing else number
+
+
+def _describe_seeds(found: PowerForecast) -> str:
+    if found.reason:
+        return found.reason
+    if found.fewest is None:
+        return f"none found up to {found.limit:,} seeds"
+    if found.most is None:
+        return f"not foreseeable, {found.fewest:,} seeds at least"
+    numbers = f"{found.fewest:,} to {found.most:,}" if found.most > found.fewest else f"{found.most:,}"
+    return f"{numbers} seeds, then {found.outcome}"
 
 
 def tabulate_evidence(summary: Summary) -> Table | None:

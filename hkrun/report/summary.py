@@ -192,22 +192,22 @@ class Comparison:
 
 @dataclass(frozen=True, kw_only=True)
 class PowerForecast:
-    """How many seeds would decide a claim that is undecided, if the measured figures are the true ones.
+    """How many seeds would decide a claim that is undecided, with a probability of 80 %.
 
     Attributes:
-        seeds: So many would, with a probability of 80 %; None where no number up to `limit` does, or
-            `too_few`.
-        limit: The largest number that was tried.
-        outcome: What they would decide: "reproduced" or "contradicted".
-        simulated: Whether the number comes from simulated runs, and not from a formula.
-        too_few: Whether there are too few seeds for a forecast.
+        fewest: So many, were the effects at that end of their 95 % intervals where it takes fewest; None
+            where no number up to `limit` does, and where there is a `reason`.
+        most: So many at the other end; None where that end decides nothing: the number is not foreseeable.
+        limit: The largest number that counts.
+        outcome: What `most` would decide: "reproduced" or "contradicted"; empty without it.
+        reason: Why there is no number; empty where there is one.
     """
 
-    seeds: int | None
+    fewest: int | None
+    most: int | None
     limit: int
     outcome: str
-    simulated: bool
-    too_few: bool = False
+    reason: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

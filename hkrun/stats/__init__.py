@@ -36,9 +36,6 @@ from hkrun.stats.power import (
     paired_power,
     pairs_for_difference,
     pairs_for_equivalence,
-    runs_for_stability,
-    stability_power,
-    tried_runs,
 )
 from hkrun.stats.spread import Spread, SpreadSum, spread_of
 from hkrun.stats.stability import (

@@ -4,17 +4,12 @@ from collections.abc import Callable
 
 import numpy as np
 import scipy.stats
-from numpy.typing import ArrayLike
 
 from hkrun.stats.errors import LEVEL
-from hkrun.stats.permutations import Floats, smallest_runs
-from hkrun.stats.stability import compare_stability, last_epochs
+from hkrun.stats.permutations import smallest_runs
 
 POWER = 0.8
 MOST_PAIRS = 10_000
-_STUDIES = 100
-_PERMUTATIONS = 199  # of each simulated study: p in steps of 0.005
-_MULTIPLES = (2, 4, 8)  # of the measured number of runs
 
 
 def paired_power(d_z: float, *, pairs: int, level: float = LEVEL) -> float:
@@ -96,99 +91,3 @@ def _fewest(is_enough: Callable[[int], bool], *, least: int) -> int | None:
         middle = (low + high) // 2
         low, high = (low, middle) if is_enough(middle) else (middle, high)
     return high
-
-
-def stability_power(
-    error_pct: ArrayLike,
-    reference_pct: ArrayLike,
-    *,
-    runs: int,
-    window: int,
-    ddof: int = 0,
-    level: float = LEVEL,
-    studies: int = _STUDIES,
-    generator: np.random.Generator,
-) -> float:
-    """Share of simulated studies with `runs` pairs of runs whose S are told apart as they were measured.
-
-    The simulated runs are normal, with the means and covariances over epochs and between the two
-    configurations that the measured pairs have. Repeating measured runs would not do: their range never
-    exceeds the measured one.
-
-    Args:
-        error_pct: Test error in percent, shape [measured runs, epochs], complete.
-        reference_pct: The same of the other configuration, row for row with the same seeds.
-        runs: Pairs of runs in each simulated study.
-        window: Number of last epochs that S is taken over.
-        ddof: Delta degrees of freedom of S.
-        level: Two-sided level of each study's permutation test.
-        studies: Number of studies.
-        generator: Draws runs and permutations.
-
-    Raises:
-        ValueError: As `compare_stability`.
-    """
-    pair = [last_epochs(errors, window=window, ddof=ddof) for errors in (error_pct, reference_pct)]
-    measured = np.concatenate(pair, axis=1)
-    mean = measured.mean(axis=0)
-    root = (measured - mean) / np.sqrt(len(measured) - 1)
-    if len(root) > root.shape[1]:
-        root = np.linalg.qr(root, mode="r")  # the same covariance from fewer numbers
-    signs = _sign(pair[0], pair[1], ddof)
-    found = 0
-    for _ in range(studies):
-        drawn: Floats = mean + generator.standard_normal((runs, len(root))) @ root
-        first, second = drawn[:, :window], drawn[:, window:]
-        if _sign(first, second, ddof) != signs:
-            continue
-        result = compare_stability(
-            first, second, window=window, ddof=ddof, permutations=_PERMUTATIONS, generator=generator
-        )
-        found += result.p <= level
-    return found / studies
-
-
-def _sign(first: Floats, second: Floats, ddof: int) -> bool:
-    one, other = (np.ptp(errors, axis=0).var(ddof=ddof) for errors in (first, second))
-    return bool(one > other)
-
-
-def runs_for_stability(
-    error_pct: ArrayLike,
-    reference_pct: ArrayLike,
-    *,
-    window: int,
-    ddof: int = 0,
-    level: float = LEVEL,
-    generator: np.random.Generator,
-) -> int | None:
-    """The first of `tried_runs` that tells two S apart often enough.
-
-    Returns:
-        The number of pairs of runs; None where the largest does not either.
-
-    Raises:
-        ValueError: As `compare_stability`.
-    """
-    tried = tried_runs(len(np.asarray(error_pct)))
-
-    def is_enough(runs: int) -> bool:
-        share = stability_power(
-            error_pct,
-            reference_pct,
-            runs=runs,
-            window=window,
-            ddof=ddof,
-            level=level,
-            generator=generator,
-        )
-        return share >= POWER
-
-    if not tried or not is_enough(tried[-1]):
-        return None
-    return next((runs for runs in tried[:-1] if is_enough(runs)), tried[-1])
-
-
-def tried_runs(pairs: int) -> tuple[int, ...]:
-    """How many runs are simulated from measured ones: 2, 4 and 8 times as many, `MOST_PAIRS` at most."""
-    return tuple(multiple * pairs for multiple in _MULTIPLES if multiple * pairs <= MOST_PAIRS)

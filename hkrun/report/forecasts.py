@@ -1,0 +1,115 @@
+"""How many seeds would decide a claim: from the interval of the measured effect, not from its point alone."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from hkrun import stats
+from hkrun.report.summary import Comparison, PowerForecast
+
+# With fewer there is no forecast: at four seeds, the interval of d_z = 1 is -0.3 to 2.2.
+LEAST_SEEDS = 5
+TOO_FEW = "too few seeds to say"
+WINDOW = "more seeds do not make S more precise, a longer window does"
+
+Number = int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Outlook:
+    """How many seeds would decide one comparison, at the ends of the interval of its effect.
+
+    Attributes:
+        support: For the claim: at the end where that takes fewest, and at the other; None where that end does
+            not support it, or not with `stats.MOST_PAIRS`.
+        oppose: Against it, likewise.
+    """
+
+    support: tuple[Number, Number]
+    oppose: tuple[Number, Number]
+
+
+def foresee(comparisons: Sequence[Comparison], *, num_tests: int, complete: bool) -> PowerForecast | None:
+    """The seeds that would decide an undecided claim, at the level of the first step of Holm's correction.
+
+    A claim is reproduced where its last comparison supports it, and contradicted where one opposes it.
+
+    Args:
+        comparisons: Those of the claim that there are.
+        num_tests: In the family of tests.
+        complete: Whether none of the claim's comparisons is missing.
+
+    Returns:
+        The forecast; None where all there are support the claim, and some are missing.
+    """
+    level = stats.LEVEL / num_tests
+    open_ones = [comparison for comparison in comparisons if not comparison.supports]
+    if not open_ones:
+        return None
+    if any(comparison.measure == "stability" for comparison in open_ones):
+        return _without_number(WINDOW)
+    if min(comparison.n for comparison in open_ones) < LEAST_SEEDS:
+        return _without_number(TOO_FEW)
+    outlooks = [_look_at(comparison, level) for comparison in open_ones]
+    supports = [_last([outlook.support[end] for outlook in outlooks]) if complete else None for end in (0, 1)]
+    opposes = [_first([outlook.oppose[end] for outlook in outlooks]) for end in (0, 1)]
+    outcome, most = "", None
+    if opposes[1] is not None:
+        outcome, most = "contradicted", opposes[1]
+    elif supports[1] is not None:
+        outcome, most = "reproduced", supports[1]
+    return PowerForecast(
+        fewest=_first([supports[0], opposes[0]]),
+        most=most,
+        limit=stats.MOST_PAIRS,
+        outcome=outcome,
+    )
+
+
+def _without_number(reason: str) -> PowerForecast:
+    return PowerForecast(fewest=None, most=None, limit=stats.MOST_PAIRS, outcome="", reason=reason)
+
+
+def _look_at(comparison: Comparison, level: float) -> _Outlook:
+    if comparison.effect is None:  # the differences do not vary, so they have no interval
+        return _Outlook(support=(None, None), oppose=(None, None))
+    if comparison.margin is None:
+        low, high = comparison.effect.ci95
+        return _Outlook(
+            support=(_below(low, level), _below(high, level)),
+            oppose=(_below(-high, level), _below(-low, level)),
+        )
+    differences = np.array(comparison.by_seed)
+    sd, margin = float(differences.std(ddof=1)), comparison.margin
+    interval = stats.summarise_errors(differences).ci95
+    assert interval is not None  # where an effect has a size
+    if comparison.measure == "no worse":
+        low, high = interval
+        return _Outlook(
+            support=(_below((low - margin) / sd, 2 * level), _below((high - margin) / sd, 2 * level)),
+            oppose=(_below((margin - high) / sd, level), _below((margin - low) / sd, level)),
+        )
+    far = max(map(abs, interval))
+    near = 0.0 if interval[0] <= 0 <= interval[1] else min(map(abs, interval))
+    within, beyond = (
+        stats.pairs_for_equivalence(size, sd, margin=margin, level=level) for size in (near, far)
+    )
+    return _Outlook(
+        support=(within, beyond),
+        oppose=(_below((margin - far) / sd, level), _below((margin - near) / sd, level)),
+    )
+
+
+def _below(d_z: float, level: float) -> Number:
+    """The seeds that show an effect below 0; None for one above."""
+    return stats.pairs_for_difference(d_z, level=level) if d_z < 0 else None
+
+
+def _first(numbers: Sequence[Number]) -> Number:
+    return min((number for number in numbers if number is not None), default=None)
+
+
+def _last(numbers: Sequence[Number]) -> Number:
+    known = [number for number in numbers if number is not None]
+    return max(known) if len(known) == len(numbers) else None
