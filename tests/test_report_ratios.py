@@ -140,3 +140,19 @@ def test_runs_that_do_not_differ_have_no_ratio(store):
     document = summary_document(summarise(fill(store, curves), store))
     for ratio in (*document["s2_ratios"], *document["sd_last_ratios"]):
         assert (ratio["ratio"], ratio["p"], ratio["reason"]) == (None, None, "runs do not differ")
+
+
+def test_where_s_cannot_rank_a_warning_says_what_s_is_made_of_and_what_s2_tells_apart(store):
+    summary = summarise(fill(store, make_curves()), store)
+    assert [comparison.obstacle is None for comparison in summary.stability_comparisons] == [False, False]
+    numbers = {cell.name: cell.stability.extreme_runs for cell in summary.cells}
+    few = sorted({numbers["like it"], numbers["wild"]})
+    (warning,) = [text for text in summary.warnings if text.startswith("S cannot be ranked")]
+    told = str(few[0]) if len(few) == 1 else f"{few[0]} to {few[1]}"
+    assert f"S is made of the {told} runs that are ever the best or the worst" in warning
+    assert warning.endswith("S2, which is of all pairs of runs, tells wild apart from it.")
+    equal = make_curves()
+    equal["wild"] = equal["like it"][::-1]
+    summary = summarise(fill(store, equal), store)
+    (warning,) = [text for text in summary.warnings if text.startswith("S cannot be ranked")]
+    assert warning.endswith("tells none of these cells apart from it.")

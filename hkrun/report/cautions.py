@@ -11,14 +11,8 @@ from hkrun.report.comparing import drop_epochs, write_window
 from hkrun.report.summary import CellSummary, Summary, Teacher
 from hkrun.report.wording import MOST_NAMES, count, join, take_once
 
-# Two S with at most this ratio are what RANKING speaks of.
-CLOSE_RATIO = 1.25
 # Above this error on its own training images, a teacher is taken not to have converged.
 UNCONVERGED_PCT = 10.0
-RANKING = (
-    "Simulated at the magnitudes of the paper's table 5, S of twenty runs varies by 20-25 % from one "
-    "repetition to the next, so differences of 10-20 % cannot be told apart"
-)
 
 
 def write_warnings(summary: Summary) -> Iterator[str]:
@@ -221,10 +215,21 @@ def _warn_of_drops(cells: Iterable[CellSummary], window: int) -> Iterator[str]:
 
 
 def _explain_ranking(summary: Summary) -> str:
-    """What S of twenty runs can tell, where some S that cannot be ranked are as close as that."""
-    values = [
-        sorted((comparison.value, comparison.reference_value))
+    """What would make S more precise where these runs cannot rank it, and what S2 says of the same cells."""
+    undecided = {
+        comparison.cell
         for comparison in summary.stability_comparisons
         if comparison.obstacle and not comparison.reservation
-    ]
-    return f" {RANKING}." if any(high <= CLOSE_RATIO * low for low, high in values) else ""
+    }
+    made_of = sorted(
+        {cell.stability.extreme_runs for cell in summary.cells if cell.name in undecided and cell.stability}
+    )
+    if not made_of:
+        return ""
+    few = str(made_of[0]) if len(made_of) == 1 else f"{made_of[0]} to {made_of[-1]}"
+    apart = [ratio.cell for ratio in summary.s2_ratios if ratio.cell in undecided and ratio.significant]
+    found = join([summary.label(name) for name in apart]) if apart else "none of these cells"
+    return (
+        f" S is made of the {few} runs that are ever the best or the worst: more seeds do not make it more "
+        f"precise, a longer window does. S2, which is of all pairs of runs, tells {found} apart from it."
+    )
