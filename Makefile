@@ -10,13 +10,13 @@ CRDS := .kuberay/$(KUBERAY_VERSION)
 BIN := .venv/bin
 STAMP := .venv/.synced
 CODE := hkrun tests benchmarks
-LOCK := $(BIN)/uv pip compile -q pyproject.toml --group dev --all-extras --universal --python-version 3.11 \
+LOCK := $(BIN)/uv pip compile -q pyproject.toml --group dev --group docs --all-extras --universal --python-version 3.11 \
         --generate-hashes --no-emit-index-url --no-header
 
 BUILD_LOCK := echo 'hatchling>=1.27' | $(BIN)/uv pip compile -q - --universal --python-version 3.11 \
         --generate-hashes --no-emit-index-url --no-header
 
-.PHONY: setup stability test test-all check lock audit sbom crds bench bench-gpu digits-recipe findings results numbers statistics
+.PHONY: setup stability test test-all check docs keys lock audit sbom crds bench bench-gpu digits-recipe findings results numbers statistics
 
 setup: $(STAMP)
 
@@ -61,6 +61,16 @@ sbom: $(BIN)/uv
 	mkdir -p dist
 	PYTHONWARNINGS=ignore $(BIN)/uv tool run --quiet --from cyclonedx-bom==$(CYCLONEDX_VERSION) cyclonedx-py \
 	  requirements requirements.lock --pyproject pyproject.toml --output-reproducible --output-file dist/sbom.json
+
+# The pages as a site. Every link between them, with its anchor, must lead somewhere.
+docs: setup
+	$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet --builder html --conf-dir docs \
+	  --doctree-dir .venv/doctrees . dist/site
+	@echo "dist/site/index.html"
+
+# The page of all keys again, after a key changed.
+keys: setup
+	$(BIN)/python docs/write_keys.py
 
 # The reports in results/ again from the numbers beside them, after a change of the report; 5 says that runs diverged.
 results: setup

@@ -2,6 +2,8 @@ import itertools
 import json
 import os
 import re
+import runpy
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -62,6 +64,62 @@ def test_nothing_tells_to_install_a_package_from_a_registry_that_anybody_could_h
     library = {package for name, package in told if name.endswith(".py")}
     assert {package for package in library if package and not package.startswith("-")} - known == set()
     assert [name for name, text in texts.items() if "hkrun[" in text] == []
+
+
+def test_every_page_has_its_line_in_the_index_of_the_pages():
+    index = (REPOSITORY / "docs/README.md").read_text(encoding="utf-8")
+    named = re.findall(r"^- \[[^]]+\]\(([^)]+)\): .+$", index, re.MULTILINE)
+    pages = {str(path.relative_to(REPOSITORY / "docs")) for path in REPOSITORY.glob("docs/**/*.md")}
+    assert pages - {"README.md"} == {name for name in named if not name.startswith("../")}
+    assert len(named) == len(set(named))
+    for name in named:
+        assert (REPOSITORY / "docs" / name).is_file(), name
+
+
+def test_the_page_of_keys_is_that_of_the_keys():
+    script = REPOSITORY / "docs/write_keys.py"
+    page = runpy.run_path(str(script))["write_page"]()
+    assert (REPOSITORY / "docs/keys.md").read_text(encoding="utf-8") == page, "run make keys"
+
+
+def test_the_site_is_built_with_its_contents_and_a_link_to_nowhere_fails(tmp_path):
+    pytest.importorskip("sphinx", reason="comes with make setup")
+    for name in ("docs/conf.py", "docs/site/index.html", "pyproject.toml"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(REPOSITORY / name, tmp_path / name)
+    index = "# Pages\n\n## Start\n\n- [One](one.md): first\n- [Two](../TWO.md#its-end-1): second\n"
+    for folder in ("benchmarks", "findings", "results"):
+        index += f"- [{folder}](../{folder}/README.md): more\n"
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "README.md").write_text(f"# {folder}\n")
+    (tmp_path / "results/study").mkdir()
+    (tmp_path / "results/study/report.md").write_text("# A study\n")
+    (tmp_path / "docs/README.md").write_text(index)
+    (tmp_path / "docs/one.md").write_text("# One\n\n[the configuration](conf.py) [back](README.md#start)\n")
+    (tmp_path / "TWO.md").write_text("# Two\n\n## Its end\n\n## Its end\n")
+
+    def build():
+        flags = ("--fail-on-warning", "--keep-going", "--quiet", "--conf-dir", "docs")
+        command = [sys.executable, "-m", "sphinx", *flags, "--doctree-dir", tmp_path / "trees", ".", "site"]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+
+    done = build()
+    assert (done.returncode, done.stderr) == (0, "")
+    front = (tmp_path / "site/docs/README.html").read_text()
+    assert re.search(r'href="\.\./TWO\.html#[\w-]+"', front)
+    assert re.search(r'caption-text">Start<.*href="one.html".*href="../TWO.html"', front, re.DOTALL)
+    assert (tmp_path / "site/index.html").is_file()
+    assert re.search(r'href="\.\./_downloads/\w+/conf\.py"', (tmp_path / "site/docs/one.html").read_text())
+    (tmp_path / "TWO.md").write_text("# Two\n\n[away](docs/three.md) [anchor](docs/one.md#nowhere)\n")
+    done = build()
+    assert done.returncode == 1
+    for lost in ("docs/three.md", "nowhere", "its-end-1"):
+        assert lost in done.stderr
+    (tmp_path / "TWO.md").write_text("# Two\n\n## Its end\n\n## Its end\n")
+    (tmp_path / "docs/left.md").write_text("# A page without a line in the index\n")
+    done = build()
+    assert done.returncode == 1
+    assert "left.md: WARNING: document isn't included in any toctree" in done.stderr
 
 
 @pytest.mark.slow
