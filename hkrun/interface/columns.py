@@ -6,6 +6,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from hkrun.config import cell_id
+from hkrun.report.ratio import Ratio
 from hkrun.report.summary import CellSummary, Comparison, Interval, Summary
 from hkrun.spaces import Sweep, short_keys
 from hkrun.store import RUNS_SCHEMA, Store, tabulate
@@ -20,7 +21,7 @@ RESULTS = pa.schema(
             for name in (
                 *("error_last_pct", "error_last_sd_pct", "error_last_low_pct", "error_last_high_pct"),
                 *("error_best_pct", "error_top5_last_pct"),
-                *("s_pp2", "s_low_pp2", "s_high_pp2", "mean_range_pp"),
+                *("s_pp2", "s_low_pp2", "s_high_pp2", "s2_pp2", "s2_low_pp2", "s2_high_pp2", "mean_range_pp"),
                 *("difference_pp", "difference_low_pp", "difference_high_pp", "p_holm"),
             )
         ),
@@ -36,6 +37,7 @@ COMPARISONS = pa.schema(
                 *("error_last_pct", "reference_error_last_pct"),
                 *("difference_pp", "difference_low_pp", "difference_high_pp", "p", "p_holm"),
                 *("s_pp2", "reference_s_pp2", "s_p", "s_p_holm"),
+                *("s2_ratio", "s2_ratio_low", "s2_ratio_high", "s2_p", "s2_p_holm"),
             )
         ),
         ("reservation", pa.string()),
@@ -87,6 +89,8 @@ def _result(cell: CellSummary, summary: Summary) -> Mapping[str, object]:
     last, stability = cell.error_last, cell.stability
     low, high = _ends(last.ci95 if last else None)
     s_low, s_high = _ends(stability.ci95 if stability else None)
+    pairs = cell.pair_stability
+    s2_low, s2_high = _ends(pairs.ci95 if pairs else None)
     comparison = summary.find_comparison(cell.name)
     difference_low, difference_high = _ends(comparison.ci95 if comparison else None)
     return {
@@ -104,6 +108,9 @@ def _result(cell: CellSummary, summary: Summary) -> Mapping[str, object]:
         "s_pp2": stability.s if stability else None,
         "s_low_pp2": s_low,
         "s_high_pp2": s_high,
+        "s2_pp2": pairs.s2 if pairs else None,
+        "s2_low_pp2": s2_low,
+        "s2_high_pp2": s2_high,
         "mean_range_pp": stability.mean_range if stability else None,
         "difference_pp": comparison.difference if comparison else None,
         "difference_low_pp": difference_low,
@@ -113,19 +120,29 @@ def _result(cell: CellSummary, summary: Summary) -> Mapping[str, object]:
 
 
 def comparisons_table(
-    sweep: Sweep, errors: Sequence[Comparison], stabilities: Sequence[Comparison]
+    sweep: Sweep,
+    errors: Sequence[Comparison],
+    stabilities: Sequence[Comparison],
+    ratios: Sequence[Ratio],
 ) -> pa.Table:
-    """One row per cell that is compared with the reference, in error, in S or in both."""
+    """One row per cell that is compared with the reference, in error, in S or in both.
+
+    `ratios` are those of S2, which has a value where S has one.
+    """
     by_error, by_s = ({found.cell: found for found in each} for each in (errors, stabilities))
+    by_s2 = {ratio.cell: ratio for ratio in ratios}
     names = [named.name for named in sweep.cells if named.name in by_error or named.name in by_s]
-    rows = [_compared(by_error.get(name), by_s.get(name)) for name in names]
+    rows = [_compared(by_error.get(name), by_s.get(name), by_s2.get(name)) for name in names]
     return _label(sweep, names, pa.Table.from_pylist(rows, COMPARISONS))
 
 
-def _compared(error: Comparison | None, stability: Comparison | None) -> Mapping[str, object]:
+def _compared(
+    error: Comparison | None, stability: Comparison | None, ratio: Ratio | None
+) -> Mapping[str, object]:
     either = error or stability
     assert either is not None, "only cells that are compared have a row"
     low, high = _ends(error.ci95 if error else None)
+    ratio_low, ratio_high = _ends(ratio.ci95 if ratio else None)
     return {
         "reference": either.reference,
         "n": either.n,
@@ -140,6 +157,11 @@ def _compared(error: Comparison | None, stability: Comparison | None) -> Mapping
         "reference_s_pp2": stability.reference_value if stability else None,
         "s_p": stability.p if stability else None,
         "s_p_holm": stability.p_holm if stability else None,
+        "s2_ratio": ratio.ratio if ratio else None,
+        "s2_ratio_low": ratio_low,
+        "s2_ratio_high": ratio_high,
+        "s2_p": ratio.p if ratio else None,
+        "s2_p_holm": ratio.p_holm if ratio else None,
         "reservation": either.reservation or None,
     }
 

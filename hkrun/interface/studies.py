@@ -204,11 +204,11 @@ class Study:
         return Results(self.summary)
 
     def compare(self, reference: str | None = None) -> pa.Table:
-        """Every other cell against one, on the seeds that both finished: in error, paired by seed, and in S.
+        """Every other cell against one, on the seeds that both finished: in error, in S and in S2.
 
-        p values are two-sided, `p_holm` and `s_p_holm` corrected over the rows. Where runs are missing that
-        could turn a comparison, `reservation` says so, and p is the largest that any results of them would
-        give.
+        p values are two-sided, `p_holm`, `s_p_holm` and `s2_p_holm` corrected over the rows. Where runs are
+        missing that could turn a comparison, `reservation` says so, and p is the largest that any results of
+        them would give.
 
         Args:
             reference: Name of the cell; without it the reference of the search space.
@@ -218,6 +218,7 @@ class Study:
         """
         from hkrun.interface.columns import comparisons_table
         from hkrun.report.comparing import compare_with_reference
+        from hkrun.report.ratio_comparing import compare_ratios
 
         name = reference or self.reference
         if name is None:
@@ -230,7 +231,8 @@ class Study:
         errors, stabilities = (
             compare_with_reference(measure, cells, cell, sweep) for measure in ("error", "stability")
         )
-        return comparisons_table(sweep, errors, stabilities)
+        ratios = compare_ratios("s2", cells, cell, sweep)
+        return comparisons_table(sweep, errors, stabilities, ratios)
 
     def figures(self) -> list["Figure"]:
         """The figures of the report, those that lead it first; a notebook shows each with its caption."""
@@ -301,8 +303,10 @@ class Results:
         return text.getvalue().strip("\n")
 
     def _repr_html_(self) -> str:
+        from hkrun.report.ratio_tables import tabulate_s2
         from hkrun.report.result_tables import tabulate_errors, tabulate_stability
 
-        tables = [tabulate(self._summary) for tabulate in (tabulate_errors, tabulate_stability)]
+        forms = (tabulate_errors, tabulate_stability, tabulate_s2)
+        tables = [tabulate(self._summary) for tabulate in forms]
         warnings = "".join(f"<li>{escape(warning)}</li>" for warning in self._summary.warnings)
         return "".join(map(report_table, tables)) + (f"<ul>{warnings}</ul>" if warnings else "")

@@ -139,6 +139,8 @@ def test_the_results_are_those_of_the_summary(study):
         assert (row["n"], row["error_last_pct"]) == (3, cell.error_last.mean)
         assert (row["error_last_low_pct"], row["error_last_high_pct"]) == cell.error_last.ci95
         assert (row["s_pp2"], row["mean_range_pp"]) == (cell.stability.s, cell.stability.mean_range)
+        assert row["s2_pp2"] == cell.pair_stability.s2
+        assert (row["s2_low_pp2"], row["s2_high_pp2"]) == cell.pair_stability.ci95
         found = study.summary.find_comparison(cell.name)
         assert row["difference_pp"] == (found.difference if found else None)
     assert list(study.results().to_pandas().cell) == list(study.cells)
@@ -150,6 +152,10 @@ def test_cells_are_compared_with_the_reference_or_with_any_other(study):
     assert own["reference"].to_pylist() == ["L_b"] * 3
     assert own["p_holm"].to_pylist() == [found.p_holm for found in study.summary.comparisons]
     assert own["s_p"].to_pylist() == [found.p for found in study.summary.stability_comparisons]
+    ratios = study.summary.s2_ratios
+    assert own["s2_ratio"].to_pylist() == [found.ratio for found in ratios]
+    assert own["s2_ratio_low"].to_pylist() == [found.ci95[0] for found in ratios]
+    assert own["s2_p_holm"].to_pylist() == [found.p_holm for found in ratios]
     other = study.compare("L_b + L_adv")
     assert other["cell"].to_pylist() == ["L_b", "L_b + L_is", "L_b + L_adv + L_is"]
     there = dict(zip(own["cell"].to_pylist(), own["difference_pp"].to_pylist(), strict=True))
