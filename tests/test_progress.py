@@ -235,6 +235,7 @@ def test_the_document_that_others_read_has_phase_epochs_and_time_left(store):
         "phase": "starting Ray",
         "phase_seconds": 2.0,
         "detail": "",
+        "phase_share": None,
         "epochs_done": 0,
         "epochs_total": 48,
         "runs_training": 0,

@@ -11,6 +11,7 @@
     browsing.py     spaces, new, ls
     removing.py     rm, gc
     results.py      report, status
+    watching.py     status --watch
     comparing.py    compare
     curves.py       stability
     keys.py         keys

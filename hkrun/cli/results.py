@@ -12,16 +12,18 @@ from hkrun.cli.invocation import Invocation
 from hkrun.cli.jobs import Cluster, cluster_options, show_jobs
 from hkrun.cli.mirroring import links_document
 from hkrun.cli.stored import find_plan, find_plans
-from hkrun.cli.verbs import verb
+from hkrun.cli.verbs import OptionalNumber, verb
 from hkrun.errors import EXIT_DONE, EXIT_RUNS_FAILED, InputError, StoreError
 
 if TYPE_CHECKING:
-    from hkrun.plans import PlannedCell, StoredPlan
+    from hkrun.plans import Plan, PlannedCell, StoredPlan
     from hkrun.report import Summary
     from hkrun.spaces import Sweep
     from hkrun.store import Store
 
 logger = logging.getLogger(__name__)
+
+_WATCH_EVERY_S, _WATCH_REMOTE_EVERY_S = 2, 10
 
 
 @verb(
@@ -132,21 +134,41 @@ def _find_in_mlflow(sweep: "Sweep", store: "Store") -> dict[str, object] | None:
     examples=(
         ("hkrun status", "every sweep of ./hkrun-store"),
         ("hkrun status stability", "one, with the epoch that each unfinished run has reached"),
+        ("hkrun status stability --watch", "the same, again and again until it ends"),
+        ("hkrun status --watch 30 --store s3://lab/store", "from anywhere, every 30 seconds"),
         ("hkrun status --address http://localhost:8265", "the jobs of hkrun on a cluster"),
     ),
 )
 @click.argument("name", required=False, metavar="[NAME|JOB]", shell_complete=candidates.studies)
 @click.option("--dataset", metavar="NAME", shell_complete=candidates.datasets, help="Only on this data set.")
+@click.option(
+    "--watch",
+    metavar="[SECONDS]",
+    type=OptionalNumber(1, 3600),
+    help="Look again every so many seconds, until no driver works on it; 2, or 10 where the store is remote.",
+)
 @cluster_options(needed=False)
-def status(invocation: Invocation, *, name: str | None, dataset: str | None, cluster: Cluster) -> int:
-    """Show what the store holds of each sweep, and what is missing; or the jobs on a cluster.
+def status(
+    invocation: Invocation, *, name: str | None, dataset: str | None, watch: int | None, cluster: Cluster
+) -> int:
+    """Show what the store holds of each sweep, what its driver does and what is missing; or a cluster's jobs.
 
     Reads the store only, so it can be asked from anywhere while a sweep runs. With --address it asks the
     cluster's job server instead.
     """
+    if watch is not None and (invocation.as_json or cluster.address is not None):
+        raise InputError(f"--watch: not with {'--json' if invocation.as_json else '--address'}")
     if cluster.address is not None:
         return show_jobs(invocation, name, cluster)
     store = invocation.open_store(create=False)
+    if watch is not None:
+        from hkrun.cli.watching import watch as watch_studies
+
+        def look() -> list[dict[str, Any]]:
+            return [_sweep_status(stored, store) for stored in find_plans(store, name, dataset)]
+
+        every_s = watch or (_WATCH_EVERY_S if store.local_path is not None else _WATCH_REMOTE_EVERY_S)
+        return watch_studies(invocation, look, every_s=every_s)
     sweeps = [_sweep_status(stored, store) for stored in find_plans(store, name, dataset)]
     if invocation.as_json:
         invocation.print_document({"store": store.place, "sweeps": sweeps})
@@ -171,6 +193,10 @@ def status(invocation: Invocation, *, name: str | None, dataset: str | None, clu
                 _listed(_reached(cell["unfinished"])),
             )
         invocation.results.print(table)
+        if found["driver"] is not None:
+            from hkrun.cli.watching import describe, describe_driver
+
+            invocation.say(f"{describe(found)} ({describe_driver(found)})")
         if doubt := found["other_code"]["about"]:
             invocation.say(doubt)
     return EXIT_DONE
@@ -180,6 +206,7 @@ def _sweep_status(stored: "StoredPlan", store: "Store") -> dict[str, Any]:
     from hkrun.plans import make_plan
 
     plan = make_plan(stored.sweep, store, workers=stored.workers)
+    cells = [_cell_status(cell, store) for cell in plan.cells]
     return {
         "sweep": stored.sweep.name,
         "dataset": stored.sweep.dataset,
@@ -191,8 +218,38 @@ def _sweep_status(stored: "StoredPlan", store: "Store") -> dict[str, Any]:
             "teachers": list(plan.other_teachers),
             "about": "; ".join(filter(None, (plan.describe_other_code(), plan.describe_beside()))),
         },
-        "cells": [_cell_status(cell, store) for cell in plan.cells],
+        "cells": cells,
         "teachers_missing": [teacher.teacher_id for teacher in plan.teachers],
+        **_driver_status(plan, cells, store),
+    }
+
+
+def _driver_status(plan: "Plan", cells: Sequence[Mapping[str, Any]], store: "Store") -> dict[str, Any]:
+    """What the study's driver does, as it told last; without one, how far the store says the study is."""
+    holder = store.holder(store.sweep_folder(plan.sweep.name, plan.sweep.dataset))
+    doing = {} if holder is None else holder.doing
+    records = [record for cell in plan.distinct_cells for record in cell.records.values()]
+    settled = sum(record.epochs for record in records if record.status != "failed")
+    reached = {(cell["cell_id"], run["seed"]): run["epoch"] for cell in cells for run in cell["unfinished"]}
+    to_run = sum(len(cell.to_run) * sum(cell.cell.stage_epochs) for cell in plan.distinct_cells)
+    rest = "not running" if plan.num_to_run else "done"
+    return {
+        "phase": doing.get("phase", "planning") if holder is not None else rest,
+        "phase_seconds": doing.get("phase_seconds"),
+        "phase_detail": doing.get("detail"),
+        "phase_share": doing.get("phase_share"),
+        "epochs_done": doing.get("epochs_done") or settled + sum(reached.values()),
+        "epochs_total": doing.get("epochs_total") or settled + to_run,
+        "eta_seconds": doing.get("eta_seconds"),
+        "driver": None
+        if holder is None
+        else {
+            "pid": holder.pid,
+            "host": holder.host,
+            "since": holder.since,
+            "beat": holder.beat,
+            "alive": holder.alive,
+        },
     }
 
 

@@ -17,6 +17,14 @@ EXIT_CODES = (
 )
 
 
+class OptionalNumber(click.IntRange):
+    """A whole number in a range; 0 where none follows the option."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """See `click.ParamType`."""
+        return 0 if value == "" else super().convert(value, param, ctx)
+
+
 class Verb(click.Command):
     """A verb of hkrun: its purpose is its group on the first screen; examples are commands with effects."""
 
@@ -24,6 +32,15 @@ class Verb(click.Command):
         super().__init__(*args, **kwargs)
         self.purpose = purpose
         self.examples = examples
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """An option whose number may be left out takes the next word only where that is one."""
+        bare = {name for each in self.params if isinstance(each.type, OptionalNumber) for name in each.opts}
+        end = args.index("--") if "--" in args else len(args)
+        for index, word in enumerate(args[:end]):
+            if word in bare and not "".join(args[index + 1 : index + 2]).lstrip("-").isdecimal():
+                args[index] = f"{word}="
+        return super().parse_args(ctx, args)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Writes examples, the verb's own options, then those that all verbs share."""

@@ -5,6 +5,7 @@
     s3.py              the same on S3
     transactions.py    folders with a manifest: committed as a whole, checked when read; on S3 too
     lock.py            one driver per sweep
+    holder.py          who it is and what it does, for readers
     columns.py         curves as Parquet, and the columns of all runs
     earlier.py         results of other code, beside those that took their place
     store.py           hkrun's layout of cells, seeds, checkpoints, teachers and sweeps
@@ -18,6 +19,7 @@ No run is ever lost or half there: a folder whose manifest is missing does not e
 from hkrun.records import DivergedTeacher, Record, TeacherRecord
 from hkrun.store.columns import RUNS_SCHEMA, tabulate
 from hkrun.store.files import LocalFiles
+from hkrun.store.lock import PATIENCE_S
 from hkrun.store.opening import open_store
 from hkrun.store.store import NoStoreError, Store, checkpoint_name, read_epoch
 from hkrun.store.study_folders import (
@@ -31,6 +33,7 @@ from hkrun.store.teacher_tables import NoSpaceError, StoredTable, TeacherTables,
 from hkrun.store.transactions import DamagedError, NotCommittedError
 
 __all__ = [
+    "PATIENCE_S",
     "RUNS_SCHEMA",
     "STUDY_FILE",
     "DamagedError",

@@ -21,7 +21,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -35,6 +35,8 @@ LOCK_FILE = "driver.lock"
 HEARTBEAT_S = 10.0
 PATIENCE_S = 45.0  # several heartbeats: a busy machine or network may swallow some
 LOOK_S = 1.0
+# What a driver does is written with its heartbeats, and on a disk, where that costs little, sooner.
+TELL_EVERY_S = 2.0
 
 log = logging.getLogger("hkrun")
 
@@ -45,6 +47,10 @@ class Slot(Protocol):
     @property
     def place(self) -> str:
         """What is held, as messages name it."""
+
+    @property
+    def tell_every_s(self) -> float:
+        """How often it may be written at most, beside heartbeats."""
 
     def look(self) -> Seen:
         """Reads it."""
@@ -70,6 +76,8 @@ class Hold:
         self._holding_thread = threading.current_thread()
         self._seen = seen
         self._heartbeat_at = 0.0
+        self._doing: Mapping[str, object] = {}
+        self._has_news = False
         self._renew()
         self._renewing = threading.Thread(target=self._keep_renewing, name="hkrun-hold", daemon=True)
         self._renewing.start()
@@ -85,6 +93,10 @@ class Hold:
                 self._renew_or_lose()
             if self._lost is not None:
                 raise StoreError(self._lost)
+
+    def tell(self, doing: Mapping[str, object]) -> None:
+        """What the holder does, for others to read; it is written by and by."""
+        self._doing, self._has_news = doing, True
 
     def lost(self) -> str | None:
         """Which driver took over, in a sentence; None while none has."""
@@ -103,8 +115,10 @@ class Hold:
                 self._slot.write(json.dumps({"released": secrets.token_hex(8)}).encode(), seen=self._seen)
 
     def _renew(self) -> None:
-        started = _clock()
-        name = self._name | {"beat": f"{self._heartbeats:09}"}
+        started, self._has_news = _clock(), False
+        name = (
+            self._name | {"beat": f"{self._heartbeats:09}"} | ({"doing": self._doing} if self._doing else {})
+        )
         self._seen = self._slot.write(json.dumps(name).encode(), seen=self._seen)
         self._heartbeats += 1
         self._heartbeat_at = started
@@ -123,10 +137,12 @@ class Hold:
             )
 
     def _keep_renewing(self) -> None:
-        while not self._ended.wait(HEARTBEAT_S):
+        while not self._ended.wait(min(HEARTBEAT_S, self._slot.tell_every_s)):
             with self._turn:
                 if self._ended.is_set():
                     return
+                if not self._has_news and _clock() - self._heartbeat_at < HEARTBEAT_S:
+                    continue
                 try:
                     self._renew_or_lose()
                 except StoreError as error:
@@ -179,7 +195,7 @@ def hold_folder(place: Path) -> Iterator[Hold]:
 def hold_object(files: ConditionalFiles, folder: str, *, place: str) -> Iterator[Hold]:
     """Keeps other drivers out of a folder on a place without locks; see `hold_folder`."""
     slot = ObjectSlot(files, f"{folder}/{LOCK_FILE}", place=f"{place}/{folder}")
-    with _held(slot, lambda name: _is_here(name) and not _is_alive(name)) as hold:
+    with _held(slot, lambda name: is_here(name) and not is_alive(name)) as hold:
         if not files.heeds_conditions(f"{folder}/{LOCK_FILE}"):
             log.warning(
                 "%s: the server does not heed conditional writes (If-None-Match, If-Match), so nothing keeps "
@@ -222,7 +238,7 @@ def _take(slot: Slot, is_gone: Callable[[dict[str, Any]], bool]) -> Hold:
     seen = slot.look()
     name = read_name(seen)
     if "token" in name and not is_gone(name):
-        if _is_alive(name):
+        if is_alive(name):
             raise held(slot.place, name)
         log.warning(
             "%s: waiting up to %.0f s to see whether %s still works", slot.place, PATIENCE_S, describe(name)
@@ -247,6 +263,7 @@ class FileSlot:
 
     path: Path
     place: str
+    tell_every_s: float = TELL_EVERY_S
 
     def look(self) -> Seen:
         """See `Slot`. Opened anew each time, for another machine's writes to show."""
@@ -282,6 +299,7 @@ class ObjectSlot:
     files: ConditionalFiles
     path: str
     place: str
+    tell_every_s: float = HEARTBEAT_S
 
     def look(self) -> Seen:
         """See `Slot`."""
@@ -349,12 +367,13 @@ def _process(pid: int) -> str:
     return f"{namespace} {started}"
 
 
-def _is_here(name: dict[str, Any]) -> bool:
+def is_here(name: dict[str, Any]) -> bool:
     """Whether a holder is, or was, a process that this one would see."""
     own, _, _ = _process(os.getpid()).partition(" ")
     theirs, _, _ = str(name.get("process")).partition(" ")
     return bool(own) and name.get("boot") == _boot() and own == theirs
 
 
-def _is_alive(name: dict[str, Any]) -> bool:
-    return _is_here(name) and _process(int(name.get("pid", 0))) == name.get("process")
+def is_alive(name: dict[str, Any]) -> bool:
+    """Whether it still runs, as far as this process would see."""
+    return is_here(name) and _process(int(name.get("pid", 0))) == name.get("process")

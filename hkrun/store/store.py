@@ -19,7 +19,8 @@ from hkrun.records import DivergedTeacher, Record, TeacherRecord, from_json, tea
 from hkrun.store.columns import from_parquet, tabulate, to_parquet
 from hkrun.store.earlier import EARLIER, bring_back, find_own, read_earlier, stands
 from hkrun.store.files import ConditionalFiles, Files
-from hkrun.store.lock import Hold, hold_folder, hold_object
+from hkrun.store.holder import Holder, read_holder
+from hkrun.store.lock import LOCK_FILE, Hold, hold_folder, hold_object
 from hkrun.store.transactions import (
     MANIFEST,
     CommittedFolders,
@@ -437,6 +438,16 @@ class Store(CommittedFolders):
             self._holds[folder] = hold
             stack.callback(self._holds.pop, folder)
             yield
+
+    def tell(self, folder: str, doing: Mapping[str, object]) -> None:
+        """What the driver that holds a folder does, as JSON can hold it; `holder` reads it, anywhere."""
+        if (hold := self._holds.get(folder)) is not None:
+            hold.tell(doing)
+
+    def holder(self, folder: str) -> Holder | None:
+        """Who holds a folder; None where nobody does, as far as the place can tell. Nothing is changed."""
+        holder = read_holder(self._files.get(f"{check_folder(folder)}/{LOCK_FILE}"))
+        return None if holder is not None and holder.alive is False else holder
 
     def commit(self, folder: str, *arguments: Any, **options: Any) -> bool:
         """See `CommittedFolders.commit`. A folder that this store holds must still be its own.

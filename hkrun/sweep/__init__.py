@@ -11,6 +11,7 @@ running.py          training, mirror and report
 task_submission.py  the tasks for the cluster, and what is told of them
 time_accounting.py  where the time goes
 progress.py         how far a study is, and how long it still takes
+announcing.py       the same for all who can read the store
 pace.py             by what was expected of its epochs and what is seen
 removing.py         what a store holds for one study alone, or for none
 """

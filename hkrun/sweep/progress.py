@@ -381,11 +381,12 @@ class Progress:
     def document(self, now: float) -> dict[str, object]:
         """What the driver tells others of it."""
         done, total = self.epochs
-        remaining_s = self.remaining_s(now)
+        remaining_s, share = self.remaining_s(now), self.phase_share
         return {
             "phase": None if self.phase is None else str(self.phase),
             "phase_seconds": round(now - self.phase_since, 1),
             "detail": self.detail(),
+            "phase_share": None if share is None else round(share, 3),
             "epochs_done": done,
             "epochs_total": total,
             "runs_training": self.num_training,

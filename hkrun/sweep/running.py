@@ -24,6 +24,7 @@ from hkrun.plans import (
 from hkrun.spaces import Sweep
 from hkrun.stopwatch import Stopwatch
 from hkrun.store import Store
+from hkrun.sweep.announcing import AnnouncingObserver
 from hkrun.sweep.machine import log_folder_of
 from hkrun.sweep.pack_sizes import AUTO as MEASURED_PACKS
 from hkrun.sweep.planning import recheck
@@ -91,7 +92,9 @@ def run_study(study: Study, observer: Observer, stopwatch: Stopwatch | None = No
     accounting = TimeAccounting(sweep, store, slots=at_once, stopwatch=stopwatch)
     training = Training()
     limits = study.limits
-    with mirror, store.hold(store.sweep_folder(sweep.name, sweep.dataset)), accounting:
+    folder = store.sweep_folder(sweep.name, sweep.dataset)
+    observer = AnnouncingObserver(observer, store, folder)
+    with mirror, store.hold(folder), accounting:
         if study.machine is not None and options.shortcuts == NO_SHORTCUTS:
             observer.entered(Phase.MEASURING if options.pack == MEASURED_PACKS else Phase.PLANNING)
         study = recheck(study)

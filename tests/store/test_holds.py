@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +119,50 @@ def test_a_holder_that_ended_well_is_followed_without_waiting_wherever_it_was(
     for _ in range(2):
         with store.hold(FOLDER):
             pass
+
+
+@SLOW_ON_S3
+def test_what_a_holder_tells_is_read_without_a_change_until_it_has_gone(store: Store) -> None:
+    other = open_store(store.uri)
+    assert other.holder(FOLDER) is None
+    store.tell(FOLDER, {"phase": "nothing is held"})
+    with store.hold(FOLDER):
+        told = {"phase": "training", "epochs_done": 3, "eta_seconds": None}
+        store.tell(FOLDER, told)
+        beat = wait_for(lambda: (seen := other.holder(FOLDER)) and seen.doing == told and seen.beat)
+        # It beats also without news.
+        assert wait_for(lambda: (seen := other.holder(FOLDER)) and seen.beat != beat)
+        seen = other.holder(FOLDER)
+        assert seen is not None
+        assert (seen.pid, seen.alive, seen.doing) == (os.getpid(), True, told)
+    assert other.holder(FOLDER) is None
+
+
+def wait_for(look: Callable[[], Any]) -> Any:
+    """What a look finds, once it finds something."""
+    deadline = time.monotonic() + 20.0
+    while time.monotonic() < deadline:
+        if found := look():
+            return found
+        time.sleep(0.02)
+    raise AssertionError("nothing was found")
+
+
+@SLOW_ON_S3
+def test_of_a_holder_elsewhere_one_look_cannot_tell_whether_it_is_alive(
+    store: Store,
+) -> None:
+    with holder(store, where="elsewhere") as (process, _):
+        seen = store.holder(FOLDER)
+        assert seen is not None
+        assert (seen.pid, seen.alive) == (process.pid, None)
+    with holder(store) as (process, _):
+        seen = store.holder(FOLDER)
+        assert seen is not None
+        assert seen.alive is True
+        process.kill()
+        process.wait()
+        assert store.holder(FOLDER) is None
 
 
 @pytest.mark.slow
