@@ -9,7 +9,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 
 from hkrun import figures
-from hkrun.figures import CellCurves, PairedDifferences, ScanCurve, ScanGrid, style
+from hkrun.figures import CellCurves, PairedDifferences, style
 from hkrun.figures import errors as labels
 from hkrun.stats import spread_of
 
@@ -120,6 +120,112 @@ def test_bands_are_left_out_where_they_would_hide_each_other():
     crowded = figures.draw_errors(make_cells(7), window=10).axes
     assert count_curves(crowded[-1]) == 7
     assert crowded[0].get_title(loc="left") == "Test error: mean over seeds"
+
+
+def test_a_cell_has_its_colour_wherever_it_stands():
+    cells = [CellCurves(name=cell.name, error_pct=cell.error_pct, look=7) for cell in make_cells(1)]
+    color = style.COLORS[7]
+    for axes in (
+        figures.draw_errors(cells, window=10).axes[0],
+        figures.draw_error_panels(cells, window=10, reference=None).axes[0],
+        figures.draw_ranges(cells, window=10, ddof=0).axes[0],
+    ):
+        assert color in {line.get_color() for line in axes.lines}
+
+
+def test_a_line_says_what_its_cell_came_to():
+    (cell,) = make_cells(1)
+    noted = CellCurves(name=cell.name, error_pct=cell.error_pct, note="L_b: 3.02 %")
+    drawings = (
+        figures.draw_errors([noted], window=10),
+        figures.draw_error_panels([noted], window=10, reference=None),
+        figures.draw_ranges([noted], window=10, ddof=0),
+    )
+    for drawing in drawings:
+        assert set(drawing.notes.values()) == {("L_b: 3.02 %",)}
+
+
+# --- many cells ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [7, 12])
+def test_many_cells_have_two_panels_each_on_two_scales(number):
+    cells = make_cells(number)
+    figure = figures.draw_error_panels(cells, window=10, reference=cells[0].name)
+    shown = [axes for axes in figure.axes if axes.get_visible()]
+    assert len(shown) == 2 * number
+    whole, late = shown[::2], shown[1::2]
+    for axes, cell in zip(whole, cells, strict=True):
+        assert axes.get_title(loc="left") == style.wrap(cell.name, 44)
+        assert axes.get_xlim() == (1, 40)
+    assert {axes.get_xlim() for axes in late} == {(31, 40)}
+    for panels in (whole, late):
+        assert len({axes.get_ylim() for axes in panels}) == 1
+        assert len({axes.get_yscale() for axes in panels}) == 1
+
+
+def test_a_panel_holds_its_own_mean_and_spread_and_the_mean_of_the_reference_dashed():
+    first, second = make_cells(2)
+    figure = figures.draw_error_panels([first, second], window=10, reference=first.name)
+    own, late, other, late_other = figure.axes[:4]
+    assert len(own.lines) == len(late.lines) == 1
+    dashed, line = late_other.lines
+    assert dashed.get_linestyle() == "--"
+    np.testing.assert_allclose(dashed.get_ydata(), first.error_pct.mean(axis=0)[30:])
+    np.testing.assert_allclose(line.get_xydata()[:, 0], np.arange(31, 41))
+    np.testing.assert_allclose(line.get_ydata(), second.error_pct.mean(axis=0)[30:])
+    (band,) = other.collections
+    edges = band.get_paths()[0].vertices
+    mean, sd = second.error_pct.mean(axis=0), second.error_pct.std(axis=0, ddof=1)
+    at_20 = sorted(set(edges[edges[:, 0] == 20][:, 1]))
+    np.testing.assert_allclose(at_20, [mean[19] - sd[19], mean[19] + sd[19]])
+
+
+def test_a_cell_without_a_finished_run_has_panels_that_say_so():
+    lost = CellCurves(name="lost", error_pct=np.empty((0, 40)), diverged=(np.array([90.0, 95.0]),))
+    figure = figures.draw_error_panels([*make_cells(1), lost], window=10, reference=None)
+    whole, late = figure.axes[2:4]
+    assert [text.get_text() for text in late.texts] == ["no run finished"]
+    thin, cross = whole.lines
+    np.testing.assert_allclose(thin.get_xydata(), [[1, 90], [2, 95]])
+    assert cross.get_marker() == "x"
+    assert whole.get_ylim()[1] >= 95
+
+
+def test_panels_of_few_epochs_are_one_a_cell_four_in_a_row():
+    figure = figures.draw_error_panels(make_cells(8, epochs=10), window=10, reference=None)
+    assert len(figure.axes) == 8
+    assert len({round(axes.get_position().y0, 3) for axes in figure.axes}) == 2
+
+
+def test_a_narrow_page_has_the_parts_of_a_figure_below_each_other_and_its_labels_below_them():
+    with figures.narrow_page():
+        figure = figures.draw_errors(make_cells(3), window=10)
+    whole, late = figure.axes
+    draw(figure)
+    assert whole.get_position().y0 > late.get_position().y1
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == [
+        "\n".join(style.wrap(name, 22).split("\n")) for name in NAMES[:3]
+    ]
+
+
+# --- details ------------------------------------------------------------------------------------------------
+
+
+def test_no_word_of_a_name_is_broken():
+    name = "student.learning_rate=0.316 and-more-of-it"
+    figure = figures.draw_errors([CellCurves(name=name, error_pct=np.full((2, 8), 3.0))], window=4)
+    (text,) = figure.axes[-1].texts
+    assert "student.learning_rate=0.316" in text.get_text().split("\n")
+
+
+def test_late_errors_that_span_much_are_on_a_logarithmic_axis_too():
+    cells = [CellCurves(name=str(level), error_pct=np.full((2, 20), level)) for level in (4.0, 90.0)]
+    late = figures.draw_errors(cells, window=5).axes[1]
+    assert late.get_yscale() == "log"
+    assert "enlarged" in late.get_title(loc="left")
+    assert late.get_ylim()[0] < 4
 
 
 def test_one_seed_has_no_band_and_says_so():
@@ -260,64 +366,7 @@ def test_differences_show_every_seed_the_mean_and_its_interval():
     assert lone_dot.get_xdata()[0] == lone_mean.get_xdata()[0] == 0.3
 
 
-# --- curves, grids, the discriminator -----------------------------------------------------------------------
-
-
-def make_curve(**changes):
-    values = {
-        "title": "loss.mu",
-        "labels": ("0.1", "1", "10"),
-        "positions": (0.1, 1.0, 10.0),
-        "mean": (5.0, 4.0, np.nan),
-        "ci95": ((4.5, 5.5), (3.8, 4.2), None),
-        "reference": 1,
-    }
-    return ScanCurve(**{**values, **changes})
-
-
-def test_a_curve_shows_means_intervals_and_the_margin_on_a_logarithmic_axis():
-    first, second = figures.draw_curves([make_curve(), make_curve(title="loss.lambda_1")], margin=0.5).axes
-    assert first.get_xscale() == "log"
-    assert [label.get_text() for label in first.get_xticklabels()] == ["0.1", "1", "10"]
-    line, *intervals = first.lines[:3]
-    np.testing.assert_array_equal(line.get_xydata()[:2], [[0.1, 5.0], [1.0, 4.0]])
-    assert [list(item.get_ydata()) for item in intervals] == [[4.5, 5.5], [3.8, 4.2]]
-    (band,) = first.patches
-    assert (band.get_y(), band.get_y() + band.get_height()) == pytest.approx((3.5, 4.5))
-    assert first.get_ylim() == second.get_ylim()
-    assert first.get_ylabel() == "Test error, last epoch (%)"
-
-
-def test_values_that_are_no_numbers_are_not_joined_by_a_line():
-    (axes,) = figures.draw_curves(
-        [make_curve(labels=("l2", "l1", "cross_entropy"), positions=())], margin=0.5
-    ).axes
-    assert axes.get_xscale() == "linear"
-    assert all(len(set(line.get_xdata())) == 1 for line in axes.lines)
-
-
-def test_a_grid_prints_every_mean_with_its_interval_and_frames_the_reference():
-    grid = ScanGrid(
-        title="",
-        keys=("loss.lambda_2", "loss.lambda_3"),
-        labels=(("0.1", "1"), ("0.1", "1", "10")),
-        mean=((5.0, 4.5, 4.25), (4.0, 3.5, np.nan)),
-        half=((0.1, 0.2, np.nan), (0.1, 0.1, np.nan)),
-        reference=(1, 1),
-        differs=((True, False, False), (False, False, False)),
-    )
-    figure = figures.draw_grid(grid)
-    axes = figure.axes[0]
-    assert [text.get_text() for text in axes.texts] == [
-        *("5.00 ± 0.10 *", "4.50 ± 0.20", "4.25"),
-        *("4.00 ± 0.10", "3.50 ± 0.10", "no run"),
-    ]
-    (frame,) = axes.lines
-    assert frame.get_xdata().mean() == pytest.approx(1, abs=0.2)
-    assert frame.get_ydata().mean() == pytest.approx(1, abs=0.2)
-    image = axes.images[0]
-    darkest = lightness(image.cmap(1.0))
-    assert darkest > 55  # black print is readable on it
+# --- the discriminator --------------------------------------------------------------------------------------
 
 
 def test_what_the_discriminator_did_is_drawn_over_seeds_and_left_out_where_it_is_unknown():

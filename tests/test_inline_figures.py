@@ -6,11 +6,12 @@ import xml.etree.ElementTree as ElementTree
 
 import numpy as np
 import pytest
+from figure_example import draw_line, make_lost, make_map, make_point
 from matplotlib.colors import to_rgb
 from matplotlib.patches import Rectangle
 
 from hkrun import figures
-from hkrun.figures import CellCurves, InlineFigures, PairedDifferences, ScanCurve, style
+from hkrun.figures import CellCurves, InlineFigures, PairedDifferences, style
 
 ON_PAPER = [f"cell-{index}" for index in range(1, 12)] + ["ink", "muted", "seed", "alarm", "good", "bad"]
 TEXTS = [("ink", 7), ("muted", 4.5), ("link", 4.5), ("alarm", 4.5), ("good", 4.5), ("bad", 4.5)]
@@ -79,19 +80,12 @@ def draw_all():
         CellCurves(name=name, error_pct=np.array([[9.0, 5.0, 4.0], [9.0, 4.0, 3.0]])) for name in ("a", "b")
     ]
     pair = PairedDifferences(name="b", by_seed=(-1.0, 0.5), mean=-0.25, ci95=(-2.0, 1.0))
-    curve = ScanCurve(
-        title="key",
-        labels=("0.1", "1"),
-        positions=(0.1, 1.0),
-        mean=(5.0, 4.0),
-        ci95=((4.5, 5.5), None),
-        reference=0,
-    )
     return {
         "errors": figures.draw_errors(cells, window=2),
         "ranges": figures.draw_ranges(cells, window=2, ddof=0),
         "differences": figures.draw_differences([pair], reference="a"),
-        "curves": figures.draw_curves([curve], margin=0.5),
+        "lines": draw_line(make_point(5.0), make_point(4.0, reference=True), make_lost()),
+        "map": figures.draw_maps([make_map()]),
     }
 
 

@@ -287,7 +287,7 @@ def test_curves_and_grids_have_figures_and_tables(store):
     assert [scan.keys for scan in summary.scans] == [("loss.lambda_3",), ("loss.lambda_2", "loss.mu")]
     assert summary.scans[1].reference.name == "grid [loss.lambda_2=1.0, loss.mu=1.0]"
     files = render_report(summary)
-    assert {"sensitivity.png", "grid-1.png"} <= files.keys()
+    assert {"sensitivity.png", "grid.png"} <= files.keys()
     text = files["report.md"].decode()
     assert "## Sensitivity" in text
     assert "| lambda_2 | mu | n |" in text

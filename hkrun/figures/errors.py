@@ -1,11 +1,11 @@
 """Test error over epochs, with the late epochs enlarged, and its range over runs: what S measures."""
 
-import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from hkrun.figures.style import (
@@ -15,8 +15,11 @@ from hkrun.figures.style import (
     PAGE,
     Curve,
     Drawing,
+    explain,
     new_figure,
     new_panels,
+    page_width,
+    split_lines,
     stroke_of,
     styled,
     typeset,
@@ -33,11 +36,15 @@ class CellCurves:
     Attributes:
         error_pct: Test error in percent of the finished runs, shape [runs, epochs]; runs may be 0.
         diverged: The curves of the diverged runs, each up to where it ended. Drawn, never averaged.
+        look: Place of its colour, see `stroke_of`; None: its place in the figure.
+        note: What there is to say of it, for a tooltip.
     """
 
     name: str
     error_pct: Curve
     diverged: tuple[Curve, ...] = ()
+    look: int | None = None
+    note: str = ""
 
 
 def draw_errors(cells: Sequence[CellCurves], *, window: int) -> Drawing:
@@ -45,26 +52,31 @@ def draw_errors(cells: Sequence[CellCurves], *, window: int) -> Drawing:
 
     Lines are means over the finished runs. The enlarged part, or the only one, has thin lines one standard
     deviation to either side: filled bands would merge into one. Beyond `MOST_BANDS` cells there are none. A
-    diverged run is a thin line ending in a cross.
+    diverged run is a thin line ending in a cross. On a narrow page the parts stand below each other.
     """
-    shown = {index: cell for index, cell in enumerate(cells) if cell.error_pct.size or cell.diverged}
-    epochs = max((cell.error_pct.shape[1] for cell in shown.values() if cell.error_pct.size), default=1)
+    shown = {look: cell for look, cell in looks_of(cells).items() if cell.error_pct.size or cell.diverged}
+    epochs = count_epochs(cells)
     zoomed = 2 <= window < epochs
-    labels = {index: _wrapped(cell) for index, cell in shown.items()}
+    wide = page_width() == PAGE
+    labels = {look: _wrapped(cell) for look, cell in shown.items()}
     longest = max((len(line) for lines in labels.values() for line in lines), default=0)
-    width, height = (PAGE if zoomed else 7.6), max(4.0, 1.1 + 0.26 * sum(map(len, labels.values())))
+    lines = sum(map(len, labels.values()))
+    width = PAGE if zoomed else 7.6
+    height = max(4.0, 1.1 + 0.26 * lines) if wide else (5.6 if zoomed else 3.2) + 0.2 * lines
     with styled():
-        figure = new_figure(width, height, layout=None)
-        panels = figure.subplots(1, 2 if zoomed else 1, squeeze=False)[0]
+        figure = new_figure(width, height, layout=None if wide else "constrained")
+        shape = (1, 2) if zoomed and wide else (2, 1) if zoomed else (1, 1)
+        panels = figure.subplots(*shape, squeeze=False).flat
         right = 1 - (0.75 + 0.068 * longest) / width
-        figure.subplots_adjust(
-            left=0.6 / width, right=right, top=1 - 0.35 / height, bottom=0.5 / height, wspace=0.17
-        )
+        if wide:
+            figure.subplots_adjust(
+                left=0.6 / width, right=right, top=1 - 0.35 / height, bottom=0.5 / height, wspace=0.17
+            )
         whole, late = panels[0], panels[-1]
         banded = len(shown) <= MOST_BANDS and any(len(cell.error_pct) > 1 for cell in cells)
         _plot_means(whole, shown, first=1, banded=banded and not zoomed)
-        _plot_diverged(whole, shown)
-        _scale_to_errors(whole, cells)
+        plot_diverged(whole, shown)
+        scale_to_errors(whole, [cell.error_pct for cell in cells])
         averaged = "mean over seeds" if any(len(cell.error_pct) > 1 for cell in cells) else "one seed"
         spread = f"{averaged}; thin: ± 1 sd" if banded else averaged
         whole.set_title(f"Test error: {averaged if zoomed else spread}")
@@ -74,16 +86,40 @@ def draw_errors(cells: Sequence[CellCurves], *, window: int) -> Drawing:
             whole.axvspan(first, epochs, color=BAND, zorder=0, linewidth=0)
             _plot_means(late, shown, first=first, banded=banded)
             late.set_xlim(first, epochs)
-            scale = ", linear scale" if whole.get_yscale() == "log" else ", enlarged"
+            scale_to_errors(late, [cell.error_pct[:, first - 1 :] for cell in cells], room=0.8)
+            linear = whole.get_yscale() == "log" and late.get_yscale() == "linear"
+            scale = ", linear scale" if linear else ", enlarged"
             late.set_title(f"The last {window} epochs{scale}{'; thin: ± 1 sd' if banded else ''}")
-        whole.set_ylabel(f"Test error (%{', log scale' if whole.get_yscale() == 'log' else ''})")
         for panel in panels:
+            if panel is whole or not wide:
+                panel.set_ylabel(f"Test error (%{', log scale' if panel.get_yscale() == 'log' else ''})")
             panel.set_xlabel("Epoch")
             panel.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6, min_n_ticks=1))
-        _label_lines(
-            late, shown, labels, panel_width=width * late.get_position().width, panel_height=height - 0.85
-        )
+        if not shown:
+            late.text(0.5, 0.5, "no run finished", transform=late.transAxes, ha="center", color=MUTED)
+        elif wide:
+            _label_lines(
+                late,
+                shown,
+                labels,
+                panel_width=width * late.get_position().width,
+                panel_height=height - 0.85,
+            )
+        else:
+            names = ["\n".join(map(typeset, labels[look])) for look in shown]
+            handles = [Line2D([], [], **stroke_of(look)) for look in shown]
+            figure.legend(handles, names, loc="outside lower left", ncols=1, frameon=False, fontsize=8.5)
         return figure
+
+
+def looks_of(cells: Sequence[CellCurves]) -> dict[int, CellCurves]:
+    """The cells by the place of their colour."""
+    return {index if cell.look is None else cell.look: cell for index, cell in enumerate(cells)}
+
+
+def count_epochs(cells: Sequence[CellCurves]) -> int:
+    """Of the longest curve of a finished run; 1 where none finished."""
+    return max((cell.error_pct.shape[1] for cell in cells if cell.error_pct.size), default=1)
 
 
 def _plot_means(axes: Axes, cells: Mapping[int, CellCurves], *, first: int, banded: bool) -> None:
@@ -97,41 +133,51 @@ def _plot_means(axes: Axes, cells: Mapping[int, CellCurves], *, first: int, band
         # Markers of different cells stand at different epochs, else the later ones would hide the earlier.
         every = max(1, len(epoch) // 8)
         stroke["marker"] = stroke["marker"] or ("." if len(epoch) <= 8 else "")
-        axes.plot(epoch, mean, **stroke, markevery=(index * every // len(COLORS), every), zorder=3)
+        (line,) = axes.plot(epoch, mean, **stroke, markevery=(index * every // len(COLORS), every), zorder=3)
+        explain(line, cell.note or cell.name)
         if banded and len(runs) > 1:
             sd = runs.std(axis=0, ddof=1)
             for edge in (mean - sd, mean + sd):
                 axes.plot(epoch, edge, color=stroke["color"], linestyle=stroke["linestyle"], linewidth=0.7)
 
 
-def _plot_diverged(axes: Axes, cells: Mapping[int, CellCurves]) -> None:
-    for index, cell in cells.items():
+def plot_diverged(axes: Axes, cells: Mapping[int, CellCurves]) -> None:
+    """The diverged runs, each a thin line that ends in a cross."""
+    for look, cell in cells.items():
         for curve in cell.diverged:
             seen = np.flatnonzero(np.isfinite(curve))
             if seen.size:
-                color = stroke_of(index)["color"]
+                color = stroke_of(look)["color"]
                 axes.plot(seen + 1, curve[seen], color=color, linewidth=0.8, alpha=0.7)
-                axes.plot(
+                (cross,) = axes.plot(
                     seen[-1:] + 1, curve[seen[-1:]], "x", color=color, markersize=6, clip_on=False, zorder=4
                 )
+                explain(cross, f"{cell.name}: a run diverged after epoch {seen[-1] + 1}")
 
 
-def _scale_to_errors(axes: Axes, cells: Sequence[CellCurves]) -> None:
-    """A logarithmic axis where the mean errors span more than a factor of six and none is zero."""
-    means = [cell.error_pct.mean(axis=0) for cell in cells if cell.error_pct.size]
+def scale_to_errors(axes: Axes, errors: Sequence[Curve], *, room: float = 0.6) -> None:
+    """A logarithmic axis where the mean errors span more than a factor of six and none is zero.
+
+    Args:
+        axes: To be scaled.
+        errors: Of each cell, [runs, epochs].
+        room: Where a logarithmic axis begins, as a part of the lowest mean.
+    """
+    means = [runs.mean(axis=0) for runs in errors if runs.size]
     lowest = min((float(mean.min()) for mean in means), default=0.0)
     if lowest <= 0 or max(mean.max() for mean in means) / lowest <= 6:
         axes.set_ylim(bottom=max(0.0, axes.get_ylim()[0]))
         return
     axes.set_yscale("log")
-    axes.set_ylim(bottom=0.6 * lowest)
+    axes.set_ylim(bottom=room * lowest)
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.yaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 
 
 def _wrapped(cell: CellCurves) -> list[str]:
-    return textwrap.wrap(cell.name if cell.error_pct.size else f"{cell.name} (no run finished)", 22) or [""]
+    name = cell.name if cell.error_pct.size else f"{cell.name} (no run finished)"
+    return split_lines(name, 22) or [""]
 
 
 def _label_lines(
@@ -146,8 +192,6 @@ def _label_lines(
 
     A cell without a finished run has its label at the top. The panel's size is in inches.
     """
-    if not cells:
-        axes.text(0.5, 0.5, "no run finished", transform=axes.transAxes, ha="center", color=MUTED)
     to_fraction = (axes.transData + axes.transAxes.inverted()).transform
     ends = {
         index: float(to_fraction((cell.error_pct.shape[1], cell.error_pct[:, -1].mean()))[1])
@@ -197,8 +241,8 @@ def draw_ranges(cells: Sequence[CellCurves], *, window: int, ddof: int) -> Drawi
     with styled():
         figure, grid = new_panels(len(cells), least_width=4.2, row_height=2.6)
         columns = grid.shape[1]
-        for index, (axes, cell) in enumerate(zip(grid.flat, cells, strict=False)):
-            figure_line = _plot_range(axes, cell, window=window, ddof=ddof, color=stroke_of(index)["color"])
+        for index, (axes, (look, cell)) in enumerate(zip(grid.flat, looks_of(cells).items(), strict=False)):
+            figure_line = _plot_range(axes, cell, window=window, ddof=ddof, color=stroke_of(look)["color"])
             axes.set_title(f"{wrap(cell.name, 30 if columns > 2 else 50)}\n{figure_line}")
             if index + columns >= len(cells):
                 axes.set_xlabel("Epoch")
@@ -217,6 +261,7 @@ def _plot_range(axes: Axes, cell: CellCurves, *, window: int, ddof: int, color: 
     axes.axhspan(mean - deviation, mean + deviation, color=color, alpha=0.13, linewidth=0)
     axes.axhline(mean, color=color, linewidth=0.8, linestyle=(0, (4, 2)))
     epoch = np.arange(epochs - window + 1, epochs + 1)
-    axes.plot(epoch, spread, color=color, linewidth=1.3, marker="." if window <= 40 else "", markersize=4)
+    (line,) = axes.plot(epoch, spread, color=color, linewidth=1.3)
+    explain(line, cell.note or cell.name)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=4, min_n_ticks=1))
     return f"S = {deviation**2:.2g} pp², mean {mean:.1f} pp"

@@ -82,12 +82,16 @@ MARKERS = ("", "o", "s", "^")
 PAGE, NARROW_PAGE = 9.6, 4.8
 _page: ContextVar[float] = ContextVar("page", default=PAGE)
 
+_LONGEST_WORD = 36  # characters of a word that is not broken
+
 # The losses' names in a cell's name: L_is, L_adv^C.
 SYMBOL = re.compile(r"\b([A-Z])_([A-Za-z]+)(?:\^([A-Za-z]))?(?![\w^])")
 
-# Where an SVG file has places: paths, and the symbols on them.
-_SVG_PLACE = re.compile(rb'(<path [^>]*?\bd="|<use [^>]*?\bx="|\by=")([^"]*)(")')
-_DECIMALS = re.compile(rb"-?\d+\.\d{3,}")
+# Where an SVG file has places: paths, and the symbols on them; and what it holds beside what is drawn.
+_SVG_PLACE = re.compile(rb'(<path [^>]*?\bd="|<use [^>]*?\bx="|\by="|\btranslate\()([^")]*)')
+_DECIMALS = re.compile(rb"-?\d+\.\d{2,}")
+_SVG_IDLE = re.compile(rb'<metadata>.*?</metadata>|<!--.*?-->|(?<=<g) id="(?!mark-)[^"]*"', re.DOTALL)
+_INDENT = re.compile(rb"\n\s+")
 
 # The style is complete: a user's matplotlibrc changes nothing.
 STYLE: dict[Any, Any] = {
@@ -197,13 +201,33 @@ def encode(figure: Figure, kind: Literal["png", "svg"]) -> bytes:
     metadata = {"Date": None, "Creator": None} if kind == "svg" else {"Software": None}
     with styled():
         figure.savefig(buffer, format=kind, metadata=metadata)
-    return _SVG_PLACE.sub(_round_places, buffer.getvalue()) if kind == "svg" else buffer.getvalue()
+    return _shorten(buffer.getvalue()) if kind == "svg" else buffer.getvalue()
+
+
+def _shorten(svg: bytes) -> bytes:
+    """The same picture in half of the bytes: `results/` holds many."""
+    return _INDENT.sub(b"\n", _SVG_IDLE.sub(b"", _SVG_PLACE.sub(_round_places, svg)))
 
 
 def _round_places(match: re.Match[bytes]) -> bytes:
-    """Places in hundredths of a point: smaller, and the same wherever arithmetic differs in the last bit."""
-    start, places, end = match.groups()
-    return start + _DECIMALS.sub(lambda number: b"%.2f" % float(number[0]), places) + end
+    """Places in tenths of a point, those within a marker in hundredths.
+
+    That is shorter, and the same wherever arithmetic differs in the last bit. A
+    command of a path that is that of before, or a line after the start, needs no letter.
+    """
+    start, places = match.groups()
+    digits = 1 if start.endswith(b'd="') and b' id="' not in start else 2
+    steps, before = [], b""
+    for step in _DECIMALS.sub(lambda number: _round(number[0], digits), places).split(b"\n"):
+        command, _, rest = step.strip().partition(b" ")
+        again = command in (b"L", b"Q", b"C") and (command == before or (command, before) == (b"L", b"M"))
+        steps.append(b" " + rest if again else step.strip())
+        before = command
+    return start + b"".join(steps)
+
+
+def _round(number: bytes, digits: int) -> bytes:
+    return (b"%.*f" % (digits, float(number))).rstrip(b"0").rstrip(b".")
 
 
 def typeset(name: str) -> str:
@@ -213,8 +237,14 @@ def typeset(name: str) -> str:
 
 
 def wrap(name: str, width: int) -> str:
-    """A cell's name as `typeset` gives it, in lines of at most so many characters."""
-    return "\n".join(map(typeset, textwrap.wrap(name, width)))
+    """A cell's name as `typeset` gives it, in the lines of `split_lines`."""
+    return "\n".join(map(typeset, split_lines(name, width)))
+
+
+def split_lines(name: str, width: int) -> list[str]:
+    """A name in lines of at most so many characters, or as many as its longest word has."""
+    longest = max(map(len, name.split()), default=0)
+    return textwrap.wrap(name, max(width, min(longest, _LONGEST_WORD)))
 
 
 def _symbol(match: re.Match[str]) -> str:

@@ -1,15 +1,21 @@
 """Draws the figures of a summary, each with what it shows."""
 
 import functools
-import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from hkrun import figures
-from hkrun.report.result_tables import describe_keys
-from hkrun.report.summary import CellSummary, Scan, Summary
-from hkrun.spaces import write_value
+from hkrun.report.axis_figures import AxisFigure, draw_axes
+from hkrun.report.figure_cells import (
+    choose_cells,
+    choose_looks,
+    describe_cell,
+    find_ends,
+    find_reference,
+    name_shortly,
+)
+from hkrun.report.summary import CellSummary, Summary
+from hkrun.report.wording import count
 
 MOST_HEALTH = 4  # cells that one figure shows
 
@@ -51,159 +57,183 @@ class Figure:
 
 def draw_figures(summary: Summary) -> list[Figure]:
     """The figures, those that lead the report first; what the runs give no data for is not drawn."""
-    sweep = summary.sweep
-    cells = _choose_cells(summary)
-    curves = [
-        figures.CellCurves(name=cell.name, error_pct=cell.error_pct, diverged=cell.diverged_curves)
+    over_axes = draw_axes(summary)
+    return [
+        *_name_axes(over_axes),
+        _draw_errors(summary, over_axes),
+        *_draw_differences(summary, over_axes),
+        *_draw_ranges(summary),
+        *_draw_health(summary),
+    ]
+
+
+def _name_axes(drawn: Sequence[AxisFigure]) -> list[Figure]:
+    """Figures over axes with the names of their files: numbered, but for one of its kind."""
+    kinds = [figure.kind for figure in drawn]
+    named = []
+    for place, figure in enumerate(drawn):
+        number = f"-{kinds[: place + 1].count(figure.kind)}" if kinds.count(figure.kind) > 1 else ""
+        named.append(
+            Figure(name=f"{figure.kind}{number}", caption=figure.caption, section="lead", drawn=figure.drawn)
+        )
+    return named
+
+
+def _curves(cells: Sequence[CellSummary], summary: Summary) -> list[figures.CellCurves]:
+    names, looks = name_shortly(summary), choose_looks(summary)
+    return [
+        figures.CellCurves(
+            name=names[cell.name],
+            error_pct=cell.error_pct,
+            diverged=cell.diverged_curves,
+            look=looks[cell.cell_id],
+            note=describe_cell(cell, names[cell.name]),
+        )
         for cell in cells
     ]
-    defined = [curve for curve, cell in zip(curves, cells, strict=True) if cell.stability]
-    compared = [
-        comparison for cell in cells if (comparison := summary.find_comparison(cell.name)) is not None
-    ]
-    drawn = [
-        *_draw_scans(summary),
-        _figure(
-            "error-curves",
-            "Test error over training, mean over the finished runs. Right: the last "
-            f"{sweep.window} epochs, over which S is taken. Thin lines in pairs, where there are any, "
-            "are one standard deviation to either side. A thin line that ends in a cross is a diverged run; "
-            "it is in no mean.",
-            figures.draw_errors(curves, window=sweep.window),
-            section="lead",
-        ),
-    ]
-    if compared:
-        drawn.append(
-            _figure(
-                "differences",
-                f"Error of the last epoch minus that of {sweep.reference}, paired by seed: each seed a "
-                "circle, the mean a diamond in its 95 % interval.",
-                figures.draw_differences(
-                    [
-                        figures.PairedDifferences(
-                            name=item.cell, by_seed=item.by_seed, mean=item.difference, ci95=item.ci95
-                        )
-                        for item in compared
-                    ],
-                    reference=sweep.reference or "",
-                ),
-                section="errors",
-            )
-        )
-    if defined:
-        drawn.append(
-            _figure(
-                "ranges",
-                "What S measures: the range of the test error over runs at each epoch of the window. S is "
-                "the variance of this line; the band reaches the square root of S to either side of its "
-                "mean (dashed). A line that is high but flat has a small S.",
-                figures.draw_ranges(defined, window=sweep.window, ddof=sweep.ddof),
-                section="stability",
-            )
-        )
-    return drawn + _draw_health(summary)
 
 
-def _figure(name: str, caption: str, drawn: figures.Drawing, *, section: str) -> Figure:
-    return Figure(name=name, caption=caption, section=section, drawn=drawn)
-
-
-def _choose_cells(summary: Summary) -> list[CellSummary]:
-    """The cells that have lines of their own: each configuration once, and none that a curve or grid shows.
-
-    The reference points of these stay, so that the figures of a search space of axes alone are not empty.
-    """
-    scanned = {point.cell.name for scan in summary.scans for point in scan.points}
-    kept = {scan.reference.name for scan in summary.scans if scan.reference is not None}
-    chosen = [cell for cell in summary.cells if cell.name not in scanned or cell.name in kept]
-    first: dict[str, CellSummary] = {}
-    for cell in chosen or summary.cells:
-        first.setdefault(cell.cell_id, cell)
-    return list(first.values())
-
-
-def _draw_scans(summary: Summary) -> list[Figure]:
-    drawn = []
-    curves = [scan for scan in summary.scans if len(scan.keys) == 1]
-    if curves:
-        drawn.append(
-            _figure(
-                "sensitivity",
-                "Test error of the last epoch over the values of one key: mean over seeds in its 95 % "
-                "interval. The full point is the reference, the grey band the margin of "
-                f"{summary.sweep.margin:g} pp.",
-                figures.draw_curves([_curve(scan) for scan in curves], margin=summary.sweep.margin),
-                section="lead",
-            )
-        )
-    for number, scan in enumerate([scan for scan in summary.scans if len(scan.keys) == 2], start=1):
-        drawn.append(
-            _figure(
-                f"grid-{number}",
-                f"Test error of the last epoch over {scan.keys[0]} and {scan.keys[1]}: mean over seeds ± "
-                "half of its 95 % interval. The frame is the reference; a star marks what is shown to differ "
-                f"from it by more than {summary.sweep.margin:g} pp.",
-                figures.draw_grid(_grid(scan)),
-                section="lead",
-            )
-        )
-    return drawn
-
-
-def _curve(scan: Scan) -> figures.ScanCurve:
-    values = [point.values[0] for point in scan.points]
-    numbers = [float(value) for value in values if isinstance(value, int | float) and value > 0]
-    return figures.ScanCurve(
-        title=describe_keys(scan),
-        labels=[write_value(value) for value in values],
-        positions=numbers if len(numbers) == len(values) else (),
-        mean=[point.cell.error_last.mean if point.cell.error_last else np.nan for point in scan.points],
-        ci95=[point.cell.error_last.ci95 if point.cell.error_last else None for point in scan.points],
-        reference=next(
-            (place for place, point in enumerate(scan.points) if point.cell is scan.reference), None
-        ),
+def _draw_errors(summary: Summary, over_axes: Sequence[AxisFigure]) -> Figure:
+    window, cells = summary.sweep.window, choose_cells(summary)
+    curves = _curves(cells, summary)
+    if len(curves) > figures.MOST_BANDS:
+        reference = name_shortly(summary).get(summary.sweep.reference or "", "")
+        drawn = figures.draw_error_panels(curves, window=window, reference=reference)
+        lines = "Bands are one standard deviation to either side"
+        lines += f", the dashed line is {reference}." if reference else "."
+    else:
+        drawn = figures.draw_errors(curves, window=window)
+        lines = "Thin lines in pairs, where there are any, are one standard deviation to either side."
+    longest = max((cell.error_pct.shape[1] for cell in cells if cell.seeds), default=0)
+    enlarged = (
+        f", and enlarged the last {window} epochs, over which S is taken" if longest > window > 1 else ""
+    )
+    diverged = (
+        " A thin line that ends in a cross is a diverged run; it is in no mean."
+        if any(cell.diverged_curves for cell in cells)
+        else ""
+    )
+    return Figure(
+        name="error-curves",
+        caption=f"Test error over training, mean over the finished runs{enlarged}. {lines}{diverged}"
+        + _describe_left_out(summary, cells, over_axes),
+        section="lead",
+        drawn=drawn,
     )
 
 
-def _grid(scan: Scan) -> figures.ScanGrid:
-    first, second = (list(dict.fromkeys(point.values[place] for point in scan.points)) for place in (0, 1))
-    shape = len(first), len(second)
-    mean, half, differs = np.full(shape, np.nan), np.full(shape, np.nan), np.zeros(shape, dtype=np.bool_)
-    reference = None
-    for point in scan.points:
-        place = first.index(point.values[0]), second.index(point.values[1])
-        errors = point.cell.error_last
-        if errors is not None:
-            mean[place] = errors.mean
-            half[place] = (errors.ci95[1] - errors.ci95[0]) / 2 if errors.ci95 else np.nan
-        differs[place] = point.comparison is not None and point.comparison.opposes
-        if point.cell is scan.reference:
-            reference = place
-    return figures.ScanGrid(
-        title=scan.group,
-        keys=(scan.keys[0], scan.keys[1]),
-        labels=([write_value(value) for value in first], [write_value(value) for value in second]),
-        mean=mean.tolist(),
-        half=half.tolist(),
-        reference=reference,
-        differs=differs.tolist(),
+def _describe_left_out(
+    summary: Summary, cells: Sequence[CellSummary], over_axes: Sequence[AxisFigure]
+) -> str:
+    """Which of many cells are drawn, and where the others are; empty where all are."""
+    all_ids = {cell.cell_id for cell in summary.cells}
+    rest = len(all_ids) - len(cells)
+    if not rest:
+        return ""
+    names = name_shortly(summary)
+    best, worst = find_ends(summary)
+    roles = {"reference": find_reference(summary), "best": best, "worst": worst}
+    said = [f"{role} ({names[cell.name]})" for role, cell in roles.items() if cell is not None]
+    on_axes = {
+        cell.cell_id for figure in over_axes for crossing in figure.crossings for _, cell in crossing.cells
+    }
+    where = (
+        "the figures above and the tables"
+        if all_ids <= on_axes | {cell.cell_id for cell in cells}
+        else "the tables"
     )
+    lost = sum(cell.error_last is None for cell in {cell.cell_id: cell for cell in summary.cells}.values())
+    none = f", {lost} of them without a finished run" if lost else ""
+    return (
+        f" Of {len(all_ids)} configurations it shows {', '.join(said) or 'none, for no run finished'}. Left "
+        f"out: {rest}{none}; {where} have them, and MLflow (`hkrun ui`) their curves."
+    )
+
+
+def _draw_differences(summary: Summary, over_axes: Sequence[AxisFigure]) -> list[Figure]:
+    """The paired differences, unless figures of dots have them all."""
+    names, looks = name_shortly(summary), choose_looks(summary)
+    cells = choose_cells(summary)
+    compared = [(cell, found) for cell in cells if (found := summary.find_comparison(cell.name)) is not None]
+    dotted = {
+        cell.cell_id
+        for figure in over_axes
+        if figure.kind == "categories"
+        for crossing in figure.crossings
+        for _, cell in crossing.cells
+    }
+    if all(cell.cell_id in dotted for cell, _ in compared):
+        return []
+    reference = names.get(summary.sweep.reference or "", "")
+    differences = [
+        figures.PairedDifferences(
+            name=names[cell.name],
+            by_seed=found.by_seed,
+            mean=found.difference,
+            ci95=found.ci95,
+            look=looks[cell.cell_id],
+        )
+        for cell, found in compared
+    ]
+    ids = {cell.name: cell.cell_id for cell in summary.cells}
+    rest = len({ids[item.cell] for item in summary.comparisons}) - len(compared)
+    more = f" Not drawn: {count(rest, 'configuration')} that the table compares." if rest else ""
+    return [
+        Figure(
+            name="differences",
+            caption=f"Error of the last epoch minus that of {reference}, paired by seed: each seed a circle, "
+            f"the mean a diamond in its 95 % interval.{more}",
+            section="errors",
+            drawn=figures.draw_differences(differences, reference=reference),
+        )
+    ]
+
+
+def _draw_ranges(summary: Summary) -> list[Figure]:
+    cells = choose_cells(summary)
+    defined = [cell for cell in cells if cell.stability]
+    if not defined:
+        return []
+    number = len({cell.cell_id for cell in summary.cells if cell.stability})
+    more = (
+        f" Drawn are {len(defined)} of the {number} configurations with an S; the table has all."
+        if number > len(defined)
+        else ""
+    )
+    return [
+        Figure(
+            name="ranges",
+            caption="What S measures: the range of the test error over runs at each epoch of the window. S "
+            "is the variance of this line; the band reaches the square root of S to either side of its mean "
+            f"(dashed). A line that is high but flat has a small S.{more}",
+            section="stability",
+            drawn=figures.draw_ranges(
+                _curves(defined, summary), window=summary.sweep.window, ddof=summary.sweep.ddof
+            ),
+        )
+    ]
 
 
 def _draw_health(summary: Summary) -> list[Figure]:
-    cells = {cell.name: cell.health for cell in summary.cells if cell.health}
-    if not cells:
+    names, looks = name_shortly(summary), choose_looks(summary)
+    found = {cell.cell_id: cell for cell in reversed(summary.cells) if cell.health}
+    with_look = [cell_id for cell_id in looks if cell_id in found]
+    rest_ids = [cell_id for cell_id in found if cell_id not in looks]
+    chosen = [found[cell_id] for cell_id in [*with_look, *rest_ids][:MOST_HEALTH]]
+    if not chosen:
         return []
-    more = len(cells) - MOST_HEALTH
-    rest = f" {more} more cells have one; the table holds all." if more > 0 else ""
+    more = len(found) - len(chosen)
+    rest = (
+        f" {more} more {'cell has' if more == 1 else 'cells have'} one; the table holds all." if more else ""
+    )
     return [
-        _figure(
-            "discriminator",
-            "The discriminator D over training: mean over seeds, band from the smallest to the largest of "
-            "any seed. A share of 0.5 (dotted) means that it cannot tell teacher from student, 1 that it is "
-            "never wrong. At balance it says (1 + mu) / (2 + mu) to both, but for the norms of L_reg." + rest,
-            figures.draw_health(dict(itertools.islice(cells.items(), MOST_HEALTH))),
+        Figure(
+            name="discriminator",
+            caption="The discriminator D over training: mean over seeds, band from the smallest to the "
+            "largest of any seed. A share of 0.5 (dotted) means that it cannot tell teacher from student, 1 "
+            "that it is never wrong. At balance it says (1 + mu) / (2 + mu) to both, but for the norms of "
+            f"L_reg.{rest}",
             section="discriminator",
+            drawn=figures.draw_health({names[cell.name]: cell.health for cell in chosen}),
         )
     ]
