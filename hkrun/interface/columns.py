@@ -7,6 +7,7 @@ import pyarrow.compute as pc
 
 from hkrun.config import cell_id
 from hkrun.report.ratio import Ratio
+from hkrun.report.study_comparison import StudyComparison
 from hkrun.report.summary import CellSummary, Comparison, Interval, Summary
 from hkrun.spaces import Sweep, short_keys
 from hkrun.store import RUNS_SCHEMA, Store, tabulate
@@ -30,6 +31,7 @@ RESULTS = pa.schema(
 COMPARISONS = pa.schema(
     [
         ("reference", pa.string()),
+        ("paired", pa.bool_()),
         ("n", pa.int64()),
         *(
             (name, _FLOAT)
@@ -121,6 +123,7 @@ def _result(cell: CellSummary, summary: Summary) -> Mapping[str, object]:
 
 def comparisons_table(
     sweep: Sweep,
+    reference: str,
     errors: Sequence[Comparison],
     stabilities: Sequence[Comparison],
     ratios: Sequence[Ratio],
@@ -132,7 +135,29 @@ def comparisons_table(
     by_error, by_s = ({found.cell: found for found in each} for each in (errors, stabilities))
     by_s2 = {ratio.cell: ratio for ratio in ratios}
     names = [named.name for named in sweep.cells if named.name in by_error or named.name in by_s]
-    rows = [_compared(by_error.get(name), by_s.get(name), by_s2.get(name)) for name in names]
+    rows = [
+        {
+            "reference": reference,
+            "paired": True,
+            **_compared(by_error.get(name), by_s.get(name), by_s2.get(name)),
+        }
+        for name in names
+    ]
+    return _label(sweep, names, pa.Table.from_pylist(rows, COMPARISONS))
+
+
+def studies_table(sweep: Sweep, found: StudyComparison) -> pa.Table:
+    """One row per cell of a study, the second of two that are compared, that has one in the other."""
+    rows = [
+        {
+            **_compared(pair.error, pair.stability, None),
+            "reference": pair.match.first.name,
+            "paired": pair.paired,
+            **({} if pair.error else {"n": len(pair.seeds), "reservation": pair.why_no_test}),
+        }
+        for pair in found.pairs
+    ]
+    names = [pair.match.second.name for pair in found.pairs]
     return _label(sweep, names, pa.Table.from_pylist(rows, COMPARISONS))
 
 
@@ -140,12 +165,10 @@ def _compared(
     error: Comparison | None, stability: Comparison | None, ratio: Ratio | None
 ) -> Mapping[str, object]:
     either = error or stability
-    assert either is not None, "only cells that are compared have a row"
     low, high = _ends(error.ci95 if error else None)
     ratio_low, ratio_high = _ends(ratio.ci95 if ratio else None)
     return {
-        "reference": either.reference,
-        "n": either.n,
+        "n": either.n if either else None,
         "error_last_pct": error.value if error else None,
         "reference_error_last_pct": error.reference_value if error else None,
         "difference_pp": error.difference if error else None,
@@ -162,7 +185,7 @@ def _compared(
         "s2_ratio_high": ratio_high,
         "s2_p": ratio.p if ratio else None,
         "s2_p_holm": ratio.p_holm if ratio else None,
-        "reservation": either.reservation or None,
+        "reservation": (either.reservation if either else "") or None,
     }
 
 

@@ -18,7 +18,7 @@ from hkrun.records import Record
 if TYPE_CHECKING:
     import pandas as pd
 
-    from hkrun.report import Summary
+    from hkrun.report import ComparedStudy, Summary
     from hkrun.report.drawing import Figure
 
 
@@ -203,36 +203,40 @@ class Study:
         """One row per cell: errors and S with their 95 % intervals, and the difference to the reference."""
         return Results(self.summary)
 
-    def compare(self, reference: str | None = None) -> pa.Table:
-        """Every other cell against one, on the seeds that both finished: in error, in S and in S2.
+    def compare(self, reference: "str | Study | None" = None) -> pa.Table:
+        """Every other cell against one; or each against the cell of another study that belongs to it.
 
-        p values are two-sided, `p_holm`, `s_p_holm` and `s2_p_holm` corrected over the rows. Where runs are
-        missing that could turn a comparison, `reservation` says so, and p is the largest that any results of
-        them would give.
+        Errors are compared by seed, on the seeds that both finished; against another study as independent
+        runs where data, teacher or seeds do not agree, and `paired` is false then. p values are two-sided,
+        `p_holm`, `s_p_holm` and `s2_p_holm` corrected over the rows. S2 is compared within a study. Where runs are missing that could turn a comparison,
+        or nothing can be compared, `reservation` says so.
 
         Args:
-            reference: Name of the cell; without it the reference of the search space.
+            reference: Name of the cell, or a study; without it the reference of the search space.
 
         Raises:
             NotFoundError: There is no such cell, or the search space names no reference.
         """
-        from hkrun.interface.columns import comparisons_table
+        from hkrun.interface import columns
+        from hkrun.report import compare_studies
         from hkrun.report.comparing import compare_with_reference
         from hkrun.report.ratio_comparing import compare_ratios
 
+        sweep, cells = self._stored.sweep, self.summary.cells
+        if isinstance(reference, Study):
+            return columns.studies_table(sweep, compare_studies(reference._compared, self._compared))
         name = reference or self.reference
         if name is None:
             raise NotFoundError(f"{self.name}: names no reference; give one of {', '.join(self.cells)}")
-        cell = next((cell for cell in self.summary.cells if cell.name == name), None)
+        cell = next((cell for cell in cells if cell.name == name), None)
         if cell is None:
             there = f"{', '.join(self.cells)}{nearest(name, self.cells)}"
             raise NotFoundError(f"{name}: no such cell in {self.name}; cells: {there}")
-        sweep, cells = self._stored.sweep, self.summary.cells
         errors, stabilities = (
             compare_with_reference(measure, cells, cell, sweep) for measure in ("error", "stability")
         )
         ratios = compare_ratios("s2", cells, cell, sweep)
-        return comparisons_table(sweep, errors, stabilities, ratios)
+        return columns.comparisons_table(sweep, name, errors, stabilities, ratios)
 
     def figures(self) -> list["Figure"]:
         """The figures of the report, those that lead it first; a notebook shows each with its caption."""
@@ -262,6 +266,12 @@ class Study:
     @cached_property
     def _plan(self) -> Plan:
         return make_plan(self._stored.sweep, self._files, workers=self._stored.workers)
+
+    @property
+    def _compared(self) -> "ComparedStudy":
+        from hkrun.report import ComparedStudy
+
+        return ComparedStudy(label=self.name, summary=self.summary, world_size=self._world_size)
 
     @property
     def _world_size(self) -> int:

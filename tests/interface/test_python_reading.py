@@ -4,6 +4,7 @@ import dataclasses
 import os
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from sweep_example import fill_store, make_sweep
@@ -222,3 +223,23 @@ def test_wrong_arguments_are_named(folder, given, problem):
         hkrun.plan("stability", **given)
     assert problem in caught.value.message
     assert os.listdir() == []  # noqa: PTH208
+
+
+def test_a_study_is_compared_with_another_cell_by_cell(files, folder):
+    sweep = make_sweep(num_cells=2, num_seeds=2, epochs=9, name="short")
+    fill_store(files, sweep)
+    save_plan(files, sweep)
+    store = hkrun.open_store("hkrun-store")
+    short, whole = store.study("short"), store.study("stability")
+    found = short.compare(whole).to_pylist()
+    assert [(row["cell"], row["reference"]) for row in found] == [(name, name) for name in short.cells]
+    for row in found:
+        ours, theirs = (
+            np.mean([run["error_last_pct"] for run in runs if run["cell"] == row["cell"] and run["seed"] < 2])
+            for runs in (short.runs().to_pylist(), whole.runs().to_pylist())
+        )
+        assert row["paired"]
+        assert row["n"] == 2
+        assert row["difference_pp"] == pytest.approx(ours - theirs)
+    back = whole.compare(short)["difference_pp"].to_pylist()
+    assert back == pytest.approx([-row["difference_pp"] for row in found])
