@@ -14,3 +14,5 @@ from hkrun.interface.calling import plan, run
 from hkrun.interface.planned import Plan
 from hkrun.interface.progress import ProgressEvent
 from hkrun.interface.studies import Results, Store, Study, open_store
+
+__all__ = ["Plan", "ProgressEvent", "Results", "Store", "Study", "open_store", "plan", "run"]

@@ -18,8 +18,9 @@ from hkrun.records import Record
 if TYPE_CHECKING:
     import pandas as pd
 
-    from hkrun.report import ComparedStudy, Summary
     from hkrun.report.drawing import Figure
+    from hkrun.report.study_pairing import ComparedStudy
+    from hkrun.report.summary import Summary
 
 
 def open_store(place: str | PathLike[str]) -> "Store":
@@ -207,9 +208,9 @@ class Study:
         """Every other cell against one; or each against the cell of another study that belongs to it.
 
         Errors are compared by seed, on the seeds that both finished; against another study as independent
-        runs where data, teacher or seeds do not agree, and `paired` is false then. p values are two-sided,
-        `p_holm`, `s_p_holm` and `s2_p_holm` corrected over the rows. S2 is compared within a study. Where runs are missing that could turn a comparison,
-        or nothing can be compared, `reservation` says so.
+        runs where data, teacher or seeds do not agree, and `paired` is false then. S2 is compared within a
+        study. p values are two-sided, `p_holm`, `s_p_holm` and `s2_p_holm` corrected over the rows. Where
+        runs are missing that could turn a comparison, or nothing can be compared, `reservation` says so.
 
         Args:
             reference: Name of the cell, or a study; without it the reference of the search space.

@@ -30,6 +30,7 @@ from hkrun.report.wording import (
     write_findings,
 )
 from hkrun.spaces import CellColumns, natural_name
+from hkrun.spaces.dicts import DICT
 from hkrun.store import DamagedError, NotCommittedError, Store
 
 # What a spreadsheet takes for the start of a formula (OWASP, "CSV Injection"), with the full-width forms; and
@@ -223,8 +224,10 @@ def _shared_facts(summary: Summary) -> list[str]:
 
 
 def describe_command(summary: Summary) -> str:
-    """What gives this sweep again, as it was typed."""
+    """What gives this sweep again, as it was typed; of one that was a dict, what goes on with it."""
     sweep = summary.sweep
+    if sweep.source == DICT:
+        return shlex.join(["hkrun", "resume", sweep.name, "--dataset", sweep.dataset])
     count_only = sweep.seeds == tuple(range(len(sweep.seeds)))
     # "7," is a list of one seed, "7" a number of seeds.
     chosen = str(len(sweep.seeds)) if count_only else ",".join(map(str, sweep.seeds))

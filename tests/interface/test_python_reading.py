@@ -13,6 +13,7 @@ import hkrun
 from hkrun import store as records
 from hkrun.cli.program import call
 from hkrun.plans import save_plan
+from hkrun.report.documents import describe_command
 from hkrun.spaces import load_sweep
 
 HOSTILE = '<script>alert(1)</script><img src=x onerror="alert(2)">'
@@ -161,6 +162,10 @@ def test_cells_are_compared_with_the_reference_or_with_any_other(study):
     assert other["cell"].to_pylist() == ["L_b", "L_b + L_is", "L_b + L_adv + L_is"]
     there = dict(zip(own["cell"].to_pylist(), own["difference_pp"].to_pylist(), strict=True))
     assert other["difference_pp"][0].as_py() == pytest.approx(-there["L_b + L_adv"])
+
+
+def test_the_report_of_a_dict_names_what_goes_on_with_it(scan):
+    assert describe_command(scan.summary) == "hkrun resume scan --dataset digits"
 
 
 def test_the_report_is_written_and_its_place_returned(study, undrawn_figures):
