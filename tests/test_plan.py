@@ -382,6 +382,7 @@ def test_the_document_is_the_contracts(store):
         ],
         "teachers_to_train": [],
         "limits": [],
+        "power": None,
         "estimate": {
             "seconds": 18.2,
             "basis": "recorded timings of the same cell; 1 at a time",

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from hkrun.cli.display import describe_duration, describe_seeds
-from hkrun.plans import Estimate, Plan, PlannedTeacher, describe_tables
+from hkrun.plans import Estimate, Plan, PlannedTeacher, describe_power, describe_tables
 from hkrun.sweep import Study
 
 HEADINGS = ("cell", "name", "runs", "done", "to run", "together", "workers")
@@ -37,6 +37,8 @@ def plan_lines(study: Study) -> Iterator[str]:
     yield from describe_tables(plan.tables)
     for warning in study.limits:
         yield warning.sentence
+    if study.power is not None:
+        yield describe_power(study.power)
     yield _describe_time(study.estimate, plan)
 
 

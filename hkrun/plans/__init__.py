@@ -11,6 +11,7 @@ finding.py   the same, by what the user calls it
 executions.py  and of where its time went
 startup.py   what comes on top of training, by those
 limits.py    which cells too large a step will lose
+power.py     what its seeds can decide
 """
 
 from hkrun.plans.estimate import Estimate, estimate_costs, estimate_time
@@ -56,6 +57,7 @@ from hkrun.plans.plans import (
     PlannedTeacher,
     Shortcuts,
 )
+from hkrun.plans.power import Power, describe_power, foresee_power
 from hkrun.plans.startup import Startup, find_startup
 from hkrun.plans.teacher_tables import PlannedTable, describe_tables
 from hkrun.plans.workers import ALONE, AUTO, Span, Workers, check_elastic

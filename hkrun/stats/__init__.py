@@ -32,6 +32,8 @@ from hkrun.stats.permutations import PERMUTATIONS, Floats, holm, smallest_runs
 from hkrun.stats.power import (
     MOST_PAIRS,
     POWER,
+    detectable_effect,
+    detectable_margin,
     equivalence_power,
     paired_power,
     pairs_for_difference,

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import numpy as np
+import scipy.optimize
 import scipy.stats
 
 from hkrun.stats.errors import LEVEL
@@ -78,6 +79,37 @@ def pairs_for_equivalence(difference: float, sd: float, *, margin: float, level:
         lambda pairs: equivalence_power(difference, sd, margin=margin, pairs=pairs, level=level) >= POWER,
         least=2,
     )
+
+
+def detectable_effect(pairs: int, *, level: float = LEVEL) -> float:
+    """The smallest true d_z that a two-sided paired test finds with the probability `POWER`.
+
+    Args:
+        pairs: At least 2.
+        level: Two-sided level of the test.
+    """
+    return _smallest(lambda d_z: paired_power(d_z, pairs=pairs, level=level))
+
+
+def detectable_margin(pairs: int, *, level: float = LEVEL) -> float:
+    """The smallest margin within which two one-sided tests show equal errors equivalent, as often as `POWER`.
+
+    Args:
+        pairs: At least 2.
+        level: Of each one-sided test.
+
+    Returns:
+        The margin in standard deviations of the differences.
+    """
+    return _smallest(lambda margin: equivalence_power(0.0, 1.0, margin=margin, pairs=pairs, level=level))
+
+
+def _smallest(power: Callable[[float], float]) -> float:
+    """Where a power that grows with a size reaches `POWER`."""
+    high = 1.0
+    while power(high) < POWER:
+        high *= 2
+    return float(scipy.optimize.brentq(lambda size: power(size) - POWER, 0.0, high))
 
 
 def _fewest(is_enough: Callable[[int], bool], *, least: int) -> int | None:

@@ -12,11 +12,13 @@ from hkrun.plans import (
     LimitWarning,
     OtherCode,
     Plan,
+    Power,
     Shortcuts,
     Span,
     Workers,
     estimate_time,
     foresee_limits,
+    foresee_power,
     load_rehearsal,
 )
 from hkrun.spaces import Sweep
@@ -88,6 +90,11 @@ class Study:
         """How long that will take."""
         return estimate_time(self.plan)
 
+    @functools.cached_property
+    def power(self) -> Power | None:
+        """What its seeds can decide, where that is known."""
+        return foresee_power(self.plan)
+
     @property
     def other_code(self) -> str:
         """What is of other code, and what becomes of it; empty where nothing is."""
@@ -133,4 +140,5 @@ class Study:
         """What `sweep --dry-run --json` prints."""
         estimate = dataclasses.asdict(self.estimate)
         limits = [warning.document() for warning in self.limits]
-        return {**self.plan.document(), "estimate": estimate, "limits": limits}
+        power = None if self.power is None else dataclasses.asdict(self.power)
+        return {**self.plan.document(), "estimate": estimate, "limits": limits, "power": power}

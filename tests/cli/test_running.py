@@ -15,7 +15,17 @@ from hkrun.cli.program import call
 from hkrun.cluster.nodes.resources import has_gpu_driver
 from hkrun.config import teacher_id
 from hkrun.errors import DataError, HeldError, ResourceError
-from hkrun.plans import AUTO, NO_SHORTCUTS, Estimate, Shortcuts, Span, Workers, estimate_time, save_plan
+from hkrun.plans import (
+    AUTO,
+    NO_SHORTCUTS,
+    Estimate,
+    Shortcuts,
+    Span,
+    Workers,
+    estimate_time,
+    foresee_power,
+    save_plan,
+)
 from hkrun.spaces import load_cell, load_sweep
 from hkrun.store import open_store
 
@@ -125,7 +135,11 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(folder, started, document,
     code, told = document("sweep", "stability", "--dry-run", "--seeds", "3")
     assert code == 0
     plan = plan_on(load_sweep("stability", seeds="3"), None, slots=2, group_slots=1)
-    assert told == {**plan.document(), "estimate": dataclasses.asdict(estimate_time(plan)), "limits": []}
+    beside = {
+        name: dataclasses.asdict(each(plan))
+        for name, each in (("estimate", estimate_time), ("power", foresee_power))
+    }
+    assert told == {**plan.document(), **beside, "limits": []}
     assert call(["sweep", "stability", "--dry-run", "--seeds", "3"]) == 0
     assert "12 of 12 runs to train, in 12 tasks" in capsys.readouterr().out
     assert started == []

@@ -1,0 +1,104 @@
+"""What a dry run says that a study's seeds can decide."""
+
+import math
+import statistics
+
+import numpy as np
+import pytest
+from report_example import TEST_IMAGES, make_cell, make_sweep, put_run
+
+from hkrun import stats
+from hkrun.plans import describe_power, foresee_power, make_plan
+from hkrun.spaces import NamedCell, load_sweep
+from hkrun.store import open_store
+
+
+@pytest.fixture
+def store(tmp_path):
+    return open_store(tmp_path / "store")
+
+
+@pytest.mark.parametrize(("pairs", "level"), [(2, 0.05), (10, 0.05), (20, 0.05 / 3)])
+def test_the_detectable_effect_has_a_power_of_80_percent(pairs, level):
+    d_z = stats.detectable_effect(pairs, level=level)
+    assert stats.paired_power(d_z, pairs=pairs, level=level) == pytest.approx(0.8, abs=1e-9)
+    if pairs > 2:
+        assert stats.pairs_for_difference(1.001 * d_z, level=level) == pairs
+
+
+def test_the_detectable_margin_has_a_power_of_80_percent_where_errors_are_equal():
+    margin = stats.detectable_margin(20, level=0.01)
+    assert stats.equivalence_power(0.0, 1.0, margin=margin, pairs=20, level=0.01) == pytest.approx(0.8)
+    assert stats.pairs_for_equivalence(0.0, 0.6, margin=1.001 * 0.6 * margin, level=0.01) == 20
+
+
+def test_without_runs_the_recipe_tells_what_the_shipped_study_decides(store):
+    power = foresee_power(make_plan(load_sweep("stability"), store))
+    recipe = load_sweep("stability").recipe.evidence
+    sd, s2_sd = recipe["paired_difference_sd_pp"]["value"], recipe["s2_log_ratio_sd"]["value"]
+    d_z = stats.detectable_effect(20, level=0.05 / 3)
+    assert (power.seeds, power.comparisons, power.sd_pp) == (20, 3, sd)
+    assert power.difference_pp == pytest.approx(d_z * sd)
+    assert power.s2_ratio == pytest.approx(math.exp(d_z * s2_sd))
+    assert power.margin_pp == pytest.approx(stats.detectable_margin(20, level=0.05 / 3) * sd)
+    assert power.asked_margin_pp is None
+    told = describe_power(power)
+    assert told.startswith(
+        "Power (80 %): 20 seeds and 3 comparisons find a difference of 0.76 points and an S2 1.9"
+    )
+    assert "recipe digits, measured (2026-11-29" in told
+
+
+def test_another_student_than_the_recipes_has_no_known_spread(store):
+    assert foresee_power(make_plan(load_sweep("narrow"), store)) is None
+
+
+def test_a_margin_that_the_seeds_cannot_show_is_told_with_the_seeds_that_can(store):
+    power = foresee_power(make_plan(load_sweep("sensitivity"), store))
+    assert (power.difference_pp, power.needed_seeds) == (
+        None,
+        stats.smallest_runs(0.05 / power.comparisons),
+    )
+    needed = stats.pairs_for_equivalence(0.0, power.sd_pp, margin=0.5, level=0.05 / power.comparisons)
+    told = describe_power(power)
+    assert f"find no difference of errors, however large (that needs {power.needed_seeds} seeds)" in told
+    assert f"its margin of 0.5 points needs {needed} seeds" in told
+
+
+def test_stored_runs_tell_the_spread_and_without_a_reference_there_is_nothing_to_tell(store):
+    sweep = make_sweep(num_seeds=12)
+    generator = np.random.default_rng(4)
+    errors = {
+        named.name: 100 * generator.integers(40, 60 + 10 * place, 8) / TEST_IMAGES
+        for place, named in enumerate(sweep.cells)
+    }
+    for named in sweep.cells:
+        for seed, error in enumerate(errors[named.name]):
+            put_run(store, named, seed, [90.0] * 7 + [float(error)])
+    power = foresee_power(make_plan(sweep, store))
+    base = errors[sweep.reference]
+    sds = [statistics.stdev(errors[named.name] - base) for named in sweep.cells[1:]]
+    assert power.sd_pp == pytest.approx(statistics.median(sds))
+    assert (power.basis, power.seeds, power.s2_ratio) == ("stored runs", 12, None)
+    assert foresee_power(make_plan(make_sweep(num_seeds=12, reference=None), store)) is None
+
+
+def test_runs_that_are_too_few_or_diverged_tell_no_spread(store):
+    sweep = make_sweep(num_seeds=12)
+    for named in sweep.cells:
+        for seed in range(8):
+            lost = {"status": "diverged", "diverged_epoch": 3} if seed > 3 else {}
+            put_run(store, named, seed, [90.0] * 7 + [5.0 + seed], **lost)
+    assert foresee_power(make_plan(sweep, store)) is None
+
+
+def test_names_of_one_configuration_count_once(store):
+    cells = tuple(
+        NamedCell(name=name, cell=make_cell(1.0, weight))
+        for name, weight in (("a", 1.0), ("b", 0.5), ("c", 0.5))
+    )
+    sweep = make_sweep(cells=cells, num_seeds=6, reference="a")
+    for place, named in enumerate(cells[:2]):
+        for seed in range(6):
+            put_run(store, named, seed, [90.0] * 7 + [5.0 + (seed * (1 + place)) % 4])
+    assert foresee_power(make_plan(sweep, store)).comparisons == 1
