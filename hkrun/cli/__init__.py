@@ -3,7 +3,8 @@
     program.py      the entry point: signals, errors, exit codes
     verbs.py        how verbs and their help look
     invocation.py   the options that all verbs share, and where output goes
-    running.py      sweep, run, teacher, resume: what is planned, what came out, how to go on
+    running.py      sweep, run, teacher, resume: what is planned, what came out
+    onward.py       what they say last: report, MLflow, the command to go on with
     planned.py      a plan in words
     options.py      their options
     submitting.py   submit
@@ -25,6 +26,7 @@
     completion.py   completion, and what a shell asks at a TAB
     candidates.py   what arguments and options offer there
     version.py      hkrun --version
+    cell_tables.py  tables whose rows have names, on terminals of any width
     streams.py      stdout and stderr in any encoding
 
 Nothing heavy is imported before a verb needs it: `hkrun --help` must answer at once.

@@ -171,17 +171,24 @@ def ls(invocation: Invocation, *, dataset: str | None) -> int:
     if not found:
         invocation.say(f"{store.place} holds no study yet.")
         return EXIT_DONE
-    from hkrun.cli.console import make_table
+    from hkrun.cli.cell_tables import print_named_table
 
-    table = make_table(None, "name", "data set", "cells", "seeds", "runs", "last activity", overflow="fold")
+    rows = []
     for study in found:
         ended = study["last_activity"]
         shown = (
             "-" if ended is None else datetime.fromisoformat(ended).astimezone().strftime("%Y-%m-%d %H:%M")
         )
-        figures = (study["cells"], study["seeds"], f"{study['done']}/{study['runs']}")
-        table.add_row(study["name"], study["dataset"], *map(str, figures), shown)
-    invocation.results.print(table)
+        figures = (
+            study["dataset"],
+            study["cells"],
+            study["seeds"],
+            f"{study['done']}/{study['runs']}",
+            shown,
+        )
+        rows.append((study["name"], list(map(str, figures))))
+    headings = ("data set", "cells", "seeds", "runs", "last activity")
+    print_named_table(invocation.results, headings, rows)
     return EXIT_DONE
 
 

@@ -11,6 +11,7 @@ from hkrun.cli import candidates
 from hkrun.cli.invocation import Invocation
 from hkrun.cli.jobs import Cluster, cluster_options, show_jobs
 from hkrun.cli.mirroring import links_document
+from hkrun.cli.onward import print_next
 from hkrun.cli.stored import find_plan, find_plans
 from hkrun.cli.verbs import OptionalNumber, verb
 from hkrun.errors import EXIT_DONE, EXIT_RUNS_FAILED, InputError, StoreError
@@ -89,6 +90,7 @@ def report(
     else:
         print_summary(summary, invocation.results)
         invocation.say(f"\nReport   {place}")
+        print_next(invocation, summary, store)
     return _exit_code([summary])
 
 
@@ -169,30 +171,15 @@ def status(
 
         every_s = watch or (_WATCH_EVERY_S if store.local_path is not None else _WATCH_REMOTE_EVERY_S)
         return watch_studies(invocation, look, every_s=every_s)
-    sweeps = [_sweep_status(stored, store) for stored in find_plans(store, name, dataset)]
+    plans = find_plans(store, name, dataset)
+    sweeps = [_sweep_status(stored, store) for stored in plans]
     if invocation.as_json:
         invocation.print_document({"store": store.place, "sweeps": sweeps})
         return EXIT_DONE
-    from hkrun.cli.console import make_table
-
     if not sweeps:
         invocation.say(f"{store.place} holds no sweep yet.")
-    for found in sweeps:
-        table = make_table(
-            f"{found['sweep']} on {found['dataset']}: {found['done']} of {found['runs']} runs done",
-            *("cell", "name", "done", "failed", "diverged", "unfinished, with a checkpoint"),
-            overflow="fold",
-        )
-        for cell in found["cells"]:
-            table.add_row(
-                cell["cell_id"],
-                cell["name"],
-                f"{cell['done']}/{cell['runs']}",
-                _listed(cell["failed"]),
-                _listed(cell["diverged"]),
-                _listed(_reached(cell["unfinished"])),
-            )
-        invocation.results.print(table)
+    for stored, found in zip(plans, sweeps, strict=True):
+        _print_status(invocation, stored.sweep, found)
         if found["driver"] is not None:
             from hkrun.cli.watching import describe, describe_driver
 
@@ -200,6 +187,26 @@ def status(
         if doubt := found["other_code"]["about"]:
             invocation.say(doubt)
     return EXIT_DONE
+
+
+def _print_status(invocation: Invocation, sweep: "Sweep", found: Mapping[str, Any]) -> None:
+    from hkrun.cli.cell_tables import print_cell_table
+    from hkrun.spaces import name_cells
+
+    rows = {
+        cell["name"]: (
+            cell["cell_id"],
+            [
+                f"{cell['done']}/{cell['runs']}",
+                *(_listed(cell[what]) for what in ("failed", "diverged")),
+                _listed(_reached(cell["unfinished"])),
+            ],
+        )
+        for cell in found["cells"]
+    }
+    title = f"{found['sweep']} on {found['dataset']}: {found['done']} of {found['runs']} runs done"
+    headings = ("done", "failed", "diverged", "unfinished, with a checkpoint")
+    print_cell_table(invocation.results, title, name_cells(sweep.cells), headings, rows)
 
 
 def _sweep_status(stored: "StoredPlan", store: "Store") -> dict[str, Any]:

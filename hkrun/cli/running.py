@@ -1,15 +1,14 @@
 """The verbs that train: sweep, run, teacher, resume."""
 
 import dataclasses
-import os
-import shlex
 from typing import TYPE_CHECKING
 
 import click
 
 from hkrun.cli import candidates, options
-from hkrun.cli.invocation import DEFAULT_STORE, STORE_VARIABLE, Invocation
+from hkrun.cli.invocation import Invocation
 from hkrun.cli.mirroring import links_document
+from hkrun.cli.onward import print_ways_on, resume_command
 from hkrun.cli.options import Changes, ResumeWishes, Wishes, gather
 from hkrun.cli.stored import find_plans
 from hkrun.cli.verbs import verb
@@ -28,7 +27,6 @@ from hkrun.errors import (
 if TYPE_CHECKING:
     from hkrun.spaces import Sweep
     from hkrun.stopwatch import Stopwatch
-    from hkrun.store import Store
     from hkrun.sweep import Options, Outcome, Study
 
 _ASK_ABOVE_S = 3600.0  # what takes longer than a coffee deserves a question
@@ -301,13 +299,14 @@ def _train(invocation: Invocation, study: "Study", stopwatch: "Stopwatch | None"
 
 def print_plan(invocation: Invocation, study: "Study") -> None:
     """The plan for people: cells, runs, what is there, what remains, and for how long."""
-    from hkrun.cli.console import make_table
+    from hkrun.cli.cell_tables import print_cell_table
     from hkrun.cli.planned import HEADINGS, list_cells, plan_lines
+    from hkrun.spaces import name_cells
 
-    table = make_table(f"{study.sweep.title}, {study.sweep.dataset}", *HEADINGS)
-    for row in list_cells(study.plan):
-        table.add_row(*row)
-    invocation.results.print(table)
+    sweep = study.sweep
+    title = f"{sweep.title}, {sweep.dataset}"
+    rows = {name: (identity, figures) for identity, name, *figures in list_cells(study.plan)}
+    print_cell_table(invocation.results, title, name_cells(sweep.cells), HEADINGS[2:], rows)
     for line in plan_lines(study):
         invocation.say(line)
 
@@ -332,47 +331,3 @@ def outcome_document(outcome: "Outcome") -> dict[str, object]:
     mlflow = links_document(outcome.links) if outcome.links is not None else None
     limits = [warning.document() for warning in outcome.limits]
     return {**summary_document(outcome.summary), "limits": limits, "mlflow": mlflow}
-
-
-def print_ways_on(invocation: Invocation, outcome: "Outcome", store: "Store") -> None:
-    """Where the report is, how to open MLflow, how to go on."""
-    sweep = outcome.summary.sweep
-    resumed = []
-    if outcome.problems or any(cell.failed for cell in outcome.summary.cells):
-        resumed.append("runs again what failed")
-    if outcome.left_out:
-        invocation.say("")
-        invocation.say(outcome.left_out)
-        resumed.append("makes the runs that were left out")
-    if resumed:
-        again = resume_command(invocation, sweep, store) or f"hkrun resume {shlex.quote(sweep.name)}"
-        onward = f"{again}   {' and '.join(resumed)}"
-    elif sweep.seeds == tuple(range(len(sweep.seeds))):
-        more = len(sweep.seeds) + 10
-        onward = f"the sweep's command with --seeds {more} adds ten seeds per cell and repeats nothing"
-    else:
-        onward = "the sweep's command with more seeds adds them and repeats nothing"
-    invocation.say("")
-    for label, line in (
-        ("Report", outcome.report["report.html"]),
-        ("MLflow", f"hkrun ui{_store_option(invocation, store)}"),
-        ("Go on", onward),
-    ):
-        invocation.say(f"{label:8} {line}")
-
-
-def resume_command(invocation: Invocation, sweep: "Sweep", store: "Store") -> str | None:
-    """The command that goes on with a sweep; None where it would show a password or a token."""
-    data_dir = invocation.data_dir
-    if isinstance(data_dir, str) and ("@" in data_dir or "?" in data_dir):
-        return None
-    data = "" if data_dir is None else f" --data {shlex.quote(str(data_dir))}"
-    name = f"{shlex.quote(sweep.name)} --dataset {shlex.quote(sweep.dataset)}"
-    return f"hkrun resume {name}{data}{_store_option(invocation, store)}"
-
-
-def _store_option(invocation: Invocation, store: "Store") -> str:
-    """The option that names the store again, where one is needed; never with a password."""
-    default = os.environ.get(STORE_VARIABLE) or DEFAULT_STORE
-    name = invocation.store_uri if store.local_path is not None else store.place
-    return "" if invocation.store_uri == default else f" --store {shlex.quote(name)}"

@@ -18,10 +18,12 @@ json_document.py  the document for scripts
 study_pairing.py  which cells of two studies belong together; study_comparison.py compares them
 comparison_forms.py  two studies in the terminal and as a document
 publishing.py     whole studies as folders for a repository; results_index.py makes the index over them
-terminal.py       the table in the terminal
+answers.py        what stands first: the best cell, how sure that is; commands.py names the next command
+terminal.py       answer, table, verdicts and warnings in the terminal
 """
 
 from hkrun.report.aggregation import summarise
+from hkrun.report.commands import describe_next
 from hkrun.report.comparison_forms import comparison_document, print_comparison
 from hkrun.report.documents import render_report, write_report
 from hkrun.report.json_document import summary_document

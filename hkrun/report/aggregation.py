@@ -12,6 +12,7 @@ from hkrun.datasets import find_dataset
 from hkrun.errors import StoreError
 from hkrun.plans import load_executions, load_stopped
 from hkrun.records import DISCRIMINATOR_COLUMNS, Record
+from hkrun.report.answers import find_best
 from hkrun.report.cautions import write_warnings
 from hkrun.report.claims import judge_claims
 from hkrun.report.code_warnings import write_code_warnings
@@ -43,14 +44,22 @@ def summarise(sweep: Sweep, store: Store, *, world_size: int = 1) -> Summary:
     reference = by_name.get(sweep.reference or "")
     published = load_published()
     teachers = _read_teachers(sweep, cells, store, world_size=world_size)
-    scans = find_scans(sweep, by_name)
+    comparisons, stability_comparisons = (
+        compare_with_reference(measure, cells, reference, sweep) for measure in ("error", "stability")
+    )
+    measure = published.measure_of(sweep)
+    found = [
+        find_best("error", cells, comparisons, sweep),
+        find_best("stability", cells, stability_comparisons, sweep) if measure == "stability" else None,
+    ]
+    scans = find_scans(sweep, by_name, comparisons)
     elsewhere = _summarise_elsewhere(sweep, store, world_size=world_size)
     summary = Summary(
         sweep=sweep,
         store=store.place,
         cells=cells,
-        comparisons=compare_with_reference("error", cells, reference, sweep),
-        stability_comparisons=compare_with_reference("stability", cells, reference, sweep),
+        comparisons=comparisons,
+        stability_comparisons=stability_comparisons,
         s2_ratios=compare_ratios("s2", cells, reference, sweep),
         deviation_ratios=compare_ratios("deviation", cells, reference, sweep),
         teachers=teachers,
@@ -64,6 +73,8 @@ def summarise(sweep: Sweep, store: Store, *, world_size: int = 1) -> Summary:
         quantum_pct=quantum,
         executions=load_executions(store, sweep),
         variance=split_variance(cells, sweep),
+        measure=measure,
+        best=tuple(best for best in reversed(found) if best is not None),
     )
     return replace(summary, warnings=(*write_warnings(summary), *write_code_warnings(summary)))
 

@@ -47,12 +47,15 @@ class ClaimJudge:
     ) -> None:
         self._published, self._sweep, self._cells = published, sweep, cells
         self._teachers, self._scans = teachers, scans
+        points = [point.difference for scan in scans for point in scan.points]
+        self._differences = [difference for difference in points if difference is not None]
 
     def judge_family(self, family: Sequence[Claim]) -> dict[str, Verdict]:
         """The verdicts on claims whose tests are corrected together, by the claims' ids."""
         wanted = {(claim.id, pair): found for claim in family for pair, found in self._compare(claim)}
         found = {key: comparison for key, comparison in wanted.items() if comparison is not None}
-        corrected = dict(zip(found, comparing.correct(list(found.values())), strict=True))
+        tests = comparing.bound_by(self._differences, comparing.correct(list(found.values())))
+        corrected = dict(zip(found, tests, strict=True))
         num_tests = len({comparison.test for comparison in found.values()})
         verdicts = {}
         for claim in family:

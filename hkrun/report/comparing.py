@@ -2,7 +2,7 @@
 
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -271,6 +271,22 @@ def correct(comparisons: Sequence[Comparison]) -> list[Comparison]:
     return [
         replace(item, p_holm=corrected[item.test], p_against_holm=corrected_against[item.test])
         for item in comparisons
+    ]
+
+
+def bound_by(differences: Iterable[Comparison], equivalences: Iterable[Comparison]) -> list[Comparison]:
+    """Lets no equivalence test call different what the permutation test of the same pair does not.
+
+    A t test of three seeds may find a difference beyond the margin, which no permutation of three seeds can
+    show. One rule decides: whether two cells differ says the permutation test, with the correction of its own
+    table; the equivalence test says only how their difference lies to the margin.
+    """
+    shown = {comparison.test: comparison.p_holm for comparison in differences}
+    return [
+        replace(item, p_against_holm=max(item.p_against_holm, shown.get(item.test, 0.0)))
+        if item.margin is not None
+        else item
+        for item in equivalences
     ]
 
 

@@ -5,7 +5,6 @@ import dataclasses
 import hashlib
 import io
 import json
-import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -15,6 +14,8 @@ import hkrun
 from hkrun import stats
 from hkrun.errors import StoreError
 from hkrun.report import drawing, paper_tables, ratio_tables, result_tables, run_tables, variance
+from hkrun.report.answers import write_answer
+from hkrun.report.commands import describe_command, describe_next
 from hkrun.report.page import PAGE, render_page
 from hkrun.report.rendering import render_template
 from hkrun.report.seed_table import tabulate_seeds
@@ -29,8 +30,7 @@ from hkrun.report.wording import (
     duration,
     write_findings,
 )
-from hkrun.spaces import CellColumns, natural_name
-from hkrun.spaces.dicts import DICT
+from hkrun.spaces import CellColumns
 from hkrun.store import DamagedError, NotCommittedError, Store
 
 # What a spreadsheet takes for the start of a formula (OWASP, "CSV Injection"), with the full-width forms; and
@@ -162,7 +162,7 @@ def _gather(summary: Summary) -> dict[str, object]:
             f"{finished} of {count(num_runs, 'run')} finished",
             f"{duration(spent)} of training, summed over runs",
         ],
-        "findings": list(write_findings(summary)),
+        "findings": [*write_answer(summary), *write_findings(summary)],
         "warnings": summary.warnings,
         "errors": result_tables.tabulate_errors(summary),
         "seeds": tabulate_seeds(summary),
@@ -201,6 +201,7 @@ def _gather(summary: Summary) -> dict[str, object]:
         "power_pct": f"{100 * stats.POWER:.0f}",
         "permutations": f"{stats.PERMUTATIONS:,}",
         "command": describe_command(summary),
+        "next": describe_next(summary),
     }
 
 
@@ -221,21 +222,6 @@ def _shared_facts(summary: Summary) -> list[str]:
         return []
     ((network, epochs),) = students
     return [f"student {network}", count(epochs, "epoch")]
-
-
-def describe_command(summary: Summary) -> str:
-    """What gives this sweep again, as it was typed; of one that was a dict, what goes on with it."""
-    sweep = summary.sweep
-    if sweep.source == DICT:
-        return shlex.join(["hkrun", "resume", sweep.name, "--dataset", sweep.dataset])
-    count_only = sweep.seeds == tuple(range(len(sweep.seeds)))
-    # "7," is a list of one seed, "7" a number of seeds.
-    chosen = str(len(sweep.seeds)) if count_only else ",".join(map(str, sweep.seeds))
-    if not count_only and len(sweep.seeds) == 1:
-        chosen += ","
-    words = sweep.command or ("hkrun", "sweep", sweep.name)
-    named = [] if natural_name(sweep) == sweep.name else ["--name", sweep.name]
-    return shlex.join([*words, *named, "--dataset", sweep.dataset, "--seeds", chosen])
 
 
 def renew_report(summary: Summary, store: Store) -> dict[str, str]:

@@ -1,10 +1,12 @@
 """A summary as JSON: the document of `sweep --json` and `report --json`."""
 
 from hkrun import stats
-from hkrun.report.documents import describe_command
+from hkrun.report.answers import write_answer
+from hkrun.report.commands import describe_command, describe_next
 from hkrun.report.ratio import Ratio
 from hkrun.report.run_tables import tabulate_conditions
 from hkrun.report.summary import (
+    Best,
     CellSummary,
     Comparison,
     PowerForecast,
@@ -37,10 +39,24 @@ def summary_document(summary: Summary) -> dict[str, object]:
         "sd_last_ratios": [_ratio_document(ratio) for ratio in summary.deviation_ratios],
         "claims": [_verdict_document(verdict) for verdict in summary.verdicts],
         **({"variance": list(map(_variance_document, summary.variance))} if summary.variance else {}),
-        "findings": list(write_findings(summary)),
+        "measure": summary.measure,
+        "best": list(map(_best_document, summary.best)),
+        "findings": [*write_answer(summary), *write_findings(summary)],
         "warnings": list(summary.warnings),
         "conditions": {row[0].text: row[1].text for row in tabulate_conditions(summary).rows},
         "command": describe_command(summary),
+        "next": dict(zip(("command", "reason"), describe_next(summary), strict=True)),
+    }
+
+
+def _best_document(best: Best) -> dict[str, object]:
+    return {
+        "measure": best.measure,
+        "cell": best.cell,
+        "value": best.value,
+        "told_from": list(best.told),
+        "not_told_from": list(best.untold),
+        "not_in_the_running": list(best.left_out),
     }
 
 

@@ -93,6 +93,11 @@ class Published:
         """Those of the sweep's tables, and those that it names."""
         return [claim for claim in self.claims if claim.table in sweep.published or claim.id in sweep.claims]
 
+    def measure_of(self, sweep: Sweep) -> str:
+        """What a sweep's question is about: what its file says, else the measure of its first table."""
+        tables = [self.tables[name].measure for name in sweep.published if name in self.tables]
+        return sweep.measure or next(iter(tables), "error")
+
 
 def load_published() -> Published:
     """Reads the figures and claims that hkrun ships."""

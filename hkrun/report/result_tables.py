@@ -165,7 +165,7 @@ def tabulate_scan(scan: Scan, number: int, summary: Summary) -> Table:
             compared = [
                 difference_entry(found),
                 p_entry(found),
-                _describe_equivalence(found),
+                _describe_equivalence(found, point.difference),
                 effect_entry(found),
             ]
         rows.append(
@@ -189,10 +189,13 @@ def tabulate_scan(scan: Scan, number: int, summary: Summary) -> Table:
     return replace(table, cells=tuple(point.cell.name for point in scan.points), names=len(scan.keys))
 
 
-def _describe_equivalence(comparison: Comparison) -> str:
+def _describe_equivalence(comparison: Comparison, difference: Comparison | None) -> str:
     if comparison.withheld:
         return "withheld"
-    return "equivalent" if comparison.supports else "different" if comparison.opposes else "open"
+    if comparison.supports:
+        differs = difference is not None and difference.significant
+        return "differs within the margin" if differs else "equivalent"
+    return "different" if comparison.opposes else "open"
 
 
 def describe_keys(scan: Scan) -> str:

@@ -1,27 +1,30 @@
 """Finds the curves and grids among a sweep's cells, and tests whether their results are equivalent."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from hkrun import config
 from hkrun.report import comparing
-from hkrun.report.summary import CellSummary, Scan, ScanPoint
+from hkrun.report.summary import CellSummary, Comparison, Scan, ScanPoint
 from hkrun.spaces import NamedCell, Sweep
 
 MOST_KEYS = 2  # what a figure can show
 
 
-def find_scans(sweep: Sweep, cells: Mapping[str, CellSummary]) -> tuple[Scan, ...]:
+def find_scans(
+    sweep: Sweep, cells: Mapping[str, CellSummary], comparisons: Sequence[Comparison]
+) -> tuple[Scan, ...]:
     """The cells that axes of the search space vary, by group and keys; those over three keys are left out.
 
     Every point is tested for equivalence with the scan's reference: the sweep's where it is on the scan, else
-    the point with the keys' default values. The tests of a scan are one family.
+    the point with the keys' default values. The tests of a scan are one family. Whether a point differs at
+    all is what the sweep's comparison of the same pair says, where there is one.
     """
     groups: dict[tuple[str, tuple[str, ...]], list[NamedCell]] = {}
     for named in sweep.cells:
         if 1 <= len(named.point) <= MOST_KEYS:
             groups.setdefault((named.group, tuple(named.point)), []).append(named)
     return tuple(
-        _scan(group, keys, points, sweep, cells)
+        _scan(group, keys, points, sweep, cells, comparisons)
         for (group, keys), points in groups.items()
         if len(points) > 1
     )
@@ -33,16 +36,23 @@ def _scan(
     points: list[NamedCell],
     sweep: Sweep,
     cells: Mapping[str, CellSummary],
+    comparisons: Sequence[Comparison],
 ) -> Scan:
     reference = _reference(keys, points, sweep, cells)
+    varied = [cells[named.name] for named in points]
+    known = {comparison.test: comparison for comparison in comparisons}
+    differences = [
+        known.get(comparison.test, comparison)
+        for comparison in comparing.compare_with_reference("error", varied, reference, sweep)
+    ]
     base = comparing.cell_side(reference) if reference else None
-    sides = (comparing.cell_side(cells[named.name]) for named in points)
-    found = (
+    tests = (
         comparing.compare_equivalence(side, base, margin=sweep.margin, one_sided=False) if base else None
-        for side in sides
+        for side in map(comparing.cell_side, varied)
     )
-    corrected = comparing.correct([comparison for comparison in found if comparison is not None])
-    comparisons = {comparison.cell: comparison for comparison in corrected}
+    corrected = comparing.correct([comparison for comparison in tests if comparison is not None])
+    equivalences = {item.cell: item for item in comparing.bound_by(differences, corrected)}
+    by_test = {comparison.test: comparison for comparison in differences}
     return Scan(
         group=group,
         keys=keys,
@@ -50,7 +60,8 @@ def _scan(
             ScanPoint(
                 values=tuple(named.point[key] for key in keys),
                 cell=cells[named.name],
-                comparison=comparisons.get(named.name),
+                comparison=(found := equivalences.get(named.name)),
+                difference=by_test.get(found.test) if found else None,
             )
             for named in points
         ),

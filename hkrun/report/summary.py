@@ -268,11 +268,18 @@ class PaperTable:
 
 @dataclass(frozen=True, kw_only=True)
 class ScanPoint:
-    """A cell on a curve or grid: the values of its keys, and the comparison with the reference point."""
+    """A cell on a curve or grid.
+
+    Attributes:
+        values: Of the keys.
+        comparison: The test of equivalence with the reference point.
+        difference: The permutation test of the same pair: whether the two differ at all.
+    """
 
     values: tuple[Value, ...]
     cell: CellSummary
     comparison: Comparison | None
+    difference: Comparison | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -379,6 +386,29 @@ class VarianceSplit:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Best:
+    """The cell with the lowest figure of those whose runs all have a result.
+
+    Attributes:
+        measure: "error" of the last epoch, or "stability".
+        cell: Its name.
+        value: Its mean error in percent, or its S.
+        num_running: How many cells it is the lowest of.
+        told: Names of those that it is shown to differ from.
+        untold: Names of the others among them.
+        left_out: Names of the cells that were not in the running: runs of theirs have no result.
+    """
+
+    measure: str
+    cell: str
+    value: float
+    num_running: int
+    told: tuple[str, ...]
+    untold: tuple[str, ...]
+    left_out: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Summary:
     """All that a report says of a sweep.
 
@@ -398,6 +428,8 @@ class Summary:
         warnings: What a reader must know before believing the numbers, one sentence or two each.
         executions: Each time that the sweep trained something; none where the store was written before they
             were kept.
+        measure: What the question is about, "error" or "stability".
+        best: By that, and then by the error.
     """
 
     sweep: Sweep
@@ -415,6 +447,8 @@ class Summary:
     warnings: tuple[str, ...] = ()
     executions: tuple[Execution, ...] = ()
     variance: tuple[VarianceSplit, ...] = ()
+    measure: str = "error"
+    best: tuple[Best, ...] = ()
 
     @functools.cached_property
     def columns(self) -> CellColumns:

@@ -1,18 +1,23 @@
-"""The summary in the terminal: one table, of at most 100 columns where it fits, and the warnings under it."""
+"""The summary in the terminal: the answer, one table, the verdicts, and the warnings under it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console, JustifyMethod
+from rich.console import Console, JustifyMethod, RenderableType
 from rich.measure import Measurement
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from hkrun.report.answers import write_answer
+from hkrun.report.paper_tables import describe_forecast
+from hkrun.report.result_tables import describe_scan
 from hkrun.report.summary import CellSummary, Summary
 from hkrun.report.wording import (
+    OUTCOMES,
     count,
+    count_outcomes,
     describe_scope,
     describe_teacher,
     describe_time,
@@ -24,9 +29,20 @@ from hkrun.report.wording import (
 from hkrun.spaces import FittedColumns, fit_columns, wrap_words
 
 WIDTH = 100
-LEAST_NAMES = 20  # columns for what names a cell; figures that matter less give way to that
+NAMES, LEAST_NAMES = (
+    20,
+    14,
+)  # columns that names have as long as there is a figure that matters less; and last
 BEST, RANGE, INTERVAL, S = "best epoch", "mean range", "interval of S", "S"
-DISPENSABLE = (BEST, RANGE, INTERVAL, S)  # what a narrow terminal goes without, in this order
+DIFFERENCE = "difference in error"
+# What a narrow terminal goes without, in this order, by what the question is about.
+DISPENSABLE = {"error": (BEST, RANGE, INTERVAL, S, DIFFERENCE), "stability": (DIFFERENCE, RANGE, INTERVAL)}
+# The order of the columns; who asks about stability is not asked to look at the best epoch.
+_ORDER = {
+    "error": ("n", "error", BEST, S, RANGE, DIFFERENCE, "p"),
+    "stability": ("n", S, "p of S", RANGE, "error", DIFFERENCE, "p"),
+}
+_MOST_CLAIMS = 8
 _LONGEST_IN_HEADING = 13  # columns of the reference's name
 
 
@@ -39,7 +55,7 @@ class _Column:
 
 
 def print_summary(summary: Summary, console: Console) -> None:
-    """Prints what a sweep says in at most 100 columns, in as many where the console is no terminal.
+    """Prints what a sweep says, in 100 columns where the console is no terminal.
 
     No figure is cut and no name is broken: a terminal that is too narrow for the table goes without the
     columns that matter least, names lose their middle, and lines below say so. Where that is not enough, the
@@ -49,10 +65,16 @@ def print_summary(summary: Summary, console: Console) -> None:
     limit = found if console.is_terminal else WIDTH
     without, names = _fit(summary, console, limit)
     table = _build_table(summary, console, names, without=without)
+    prose = min(WIDTH, limit)
     try:
+        console.width = prose
+        for text in _head(summary):
+            console.print(Padding(Text(wrap_words(text.plain, prose), style=text.style), 0))
         console.width = max(limit, _measure(table, console))
         console.print(table)
-        console.width = min(WIDTH, limit)
+        console.width = prose
+        for line in (*_scan_verdicts(summary), *_claim_verdicts(summary)):
+            console.print(Padding(line, (0, 0, 0, 1)))
         for line in _notes(summary, names, without=without):
             text = Text(wrap_words(line, console.width - 1), style="dim")
             console.print(Padding(text, (0, 0, 0, 1)))
@@ -64,18 +86,66 @@ def print_summary(summary: Summary, console: Console) -> None:
         console.width = found
 
 
+def _head(summary: Summary) -> Iterator[Text]:
+    """Title, question and answer, which stand before all figures."""
+    sweep = summary.sweep
+    yield Text(f"{sweep.title}, {sweep.dataset}, {count(len(sweep.seeds), 'seed')}")
+    if sweep.question:
+        yield Text(sweep.question, style="dim")
+    answer = list(write_answer(summary))
+    if answer:
+        yield Text("")
+    for sentence in answer:
+        yield Text(sentence)
+
+
+def _scan_verdicts(summary: Summary) -> Iterator[RenderableType]:
+    """Whether the result is the same along each curve and grid."""
+    for scan in summary.scans:
+        yield Text(describe_scan(scan, summary.sweep.margin))
+    if summary.scans:
+        yield ""
+
+
+def _claim_verdicts(summary: Summary) -> Iterator[RenderableType]:
+    """What the study says of the paper's claims; those that it decides come first."""
+    judged = [verdict for verdict in summary.verdicts if verdict.outcome in OUTCOMES]
+    if not judged:
+        return
+    ordered = sorted(judged, key=lambda verdict: OUTCOMES.index(verdict.outcome))
+    grid = Table.grid(padding=(0, 2, 0, 0))
+    grid.add_column(no_wrap=True)
+    grid.add_column()
+    outcomes = count_outcomes([verdict.outcome for verdict in judged])
+    for verdict in ordered[:_MOST_CLAIMS]:
+        open_ = verdict.outcome == "undecided"
+        forecast = f" ({describe_forecast(verdict)})" if open_ else ""
+        outcome = f"{verdict.outcome}{verdict.condition}"
+        grid.add_row(Text(outcome), Text(f"{verdict.claim.statement}{forecast}"))
+    yield Text(f"The paper's claims on {summary.sweep.dataset}: {outcomes}.")
+    yield grid
+    if len(ordered) > _MOST_CLAIMS:
+        rest = count_outcomes([verdict.outcome for verdict in ordered[_MOST_CLAIMS:]])
+        yield Text(f"and {rest}: report.html has all")
+    yield ""
+
+
 def _fit(summary: Summary, console: Console, limit: int) -> tuple[tuple[str, ...], FittedColumns]:
-    """What the table goes without, and what names its cells, so that it fits into so many columns."""
-    short = fit_columns(summary.columns, LEAST_NAMES)
-    spare = 0
-    for number in range(len(DISPENSABLE) + 1):
-        without = DISPENSABLE[:number]
-        spare = min(limit, WIDTH) - _measure(_build_table(summary, console, short, without=without), console)
+    """What the table goes without, and what names its cells, so that it fits into so many columns.
+
+    Figures give way first, then names. Where even so the axes have no place in columns of their own, a cell
+    has them all in one.
+    """
+    dispensable = DISPENSABLE[summary.measure]
+    ways = [(summary.columns, dispensable[:number], NAMES) for number in range(len(dispensable))]
+    ways.append((summary.columns, ways[-1][1], LEAST_NAMES))
+    ways += [(columns, dispensable, LEAST_NAMES) for columns in (summary.columns, summary.columns.in_one())]
+    for columns, without, width in ways:
+        short = fit_columns(columns, width)
+        spare = limit - _measure(_build_table(summary, console, short, without=without), console)
         if spare >= 0:
             break
-    # Only long names make a table wider than 100 columns.
-    spare += max(0, limit - WIDTH)
-    return without, fit_columns(summary.columns, short.width + max(0, spare))
+    return without, fit_columns(columns, short.width + max(0, spare))
 
 
 def _measure(table: Table, console: Console) -> int:
@@ -87,16 +157,7 @@ def _measure(table: Table, console: Console) -> int:
 def _build_table(
     summary: Summary, console: Console, names: FittedColumns, *, without: tuple[str, ...]
 ) -> Table:
-    sweep = summary.sweep
-    title = Text(f"{sweep.title}, {sweep.dataset}, {count(len(sweep.seeds), 'seed')}", style="none")
-    table = Table(
-        box=SIMPLE_HEAD,
-        title=title,
-        title_justify="left",
-        header_style="none",
-        pad_edge=False,
-        padding=(0, 1, 0, 0),
-    )
+    table = Table(box=SIMPLE_HEAD, header_style="none", pad_edge=False, padding=(0, 1, 0, 0))
     for heading, justify in zip(names.headings, _justify(names.fields), strict=True):
         table.add_column(_render(console, heading), justify=justify, no_wrap=True)
     columns = _columns(summary, without=without)
@@ -141,14 +202,16 @@ def _columns(summary: Summary, *, without: tuple[str, ...]) -> list[_Column]:
             "mean\nrange", lambda cell: f"{cell.stability.mean_range:.2f}" if cell.stability else "-"
         ),
     }
-    if summary.comparisons:
+    if summary.stability_comparisons:
+        columns["p of S"] = _Column(heading="p of S\nHolm", write=lambda cell: _p(cell, summary, "stability"))
+    if summary.comparisons and DIFFERENCE not in without:
         reference = summary.label(summary.sweep.reference or "")
         named = reference if len(reference) <= _LONGEST_IN_HEADING else "reference"
-        columns["difference"] = _Column(
+        columns[DIFFERENCE] = _Column(
             heading=f"error minus\n{named}", write=lambda cell: _difference(cell, summary)
         )
-        columns["p"] = _Column(heading="p\nHolm", write=lambda cell: _p(cell, summary))
-    return [column for name, column in columns.items() if name not in without]
+        columns["p"] = _Column(heading="p\nHolm", write=lambda cell: _p(cell, summary, "error"))
+    return [columns[name] for name in _ORDER[summary.measure] if name in columns and name not in without]
 
 
 def _plain(heading: str, write: Callable[[CellSummary], str]) -> _Column:
@@ -171,8 +234,8 @@ def _difference(cell: CellSummary, summary: Summary) -> tuple[str, bool]:
     return plus_minus(comparison.difference, comparison.ci95, signed=True), comparison.significant
 
 
-def _p(cell: CellSummary, summary: Summary) -> tuple[str, bool]:
-    comparison = summary.find_comparison(cell.name)
+def _p(cell: CellSummary, summary: Summary, measure: str) -> tuple[str, bool]:
+    comparison = summary.find_comparison(cell.name, measure=measure)
     if comparison is None:
         return "", False
     return "withheld" if comparison.withheld else p_value(comparison.p_holm), comparison.significant
@@ -188,7 +251,8 @@ def _notes(summary: Summary, names: FittedColumns, *, without: tuple[str, ...]) 
         f"; one test image is {digits(summary.quantum_pct)} pp" if summary.quantum_pct is not None else ""
     )
     window, ddof = summary.sweep.window, summary.sweep.ddof
-    best = " * The best epoch is selected on the test set." if BEST not in without else ""
+    shown = summary.measure == "error" and BEST not in without
+    best = " * The best epoch is selected on the test set." if shown else ""
     gone = [what for what in without if what != INTERVAL or S not in without]
     missing = f"Left out, for the terminal is narrow: {', '.join(gone)}; report.html and a wider one have "
     scope = describe_scope(summary)

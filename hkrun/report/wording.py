@@ -162,14 +162,11 @@ def write_findings(summary: Summary) -> Iterator[str]:
     if not any(cell.seeds for cell in summary.cells):
         yield "No run has finished yet."
         return
-    yield from _conclude(
-        _labelled(summary.comparisons, summary), "test error", ("a lower test error", "a higher test error")
-    )
-    yield from _conclude(
-        _labelled(summary.stability_comparisons, summary),
-        "stability",
-        ("a steadier convergence", "a less steady convergence"),
-    )
+    errors = ("test error", ("a lower test error", "a higher test error"))
+    steadiness = ("stability", ("a steadier convergence", "a less steady convergence"))
+    found = [(summary.comparisons, *errors), (summary.stability_comparisons, *steadiness)]
+    for comparisons, subject, directions in found if summary.measure == "error" else reversed(found):
+        yield from _conclude(_labelled(comparisons, summary), subject, directions)
     yield from _count_verdicts(summary)
 
 

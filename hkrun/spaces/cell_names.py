@@ -5,9 +5,8 @@ keys, sentences a label.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from hkrun.config import Value
 from hkrun.spaces.short_names import display_width, short_keys, shorten_names
 from hkrun.spaces.sweep import NamedCell
 
@@ -39,6 +38,11 @@ class CellColumns:
         """What the short keys stand for, where that is not what they say; else empty."""
         told = [f"{short} is {key}" for key, short in self.short.items() if short != key]
         return f"{', '.join(told)}." if told else ""
+
+    def in_one(self) -> "CellColumns":
+        """All in one column, the labels; for where columns of axes have no place."""
+        fields = {name: (label,) for name, label in self.labels.items()}
+        return replace(self, headings=("cell",), fields=fields)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +86,7 @@ def name_cells(cells: Iterable[NamedCell]) -> CellColumns:
     return CellColumns(short=short, headings=headings, fields=fields, labels=labels, points=points)
 
 
-def write_value(value: Value) -> str:
+def write_value(value: object) -> str:
     """A value of a key as tables have it: 0.316, 1 for 1.0, true."""
     if isinstance(value, bool):
         return str(value).lower()

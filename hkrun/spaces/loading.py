@@ -25,7 +25,7 @@ from hkrun.spaces.key_effects import (
 from hkrun.spaces.naming import is_study_name, title_name
 from hkrun.spaces.places import find_sweep
 from hkrun.spaces.recipes import MIN_WINDOW, read_recipe
-from hkrun.spaces.sweep import MARGIN, NamedCell, Sweep
+from hkrun.spaces.sweep import MARGIN, MEASURES, NamedCell, Sweep
 from hkrun.spaces.toml_tables import Document, Problems, Table, read_document
 
 _TOP = (
@@ -105,6 +105,7 @@ def load_sweep(
         source=document.name,
         claims=read.claims,
         margin=read.margin,
+        measure=read.measure,
         command=(
             "hkrun",
             "sweep",
@@ -184,6 +185,7 @@ class _Space:
     cells: list[WrittenCell]
     axes: list[Axis]
     margin: float
+    measure: str
     published: tuple[str, ...]
     claims: tuple[str, ...]
 
@@ -197,7 +199,7 @@ class _Space:
 def _read_space(table: Table, arguments: Arguments) -> _Space:
     table.allow_only(*_TOP)
     analysis = table.table("analysis")
-    analysis.allow_only("window", "ddof", "margin")
+    analysis.allow_only("window", "ddof", "margin", "measure")
     tables, claims = _read_published(table.table("published"))
     dataset = _read_dataset(table, arguments)
     seeds = _read_seeds(table, arguments)
@@ -216,6 +218,7 @@ def _read_space(table: Table, arguments: Arguments) -> _Space:
         cells=cells,
         axes=read_axes(table, cells, arguments),
         margin=analysis.number("margin", above=0.0) or MARGIN,
+        measure=_read_measure(analysis),
         published=tables,
         claims=claims,
     )
@@ -224,6 +227,16 @@ def _read_space(table: Table, arguments: Arguments) -> _Space:
     if len(table.problems.found) == problems_before:
         _check_reference(space, table)
     return space
+
+
+def _read_measure(analysis: Table) -> str:
+    """What the question is about; empty where the file leaves that to the tables that it is set against."""
+    measure = analysis.text("measure") or ""
+    if measure and measure not in MEASURES:
+        analysis.refuse(
+            "measure", f"{measure!r} is not one of {', '.join(MEASURES)}{nearest(measure, MEASURES)}"
+        )
+    return measure
 
 
 def _check_reference(space: _Space, table: Table) -> None:

@@ -11,6 +11,7 @@ from hkrun.methods import declaration_document, restore_declaration
 # Percentage points. The paper calls results insensitive without a margin; this is about the largest gain that
 # it reports of a term of the loss.
 MARGIN = 0.5
+MEASURES = ("error", "stability")
 _TUPLES = ("seeds", "published", "claims", "command")  # fields that JSON holds as lists
 # What a cell holds besides its keys: the state of files when it was built.
 _FIXED = (
@@ -68,6 +69,7 @@ class Sweep:
         source: The file, as messages show it.
         claims: Ids of claims of the paper that belong to no table and that this sweep judges.
         margin: How far apart two errors may lie, in percentage points, to count as equivalent.
+        measure: What the question is about, "error" or "stability"; empty where the file does not say.
         command: What gets this sweep again but for data set and seeds: "hkrun", the verb, what was named (a
             search space as it was typed), and the overrides.
     """
@@ -86,6 +88,7 @@ class Sweep:
     source: str
     claims: tuple[str, ...] = ()
     margin: float = MARGIN
+    measure: str = ""
     command: tuple[str, ...] = ()
 
 
@@ -103,8 +106,13 @@ def with_content(sweep: Sweep, dataset_sha256: str) -> Sweep:
 def sweep_document(sweep: Sweep) -> dict[str, object]:
     """The sweep as JSON holds it; `restore_sweep` is the inverse."""
     return {
-        **{spec.name: getattr(sweep, spec.name) for spec in dataclasses.fields(sweep)},
+        **{
+            name: getattr(sweep, name)
+            for spec in dataclasses.fields(sweep)
+            if (name := spec.name) != "measure"
+        },
         **{name: list(getattr(sweep, name)) for name in _TUPLES},
+        **({"measure": sweep.measure} if sweep.measure else {}),
         "cells": [
             {
                 "name": named.name,

@@ -108,9 +108,10 @@ def test_a_sweep_ends_with_its_table_and_where_to_go_from_here(folder, started, 
     assert call(["sweep", "stability", "--seeds", "2"]) == 0
     out = capsys.readouterr().out
     assert "L_b + L_adv + L_is" in out
-    assert [line.split()[0] for line in out.splitlines()[-3:]] == ["Report", "MLflow", "Go"]
-    assert "/somewhere/report.html" in out
-    assert "--seeds 12" in out
+    report, mlflow, command, reason = out.splitlines()[-4:]
+    assert (report, mlflow) == ("Report   /somewhere/report.html", "MLflow   hkrun ui")
+    assert command == "Go on    hkrun resume stability --dataset digits"
+    assert reason == "         makes the 8 runs without a result"
 
 
 def test_a_sweeps_document_is_the_summary_and_where_mlflow_has_it(folder, started, document):
@@ -279,5 +280,5 @@ def test_a_sweep_says_what_resuming_it_would_do(folder, started, monkeypatch, ca
 
     monkeypatch.setattr(hkrun.sweep, "run_study", with_changes)
     assert call(["sweep", "stability", "--seeds", "2"]) == 0
-    last = capsys.readouterr().out.splitlines()[-1]
-    assert last == f"Go on    hkrun resume stability --dataset digits   {told}"
+    last = capsys.readouterr().out.splitlines()[-2:]
+    assert last == ["Go on    hkrun resume stability --dataset digits", f"         {told}"]

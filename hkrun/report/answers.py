@@ -1,0 +1,163 @@
+"""What a study answers first: its best cell, how sure that is, and the command to go on with."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from hkrun import stats
+from hkrun.report import comparing
+from hkrun.report.summary import Best, CellSummary, Comparison, Summary
+from hkrun.report.wording import count, digits, equals, join, plus_minus, take_once
+from hkrun.spaces import Sweep
+
+_WORTH = 5  # times the seeds there are: of more, nobody is told
+_MORE = 10
+
+
+def find_best(
+    measure: str, cells: Sequence[CellSummary], comparisons: Sequence[Comparison], sweep: Sweep
+) -> Best | None:
+    """The cell with the lowest error or S, and the cells that it is told from.
+
+    In the running are the cells whose runs all have a result, with as many seeds as any of them has. Whether
+    the best differs from the reference is what `comparisons`, the sweep's own, say. Against the others it is
+    tested as one of all pairs of them, for it was chosen by their results.
+
+    Returns:
+        The best; None where fewer than two cells are in the running.
+    """
+    distinct = list({cell.cell_id: cell for cell in reversed(cells)}.values())[::-1]
+    whole = [cell for cell in distinct if cell.seeds and not cell.lost and not cell.selection]
+    most = max((len(cell.seeds) for cell in whole), default=0)
+    running = [cell for cell in whole if len(cell.seeds) == most and _value(cell, measure) is not None]
+    if len(running) < 2:
+        return None
+    best = min(running, key=lambda cell: _value(cell, measure) or 0.0)
+    known = {comparison.test: comparison for comparison in comparisons}
+    planned: list[tuple[CellSummary, Comparison]] = []
+    chosen: list[tuple[CellSummary, Comparison]] = []
+    for cell in running:
+        found = None if cell is best else _compare(measure, best, cell, sweep)
+        if found is not None:
+            (planned if found.test in known else chosen).append((cell, known.get(found.test, found)))
+    rivals = len(running) - any(cell.name == sweep.reference for cell in running)
+    pairs = rivals * (rivals - 1) // 2
+    # Pairs without the best count as if they showed nothing, which makes no p smaller.
+    unseen = [1.0] * max(0, pairs - len(chosen))
+    corrected = stats.holm([*(comparison.p for _, comparison in chosen), *unseen])
+    told = [cell for cell, comparison in planned if comparison.significant]
+    told += [cell for (cell, _), p in zip(chosen, corrected, strict=False) if p <= stats.LEVEL]
+    return Best(
+        measure=measure,
+        cell=best.name,
+        value=_value(best, measure) or 0.0,
+        num_running=len(running),
+        told=tuple(cell.name for cell in running if cell in told),
+        untold=tuple(cell.name for cell in running if cell is not best and cell not in told),
+        left_out=tuple(cell.name for cell in distinct if cell not in running),
+    )
+
+
+def _value(cell: CellSummary, measure: str) -> float | None:
+    if measure == "stability":
+        return cell.stability.s if cell.stability else None
+    return cell.error_last.mean if cell.error_last else None
+
+
+def _compare(measure: str, cell: CellSummary, other: CellSummary, sweep: Sweep) -> Comparison | None:
+    if measure == "stability":
+        return comparing.compare_stability(cell, other, sweep)
+    return comparing.compare_errors(comparing.cell_side(cell), comparing.cell_side(other))
+
+
+def write_answer(summary: Summary) -> Iterator[str]:
+    """The best cell by what the question is about, and what the runs do not tell it from."""
+    for best in summary.best:
+        yield f"{_describe_best(best, summary)} {_describe_others(best, summary)}".strip()
+
+
+def _describe_best(best: Best, summary: Summary) -> str:
+    label, steady = summary.label(best.cell), best.measure == "stability"
+    figure = f"S {digits(best.value)} pp²" if steady else f"{best.value:.2f} %"
+    first = "Steadiest" if steady else "Best" if summary.measure == "error" else "Lowest error"
+    start = f"{first}: {label} ({figure})"
+    reference = summary.sweep.reference
+    if reference is None:
+        return f"{start}."
+    comparison = summary.find_comparison(best.cell, measure=best.measure)
+    if comparison is None:
+        cell = next(cell for cell in summary.cells if cell.name == best.cell)
+        same = summary.describe_uncompared(cell) in ("reference", "same cell")
+        return f"{start}, the reference." if same else f"{start}, not compared with the reference."
+    against = f"the reference, {summary.label(reference)}"
+    if comparison.withheld:
+        return f"{start}; the verdict against {against}, is withheld: {comparison.reservation}."
+    size = (
+        f"S {digits(comparison.value)} against {digits(comparison.reference_value)}"
+        if steady
+        else f"{plus_minus(comparison.difference, comparison.ci95, signed=True)} pp"
+    )
+    shown = "" if comparison.significant else ": no difference is shown"
+    return f"{start}, p {equals(comparison.p_holm)} against {against} ({size}){shown}."
+
+
+def _describe_others(best: Best, summary: Summary) -> str:
+    """How far the best of many is to be believed."""
+    others = best.num_running - 1
+    sentences = []
+    if best.num_running > 2:
+        sentences.append(f"As the lowest of {best.num_running} it is likely too low.")
+    if not best.untold:
+        others_told = "the other cell" if others == 1 else f"each of the {others} others"
+        sentences.append(f"It is told from {others_told}.")
+    elif not best.told:
+        sentences.append(f"These seeds tell it from none of the {others} others." if others > 1 else "")
+    else:
+        told, untold = (join([summary.label(name) for name in names]) for names in (best.told, best.untold))
+        sentences.append(f"These seeds tell it from {told}, and not from {untold}.")
+    if best.left_out:
+        left_out = join([summary.label(name) for name in best.left_out])
+        sentences.append(f"Not in the running, for want of runs with a result: {left_out}.")
+    return " ".join(filter(None, sentences))
+
+
+@dataclass(frozen=True, kw_only=True)
+class NextStep:
+    """What to do next.
+
+    Attributes:
+        seeds: How many seeds each cell is to have; None where runs that are planned come first.
+        reason: What for.
+    """
+
+    seeds: int | None
+    reason: str
+
+
+def find_next_step(summary: Summary) -> NextStep:
+    """What tells most: the runs that are missing, the seeds that would decide a claim, or ten more."""
+    missing = sum(
+        len({*cell.missing, *cell.failed}) for cell in {c.cell_id: c for c in summary.cells}.values()
+    )
+    if missing:
+        return NextStep(seeds=None, reason=f"makes the {count(missing, 'run')} without a result")
+    now = len(summary.sweep.seeds)
+    num_tests = len(take_once(summary.comparisons, summary)) or _count_pairs(summary)
+    level = stats.LEVEL / max(1, num_tests)
+    needed = stats.smallest_runs(level)
+    if num_tests and now < needed:
+        return NextStep(seeds=needed, reason=f"{needed} seeds are the fewest that can show a difference")
+    such = f"in {100 * stats.POWER:.0f} % of such studies, were the effect at the weak end of its interval"
+    wanted = {
+        forecast.most: f"{forecast.most} seeds would decide “{verdict.claim.statement}” {such}"
+        for verdict in reversed(summary.verdicts)
+        if (forecast := verdict.forecast) is not None and forecast.most is not None
+    }
+    worth = [number for number in wanted if now < number <= _WORTH * now]
+    if worth:
+        return NextStep(seeds=min(worth), reason=wanted[min(worth)])
+    return NextStep(seeds=now + _MORE, reason="ten more seeds per cell; nothing is repeated")
+
+
+def _count_pairs(summary: Summary) -> int:
+    """How many pairs there are of the cells that the best is one of, where no reference is compared with."""
+    return max((best.num_running * (best.num_running - 1) // 2 for best in summary.best), default=0)
