@@ -175,3 +175,40 @@ def test_print_is_light_and_has_all_that_is_folded(browser, report):
     page.evaluate("dispatchEvent(new Event('afterprint'))")
     page.emulate_media(media="screen")
     expect(page.locator("#table-seeds table")).to_be_hidden()
+
+
+def test_marks_say_what_they_show_to_mouse_touch_and_keyboard(browser, report):
+    page, tip = visit(browser, report).page, "#tip"
+    figure = page.locator("figure#figure-differences svg.wide")
+    figure.scroll_into_view_if_needed()
+    expect(page.locator(tip)).to_be_hidden()
+    notes = figure.evaluate("figure => [...figure.querySelectorAll('.mark')].map(mark => mark.note)")
+    assert len(notes) >= 3
+    assert all(notes)
+    figure.locator(".mark").first.hover(force=True)
+    expect(page.locator(tip)).to_have_text(notes[0])
+    page.mouse.move(0, 0)
+    expect(page.locator(tip)).to_be_hidden()
+    figure.focus()
+    for note in notes[:3]:
+        page.keyboard.press("ArrowRight")
+        expect(page.locator(tip)).to_have_text(note)
+    page.keyboard.press("Escape")
+    expect(page.locator(tip)).to_be_hidden()
+    page = visit(browser, report, size=PHONE).page
+    figure = page.locator("figure#figure-differences svg.narrow")
+    figure.scroll_into_view_if_needed()
+    figure.locator(".mark").first.tap(force=True)
+    expect(page.locator(tip)).to_be_visible()
+    box = page.locator(tip).bounding_box()
+    assert box is not None
+    assert box["x"] >= 0
+    assert box["x"] + box["width"] <= PHONE[0]
+
+
+def test_the_page_says_all_without_scripts(browser, report):
+    page = browser.new_context(java_script_enabled=False).new_page()
+    page.goto(report.as_uri())
+    expect(page.locator("figure#figure-differences svg.wide .mark > title").first).to_be_attached()
+    page.locator("#table-seeds summary").click()
+    expect(page.locator("#table-seeds table")).to_be_visible()
