@@ -170,6 +170,14 @@ def test_a_colour_of_no_palette_is_a_mistake():
         inline(figure)
 
 
+def test_an_image_cannot_follow_the_reader_and_is_a_mistake():
+    with style.styled():
+        figure = style.new_figure(4, 3)
+        figure.subplots().imshow([[0.0, 1.0]])
+    with pytest.raises(ValueError, match="x: an image in a figure"):
+        inline(figure)
+
+
 def test_a_name_stands_for_one_figure():
     page, svg = InlineFigures(), figures.encode(draw_marks("a"), "svg")
     page.add("x", svg, notes={}, attributes={})

@@ -46,13 +46,15 @@ class InlineFigures:
             attributes: Of the element, such as `class`.
 
         Raises:
-            ValueError: The name was used, a colour is not in the palette, or a mark has not as many parts as
-                notes.
+            ValueError: The name was used, there is an image, a colour is not in the palette, or a mark has not
+                as many parts as notes.
         """
         if name in self._names:
             raise ValueError(f"two figures are called {name}")
         self._names.add(name)
         figure = ElementTree.fromstring(svg)  # noqa: S314
+        if figure.find(f".//{_SVG}image") is not None:
+            raise ValueError(f"{name}: an image in a figure has the colours of one palette alone")
         for gid, texts in notes.items():
             group = figure.find(f".//{_SVG}g[@id='{gid}']")
             if group is not None:  # what lies outside of its axes is not drawn
