@@ -11,7 +11,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from hkrun.spaces import shorten_names
+from hkrun.spaces import name_cells, shorten_names
 from hkrun.sweep import Phase, Progress
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ class Display:
         self._title = title
         self._clock = clock
         self._names: dict[str, str] = {}
+        self._short: dict[int, dict[str, str]] = {}  # names by the columns that they may take
         self._progress = Progress()
         self._started_at = clock()
         self._last_line_at = self._started_at
@@ -68,7 +69,9 @@ class Display:
         """What will run, and how many tasks at a time."""
         with self._turn:
             self._progress.plan_made(plan, slots=slots)
-        self._names = {cell.cell_id: cell.name for cell in reversed(plan.cells)}
+        labels = name_cells(plan.sweep.cells).labels
+        self._names = {cell.cell_id: labels[cell.name] for cell in reversed(plan.cells)}
+        self._short.clear()
         if not plan.cells:
             return
         there = f", {plan.num_done} are there already" if plan.num_done else ""
@@ -246,8 +249,9 @@ class Display:
             return shorten_names([self._label(task)], width)[self._label(task)]
         seeds = f", {_abbreviate_seeds(task.seeds)}"
         name, room = self._names.get(task.cell_id, task.cell_id), max(_LEAST_NAME, width - len(seeds))
-        short = shorten_names(list(dict.fromkeys([*self._names.values(), name])), room)
-        return f"{short[name]}{seeds}"
+        if room not in self._short:
+            self._short[room] = shorten_names(list(dict.fromkeys(self._names.values())), room)
+        return f"{self._short[room].get(name, name)}{seeds}"
 
 
 def _spread(left: Text, right: Text) -> Table:

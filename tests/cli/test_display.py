@@ -305,6 +305,22 @@ def test_long_names_are_shortened_and_neither_epoch_nor_error_is_lost(store, wid
     assert rows[0] != rows[1]
 
 
+def test_cells_of_axes_are_called_by_short_keys(store):
+    screen = Screen(store, terminal=True, width=60, size=2)
+    values = dict(zip(("L_b", "L_b + L_is"), (0.1, 1.0), strict=True))
+    named = tuple(
+        dataclasses.replace(cell, point={"loss.lambda_3": values[cell.name]})
+        for cell in screen.plan.sweep.cells
+    )
+    sweep = dataclasses.replace(screen.plan.sweep, cells=named)
+    screen.display.plan_made(dataclasses.replace(screen.plan, sweep=sweep), slots=2)
+    screen.display.entered(Phase.TRAINING)
+    for task in screen.tasks:
+        screen.display.started(task)
+    rows = [line.split(", seeds")[0].strip() for line in screen.look()[4:]]
+    assert rows == ["lambda_3 = 0.1", "lambda_3 = 1"]
+
+
 def test_a_task_says_what_it_waits_for(store):
     screen = Screen(store, terminal=True, width=80)
     screen.display.plan_made(screen.plan, slots=2)
