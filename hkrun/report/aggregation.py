@@ -17,6 +17,7 @@ from hkrun.report.cautions import write_warnings
 from hkrun.report.claims import judge_claims
 from hkrun.report.code_warnings import write_code_warnings
 from hkrun.report.comparing import ON, OVER, compare_with_reference, make_generator
+from hkrun.report.divergence import write_divergence
 from hkrun.report.paper import set_beside
 from hkrun.report.published import load_published
 from hkrun.report.ratio_comparing import compare_ratios
@@ -76,7 +77,8 @@ def summarise(sweep: Sweep, store: Store, *, world_size: int = 1) -> Summary:
         measure=measure,
         best=tuple(best for best in reversed(found) if best is not None),
     )
-    return replace(summary, warnings=(*write_warnings(summary), *write_code_warnings(summary)))
+    warnings = (*write_divergence(summary), *write_warnings(summary), *write_code_warnings(summary))
+    return replace(summary, warnings=warnings)
 
 
 # --- cells --------------------------------------------------------------------------------------------------

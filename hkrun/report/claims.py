@@ -1,6 +1,5 @@
 """Judges the paper's claims on a sweep: reproduced, contradicted, or undecided and by how much."""
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 
 from hkrun import stats
@@ -148,11 +147,10 @@ class ClaimJudge:
         found, rates = [], []
         for point, reference in pairs:
             cell, other = (reference, point) if claim.one_sided else (point, reference)
-            more = len({*cell.diverged} & {*other.seeds})
-            num_pairs = more + len({*other.diverged} & {*cell.seeds})
-            tail = sum(math.comb(num_pairs, number) for number in range(more, num_pairs + 1))
-            p = min(1.0, 2 * len(pairs) * tail / 2**num_pairs)
-            if more and p <= stats.LEVEL:
+            both = {*cell.seeds, *cell.diverged} & {*other.seeds, *other.diverged}
+            ours, theirs = ({*side.diverged} & both for side in (cell, other))
+            p = min(1.0, len(pairs) * stats.compare_rates(ours, theirs))
+            if len(ours) > len(theirs) and p <= stats.LEVEL:
                 found.append(f"{cell.loss}, and not so with {other.label} (sign test, corrected p = {p:.2g})")
                 rates.append(f"{cell.cell.student.learning_rate:g}")
         if not found:

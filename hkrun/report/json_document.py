@@ -1,8 +1,11 @@
 """A summary as JSON: the document of `sweep --json` and `report --json`."""
 
+import dataclasses
+
 from hkrun import stats
 from hkrun.report.answers import write_answer
 from hkrun.report.commands import describe_command, describe_next
+from hkrun.report.divergence import compare_divergence
 from hkrun.report.ratio import Ratio
 from hkrun.report.run_tables import tabulate_conditions
 from hkrun.report.summary import (
@@ -37,6 +40,7 @@ def summary_document(summary: Summary) -> dict[str, object]:
         ],
         "s2_ratios": [_ratio_document(ratio) for ratio in summary.s2_ratios],
         "sd_last_ratios": [_ratio_document(ratio) for ratio in summary.deviation_ratios],
+        "divergence": [dataclasses.asdict(found) for found in compare_divergence(summary)],
         "claims": [_verdict_document(verdict) for verdict in summary.verdicts],
         **({"variance": list(map(_variance_document, summary.variance))} if summary.variance else {}),
         "measure": summary.measure,

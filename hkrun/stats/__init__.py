@@ -8,6 +8,7 @@ deviation.py      the standard deviation over runs
 jackknife.py      intervals and ratios of such figures, from what they are without each run
 power.py          power analysis: how many runs would decide what these left open
 permutations.py   permutation tests and Holm's correction
+rates.py          how often something happens to runs of two configurations
 spread.py         mean and range of curves, run by run
 components.py     how much of a spread is that of teachers, of students, of epochs
 
@@ -39,6 +40,7 @@ from hkrun.stats.power import (
     pairs_for_difference,
     pairs_for_equivalence,
 )
+from hkrun.stats.rates import compare_rates
 from hkrun.stats.spread import Spread, SpreadSum, spread_of
 from hkrun.stats.stability import (
     Stability,

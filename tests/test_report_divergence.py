@@ -1,0 +1,108 @@
+"""Divergence is an outcome: its rates are compared, paired by seed, and told first."""
+
+import math
+
+import pytest
+import scipy.stats
+from report_example import EPOCHS, make_cell, make_sweep, put_run
+
+from hkrun.report import summarise, summary_document
+from hkrun.report.divergence import compare_divergence
+from hkrun.spaces import NamedCell
+from hkrun.stats import compare_rates, holm
+from hkrun.store import open_store
+
+NAMES = ("calm", "wild", "rare")
+
+
+@pytest.fixture
+def store(tmp_path):
+    return open_store(tmp_path / "store")
+
+
+def fill(store, lost, *, num_seeds=12, failed=(), missing=()):
+    """Runs of which those in `lost` diverged, by cell; `failed` and `missing` are (name, seed)."""
+    cells = tuple(
+        NamedCell(name=name, cell=make_cell(1.0, 1.0, **{"loss.lambda_1": 1 + place / 10}))
+        for place, name in enumerate(NAMES)
+    )
+    sweep = make_sweep(cells=cells, num_seeds=num_seeds, reference="calm", published=())
+    for named in cells:
+        for seed in sweep.seeds:
+            if (named.name, seed) in missing:
+                continue
+            errors = [90.0] * (EPOCHS - 1) + [5.0 + seed % 3]
+            if (named.name, seed) in failed:
+                put_run(store, named, seed, errors[:2], status="failed", traceback="OSError: gone")
+            elif seed in lost.get(named.name, ()):
+                put_run(store, named, seed, errors[:3], status="diverged", diverged_epoch=3)
+            else:
+                put_run(store, named, seed, errors)
+    return sweep
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "p"),
+    [
+        ({0, 1, 2, 3, 4, 5, 6, 7}, set(), 2 / 2**8),
+        (set(), {1, 2}, 0.5),
+        ({1, 2, 3, 9}, {9}, 2 / 2**3),  # a seed that diverged in both says nothing
+        ({1, 2}, {3, 4}, 1.0),
+        ({4}, {4}, 1.0),
+        (set(), set(), 1.0),
+    ],
+)
+def test_rates_are_compared_by_the_binomial_distribution_of_the_seeds_that_differ(first, second, p):
+    assert compare_rates(first, second) == pytest.approx(p)
+
+
+def test_the_test_is_the_exact_tail_on_both_sides():
+    first, second = set(range(9)), {20, 21}
+    tail = sum(math.comb(11, number) for number in (0, 1, 2)) / 2**11
+    assert compare_rates(first, second) == pytest.approx(2 * tail)
+    assert compare_rates(second, first) == compare_rates(first, second)
+
+
+def test_a_cell_that_diverges_more_often_is_told_first_with_its_test(store):
+    summary = summarise(fill(store, {"wild": range(8), "rare": [3]}), store)
+    corrected = holm([scipy.stats.binomtest(8, 8).pvalue, 1.0])
+    wild, rare = compare_divergence(summary)
+    assert (wild.cell, wild.diverged, wild.reference_diverged, wild.n) == ("wild", 8, 0, 12)
+    assert (wild.p_holm, rare.p_holm) == (pytest.approx(corrected[0]), 1.0)
+    test = "(exact paired test, Holm's correction over 2 comparisons)."
+    assert summary.warnings[:2] == (
+        f"Divergence is not as frequent as that of calm: 8 of 12 runs of wild against 0 (p = 0.016) {test}",
+        f"How often runs diverge cannot be told from calm: 1 of 12 runs of rare against 0 (p = 1) {test}",
+    )
+    assert summary_document(summary)["divergence"][0] == {
+        "cell": "wild",
+        "reference": "calm",
+        "diverged": 8,
+        "reference_diverged": 0,
+        "n": 12,
+        "p_holm": corrected[0],
+        "tests": 2,
+    }
+
+
+def test_a_reference_that_diverges_is_told_against_the_cells_that_do_not(store):
+    summary = summarise(fill(store, {"calm": range(9)}), store)
+    for found in compare_divergence(summary):
+        assert (found.diverged, found.reference_diverged, found.n) == (0, 9, 12)
+        assert found.p_holm == pytest.approx(2 * 2 / 2**9)
+
+
+def test_failed_and_missing_runs_are_no_data_of_divergence(store):
+    gone = {("wild", 0), ("calm", 1)}
+    summary = summarise(fill(store, {"wild": range(8)}, failed=gone, missing={("wild", 2)}), store)
+    (found,) = compare_divergence(summary)
+    assert (found.diverged, found.n) == (5, 9)  # seeds 3 to 7; and without seeds 0, 1 and 2
+
+
+def test_where_nothing_diverged_or_there_is_no_reference_nothing_is_told(store):
+    sweep = fill(store, {})
+    assert compare_divergence(summarise(sweep, store)) == ()
+    assert summary_document(summarise(sweep, store))["divergence"] == []
+    fill(store, {"wild": range(8)})
+    alone = make_sweep(cells=sweep.cells, num_seeds=12, reference=None, published=())
+    assert compare_divergence(summarise(alone, store)) == ()
