@@ -902,6 +902,27 @@ def test_no_server_outlives_a_ui_that_ignores_ctrl_c(store: Store, number: signa
     assert processes_of_servers_of(folder) == []
 
 
+def test_the_ui_says_where_it_starts_a_server_before_it_does(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[tuple[str, bool]] = []
+
+    def start(_store: Store, *, port: int) -> None:
+        assert begun == [(f"http://127.0.0.1:{port}", True)]
+        raise StoreError("no server")
+
+    monkeypatch.setattr(server, "serve", start)
+    with pytest.raises(StoreError, match="no server"):
+        ui(
+            store,
+            port=None,
+            open_browser=False,
+            begin=lambda *told: begun.append(told),
+            announce=lambda _: None,
+        )
+    assert len(begun) == 1
+
+
 def test_with_a_server_elsewhere_only_links_are_given(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     sweep = make_sweep(num_cells=1, num_seeds=1, epochs=2)
     fill_store(store, sweep)
@@ -910,7 +931,15 @@ def test_with_a_server_elsewhere_only_links_are_given(store: Store, monkeypatch:
     monkeypatch.setattr(server, "connect", lambda uri: database)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://me:secret@mlflow.example/")
     sites: list[Site] = []
-    ui(store, port=None, open_browser=False, announce=sites.append)
+    begun: list[tuple[str, bool]] = []
+    ui(
+        store,
+        port=None,
+        open_browser=False,
+        begin=lambda *told: begun.append(told),
+        announce=sites.append,
+    )
+    assert begun == [("https://mlflow.example", False)]
     (site,) = sites
     assert (site.uri, site.address, site.is_ours) == (
         "https://mlflow.example",

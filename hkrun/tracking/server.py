@@ -46,11 +46,25 @@ class Site:
     is_ours: bool
 
 
-def ui(store: Store, *, port: int | None, open_browser: bool, announce: Callable[[Site], None]) -> None:
+def ui(
+    store: Store,
+    *,
+    port: int | None,
+    open_browser: bool,
+    begin: Callable[[str, bool], None],
+    announce: Callable[[Site], None],
+) -> None:
     """Serves MLflow's UI until a KeyboardInterrupt, and says where to look.
 
     Where MLFLOW_TRACKING_URI names a server there is nothing to start: only the links are given. Without a
-    port it takes 5000 on loopback, or the next free one. `announce` is called when it answers.
+    port it takes 5000 on loopback, or the next free one.
+
+    Args:
+        store: Whose database it serves.
+        port: Of loopback.
+        open_browser: Whether to open one.
+        begin: Called at once, with the address and whether a server is started there.
+        announce: Called when it answers.
 
     Raises:
         InputError: The port is taken.
@@ -58,10 +72,13 @@ def ui(store: Store, *, port: int | None, open_browser: bool, announce: Callable
     """
     uri = resolve_uri(store)
     if is_server(uri):
+        begin(redact(uri).rstrip("/"), False)
         site = _look_around(store, uri, redact(uri).rstrip("/"), is_ours=False)
         _show(site, announce, open_browser=open_browser)
         return
-    with contextlib.suppress(KeyboardInterrupt), serve(store, port=port) as server:
+    chosen = _choose_port(port)
+    begin(f"http://{HOST}:{chosen}", True)
+    with contextlib.suppress(KeyboardInterrupt), serve(store, port=chosen) as server:
         site = _look_around(store, uri, server.address, is_ours=True)
         _show(site, announce, open_browser=open_browser)
         server.wait()

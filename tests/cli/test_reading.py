@@ -117,7 +117,12 @@ def test_the_ui_prints_its_document_when_it_answers_and_only_one(store, monkeypa
         uri="sqlite:///x", address="http://127.0.0.1:5001", sweeps={"stability-digits": links}, is_ours=True
     )
 
-    def serve(store, *, port, open_browser, announce):
+    def serve(store, *, port, open_browser, begin, announce):
+        begin("http://127.0.0.1:5001", True)
+        assert capsys.readouterr() == (
+            "",
+            "Starting MLflow's server on http://127.0.0.1:5001, about 10 s ...\n",
+        )
         announce(site)
         told = json.loads(capsys.readouterr().out)
         assert told["address"] == "http://127.0.0.1:5001"
