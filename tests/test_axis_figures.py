@@ -303,13 +303,13 @@ def test_words_are_rows_of_seeds_means_and_paired_differences():
         DotRow(label="fsp", point=make_lost(), differences=None, reason="withheld"),
     ]
     error, differences = figures.draw_dots(rows, title="form", reference="squeezed").axes
-    assert [label.get_text() for label in error.get_yticklabels()] == ["squeezed", "at", "fsp"]
+    assert [label.get_text() for label in error.get_yticklabels()] == ["squeezed", "at (2/5)", "fsp"]
     assert error.get_ylabel() == "form"
     seeds = [line for line in error.lines if line.get_marker() == "o" and line.get_markersize() < 5]
     np.testing.assert_allclose(seeds[0].get_xdata(), [4.9, 5.1])
     means = find_marks(error, "D")
     assert [mark.get_xdata()[0] for mark in means] == [5.0, 4.0]
-    assert texts_of(error) == ["2/5", "5 diverged"]
+    assert texts_of(error) == ["5 diverged"]
     (cross,) = find_marks(error, "x")
     assert cross.get_ydata()[0] == 2
     assert texts_of(differences) == ["reference", "withheld"]
@@ -332,10 +332,12 @@ def test_cells_over_many_axes_are_sorted_by_error_with_their_values_below():
         PlacedPoint(point=make_lost(), at=(1, 1)),
         PlacedPoint(point=make_point(4.0), at=(2, 1)),
     ]
-    top, lambdas, forms = figures.draw_sorted([LAMBDA, form], placed).axes
-    assert [tuple(mark.get_xydata()[0]) for mark in find_marks(top, "o")] == [(0, 4.0), (1, 6.0)]
+    figure = figures.draw_sorted([LAMBDA, form], placed)
+    top, lambdas, forms = figure.axes
+    assert [tuple(mark.get_xydata()[0]) for mark in find_marks(top, "o")] == [(1, 4.0), (2, 6.0)]
     (cross,) = find_marks(top, "x")
-    assert cross.get_xdata()[0] == 2
+    assert cross.get_xdata()[0] == 3
+    assert figure.notes[cross.get_gid()] == ("x: 5 diverged",)
     assert list(lambdas.lines[0].get_ydata()) == [2, 0, 1]
     assert list(forms.lines[0].get_ydata()) == [1, 0, 1]
     assert [label.get_text() for label in forms.get_yticklabels()] == ["at", "fsp"]
@@ -456,7 +458,7 @@ def test_two_keys_of_numbers_are_a_map_with_the_first_rising_upward(store):
     assert [label.get_text() for label in error.get_xticklabels()] == ["0.01", "0.1"]
     hatched = {place for place, patch in patches_of(error).items() if patch.get_hatch()}
     assert hatched == {(1, 0), (0, 2)}  # lr 0.1 with lambda_3 0.1, lr 0.01 with 10
-    assert [text for text in texts_of(error) if "/" in text] == ["3.70\n2/3", "12.69 *\n2/3"]
+    assert [text for text in texts_of(error) if "/" in text] == ["3.70\n2/3", "12.69\n2/3"]
     assert "Hatched cells lack runs" in drawn["grid"].caption
     assert drawn["grid"].caption.count("lambda_3") == 1
 

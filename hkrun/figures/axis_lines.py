@@ -25,6 +25,7 @@ from hkrun.figures.style import (
     BAND,
     MUTED,
     PAGE,
+    PAPER,
     Drawing,
     explain,
     new_figure,
@@ -180,6 +181,8 @@ def _plot_line(axes: Axes, panel: LinePanel, index: int, measure: Measure) -> No
                 va="center",
                 fontsize=7,
                 color=MUTED,
+                bbox={"facecolor": PAPER, "edgecolor": "none", "pad": 0.8},
+                zorder=2.5,
             )
 
 

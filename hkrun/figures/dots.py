@@ -56,7 +56,7 @@ def draw_dots(rows: Sequence[DotRow], *, title: str, reference: str) -> Drawing:
         grid = figure.subplots(*shape, squeeze=False).flat
         for index, axes in enumerate(grid):
             axes.set_ylim(len(rows) - 0.5, -0.5)
-            names = [wrap(row.label, 30) for row in rows]
+            names = [wrap(f"{row.label}{_count(row.point)}", 30) for row in rows]
             axes.set_yticks(range(len(rows)), names if index == 0 or not wide else [""] * len(rows))
             axes.grid(axis="y", visible=False)
             axes.tick_params(axis="y", length=0)
@@ -82,6 +82,11 @@ def draw_dots(rows: Sequence[DotRow], *, title: str, reference: str) -> Drawing:
 _WORDS: dict[str, Any] = {"fontsize": 8, "color": MUTED, "va": "center"}
 
 
+def _count(point: CellPoint) -> str:
+    """How many runs finished, where not all did."""
+    return f" ({point.finished}/{point.planned})" if point.lost and point.finished else ""
+
+
 def _plot_errors(axes: Axes, row: int, point: CellPoint) -> None:
     if not point.finished:
         (cross,) = axes.plot(
@@ -97,6 +102,3 @@ def _plot_errors(axes: Axes, row: int, point: CellPoint) -> None:
     if point.ci95 is not None:
         axes.plot(point.ci95, (place[1],) * 2, color=point.color, linewidth=2.2, solid_capstyle="butt")
     mark_point(axes, place, point, color=point.color, marker="D", markersize=5.5)
-    if point.lost:
-        text = f"{point.finished}/{point.planned}"
-        axes.annotate(text, place, xytext=(8, 0), textcoords="offset points", **_WORDS)

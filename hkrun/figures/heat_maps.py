@@ -137,7 +137,8 @@ def _plot_map(
                 _write_cell(axes, (column, row), point, measure, bold=point is lowest, cell_in=cell_in)
     axes.set_xlim(-0.5, len(found.columns.values) - 0.5)
     axes.set_ylim(-0.5, len(found.rows.values) - 0.5)
-    axes.set_xticks(range(len(found.columns.values)), found.columns.labels)
+    upright = max(map(len, found.columns.labels)) * 0.08 > cell_in
+    axes.set_xticks(range(len(found.columns.values)), found.columns.labels, rotation=90 if upright else 0)
     axes.set_yticks(range(len(found.rows.values)), found.rows.labels)
     axes.tick_params(length=0)
     for side in ("left", "bottom"):
@@ -150,12 +151,13 @@ def _write_cell(
     axes: Axes, place: tuple[float, float], point: CellPoint, measure: Measure, *, bold: bool, cell_in: float
 ) -> None:
     """The figure of a cell and, where there is room, half of its interval, or how many runs finished."""
-    size = 8.5 if cell_in >= 0.6 else 6.5 if cell_in >= 0.4 else 5.5
+    size = 8.5 if cell_in >= 0.6 else 6.5
     value, ends = point.value(measure), point.interval(measure)
     text, below = "", ""
     if np.isfinite(value):
         star = " *" if point.differs and measure == "error" else ""
-        text = (f"{value:.2f}" if measure == "error" else _two_digits(value)) + star
+        error = f"{value:.2f}" if cell_in >= 0.4 else f"{value:.1f}"
+        text = (error if measure == "error" else _two_digits(value)) + star
     elif point.finished:
         text = "undefined" if cell_in >= 0.6 else "–"  # noqa: RUF001
     elif cell_in >= 0.6:

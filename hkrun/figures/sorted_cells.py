@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.ticker import MaxNLocator
 
 from hkrun.figures.points import ACCENT, TITLES, CellPoint, Factor, mark_point, scale_measure
-from hkrun.figures.style import GRID, INK, MUTED, PAGE, Drawing, new_figure, page_width, styled, wrap
+from hkrun.figures.style import GRID, INK, MUTED, PAGE, Drawing, explain, new_figure, page_width, styled, wrap
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,23 +38,24 @@ def draw_sorted(factors: Sequence[Factor], placed: Sequence[PlacedPoint]) -> Dra
         lost = any(not point.finished for point in points)
         scale_measure([top], points, "error", headroom=0.12 if lost else 0.0)
         size = min(5.0, 0.55 * page_width() * 72 / max(number, 1))
-        for rank, point in enumerate(points):
+        for rank, point in enumerate(points, start=1):
             if not point.finished:
-                top.plot(rank, 0.94, "x", color=ACCENT, markersize=size, transform=top.get_xaxis_transform())
+                across = top.get_xaxis_transform()
+                (cross,) = top.plot(rank, 0.94, "x", color=ACCENT, markersize=size, transform=across)
+                explain(cross, point.note)
                 continue
             if point.ci95 is not None:
                 top.plot((rank, rank), point.ci95, color=ACCENT, linewidth=min(1.8, size / 2), zorder=3)
             mark_point(top, (rank, point.error), point, color=ACCENT, markersize=size)
         top.set_ylabel(TITLES["error"])
-        top.set_xlim(-0.8, number - 0.2)
+        top.set_xlim(0.2, number + 0.8)
         top.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8, min_n_ticks=1))
         top.tick_params(axis="x", length=0)
         for index, (axes, factor) in enumerate(zip(below, factors, strict=True)):
             places = [item.at[index] for item in ranked]
-            axes.plot(range(number), places, "s", color=INK, markersize=min(4.0, size))
-            axes.set_ylim(len(factor.values) - 0.5, -0.5) if not factor.numeric else axes.set_ylim(
-                -0.5, len(factor.values) - 0.5
-            )
+            axes.plot(range(1, number + 1), places, "s", color=INK, markersize=min(4.0, size))
+            ends = -0.5, len(factor.values) - 0.5
+            axes.set_ylim(*(ends if factor.numeric else reversed(ends)))
             axes.set_yticks(range(len(factor.values)), [wrap(label, 24) for label in factor.labels])
             axes.tick_params(length=0, labelsize=7.5)
             axes.set_ylabel(factor.name, rotation=0, ha="right", va="center", fontsize=8.5)

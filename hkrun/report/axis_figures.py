@@ -218,7 +218,7 @@ def _maps(crossing: Crossing, points: Points, summary: Summary) -> AxisFigure:
     first = f"Test error of the last epoch over {rows.name} and {columns.name}"
     parts = [f"{first}: mean over seeds ± half of its 95 % interval; the lowest is bold."]
     if any(cell.stability for cell in cells):
-        parts.append("Beside it S.")
+        parts.append("S has a map of its own.")
     if any(points.make(cell).reference for cell in cells):
         parts.append(
             "The frame is the reference; a star marks what is shown to differ from it by more than "
