@@ -16,7 +16,8 @@ class PlainConsole(Console):
     """Rich's console without its guesses: text stays as it is, and a closed pipe is an exception."""
 
     def __init__(self, **kwargs: Any) -> None:
-        super().__init__(markup=False, highlight=False, emoji=False, **kwargs)
+        # In the kernel of a notebook Rich would show each line as an output, wherever the file leads.
+        super().__init__(markup=False, highlight=False, emoji=False, force_jupyter=False, **kwargs)
 
     def render_str(self, text: str, **kwargs: Any) -> Text:
         """The text as its stream will show it: a table must know how wide that is."""

@@ -40,8 +40,8 @@ class Display:
         self._clock = clock
         self._names: dict[str, str] = {}
         self._short: dict[int, dict[str, str]] = {}  # names by the columns that they may take
-        self._progress = Progress()
         self._started_at = clock()
+        self._progress = Progress(phase_since=self._started_at)
         self._last_line_at = self._started_at
         self._live: Live | None = None
         self._over = threading.Event()

@@ -3,10 +3,13 @@
 import base64
 import contextvars
 import html
+import importlib
 import io
 import sys
 import threading
+import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Self
 
 from hkrun.cli.console import PlainConsole
@@ -27,6 +30,13 @@ def in_notebook() -> bool:
     ipython: Any = sys.modules.get("IPython")
     shell = ipython.get_ipython() if ipython is not None else None
     return hasattr(shell, "kernel")
+
+
+def forgo_widgets() -> None:
+    """Imports tqdm, which MLflow takes, without its warning in kernels that have no widgets for its bars."""
+    with warnings.catch_warnings(), suppress(ImportError):
+        warnings.simplefilter("ignore")
+        importlib.import_module("tqdm.auto")
 
 
 def escape(text: object) -> str:

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from hkrun.interface.notebook import NotebookDisplay, in_notebook
+from hkrun.interface.notebook import NotebookDisplay, forgo_widgets, in_notebook
 from hkrun.sweep import Phase, Progress
 
 if TYPE_CHECKING:
@@ -156,6 +156,8 @@ class CallbackObserver:
 
 def watch(progress: Wish, *, title: str, notes: Sequence[str]) -> "AbstractContextManager[Observer]":
     """What is told of a study, as a context around it: `progress` as `hkrun.run` takes it."""
+    if in_notebook():
+        forgo_widgets()
     if progress is not True:
         observer = CallbackObserver(progress if callable(progress) else lambda _: None)
         for sentence in notes:

@@ -29,12 +29,17 @@ def test_a_notebook_shows_plans_the_progress_studies_and_figures(folder):
         for output in cell.outputs
         if "data" in output and "text/html" in output.data
     ]
+    assert [
+        output for cell in notebook.cells for output in cell.outputs if output.get("name") == "stderr"
+    ] == []
+    assert len(html) == 8, "each value is one output, and so is the progress"
     plan, progress, study = html[0], html[-2], html[-1]
     assert "Convergence stability, digits" in plan
     assert "20 of 20 runs to train" in plan
     assert "15/15 runs done" in re.sub(r"<[^>]+>", "", progress), "the last of what was shown stays"
     assert study.count("data:image/svg+xml;base64,") == 2
     assert "15/15 runs done" in study
+    assert re.search(r"after \d+ s", progress)
     page, _ = exporters.HTMLExporter().from_notebook_node(notebook)
     (folder / "python.html").write_text(page, encoding="utf-8")
     assert page.count("data:image/svg+xml;base64,") >= 2

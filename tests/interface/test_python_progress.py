@@ -1,7 +1,9 @@
 """What a function of the user's is told of a study, and what becomes of its own mistakes."""
 
 import logging
-from types import SimpleNamespace
+import re
+import sys
+from types import ModuleType, SimpleNamespace
 
 import pytest
 from study_example import plan_on
@@ -108,6 +110,57 @@ def test_elsewhere_than_in_a_notebook_the_progress_is_that_of_the_command(task, 
     told = capsys.readouterr().err
     assert told.startswith("a sentence\n")
     assert "Stability: 12 of 12 runs to train" in told
+
+
+class Output:
+    """What `IPython.display.display` returns, and what it was given to show."""
+
+    def __init__(self):
+        self.shown = []
+
+    def update(self, html):
+        self.shown.append(html._repr_html_())
+
+
+@pytest.fixture
+def output(monkeypatch):
+    """A kernel's output, in place of a terminal."""
+    found = Output()
+
+    def display(html, *, display_id):
+        found.update(html)
+        return found
+
+    shell = SimpleNamespace(kernel=object())
+    modules = {"IPython": {"get_ipython": lambda: shell}, "IPython.display": {"display": display}}
+    for name, members in modules.items():
+        module = ModuleType(name)
+        vars(module).update(members)
+        monkeypatch.setitem(sys.modules, name, module)
+    monkeypatch.setattr("hkrun.interface.notebook.REFRESH_S", 0.01)
+    return found
+
+
+def test_a_notebook_shows_one_output_that_is_renewed_and_ends_with_the_lines(task, output, capsys):
+    with watch(True, title="<b>Mine</b>", notes=["<script>"]) as observer:
+        first = output.shown[0]
+        observer.plan_made(PLAN, slots=2)
+        observer.entered(Phase.TRAINING)
+        observer.started(task)
+        observer.progressed(task, {"epoch": 3, "epochs": 12, "error_pct": 4.5})
+        while "epoch 3 of 12" not in output.shown[-1]:
+            pass
+        live = output.shown[-1]
+        observer.failed(task, "its process died")
+    assert "Planning  0 s" in re.sub(r"<[^>]+>", "", first), "the clock of a phase begins with the display"
+    assert "L_b + L_is, seeds 0-2" in live
+    assert "4.50 % error" in live
+    assert not any("<script" in html or "<b>" in html for html in output.shown)
+    last = re.sub(r"<[^>]+>", "\n", output.shown[-1])
+    assert "&lt;script&gt;" in last
+    assert "L_b + L_is, 3 seeds from 0 to 2: failed: its process died" in last
+    assert "after 0 s" in last
+    assert capsys.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize(
