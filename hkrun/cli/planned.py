@@ -2,27 +2,39 @@
 
 from collections.abc import Iterator
 
+from rich.console import Console
+
+from hkrun.cli.cell_tables import print_cell_table
 from hkrun.cli.display import describe_duration, describe_seeds
 from hkrun.plans import Estimate, Plan, PlannedTeacher, describe_power, describe_tables
+from hkrun.spaces import name_cells
 from hkrun.sweep import Study
 
-HEADINGS = ("cell", "name", "runs", "done", "to run", "together", "workers")
+FIGURES = ("runs", "done", "to run", "together", "workers")
 
 
-def list_cells(plan: Plan) -> list[tuple[str, ...]]:
-    """A row for each cell, under `HEADINGS`."""
-    return [
-        (
+def list_cells(plan: Plan) -> dict[str, tuple[str, tuple[str, ...]]]:
+    """By the name of each cell its id, and what stands under `FIGURES`."""
+    return {
+        cell.name: (
             cell.cell_id,
-            cell.name,
-            str(cell.num_runs),
-            str(cell.num_done),
-            str(len(cell.to_run)),
-            str(plan.sizes.get(cell.cell_id, 1)),
-            str(cell.workers),
+            (
+                str(cell.num_runs),
+                str(cell.num_done),
+                str(len(cell.to_run)),
+                str(plan.sizes.get(cell.cell_id, 1)),
+                str(cell.workers),
+            ),
         )
         for cell in plan.cells
-    ]
+    }
+
+
+def print_cells(console: Console, study: Study) -> None:
+    """The table of the cells."""
+    sweep = study.sweep
+    title = f"{sweep.title}, {sweep.dataset}"
+    print_cell_table(console, title, name_cells(sweep.cells), FIGURES, list_cells(study.plan))
 
 
 def plan_lines(study: Study) -> Iterator[str]:
@@ -31,8 +43,7 @@ def plan_lines(study: Study) -> Iterator[str]:
     tasks = "1 task" if plan.num_trials == 1 else f"{plan.num_trials} tasks"
     yield f"{plan.num_to_run} of {plan.num_runs} runs to train, in {tasks}"
     yield from plan.notes
-    if study.other_code:
-        yield study.other_code
+    yield from filter(None, (study.coming_back, study.other_code))
     yield from _describe_teachers(plan)
     yield from describe_tables(plan.tables)
     for warning in study.limits:

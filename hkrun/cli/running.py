@@ -299,14 +299,9 @@ def _train(invocation: Invocation, study: "Study", stopwatch: "Stopwatch | None"
 
 def print_plan(invocation: Invocation, study: "Study") -> None:
     """The plan for people: cells, runs, what is there, what remains, and for how long."""
-    from hkrun.cli.cell_tables import print_cell_table
-    from hkrun.cli.planned import HEADINGS, list_cells, plan_lines
-    from hkrun.spaces import name_cells
+    from hkrun.cli.planned import plan_lines, print_cells
 
-    sweep = study.sweep
-    title = f"{sweep.title}, {sweep.dataset}"
-    rows = {name: (identity, figures) for identity, name, *figures in list_cells(study.plan)}
-    print_cell_table(invocation.results, title, name_cells(sweep.cells), HEADINGS[2:], rows)
+    print_cells(invocation.results, study)
     for line in plan_lines(study):
         invocation.say(line)
 

@@ -114,7 +114,7 @@ def run(
     settings = {"workers": workers, "pack": pack, "name": name, "other_code": other_code}
     settings["fail_fast"] = fail_fast
     study = resolve(_plan(space, changes, _locate(store, data), settings))
-    notes = [study.note, study.other_code, *(warning.sentence for warning in study.limits)]
+    notes = [study.note, study.coming_back, study.other_code, *(warning.sentence for warning in study.limits)]
     title = f"{study.sweep.title}, {study.sweep.dataset}"
     try:
         with watch(progress, title=title, notes=[note for note in notes if note]) as observer:

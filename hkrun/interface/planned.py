@@ -32,25 +32,25 @@ class Plan:
         return self._study.document()
 
     def __repr__(self) -> str:
-        from hkrun.cli.console import PlainConsole, make_table
-        from hkrun.cli.planned import HEADINGS, list_cells, plan_lines
+        from hkrun.cli.console import PlainConsole
+        from hkrun.cli.planned import plan_lines, print_cells
 
         console = PlainConsole(file=(text := io.StringIO()), width=100)
-        cells = make_table(self._title, *HEADINGS)
-        for row in list_cells(self._study.plan):
-            cells.add_row(*row)
-        console.print(cells)
+        print_cells(console, self._study)
         for line in plan_lines(self._study):
             console.print(line, soft_wrap=True)
         return text.getvalue().strip("\n")
 
     def _repr_html_(self) -> str:
-        from hkrun.cli.planned import HEADINGS, list_cells, plan_lines
+        from hkrun.cli.planned import FIGURES, list_cells, plan_lines
+        from hkrun.spaces import name_cells
 
-        lines = "<br>".join(map(escape, plan_lines(self._study)))
-        cells = table(HEADINGS, list_cells(self._study.plan), words=2)
-        return f"<p><b>{escape(self._title)}</b></p>{cells}<p>{lines}</p>"
-
-    @property
-    def _title(self) -> str:
-        return f"{self._study.sweep.title}, {self.dataset}"
+        names = name_cells(self._study.sweep.cells)
+        rows = [
+            (identity, *names.fields[name], *figures)
+            for name, (identity, figures) in list_cells(self._study.plan).items()
+        ]
+        cells = table(("id", *names.headings, *FIGURES), rows, words=1 + len(names.headings))
+        lines = [*filter(None, [names.explanation]), *plan_lines(self._study)]
+        title = f"{self._study.sweep.title}, {self.dataset}"
+        return f"<p><b>{escape(title)}</b></p>{cells}<p>{'<br>'.join(map(escape, lines))}</p>"
