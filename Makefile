@@ -8,8 +8,25 @@ OSV := api.osv.dev
 KUBERAY_VERSION := 1.7.1
 CRDS := .kuberay/$(KUBERAY_VERSION)
 BIN := .venv/bin
-STAMP := .venv/.synced
 CODE := hkrun tests benchmarks
+
+# TORCH=cpu: torch without CUDA, from PyTorch's index of CPU builds or from that of TORCH_INDEX=URL. It stays so until
+# TORCH= undoes it.
+TORCH ?= $(if $(wildcard .venv/.synced-cpu),cpu)
+TORCH_INDEX ?=
+ifeq ($(TORCH),cpu)
+STAMP := .venv/.synced-cpu
+LOCKED := .venv/cpu.lock
+SIZE := about 3 GB
+INDEX := $(if $(TORCH_INDEX),--index $(TORCH_INDEX) --index-strategy unsafe-best-match,--torch-backend cpu)
+else ifeq ($(TORCH),)
+STAMP := .venv/.synced
+LOCKED := requirements.lock
+SIZE := 7 GB
+INDEX :=
+else
+$(error TORCH is cpu, or empty for the builds with CUDA, and not $(TORCH))
+endif
 LOCK := $(BIN)/uv pip compile -q pyproject.toml --group dev --group docs --all-extras --universal --python-version 3.11 \
         --generate-hashes --no-emit-index-url --no-header
 
@@ -107,9 +124,11 @@ digits-recipe: setup
 
 # The stamp is written last: an interrupted set-up is done again.
 $(STAMP): requirements.lock build.lock pyproject.toml $(BIN)/uv
-	@echo "Installing the packages into .venv: 7 GB, minutes on a fast network"
-	$(BIN)/uv pip sync --quiet --compile-bytecode --python $(BIN)/python --require-hashes requirements.lock
+	@$(if $(filter cpu,$(TORCH)),$(BIN)/python deploy/cpu_lock.py $(BIN)/uv requirements.lock $(LOCKED) $(TORCH_INDEX))
+	@echo "Installing the packages into .venv: $(SIZE), minutes on a fast network"
+	$(BIN)/uv pip sync --quiet --compile-bytecode --python $(BIN)/python --require-hashes $(INDEX) $(LOCKED)
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --build-constraints build.lock --editable .
+	rm -f .venv/.synced .venv/.synced-cpu
 	touch $@
 
 $(BIN)/uv:
