@@ -95,7 +95,7 @@ def test_the_document_has_the_shape_of_the_contract(store):
     for comparison in document["comparisons"] + document["stability_comparisons"]:
         assert comparison.keys() == {
             *("cell", "reference", "difference", "ci95", "p", "p_holm", "n", "d_z", "d_z_ci95"),
-            *("value", "reference_value"),
+            *("value", "reference_value", "within_pp"),
         }
         assert comparison["difference"] == comparison["value"] - comparison["reference_value"]
     assert [comparison["cell"] for comparison in document["comparisons"]] == list(WEIGHTS)[1:]

@@ -6,6 +6,7 @@ import itertools
 
 import numpy as np
 import pytest
+import scipy.stats
 from report_example import EPOCHS, make_cell, make_sweep, put_run
 from rich.console import Console
 
@@ -75,9 +76,19 @@ def test_the_best_cell_is_named_with_its_p_against_the_reference(store):
 def test_a_best_cell_that_no_test_tells_from_the_reference_says_so(store):
     sweep = make_cells("ref", "low", num_seeds=8, reference="ref")
     put_errors(store, sweep, {"ref": [5.0] * 8, "low": [3.0, 6.0, 4.5, 5.5, 4.0, 5.5, 3.5, 5.0]})
-    assert list(write_answer(summarise(sweep, store))) == [
-        "Best: low (4.62 %), p = 0.44 against the reference, ref (-0.38 ± 0.89 pp): no difference is shown."
+    found = scipy.stats.ttest_1samp(np.array([3.0, 6.0, 4.5, 5.5, 4.0, 5.5, 3.5, 5.0]) - 5.0, 0.0)
+    within = max(map(abs, found.confidence_interval(0.9)))
+    summary = summarise(sweep, store)
+    assert list(write_answer(summary)) == [
+        "Best: low (4.62 %), p = 0.44 against the reference, ref (-0.38 ± 0.89 pp): no difference is shown, "
+        f"within {within:.2f} pp (90 %)."
     ]
+    document = summary_document(summary)
+    assert document["comparisons"][0]["within_pp"] == pytest.approx(within)
+    assert (
+        f"In test error, no difference from ref is shown for low: within {within:.2f} pp (90 %)."
+        in document["findings"]
+    )
 
 
 def test_the_reference_may_be_the_best(store):

@@ -156,3 +156,12 @@ def test_where_s_cannot_rank_a_warning_says_what_s_is_made_of_and_what_s2_tells_
     summary = summarise(fill(store, equal), store)
     (warning,) = [text for text in summary.warnings if text.startswith("S cannot be ranked")]
     assert warning.endswith("tells none of these cells apart from it.")
+
+
+def test_what_s2_tells_apart_is_a_finding(store):
+    document = summary_document(summarise(fill(store, make_curves()), store))
+    told = [text for text in document["findings"] if text.startswith("By S2, ")]
+    ratio = document["s2_ratios"][1]
+    assert len(told) == 1
+    assert told[0].startswith(f"By S2, wild is less steady than calm ({ratio['ratio']:.2g} times, p ")
+    assert told[0].endswith(", 8 seeds).")

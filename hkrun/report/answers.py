@@ -97,6 +97,8 @@ def _describe_best(best: Best, summary: Summary) -> str:
         else f"{plus_minus(comparison.difference, comparison.ci95, signed=True)} pp"
     )
     shown = "" if comparison.significant else ": no difference is shown"
+    if shown and comparison.within_pp is not None:
+        shown += f", within {comparison.within_pp:.2f} pp (90 %)"
     return f"{start}, p {equals(comparison.p_holm)} against {against} ({size}){shown}."
 
 

@@ -170,6 +170,7 @@ def _comparison_document(comparison: Comparison) -> dict[str, object]:
         "p": None if withheld else comparison.p,
         "p_holm": None if withheld else comparison.p_holm,
         "n": comparison.n,
+        "within_pp": comparison.within_pp,
         "d_z": comparison.effect.d_z if comparison.effect else None,
         "d_z_ci95": _listed(comparison.effect.ci95) if comparison.effect else None,
         **({"reason": comparison.reservation} if comparison.reservation else {}),

@@ -158,6 +158,17 @@ class Comparison:
         return self.value - self.reference_value
 
     @property
+    def within_pp(self) -> float | None:
+        """The smallest margin within which the errors are shown to be equivalent at 5 %.
+
+        None where there is no interval. It is the end of the 90 % interval of their difference that is farther from 0 (Schuirmann 1987).
+        """
+        if self.measure != "error" or self.reservation or len(self.by_seed) < 2:
+            return None
+        interval = stats.equivalence(self.by_seed, margin=1.0).ci90
+        return max(map(abs, interval))
+
+    @property
     def obstacle(self) -> str | None:
         """Why the two S must not be ranked, as part of a sentence; None where they may be."""
         if self.reservation:

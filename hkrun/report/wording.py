@@ -167,6 +167,8 @@ def write_findings(summary: Summary) -> Iterator[str]:
     found = [(summary.comparisons, *errors), (summary.stability_comparisons, *steadiness)]
     for comparisons, subject, directions in found if summary.measure == "error" else reversed(found):
         yield from _conclude(_labelled(comparisons, summary), subject, directions)
+        if comparisons is summary.stability_comparisons:
+            yield from _conclude_ratios(summary)
     yield from _count_verdicts(summary)
 
 
@@ -223,4 +225,31 @@ def _conclude(comparisons: Sequence[Comparison], subject: str, directions: tuple
     undecided = [item for item in comparisons if not item.significant and not item.withheld]
     if undecided:
         names = join([comparison.cell for comparison in undecided])
-        yield f"In {subject}, no difference from {join([undecided[0].reference])} is shown for {names}."
+        reference, within = join([undecided[0].reference]), _tell_margins(undecided)
+        yield f"In {subject}, no difference from {reference} is shown for {names}{within}."
+
+
+def _tell_margins(undecided: Sequence[Comparison]) -> str:
+    """Which differences are excluded all the same; empty where none is."""
+    margins = [f"{margin:.2f}" for item in undecided if (margin := item.within_pp) is not None]
+    if len(margins) < len(undecided):
+        return ""
+    if len(margins) > MOST_NAMES:
+        ordered = sorted(margins, key=float)
+        margins = [f"{ordered[0]} to {ordered[-1]}"]
+    each = ", each" if len(undecided) > 1 else ""
+    return f": within {join(margins)} pp (90 %{each})"
+
+
+def _conclude_ratios(summary: Summary) -> Iterator[str]:
+    """What S2 tells apart."""
+    tests: set[tuple[str, ...]] = set()
+    for found in summary.s2_ratios:
+        if found.significant and found.ratio is not None and found.test not in tests:
+            tests.add(found.test)
+            word = "steadier" if found.ratio < 1 else "less steady"
+            cell, reference = (join([summary.label(name)]) for name in (found.cell, found.reference))
+            yield (
+                f"By S2, {cell} is {word} than {reference} ({digits(found.ratio)} times, "
+                f"p {equals(found.p_holm)}, {count(found.n, 'seed')})."
+            )
