@@ -79,10 +79,11 @@ def test_a_best_cell_that_no_test_tells_from_the_reference_says_so(store):
     found = scipy.stats.ttest_1samp(np.array([3.0, 6.0, 4.5, 5.5, 4.0, 5.5, 3.5, 5.0]) - 5.0, 0.0)
     within = max(map(abs, found.confidence_interval(0.9)))
     summary = summarise(sweep, store)
-    assert list(write_answer(summary)) == [
+    (answer,) = write_answer(summary)
+    assert answer == (
         "Best: low (4.62 %), p = 0.44 against the reference, ref (-0.38 ± 0.89 pp): no difference is shown, "
         f"within {within:.2f} pp (90 %)."
-    ]
+    )
     document = summary_document(summary)
     assert document["comparisons"][0]["within_pp"] == pytest.approx(within)
     assert (

@@ -46,8 +46,8 @@ class InlineFigures:
             attributes: Of the element, such as `class`.
 
         Raises:
-            ValueError: The name was used, there is an image, a colour is not in the palette, or a mark has not
-                as many parts as notes.
+            ValueError: The name was used, there is an image, a colour is not in the palette, or a mark has
+                not as many parts as notes.
         """
         if name in self._names:
             raise ValueError(f"two figures are called {name}")

@@ -161,7 +161,8 @@ class Comparison:
     def within_pp(self) -> float | None:
         """The smallest margin within which the errors are shown to be equivalent at 5 %.
 
-        None where there is no interval. It is the end of the 90 % interval of their difference that is farther from 0 (Schuirmann 1987).
+        It is the end of the 90 % interval of their difference that is farther from 0 (Schuirmann 1987); None
+        where there is no interval.
         """
         if self.measure != "error" or self.reservation or len(self.by_seed) < 2:
             return None
