@@ -50,13 +50,16 @@ def find_reference(summary: Summary) -> CellSummary | None:
 def find_ends(summary: Summary) -> tuple[CellSummary | None, CellSummary | None]:
     """The cells with the lowest and with the highest mean error of the last epoch.
 
-    The lowest is one without lost runs where there is any: what finished elsewhere was selected.
+    The lowest is one of those that have all runs and as many as any, where there are such: what finished
+    elsewhere was selected.
     """
     ranked = sorted(
         (cell for cell in summary.cells if cell.error_last is not None),
         key=lambda cell: cell.error_last.mean if cell.error_last else np.inf,
     )
     whole = [cell for cell in ranked if not cell.lost and not cell.selection]
+    most = max((len(cell.seeds) for cell in whole), default=0)
+    whole = [cell for cell in whole if len(cell.seeds) == most]
     return next(iter(whole or ranked), None), next(reversed(ranked), None)
 
 
