@@ -31,6 +31,7 @@ class Phase(StrEnum):
     LOADING = "loading data"
     TABLE = "filling the teacher table"
     TRAINING = "training"
+    REHEARSAL = "rehearsing cells"
     ENDING = "stopping Ray"
     REPORT = "writing the report"
     MLFLOW = "bringing MLflow up to date"

@@ -7,6 +7,7 @@ from hkrun.config import Cell, teacher_id
 from hkrun.plans import ALONE, REHEARSAL_SEEDS, load_rehearsal
 from hkrun.sweep.machine import log_folder_of
 from hkrun.sweep.planning import bring_back
+from hkrun.sweep.progress import Phase
 from hkrun.sweep.study import Study
 from hkrun.sweep.task_submission import Observer, TaskObserver, leave_out_diverged, make_task
 
@@ -22,6 +23,12 @@ def do_rehearsal(task: "Task", context: "Context") -> "list[Outcome]":
     from hkrun.trial.rehearsal import rehearse_task
 
     return rehearse_task(task, context)
+
+
+class _RehearsalObserver(TaskObserver):
+    """Tells of rehearsals, which have no epochs."""
+
+    phase_of_runs = Phase.REHEARSAL
 
 
 def rehearse_study(study: Study, observer: Observer) -> None:
@@ -71,7 +78,7 @@ def rehearse_study(study: Study, observer: Observer) -> None:
         },
         function=do_rehearsal,
     )
-    watcher = TaskObserver(work.tasks, study.opened, observer)
+    watcher = _RehearsalObserver(work.tasks, study.opened, observer)
     for result in run_tasks(work, watcher):
         if error := result.common_error:
             raise error

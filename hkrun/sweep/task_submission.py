@@ -126,7 +126,13 @@ def _make_teacher_task(study: Study, pack: Sequence[PlannedTeacher]) -> "Task":
 
 
 class TaskObserver:
-    """Tells observer, MLflow and time accounting what becomes of the tasks, which the cluster numbers."""
+    """Tells observer, MLflow and time accounting what becomes of the tasks, which the cluster numbers.
+
+    Attributes:
+        phase_of_runs: What begins with the first task that is not a teacher's.
+    """
+
+    phase_of_runs = Phase.LOADING  # from there on its progress says what it is at
 
     def __init__(
         self,
@@ -155,8 +161,8 @@ class TaskObserver:
         preload_report()
         task = self._tasks[index]
         if task.seeds:
-            self._enter(Phase.LOADING)  # from there on its progress says what it is at
-        elif self._phase != Phase.LOADING:
+            self._enter(self.phase_of_runs)
+        elif self._phase != self.phase_of_runs:
             self._enter(Phase.TEACHER)
         self._observer.started(task)
 
