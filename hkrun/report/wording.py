@@ -69,7 +69,11 @@ def join(names: Sequence[str]) -> str:
     """Names in a sentence, or how many where they are too many to read."""
     if len(names) > MOST_NAMES:
         return f"{len(names)} cells"
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+    if len(names) == 1:
+        return names[0]
+    if any("," in name for name in names):  # the values of several axes
+        return f"{'; '.join(names[:-1])}; and {names[-1]}"
+    return f"{', '.join(names[:-1])} and {names[-1]}"
 
 
 def describe_teacher(teacher: Teacher) -> str:
