@@ -1,5 +1,6 @@
 """What a person sees while a sweep trains: a live view on a terminal, a line now and then elsewhere."""
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -58,7 +59,8 @@ class Display:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._over.set()
+        with self._turn:
+            self._over.set()
         if self._live is not None:
             self._live.stop()
         self._progress.running.clear()
@@ -126,8 +128,9 @@ class Display:
 
     def _tick(self) -> None:
         """Says that it goes on, also where no task tells anything."""
-        while not self._over.wait(_TICK_S):
-            self.say_now_and_then()
+        with contextlib.suppress(BrokenPipeError):  # the next call of the observer meets it too
+            while not self._over.wait(_TICK_S):
+                self.say_now_and_then()
 
     @property
     def _is_live(self) -> bool:
