@@ -58,7 +58,7 @@ def print_cell_table(
         (naming.in_one(), False, _LEAST_NAMES),
     ]
     for columns, ids, width in ways:
-        names = fit_columns(columns, width)
+        names = fit_columns(columns, columns.at_least(width))
         spare = console.width - _measure(console, build(names, ids=ids))
         if spare >= 0:
             break

@@ -141,7 +141,7 @@ def _fit(summary: Summary, console: Console, limit: int) -> tuple[tuple[str, ...
     ways.append((summary.columns, ways[-1][1], LEAST_NAMES))
     ways += [(columns, dispensable, LEAST_NAMES) for columns in (summary.columns, summary.columns.in_one())]
     for columns, without, width in ways:
-        short = fit_columns(columns, width)
+        short = fit_columns(columns, columns.at_least(width))
         spare = limit - _measure(_build_table(summary, console, short, without=without), console)
         if spare >= 0:
             break

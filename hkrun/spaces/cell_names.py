@@ -39,10 +39,16 @@ class CellColumns:
         told = [f"{short} is {key}" for key, short in self.short.items() if short != key]
         return f"{', '.join(told)}." if told else ""
 
+    def at_least(self, width: int) -> int:
+        """The terminal columns in which names have so many, and the keys of axes are whole beside them."""
+        if len(self.headings) == len(self.short):
+            return width
+        return width + sum(GAP + display_width(key) for key in self.short.values())
+
     def in_one(self) -> "CellColumns":
         """All in one column, the labels; for where columns of axes have no place."""
         fields = {name: (label,) for name, label in self.labels.items()}
-        return replace(self, headings=("cell",), fields=fields)
+        return replace(self, headings=("cell",), fields=fields, short={})
 
 
 @dataclass(frozen=True, kw_only=True)
