@@ -28,9 +28,13 @@ class Pace:
     def __init__(self, expected: Mapping[str, float | None]) -> None:
         self._expected = dict(expected)
         self._seen: dict[str, _Seen] = {}
+        self._known: dict[str, float | None] = {}  # what follows, until more is seen
+        self._slower: float | None = None  # likewise
 
     def observe(self, key: str, seconds: float, epochs: int) -> None:
         """Epochs have taken so long."""
+        self._known.clear()
+        self._slower = None
         seen = self._seen.setdefault(key, _Seen())
         seen.seconds += seconds
         seen.epochs += epochs
@@ -44,6 +48,11 @@ class Pace:
         Of one that was not seen it is what was expected, by as much longer as those that were seen took
         longer; where nothing was expected, it is the mean of the others.
         """
+        if key not in self._known:
+            self._known[key] = self._epoch_s(key)
+        return self._known[key]
+
+    def _epoch_s(self, key: str) -> float | None:
         seen, expected = self._seen.get(key, _Seen()), self._expected.get(key)
         before = expected * self._slowdown() if expected else self._mean()
         if before is None:
@@ -52,10 +61,13 @@ class Pace:
 
     def _slowdown(self) -> float:
         """By how much longer epochs take than was expected."""
+        if self._slower is not None:
+            return self._slower
         known = [(seen, self._expected.get(key)) for key, seen in self._seen.items()]
         taken_s = sum(seen.seconds for seen, expected in known if expected)
         expected_s = sum(seen.epochs * expected for seen, expected in known if expected)
-        return (EXPECTED_COUNTS_S + taken_s) / (EXPECTED_COUNTS_S + expected_s)
+        self._slower = (EXPECTED_COUNTS_S + taken_s) / (EXPECTED_COUNTS_S + expected_s)
+        return self._slower
 
     def _mean(self) -> float | None:
         """Seconds of an epoch over all that was seen, else over all that was expected."""
