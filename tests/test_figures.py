@@ -1,3 +1,4 @@
+import contextlib
 import subprocess
 import sys
 from itertools import pairwise
@@ -9,7 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 
 from hkrun import figures
-from hkrun.figures import CellCurves, PairedDifferences, style
+from hkrun.figures import CellCurves, CellHealth, PairedDifferences, style
 from hkrun.figures import errors as labels
 from hkrun.stats import spread_of
 
@@ -373,7 +374,10 @@ def test_what_the_discriminator_did_is_drawn_over_seeds_and_left_out_where_it_is
     accuracy = np.array([[0.5, 0.6, 0.7], [0.7, 0.8, 0.9]])
     ratio = spread_of(np.array([[np.nan, 0.2, 0.1], [np.nan, 0.4, 0.3]]), epochs=3)
     known = {"discriminator_accuracy": spread_of(accuracy, epochs=3)}
-    cells = {"L_b + L_adv": known, "other": known | {"adversarial_gradient_ratio": ratio}}
+    cells = [
+        CellHealth(name="L_b + L_adv", curves=known, look=0),
+        CellHealth(name="other", curves=known | {"adversarial_gradient_ratio": ratio}, look=5),
+    ]
     figure = figures.draw_health(cells)
     assert len(figure.axes) == 4
     assert [axes.get_title(loc="left").split("\n")[0] for axes in figure.axes[:2]] == [
@@ -384,6 +388,34 @@ def test_what_the_discriminator_did_is_drawn_over_seeds_and_left_out_where_it_is
     np.testing.assert_allclose(mean.get_xydata(), [[1, 0.6], [2, 0.7], [3, 0.8]])
     assert not figure.axes[1].lines
     np.testing.assert_allclose(figure.axes[3].lines[-1].get_xydata(), [[2, 0.3], [3, 0.2]])
+
+
+def test_what_the_discriminator_did_has_the_colour_of_its_cell_and_scales_of_its_own():
+    means = {
+        name: spread_of(np.array([[0.1, level], [0.2, level]]), epochs=2)
+        for name, level in (
+            ("discriminator_accuracy", 0.5),
+            ("discriminator_teacher_mean", 0.6),
+            ("discriminator_student_mean", 0.4),
+            ("discriminator_spread", 0.05),
+            ("adversarial_gradient_ratio", 7.0),
+        )
+    }
+    cells = [CellHealth(name=str(look), curves=means, look=look) for look in (2, 5)]
+    for narrow in (False, True):
+        with figures.narrow_page() if narrow else contextlib.nullcontext():
+            figure = figures.draw_health(cells)
+        assert len(figure.axes) == 8
+        first, second = figure.axes[:4], figure.axes[4:]
+        assert {line.get_color() for axes in second for line in axes.lines if len(axes.lines) == 1} == {
+            style.COLORS[5]
+        }
+        for one, other in zip(first, second, strict=True):
+            assert one.get_ylim() == other.get_ylim()
+        assert first[2].get_ylim()[1] < 1 < 7 < first[3].get_ylim()[1]
+        draw(figure)
+        assert len({round(axes.get_position().x0, 3) for axes in figure.axes}) == (2 if narrow else 4)
+        assert list(figure.notes.values())[1] == ("2. What D says to teacher: 0.6 [0.6, 0.6] at the end",)
 
 
 def test_a_logarithmic_axis_says_so():

@@ -243,7 +243,7 @@ def wrap(name: str, width: int) -> str:
 
 def split_lines(name: str, width: int) -> list[str]:
     """A name in lines of at most so many characters, or as many as its longest word has."""
-    longest = max(map(len, name.split()), default=0)
+    longest = max(map(len, name.replace("-", "- ").split()), default=0)  # lines may end in a hyphen
     return textwrap.wrap(name, max(width, min(longest, _LONGEST_WORD)))
 
 

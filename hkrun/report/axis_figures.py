@@ -257,7 +257,7 @@ def _dots(crossing: Crossing, points: Points, summary: Summary) -> AxisFigure:
     reference = names.get(summary.sweep.reference or "", "")
     keys = " and ".join(factor.name for factor in factors)
     beside = (
-        f" Beside it the differences from {reference}, paired by seed."
+        f" With it the differences from {reference}, paired by seed."
         if any(row.differences for row in rows)
         else ""
     )

@@ -234,6 +234,13 @@ def _draw_health(summary: Summary) -> list[Figure]:
             "that it is never wrong. At balance it says (1 + mu) / (2 + mu) to both, but for the norms of "
             f"L_reg.{rest}",
             section="discriminator",
-            drawn=figures.draw_health({names[cell.name]: cell.health for cell in chosen}),
+            drawn=figures.draw_health(
+                [
+                    figures.CellHealth(
+                        name=names[cell.name], curves=cell.health, look=looks.get(cell.cell_id, 1)
+                    )
+                    for cell in chosen
+                ]
+            ),
         )
     ]
