@@ -142,7 +142,9 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(folder, started, document,
     }
     assert told == {**plan.document(), **beside, "limits": []}
     assert call(["sweep", "stability", "--dry-run", "--seeds", "3"]) == 0
-    assert "12 of 12 runs to train, in 12 tasks" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "12 of 12 runs to train, in 12 tasks" in out
+    assert "10 s of that for Ray's start, the teacher table, the report and MLflow (measured (2026-" in out
     assert started == []
     assert list(folder.iterdir()) == []
 
