@@ -97,9 +97,9 @@ def _print_site(invocation: Invocation, site: "Site") -> None:
     invocation.say(f"MLflow answers on {site.address}")
     for key, links in site.sweeps.items():
         invocation.say(f"\n{key}")
+        invocation.say(f"  cells, best first       {links.comparison}")
         invocation.say(f"  test error over epochs  {links.view}")
-        invocation.say(f"  cells side by side      {links.comparison}")
-        invocation.say(f"  all runs                {links.experiment}")
+        invocation.say(f"  all runs, best first    {links.experiment}")
     if not site.sweeps:
         invocation.say("It holds no sweep of this store yet: `hkrun sync NAME` puts one there.")
     if site.is_ours:

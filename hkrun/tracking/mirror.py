@@ -31,7 +31,15 @@ from hkrun.tracking.database import (
 from hkrun.tracking.experiments import open_experiment
 from hkrun.tracking.receipt import Summaries, describe_content, keep_receipt
 from hkrun.tracking.runs import FORMAT, PARENT_TAG, CellRuns, MirroredRun, Point, digest
-from hkrun.tracking.view import CELL_PARAMETER, ERROR_METRIC, RUNS_PER_PAGE, SHOWN_TAG, Links, save_view
+from hkrun.tracking.view import (
+    CELL_PARAMETER,
+    ERROR_METRIC,
+    RUNS_PER_PAGE,
+    SHOWN_TAG,
+    Links,
+    find_links,
+    save_views,
+)
 
 Result = TypeVar("Result")
 
@@ -171,16 +179,15 @@ class Experiment:
                 self._attach(parents[-1], files)
             finished += [pair for pair in zip(records, children, strict=True) if pair[0].status == "finished"]
         with explained(self._uri):
-            links = save_view(
+            save_views(
                 self._client,
                 self._experiment_id,
-                uri=self._uri,
-                title=f"Test error, {self._sweep.name} ({self._sweep.dataset})",
-                window=self._sweep.window,
+                sweep=self._sweep,
                 names=[cell.name for cell in self._cells.values()],
                 parents=[parent.run_id for parent in parents],
                 finished=[(record, run.run_id) for record, run in finished],
             )
+            links = find_links(self._client, self._uri, self._experiment_id)
         keep_receipt(self._sweep, self._store, links, uri=self._uri, content=content)
         return links
 

@@ -16,7 +16,7 @@ from hkrun.spaces import Sweep, sweep_document
 from hkrun.store import Store
 from hkrun.tracking.database import database_path
 from hkrun.tracking.runs import FORMAT, digest
-from hkrun.tracking.view import Links
+from hkrun.tracking.view import VIEW_FORMAT, Links
 
 RECEIPT_FILE = "mirror.json"
 
@@ -32,7 +32,7 @@ def describe_content(
     records = (record for identity in identities for record in store.records(identity))
     return digest(
         [
-            FORMAT,
+            [FORMAT, VIEW_FORMAT],
             sweep_document(sweep),
             [digest(dataclasses.asdict(record)) for record in records if record.seed in seeds],
             {

@@ -1,4 +1,4 @@
-"""The saved comparison view of a sweep's experiment, and links into MLflow's UI.
+"""The saved views of a sweep's experiment, and links into MLflow's UI.
 
 A saved view is an experiment tag that holds the UI's own state: which runs, grouped how, in which charts.
 MLflow documents no format; this is what the UI of 3.17 reads, and the browser test opens what it makes.
@@ -7,10 +7,9 @@ MLflow documents no format; this is what the UI of 3.17 reads, and the browser t
 import base64
 import json
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
 
 from hkrun.redaction import redact
 from hkrun.spaces import Sweep
@@ -24,14 +23,39 @@ if TYPE_CHECKING:
 
 DEFAULT_PORT = 5000
 RUNS_PER_PAGE = 100  # the UI loads and averages no more than these without being asked
-_VIEW_ID = "hkrun-comparison"
-_VIEW_TAG = f"mlflow.sharedViewState.{_VIEW_ID}"
+# The views: curves of the test error, a row per cell, a row per run.
+_CURVES, _CELLS, _RUNS = "hkrun-comparison", "hkrun-cells", "hkrun-runs"
+VIEW_FORMAT = 2  # part of the receipt: a change in what is saved here renews what an older hkrun saved
 SHOWN_TAG = "hkrun.shown"
 ERROR_METRIC = "error_pct"
 # The UI colours a group by a hash of this key and the cell's name; under this key the cells of the main sweep
 # get four colours well apart.
 CELL_PARAMETER = "cell.name"
 _TAG_LENGTH = 20_000
+
+
+# What all views have in common of the state of the UI's experiment page.
+_PAGE: Mapping[str, Any] = {
+    "orderByAsc": True,
+    "startTime": "ALL",
+    "lifecycleFilter": "Active",
+    "modelVersionFilter": "All Runs",
+    "datasetsFilter": [],
+    "runsExpanded": {},
+    "runsPinned": [],
+    "runsHidden": [],
+    "runsVisibilityMap": {},
+    "runsHiddenMode": "SHOW_ALL",
+    "viewMaximized": False,
+    "runListHidden": False,
+    "isAccordionReordered": True,
+    "groupBy": None,
+    "groupsExpanded": {},
+    "useGroupedValuesInCharts": True,
+    "hideEmptyCharts": True,
+    "autoRefreshEnabled": False,
+    "globalLineChartConfig": {"xAxisKey": "step", "lineSmoothness": 0, "selectedXAxisMetricKey": ""},
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,9 +65,9 @@ class Links:
     Attributes:
         uri: The tracking URI, without any password.
         experiment_id: MLflow's name of the sweep's experiment.
-        experiment: The experiment: a parent run per cell, its seeds below it.
-        view: The saved comparison view: test error over epochs.
-        comparison: The cells' parameters and summaries side by side.
+        experiment: The saved view with a row per run: its seed, its errors, how it ended.
+        view: The saved view of curves: test error over epochs.
+        comparison: The saved view with a row per cell: axes, error, S; the lowest error first.
     """
 
     uri: str
@@ -53,25 +77,32 @@ class Links:
     comparison: str
 
 
-def make_links(uri: str, experiment_id: str, parents: Sequence[str], *, address: str | None = None) -> Links:
-    """The links; `address` is where the UI answers, by default the tracking server or `hkrun ui`."""
+def find_links(client: "MlflowClient", uri: str, experiment_id: str, *, address: str | None = None) -> Links:
+    """The links to an experiment that was mirrored before, by what views are saved in it.
+
+    `address` is where the UI answers, by default the tracking server or `hkrun ui`. In place of a view that
+    an earlier version did not save stands the experiment, as MLflow shows it by itself.
+    """
+    saved = client.get_experiment(experiment_id).tags
     base = address or (redact(uri).rstrip("/") if is_server(uri) else f"http://127.0.0.1:{DEFAULT_PORT}")
-    runs, experiments = quote(json.dumps(list(parents))), quote(json.dumps([experiment_id]))
     # Without the type the UI puts its menus for language models around the runs.
     experiment = f"{base}/#/experiments/{experiment_id}/runs?workflowType=machine_learning"
+
+    def link(view: str, mode: str) -> str:
+        shown = f"&viewStateShareKey={view}&compareRunsMode={mode}"
+        return f"{experiment}{shown}" if _tag(view) in saved else experiment
+
     return Links(
         uri=redact(uri),
         experiment_id=experiment_id,
-        experiment=experiment,
-        view=f"{experiment}&viewStateShareKey={_VIEW_ID}&compareRunsMode=CHART",
-        comparison=f"{base}/#/compare-runs?runs={runs}&experiments={experiments}",
+        experiment=link(_RUNS, "TABLE"),
+        view=link(_CURVES, "CHART"),
+        comparison=link(_CELLS, "TABLE"),
     )
 
 
-def find_links(client: "MlflowClient", uri: str, experiment_id: str, *, address: str | None = None) -> Links:
-    """The links to an experiment that was mirrored before."""
-    parents = search_runs(client, [experiment_id], "tags.`hkrun.kind` = 'cell'")
-    return make_links(uri, experiment_id, [run.info.run_id for run in parents], address=address)
+def _tag(view: str) -> str:
+    return f"mlflow.sharedViewState.{view}"
 
 
 def find_mirror(sweep: Sweep, store: Store) -> Links | None:
@@ -91,32 +122,51 @@ def find_mirror(sweep: Sweep, store: Store) -> Links | None:
         return find_links(client, uri, experiment) if experiment is not None else None
 
 
-def save_view(
+def save_views(
     client: "MlflowClient",
     experiment_id: str,
     *,
-    uri: str,
-    title: str,
-    window: int,
+    sweep: Sweep,
     names: Sequence[str],
     parents: Sequence[str],
     finished: Sequence[tuple[Record, str]],
-) -> Links:
-    """Saves the comparison view: per cell one mean line of the test error, the seeds behind it as a band.
+) -> None:
+    """Saves the views of an experiment: curves, a row per cell, a row per run.
 
-    The UI averages the runs it has loaded. Where there are more than it loads, the view shows the parents,
-    whose curves are the means over all their finished seeds.
+    The view of curves has a mean line of the test error per cell, the seeds behind it as a band. The UI
+    averages the runs it has loaded. Where there are more than it loads, the view shows the parents, whose
+    curves are the means over all their finished seeds.
+
+    Args:
+        client: Of MLflow.
+        experiment_id: MLflow's name of the sweep's experiment.
+        sweep: Whose it is.
+        names: Of its cells.
+        parents: The runs of its cells.
+        finished: Its finished runs, with their records.
     """
     by_seed = 0 < len(finished) <= RUNS_PER_PAGE
     _mark_shown(client, experiment_id, {run_id for _, run_id in finished} if by_seed else set(parents))
-    state = _state([record for record, _ in finished], window=window, names=names if by_seed else ())
-    packed = base64.b64encode(zlib.compress(json.dumps(state, separators=(",", ":")).encode())).decode()
-    created = round(1000 * min((record.started_at for record, _ in finished), default=0.0))
-    value = json.dumps({"name": title, "createdAt": created, "state": f"deflate;{packed}"})
-    assert len(value) <= _TAG_LENGTH
-    if client.get_experiment(experiment_id).tags.get(_VIEW_TAG) != value:
-        client.set_experiment_tag(experiment_id, _VIEW_TAG, value)
-    return make_links(uri, experiment_id, parents)
+    records = [record for record, _ in finished]
+    where = f"{sweep.name} ({sweep.dataset})"
+    axes = dict.fromkeys(f"params.`{key}`" for named in sweep.cells for key in named.point)
+    errors = ["metrics.`error_last`", "metrics.`error_best`"]
+    curves = _curves_state(records, window=sweep.window, names=names if by_seed else ())
+    cells = _table_state("cell", [*axes, *errors, "metrics.`stability`", "metrics.`mean_range`"])
+    runs = _table_state("run", ["params.`cell.name`", *axes, "params.`seed`", *errors, "tags.`hkrun.status`"])
+    views = {
+        _CURVES: (f"Test error, {where}", curves),
+        _CELLS: (f"Cells, {where}", cells),
+        _RUNS: (f"Runs, {where}", runs),
+    }
+    created = round(1000 * min((record.started_at for record in records), default=0.0))
+    saved = client.get_experiment(experiment_id).tags
+    for view, (title, state) in views.items():
+        packed = base64.b64encode(zlib.compress(json.dumps(state, separators=(",", ":")).encode())).decode()
+        value = json.dumps({"name": title, "createdAt": created, "state": f"deflate;{packed}"})
+        assert len(value) <= _TAG_LENGTH
+        if saved.get(_tag(view)) != value:
+            client.set_experiment_tag(experiment_id, _tag(view), value)
 
 
 def _mark_shown(client: "MlflowClient", experiment_id: str, wanted: set[str]) -> None:
@@ -128,8 +178,18 @@ def _mark_shown(client: "MlflowClient", experiment_id: str, wanted: set[str]) ->
         client.set_tag(run_id, SHOWN_TAG, "yes")
 
 
-def _state(finished: Sequence[Record], *, window: int, names: Sequence[str]) -> dict[str, Any]:
-    """The state of the UI's experiment page: search, groups by cell (without names: none), charts."""
+def _table_state(kind: str, columns: Sequence[str]) -> dict[str, Any]:
+    """The state of a list with a row per cell or per run, and these columns; the lowest error comes first."""
+    return {
+        **_PAGE,
+        "searchFilter": f"tags.`hkrun.kind` = '{kind}'",
+        "orderByKey": "metrics.`error_last`",
+        "selectedColumns": list(columns),
+    }
+
+
+def _curves_state(finished: Sequence[Record], *, window: int, names: Sequence[str]) -> dict[str, Any]:
+    """The state of the charts: search, groups by cell (without names: none), and what is drawn."""
     epochs = max((record.epochs for record in finished), default=0)
     charts = [_chart()]
     if window < epochs:
@@ -148,28 +208,12 @@ def _state(finished: Sequence[Record], *, window: int, names: Sequence[str]) -> 
         "groupByKeys": [{"mode": "param", "groupByData": CELL_PARAMETER}],
     }
     return {
+        **_PAGE,
         "searchFilter": f"tags.`{SHOWN_TAG}` = 'yes'",
         "orderByKey": "tags.`mlflow.runName`",  # by time the UI would add the parents to the seeds
-        "orderByAsc": True,
-        "startTime": "ALL",
-        "lifecycleFilter": "Active",
-        "modelVersionFilter": "All Runs",
-        "datasetsFilter": [],
         "selectedColumns": ["metrics.`error_last`", "metrics.`error_best`"],
-        "runsExpanded": {},
-        "runsPinned": [],
-        "runsHidden": [],
-        "runsVisibilityMap": {},
-        "runsHiddenMode": "SHOW_ALL",
-        "viewMaximized": False,
-        "runListHidden": False,
-        "isAccordionReordered": True,
         "groupBy": group if names else None,
         "groupsExpanded": {f"param.{CELL_PARAMETER}.{name}": False for name in names},
-        "useGroupedValuesInCharts": True,
-        "hideEmptyCharts": True,
-        "autoRefreshEnabled": False,
-        "globalLineChartConfig": {"xAxisKey": "step", "lineSmoothness": 0, "selectedXAxisMetricKey": ""},
         "compareRunSections": [
             {
                 "uuid": "hkrun-error",
