@@ -314,6 +314,25 @@ def test_a_sweep_that_trained_and_is_asked_for_again_writes_nothing(sweep, store
     assert read_times(folder) == before
 
 
+def test_the_account_of_a_study_holds_what_it_trained_alone_though_others_share_its_runs(
+    sweep, store, ray, clock
+):
+    def run_as(name, wanted):
+        stopwatch = Stopwatch("planning", clock=clock)
+        study_example.run(wanted, store, Watcher(), pack=1, stopwatch=stopwatch, name=name)
+        return load_executions(store, dataclasses.replace(wanted, name=name))
+
+    run(sweep, store, clock)
+    first = load_executions(store, sweep)
+    more = dataclasses.replace(sweep, seeds=(*sweep.seeds, 7))
+    (own,) = run_as("more", more)
+    assert own.runs["epochs"] == 7.5, "that of seed 7; the others were there"
+    assert own.started_at >= first[0].started_at
+    assert run_as("same", sweep) == (), "it trained nothing, so no time is its own"
+    assert load_executions(store, sweep) == first
+    assert summarise(dataclasses.replace(more, name="more"), store).executions == (own,)
+
+
 # --- the report ---------------------------------------------------------------------------------------------
 
 

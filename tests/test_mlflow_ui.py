@@ -48,12 +48,6 @@ def page() -> Iterator[Page]:
         yield opened
 
 
-def test_the_experiment_shows_the_cells(page: Page, links: Links) -> None:
-    page.goto(links.experiment)
-    for name in NAMES:
-        expect(page.get_by_role("link", name=name, exact=True)).to_be_visible()
-
-
 def test_the_view_shows_a_mean_line_per_cell_over_its_seeds(page: Page, links: Links, tmp_path: Path) -> None:
     open_view(page, links, num_cells=3)
     whole, late = page.evaluate(TRACES)
@@ -77,9 +71,37 @@ def test_the_view_shows_a_mean_line_per_cell_over_its_seeds(page: Page, links: L
     page.screenshot(path=tmp_path / "view.png")
 
 
-def test_the_comparison_shows_the_cells_side_by_side(page: Page, links: Links) -> None:
+def read_rows(page: Page, *columns: str) -> list[list[str]]:
+    """The fields of these columns, row by row from the top of the list."""
+    found: list[list[str]] = page.evaluate(
+        """columns => Array.from(document.querySelectorAll('.ag-center-cols-container [role=row]'))
+            .sort((a, b) => a.getAttribute('row-index') - b.getAttribute('row-index'))
+            .map(row => columns.map(name => row.querySelector(`[col-id*="${name}"]`)?.innerText ?? null))""",
+        list(columns),
+    )
+    return found
+
+
+def test_the_list_of_cells_has_errors_and_s_as_columns_and_begins_with_the_best(
+    page: Page, links: Links, tmp_path: Path
+) -> None:
     page.goto(links.comparison)
-    expect(page.get_by_role("heading", name="Comparing 3 Runs from 1 Experiment")).to_be_visible()
     for name in NAMES:
-        expect(page.get_by_role("cell", name=name, exact=True).first).to_be_visible()
-    expect(page.locator(".js-plotly-plot").first).to_be_visible()
+        expect(page.get_by_role("link", name=name, exact=True)).to_be_visible()
+    for heading in ("error_last", "error_best", "stability"):
+        expect(page.get_by_role("columnheader").filter(has_text=heading).first).to_be_visible()
+    rows = [[float(text.rstrip("…")) for text in row] for row in read_rows(page, "error_last", "stability")]
+    page.screenshot(path=tmp_path / "cells.png")
+    assert [row[0] for row in rows] == sorted(row[0] for row in rows)
+    assert len(rows) == 3
+    assert all(s > 0 for _, s in rows)
+
+
+def test_the_list_of_runs_has_their_seeds_errors_and_ends(page: Page, links: Links) -> None:
+    page.goto(links.experiment)
+    expect(page.get_by_text("12 matching runs")).to_be_visible()
+    for heading in ("error_last", "seed", "hkrun.status"):
+        expect(page.get_by_role("columnheader").filter(has_text=heading).first).to_be_visible()
+    rows = read_rows(page, "`seed`", "hkrun.status")
+    assert sorted(int(seed) for seed, _ in rows) == sorted(list(SWEEP.seeds) * 3)
+    assert {status for _, status in rows} == {"finished"}

@@ -109,7 +109,9 @@ def whole_database(store: Store) -> str:
 
 
 def view_state(store: Store) -> dict[str, Any]:
-    ((value,),) = query(store, "select value from experiment_tags where key like 'mlflow.sharedViewState.%'")
+    ((value,),) = query(
+        store, "select value from experiment_tags where key = 'mlflow.sharedViewState.hkrun-comparison'"
+    )
     packed = json.loads(value)["state"].removeprefix("deflate;")
     state: dict[str, Any] = json.loads(zlib.decompress(base64.b64decode(packed)))
     return state
@@ -948,5 +950,8 @@ def test_with_a_server_elsewhere_only_links_are_given(store: Store, monkeypatch:
     )
     links = site.sweeps["stability-digits"]
     assert links.experiment.startswith("https://mlflow.example/#/experiments/1/runs")
-    assert links.comparison.startswith("https://mlflow.example/#/compare-runs?runs=")
+    assert links.comparison == (
+        "https://mlflow.example/#/experiments/1/runs?workflowType=machine_learning"
+        "&viewStateShareKey=hkrun-cells&compareRunsMode=TABLE"
+    )
     assert "secret" not in str(site)

@@ -6,6 +6,7 @@ from hkrun.cli import candidates
 from hkrun.cli.invocation import Invocation
 from hkrun.cli.verbs import verb
 from hkrun.config import keys
+from hkrun.counting import count
 from hkrun.errors import EXIT_DATA, EXIT_DONE, InputError
 from hkrun.redaction import redact
 from hkrun.uris import describe_slip
@@ -96,6 +97,5 @@ def verify(invocation: Invocation, *, dataset: str) -> int:
         invocation.print_document({"dataset": dataset, "problems": problems, "notes": notes})
     for line in (*problems, *notes):
         invocation.say(line)
-    found = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
-    invocation.say(f"{dataset}: {found}" if problems else f"{dataset}: whole")
+    invocation.say(f"{dataset}: {count(len(problems), 'problem')}" if problems else f"{dataset}: whole")
     return EXIT_DATA if problems else EXIT_DONE

@@ -3,6 +3,7 @@
 import fnmatch
 import json
 import textwrap
+from collections.abc import Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING
 
@@ -42,12 +43,14 @@ def show_keys(invocation: Invocation, *, pattern: str | None) -> int:
         part = find_declared(pattern)
         if problems := check_declared(pattern, part):
             raise InputError("\n".join(problems))
-        names, told = list(part.key_names), _describe(part)
+        names, told, terms = list(part.key_names), _describe(part), {**TERMS, **_terms_of(pattern, part)}
         known: Keys = {**keys(), **keys_of(part)}
     else:
-        names, told, known = _matching(pattern), {}, keys()
+        names, told, terms, known = _matching(pattern), {}, dict(TERMS), keys()
+    changed = {name: [each for each, term in terms.items() if name in term.key_names] for name in names}
     if invocation.as_json:
-        invocation.print_document({**told, "keys": [_document(name, known) for name in names]})
+        document = [{**_document(name, known), "terms": changed[name]} for name in names]
+        invocation.print_document({**told, "keys": document})
         return EXIT_DONE
     console = invocation.results
     for what, text in told.items():
@@ -55,7 +58,7 @@ def show_keys(invocation: Invocation, *, pattern: str | None) -> int:
     for section, members in groupby(names, key=lambda name: name.rpartition(".")[0]):
         console.print(f"\n{section or 'top level'}", style="bold")
         for name in members:
-            _print_key(console, name, known)
+            _print_key(console, name, known, changed[name])
     return EXIT_DONE
 
 
@@ -72,15 +75,18 @@ def _matching(pattern: str | None) -> list[str]:
 
 def _describe(part: Method | Term) -> dict[str, str]:
     """What a loss or method is, in words by subject."""
-    terms = {"term": part} if isinstance(part, Term) else {}
-    if isinstance(part, Method):
-        terms = {
-            weighted.name: weighted.term for stage in part.stages for weighted in stage.terms if weighted.term
-        }
     return {
         "summary": part.summary,
-        **{f"{name} reads": _describe_reading(term) for name, term in terms.items()},
+        **{f"{name} reads": _describe_reading(term) for name, term in _terms_of("term", part).items()},
     }
+
+
+def _terms_of(name: str, part: Method | Term) -> dict[str, Term]:
+    """The terms that a loss or method brings, by name; of a loss, by the name that it is given here."""
+    if isinstance(part, Term):
+        return {name: part}
+    weighted = [each for stage in part.stages for each in stage.terms]
+    return {each.name: each.term for each in weighted if each.term}
 
 
 def _describe_reading(term: Term) -> str:
@@ -105,16 +111,10 @@ def _document(name: str, known: Keys) -> dict[str, object]:
         "default": default,
         "source": info.source,
         "doc": info.doc,
-        "terms": _find_terms(name),
     }
 
 
-def _find_terms(name: str) -> list[str]:
-    """The loss terms that a key changes, by name."""
-    return [term.name for term in TERMS.values() if name in term.key_names]
-
-
-def _print_key(console: "Console", name: str, known: Keys) -> None:
+def _print_key(console: "Console", name: str, known: Keys, terms: Sequence[str]) -> None:
     from rich.text import Text
 
     kind, default, info = known[name]
@@ -138,7 +138,7 @@ def _print_key(console: "Console", name: str, known: Keys) -> None:
     shipped = {"method": SHIPPED_METHODS, "knowledge.form": SHIPPED_FORMS}.get(name)
     if shipped:
         _print_paragraph(console, f"{', '.join(shipped)}: `hkrun keys NAME` describes each", indent=8)
-    if terms := _find_terms(name):
+    if terms:
         _print_paragraph(console, f"terms: {', '.join(terms)}", indent=6, style="dim")
     _print_paragraph(console, f"default: {info.source}", indent=6, style="dim")
 

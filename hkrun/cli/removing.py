@@ -1,7 +1,9 @@
 """The verbs that remove: rm, gc."""
 
+import dataclasses
+import logging
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
@@ -9,10 +11,16 @@ from hkrun.cli import candidates
 from hkrun.cli.invocation import Invocation
 from hkrun.cli.stored import find_plan
 from hkrun.cli.verbs import verb
-from hkrun.errors import EXIT_DONE, EXIT_INTERRUPTED, InputError
+from hkrun.errors import EXIT_DONE, EXIT_INTERRUPTED, HkrunError, InputError, StoreError
 
 if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
+    from hkrun.store import Store
     from hkrun.sweep import Removal
+    from hkrun.tracking import MirroredStudy
+
+logger = logging.getLogger(__name__)
 
 _WORDS = {
     "runs": ("run", "runs"),
@@ -53,20 +61,23 @@ def rm(invocation: Invocation, *, name: str, dataset: str | None, dry_run: bool)
     """Remove a study with all that no other study uses: its runs, teachers, tables, plan and report.
 
     Runs that another study has too, or that its report compares with, stay. A study that a driver holds is
-    refused. Without a terminal that can answer, only --yes removes. MLflow's copy stays.
+    refused. Its experiment in MLflow goes into MLflow's trash, from which MLflow restores it. Without a
+    terminal that can answer, only --yes removes.
     """
     from hkrun.sweep import find_removal, remove
+    from hkrun.tracking import experiment_key
 
     store = invocation.open_store(create=False)
     sweep = find_plan(store, name, dataset).sweep
+    mirror = _find_mirror(store, only=experiment_key(sweep))
     if dry_run:
-        return _show(invocation, find_removal(sweep, store), store=store.place)
+        return _show(invocation, _Found(find_removal(sweep, store), mirror), store=store.place)
     with store.hold(store.sweep_folder(sweep.name, sweep.dataset)):
         found = find_removal(sweep, store)
-        if not _confirm(invocation, found):
+        if not _confirm(invocation, _Found(found, mirror)):
             return EXIT_INTERRUPTED
         remove(store, found.within(find_removal(sweep, store)))  # others may have begun meanwhile
-    return _finish(invocation, found, store=store.place)
+    return _finish(invocation, _Found(found, _remove_mirror(store, mirror)), store=store.place)
 
 
 @verb(
@@ -83,21 +94,66 @@ def gc(invocation: Invocation, *, dry_run: bool) -> int:
 
     That is what studies of earlier versions left when they were replaced, teachers that `hkrun teacher`
     trained and no study learned from, checkpoints of runs that have a result, and files that were never
-    finished. Without a terminal that can answer, only --yes removes.
+    finished; in MLflow the experiments of studies that are gone. Without a terminal that can answer, only
+    --yes removes.
     """
+    from hkrun.plans import stored_plans
     from hkrun.sweep import find_garbage, remove
+    from hkrun.tracking import experiment_key
 
     store = invocation.open_store(create=False)
     found = find_garbage(store)
-    if dry_run or not any(found.parts.values()):
-        return _show(invocation, found, store=store.place)
-    if not _confirm(invocation, found):
+    mirror = _find_mirror(store, without=[experiment_key(plan.sweep) for plan in stored_plans(store)[0]])
+    if dry_run or not (any(found.parts.values()) or mirror.studies):
+        return _show(invocation, _Found(found, mirror), store=store.place)
+    if not _confirm(invocation, _Found(found, mirror)):
         return EXIT_INTERRUPTED
     remove(store, found.within(find_garbage(store)))  # a study may have begun meanwhile
-    return _finish(invocation, found, store=store.place)
+    return _finish(invocation, _Found(found, _remove_mirror(store, mirror)), store=store.place)
 
 
-def _confirm(invocation: Invocation, found: "Removal") -> bool:
+class _Mirror(NamedTuple):
+    """The experiments in MLflow that go, and why MLflow does not let them; empty where it does."""
+
+    studies: "Sequence[MirroredStudy]" = ()
+    problem: str = ""
+
+
+class _Found(NamedTuple):
+    """What goes: of the store, and in MLflow."""
+
+    removal: "Removal"
+    mirror: _Mirror
+
+
+def _find_mirror(store: "Store", *, only: str | None = None, without: "Collection[str]" = ()) -> _Mirror:
+    from hkrun.tracking import find_mirrored
+
+    try:
+        return _Mirror(find_mirrored(store, only=only, without=without))
+    except (StoreError, InputError) as error:
+        return _Mirror(problem=_warn(error))
+
+
+def _remove_mirror(store: "Store", mirror: _Mirror) -> _Mirror:
+    """Puts the experiments into MLflow's trash; what goes wrong is a warning, for the store is done."""
+    from hkrun.tracking import remove_mirrored
+
+    if mirror.studies:
+        try:
+            remove_mirrored(store, mirror.studies)
+        except (StoreError, InputError) as error:
+            return _Mirror(problem=_warn(error))
+    return mirror
+
+
+def _warn(error: HkrunError) -> str:
+    problem = f"{error.message}. What MLflow has stays: `hkrun gc` removes it once MLflow answers"
+    logger.warning("%s", problem)
+    return problem
+
+
+def _confirm(invocation: Invocation, found: _Found) -> bool:
     """Shows what would go, and asks; the answer of a script is --yes."""
     if not invocation.as_json:
         _print(invocation, found)
@@ -113,7 +169,7 @@ def _confirm(invocation: Invocation, found: "Removal") -> bool:
     return False
 
 
-def _show(invocation: Invocation, found: "Removal", *, store: str) -> int:
+def _show(invocation: Invocation, found: _Found, *, store: str) -> int:
     if invocation.as_json:
         invocation.print_document(_document(found, store=store, removed=False))
     else:
@@ -121,15 +177,16 @@ def _show(invocation: Invocation, found: "Removal", *, store: str) -> int:
     return EXIT_DONE
 
 
-def _finish(invocation: Invocation, found: "Removal", *, store: str) -> int:
+def _finish(invocation: Invocation, found: _Found, *, store: str) -> int:
     if invocation.as_json:
         invocation.print_document(_document(found, store=store, removed=True))
     else:
-        invocation.say(f"Removed, {_describe_bytes(found.num_bytes)}.")
+        invocation.say(f"Removed, {_describe_bytes(found.removal.num_bytes)}.")
     return EXIT_DONE
 
 
-def _print(invocation: Invocation, found: "Removal") -> None:
+def _print(invocation: Invocation, whole: _Found) -> None:
+    found, mirror = whole
     for name, part in found.parts.items():
         if part:
             what = _WORDS[name][len(part) > 1]
@@ -137,11 +194,14 @@ def _print(invocation: Invocation, found: "Removal") -> None:
             invocation.say(f"{len(part):8}  {what:48}  {size:>9}")
     for study, number in found.shared.items():
         invocation.say(f"{number} {_WORDS['runs'][number > 1]} that {study} uses stay.")
-    if not any(found.parts.values()):
+    for experiment in mirror.studies:
+        invocation.say(f"MLflow's experiment {experiment.name!r} goes into the trash of {experiment.uri}.")
+    if not any(found.parts.values()) and not mirror.studies:
         invocation.say("Every run, teacher and table of the store is of a study.")
 
 
-def _document(found: "Removal", *, store: str, removed: bool) -> dict[str, object]:
+def _document(whole: _Found, *, store: str, removed: bool) -> dict[str, object]:
+    found, mirror = whole
     parts = {name: {"number": len(part), "bytes": sum(part.values())} for name, part in found.parts.items()}
     return {
         "store": store,
@@ -149,6 +209,10 @@ def _document(found: "Removal", *, store: str, removed: bool) -> dict[str, objec
         **parts,
         "bytes": found.num_bytes,
         "shared": dict(found.shared),
+        "mlflow": {
+            "experiments": [dataclasses.asdict(study) for study in mirror.studies],
+            **({"problem": mirror.problem} if mirror.problem else {}),
+        },
     }
 
 

@@ -165,7 +165,8 @@ def _write_cell(
     if point.lost:
         below = f"{point.finished}/{point.planned}"
     elif measure == "error" and ends is not None and cell_in >= 0.4:
-        below = f"± {(ends[1] - ends[0]) / 2:.2f}"
+        cut = abs(sum(ends) / 2 - value) > 1e-4  # at 0 or 100 %
+        below = f"{ends[0]:.1f} to {ends[1]:.1f}" if cut else f"± {(ends[1] - ends[0]) / 2:.2f}"
     if point.lost:
         box = {"facecolor": BAND, "edgecolor": "none", "pad": 1.5}
         lines = "\n".join(filter(None, (text, below)))

@@ -22,7 +22,7 @@ from hkrun.report.paper import set_beside
 from hkrun.report.published import load_published
 from hkrun.report.ratio_comparing import compare_ratios
 from hkrun.report.scans import find_scans
-from hkrun.report.summary import CellSummary, Curve, Summary, Teacher, TrainedTeacher
+from hkrun.report.summary import PERCENT, CellSummary, Curve, Summary, Teacher, TrainedTeacher
 from hkrun.report.variance import split_variance
 from hkrun.spaces import NamedCell, Sweep, name_cells
 from hkrun.store import Store
@@ -188,13 +188,13 @@ def _summarise_cell(
             table["error_pct"].to_numpy()[first:]
             for table in _read_curves(store, [record for record in diverged if record.epochs > first])
         ),
-        error_last=stats.summarise_errors(errors[:, -1]) if finished else None,
-        error_best=stats.summarise_errors(errors.min(axis=1)) if finished else None,
+        error_last=stats.summarise_errors(errors[:, -1], bounds=PERCENT) if finished else None,
+        error_best=stats.summarise_errors(errors.min(axis=1), bounds=PERCENT) if finished else None,
         stability=None,
         pair_stability=None,
         undefined=None,
         deviation=stats.analyse_deviation(errors[:, -1]) if finished else None,
-        error_top5=stats.summarise_errors(top5) if top5 else None,
+        error_top5=stats.summarise_errors(top5, bounds=PERCENT) if top5 else None,
         health=health,
     )
     if summary.selection:

@@ -10,12 +10,11 @@ import numpy as np
 
 from hkrun import stats
 from hkrun.config import Cell
-from hkrun.report.summary import CellSummary, Comparison, Curve, Interval, Teacher
+from hkrun.report.summary import PERCENT, CellSummary, Comparison, Curve, Interval, Teacher
 from hkrun.spaces import Sweep
 
 OVER = " over "  # "A over B" is the error of A minus that of B
 ON = " on "  # "A on cifar10" is the cell A with that data set
-ANY_ERROR = (0.0, 100.0)  # what a run without a result could have had, in percent
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +53,7 @@ def cell_side(cell: CellSummary) -> Side:
         name=cell.name,
         identity=cell.cell_id,
         errors=dict(zip(cell.seeds, cell.error_pct[:, -1].tolist(), strict=True)),
-        lost=dict.fromkeys(cell.lost, ANY_ERROR),
+        lost=dict.fromkeys(cell.lost, PERCENT),
         loss=cell.loss,
     )
 

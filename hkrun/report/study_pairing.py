@@ -58,7 +58,7 @@ class Match:
     @property
     def name(self) -> str:
         """What a reader calls them."""
-        first, second = self.first.name, self.second.name
+        first, second = self.first.label, self.second.label
         return first if first == second else f"{first} → {second}"
 
 

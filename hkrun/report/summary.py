@@ -20,6 +20,7 @@ from hkrun.store import Record, TeacherRecord
 
 Curve = NDArray[np.float64]
 Interval = tuple[float, float]
+PERCENT: Interval = (0.0, 100.0)  # between which errors can be
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -365,7 +366,11 @@ class Teacher:
     def error(self) -> stats.ErrorSummary | None:
         """Test error over the teachers that the store holds; None where it holds none."""
         records = self.records
-        return stats.summarise_errors([record.error_pct for record in records]) if records else None
+        return (
+            stats.summarise_errors([record.error_pct for record in records], bounds=PERCENT)
+            if records
+            else None
+        )
 
     @property
     def to_beat(self) -> tuple[float, str] | None:

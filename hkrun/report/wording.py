@@ -9,6 +9,7 @@ from hkrun.counting import seeds as seeds
 from hkrun.plans import OVERHEADS
 from hkrun.report.summary import Comparison, Summary, Teacher, TrainedTeacher
 
+_ROUNDING = 1e-4  # percentage points between a mean and the middle of its interval, of figures kept in JSON
 MOST_NAMES = 4  # in a sentence
 OUTCOMES = ("reproduced", "contradicted", "undecided")  # of claims that are judged
 
@@ -38,9 +39,13 @@ def equals(p: float) -> str:
 
 
 def plus_minus(mean: float, ends: tuple[float, float] | None, *, signed: bool = False) -> str:
-    """A mean with the half-width of its interval, in percentage points."""
+    """A mean with the half-width of its interval, in percentage points; with its ends where it was cut."""
     number = f"{mean:+z.2f}" if signed else f"{mean:.2f}"
-    return number if ends is None else f"{number} ± {(ends[1] - ends[0]) / 2:.2f}"
+    if ends is None:
+        return number
+    if abs(sum(ends) / 2 - mean) > _ROUNDING:
+        return f"{number} [{ends[0]:.2f}, {ends[1]:.2f}]"
+    return f"{number} ± {(ends[1] - ends[0]) / 2:.2f}"
 
 
 def count_outcomes(outcomes: Sequence[str]) -> str:

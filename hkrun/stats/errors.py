@@ -23,7 +23,7 @@ class ErrorSummary:
         mean: Mean, in the unit of the values.
         sd: Standard deviation with ddof = 1; None with one value.
         n: Number of values.
-        ci95: 95 % t interval of the mean; None with one value.
+        ci95: 95 % t interval of the mean, within its bounds; None with one value.
     """
 
     mean: float
@@ -68,18 +68,26 @@ class UnpairedDifference:
     n_reference: int
 
 
-def summarise_errors(values: ArrayLike) -> ErrorSummary:
+def summarise_errors(values: ArrayLike, *, bounds: Interval | None = None) -> ErrorSummary:
     """Mean, standard deviation and 95 % t interval of the errors of one configuration's runs.
+
+    With two runs the t interval is 12.7 standard errors wide on either side, and may leave the range of
+    errors. What lies outside is cut off: no mean is there, so the interval holds the true one as often as
+    before.
 
     Args:
         values: One error per run, shape [runs].
+        bounds: Between which values an error, and so its mean, can be.
 
     Raises:
         ValueError: No value, or one that is not finite.
     """
     errors = finite_vector(values)
     sd = float(errors.std(ddof=1)) if len(errors) > 1 else None
-    return ErrorSummary(mean=float(errors.mean()), sd=sd, n=len(errors), ci95=t_interval(errors))
+    ci95 = t_interval(errors)
+    if ci95 is not None and bounds is not None:
+        ci95 = max(ci95[0], bounds[0]), min(ci95[1], bounds[1])
+    return ErrorSummary(mean=float(errors.mean()), sd=sd, n=len(errors), ci95=ci95)
 
 
 def paired_difference(

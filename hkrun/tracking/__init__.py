@@ -8,6 +8,7 @@
     background.py  the same while the sweep runs, in a thread that never holds training up
     receipt.py     a note in the store that MLflow has it all, so that nothing new needs no MLflow
     view.py        the saved comparison view and the links to it
+    removing.py    the experiments of studies that go
     metric_curves.py  curves of a metric, from the runs of any experiment
     server.py      MLflow's own UI on loopback
     supervisor.py  the process that ends that server with hkrun
@@ -20,5 +21,6 @@ from hkrun.tracking.background import Mirror
 from hkrun.tracking.connection import given_uri, resolve_uri
 from hkrun.tracking.metric_curves import read_metric_curves
 from hkrun.tracking.mirror import sync
+from hkrun.tracking.removing import MirroredStudy, experiment_key, find_mirrored, remove_mirrored
 from hkrun.tracking.server import Site, serve, ui
 from hkrun.tracking.view import Links, find_mirror

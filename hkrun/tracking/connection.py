@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import os
+import socket
 import threading
 import warnings
 from collections.abc import Callable, Iterator
@@ -199,9 +200,23 @@ def _explain(error: Exception, uri: str) -> str:
             who = f"user {user!r}" if user else "you"
             whose = "this sweep's experiment, which is another's; its owner can grant MANAGE"
             return f": {who} may not change {whose}"
+    if (failure := _find_failure(error)) is not None:
+        return f" cannot be reached: {failure.strerror or failure}"
     reason = " ".join(redact_text(str(error), known=[uri]).split())
     shortened = reason if len(reason) <= 200 else f"{reason[:200]}..."
     return f": {type(error).__name__}: {shortened}"
+
+
+def _find_failure(error: BaseException | None) -> OSError | None:
+    """The failure of the network behind what MLflow, requests and urllib3 made of it; None where none is."""
+    while error is not None:
+        if isinstance(error, ConnectionError | socket.gaierror) and type(error).__module__ in (
+            "builtins",
+            "socket",
+        ):
+            return error
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def _http_status(error: Exception) -> int | None:

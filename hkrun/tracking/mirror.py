@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from hkrun.config import canonical, cell_id
 from hkrun.errors import StoreError
-from hkrun.spaces import Sweep
+from hkrun.spaces import Sweep, name_cells
 from hkrun.store import NotCommittedError, Record, Store
 from hkrun.tracking.connection import URI_VARIABLE, connect, explained, is_own, resolve_uri
 from hkrun.tracking.database import (
@@ -46,21 +46,31 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True, kw_only=True)
 class MirroredCell:
-    """A configuration of the sweep; two names of the same one are one cell."""
+    """A configuration of the sweep; two names of the same one are one cell.
+
+    Attributes:
+        name: With short keys, as tables call it.
+        axes: The values of its axes by short key, which are columns of MLflow's lists.
+        parameters: All that a run of it has as parameters, these among them.
+    """
 
     cell_id: str
     name: str
+    axes: Mapping[str, str]
     parameters: Mapping[str, object]
 
 
 def cells_of(sweep: Sweep, *, world_size: int) -> list[MirroredCell]:
     """The distinct configurations of a sweep, in its order."""
     found: dict[str, MirroredCell] = {}
+    called = name_cells(sweep.cells)
     for named in sweep.cells:
         identity = cell_id(named.cell, world_size=world_size)
-        name = f"{found[identity].name} = {named.name}" if identity in found else named.name
-        parameters = {CELL_PARAMETER: name, **canonical(named.cell, world_size=world_size)}
-        found[identity] = MirroredCell(cell_id=identity, name=name, parameters=parameters)
+        name, axes = called.labels[named.name], called.points[named.name]
+        if (other := found.get(identity)) is not None:
+            name, axes = f"{other.name} = {name}", {**axes, **other.axes}
+        parameters = {CELL_PARAMETER: name, **axes, **canonical(named.cell, world_size=world_size)}
+        found[identity] = MirroredCell(cell_id=identity, name=name, axes=axes, parameters=parameters)
     return list(found.values())
 
 
@@ -332,7 +342,7 @@ class Experiment:
 
 
 def _run_digest(cell: MirroredCell, record: Record) -> str:
-    return digest([FORMAT, cell.name, dataclasses.asdict(record)])
+    return digest([FORMAT, cell.name, *([dict(cell.axes)] if cell.axes else []), dataclasses.asdict(record)])
 
 
 def _run_tags(record: Record) -> dict[str, str]:

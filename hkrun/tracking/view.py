@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from hkrun.redaction import redact
-from hkrun.spaces import Sweep
+from hkrun.spaces import Sweep, name_cells
 from hkrun.store import Record, Store
 from hkrun.tracking.connection import connect, explained, is_server, resolve_uri
 from hkrun.tracking.database import advised, database_path
@@ -149,7 +149,7 @@ def save_views(
     _mark_shown(client, experiment_id, {run_id for _, run_id in finished} if by_seed else set(parents))
     records = [record for record, _ in finished]
     where = f"{sweep.name} ({sweep.dataset})"
-    axes = dict.fromkeys(f"params.`{key}`" for named in sweep.cells for key in named.point)
+    axes = [f"params.`{short}`" for short in name_cells(sweep.cells).short.values()]
     errors = ["metrics.`error_last`", "metrics.`error_best`"]
     curves = _curves_state(records, window=sweep.window, names=names if by_seed else ())
     cells = _table_state("cell", [*axes, *errors, "metrics.`stability`", "metrics.`mean_range`"])

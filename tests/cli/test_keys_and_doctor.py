@@ -33,7 +33,7 @@ def test_keys_lists_every_key_with_type_range_default_source_and_meaning(folder,
 def test_keys_fit_the_width_and_keep_their_indent(width, capsys):
     console = PlainConsole(width=width)
     for name in keys():
-        _print_key(console, name, keys())
+        _print_key(console, name, keys(), [])
         heading, *rest = capsys.readouterr().out.splitlines()
         assert heading.startswith(f"  {name} = ")
         assert all(line.startswith("      ") for line in rest)
@@ -67,7 +67,7 @@ def test_a_loss_of_the_users_own_is_described_with_its_keys(folder, document, ca
     assert told["term reads"].endswith("; the teacher runs live; its runs train one at a time")
     power, temperature = told["keys"]
     assert (power["key"], power["default"], power["range"]) == ("mine.power", 2.0, "above 0")
-    assert (temperature["key"], temperature["terms"]) == ("loss.temperature", ["kd"])
+    assert (temperature["key"], temperature["terms"]) == ("loss.temperature", ["kd", "described:TERM"])
     assert call(["keys", "described:TERM"]) == 0
     assert "mine.power = 2.0" in capsys.readouterr().out
     assert call(["keys", "described:NOTHING"]) == 2

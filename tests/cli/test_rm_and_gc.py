@@ -2,11 +2,13 @@ import dataclasses
 
 import click
 import pytest
-from sweep_example import make_sweep, put_run
+from sweep_example import make_summaries, make_sweep, put_run
 
 from hkrun.cli.program import call
 from hkrun.plans import make_plan, save_plan, stored_plans
 from hkrun.store import open_store
+from hkrun.tracking import sync
+from hkrun.tracking.connection import connect, resolve_uri
 
 NOTHING = {"number": 0, "bytes": 0}
 EMPTY = ("checkpoints", "rehearsals", "tables", "teachers", "configurations", "leftovers", "abandoned")
@@ -84,6 +86,7 @@ def test_without_a_terminal_only_yes_removes(store, second, document, capsys):
         "study": {},
         "bytes": 0,
         "shared": {"stability-digits": 6},
+        "mlflow": {"experiments": []},
     }
     assert told["bytes"] == told["runs"]["bytes"] + told["study"]["bytes"] > 0
 
@@ -125,3 +128,57 @@ def test_garbage_is_shown_and_removed_after_a_question(store, answers, document,
 def test_neither_makes_a_store(folder, arguments, capsys):
     assert call([*arguments, "--store", "typo"]) == 2
     assert list(folder.iterdir()) == []
+
+
+@pytest.fixture
+def mirrored(store, second):
+    """Both studies in MLflow, in the store's own database."""
+    for sweep in (make_sweep(), second):
+        sync(sweep, store, summaries=make_summaries(store, sweep), files={})
+    return second
+
+
+def names_in_mlflow(store):
+    """The experiments that are not in the trash."""
+    found = connect(resolve_uri(store)).search_experiments()
+    return sorted(experiment.name for experiment in found if experiment.name != "Default")
+
+
+def test_its_experiment_in_mlflow_goes_with_a_study_after_the_question_and_comes_back(
+    store, mirrored, answers, document, capsys
+):
+    _, given = answers
+    given += [False, True]
+    assert call(["rm", "second"]) == 75
+    assert (
+        "MLflow's experiment 'second (digits)' goes into the trash of sqlite:///" in capsys.readouterr().out
+    )
+    assert names_in_mlflow(store) == ["second (digits)", "stability (digits)"]
+    assert document("rm", "second", "--dry-run")[1]["mlflow"]["experiments"][0]["name"] == "second (digits)"
+    assert names_in_mlflow(store) == ["second (digits)", "stability (digits)"]
+    assert call(["rm", "second"]) == 0
+    assert names_in_mlflow(store) == ["stability (digits)"]
+    save_plan(store, mirrored)
+    sync(mirrored, store, summaries=make_summaries(store, mirrored), files={})
+    assert names_in_mlflow(store) == ["second (digits)", "stability (digits)"]
+
+
+def test_a_dead_server_holds_no_removal_up_and_gc_does_the_rest_later(
+    store, mirrored, document, capsys, monkeypatch
+):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
+    assert call(["rm", "second", "--yes"]) == 0
+    printed = capsys.readouterr()
+    (warning,) = printed.err.splitlines()
+    assert "MLflow at http://127.0.0.1:1 cannot be reached: Connection refused." in warning
+    assert "`hkrun gc` removes it once MLflow answers" in warning
+    assert "Removed, " in printed.out
+    assert [plan.sweep.name for plan in stored_plans(store)[0]] == ["stability"]
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    assert names_in_mlflow(store) == ["second (digits)", "stability (digits)"]
+    code, told = document("gc", "--dry-run")
+    assert (code, [each["name"] for each in told["mlflow"]["experiments"]]) == (0, ["second (digits)"])
+    assert call(["gc", "--yes"]) == 0
+    assert names_in_mlflow(store) == ["stability (digits)"]
+    capsys.readouterr()
+    assert document("gc")[1]["mlflow"] == {"experiments": []}
