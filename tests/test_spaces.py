@@ -592,6 +592,45 @@ def test_what_is_no_toml_is_answered_with_what_to_write(folder, text, problem):
     assert problems()[0].startswith("search_spaces/space.toml:2: ")
 
 
+def test_lines_that_are_no_toml_are_all_named_beside_the_other_mistakes(folder):
+    write(
+        "search_spaces/space.toml",
+        """
+title = A title
+dataset = "digits"
+seeds = 2
+reference = "b"
+tittle = "x"
+[base]
+method = kd
+loss.lambda_1 = -1
+[[cells]]
+name = "a"
+student.epochs = 3
+student.epochs = 4
+[[cells]]
+name = b
+loss.nu = [0.1, 0.2 0.3,
+  0.4]
+""".lstrip(),
+    )
+    assert problems() == [
+        "search_spaces/space.toml:1: title: not valid TOML: Invalid value (column 9)",
+        (
+            "search_spaces/space.toml:7: method: not valid TOML: Invalid value (column 10); text stands in "
+            'quotes: "kd"'
+        ),
+        "search_spaces/space.toml:12: student.epochs: not valid TOML: Cannot overwrite a value (column 19)",
+        (
+            "search_spaces/space.toml:14: name: not valid TOML: Invalid value (column 8); text stands in "
+            'quotes: "b"'
+        ),
+        "search_spaces/space.toml:15: loss.nu: not valid TOML: Unclosed array (column 21)",
+        "search_spaces/space.toml:5: tittle: unknown key; did you mean 'title'?",
+        "search_spaces/space.toml:8: loss.lambda_1: -1 is out of range; at least 0",
+    ]
+
+
 def test_a_byte_order_mark_is_no_mistake(folder):
     path = Path("search_spaces/space.toml")
     path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
@@ -903,7 +942,7 @@ def test_values_that_do_not_go_together_are_named_where_they_were_written(folder
 )
 def test_a_syntax_error_is_named_with_its_line_beside_the_mistakes_in_arguments(folder, text, problem):
     write("search_spaces/space.toml", text)
-    first, second = problems(overrides=["loss.nu=1"])
+    first, second, *_ = problems(overrides=["loss.nu=1"])
     assert "loss.nu" in first
     assert second.startswith(f"search_spaces/space.toml{problem}")
 

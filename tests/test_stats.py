@@ -655,3 +655,15 @@ def test_runs_without_spread_tell_nothing_of_their_mean(values: list[float], ref
     found = unpaired_difference(values, reference)
     assert found.difference == pytest.approx(np.mean(values) - np.mean(reference))
     assert (found.p, found.ci95) == (None, None)
+
+
+def test_the_interval_of_two_errors_ends_where_errors_end() -> None:
+    whole, cut = summarise_errors([20.0, 60.0]), summarise_errors([20.0, 60.0], bounds=(0.0, 100.0))
+    expected = scipy.stats.t.interval(0.95, 1, loc=40.0, scale=20.0)
+    assert whole.ci95 == pytest.approx(expected)
+    assert whole.ci95 is not None
+    assert whole.ci95[0] < -200
+    assert cut.ci95 == (0.0, 100.0)
+    assert (cut.mean, cut.sd) == (whole.mean, whole.sd)
+    inside = summarise_errors([4.0, 4.5, 5.0], bounds=(0.0, 100.0))
+    assert inside.ci95 == pytest.approx(scipy.stats.t.interval(0.95, 2, loc=4.5, scale=0.5 / math.sqrt(3)))

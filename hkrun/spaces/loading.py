@@ -66,6 +66,7 @@ def load_sweep(
     else:
         path = of_file.attempt(find_sweep, str(space))
         document = of_file.attempt(read_document, path) if path is not None else None
+    of_file.found += document.broken if document is not None else ()
     problems.learn_keys(document.data if document is not None else None)
     arguments = read_arguments(problems, dataset=dataset, seeds=seeds, epochs=epochs, overrides=overrides)
     problems.found += of_file.found
@@ -241,7 +242,7 @@ def _read_measure(analysis: Table) -> str:
 
 def _check_reference(space: _Space, table: Table) -> None:
     names = [variant.name for variant, _ in space.variants()]
-    if space.reference is not None and space.reference not in names:
+    if space.reference is not None and space.reference not in names and not table.document.broken:
         shown = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
         table.refuse(
             "reference", f"{space.reference!r} is no cell; cells: {shown}{nearest(space.reference, names)}"

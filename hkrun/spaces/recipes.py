@@ -32,6 +32,7 @@ def read_recipe(dataset: str, problems: Problems, *, beside: Path | None) -> Rec
     document = problems.attempt(read_document, path) if path is not None else None
     if document is None:
         return None
+    problems.found += document.broken
     problems.learn_keys(document.data)
     table = Table(document, (), document.data, problems)
     analysis = table.table("analysis")

@@ -30,12 +30,15 @@ class Document:
 
     Attributes:
         name: The file as messages show it.
+        data: What it says; where some lines are no TOML, what the others say.
         lines: The line on which each key, table and array element begins, by its path.
+        broken: What is wrong with the lines that are no TOML. What is missing may stand there.
     """
 
     name: str
     data: Mapping[str, object]
     lines: Mapping[KeyPath, int]
+    broken: tuple[str, ...] = ()
 
     def where(self, *path: str | int) -> str:
         """`file:line` of the key, or of the nearest table around it that is in the file."""
@@ -46,10 +49,10 @@ class Document:
 
 
 def read_document(path: Path) -> Document:
-    """Reads a TOML file.
+    """Reads a TOML file. Lines that are no TOML are named in it and left out, so that all else is checked.
 
     Raises:
-        InputError: The file cannot be read or is not TOML; with the line where that shows.
+        InputError: The file cannot be read, or ends in the middle of something.
     """
     name = display_path(path)
     try:
@@ -58,19 +61,33 @@ def read_document(path: Path) -> Document:
         raise InputError(f"{name}: not a text file in UTF-8") from error
     except OSError as error:
         raise InputError(f"{name}: cannot be read: {error.strerror}") from error
-    try:
-        data = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        match = _SYNTAX_ERROR.fullmatch(str(error))
-        if match is None:  # "at end of document"
-            raise InputError(f"{name}:{len(text.splitlines())}: not valid TOML: {error}") from error
-        problem = f"{match['problem']} (column {match['column']})"
-        line = text.splitlines()[int(match["line"]) - 1]
-        key = f"{found['key']}: " if (found := _KEY.match(line)) else ""
-        raise InputError(
-            f"{name}:{match['line']}: {key}not valid TOML: {problem}{_hint_for_value(line)}"
-        ) from error
-    return Document(name=name, data=data, lines=locate(text))
+    lines = text.split("\n")
+    broken: list[str] = []
+    last = unclosed = 0
+    while True:
+        try:
+            data = tomllib.loads("\n".join(lines))
+        except tomllib.TOMLDecodeError as error:
+            match = _SYNTAX_ERROR.fullmatch(str(error))
+            if match is None:  # "at end of document"
+                where = f"{name}:{len(text.splitlines())}: not valid TOML: {error}"
+                raise InputError("\n".join([*broken, where])) from error
+            number = int(match["line"])
+            line = lines[number - 1]
+            rest_of_list = unclosed > 0 and number == last + 1  # of a list that a line named before began
+            if not rest_of_list:
+                broken.append(f"{name}:{number}: {_explain(match, line)}")
+            unclosed = (unclosed if rest_of_list else 0) + line.count("[") - line.count("]")
+            lines[number - 1], last = "", number
+        else:
+            return Document(name=name, data=data, lines=locate("\n".join(lines)), broken=tuple(broken))
+
+
+def _explain(match: re.Match[str], line: str) -> str:
+    """What is wrong with a line, by what tomllib says of it."""
+    key = f"{found['key']}: " if (found := _KEY.match(line)) else ""
+    problem = f"{match['problem']} (column {match['column']})"
+    return f"{key}not valid TOML: {problem}{_hint_for_value(line)}"
 
 
 def _hint_for_value(line: str) -> str:
@@ -149,7 +166,9 @@ class Table:
         return self.document.where(*self.path, *keys)
 
     def refuse(self, key: str, problem: str) -> None:
-        """Notes that a key of this table is wrong or missing."""
+        """Notes that a key of this table is wrong or missing; not what a line that is no TOML may say."""
+        if self.document.broken and problem.startswith("missing"):
+            return
         name = ".".join(part for part in (*self.path, key) if isinstance(part, str))
         self.problems.found.append(f"{self.where(key)}: {name}: {problem}")
 
