@@ -607,7 +607,9 @@ def test_a_server_that_is_away_costs_one_line_without_the_password(
     mirror.run_done(cell_id(sweep.cells[0].cell), 0)
     assert mirror.finish(summaries={}, files=REPORT) is None
     (warning,) = warnings
-    assert warning.startswith(f"MLflow at http://127.0.0.1:{closed_port}: ")
+    assert warning.startswith(
+        f"MLflow at http://127.0.0.1:{closed_port} cannot be reached: Connection refused; "
+    )
     assert warning.endswith("`hkrun sync` brings MLflow up to date later")
     assert "\n" not in warning
     assert "secret" not in warning
