@@ -135,6 +135,8 @@ def _plot_map(
                 axes.add_patch(Rectangle(corner, 0.92, 0.88, fill=False, edgecolor=INK, linewidth=1.6))
             if cell_in >= _LEAST_IN:
                 _write_cell(axes, (column, row), point, measure, bold=point is lowest, cell_in=cell_in)
+    for artist in (*axes.patches, *axes.texts):  # all within the panel: measuring them takes most of the time
+        artist.set_in_layout(False)
     axes.set_xlim(-0.5, len(found.columns.values) - 0.5)
     axes.set_ylim(-0.5, len(found.rows.values) - 0.5)
     upright = max(map(len, found.columns.labels)) * 0.08 > cell_in
