@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from types import SimpleNamespace
 
@@ -16,7 +17,7 @@ from hkrun.cli.console import PlainConsole
 from hkrun.cli.program import call
 from hkrun.config import cell_id
 from hkrun.plans import save_plan
-from hkrun.store import PATIENCE_S
+from hkrun.store import PATIENCE_S, open_store
 
 FOLDER = "sweeps/stability-digits"
 
@@ -225,6 +226,8 @@ DRIVER = """
 import sys, time
 from hkrun.store import lock, open_store
 lock.TELL_EVERY_S = 0.1
+lock.HEARTBEAT_S = float(sys.argv[2])
+lock.ObjectSlot.tell_every_s = 0.1
 store = open_store(sys.argv[1])
 with store.hold("sweeps/stability-digits"):
     print("held", flush=True)
@@ -253,7 +256,7 @@ def test_status_tells_what_the_driver_of_a_study_does_and_changes_nothing(store,
         "driver": None,
     }
     process = subprocess.Popen(
-        [sys.executable, "-c", DRIVER, store.uri],
+        [sys.executable, "-c", DRIVER, store.uri, "10"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -279,3 +282,25 @@ def test_status_tells_what_the_driver_of_a_study_does_and_changes_nothing(store,
         process.kill()
     _, told = document("status")
     assert (told["sweeps"][0]["phase"], told["sweeps"][0]["driver"]) == ("not running", None)
+
+
+@pytest.mark.slow
+def test_a_study_on_s3_is_followed_to_its_end_without_a_write(folder, s3_server, capsys):
+    store = open_store(s3_server.place().full_uri)
+    save_plan(store, make_sweep(num_cells=1, num_seeds=1))
+    command = [sys.executable, "-c", DRIVER, store.uri, "0.5"]
+    environment = {**os.environ, "PYTHONPATH": ":".join(sys.path)}
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+    ) as process:
+        assert process.stdout.readline() == "held\n"
+        before = len(s3_server.requests())
+        threading.Timer(4.0, lambda: process.communicate("\n\n\n")).start()
+        assert call(["status", "--watch", "1", "--store", store.uri]) == 0
+    changes = [line for line in s3_server.requests()[before:] if not line.startswith(("GET ", "HEAD "))]
+    assert {line.partition("?")[0].rpartition("/")[2] for line in changes} <= {"driver.lock"}  # the driver's
+    lines = capsys.readouterr().out.splitlines()
+    assert any("stability on digits: training, 0/1 runs done, " in line and "left" in line for line in lines)
+    assert lines[-1].endswith(
+        "no driver works on it, 1 of 1 runs are missing; hkrun resume stability goes on"
+    )
