@@ -4,6 +4,7 @@ import re
 
 import pytest
 from test_python_page import read_blocks
+from test_python_runs import SPACE, find_processes_of_ray
 
 nbformat = pytest.importorskip("nbformat")
 pytest.importorskip("ipykernel")
@@ -44,3 +45,36 @@ def test_a_notebook_shows_plans_the_progress_studies_and_figures(folder):
     (folder / "python.html").write_text(page, encoding="utf-8")
     assert page.count("data:image/svg+xml;base64,") >= 2
     assert "Traceback" not in page
+
+
+@pytest.mark.slow
+@pytest.mark.cluster
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:.*asyncio.*")
+def test_the_interrupt_of_a_kernel_stops_the_study_and_the_kernel_goes_on(folder):
+    managers = pytest.importorskip("jupyter_client.manager")
+    manager, client = managers.start_new_kernel(kernel_name="python3", cwd=str(folder))
+    before = find_processes_of_ray()
+    try:
+        code = f"""
+import hkrun
+def tell(event):
+    if event.kind == "progress":
+        print("training", flush=True)
+hkrun.run({SPACE!r}, store="s", epochs=400, progress=tell)
+"""
+        asked = client.execute(code)
+        while client.get_iopub_msg(timeout=120)["content"].get("text") != "training\n":
+            pass
+        manager.interrupt_kernel()
+        while (reply := client.get_shell_msg(timeout=60))["parent_header"]["msg_id"] != asked:
+            pass
+        assert reply["content"]["ename"] == "KeyboardInterrupt"
+        assert reply["content"]["evalue"].startswith("stopped by SIGINT; what is finished is kept")
+        done = client.execute_interactive(
+            "assert hkrun.open_store('s').study('trial-epochs-400').progress == '0/4'", timeout=60
+        )
+        assert done["content"]["status"] == "ok"
+        assert find_processes_of_ray() <= before
+    finally:
+        client.stop_channels()
+        manager.shutdown_kernel(now=True)
