@@ -163,7 +163,7 @@ def ls(invocation: Invocation, *, dataset: str | None) -> int:
     A study is what a sweep or a run has left in the store, each variant of a search space by itself; `hkrun
     report NAME` shows one, `hkrun status NAME` what it lacks, `hkrun rm NAME` removes it.
     """
-    store = invocation.open_store(create=False)
+    store = invocation.open_store()
     found = [_describe_study(stored, store) for stored in find_plans(store, None, dataset)]
     if invocation.as_json:
         invocation.print_document({"store": store.place, "studies": found})

@@ -88,7 +88,7 @@ def _read_study(invocation: Invocation, text: str, dataset: str | None) -> "Comp
     else:
         place, _, name = text.rpartition(":")
         elsewhere = bool(place) and is_study_name(name)
-        store = open_store(place, create=False) if elsewhere else invocation.open_store(create=False)
+        store = open_store(place, create=False) if elsewhere else invocation.open_store()
         stored = _find_stored(store, name if elsewhere else text, dataset)
         summary = summarise(stored.sweep, store, world_size=stored.workers.world_size)
     return ComparedStudy(label=text, summary=summary, world_size=stored.workers.world_size)

@@ -54,7 +54,7 @@ def export(invocation: Invocation, *, run: str, dataset: str | None, output: Pat
     """
     from hkrun.export import export_run
 
-    store = invocation.open_store(create=False)
+    store = invocation.open_store()
     record = _find_run(store, run, dataset)
     folder = output or Path(f"export-{record.cell_id}-{record.seed}")
     exported = export_run(store, record, data_dir=invocation.data_dir, output=folder)

@@ -74,17 +74,18 @@ class Invocation:
         if problems:
             raise InputError("\n".join(problems))
 
-    def open_store(self, *, create: bool) -> "Store":
-        """Opens the store.
+    def open_store(self) -> "Store":
+        """Opens the store to read it, or to tidy it; a sweep makes one where there is none.
 
         Raises:
+            NotFoundError: There is none.
             InputError: Its path is no text.
-            StoreError: There is none and none is to be made, or it cannot be reached.
+            StoreError: It cannot be reached.
         """
         from hkrun.store import open_store
 
         refuse_bytes([self.absolute_store])
-        return open_store(self.store_uri, create=create)
+        return open_store(self.store_uri, create=False)
 
     def find_store(self) -> "Store | None":
         """The store, or None where there is none yet."""

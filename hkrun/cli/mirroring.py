@@ -41,7 +41,7 @@ def sync(invocation: Invocation, *, name: str | None, dataset: str | None) -> in
     """
     from hkrun.sweep import mirror_sweep
 
-    store = invocation.open_store(create=False)
+    store = invocation.open_store()
     synced = []
     for stored in find_plans(store, name, dataset):
         links = mirror_sweep(stored.sweep, store, workers=stored.workers)
@@ -77,7 +77,7 @@ def ui(invocation: Invocation, *, port: int | None, no_browser: bool) -> int:
     """
     from hkrun.tracking import ui as serve_ui
 
-    store = invocation.open_store(create=False)
+    store = invocation.open_store()
 
     def begin(address: str, is_started: bool) -> None:
         what = f"Starting MLflow's server on {address}, {_START_TAKES}" if is_started else f"Asking {address}"

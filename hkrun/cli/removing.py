@@ -67,7 +67,7 @@ def rm(invocation: Invocation, *, name: str, dataset: str | None, dry_run: bool)
     from hkrun.sweep import find_removal, remove
     from hkrun.tracking import experiment_key
 
-    store = invocation.open_store(create=False)
+    store = invocation.open_store()
     sweep = find_plan(store, name, dataset).sweep
     mirror = _find_mirror(store, only=experiment_key(sweep))
     if dry_run:
@@ -101,7 +101,7 @@ def gc(invocation: Invocation, *, dry_run: bool) -> int:
     from hkrun.sweep import find_garbage, remove
     from hkrun.tracking import experiment_key
 
-    store = invocation.open_store(create=False)
+    store = invocation.open_store()
     found = find_garbage(store)
     mirror = _find_mirror(store, without=[experiment_key(plan.sweep) for plan in stored_plans(store)[0]])
     if dry_run or not (any(found.parts.values()) or mirror.studies):

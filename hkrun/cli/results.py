@@ -77,7 +77,7 @@ def report(
         if dataset is not None or publish is not None:
             raise InputError(f"--dataset, --publish: not with published studies, as in {name}")
         return _renew(invocation, folders)
-    store = invocation.open_store(create=False)
+    store = invocation.open_store()
     stored = find_plan(store, name, dataset)
     if publish is None:
         summary = summarise(stored.sweep, store, world_size=stored.workers.world_size)
@@ -162,7 +162,7 @@ def status(
         raise InputError(f"--watch: not with {'--json' if invocation.as_json else '--address'}")
     if cluster.address is not None:
         return show_jobs(invocation, name, cluster)
-    store = invocation.open_store(create=False)
+    store = invocation.open_store()
     if watch is not None:
         from hkrun.cli.watching import watch as watch_studies
 

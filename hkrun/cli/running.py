@@ -185,7 +185,7 @@ def resume(invocation: Invocation, *, name: str | None, dataset: str | None, wis
     """
     from hkrun.sweep import Options, plan_study, resolve
 
-    store = invocation.open_store(create=False)
+    store = invocation.open_store()
     asked = Options(
         store=store.uri,
         data_dir=invocation.data_dir,

@@ -189,7 +189,7 @@ def _find_unfinished(inner: Invocation, parameters: Mapping[str, Any]) -> "list[
     from hkrun.plans import make_plan
 
     try:
-        store = inner.open_store(create=False)
+        store = inner.open_store()
     except (NotFoundError, StoreError) as error:
         logger.warning(
             "the store cannot be read from here (%s), so it is not known which own parts its sweeps use, "

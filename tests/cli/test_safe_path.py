@@ -69,7 +69,7 @@ def test_a_clone_that_is_not_installed_runs_from_its_folder(folder):
     start = folder / "hkrun" / "__init__.py"
     start.write_text(start.read_text().replace(hkrun.__version__, "7.0.0"))
     (folder / "numbers.py").write_text("raise RuntimeError")
-    assert call("--version").stdout == "hkrun 7.0.0\n"
+    assert call("--version").stdout.startswith("hkrun 7.0.0\n")
     assert call("keys", "loss.mu").returncode == 0
 
 

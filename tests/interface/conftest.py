@@ -11,6 +11,7 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ("HKRUN_STORE", "MLFLOW_TRACKING_URI", "RAY_ADDRESS"):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("FOLDER_OF_TEST", str(tmp_path))  # whose processes they are: see test_python_runs
     return tmp_path
 
 

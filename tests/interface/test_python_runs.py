@@ -35,22 +35,30 @@ def run_script(text: str, **options) -> subprocess.Popen[str]:
 
 
 def find_processes_of_ray() -> set[int]:
-    """The ids of the processes of any Ray cluster of this user's."""
+    """The ids of the processes of Ray that this test has started, by way of others."""
+    mark = f"FOLDER_OF_TEST={os.environ['FOLDER_OF_TEST']}".encode()
     found = set()
     for process in Path("/proc").glob("[0-9]*"):
         try:
-            words = (process / "cmdline").read_bytes()
+            words, variables = ((process / name).read_bytes() for name in ("cmdline", "environ"))
         except OSError:
             continue
-        if b"gcs_server" in words or b"raylet" in words or words.startswith(b"ray::"):
+        is_rays = b"gcs_server" in words or b"raylet" in words or words.startswith(b"ray::")
+        if is_rays and mark in variables.split(b"\0"):
             found.add(int(process.name))
     return found
 
 
 def test_a_study_runs_grows_and_is_read_again_in_one_process_and_in_threads(folder):
-    before, handlers = find_processes_of_ray(), [signal.getsignal(number) for number in (2, 15)]
-    kinds = []
-    study = hkrun.run(SPACE, store="s", progress=lambda event: kinds.append(event.kind))
+    handlers = [signal.getsignal(number) for number in (2, 15)]
+    kinds, at_work = [], set()
+
+    def tell(event):
+        kinds.append(event.kind)
+        at_work.update(find_processes_of_ray() if event.kind == "progress" else ())
+
+    study = hkrun.run(SPACE, store="s", progress=tell)
+    assert at_work, "they can be found while they are there"
     assert (study.name, study.progress) == ("trial", "4/4")
     assert kinds[0] == "phase"
     assert kinds.count("plan") == 1
@@ -68,7 +76,7 @@ def test_a_study_runs_grows_and_is_read_again_in_one_process_and_in_threads(fold
     assert hkrun.plan(SPACE, store="s", seeds=3).to_run == 0
     assert hkrun.run(SPACE, store=hkrun.open_store("s"), seeds=3, progress=False).progress == "6/6"
     assert [signal.getsignal(number) for number in (2, 15)] == handlers
-    assert find_processes_of_ray() <= before
+    assert find_processes_of_ray() == set()
 
 
 def test_a_process_that_is_in_ray_stays_there_and_the_tasks_go_to_its_cluster(folder):
@@ -91,12 +99,11 @@ def test_a_process_that_is_in_ray_stays_there_and_the_tasks_go_to_its_cluster(fo
         assert ray.get(mine.answer.remote()) == 42
         print(ray.available_resources()["CPU"], len(ray.nodes()))
     """
-    before = find_processes_of_ray()
     process = run_script(script)
     told, _ = process.communicate(timeout=200)
     assert process.returncode == 0
     assert told.split()[-2:] == ["2.0", "1"], "all CPUs are free again, and no other node is there"
-    assert find_processes_of_ray() <= before
+    assert find_processes_of_ray() == set()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -113,7 +120,6 @@ def test_an_interrupt_leaves_a_store_that_the_same_call_goes_on_with(folder, num
             print(interrupt)
             print(hkrun.open_store("s").study("trial-epochs-400").progress)
     """
-    before = find_processes_of_ray()
     process = run_script(script)
     assert process.stdout is not None
     assert process.stdout.readline() == "training\n"
@@ -122,7 +128,7 @@ def test_an_interrupt_leaves_a_store_that_the_same_call_goes_on_with(folder, num
     lines = [line for line in told.splitlines() if line != "training"]
     assert lines[0].startswith(f"stopped by {number.name}; what is finished is kept")
     assert lines[1] == "0/4"
-    assert find_processes_of_ray() <= before
+    assert find_processes_of_ray() == set()
     assert hkrun.plan(SPACE, store="s", epochs=400).to_run == 4
 
 
@@ -139,9 +145,8 @@ def test_the_function_for_progress_stops_a_study_in_a_thread(folder):
         except KeyboardInterrupt as interrupt:
             raised.append(interrupt)
 
-    before = find_processes_of_ray()
     thread = threading.Thread(target=work)
     thread.start()
     thread.join()
     assert len(raised) == 1
-    assert find_processes_of_ray() <= before
+    assert find_processes_of_ray() == set()
