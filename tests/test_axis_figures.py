@@ -262,6 +262,13 @@ def test_a_map_that_spans_magnitudes_has_a_logarithmic_scale_of_colours():
     assert colors == [style.TONES[0], style.TONES[4], style.TONES[-1]]
 
 
+def test_an_interval_that_was_cut_where_errors_end_is_written_with_its_ends():
+    rows = Factor(name="lr", values=(0.1,), labels=("0.1",), numeric=True)
+    cells = [[make_point(1.0, ci95=(0.0, 3.5)), make_point(4.0), None]]
+    error = figures.draw_maps([make_map(rows=rows, points=cells)]).axes[0]
+    assert texts_of(error) == ["1.00", "0.0 to 3.5", "4.00", "± 0.50"]
+
+
 def test_a_map_of_equal_errors_and_one_without_any_can_be_drawn():
     rows = Factor(name="lr", values=(0.1,), labels=("0.1",), numeric=True)
     for cells in ([[make_point(0.0, 0.0)] * 3], [[make_lost()] * 3]):
