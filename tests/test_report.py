@@ -1042,7 +1042,8 @@ def test_losses_have_real_subscripts_on_the_page(store):
     fill(store, sweep)
     text = render_report(summarise(sweep, store))["report.html"].decode()
     assert (
-        '<th scope="row"><i>L</i><sub>b</sub> + <i>L</i><sub>adv</sub> + <i>L</i><sub>is</sub></th>' in text
+        '<th scope="row" class="long"><i>L</i><sub>b</sub> + <i>L</i><sub>adv</sub> + <i>L</i><sub>is</sub></th>'
+        in text
     )
 
 

@@ -146,7 +146,7 @@ def _describe_left_out(
     none = f", {lost} of them without a finished run" if lost else ""
     return (
         f" Of {len(all_ids)} configurations it shows {', '.join(said) or 'none, for no run finished'}. Left "
-        f"out: {rest}{none}; {where} have them, and MLflow (`hkrun ui`) their curves."
+        f"out: {rest}{none}; {where} have them, and MLflow (hkrun ui) their curves."
     )
 
 
