@@ -28,7 +28,10 @@ from hkrun.errors import (
 # Not from typing: `python -m hkrun` comes here while a file of the user's could hide it.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from hkrun.interface import Plan, ProgressEvent, Results, Store, Study, open_store, plan, run
+    from hkrun.interface.calling import plan, run
+    from hkrun.interface.planned import Plan
+    from hkrun.interface.progress import ProgressEvent
+    from hkrun.interface.studies import Results, Store, Study, open_store
 
 __version__ = "0.1.0"
 __all__ = [
@@ -55,11 +58,23 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    """Loads the interface when it is first used: the command line must start fast."""
-    if name in __all__:
-        from hkrun import interface
+    """Loads a part of the interface when it is first used: the command line must start fast."""
+    if name in ("open_store", "Results", "Store", "Study"):
+        from hkrun.interface import studies
 
-        return getattr(interface, name)
+        return getattr(studies, name)
+    if name in ("plan", "run"):
+        from hkrun.interface import calling
+
+        return getattr(calling, name)
+    if name == "Plan":
+        from hkrun.interface import planned
+
+        return planned.Plan
+    if name == "ProgressEvent":
+        from hkrun.interface import progress
+
+        return progress.ProgressEvent
     raise AttributeError(f"module 'hkrun' has no attribute {name!r}")
 
 

@@ -66,6 +66,11 @@ def test_opening_a_store_or_making_a_plan_needs_neither_torch_nor_ray_nor_mlflow
     assert not loaded & {"torch", "ray", "mlflow", "matplotlib", "pandas"}
 
 
+def test_opening_a_store_loads_nothing_of_the_statistics():
+    loaded = modules_loaded_by("import hkrun\nhkrun.open_store")
+    assert not {"hkrun.sweep", "hkrun.cli", "scipy", "rich"} & loaded
+
+
 def test_reading_search_spaces_needs_no_torch_and_no_arrow():
     assert not loaded_by("import hkrun.spaces") & HEAVY
 

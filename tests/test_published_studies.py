@@ -12,7 +12,6 @@ import pytest
 from pyarrow import parquet as pq
 from report_example import EPOCHS, fill, make_cell, make_errors, make_sweep, put_run, put_teacher
 
-import hkrun
 from hkrun.cli.program import call
 from hkrun.config import cell_id
 from hkrun.errors import InputError, StoreError
@@ -117,7 +116,7 @@ def test_a_study_with_runs_of_every_kind_says_the_same_when_published(store, sto
 
 
 def test_figures_are_kept_to_the_bit_and_others_runs_are_left_out(folder, store, stored):
-    kept = hkrun.open_store(folder)
+    kept = open_store(folder)
     ids = [cell_id(named.cell) for named in stored.sweep.cells]
     for identity in ids:
         for seed in stored.sweep.seeds:
@@ -137,7 +136,7 @@ def test_figures_are_kept_to_the_bit_and_others_runs_are_left_out(folder, store,
 def test_the_same_study_gives_the_same_bytes_also_from_its_own_folder(folder, stored, store, tmp_path):
     publish_study(stored, store, tmp_path / "again")
     assert contents(tmp_path / "again" / "stability-digits") == contents(folder)
-    publish_study(stored, hkrun.open_store(folder), tmp_path / "from-folder")
+    publish_study(stored, open_store(folder), tmp_path / "from-folder")
     assert contents(tmp_path / "from-folder" / "stability-digits") == contents(folder)
 
 

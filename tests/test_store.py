@@ -899,6 +899,7 @@ assert not {"torch", "ray", "mlflow"} & set(sys.modules)
 
 
 def test_the_package_loads_nothing_heavy_and_the_store_no_torch(tmp_path: Path) -> None:
+    open_store(tmp_path / "store")
     subprocess.run([sys.executable, "-W", "error", "-c", LIGHT, str(tmp_path / "store")], check=True)
 
 

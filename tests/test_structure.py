@@ -96,7 +96,8 @@ def test_modules_do_not_import_each_other_in_a_circle_not_even_in_functions():
     modules = {name.removesuffix(".__init__") for name in names}
     graph = {name: find_imports(read(name), modules) for name in modules}
     assert "hkrun.trial.run" in graph["hkrun.cluster.tasks"], "imports in functions count"
-    graph["hkrun"].remove("hkrun.interface")  # handed on when a user asks for it; modules take the version
+    # Handed on when a user asks for it; modules take the version from there.
+    graph["hkrun"] = {name for name in graph["hkrun"] if not name.startswith("hkrun.interface")}
     graphlib.TopologicalSorter(graph).prepare()  # CycleError names a circle
 
 

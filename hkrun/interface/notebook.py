@@ -1,6 +1,5 @@
-"""What a notebook shows: tables, figures, and how far a study is, as HTML in which no name can do harm."""
+"""How far a study is, as the output of a notebook, in which no name can do harm."""
 
-import base64
 import contextvars
 import html
 import importlib
@@ -10,16 +9,11 @@ import threading
 import warnings
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 from hkrun.cli.console import PlainConsole
 from hkrun.cli.display import Display
 
-if TYPE_CHECKING:
-    from hkrun.report.drawing import Figure
-    from hkrun.report.table import Table
-
-FEW_FIGURES = 2  # of a study among other output; `study.figures()` has all
 REFRESH_S = 0.5
 _WIDTH = 96  # columns of the display
 _PRE = "white-space:pre;overflow-x:auto;font-family:monospace;line-height:1.3;margin:0"
@@ -37,42 +31,6 @@ def forgo_widgets() -> None:
     with warnings.catch_warnings(), suppress(ImportError):
         warnings.simplefilter("ignore")
         importlib.import_module("tqdm.auto")
-
-
-def escape(text: object) -> str:
-    """Text as HTML shows it, whatever it holds."""
-    return html.escape(" ".join(str(text).split()))
-
-
-def table(headings: Sequence[str], rows: Sequence[Sequence[str]], *, words: int = 1) -> str:
-    """A table; the first columns, of words, stand to the left."""
-
-    def line(tag: str, fields: Sequence[str]) -> str:
-        sides = ["left" if number < words else "right" for number in range(len(fields))]
-        return "".join(
-            f'<{tag} style="text-align:{side}">{escape(field)}</{tag}>'
-            for side, field in zip(sides, fields, strict=True)
-        )
-
-    head, body = line("th", headings), "".join(f"<tr>{line('td', row)}</tr>" for row in rows)
-    return f'<table class="dataframe"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
-
-
-def report_table(found: "Table") -> str:
-    """A table of the report."""
-    rows = [[entry.text for entry in row] for row in found.rows]
-    return table(found.columns, rows, words=found.words)
-
-
-def picture(figure: "Figure") -> str:
-    """A figure with its caption. An image, in which no script can run."""
-    source = base64.b64encode(figure.svg).decode()
-    image = (
-        f'<img style="max-width:100%;background:#fff" alt="{escape(figure.name)}" '
-        f'src="data:image/svg+xml;base64,{source}">'
-    )
-    caption = f"<figcaption>{escape(figure.caption)}</figcaption>"
-    return f'<figure style="margin:1em 0">{image}{caption}</figure>'
 
 
 class NotebookDisplay(Display):

@@ -3,7 +3,7 @@
 import io
 from typing import TYPE_CHECKING
 
-from hkrun.interface.notebook import escape, table
+from hkrun.interface.html import escape, table
 
 if TYPE_CHECKING:
     from hkrun import sweep

@@ -11,13 +11,13 @@ import pyarrow as pa
 from hkrun import store as records
 from hkrun.config import nearest
 from hkrun.errors import NotFoundError
-from hkrun.interface.notebook import FEW_FIGURES, escape, picture, report_table, table
-from hkrun.plans import Plan, StoredPlan, find_plan, find_plans, make_plan
+from hkrun.interface.html import FEW_FIGURES, escape, picture, report_table, table
 from hkrun.records import Record
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from hkrun.plans import Plan, StoredPlan
     from hkrun.report.drawing import Figure
     from hkrun.report.study_pairing import ComparedStudy
     from hkrun.report.summary import Summary
@@ -53,6 +53,8 @@ class Store:
         Raises:
             NotFoundError: There is none on that data set.
         """
+        from hkrun.plans import find_plans
+
         return [Study(stored, self._files) for stored in find_plans(self._files, None, dataset)]
 
     def study(self, name: str, *, dataset: str | None = None) -> "Study":
@@ -62,6 +64,8 @@ class Store:
             NotFoundError: There is none of that name.
             InputError: There are several, on different data sets.
         """
+        from hkrun.plans import find_plan
+
         return Study(find_plan(self._files, name, dataset), self._files)
 
     def runs(self) -> pa.Table:
@@ -151,7 +155,7 @@ class Study:
             where another column has that name.
     """
 
-    def __init__(self, stored: StoredPlan, files: records.Store, summary: "Summary | None" = None) -> None:
+    def __init__(self, stored: "StoredPlan", files: records.Store, summary: "Summary | None" = None) -> None:
         from hkrun.interface.columns import name_axes
 
         sweep = stored.sweep
@@ -265,7 +269,9 @@ class Study:
         return f"{plan.num_done}/{plan.num_runs}"
 
     @cached_property
-    def _plan(self) -> Plan:
+    def _plan(self) -> "Plan":
+        from hkrun.plans import make_plan
+
         return make_plan(self._stored.sweep, self._files, workers=self._stored.workers)
 
     @property
