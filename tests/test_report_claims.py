@@ -399,5 +399,6 @@ def test_the_verdicts_are_counted_among_the_findings(store):
     assert "- Of 1 claim of the paper that this sweep can judge on digits: 1 reproduced." in text
 
 
-def test_a_difference_that_rounds_to_nothing_has_no_minus():
-    assert wording.plus_minus(-0.001, (-0.1, 0.1), signed=True) == "+0.00 \N{PLUS-MINUS SIGN} 0.10"
+def test_a_difference_that_rounds_to_nothing_has_no_minus_and_a_cut_interval_shows_its_ends():
+    assert wording.plus_minus(-0.001, (-0.101, 0.099), signed=True) == "+0.00 \N{PLUS-MINUS SIGN} 0.10"
+    assert wording.plus_minus(40.0, (0.0, 100.0)) == "40.00 [0.00, 100.00]"

@@ -592,6 +592,36 @@ def test_what_is_no_toml_is_answered_with_what_to_write(folder, text, problem):
     assert problems()[0].startswith("search_spaces/space.toml:2: ")
 
 
+def test_values_that_are_wrong_together_are_told_beside_those_that_are_wrong_alone(folder):
+    write(
+        "search_spaces/space.toml",
+        """
+title = "x"
+dataset = "digits"
+seeds = 2
+tittle = "x"
+[[cells]]
+name = "a"
+student.epochs = 3
+loss.lambda_1 = 0.0
+loss.lambda_2 = 0.0
+loss.lambda_3 = 0.0
+[[cells]]
+name = "b"
+loss.lambda_1 = -1
+loss.lambda_2 = 0.0
+loss.lambda_3 = 0.0
+""".lstrip(),
+    )
+    found = problems()
+    assert found[:2] == [
+        "search_spaces/space.toml:4: tittle: unknown key; did you mean 'title'?",
+        "search_spaces/space.toml:13: loss.lambda_1: -1 is out of range; at least 0",
+    ]
+    (together,) = found[2:]  # of the cell b nothing is said: its weight is not known
+    assert together.startswith("search_spaces/space.toml:8: loss.lambda_1: every loss term has weight 0")
+
+
 def test_lines_that_are_no_toml_are_all_named_beside_the_other_mistakes(folder):
     write(
         "search_spaces/space.toml",

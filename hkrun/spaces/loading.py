@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 import logging
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
@@ -31,6 +32,7 @@ from hkrun.spaces.toml_tables import Document, Problems, Table, read_document
 _TOP = (
     "title", "question", "dataset", "seeds", "reference", "analysis", "base", "cells", "axes", "published"
 )  # fmt: skip
+_MOST_TRIED = 100  # cells of a file with mistakes: a product that is too large is never made
 _log = logging.getLogger("hkrun")
 
 
@@ -78,9 +80,15 @@ def load_sweep(
     if not is_study_name(name):
         problems.found.append(f"{document.name}: the name must be of letters, digits, '.', '_' and '-'")
     recipe = read_recipe(read.dataset, problems, beside=path) if read.dataset is not None else None
-    if recipe is None or problems.found:
+    if recipe is None:
         raise problems.error()
-    variants = [(variant, [*recipe.settings, *settings]) for variant, settings in read.variants()]
+    all_variants = ((variant, [*recipe.settings, *settings]) for variant, settings in read.variants())
+    if problems.found:
+        if not document.broken:
+            first = list(itertools.islice(all_variants, _MOST_TRIED))
+            _build_cells(_find_sound(first, arguments, problems), arguments, problems)
+        raise problems.error()
+    variants = list(all_variants)
     cells = _build_cells(variants, arguments, problems)
     if not problems.found:
         refuse_idle_axes(read.axes, cells)
@@ -358,6 +366,19 @@ def _build_cells(
             point = {setting.key: get_value(cell, setting.key) for setting in variant.point}
             cells.append(NamedCell(name=variant.name, cell=cell, group=variant.group, point=point))
     return tuple(cells)
+
+
+def _find_sound(
+    variants: Sequence[tuple[Variant, list[Setting]]], arguments: Arguments, problems: Problems
+) -> list[tuple[Variant, list[Setting]]]:
+    """Those of which every setting is right by itself; what is wrong with them together can be told now."""
+
+    def is_sound(setting: Setting) -> bool:
+        return not check_setting(setting, problems.keys)[1]
+
+    if not all(map(is_sound, arguments.overrides)):
+        return []
+    return [(variant, settings) for variant, settings in variants if all(map(is_sound, settings))]
 
 
 def _check_overrides(
