@@ -1041,7 +1041,8 @@ def test_losses_have_real_subscripts_on_the_page(store):
     sweep = make_sweep()
     fill(store, sweep)
     text = render_report(summarise(sweep, store))["report.html"].decode()
-    assert ">" + " + ".join(f"<i>L</i><sub>{below}</sub>" for below in ("b", "adv", "is")) + "</th>" in text
+    names = " + ".join(f"<i>L</i><sub>{below}</sub>" for below in ("b", "adv", "is"))
+    assert f'<span class="name">{names}</span></th>' in text
 
 
 def test_markdown_tables_have_as_many_fields_as_columns_and_its_figures_exist(store):
