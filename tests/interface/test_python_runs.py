@@ -103,7 +103,6 @@ def test_a_process_that_is_in_ray_stays_there_and_the_tasks_go_to_its_cluster(fo
     told, _ = process.communicate(timeout=200)
     assert process.returncode == 0
     assert told.split()[-2:] == ["2.0", "1"], "all CPUs are free again, and no other node is there"
-    assert find_processes_of_ray() == set()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
