@@ -169,7 +169,7 @@ def test_teachers_of_different_error_have_a_line_each(store, imagenet):
 def test_both_columns_of_imagenet_are_on_the_measured_data(store, imagenet):
     sweep, _ = imagenet
     text = render_report(summarise(sweep, store))["report.md"].decode()
-    assert "The columns ImageNet, top-1 and ImageNet, top-5 are on the data of the measured ones." in text
+    assert "The columns ImageNet, top-1; and ImageNet, top-5 are on the data of the measured ones." in text
     assert "across data" not in text
 
 

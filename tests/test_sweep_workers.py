@@ -40,7 +40,7 @@ def send(workers, store, monkeypatch, machine=TWO_SLOTS):
 
     monkeypatch.setattr(hkrun.cluster, "run_tasks", catch)
     sweep = make_sweep(CELLS.items(), seeds=[0])
-    observer = SimpleNamespace(entered=lambda _: None)
+    observer = SimpleNamespace(entered=lambda _: None, plan_made=lambda _, slots: None)
     with pytest.raises(SentError):
         running._train(make_study(sweep, store, machine=machine, workers=workers), observer)
     return told
