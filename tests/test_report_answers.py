@@ -15,7 +15,7 @@ from hkrun.errors import InputError
 from hkrun.report import describe_next, print_summary, render_report, summarise, summary_document
 from hkrun.report.answers import write_answer
 from hkrun.report.comparing import cell_side, compare_equivalence
-from hkrun.report.summary import PowerForecast
+from hkrun.report.verdict import PowerForecast
 from hkrun.spaces import NamedCell, load_sweep
 from hkrun.store import open_store
 

@@ -8,9 +8,10 @@ from test_report_claims import fill, make_rows, make_scan, put_scan, put_wrong, 
 
 from hkrun import stats
 from hkrun.report import render_report, summarise, summary_document
+from hkrun.report.comparison import Comparison
 from hkrun.report.forecasts import TOO_FEW, WINDOW, foresee
 from hkrun.report.paper_tables import describe_forecast
-from hkrun.report.summary import Comparison, PowerForecast
+from hkrun.report.verdict import PowerForecast
 from hkrun.store import open_store
 
 pytestmark = pytest.mark.usefixtures("undrawn_figures")

@@ -6,9 +6,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from hkrun.config import cell_id
-from hkrun.report.ratio import Ratio
+from hkrun.report.comparison import Comparison, Ratio
 from hkrun.report.study_comparison import StudyComparison
-from hkrun.report.summary import CellSummary, Comparison, Interval, Summary
+from hkrun.report.summary import CellSummary, Interval, Summary
 from hkrun.spaces import Sweep, short_keys
 from hkrun.store import RUNS_SCHEMA, Store, tabulate
 

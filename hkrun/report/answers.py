@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 from hkrun import stats
 from hkrun.report import comparing
-from hkrun.report.summary import Best, CellSummary, Comparison, Summary
+from hkrun.report.comparison import Comparison
+from hkrun.report.summary import Best, CellSummary, Summary
 from hkrun.report.wording import count, digits, equals, join, plus_minus, take_once
 from hkrun.spaces import Sweep
 

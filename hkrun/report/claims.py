@@ -5,9 +5,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from hkrun import stats
 from hkrun.report import comparing
 from hkrun.report.comparing import Side
+from hkrun.report.comparison import Comparison
 from hkrun.report.forecasts import foresee
 from hkrun.report.published import Claim, Published
-from hkrun.report.summary import CellSummary, Comparison, Scan, Teacher, Verdict
+from hkrun.report.summary import CellSummary, Scan, Teacher
+from hkrun.report.verdict import Verdict
 from hkrun.spaces import Sweep
 
 Pair = tuple[str, str]

@@ -10,7 +10,8 @@ import numpy as np
 
 from hkrun import stats
 from hkrun.config import Cell
-from hkrun.report.summary import PERCENT, CellSummary, Comparison, Curve, Interval, Teacher
+from hkrun.report.comparison import Comparison
+from hkrun.report.summary import PERCENT, CellSummary, Curve, Interval, Teacher
 from hkrun.spaces import Sweep
 
 OVER = " over "  # "A over B" is the error of A minus that of B

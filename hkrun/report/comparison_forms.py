@@ -8,9 +8,10 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from hkrun.report.comparison import Comparison
 from hkrun.report.study_comparison import CellPair, StudyComparison
 from hkrun.report.study_pairing import ComparedStudy
-from hkrun.report.summary import CellSummary, Comparison
+from hkrun.report.summary import CellSummary
 from hkrun.report.table import NONE
 from hkrun.report.wording import count, digits, equals, interval, join, p_value, plus_minus
 from hkrun.spaces import display_width, shorten, shorten_names, write_value

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from hkrun import stats
-from hkrun.report.summary import Comparison, PowerForecast
+from hkrun.report.comparison import Comparison
+from hkrun.report.verdict import PowerForecast
 
 # With fewer there is no forecast: at four seeds, the interval of d_z = 1 is -0.3 to 2.2.
 LEAST_SEEDS = 5

@@ -5,19 +5,11 @@ import dataclasses
 from hkrun import stats
 from hkrun.report.answers import write_answer
 from hkrun.report.commands import describe_command, describe_next
+from hkrun.report.comparison import Comparison, Ratio
 from hkrun.report.divergence import compare_divergence
-from hkrun.report.ratio import Ratio
 from hkrun.report.run_tables import tabulate_conditions
-from hkrun.report.summary import (
-    Best,
-    CellSummary,
-    Comparison,
-    PowerForecast,
-    Summary,
-    Teacher,
-    VarianceSplit,
-    Verdict,
-)
+from hkrun.report.summary import Best, CellSummary, Summary, Teacher, VarianceSplit
+from hkrun.report.verdict import PowerForecast, Verdict
 from hkrun.report.wording import write_findings
 
 Interval = tuple[float, float]

@@ -5,8 +5,9 @@ from collections.abc import Mapping, Sequence
 from hkrun.report import comparing
 from hkrun.report.claims import find_teachers
 from hkrun.report.comparing import Side
+from hkrun.report.comparison import Comparison
 from hkrun.report.published import PublishedRow, PublishedTable
-from hkrun.report.summary import CellSummary, Comparison, PaperRow, PaperTable, Teacher
+from hkrun.report.summary import CellSummary, PaperRow, PaperTable, Teacher
 from hkrun.spaces import Sweep
 
 

@@ -6,9 +6,11 @@ from dataclasses import replace
 
 from hkrun.datasets import find_dataset
 from hkrun.report.comparing import ON, OVER
+from hkrun.report.comparison import Comparison
 from hkrun.report.result_tables import difference_entry, effect_entry, error_entry, p_entry, sd_entry
-from hkrun.report.summary import Comparison, PaperRow, PaperTable, PowerForecast, Summary, Verdict
+from hkrun.report.summary import PaperRow, PaperTable, Summary
 from hkrun.report.table import MINUS, NONE, Entry, Field, Table, make_table
+from hkrun.report.verdict import PowerForecast, Verdict
 from hkrun.report.wording import count, digits, interval, join
 
 

@@ -12,7 +12,7 @@ from hkrun.report.comparing import (
     pair_windows,
     reserve_curves,
 )
-from hkrun.report.ratio import Ratio
+from hkrun.report.comparison import Ratio
 from hkrun.report.summary import CellSummary
 from hkrun.spaces import Sweep
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from hkrun.report.ratio import Interval, Ratio
+from hkrun.report.comparison import Interval, Ratio
 from hkrun.report.result_tables import name_reference
 from hkrun.report.summary import CellSummary, Summary
 from hkrun.report.table import NONE, Entry, Field, Table, make_cell_table

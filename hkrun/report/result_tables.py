@@ -6,7 +6,8 @@ import numpy as np
 
 from hkrun import stats
 from hkrun.records import DISCRIMINATOR_COLUMNS
-from hkrun.report.summary import CellSummary, Comparison, Scan, Summary
+from hkrun.report.comparison import Comparison
+from hkrun.report.summary import CellSummary, Scan, Summary
 from hkrun.report.table import MINUS, NONE, Entry, Field, Table, make_cell_table, make_table
 from hkrun.report.wording import count, digits, interval, p_value, plus_minus
 from hkrun.spaces import display_width, write_value

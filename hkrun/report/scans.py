@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 
 from hkrun import config
 from hkrun.report import comparing
-from hkrun.report.summary import CellSummary, Comparison, Scan, ScanPoint
+from hkrun.report.comparison import Comparison
+from hkrun.report.summary import CellSummary, Scan, ScanPoint
 from hkrun.spaces import NamedCell, Sweep
 
 MOST_KEYS = 2  # what a figure can show

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 from hkrun import stats
 from hkrun.report.comparing import cell_side, compare_errors, compare_stability, correct
+from hkrun.report.comparison import Comparison
 from hkrun.report.study_pairing import DATA_KEYS, ComparedStudy, Match, match_cells
-from hkrun.report.summary import CellSummary, Comparison
+from hkrun.report.summary import CellSummary
 from hkrun.report.wording import count, join
 
 # Common seeds, as a share of those of the smaller cell, from which on runs are paired: below, more would be

@@ -7,7 +7,8 @@ from dataclasses import replace
 from hkrun.counting import count as count
 from hkrun.counting import seeds as seeds
 from hkrun.plans import OVERHEADS
-from hkrun.report.summary import Comparison, Summary, Teacher, TrainedTeacher
+from hkrun.report.comparison import Comparison
+from hkrun.report.summary import Summary, Teacher, TrainedTeacher
 
 _ROUNDING = 1e-4  # percentage points between a mean and the middle of its interval, of figures kept in JSON
 MOST_NAMES = 4  # in a sentence

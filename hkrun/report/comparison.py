@@ -1,0 +1,140 @@
+"""What one cell is against another: in error, in S, and in figures whose ratio counts."""
+
+from dataclasses import dataclass
+
+from hkrun import stats
+
+Interval = tuple[float, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """One thing against another, on seeds that both finished.
+
+    Attributes:
+        measure: "error": mean paired difference of the last epoch's error in percentage points, with its t
+            interval and a sign-flip permutation test; "stability": difference of S in (percentage points)
+            squared, with a test that permutes the two cells' labels within each seed; "equivalence": the
+            difference of errors with its 90 % interval and two one-sided t tests against the margin;
+            "no worse": the same with the upper one alone.
+        cell: Name of the cell, or "A over B" for the error of A minus that of B.
+        reference: Name of the one it is compared with.
+        value: Mean error, or S, of the cell on these seeds.
+        reference_value: The same of the reference.
+        by_seed: The paired differences of the error.
+        ci95: Interval of the difference; None where there is none.
+        effect: Size of the difference of the error; None where it has no spread.
+        p: Two-sided, of no difference; of "equivalence" and "no worse", of not being so.
+        p_holm: `p`, corrected for all comparisons of its table.
+        p_against: Of "equivalence" and "no worse": of not being the contrary.
+        p_against_holm: `p_against`, corrected likewise.
+        margin: Of "equivalence" and "no worse": the margin in percentage points.
+        test: Identities of the two sides, in order: names that stand for one configuration share one test.
+        epochs: Of which epochs the errors are means, as a sentence's part; empty where of the last alone.
+        one_number: Name of the side that is one number and no runs, such as a teacher: a one-sample test.
+        reservation: Why these runs do not stand for all, as a sentence's part: runs of either side that have
+            no result, or windows of S on different epochs. `p` is then the largest that any results of the
+            lost runs would give, 1 where there is no such bound, and there is neither interval nor effect.
+        n: Number of seeds.
+    """
+
+    measure: str
+    cell: str
+    reference: str
+    value: float
+    reference_value: float
+    by_seed: tuple[float, ...] = ()
+    ci95: Interval | None = None
+    effect: stats.EffectSize | None = None
+    p: float
+    p_holm: float
+    p_against: float = 1.0
+    p_against_holm: float = 1.0
+    margin: float | None = None
+    test: tuple[str, ...]
+    epochs: str = ""
+    one_number: str = ""
+    reservation: str = ""
+    n: int
+
+    @property
+    def difference(self) -> float:
+        """Cell minus reference."""
+        return self.value - self.reference_value
+
+    @property
+    def within_pp(self) -> float | None:
+        """The smallest margin within which the errors are shown to be equivalent at 5 %.
+
+        It is the end of the 90 % interval of their difference that is farther from 0 (Schuirmann 1987); None
+        where there is no interval.
+        """
+        if self.measure != "error" or self.reservation or len(self.by_seed) < 2:
+            return None
+        interval = stats.equivalence(self.by_seed, margin=1.0).ci90
+        return max(map(abs, interval))
+
+    @property
+    def obstacle(self) -> str | None:
+        """Why the two S must not be ranked, as part of a sentence; None where they may be."""
+        if self.reservation:
+            return self.reservation
+        pair = stats.StabilityComparison(
+            s=self.value, s_reference=self.reference_value, p=self.p, runs=self.n
+        )
+        return stats.ranking_obstacle(pair, p_holm=self.p_holm)
+
+    @property
+    def significant(self) -> bool:
+        """Whether what is tested stands at 5 % after Holm's correction."""
+        return self.p_holm <= stats.LEVEL
+
+    @property
+    def supports(self) -> bool:
+        """Whether it shows that the cell is better, or as good where that is the question."""
+        return self.significant and (self.margin is not None or self.difference < 0)
+
+    @property
+    def opposes(self) -> bool:
+        """Whether it shows the contrary."""
+        if self.margin is not None:
+            return self.p_against_holm <= stats.LEVEL
+        return self.significant and self.difference > 0
+
+    @property
+    def withheld(self) -> bool:
+        """Whether there is no verdict, because what is missing could turn it."""
+        return bool(self.reservation) and not (self.significant or self.opposes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ratio:
+    """S2, or a standard deviation over seeds, of a cell over that of another, on seeds that both finished.
+
+    Attributes:
+        cell: Name of the cell.
+        reference: Name of the other.
+        ratio: Below 1 where the cell is steadier, or its runs end closer together; None of a reference of 0.
+        ci95: Interval of the ratio; None where there is none.
+        p: Two-sided, of a ratio of 1; 1 where nothing may be concluded.
+        p_holm: `p`, corrected for all comparisons of its table.
+        test: Identities of the two sides, in order: names that stand for one configuration share one test.
+        reservation: Why nothing may be concluded, as a sentence's part: runs of either side that have no
+            result, windows on different epochs, too few runs; empty where it may.
+        n: Number of seeds.
+    """
+
+    cell: str
+    reference: str
+    ratio: float | None
+    ci95: Interval | None
+    p: float
+    p_holm: float
+    test: tuple[str, ...]
+    reservation: str
+    n: int
+
+    @property
+    def significant(self) -> bool:
+        """Whether the two differ at 5 % after Holm's correction."""
+        return self.p_holm <= stats.LEVEL
