@@ -82,7 +82,8 @@ def test_a_study_runs_grows_and_is_read_again_in_one_process_and_in_threads(fold
 def test_a_process_that_is_in_ray_stays_there_and_the_tasks_go_to_its_cluster(folder):
     script = """
         import ray
-        ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, configure_logging=False)
+        quiet = {"include_dashboard": False, "log_to_driver": False, "configure_logging": False}
+        ray.init(address="local", num_cpus=2, **quiet)
         address = ray.get_runtime_context().gcs_address
 
         @ray.remote(num_cpus=0)
