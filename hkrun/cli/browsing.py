@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from hkrun.plans import StoredPlan
     from hkrun.store import Store
 
+_NARROW = 80  # columns of a terminal; in fewer, dates have no time
+
 
 @verb(
     "spaces",
@@ -173,12 +175,12 @@ def ls(invocation: Invocation, *, dataset: str | None) -> int:
         return EXIT_DONE
     from hkrun.cli.cell_tables import print_named_table
 
+    narrow = invocation.results.width < _NARROW
     rows = []
     for study in found:
         ended = study["last_activity"]
-        shown = (
-            "-" if ended is None else datetime.fromisoformat(ended).astimezone().strftime("%Y-%m-%d %H:%M")
-        )
+        form = "%Y-%m-%d" if narrow else "%Y-%m-%d %H:%M"
+        shown = "-" if ended is None else datetime.fromisoformat(ended).astimezone().strftime(form)
         figures = (
             study["dataset"],
             study["cells"],
@@ -187,8 +189,8 @@ def ls(invocation: Invocation, *, dataset: str | None) -> int:
             shown,
         )
         rows.append((study["name"], list(map(str, figures))))
-    headings = ("data set", "cells", "seeds", "runs", "last activity")
-    print_named_table(invocation.results, headings, rows)
+    headings = ("data set", "cells", "seeds", "runs", "last run" if narrow else "last activity")
+    print_named_table(invocation.results, headings, rows, dispensable=("cells", "seeds"))
     return EXIT_DONE
 
 

@@ -14,6 +14,7 @@ from hkrun.cli.mirroring import links_document
 from hkrun.cli.onward import print_next
 from hkrun.cli.stored import find_plan, find_plans
 from hkrun.cli.verbs import OptionalNumber, verb
+from hkrun.counting import name_seeds
 from hkrun.errors import EXIT_DONE, EXIT_RUNS_FAILED, InputError, StoreError
 
 if TYPE_CHECKING:
@@ -198,8 +199,8 @@ def _print_status(invocation: Invocation, sweep: "Sweep", found: Mapping[str, An
             cell["cell_id"],
             [
                 f"{cell['done']}/{cell['runs']}",
-                *(_listed(cell[what]) for what in ("failed", "diverged")),
-                _listed(_reached(cell["unfinished"])),
+                *(_count_seeds(cell[what]) for what in ("failed", "diverged")),
+                ", ".join(_reached(cell["unfinished"])) or "-",
             ],
         )
         for cell in found["cells"]
@@ -292,5 +293,6 @@ def _reached(unfinished: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     return (f"{first if first == last else f'{first}-{last}'} ({far})" for first, last, far in spans)
 
 
-def _listed(items: Any) -> str:
-    return ", ".join(str(item) for item in items) or "-"
+def _count_seeds(numbers: Sequence[int]) -> str:
+    """How many, and which, so that no seed reads as a number of runs: 5 (seeds 0-4)."""
+    return f"{len(numbers)} ({name_seeds(numbers)})" if numbers else "-"

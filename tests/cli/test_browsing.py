@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 from sweep_example import STARTED_AT, make_sweep, put_run
 
+from hkrun.cli.console import PlainConsole
+from hkrun.cli.invocation import Invocation
 from hkrun.cli.program import call
 from hkrun.plans import save_plan
 from hkrun.spaces import find_sweep, load_sweep, sweep_names
@@ -119,6 +121,16 @@ def test_the_studies_of_a_store_are_listed(store, document, capsys, monkeypatch)
     assert call(["ls", "--dataset", "mnist5k"]) == 0
     (row,) = [line for line in capsys.readouterr().out.splitlines() if "mnist5k" in line]
     assert row.split() == ["empty", "mnist5k", "4", "2", "0/8", "-"]
+
+
+def test_dates_have_no_time_on_a_narrow_terminal(store, capsys, monkeypatch):
+    monkeypatch.setenv("TZ", "UTC")
+    monkeypatch.setattr(Invocation, "results", PlainConsole(width=60))
+    assert call(["ls"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    (row,) = [line for line in lines if "stability" in line]
+    assert max(map(len, lines)) <= 60
+    assert row.split() == ["stability", "digits", "4", "3", "12/12", "2025-10-09"]
 
 
 def test_a_list_of_an_empty_store_says_so(folder, capsys):

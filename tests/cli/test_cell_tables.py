@@ -63,6 +63,46 @@ def test_values_of_axes_are_columns():
     ]
 
 
+@pytest.mark.parametrize("width", [60, 80, 100, 120])
+@pytest.mark.parametrize(
+    ("headings", "fields"),
+    [
+        (
+            ("done", "failed", "diverged", "unfinished, with a checkpoint"),
+            ("20/20", "1 (seed 3)", "5 (seeds 0-4)", "0-3 (5/20), 7 (11/20)"),
+        ),
+        (("runs", "done", "to run", "together", "workers"), ("20", "10", "10", "1", "1")),
+    ],
+)
+def test_the_last_column_is_whole_beside_long_names_of_short_words(width, headings, fields):
+    # Rich holds such a name for as narrow as its longest word.
+    names = [f"knowledge of the teacher with temperature {t}, no {t}" for t in ("4", "80")]
+    assert len(names[0]) == 49
+    rows = {name: (f"{place:012d}", fields) for place, name in enumerate(names)}
+    cells = name_cells([NamedCell(name=name, cell=CELL) for name in names])
+    lines = show(width, print_cell_table, "title", cells, headings, rows)
+    assert max(map(len, lines)) <= width
+    text = " ".join(lines)
+    for word in " ".join((*headings, *fields)).split():
+        assert word in text.split()
+    assert text.count(f" {fields[-1].split()[-1]}") >= 2, "in the row of each"
+
+
+def test_a_list_of_studies_says_which_columns_a_narrow_terminal_goes_without():
+    rows = [("a-study-of-a-long-name", ["imagenet", "1200", "1200", "120000/240000", "2026-11-29"])]
+    headings = ("data set", "cells", "seeds", "runs", "last run")
+
+    def print_it(console):
+        print_named_table(console, headings, rows, dispensable=("cells", "seeds"))
+
+    narrow, wide = show(60, print_it), show(100, print_it)
+    assert max(map(len, narrow)) <= 60
+    assert not any("cells" in line for line in narrow[:4])
+    assert "Left out, for the terminal is narrow: cells; --json has all" in " ".join(narrow)
+    assert any("120000/240000   2026-11-29" in line for line in narrow)
+    assert not any("Left out" in line for line in wide)
+
+
 def test_axes_without_a_place_for_columns_share_one():
     keys = (
         *("loss.lambda_1", "loss.lambda_2", "loss.lambda_3", "loss.mu", "student.momentum"),

@@ -64,7 +64,7 @@ def test_status_tells_of_each_cell_what_is_done_failed_diverged_and_unfinished(s
     }
     assert call(["status", "stability"]) == 0
     told = " ".join(capsys.readouterr().out.split())
-    assert "3 (4/12)" in told
+    assert "2/5 1 (seed 0) 1 (seed 1) 3 (4/12)" in told
     assert "unfinished" in told
     assert "running" not in told
 
