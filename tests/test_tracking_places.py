@@ -21,6 +21,7 @@ from hkrun.config import cell_id
 from hkrun.errors import InputError, StoreError
 from hkrun.spaces import Sweep
 from hkrun.store import Store, open_store
+from hkrun.sweep import running
 from hkrun.tracking import Links, Mirror, connection, find_mirror, resolve_uri, serve, sync
 from hkrun.tracking.connection import connect
 from hkrun.tracking.database import (
@@ -524,6 +525,46 @@ def test_a_server_that_takes_connections_and_says_nothing_is_given_up_before_mlf
         with pytest.raises(StoreError, match=r"MLflow at http://127\.0\.0\.1:\d+ did not answer within"):
             mirror(sweep, store)
     wait_for_answers()
+
+
+@pytest.mark.parametrize("trouble", ["refused", "unknown", "silent"])
+def test_a_server_that_takes_no_connections_is_told_before_mlflow_is_imported_or_a_report_is_made(
+    store: Store, sweep: Sweep, monkeypatch: pytest.MonkeyPatch, trouble: str
+) -> None:
+    monkeypatch.setattr(connection, "load", lambda: pytest.fail("MLflow was imported"))
+    monkeypatch.setattr(running, "_write_report", lambda *_: pytest.fail("a report was made"))
+    monkeypatch.setattr(connection, "getproxies", dict)
+    release = threading.Event()
+    if trouble == "silent":
+        monkeypatch.setattr(connection, "SERVER_CONNECTION_S", 0.5)
+        monkeypatch.setattr(socket, "create_connection", lambda *_, **__: release.wait(60))
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        host = "no-such-host.invalid" if trouble == "unknown" else "127.0.0.1"
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://me:secret@{host}:{closed.getsockname()[1]}")
+        told = "did not answer within" if trouble == "silent" else "cannot be reached: "
+        with pytest.raises(StoreError, match=rf"^MLflow at http://{host}:\d+ {told}") as caught:
+            running.mirror_sweep(sweep, store)
+        with pytest.raises(StoreError, match=told):
+            connection.connect(resolve_uri(store))
+    assert "secret" not in caught.value.message
+    release.set()
+    wait_for_answers()
+
+
+def test_a_server_behind_a_proxy_is_left_for_mlflow_to_ask(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked_for: list[object] = []
+
+    def knock(address: object, timeout: float) -> socket.socket:
+        looked_for.append(address)
+        return socket.socket()
+
+    monkeypatch.setattr(socket, "create_connection", knock)
+    monkeypatch.setattr(connection, "getproxies", lambda: {"https": "http://proxy:3128"})
+    monkeypatch.setattr(connection, "proxy_bypass", lambda host: host == "inside")
+    for uri in ("https://mlflow.example.org", "https://inside", "http://plain", "sqlite:////x/mlflow.db"):
+        connection.check_listens(uri)
+    assert looked_for == [("inside", 443), ("plain", 80)]
 
 
 def wait_for_answers() -> None:

@@ -200,8 +200,9 @@ def mirror_sweep(sweep: Sweep, store: Store, *, workers: Workers = AUTO) -> "Lin
     Raises:
         StoreError: MLflow or the store cannot be reached.
     """
-    from hkrun.tracking import sync
+    from hkrun.tracking import check_listens, resolve_uri, sync
 
+    check_listens(resolve_uri(store))  # before a report is made for a server that is away
     summary, report = _write_report(sweep, store, workers)
     return sync(
         sweep,

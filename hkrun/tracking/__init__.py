@@ -18,7 +18,7 @@ MLflow takes seconds to import, so only the functions that talk to it do.
 """
 
 from hkrun.tracking.background import Mirror
-from hkrun.tracking.connection import given_uri, resolve_uri
+from hkrun.tracking.connection import check_listens, given_uri, resolve_uri
 from hkrun.tracking.metric_curves import read_metric_curves
 from hkrun.tracking.mirror import sync
 from hkrun.tracking.removing import MirroredStudy, experiment_key, find_mirrored, remove_mirrored

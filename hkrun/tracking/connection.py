@@ -11,6 +11,7 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 from hkrun.errors import InputError, StoreError
 from hkrun.redaction import redact, redact_text
@@ -32,8 +33,8 @@ USER_VARIABLE = "MLFLOW_TRACKING_USERNAME"
 PASSWORD_VARIABLE = "MLFLOW_TRACKING_PASSWORD"  # noqa: S105  a name
 TOKEN_VARIABLE = "MLFLOW_TRACKING_TOKEN"  # noqa: S105  a name
 MLFLOW_SCHEMES = ("http", "https", "sqlite", "postgresql", "mysql", "mssql")
-# Within which a database elsewhere must let us in, and a server answer the first request.
-DATABASE_ANSWER_S, SERVER_ANSWER_S = 5.0, 8.0
+# Within which a database elsewhere must let us in, a server take a connection, and answer the first request.
+DATABASE_ANSWER_S, SERVER_CONNECTION_S, SERVER_ANSWER_S = 5.0, 5.0, 8.0
 # Those of MLflow's settings whose defaults do not suit a mirror: a dead server would cost minutes per call.
 _ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
@@ -118,6 +119,7 @@ def connect(uri: str, *, create: bool = True) -> "MlflowClient":
     Raises:
         StoreError: It cannot be reached; DamagedDatabaseError: it is a SQLite file of no more use.
     """
+    check_listens(uri)
     load()
     from mlflow.store.db.utils import create_sqlalchemy_engine
     from mlflow.tracking import MlflowClient
@@ -143,6 +145,28 @@ def connect(uri: str, *, create: bool = True) -> "MlflowClient":
         else:
             look()
     return client
+
+
+def check_listens(uri: str) -> None:
+    """Looks whether anything takes connections where a server should be, without importing MLflow.
+
+    What is behind a proxy only the proxy reaches: such a server is not looked for, nor is a database.
+
+    Raises:
+        StoreError: Nothing does.
+    """
+    if not is_server(uri):
+        return
+    with explained(uri):
+        place = urlsplit(uri)
+        host, port = place.hostname, place.port or (443 if place.scheme == "https" else 80)
+        if host is None or ({place.scheme, "all"} & getproxies().keys() and not proxy_bypass(host)):
+            return
+
+        def knock() -> None:
+            socket.create_connection((host, port), timeout=SERVER_CONNECTION_S).close()
+
+        _await_answer(uri, knock, SERVER_CONNECTION_S)
 
 
 def _await_answer(uri: str, ask: Callable[[], None], limit_s: float) -> None:
