@@ -34,6 +34,7 @@ from hkrun.tracking.database import (
     make_database,
     put_aside,
 )
+from hkrun.tracking.view import find_links
 
 REPORT = {"report.md": b"# Report\n"}
 ODD_NAMES = ["hash#tag", "what?x=1", "per%20cent%", 'quo\'te "two"', "ü&=+;:@", "file:", "sqlite:"]
@@ -488,6 +489,25 @@ def test_what_is_no_damage_costs_one_warning_and_puts_nothing_aside(
     )
     assert database.exists()
     assert list(folder_of(store).glob("*damaged*")) == []
+
+
+def test_links_tell_that_an_earlier_version_saved_no_lists_until_the_next_sync(
+    store: Store, sweep: Sweep
+) -> None:
+    assert not mirror(sweep, store).outdated
+    uri = resolve_uri(store)
+    tags = "DELETE FROM experiment_tags WHERE key IN (?, ?)"
+    views = [f"mlflow.sharedViewState.hkrun-{view}" for view in ("cells", "runs")]
+    with contextlib.closing(sqlite3.connect(folder_of(store) / "mlflow.db")) as database, database:
+        assert database.execute(tags, views).rowcount == 2
+    found = find_mirror(sweep, store)
+    assert found is not None
+    assert found.outdated
+    assert found.comparison == found.experiment  # the experiment by itself
+    assert "hkrun-comparison" in found.view
+    again = mirror(sweep, store)
+    assert not again.outdated
+    assert again == find_links(connect(uri), uri, again.experiment_id)
 
 
 # --- a database elsewhere -----------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import click
 
 from hkrun.cli import candidates
 from hkrun.cli.invocation import Invocation
+from hkrun.cli.onward import store_option
 from hkrun.cli.stored import find_plans
 from hkrun.cli.verbs import verb
 from hkrun.errors import EXIT_DONE
@@ -84,7 +85,7 @@ def ui(invocation: Invocation, *, port: int | None, no_browser: bool) -> int:
         invocation.messages.print(f"{what} ...")
 
     def announce(site: "Site") -> None:
-        _print_site(invocation, site)
+        _print_site(invocation, site, store)
         if invocation.as_json:
             invocation.print_document(_site_document(site, store))
             invocation.as_json = False  # the document is out; what may go wrong later is said on stderr alone
@@ -93,13 +94,17 @@ def ui(invocation: Invocation, *, port: int | None, no_browser: bool) -> int:
     return EXIT_DONE
 
 
-def _print_site(invocation: Invocation, site: "Site") -> None:
+def _print_site(invocation: Invocation, site: "Site", store: "Store") -> None:
     invocation.say(f"MLflow answers on {site.address}")
     for key, links in site.sweeps.items():
         invocation.say(f"\n{key}")
-        invocation.say(f"  cells, best first       {links.comparison}")
+        if not links.outdated:
+            invocation.say(f"  cells, best first       {links.comparison}")
         invocation.say(f"  test error over epochs  {links.view}")
-        invocation.say(f"  all runs, best first    {links.experiment}")
+        if links.outdated:
+            invocation.say(f"  lists of cells and runs: `hkrun sync{store_option(invocation, store)}` first")
+        else:
+            invocation.say(f"  all runs, best first    {links.experiment}")
     if not site.sweeps:
         invocation.say("It holds no sweep of this store yet: `hkrun sync NAME` puts one there.")
     if site.is_ours:
@@ -114,6 +119,7 @@ def _site_document(site: "Site", store: "Store") -> dict[str, object]:
             "view": links.view,
             "comparison": links.comparison,
             "runs": links.experiment,
+            "outdated": links.outdated,
         }
         for key, links in site.sweeps.items()
     ]

@@ -25,7 +25,7 @@ def print_ways_on(invocation: Invocation, outcome: "Outcome", store: "Store") ->
         resumed.append("makes the runs that were left out")
     invocation.say("")
     invocation.say(f"Report   {outcome.report['report.html']}")
-    invocation.say(f"MLflow   hkrun ui{_store_option(invocation, store)}")
+    invocation.say(f"MLflow   hkrun ui{store_option(invocation, store)}")
     if resumed:
         again = resume_command(invocation, sweep, store) or f"hkrun resume {shlex.quote(sweep.name)}"
         _print_next(invocation, again, " and ".join(resumed))
@@ -60,7 +60,7 @@ def _place_options(invocation: Invocation, store: "Store") -> str:
     data_dir = invocation.data_dir
     named = data_dir is not None and not _is_secret(data_dir)
     data = f" --data {shlex.quote(str(data_dir))}" if named else ""
-    return f"{data}{_store_option(invocation, store)}"
+    return f"{data}{store_option(invocation, store)}"
 
 
 def _is_secret(data_dir: object) -> bool:
@@ -68,7 +68,8 @@ def _is_secret(data_dir: object) -> bool:
     return isinstance(data_dir, str) and ("@" in data_dir or "?" in data_dir)
 
 
-def _store_option(invocation: Invocation, store: "Store") -> str:
+def store_option(invocation: Invocation, store: "Store") -> str:
+    """The option that names the store again, where it is needed; never with a password."""
     default = os.environ.get(STORE_VARIABLE) or DEFAULT_STORE
     name = invocation.store_uri if store.local_path is not None else store.place
     return "" if invocation.store_uri == default else f" --store {shlex.quote(name)}"

@@ -68,6 +68,8 @@ class Links:
         experiment: The saved view with a row per run: its seed, its errors, how it ended.
         view: The saved view of curves: test error over epochs.
         comparison: The saved view with a row per cell: axes, error, S; the lowest error first.
+        outdated: Whether views are missing, because an earlier version mirrored it. In their place stands the
+            experiment as MLflow shows it by itself. What the views show is missing, too, until the next sync.
     """
 
     uri: str
@@ -75,6 +77,7 @@ class Links:
     experiment: str
     view: str
     comparison: str
+    outdated: bool = False
 
 
 def find_links(client: "MlflowClient", uri: str, experiment_id: str, *, address: str | None = None) -> Links:
@@ -98,6 +101,7 @@ def find_links(client: "MlflowClient", uri: str, experiment_id: str, *, address:
         experiment=link(_RUNS, "TABLE"),
         view=link(_CURVES, "CHART"),
         comparison=link(_CELLS, "TABLE"),
+        outdated=not {_tag(view) for view in (_CURVES, _CELLS, _RUNS)} <= saved.keys(),
     )
 
 

@@ -127,7 +127,8 @@ def test_the_ui_prints_its_document_when_it_answers_and_only_one(store, monkeypa
         told = json.loads(capsys.readouterr().out)
         assert told["address"] == "http://127.0.0.1:5001"
         assert told["sweeps"][0] == {
-            "sweep": "stability-digits", "experiment_id": "7", "view": "V", "comparison": "C", "runs": "E"
+            "sweep": "stability-digits", "experiment_id": "7", "view": "V", "comparison": "C", "runs": "E",
+            "outdated": False,
         }  # fmt: skip
         raise StoreError("the MLflow server ended")
 
@@ -136,6 +137,22 @@ def test_the_ui_prints_its_document_when_it_answers_and_only_one(store, monkeypa
     output = capsys.readouterr()
     assert output.out == ""
     assert "the MLflow server ended" in output.err
+
+
+@pytest.mark.parametrize("outdated", [False, True])
+def test_the_ui_links_to_no_list_that_an_earlier_version_did_not_save(store, monkeypatch, capsys, outdated):
+    links = Links(
+        uri="sqlite:///x", experiment_id="7", experiment="E", view="V", comparison="C", outdated=outdated
+    )
+    site = Site(uri=links.uri, address="http://127.0.0.1:5001", sweeps={"x-digits": links}, is_ours=False)
+    monkeypatch.setattr(hkrun.tracking, "ui", lambda *_, announce, **__: announce(site))
+    assert call(["ui"]) == 0
+    told = capsys.readouterr().out.split("x-digits\n")[1].splitlines()
+    assert told == (
+        ["  test error over epochs  V", "  lists of cells and runs: `hkrun sync` first"]
+        if outdated
+        else ["  cells, best first       C", "  test error over epochs  V", "  all runs, best first    E"]
+    )
 
 
 def test_a_plan_that_cannot_be_read_hides_no_other(store, document, capsys):
