@@ -1,5 +1,13 @@
 from hkrun.config import cell_from_values
-from hkrun.spaces import NamedCell, display_width, fit_columns, name_cells, write_value
+from hkrun.spaces import (
+    NamedCell,
+    display_width,
+    find_cell,
+    fit_columns,
+    name_cells,
+    tell_cells,
+    write_value,
+)
 
 LONG = "label supervision only, with no teacher at all"
 
@@ -44,6 +52,23 @@ def test_a_group_that_is_called_as_its_axis_is_not_said_twice():
     columns = name_cells([make("lambda_3 [loss.lambda_3=10.0]", "lambda_3", **{"loss.lambda_3": 10.0})])
     assert columns.headings == ("cell", "lambda_3")
     assert columns.labels == {"lambda_3 [loss.lambda_3=10.0]": "lambda_3 = 10"}
+
+
+def test_a_cell_is_found_by_its_name_and_by_its_label_where_that_is_its_alone():
+    labels = {"a=1.0, b=2.0": "a = 1, b = 2", "a=1.0, b=3.0": "a = 1, b = 3", "twin": "same", "other": "same"}
+    assert find_cell("a=1.0, b=3.0", labels) == find_cell("a = 1, b = 3", labels) == "a=1.0, b=3.0"
+    assert find_cell("same", labels) is None
+    assert find_cell("a = 1", labels) is None
+
+
+def test_cells_are_listed_apart_though_their_labels_hold_commas_and_at_most_six_of_them():
+    labels = {f"a={a}.0, b=2.0": f"a = {a}, b = 2" for a in range(9)}
+    assert tell_cells("a = 88, b = 2", dict([*labels.items()][:2])) == (
+        "a = 0, b = 2; and a = 1, b = 2; did you mean 'a = 1, b = 2'?"
+    )
+    told = tell_cells("nothing", labels)
+    assert told.startswith("a = 0, b = 2; a = 1, b = 2; ")
+    assert told.endswith("; a = 5, b = 2; and 3 more")
 
 
 def test_values_are_written_short_and_stay_distinct():

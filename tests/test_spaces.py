@@ -129,6 +129,28 @@ def test_the_window_of_the_space_comes_before_the_recipes(folder):
     assert sweep.recipe.window == 4
 
 
+@pytest.mark.parametrize("called", ["loss.lambda_3=1, loss.mu=0.5", "lambda_3 = 1, mu = 0.5"])
+def test_the_reference_is_named_as_its_cell_or_as_the_label_that_reports_show(folder, called):
+    write(
+        "search_spaces/axes.toml",
+        f"""
+        dataset = "digits"
+        seeds = 3
+        reference = "{called}"
+        base.method = "hksanc"
+        [[axes]]
+        key = "loss.lambda_3"
+        values = [1, 2.5]
+        [[axes]]
+        key = "loss.mu"
+        values = [0.5, 1.5]
+        """,
+    )
+    sweep = load_sweep("search_spaces/axes.toml")
+    assert sweep.reference == "loss.lambda_3=1, loss.mu=0.5"
+    assert sweep.reference in {named.name for named in sweep.cells}
+
+
 def test_title_question_and_reference_may_be_missing(folder):
     write("search_spaces/space.toml", 'dataset = "digits"\nseeds = 1\n[[cells]]\nname = "one"\n')
     sweep = load_sweep("space")
@@ -859,7 +881,7 @@ def test_a_name_in_other_letters_is_recognised(folder):
         (
             '= "plain"\n\n[base]',
             '= "plan"\n\n[base]',
-            "space.toml:5: reference: 'plan' is no cell; cells: plain, with",
+            "space.toml:5: reference: 'plan' is no cell; cells: plain and with",
         ),
         (
             "[base]",

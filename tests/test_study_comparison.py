@@ -332,7 +332,7 @@ def test_the_only_cells_of_two_studies_belong_together_and_others_stay_alone(sto
     assert matches(read(one, store), read(other, store)) == [("L_b", "L_b + L_adv", "only cell")]
     found = compare_studies(read(other, store), read(both, store))
     assert (found.pairs, found.alone) == ((), (("L_b + L_adv",), ("L_b", "L_b + L_is")))
-    assert "Only in B: L_b, L_b + L_is." in show(found)
+    assert "Only in B: L_b and L_b + L_is." in show(found)
 
 
 def test_the_user_says_which_belong_together_also_where_names_hold_an_equals_sign(store):
@@ -345,12 +345,22 @@ def test_the_user_says_which_belong_together_also_where_names_hold_an_equals_sig
     assert refusal.value.problems == [
         (
             "--cells kd [loss.lambda_3=1.0]=L_b + L_iss: second has no cell 'L_b + L_iss'; it has L_b, "
-            "L_b + L_is, L_b + L_adv; did you mean 'L_b + L_is'?"
+            "L_b + L_is and L_b + L_adv; did you mean 'L_b + L_is'?"
         ),
         "--cells L_b: give a cell of each study, NAME=NAME",
         "--cells: kd [loss.lambda_3=1.0] is named twice",
         "--cells: L_b + L_is is named twice",
     ]
+
+
+def test_cells_are_called_by_their_labels_too_and_listed_by_them(store):
+    first = read(make_axes(store, "first", [0.1, 1.0], group="kd"), store)
+    second = read(put_study(store, name="second", num_seeds=2), store)
+    label = first.labels["kd [loss.lambda_3=1.0]"]
+    assert matches(first, second, f"{label}=L_b") == [("kd [loss.lambda_3=1.0]", "L_b", "option")]
+    assert f"Only in A: {first.labels['kd [loss.lambda_3=0.1]']}." in show(
+        compare_studies(first, second, cells=[f"{label}=L_b"])
+    )
 
 
 def test_studies_without_a_cell_in_common_say_how_to_name_them(store):

@@ -11,7 +11,6 @@ from hkrun.cli import candidates
 from hkrun.cli.invocation import Invocation
 from hkrun.cli.stored import find_plan
 from hkrun.cli.verbs import verb
-from hkrun.config import nearest
 from hkrun.errors import EXIT_DONE, InputError, NotFoundError
 
 if TYPE_CHECKING:
@@ -83,13 +82,15 @@ def _find_run(store: "Store", run: str, dataset: str | None) -> "Record":
 def _find_cell(store: "Store", sweep: str, name: str, dataset: str | None) -> str:
     """The id of a sweep's cell."""
     from hkrun.plans import make_plan
+    from hkrun.spaces import find_cell, name_cells, tell_cells
 
     stored = find_plan(store, sweep, dataset)
     cells = {cell.name: cell.cell_id for cell in make_plan(stored.sweep, store, workers=stored.workers).cells}
-    if name not in cells:
-        there = ", ".join(cells)
-        raise NotFoundError(f"{sweep}: has no cell {name!r}; its cells are {there}{nearest(name, cells)}")
-    return cells[name]
+    labels = name_cells(stored.sweep.cells).labels
+    found = find_cell(name, labels)
+    if found is None:
+        raise NotFoundError(f"{sweep}: has no cell {name!r}; its cells are {tell_cells(name, labels)}")
+    return cells[found]
 
 
 def _print_export(invocation: Invocation, exported: "Export") -> None:

@@ -217,7 +217,7 @@ class Study:
         runs are missing that could turn a comparison, or nothing can be compared, `reservation` says so.
 
         Args:
-            reference: Name of the cell, or a study; without it the reference of the search space.
+            reference: Name or label of the cell, or a study; without it the reference of the search space.
 
         Raises:
             NotFoundError: There is no such cell, or the search space names no reference.
@@ -226,17 +226,19 @@ class Study:
         from hkrun.report import compare_studies
         from hkrun.report.comparing import compare_with_reference
         from hkrun.report.ratio_comparing import compare_ratios
+        from hkrun.spaces import find_cell, tell_cells
 
         sweep, cells = self._stored.sweep, self.summary.cells
         if isinstance(reference, Study):
             return columns.studies_table(sweep, compare_studies(reference._compared, self._compared))
-        name = reference or self.reference
+        called = reference or self.reference
+        labels = {cell.name: cell.label for cell in cells}
+        if called is None:
+            raise NotFoundError(f"{self.name}: names no reference; its cells are {tell_cells('', labels)}")
+        name = find_cell(called, labels)
         if name is None:
-            raise NotFoundError(f"{self.name}: names no reference; give one of {', '.join(self.cells)}")
-        cell = next((cell for cell in cells if cell.name == name), None)
-        if cell is None:
-            there = f"{', '.join(self.cells)}{nearest(name, self.cells)}"
-            raise NotFoundError(f"{name}: no such cell in {self.name}; cells: {there}")
+            raise NotFoundError(f"{called}: no such cell in {self.name}; cells: {tell_cells(called, labels)}")
+        cell = next(cell for cell in cells if cell.name == name)
         errors, stabilities = (
             compare_with_reference(measure, cells, cell, sweep) for measure in ("error", "stability")
         )

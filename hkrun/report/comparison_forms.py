@@ -8,6 +8,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from hkrun.counting import list_names
 from hkrun.report.comparison import Comparison
 from hkrun.report.study_comparison import CellPair, StudyComparison
 from hkrun.report.study_pairing import ComparedStudy
@@ -239,11 +240,10 @@ def _write(value: object) -> str:
 
 
 def _describe_alone(found: StudyComparison) -> Iterator[str]:
-    for letter, names in zip("AB", found.alone, strict=True):
+    for letter, study, names in zip("AB", (found.first, found.second), found.alone, strict=True):
         if names:
-            more = len(names) - _MOST_NAMES
-            listed = ", ".join(names[:_MOST_NAMES])
-            yield f"Only in {letter}: {listed}{f' and {more} more; --json has all' if more > 0 else ''}."
+            listed = list_names([study.summary.label(name) for name in names], _MOST_NAMES)
+            yield f"Only in {letter}: {listed}{'; --json has all' if len(names) > _MOST_NAMES else ''}."
 
 
 # --- the document -------------------------------------------------------------------------------------------

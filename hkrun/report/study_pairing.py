@@ -4,10 +4,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from hkrun import config
-from hkrun.config import nearest
 from hkrun.errors import InputError
 from hkrun.report.summary import CellSummary, Summary
-from hkrun.spaces import NamedCell
+from hkrun.spaces import NamedCell, find_cell, tell_cells
 
 # Keys of the canonical form that say which data a cell is trained on.
 DATA_KEYS = ("dataset", "dataset.source", "dataset_sha256")
@@ -30,6 +29,11 @@ class ComparedStudy:
     def cells(self) -> Mapping[str, CellSummary]:
         """Its cells by name."""
         return {cell.name: cell for cell in self.summary.cells}
+
+    @property
+    def labels(self) -> Mapping[str, str]:
+        """The labels of its cells by name."""
+        return {cell.name: cell.label for cell in self.summary.cells}
 
     def canonical(self, cell: CellSummary) -> Mapping[str, object]:
         """Every key that can change the result of a cell, with its value."""
@@ -65,9 +69,9 @@ class Match:
 def match_cells(first: ComparedStudy, second: ComparedStudy, wanted: Sequence[str] = ()) -> list[Match]:
     """The cells of two studies that belong together, in the order of the first.
 
-    Those that `wanted` names, each as "NAME=NAME"; then those of one name; of one configuration; of the same
-    values of the same axes, in cells of one name and then in those of any, where that leaves no doubt; and
-    the only ones, where each study has a single cell. A cell is matched once.
+    Those that `wanted` names, each as "NAME=NAME", by names or labels; then those of one name; of one
+    configuration; of the same values of the same axes, in cells of one name and then in those of any, where
+    that leaves no doubt; and the only ones, where each study has a single cell. A cell is matched once.
 
     Raises:
         InputError: A wish names no cell, or leaves open which two it means, or names a cell twice.
@@ -134,12 +138,14 @@ def _find_alike(
 
 def _read_wishes(wanted: Sequence[str], first: ComparedStudy, second: ComparedStudy) -> list[tuple[str, str]]:
     """The pairs of names that the user has given. Names may hold `=` themselves."""
+    ours, theirs = first.labels, second.labels
     found: list[tuple[str, str]] = []
     problems: list[str] = []
     for wish in wanted:
         marks = [place for place, character in enumerate(wish) if character == "="]
         splits = [(wish[:place].strip(), wish[place + 1 :].strip()) for place in marks]
-        fitting = [(name, other) for name, other in splits if name in first.cells and other in second.cells]
+        cells = [(find_cell(name, ours), find_cell(other, theirs)) for name, other in splits]
+        fitting = [(name, other) for name, other in cells if name is not None and other is not None]
         if len(fitting) == 1:
             found += fitting
         elif not splits:
@@ -161,16 +167,19 @@ def _explain_wish(
     wish: str, splits: Sequence[tuple[str, str]], first: ComparedStudy, second: ComparedStudy
 ) -> list[str]:
     """Which of the two names is no cell; of the ways to read a wish, that of which most is one."""
-    name, other = max(splits, key=lambda split: (split[0] in first.cells) + (split[1] in second.cells))
-    problems = []
-    for text, study in ((name, first), (other, second)):
-        if text not in study.cells:
-            there = ", ".join(study.cells)
-            problems.append(
-                f"--cells {wish}: {study.label} has no cell {text!r}; it has {there}"
-                f"{nearest(text, study.cells)}"
-            )
-    return problems
+    sides = ((first, first.labels), (second, second.labels))
+
+    def count_cells(split: tuple[str, str]) -> int:
+        return sum(
+            find_cell(text, labels) is not None for text, (_, labels) in zip(split, sides, strict=True)
+        )
+
+    closest: tuple[str, str] = max(splits, key=count_cells)
+    return [
+        f"--cells {wish}: {study.label} has no cell {text!r}; it has {tell_cells(text, labels)}"
+        for text, (study, labels) in zip(closest, sides, strict=True)
+        if find_cell(text, labels) is None
+    ]
 
 
 def _find_differences(

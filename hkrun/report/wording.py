@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from hkrun.counting import count as count
+from hkrun.counting import list_names
 from hkrun.counting import seeds as seeds
 from hkrun.plans import OVERHEADS
 from hkrun.report.comparison import Comparison
@@ -75,11 +76,7 @@ def join(names: Sequence[str]) -> str:
     """Names in a sentence, or how many where they are too many to read."""
     if len(names) > MOST_NAMES:
         return f"{len(names)} cells"
-    if len(names) == 1:
-        return names[0]
-    if any("," in name for name in names):  # the values of several axes
-        return f"{'; '.join(names[:-1])}; and {names[-1]}"
-    return f"{', '.join(names[:-1])} and {names[-1]}"
+    return list_names(names)
 
 
 def describe_teacher(teacher: Teacher) -> str:

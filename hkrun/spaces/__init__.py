@@ -7,8 +7,10 @@ mistake in all of them is reported at once, each with its line or argument.
 from hkrun.spaces.cell_names import (
     CellColumns,
     FittedColumns,
+    find_cell,
     fit_columns,
     name_cells,
+    tell_cells,
     write_value,
 )
 from hkrun.spaces.headers import read_header, shorten_cost, start_from

@@ -7,11 +7,14 @@ keys, sentences a label.
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from hkrun.config import nearest
+from hkrun.counting import list_names
 from hkrun.spaces.short_names import display_width, short_keys, shorten_names
 from hkrun.spaces.sweep import NamedCell
 
 LEAST_WIDTH = 8  # columns; of less, nothing tells names apart
 GAP = 2  # columns between two columns of a table
+_MOST_NAMES = 6  # of the cells there are, where one is named that is none
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,18 +81,47 @@ def name_cells(cells: Iterable[NamedCell]) -> CellColumns:
     cells = tuple(cells)
     short = short_keys(key for named in cells for key in named.point)
     grouped = any(named.group or not named.point for named in cells)
-    fields, labels, points = {}, {}, {}
+    fields, points = {}, {}
     for named in cells:
         values = {short[key]: write_value(value) for key, value in named.point.items()}
         points[named.name] = values
         start = [named.group if named.point else named.name] if grouped else []
         fields[named.name] = (*start, *(values.get(key, "") for key in short.values()))
-        point = ", ".join(f"{key} = {value}" for key, value in values.items())
-        told = named.group in ("", *values)  # a group that is called as its axis says nothing more
-        label = point if told else f"{named.group} [{point}]"
-        labels[named.name] = label if named.point else named.name
+    labels = label_points((named.name, named.group, named.point) for named in cells)
     headings = (*(["cell"] if grouped else []), *short.values())
     return CellColumns(short=short, headings=headings, fields=fields, labels=labels, points=points)
+
+
+def label_points(points: Iterable[tuple[str, str, Mapping[str, object]]]) -> Mapping[str, str]:
+    """The label of every cell of a sweep by its name; given of each: name, group, values of its axes."""
+    points = tuple(points)
+    short = short_keys(key for _, _, point in points for key in point)
+    labels = {}
+    for name, group, point in points:
+        values = ", ".join(f"{short[key]} = {write_value(value)}" for key, value in point.items())
+        # A group that is called as its axis says nothing more.
+        told = group == "" or group in {short[key] for key in point}
+        labels[name] = (values if told else f"{group} [{values}]") if point else name
+    return labels
+
+
+def find_cell(called: str, labels: Mapping[str, str]) -> str | None:
+    """The name of the cell that a user calls so, by its name or its label; None where none or several are.
+
+    Args:
+        called: What the user wrote.
+        labels: The labels of all cells by name.
+    """
+    if called in labels:
+        return called
+    names = [name for name, label in labels.items() if label == called]
+    return names[0] if len(names) == 1 else None
+
+
+def tell_cells(called: str, labels: Mapping[str, str]) -> str:
+    """The cells there are, and the nearest, for a message about a name that `find_cell` does not find."""
+    near = nearest(called, (*labels.values(), *labels))
+    return f"{list_names(tuple(labels.values()), _MOST_NAMES)}{near}"
 
 
 def write_value(value: object) -> str:

@@ -26,6 +26,7 @@ from hkrun.spaces.key_effects import (
 from hkrun.spaces.naming import is_study_name, title_name
 from hkrun.spaces.places import find_sweep
 from hkrun.spaces.recipes import MIN_WINDOW, read_recipe
+from hkrun.spaces.references import find_reference
 from hkrun.spaces.sweep import MARGIN, MEASURES, NamedCell, Sweep
 from hkrun.spaces.toml_tables import Document, Problems, Table, read_document
 
@@ -233,8 +234,9 @@ def _read_space(table: Table, arguments: Arguments) -> _Space:
     )
     if not space.cells and not space.axes and not (table.data.get("cells") or table.data.get("axes")):
         table.refuse("cells", "missing; each configuration stands under its own [[cells]]")
-    if len(table.problems.found) == problems_before:
-        _check_reference(space, table)
+    if space.reference is not None and len(table.problems.found) == problems_before:
+        variants = [variant for variant, _ in space.variants()]
+        return dataclasses.replace(space, reference=find_reference(space.reference, variants, table))
     return space
 
 
@@ -246,15 +248,6 @@ def _read_measure(analysis: Table) -> str:
             "measure", f"{measure!r} is not one of {', '.join(MEASURES)}{nearest(measure, MEASURES)}"
         )
     return measure
-
-
-def _check_reference(space: _Space, table: Table) -> None:
-    names = [variant.name for variant, _ in space.variants()]
-    if space.reference is not None and space.reference not in names and not table.document.broken:
-        shown = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
-        table.refuse(
-            "reference", f"{space.reference!r} is no cell; cells: {shown}{nearest(space.reference, names)}"
-        )
 
 
 def _read_published(table: Table) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -122,6 +122,13 @@ def test_only_the_seeds_of_the_study_are_in_its_tables(files):
     assert set(study.runs()["seed"].to_pylist()) == set(study.curves()["seed"].to_pylist()) == {0, 1, 2}
 
 
+def test_a_comparison_takes_the_label_of_a_cell_that_the_report_shows(scan):
+    cells = {cell.label: cell.name for cell in scan.summary.cells}
+    label = next(label for label, name in cells.items() if "," in name)
+    assert label != cells[label]
+    assert scan.compare(label).equals(scan.compare(cells[label]))
+
+
 def test_each_axis_is_a_column_by_its_short_key_or_the_whole_one_where_that_is_taken(scan):
     assert scan.axes == {"loss.lambda_3": "lambda_3", "student.epochs": "student.epochs"}
     results = scan.results().to_arrow()
