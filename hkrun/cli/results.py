@@ -154,7 +154,7 @@ def _find_in_mlflow(sweep: "Sweep", store: "Store") -> dict[str, object] | None:
 def status(
     invocation: Invocation, *, name: str | None, dataset: str | None, watch: int | None, cluster: Cluster
 ) -> int:
-    """Show what the store holds of each sweep, what its driver does and what is missing; or a cluster's jobs.
+    """Show what the store holds of each sweep, what its driver does, and what is missing.
 
     Reads the store only, so it can be asked from anywhere while a sweep runs. With --address it asks the
     cluster's job server instead.

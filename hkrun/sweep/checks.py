@@ -189,12 +189,14 @@ def _check_batches(study: Study, num_images: int | None) -> None:
     assert num_images is not None, "what comes in a package has nothing to try"
     sweep, span = study.sweep, study.options.workers.span
     cells = [named.cell for named in sweep.cells]
-    least = 1 if span is None else span.least
+    workers = 1 if span is None else span.least
+    least = max(2, workers)  # the least that keys take: BatchNorm needs two
+    why = " (one image per worker)" if workers > 2 else ""
     sizes = {("student.batch_size", cell.student.batch_size) for cell in cells}
     sizes |= {("teacher.batch_size", cell.teacher.batch_size) for cell in cells if cell.uses_teacher}
     problems = [
-        f"{key}: {size} does not fit: allowed are {least} (one image per worker) "
-        f"to {num_images} (the training images of {sweep.dataset})"
+        f"{key}: {size} does not fit: allowed are {least}{why} to {num_images} (the training images of "
+        f"{sweep.dataset})"
         for key, size in sorted(sizes)
         if not least <= size <= num_images
     ]
