@@ -57,6 +57,10 @@ class Running:
     dashboard: str = ""
 
 
+# Ray's processes wait for each other, and end where that takes too long.
+_BUSY = "; on a busy machine it may have been too slow: the same command again may start it"
+
+
 @contextmanager
 def own_cluster(own: "OwnCluster", folder: Path, *, fail: Fail) -> Iterator[Running]:
     """A cluster of this machine alone, whose processes `cleanup` ends.
@@ -94,7 +98,7 @@ def _start(own: "OwnCluster", folder: Path, fail: Fail) -> None:
     ray_private.see_raylet_at_once()
     for tries_left in reversed(range(START_TRIES)):
         try:
-            with CoreProcesses().watched(lambda why: fail(ResourceError(f"Ray did not start: {why}"))):
+            with CoreProcesses().watched(lambda why: fail(ResourceError(f"Ray did not start: {why}{_BUSY}"))):
                 ray_private.start_ray(
                     memory_bytes=own.node.memory_bytes,
                     folder=folder,
