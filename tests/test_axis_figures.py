@@ -535,7 +535,7 @@ def test_up_to_twelve_cells_have_curves_and_of_more_the_reference_the_best_and_t
         f"lambda_3 = {weight}, lr = {rate}" for weight, rate in ((0.1, 0.1), (10, 0.4), (1, 0.1))
     )
     assert sorted(names) == sorted([best, worst, reference])
-    shown = f"it shows reference ({reference}), best ({best}), worst ({worst})."
+    shown = f"it shows default ({reference}), best ({best}), worst ({worst})."
     assert f"Of 15 configurations {shown} Left out: 12, 1 of them without a finished run;" in figure.caption
     assert "the figures above and the tables have them" in figure.caption
 

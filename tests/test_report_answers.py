@@ -117,6 +117,37 @@ def test_the_best_of_many_is_tested_as_one_of_all_pairs(store):
     assert (best.cell, best.told, best.untold) == ("cell 0", ("cell 3", "cell 4"), ("cell 1", "cell 2"))
 
 
+@pytest.mark.parametrize(("num_seeds", "possible"), [(7, False), (8, False), (9, True)])
+def test_seeds_too_few_to_tell_any_two_cells_apart_are_named_as_the_reason(store, num_seeds, possible):
+    names = [f"cell {number}" for number in range(5)]
+    sweep = make_cells(*names, num_seeds=num_seeds)
+    put_errors(store, sweep, dict(zip(names, draw(1, 20, 30, 40, 50, num_seeds=num_seeds), strict=True)))
+    (answer,) = write_answer(summarise(sweep, store))
+    assert (10 * 2 / 2**num_seeds <= stats.LEVEL) == possible  # the smallest p, Holm over all ten pairs
+    reason = (
+        f"These seeds tell it from none of the 4 others. With {num_seeds} seeds no two cells can be told "
+        "apart, however large their difference, after Holm's correction over 10 pairs: a permutation test "
+        "needs 9 seeds."
+    )
+    assert answer.endswith(reason) != possible
+    assert ("however large" in answer) != possible
+
+
+def test_a_pair_alone_is_not_corrected(store):
+    sweep = make_cells("one", "other", num_seeds=5)
+    put_errors(store, sweep, {"one": [1.0] * 5, "other": [9.0] * 5})
+    (answer,) = write_answer(summarise(sweep, store))
+    reason = "With 5 seeds no two cells can be told apart, however large their difference: a permutation test"
+    assert reason + " needs 6 seeds." in answer
+
+
+def test_a_comparison_with_the_reference_is_no_pair_of_the_others(store):
+    sweep = make_cells("ref", "low", num_seeds=5, reference="ref")
+    put_errors(store, sweep, {"ref": [9.0] * 5, "low": [1.0] * 5})
+    (answer,) = write_answer(summarise(sweep, store))
+    assert "however large" not in answer  # the warning of the comparisons says it
+
+
 def test_a_cell_with_lost_runs_is_not_in_the_running(store):
     sweep = make_cells("a", "b", "lucky", num_seeds=6)
     errors = dict(zip(("a", "b", "lucky"), draw(5, 6, 1, num_seeds=6), strict=True))
@@ -292,6 +323,23 @@ def verdict_in(summary):
         if line.startswith("| 10 |") and ("open" in line or "differ" in line or "equivalent" in line)
     ]
     return row.split(" | ")[5]
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_the_point_with_default_values_is_called_the_reference_only_where_the_space_names_it(store, named):
+    cells = tuple(
+        NamedCell(name=f"loss.lambda_3={value}", cell=make_cell(1.0, value), point={"loss.lambda_3": value})
+        for value in (1.0, 10.0)
+    )
+    reference = cells[0].name if named else None
+    sweep = make_sweep(cells=cells, num_seeds=3, reference=reference, published=(), claims=())
+    put_errors(store, sweep, {cells[0].name: [5.0, 5.1, 5.2], cells[1].name: [8.0, 8.2, 8.1]})
+    text = render_report(summarise(sweep, store))["report.md"].decode()
+    assert ("The ring is the reference" in text, "The ring is the default" in text) == (named, not named)
+    row = next(line for line in text.splitlines() if line.startswith("| 1 | 3 |") and line.count("|") == 8)
+    assert ("| reference |" in row, "| default |" in row) == (named, not named)
+    assert ("pp of the default, lambda_3 = 1." in text) != named
+    assert ("the reference" in text) == named
 
 
 def test_three_seeds_are_not_called_different_by_one_test_and_not_by_another(store):

@@ -60,7 +60,7 @@ def draw_maps(maps: Sequence[HeatMap]) -> Drawing:
 
     Each cell holds its mean and half of its 95 % interval, or its S. Cells that lack runs are hatched, say
     how many finished, and are not on the scale: what finished there was selected by its outcome. The frame is
-    the reference, a star marks what is shown to differ from it; the lowest figure is bold.
+    what others are compared with, a star marks what is shown to differ from it; the lowest figure is bold.
     """
     points = [point for found in maps for point in flatten(found.points)]
     measures: list[Measure] = ["error", "s"] if is_readable(points, "s") else ["error"]

@@ -85,7 +85,7 @@ class CellPoint:
 
 
 def mark_point(axes: Axes, place: tuple[float, float], point: CellPoint, **look: Any) -> None:
-    """Draws a point: hollow where runs are lost, in a ring where it is the reference."""
+    """Draws a point: hollow where runs are lost, in a ring where others are compared with it."""
     face = PAPER if point.lost else look["color"]
     style = {"marker": "o", "markersize": 5.0, "zorder": 4, **look}
     (mark,) = axes.plot(

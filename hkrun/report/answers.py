@@ -52,6 +52,7 @@ def find_best(
         cell=best.name,
         value=_value(best, measure) or 0.0,
         num_running=len(running),
+        num_pairs=len(corrected) if chosen else 0,
         told=tuple(cell.name for cell in running if cell in told),
         untold=tuple(cell.name for cell in running if cell is not best and cell not in told),
         left_out=tuple(cell.name for cell in distinct if cell not in running),
@@ -117,10 +118,25 @@ def _describe_others(best: Best, summary: Summary) -> str:
     else:
         told, untold = (join([summary.label(name) for name in names]) for names in (best.told, best.untold))
         sentences.append(f"These seeds tell it from {told}, and not from {untold}.")
+    sentences.append(_explain_untold(best, summary))
     if best.left_out:
         left_out = join([summary.label(name) for name in best.left_out])
         sentences.append(f"Not in the running, for want of runs with a result: {left_out}.")
     return " ".join(filter(None, sentences))
+
+
+def _explain_untold(best: Best, summary: Summary) -> str:
+    """Says where no test could have told the best from the others; empty where one could."""
+    seeds = next(len(cell.seeds) for cell in summary.cells if cell.name == best.cell)
+    needed = stats.smallest_runs(stats.LEVEL / best.num_pairs) if best.num_pairs else 0
+    if seeds >= needed:
+        return ""
+    cells = "two cells" if summary.sweep.reference is None else "two cells other than the reference"
+    over = f", after Holm's correction over {best.num_pairs} pairs" if best.num_pairs > 1 else ""
+    return (
+        f"With {count(seeds, 'seed')} no {cells} can be told apart, however large their difference{over}: a "
+        f"permutation test needs {needed} seeds."
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

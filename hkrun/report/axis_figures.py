@@ -104,7 +104,7 @@ def draw_axes(summary: Summary) -> list[AxisFigure]:
     for start in range(0, len(single), MOST_PANELS):
         chunk = single[start : start + MOST_PANELS]
         panels = [_panel(crossing, points, title=_title(crossing, summary)) for crossing in chunk]
-        drawn.append(_lines(summary, panels, chunk, legend=""))
+        drawn.append(_lines(points, summary, panels, chunk, legend=""))
     others = (crossing for crossing in crossings if crossing not in single)
     return [*drawn, *(_draw_crossing(crossing, points, summary) for crossing in others)]
 
@@ -122,7 +122,7 @@ def _draw_crossing(crossing: Crossing, points: Points, summary: Summary) -> Axis
         panels = [
             _panel(crossing, points, title=title, kept=kept) for title, kept in _split(crossing, words[1:])
         ]
-        return _lines(summary, panels, [crossing], legend=crossing.factors[words[0]].name)
+        return _lines(points, summary, panels, [crossing], legend=crossing.factors[words[0]].name)
     if len(numbers) == 2 and len(words) <= 1 and max(sizes, default=1) <= MOST_PANELS:
         return _maps(crossing, points, summary)
     if not numbers and len(words) <= 2 and len(crossing.cells) <= MOST_ROWS:
@@ -174,7 +174,12 @@ _MARKED = "A hollow point lacks runs: n/N finished. A cross at the upper edge ha
 
 
 def _lines(
-    summary: Summary, panels: Sequence[LinePanel], crossings: Sequence[Crossing], *, legend: str
+    points: Points,
+    summary: Summary,
+    panels: Sequence[LinePanel],
+    crossings: Sequence[Crossing],
+    *,
+    legend: str,
 ) -> AxisFigure:
     names = list(dict.fromkeys(panel.axis.name for panel in panels))
     keys = ", ".join([*names[:-2], " and ".join(names[-2:])])
@@ -184,9 +189,9 @@ def _lines(
         f"Test error of the last epoch{' and S' if with_s else ''} over {keys}: mean over seeds in its 95 % "
         + ("interval, S in its approximate one." if with_s else "interval.")
     ]
-    if any(point.reference for point in made):
+    if bases := points.name_bases(cell for crossing in crossings for _, cell in crossing.cells):
         parts.append(
-            "The ring is the reference"
+            f"The ring is {bases}"
             + (
                 f", the grey band the margin of {summary.sweep.margin:g} pp around it."
                 if any(len(panel.lines) == 1 for panel in panels)
@@ -219,9 +224,9 @@ def _maps(crossing: Crossing, points: Points, summary: Summary) -> AxisFigure:
     parts = [f"{first}: mean over seeds ± half of its 95 % interval; the lowest is bold."]
     if any(cell.stability for cell in cells):
         parts.append("S has a map of its own.")
-    if any(points.make(cell).reference for cell in cells):
+    if bases := points.name_bases(cells):
         parts.append(
-            "The frame is the reference; a star marks what is shown to differ from it by more than "
+            f"The frame is {bases}; a star marks what is shown to differ from it by more than "
             f"{summary.sweep.margin:g} pp."
         )
     if any(points.make(cell).lost for cell in cells):

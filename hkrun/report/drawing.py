@@ -132,7 +132,8 @@ def _describe_left_out(
         return ""
     names = name_shortly(summary)
     best, worst = find_ends(summary)
-    roles = {"reference": find_reference(summary), "best": best, "worst": worst}
+    base = "default" if summary.sweep.reference is None else "reference"
+    roles = {base: find_reference(summary), "best": best, "worst": worst}
     said = [f"{role} ({names[cell.name]})" for role, cell in roles.items() if cell is not None]
     on_axes = {
         cell.cell_id for figure in over_axes for crossing in figure.crossings for _, cell in crossing.cells

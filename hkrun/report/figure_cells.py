@@ -1,5 +1,7 @@
 """The cells of a summary as figures have them: which are drawn, their colours, and what is said of them."""
 
+from collections.abc import Iterable
+
 import numpy as np
 
 from hkrun.figures import CellPoint
@@ -42,7 +44,7 @@ def choose_cells(summary: Summary) -> list[CellSummary]:
 
 
 def find_reference(summary: Summary) -> CellSummary | None:
-    """The sweep's reference; where it names none, that of its first curve or grid."""
+    """The sweep's reference; where it names none, the default of its first curve or grid."""
     named = next((cell for cell in summary.cells if cell.name == summary.sweep.reference), None)
     return named or next((scan.reference for scan in summary.scans if scan.reference is not None), None)
 
@@ -100,16 +102,23 @@ class Points:
         self._names = name_shortly(summary)
         self._looks = choose_looks(summary)
         self._ids = {cell.name: cell.cell_id for cell in summary.cells}
-        self._references = {scan.reference.cell_id for scan in summary.scans if scan.reference is not None}
+        self._roles = {
+            scan.reference.cell_id: scan.role for scan in summary.scans if scan.reference is not None
+        }
         chosen = self._ids.get(summary.sweep.reference or "")
         if chosen is not None:
-            self._references.add(chosen)
+            self._roles[chosen] = "reference"
         self._differing = {
             point.cell.name
             for scan in summary.scans
             for point in scan.points
             if point.comparison is not None and point.comparison.opposes
         }
+
+    def name_bases(self, cells: Iterable[CellSummary]) -> str:
+        """What those of these cells are called that others are compared with; empty where none is one."""
+        roles = {self._roles[cell.cell_id] for cell in cells if cell.cell_id in self._roles}
+        return " or ".join(f"the {role}" for role in sorted(roles, reverse=True))
 
     def make(self, cell: CellSummary) -> CellPoint:
         """A cell as a point."""
@@ -124,7 +133,7 @@ class Points:
             finished=len(cell.seeds),
             planned=count_planned(cell),
             lost=_describe_lost(cell),
-            reference=cell.cell_id in self._references,
+            reference=cell.cell_id in self._roles,
             differs=cell.name in self._differing,
             look=self._looks.get(cell.cell_id),
             note=describe_cell(cell, self._names[cell.name]),

@@ -161,7 +161,7 @@ def tabulate_scan(scan: Scan, number: int, summary: Summary) -> Table:
     for point in scan.points:
         is_reference = scan.reference is not None and point.cell.cell_id == scan.reference.cell_id
         found = point.comparison
-        compared: list[Field] = ["reference" if is_reference else NONE, "", "", ""]
+        compared: list[Field] = [scan.role if is_reference else NONE, "", "", ""]
         if found is not None:
             compared = [
                 difference_entry(found),
@@ -220,10 +220,10 @@ def describe_scan(scan: Scan, margin: float) -> str:
         what = f"undecided at {count(min(comparison.n for comparison in found), 'seed')}"
         reasons = dict.fromkeys(comparison.reservation for comparison in found if comparison.withheld)
         what += f" ({'; '.join(reasons)})" if reasons else ""
-    return (
-        f"{name}: {what}, within {margin:g} pp of "
-        f"{scan.reference.label if scan.reference else 'the reference'}."
-    )
+    base = "" if scan.reference is None else scan.reference.label
+    if scan.role == "default":
+        base = f"the default, {base}"
+    return f"{name}: {what}, within {margin:g} pp of {base}."
 
 
 def tabulate_health(summary: Summary) -> Table | None:

@@ -67,7 +67,14 @@ def _scan(
             for named in points
         ),
         reference=reference,
+        role=_role(reference, sweep, cells),
     )
+
+
+def _role(reference: CellSummary | None, sweep: Sweep, cells: Mapping[str, CellSummary]) -> str:
+    named = cells.get(sweep.reference or "")
+    same = reference is not None and named is not None and reference.cell_id == named.cell_id
+    return "reference" if same else "default"
 
 
 def _reference(

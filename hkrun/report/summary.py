@@ -160,12 +160,14 @@ class Scan:
         group: What the search space calls them together; may be empty.
         reference: The cell with the default values, or the sweep's reference, which the others are compared
             with.
+        role: What that cell is called: "reference" where the search space names it as such, else "default".
     """
 
     group: str
     keys: tuple[str, ...]
     points: tuple[ScanPoint, ...]
     reference: CellSummary | None
+    role: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -268,6 +270,8 @@ class Best:
         cell: Its name.
         value: Its mean error in percent, or its S.
         num_running: How many cells it is the lowest of.
+        num_pairs: How many pairs Holm's correction is over that tells it from cells by no comparison of the
+            sweep's own; 0 where there are no such cells.
         told: Names of those that it is shown to differ from.
         untold: Names of the others among them.
         left_out: Names of the cells that were not in the running: runs of theirs have no result.
@@ -277,6 +281,7 @@ class Best:
     cell: str
     value: float
     num_running: int
+    num_pairs: int
     told: tuple[str, ...]
     untold: tuple[str, ...]
     left_out: tuple[str, ...]
