@@ -401,6 +401,24 @@ def test_long_names_are_shortened_in_the_middle_and_spelled_out_below_within_80_
             assert text.count(short) == 3, "in the table of errors, in that of S, and spelled out"
 
 
+@pytest.mark.parametrize("width", [50, 60, 100])
+def test_no_figure_is_cut_where_the_terminal_is_narrow(store, width):
+    first = read(put_study(store, names=NAMES[:2]), store)
+    found = compare_studies(first, read(put_study(store, names=NAMES[:2], name="second", shift=0.5), store))
+    document = comparison_document(found)
+    text = show(found, width)
+    assert "…" not in text
+    for pair in document["cells"]:
+        error = pair["error"]
+        half = error["difference"] - error["ci95"][0]
+        assert f"{abs(error['difference']):.2f} ± {half:.2f}" in text
+    whole = f"{document['cells'][0]['a']['error_last']['mean']:.2f} ± "
+    left_out = text.partition("Left out, for the terminal is narrow: ")[2].partition(";")[0]
+    assert (whole in text) == ("A's error %" not in left_out) == (width == 100)
+    assert (left_out == "") == (width == 100)
+    assert ("intervals of S" in left_out) == ("[95 % approx.]" not in text)
+
+
 def test_keys_that_differ_everywhere_are_told_once(store):
     first = read(put_study(store), store)
     second = read(put_study(store, name="second", **{"student.momentum": 0.8, "loss.mu": 2.0}), store)

@@ -25,10 +25,17 @@ _HEADS = {
     "error": ("cell", "A, error %", "B, error %", "B minus A, pp", "p, Holm", "n"),
     "S": ("cell", "A, S [95 % approx.]", "B, S [95 % approx.]", "p, Holm", "n"),
 }
+# What a narrow terminal goes without, in this order; the difference, S and p stay.
+_INTERVALS, _N = "intervals of S", "n"
+_DISPENSABLE = {"error": (*_HEADS["error"][1:3], _N), "S": (_INTERVALS, _N)}
 
 
 def print_comparison(found: StudyComparison, console: Console) -> None:
-    """Prints two studies side by side, in at most 100 columns: findings, errors, S, keys, cautions."""
+    """Prints two studies side by side, in at most 100 columns: findings, errors, S, keys, cautions.
+
+    No figure is cut: a narrow terminal goes without columns, and a line says which. Where that is not enough,
+    the tables are wider than the terminal.
+    """
     width = min(WIDTH, console.width)
     before, console.width = console.width, width
     try:
@@ -38,15 +45,21 @@ def print_comparison(found: StudyComparison, console: Console) -> None:
         for line in write_comparison_findings(found):
             _print_line(console, line)
         if found.pairs:
-            rows = {"error": _error_rows(found.pairs), "S": _stability_rows(found.pairs)}
+            tables, gone = _fit_tables(found.pairs, width)
             names = [pair.match.name for pair in found.pairs]
-            free = min(_find_free_width(_HEADS[what], figures, width) for what, figures in rows.items())
+            free = min(_find_free_width(*table, width) for table in tables)
             shown = shorten_names(names, max(NAME_WIDTH, free))
-            for what, figures in rows.items():
-                console.print(_build_table(_HEADS[what], list(shown.values()), figures))
+            longest = max(map(display_width, shown.values()))
+            for heads, figures in tables:
+                console.width = max(width, width - _find_free_width(heads, figures, width) + longest)
+                console.print(_build_table(heads, list(shown.values()), figures))
+            console.width = width
             for name, short in shown.items():
                 if short != name:
                     _print_line(console, f"{short}: {name}", style="dim")
+            if gone:
+                left = f"Left out, for the terminal is narrow: {join(gone)}; --json has all"
+                _print_line(console, left, style="dim")
             for line in _notes(found.pairs):
                 _print_line(console, line, style="dim")
         for line in _describe_keys(found, width):
@@ -114,6 +127,34 @@ def write_comparison_findings(found: StudyComparison) -> Iterator[str]:
 # --- tables -------------------------------------------------------------------------------------------------
 
 
+def _fit_tables(
+    pairs: Sequence[CellPair], width: int
+) -> tuple[list[tuple[Sequence[str], list[list[str]]]], list[str]]:
+    """Headings and figures of the errors and of S that leave a place for names; and what they go without."""
+    tables, gone = [], list[str]()
+    for what, dispensable in _DISPENSABLE.items():
+        for number in range(len(dispensable) + 1):
+            without = dispensable[:number]
+            heads, rows = _choose_columns(what, pairs, without)
+            if _find_free_width(heads, rows, width) >= NAME_WIDTH:
+                break
+        tables.append((heads, rows))
+        gone += [head.replace(", ", "'s ") for head in without]
+    return tables, list(dict.fromkeys(gone))
+
+
+def _choose_columns(
+    what: str, pairs: Sequence[CellPair], without: Sequence[str]
+) -> tuple[Sequence[str], list[list[str]]]:
+    """Headings and figures of the errors or of S, without some."""
+    heads = [head.partition(" [")[0] if _INTERVALS in without else head for head in _HEADS[what]]
+    rows = (
+        _error_rows(pairs) if what == "error" else _stability_rows(pairs, intervals=_INTERVALS not in without)
+    )
+    kept = [place for place, head in enumerate(heads) if head not in without]
+    return [heads[place] for place in kept], [[row[place - 1] for place in kept[1:]] for row in rows]
+
+
 def _find_free_width(heads: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> int:
     """The columns that are left for names where all figures stand in one line."""
     taken = [max(map(display_width, column)) for column in zip(heads[1:], *rows, strict=True)]
@@ -161,10 +202,12 @@ def _numbers(pair: CellPair) -> str:
     return f"{len(pair.match.first.seeds)}, {len(pair.match.second.seeds)} *"
 
 
-def _stability_rows(pairs: Sequence[CellPair]) -> list[list[str]]:
+def _stability_rows(pairs: Sequence[CellPair], *, intervals: bool) -> list[list[str]]:
     rows = []
     for pair in pairs:
-        figures = [_stability_of(cell) for cell in (pair.match.first, pair.match.second)]
+        figures = [
+            _stability_of(cell, with_interval=intervals) for cell in (pair.match.first, pair.match.second)
+        ]
         tested = pair.stability
         p = NONE if tested is None else "withheld" if tested.withheld else p_value(tested.p_holm)
         runs = str(tested.n) if tested else f"{len(pair.match.first.seeds)}, {len(pair.match.second.seeds)}"
@@ -172,9 +215,11 @@ def _stability_rows(pairs: Sequence[CellPair]) -> list[list[str]]:
     return rows
 
 
-def _stability_of(cell: CellSummary) -> str:
+def _stability_of(cell: CellSummary, *, with_interval: bool) -> str:
     found = cell.stability
-    return f"{digits(found.s)} {interval(found.ci95)}".strip() if found else "undefined"
+    if found is None:
+        return "undefined"
+    return f"{digits(found.s)} {interval(found.ci95) if with_interval else ''}".strip()
 
 
 def _notes(pairs: Sequence[CellPair]) -> Iterator[str]:
