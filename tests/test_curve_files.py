@@ -294,7 +294,23 @@ def test_a_long_list_of_places_is_cut_and_counted(file: Path) -> None:
 def test_a_single_run_and_too_few_epochs_are_refused(file: Path) -> None:
     assert problems_of(write_csv(file, rows_of([4], range(1, 20))), window=20) == [
         "cell 'all': seed 4 is the only run; S is taken across runs and needs at least 2",
-        "cell 'all': epochs 1-19: 19 in all, fewer than the window of 20",
+        "cell 'all': epochs 1-19: 19 in all, fewer than the window of 20; --window 19 takes all",
+    ]
+
+
+def test_too_few_epochs_are_told_once_for_all_cells_with_a_window_that_suits_them(tmp_path: Path) -> None:
+    rows = [(*row, cell) for cell in ("a", "b") for row in rows_of([0, 1], range(1, 31))]
+    rows += [(*row, "c") for row in rows_of([0, 1], range(1, 13))]
+    path = write_csv(tmp_path / "curves.csv", rows, "seed,epoch,error_pct,cell")
+    assert problems_of(path, window=100) == [
+        "cells 'a', 'b': epochs 1-30: 30 in all, fewer than the window of 100; --window 12 takes all",
+        "cell 'c': epochs 1-12: 12 in all, fewer than the window of 100; --window 12 takes all",
+    ]
+
+
+def test_no_window_is_advised_that_s_is_not_defined_for(file: Path) -> None:
+    assert problems_of(write_csv(file, rows_of([0, 1], [1])), window=2) == [
+        "cell 'all': epoch 1: 1 in all, fewer than the window of 2"
     ]
 
 

@@ -124,8 +124,8 @@ def test_usual_names_are_found_in_any_case_and_the_only_other_column_has_the_val
 
 
 NO_NAMES = (
-    "no cell and seed in it, as in 3, seed3, CELL/3 or CELL/seed3; give such as --run-names '{cell}-{seed}', "
-    "or --seed COLUMN"
+    "no cell and seed in it, as in 3, seed3, CELL/3 or CELL/seed3; give such as --run-names '*-{seed}' "
+    "for runs of one cell, '{cell}-{seed}' for several, or --seed COLUMN"
 )
 
 

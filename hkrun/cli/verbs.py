@@ -11,6 +11,7 @@ from hkrun.cli.invocation import COMMON_OPTIONS, Invocation, common_options
 from hkrun.config import nearest
 
 CONTEXT: dict[str, Any] = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+_ELSEWHERE = {"compare-curves": "`hkrun stability` compares curves"}  # verbs that one looks for in vain
 EXIT_CODES = (
     "Exit codes: 0 done, 1 a bug in hkrun, 2 your input, 3 data missing or damaged, 4 resources do not fit, "
     "5 finished but some runs failed or diverged, 6 store, 75 interrupted and resumable."
@@ -106,9 +107,9 @@ class Program(click.Group):
             ctx.exit()
         if args[0] not in self.commands and not args[0].startswith("-"):
             names = ", ".join(sorted(self.commands))
-            raise click.UsageError(
-                f"no verb {args[0]!r}; the verbs are {names}{nearest(args[0], self.commands)}", ctx
-            )
+            told = _ELSEWHERE.get(args[0])
+            hint = f"; {told}" if told else nearest(args[0], self.commands)
+            raise click.UsageError(f"no verb {args[0]!r}; the verbs are {names}{hint}", ctx)
         return super().resolve_command(ctx, args)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:

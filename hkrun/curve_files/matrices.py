@@ -8,13 +8,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from hkrun.curve_files.numbering import listed, numbered, quoted, spans
+from hkrun.curve_files.numbering import listed, numbered, quoted, quoted_list, spans
 from hkrun.curve_files.quantities import Quantity, Told, find_rising, tell_quantity, to_error_pct
 from hkrun.curve_files.rows import read_number
 from hkrun.curve_files.sources import Run, Source, refuse
 from hkrun.errors import InputError
 
 ONLY_CELL = "all"
+_LEAST_WINDOW = 2  # the variance of one epoch is 0 whatever happened
 _NOTHING_TOLD = Told()
 
 
@@ -130,6 +131,31 @@ def _find_problems(
                 problems.append(f"{source.place}: cell {name!r} is in {place_of[name]} too")
             found = cell.problems(window=window, shortest=shortest)
             problems += [f"{source.place}: cell {name!r}: {problem}" for problem in found]
+    return [*problems, *_find_short(sources, grouped, window=window)]
+
+
+def _find_short(
+    sources: Sequence[Source], grouped: Sequence[Mapping[str, "_CellRuns"]], *, window: int
+) -> list[str]:
+    """Cells of fewer epochs than the window, those of the same epochs in one problem; and what suits all."""
+    cells = [
+        (source.place, name, cell)
+        for source, named in zip(sources, grouped, strict=True)
+        for name, cell in named.items()
+        if cell.epochs
+    ]
+    alike: defaultdict[str, list[tuple[str, str]]] = defaultdict(list)
+    for place, name, cell in cells:
+        if len(cell.epochs) < window:
+            alike[cell.describe_epochs()].append((place, name))
+    least = min((len(cell.epochs) for _, _, cell in cells), default=0)
+    hint = f"; --window {least} takes all" if least >= _LEAST_WINDOW else ""
+    problems = []
+    for epochs, named in alike.items():
+        places = listed(list(dict.fromkeys(place for place, _ in named)), ", ")
+        names = quoted_list(name for _, name in named)
+        cell_names = f"{'cells' if len(named) > 1 else 'cell'} {names}"
+        problems.append(f"{places}: {cell_names}: {epochs}, fewer than the window of {window}{hint}")
     return problems
 
 
@@ -192,10 +218,11 @@ class _CellRuns:
             found.append(
                 f"seed {self._seeds[0]} is the only run; S is taken across runs and needs at least 2"
             )
-        if len(self._epochs) < window:
-            epochs = numbered(self._axis, self._epochs.tolist())
-            found.append(f"{epochs}: {len(self._epochs)} in all, fewer than the window of {window}")
         return found
+
+    def describe_epochs(self) -> str:
+        """Which epochs any run has, and how many: epochs 1-9: 9 in all."""
+        return f"{numbered(self._axis, self._epochs.tolist())}: {len(self._epochs)} in all"
 
     def _find_wrong_values(self) -> list[str]:
         finite = np.isfinite(self._numbers)

@@ -59,7 +59,8 @@ def read_run_names(
     if pattern is None and others:
         problems.append(
             f"{_quoted(what, others)}: no cell and seed in it, as in {_KNOWN}; "
-            f"give such as --run-names '{{cell}}-{{seed}}'{or_else}"
+            f"give such as --run-names '*-{{seed}}' for runs of one cell, '{{cell}}-{{seed}}' for several"
+            f"{or_else}"
         )
         others = []
     elif pattern is not None and not runs and not problems:

@@ -1,6 +1,7 @@
 """The studies of a store, by what the user calls them."""
 
 import logging
+from pathlib import Path
 
 from hkrun.config import nearest
 from hkrun.errors import InputError, NotFoundError, StoreError
@@ -29,9 +30,11 @@ def find_plans(store: Store, name: str | None = None, dataset: str | None = None
     names = sorted({stored.sweep.name for stored in plans})
     if name is not None and name not in names:
         there = ", ".join(names) or "none"
-        raise NotFoundError(
-            f"{name}: no such study in {store.place}; there are: {there}{nearest(name, names)}"
+        stem = Path(name).stem  # a study is called like the file of its search space
+        hint = (
+            f"; did you mean {stem!r}?" if name.endswith(".toml") and stem in names else nearest(name, names)
         )
+        raise NotFoundError(f"{name}: no such study in {store.place}; there are: {there}{hint}")
     named = [stored for stored in plans if name is None or stored.sweep.name == name]
     found = [stored for stored in named if dataset is None or stored.sweep.dataset == dataset]
     if dataset is not None and not found:

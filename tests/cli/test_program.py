@@ -129,6 +129,7 @@ def test_version_tells_the_build_in_lines_and_as_a_document(
     [
         (["swep"], "no verb 'swep'; the verbs are cancel, compare, completion, data pack, data verify, "),
         (["swep"], "did you mean 'sweep'?"),
+        (["compare-curves", "x.csv"], "; `hkrun stability` compares curves (see: hkrun --help)"),
         (["sweep"], "Missing argument 'NAME|FILE'"),
         (["sweep", "stability", "--sed", "3"], "--seeds"),
         (["sweep", "stability", "--workers", "0"], "'--workers'"),
