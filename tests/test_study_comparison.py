@@ -11,6 +11,8 @@ import scipy.stats
 from report_example import EPOCHS, make_cell, make_sweep, put_run, put_teacher
 from rich.console import Console
 
+from hkrun.cli.console import PlainConsole
+from hkrun.cli.streams import REPLACING
 from hkrun.config import cell_id
 from hkrun.errors import InputError
 from hkrun.report import ComparedStudy, compare_studies, comparison_document, print_comparison, summarise
@@ -417,6 +419,22 @@ def test_no_figure_is_cut_where_the_terminal_is_narrow(store, width):
     assert (whole in text) == ("A's error %" not in left_out) == (width == 100)
     assert (left_out == "") == (width == 100)
     assert ("intervals of S" in left_out) == ("[95 % approx.]" not in text)
+
+
+def test_no_figure_is_cut_where_signs_take_two_columns(store):
+    first = read(put_study(store, names=NAMES[:1]), store)
+    found = compare_studies(first, read(put_study(store, names=NAMES[:1], name="second", shift=0.5), store))
+    for width in range(48, 80):
+        stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii", errors=REPLACING)
+        print_comparison(found, PlainConsole(file=stream, width=width, color_system=None))
+        stream.seek(0)
+        text = stream.read()
+        assert "~" not in text
+        heads = [line for line in text.splitlines() if "p, Holm" in line]
+        rows = [line for line in text.splitlines() if line.startswith("|L_b")]
+        for head, row in zip(heads, rows, strict=True):
+            assert all(field.strip() for field in row.strip("|").split("|"))
+            assert len(head) == len(row) <= width
 
 
 def test_keys_that_differ_everywhere_are_told_once(store):

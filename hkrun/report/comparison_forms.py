@@ -45,8 +45,8 @@ def print_comparison(found: StudyComparison, console: Console) -> None:
         for line in write_comparison_findings(found):
             _print_line(console, line)
         if found.pairs:
-            tables, gone = _fit_tables(found.pairs, width)
-            names = [pair.match.name for pair in found.pairs]
+            tables, gone = _fit_tables(found.pairs, console)
+            names = [_render(console, pair.match.name) for pair in found.pairs]
             free = min(_find_free_width(*table, width) for table in tables)
             shown = shorten_names(names, max(NAME_WIDTH, free))
             longest = max(map(display_width, shown.values()))
@@ -76,6 +76,11 @@ def _print_line(console: Console, line: str, *, style: str = "") -> None:
     indent = len(line) - len(line.lstrip())
     text = console.render_str(line.lstrip(), style=style, markup=False, emoji=False, highlight=False)
     console.print(Padding(text, (0, 0, 0, 1 + indent), expand=False))
+
+
+def _render(console: Console, text: str) -> str:
+    """Text with the signs that the console can show; those for a sign that it lacks may be wider."""
+    return console.render_str(text, markup=False, emoji=False, highlight=False).plain
 
 
 def _describe_study(study: ComparedStudy) -> str:
@@ -128,15 +133,16 @@ def write_comparison_findings(found: StudyComparison) -> Iterator[str]:
 
 
 def _fit_tables(
-    pairs: Sequence[CellPair], width: int
+    pairs: Sequence[CellPair], console: Console
 ) -> tuple[list[tuple[Sequence[str], list[list[str]]]], list[str]]:
     """Headings and figures of the errors and of S that leave a place for names; and what they go without."""
     tables, gone = [], list[str]()
     for what, dispensable in _DISPENSABLE.items():
         for number in range(len(dispensable) + 1):
             without = dispensable[:number]
-            heads, rows = _choose_columns(what, pairs, without)
-            if _find_free_width(heads, rows, width) >= NAME_WIDTH:
+            heads, found = _choose_columns(what, pairs, without)
+            rows = [[_render(console, figure) for figure in row] for row in found]
+            if _find_free_width(heads, rows, console.width) >= NAME_WIDTH:
                 break
         tables.append((heads, rows))
         gone += [head.replace(", ", "'s ") for head in without]
