@@ -149,6 +149,19 @@ def test_a_line_says_what_its_cell_came_to():
 # --- many cells ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    ("name", "lines"),
+    [
+        ("lambda_3 = 0.1, lr = 0.1", ["lambda_3 = 0.1,", "lr = 0.1"]),
+        ("L_b + L_is [lambda_3 = 10]", ["L_b + L_is", "[lambda_3 = 10]"]),
+        # What no line holds is broken all the same.
+        ("learning_rate_drops = 0.1234567", ["learning_rate_drops =", "0.1234567"]),
+    ],
+)
+def test_a_line_is_not_broken_between_a_key_and_its_value(name, lines):
+    assert style.split_lines(name, 22) == lines
+
+
 @pytest.mark.parametrize("number", [7, 12])
 def test_many_cells_have_two_panels_each_on_two_scales(number):
     cells = make_cells(number)

@@ -58,10 +58,14 @@ def _environment(name: str) -> jinja2.Environment:
 
 
 def _typeset(text: str) -> Markup:
-    """Text for HTML: escaped, with sub- and superscripts in the names of losses."""
+    """Text for HTML: escaped, with sub- and superscripts in the names of losses.
+
+    No line breaks between a key and its value.
+    """
 
     def symbol(match: re.Match[str]) -> str:
         letter, below, above = match.groups()
         return f"<i>{letter}</i><sub>{below}</sub>" + (f"<sup>{above}</sup>" if above else "")
 
-    return Markup(figures.SYMBOL.sub(symbol, str(escape(text))))  # noqa: S704  escaped first
+    unbroken = str(escape(text)).replace(" = ", "\u00a0=\u00a0")
+    return Markup(figures.SYMBOL.sub(symbol, unbroken))  # noqa: S704  escaped first
