@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     "--cells",
     metavar="NAME=NAME",
     multiple=True,
-    help="A cell of A and one of B that belong together. Can be given several times.",
+    help="A cell of A and one of B that belong together, by name or label. Can be given several times.",
 )
 def compare(
     invocation: Invocation, *, first: str, second: str, dataset: str | None, cells: tuple[str, ...]

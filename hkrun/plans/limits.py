@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from hkrun.config import Cell, get_value, learning_rate
+from hkrun.counting import list_names
 from hkrun.spaces import Recipe
 from hkrun.store import DamagedError, NotCommittedError, Store
 
@@ -90,14 +91,12 @@ class LimitWarning:
     @property
     def sentence(self) -> str:
         """For people."""
-        names = ", ".join(self.cells[:3]) + (
-            f" and {len(self.cells) - 3} more" if len(self.cells) > 3 else ""
-        )
         curvature = "" if self.curvature is None else f" has curvature {self.curvature:.3g} and"
         onward = f"{self.key} = {self.holds:g} holds" if self.holds is not None else "lower the learning rate"
         modal = "Will" if self.certain else "May"
         return (
-            f"{modal} not train: {names}: {self.key} = {self.value:g}{curvature} passes the stability limit "
+            f"{modal} not train: {list_names(self.cells, 3)}: "
+            f"{self.key} = {self.value:g}{curvature} passes the stability limit "
             f"{self.limit:.3g} of the step, 2 (1 + momentum) / learning rate; {onward} ({self.basis})"
         )
 

@@ -3,7 +3,7 @@
 import dataclasses
 
 import pytest
-from sweep_example import make_sweep
+from sweep_example import fill_store, make_sweep
 
 import hkrun.export
 from hkrun.cli.program import call
@@ -11,6 +11,8 @@ from hkrun.config import cell_id
 from hkrun.export import Export
 from hkrun.export.exporting import Check, Network
 from hkrun.export.measuring import Cost
+from hkrun.plans import save_plan
+from hkrun.spaces import load_sweep
 
 
 def make_network(**changes):
@@ -67,6 +69,18 @@ def cell():
 def test_a_run_is_named_by_sweep_cell_and_seed(store, calls, cell):
     assert call(["export", "stability:L_b + L_is:2"]) == 0
     assert calls == [(cell, 2, None, f"export-{cell}-2")]
+
+
+@pytest.mark.parametrize("called", ["loss.lambda_3=1.0, loss.mu=0.5", "lambda_3 = 1, mu = 0.5"])
+def test_a_point_of_axes_is_called_by_its_name_or_by_its_label(store, calls, called):
+    axes = [{"key": "loss.lambda_3", "values": [0.1, 1.0]}, {"key": "loss.mu", "values": [0.5, 1.5]}]
+    sweep = load_sweep({"title": "grid", "dataset": "digits", "seeds": 1, "axes": axes})
+    wanted = next(cell for cell in sweep.cells if cell.point == {"loss.lambda_3": 1.0, "loss.mu": 0.5})
+    run = dataclasses.replace(make_sweep(num_seeds=1), cells=(dataclasses.replace(wanted, name="L_b"),))
+    fill_store(store, run)
+    save_plan(store, sweep)
+    assert call(["export", f"grid:{called}:0"]) == 0
+    assert [asked[:2] for asked in calls] == [(cell_id(wanted.cell), 0)]
 
 
 def test_a_run_is_named_by_its_cells_id_and_seed(store, calls, cell, folder):
