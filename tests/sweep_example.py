@@ -122,6 +122,7 @@ def make_summaries(store: Store, sweep: Sweep) -> Mapping[str, Mapping[str, floa
             "error_last": float(np.mean(last)),
             "error_best": float(np.mean(best)),
             "stability": 0.01 * (number + 1),
+            "s2": 0.02 * (number + 1),
             "mean_range": None,
         }
     return summaries

@@ -11,6 +11,7 @@ from browsing import CHROMIUM, WAIT_MS, links_to, open_page, open_view
 from playwright.sync_api import Page, expect
 from sweep_example import fill_store, make_curves, make_summaries, make_sweep
 
+from hkrun.spaces import name_cells
 from hkrun.store import open_store
 from hkrun.tracking import Links, serve, sync
 
@@ -29,6 +30,18 @@ TRACES = """() => Array.from(document.querySelectorAll('.js-plotly-plot')).slice
     bands: plot.data.filter(trace => trace.fill === 'tozeroy').length,
     drawn: Array.from(plot.querySelectorAll('path.js-line')).map(path => path.getBoundingClientRect().width),
 }))"""
+
+# The columns right of the fixed ones, from the left, of which the whole heading is in the list's window.
+SEEN = """() => {
+    const edge = document.querySelector('.ag-header-viewport')?.getBoundingClientRect().right ?? 0;
+    return Array.from(document.querySelectorAll('.ag-header-viewport [role=columnheader][col-id]'))
+        .filter(heading => isNaN(parseInt(heading.getAttribute('col-id'))))
+        .filter(heading => !heading.getAttribute('col-id').match(/^(params|metrics|tags)_/))
+        .map(heading => [heading.getBoundingClientRect(), heading.getAttribute('col-id')])
+        .filter(([box]) => box.right <= edge + 1)
+        .sort(([one], [other]) => one.left - other.left)
+        .map(([_, name]) => name);
+}"""
 
 
 @pytest.fixture(scope="module")
@@ -95,6 +108,25 @@ def test_the_list_of_cells_has_errors_and_s_as_columns_and_begins_with_the_best(
     assert [row[0] for row in rows] == sorted(row[0] for row in rows)
     assert len(rows) == 3
     assert all(s > 0 for _, s in rows)
+
+
+def test_axes_error_and_s_are_the_first_columns_and_all_in_a_small_window(page: Page, links: Links) -> None:
+    axes = [f"params.`{key}`" for key in name_cells(SWEEP.cells).short.values()]
+    wanted = [*axes, "metrics.`error_last`", "metrics.`stability`"]
+    usual = page.viewport_size
+    assert usual is not None
+    page.set_viewport_size({"width": 1280, "height": 800})
+    try:
+        page.goto("about:blank")  # the UI keeps the columns that it has drawn
+        page.goto(links.comparison)
+        page.wait_for_function(
+            f"wanted => ({SEEN})().slice(0, {len(wanted)}).join() === wanted.join()", arg=wanted
+        )
+        page.set_viewport_size({"width": 2400, "height": 800})
+        rest = ["metrics.`s2`", "metrics.`error_best`", "duration"]
+        page.wait_for_function(f"wanted => ({SEEN})().join() === wanted.join()", arg=[*wanted, *rest])
+    finally:
+        page.set_viewport_size(usual)
 
 
 def test_the_list_of_runs_has_their_seeds_errors_and_ends(page: Page, links: Links) -> None:

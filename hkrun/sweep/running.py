@@ -243,6 +243,7 @@ def _summary_metrics(summary: "Summary") -> dict[str, dict[str, float | None]]:
             "error_last": cell.error_last.mean if cell.error_last else None,
             "error_best": cell.error_best.mean if cell.error_best else None,
             "stability": cell.stability.s if cell.stability else None,
+            "s2": cell.pair_stability.s2 if cell.pair_stability else None,
             "mean_range": cell.stability.mean_range if cell.stability else None,
         }
         for cell in summary.cells

@@ -84,9 +84,9 @@ def sync(
 ) -> Links:
     """Puts everything that MLflow lacks of a sweep there; run twice, the second time adds nothing.
 
-    `summaries` are metrics of the parents by cell_id: error_last, error_best, stability, mean_range; None or
-    what is not finite is left out. Every parent carries `files`, the report. `world_size` processes train one
-    run, where that is part of the cell.
+    `summaries` are metrics of the parents by cell_id: error_last, error_best, stability, s2, mean_range; None
+    or what is not finite is left out. Every parent carries `files`, the report. `world_size` processes train
+    one run, where that is part of the cell.
 
     Raises:
         StoreError: MLflow cannot be reached, or the store cannot be read.

@@ -25,13 +25,17 @@ DEFAULT_PORT = 5000
 RUNS_PER_PAGE = 100  # the UI loads and averages no more than these without being asked
 # The views: curves of the test error, a row per cell, a row per run.
 _CURVES, _CELLS, _RUNS = "hkrun-comparison", "hkrun-cells", "hkrun-runs"
-VIEW_FORMAT = 2  # part of the receipt: a change in what is saved here renews what an older hkrun saved
+VIEW_FORMAT = 3  # part of the receipt: a change in what is saved here renews what an older hkrun saved
 SHOWN_TAG = "hkrun.shown"
 ERROR_METRIC = "error_pct"
 # The UI colours a group by a hash of this key and the cell's name; under this key the cells of the main sweep
 # get four colours well apart.
 CELL_PARAMETER = "cell.name"
 _TAG_LENGTH = 20_000
+# In pixels: of 1280, beside MLflow's assistant, two axes, error and S are to be seen. The first two stay at
+# the left; of the time of creation the mark is left that says how the run ended.
+_WIDTHS = {"attributes.`Run Name`": 190, "runDateAndNestInfo": 64}
+_NUMBER_WIDTH = 90
 
 
 # What all views have in common of the state of the UI's experiment page.
@@ -154,10 +158,13 @@ def save_views(
     records = [record for record, _ in finished]
     where = f"{sweep.name} ({sweep.dataset})"
     axes = [f"params.`{short}`" for short in name_cells(sweep.cells).short.values()]
-    errors = ["metrics.`error_last`", "metrics.`error_best`"]
+    last, best = "metrics.`error_last`", "metrics.`error_best`"
+    spread = [f"metrics.`{name}`" for name in ("stability", "s2", "mean_range")]
     curves = _curves_state(records, window=sweep.window, names=names if by_seed else ())
-    cells = _table_state("cell", [*axes, *errors, "metrics.`stability`", "metrics.`mean_range`"])
-    runs = _table_state("run", ["params.`cell.name`", *axes, "params.`seed`", *errors, "tags.`hkrun.status`"])
+    cells = _table_state("cell", [*axes, last, *spread, best])
+    runs = _table_state(
+        "run", ["params.`cell.name`", *axes, "params.`seed`", last, "tags.`hkrun.status`", best]
+    )
     views = {
         _CURVES: (f"Test error, {where}", curves),
         _CELLS: (f"Cells, {where}", cells),
@@ -183,12 +190,18 @@ def _mark_shown(client: "MlflowClient", experiment_id: str, wanted: set[str]) ->
 
 
 def _table_state(kind: str, columns: Sequence[str]) -> dict[str, Any]:
-    """The state of a list with a row per cell or per run, and these columns; the lowest error comes first."""
+    """The state of a list with a row per cell or per run, and these columns; the lowest error comes first.
+
+    The UI keeps name and creation at the left. Left to itself it goes on with the duration, and with metrics
+    before parameters, each by name.
+    """
     return {
         **_PAGE,
         "searchFilter": f"tags.`hkrun.kind` = '{kind}'",
         "orderByKey": "metrics.`error_last`",
         "selectedColumns": list(columns),
+        "columnOrder": [*_WIDTHS, *columns, "duration"],
+        "columnWidths": {**dict.fromkeys(columns, _NUMBER_WIDTH), **_WIDTHS},
     }
 
 
