@@ -55,8 +55,26 @@ def test_a_run_without_a_result_has_what_became_of_it(store):
     assert stopped.name == "L_b + L_is"
 
 
+def test_where_cells_are_more_than_seeds_they_are_the_rows(store):
+    sweep = make_sweep(["L_b", "L_b + L_is", "L_b + L_adv"], seeds=(0, 7))
+    for place, named in enumerate(sweep.cells):
+        put_run(store, named, 0, errors=[9.0] * 7 + [5.0 + place])
+    put_run(store, sweep.cells[1], 7, errors=[90.0], status="diverged", diverged_epoch=2)
+    assert tabulate(sweep, store) == [
+        ("Cell", "Seed 0", "Seed 7"),
+        ("L_b", "5.00", "missing"),
+        ("L_b + L_is", "6.00", "diverged, epoch 2"),
+        ("L_b + L_adv", "7.00", "missing"),
+    ]
+    lines = render_report(summarise(sweep, store))["report.csv"].decode().splitlines()
+    assert [line.split(",")[:4] for line in lines if line.startswith("seeds,")][2:4] == [
+        ["seeds", "L_b + L_is", "Seed 0", "6.00"],
+        ["seeds", "L_b + L_is", "Seed 7", '"diverged'],
+    ]
+
+
 def test_two_names_of_one_configuration_share_a_column(store):
-    sweep = make_sweep(["L_b", "L_b + L_is"], num_seeds=1)
+    sweep = make_sweep(["L_b", "L_b + L_is"], num_seeds=2)
     again = NamedCell(name="the same", cell=sweep.cells[0].cell)
     sweep = dataclasses.replace(sweep, cells=(*sweep.cells, again))
     fill(store, sweep)

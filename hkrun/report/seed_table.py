@@ -1,13 +1,14 @@
-"""The table of single runs: one row a seed, one column a cell."""
+"""The table of single runs: one row a seed and one column a cell, or the other way round."""
 
 from hkrun.report.summary import CellSummary, Summary
-from hkrun.report.table import Entry, Field, Table, make_table
+from hkrun.report.table import Entry, Table, make_cell_table, make_table
 
 
 def tabulate_seeds(summary: Summary) -> Table:
     """The error of every run's last epoch in percent, or what became of the run.
 
-    Two names of one configuration share its runs, so it has one column.
+    Seeds are its rows, but where there are more cells than seeds, cells are: a table is easier to scroll down
+    than across. Two names of one configuration share its runs, so it is there once.
     """
     cells: dict[str, CellSummary] = {}
     for cell in summary.cells:
@@ -16,11 +17,17 @@ def tabulate_seeds(summary: Summary) -> Table:
         cell.cell_id: {record.seed: record.error_last_pct for record in cell.records}
         for cell in cells.values()
     }
-    rows: list[list[Field]] = [
-        [str(seed), *(_describe_run(cell, seed, errors[cell.cell_id].get(seed)) for cell in cells.values())]
-        for seed in summary.sweep.seeds
+    seeds = summary.sweep.seeds
+    runs = [
+        [_describe_run(cell, seed, errors[cell.cell_id].get(seed)) for seed in seeds]
+        for cell in cells.values()
     ]
-    return make_table("seeds", ["Seed", *(summary.label(cell.name) for cell in cells.values())], rows)
+    names = [cell.name for cell in cells.values()]
+    if len(names) > len(seeds):
+        heads = [f"Seed {seed}" for seed in seeds]
+        return make_cell_table("seeds", heads, zip(names, runs, strict=True), naming=summary.columns)
+    rows = [[str(seed), *entries] for seed, *entries in zip(seeds, *runs, strict=True)]
+    return make_table("seeds", ["Seed", *map(summary.label, names)], rows)
 
 
 def _describe_run(cell: CellSummary, seed: int, error_pct: float | None) -> Entry:
