@@ -344,9 +344,11 @@ def test_the_point_with_default_values_is_called_the_reference_only_where_the_sp
 
 def test_a_key_and_its_value_stay_on_one_line_of_the_page_and_data_has_plain_spaces(store):
     files = render_report(make_curve(store, [[5.0, 5.1, 5.2], [8.0, 8.2, 8.1]], num_seeds=3))
-    assert "<li>Best: lambda_3\u00a0=\u00a01 (5.10 %), the reference." in files["report.html"].decode()
+    page = files["report.html"].decode()
+    assert '<li>Best: lambda_3<span class="pair"> = </span>1 (5.10 %), the reference.' in page
+    assert ".pair { white-space: nowrap; }" in page
     for name in ("report.md", "report.csv", "report.tex"):
-        assert "\u00a0=" not in files[name].decode()
+        assert "<span" not in files[name].decode()
 
 
 def test_three_seeds_are_not_called_different_by_one_test_and_not_by_another(store):

@@ -60,12 +60,12 @@ def _environment(name: str) -> jinja2.Environment:
 def _typeset(text: str) -> Markup:
     """Text for HTML: escaped, with sub- and superscripts in the names of losses.
 
-    No line breaks between a key and its value.
+    No line breaks between a key and its value; their spaces stay plain, for people copy them into files.
     """
 
     def symbol(match: re.Match[str]) -> str:
         letter, below, above = match.groups()
         return f"<i>{letter}</i><sub>{below}</sub>" + (f"<sup>{above}</sup>" if above else "")
 
-    unbroken = str(escape(text)).replace(" = ", "\u00a0=\u00a0")
+    unbroken = str(escape(text)).replace(" = ", '<span class="pair"> = </span>')
     return Markup(figures.SYMBOL.sub(symbol, unbroken))  # noqa: S704  escaped first
