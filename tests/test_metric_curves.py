@@ -165,7 +165,9 @@ def test_runs_without_seeds_are_refused_with_what_would_tell_them(database: Path
     write_runs(f"sqlite:///{database}", seed=None)
     problem = problem_of(database)
     assert problem.startswith("experiment 'study': runs 'L_b-0', 'L_b-1', ")
-    assert problem.endswith("give such as --run-names '{cell}-{seed}', or --seed PARAMETER")
+    assert problem.endswith(
+        "give such as --run-names '*-{seed}' for runs of one cell, '{cell}-{seed}' for several, or --seed PARAMETER"
+    )
 
 
 def test_a_seed_that_is_no_number_and_a_cell_that_is_missing_are_named_by_run(database: Path) -> None:

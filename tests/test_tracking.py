@@ -434,7 +434,7 @@ def test_a_kill_in_the_middle_is_made_good(
     per_run = Counter(key[:2] for key in written)
     both, adversarial = (cell_id(cell.cell) for cell in sweep.cells)
     assert per_run == {
-        (both, None): 3 + 3, (both, "0"): 3 * 5 + 2, (adversarial, None): 3 + 3, (adversarial, "0"): 3 * 6 + 2
+        (both, None): 3 + 4, (both, "0"): 3 * 5 + 2, (adversarial, None): 3 + 4, (adversarial, "0"): 3 * 6 + 2
     }  # fmt: skip
     assert query(
         store, "select count(*) from runs where status = 'RUNNING' and lifecycle_stage = 'active'"
@@ -729,7 +729,7 @@ def test_a_server_killed_in_the_middle_is_caught_up_with_later(
         mirror_all(sweep, away)
     assert len(run_names(store)) == 2 + 4
     assert set(points(store).values()) == {1}
-    assert len(points(store)) == 2 * (3 * 5 + 2) + 2 * (3 * 6 + 2) + 2 * (3 + 3)
+    assert len(points(store)) == 2 * (3 * 5 + 2) + 2 * (3 * 6 + 2) + 2 * (3 + 4)
 
 
 # --- the receipt --------------------------------------------------------------------------------------------
