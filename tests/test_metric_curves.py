@@ -165,9 +165,8 @@ def test_runs_without_seeds_are_refused_with_what_would_tell_them(database: Path
     write_runs(f"sqlite:///{database}", seed=None)
     problem = problem_of(database)
     assert problem.startswith("experiment 'study': runs 'L_b-0', 'L_b-1', ")
-    assert problem.endswith(
-        "give such as --run-names '*-{seed}' for runs of one cell, '{cell}-{seed}' for several, or --seed PARAMETER"
-    )
+    patterns = "--run-names '*-{seed}' for runs of one cell, '{cell}-{seed}' for several"
+    assert problem.endswith(f"give such as {patterns}, or --seed PARAMETER")
 
 
 def test_a_seed_that_is_no_number_and_a_cell_that_is_missing_are_named_by_run(database: Path) -> None:
