@@ -34,6 +34,10 @@ def loaded_by(statement):
     return {name.partition(".")[0] for name in modules_loaded_by(statement)}
 
 
+def test_plans_are_read_without_scipy():
+    assert "scipy" not in loaded_by("import hkrun.plans")
+
+
 def test_the_command_line_loads_nothing_heavy():
     assert not loaded_by("import hkrun.cli") & HEAVY
 

@@ -7,6 +7,7 @@ import pytest
 import scipy.stats
 
 from hkrun.stats import (
+    Deviation,
     Floats,
     analyse_deviation,
     analyse_pair_stability,
@@ -223,7 +224,7 @@ def test_a_standard_deviation_is_numpys_with_and_without_each_value(n: int) -> N
 
 
 def test_few_or_equal_values_have_no_interval() -> None:
-    assert analyse_deviation([3.0]) == type(analyse_deviation([3.0]))(sd=None, n=1, ci95=None)
+    assert analyse_deviation([3.0]) == Deviation(sd=None, n=1, ci95=None)
     assert analyse_deviation([3.1, 3.1, 3.1]).ci95 is None
     assert analyse_deviation([3.1, 3.1, 3.1]).sd == 0.0
     assert analyse_deviation([3.1, 3.1, 9.0]).ci95 is None  # without the third they do not vary

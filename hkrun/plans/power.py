@@ -1,12 +1,10 @@
 """What a study can decide, told before it runs: the differences that its seeds find in 80 % of studies."""
 
+import math
 import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
-from hkrun import stats
 from hkrun.counting import count
 from hkrun.plans.plans import Plan, PlannedCell
 
@@ -48,6 +46,8 @@ class Power:
 
 def foresee_power(plan: Plan) -> Power | None:
     """What a plan's seeds decide; None without a reference, without a known spread, and with one seed."""
+    from hkrun import stats  # SciPy, which those who only read a plan do without
+
     sweep = plan.sweep
     reference = next((cell for cell in plan.cells if cell.name == sweep.reference), None)
     if reference is None:
@@ -73,7 +73,7 @@ def foresee_power(plan: Plan) -> Power | None:
         asked_margin_seeds=None
         if asked is None
         else stats.pairs_for_equivalence(0.0, sd, margin=asked, level=level),
-        s2_ratio=None if s2_sd is None else float(np.exp(d_z * s2_sd)),
+        s2_ratio=None if s2_sd is None else math.exp(d_z * s2_sd),
     )
 
 
