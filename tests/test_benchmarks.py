@@ -197,6 +197,98 @@ def test_the_floor_counts_the_groups_of_a_convolution(load, groups):
     assert work.flops == 3 * forward
 
 
+# --- against another revision -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def against(load, tmp_path, monkeypatch):
+    """The script in a repository whose first commit holds the number 12, and whose working tree holds 4."""
+    script, repository = load("against"), tmp_path / "repository"
+    repository.mkdir()
+    monkeypatch.setattr(script, "HERE", repository)
+    script.git("init", "--quiet", "--initial-branch", "main")
+    (repository / "number").write_text("12")
+    script.git("add", "number")
+    author = ("-c", "user.name=A", "-c", "user.email=a@example.org")
+    script.git(*author, "commit", "--quiet", "--message", "The first number")
+    (repository / "number").write_text("4")
+    return script
+
+
+# Says how large the number of its side is, and writes down on which side it ran.
+TELL = (
+    "import json, pathlib, sys; number = pathlib.Path('number').read_text(); "
+    "print('not a figure'); print(json.dumps({'number': int(number), 'digits': number, 'one': [1]})); "
+    "pathlib.Path(sys.argv[1], 'ran').open('a').write(number + ' ')"
+)
+
+
+def test_two_revisions_take_turns_and_each_is_first_in_every_other_one(against, tmp_path, capsys):
+    with against.checked_out("main") as other:
+        against.compare(f'{{python}} -c "{TELL}" {tmp_path}', other, repeats=3, warm_up=1)
+        assert other.name.startswith("main (")
+    ran = (tmp_path / "ran").read_text().split()
+    assert ran == ["4", "12", "12", "4", "4", "12", "12", "4"]
+    printed = capsys.readouterr().out
+    assert "| number | 12 | 12 | 12 | 4 | 4 | 4 | 3.00 | 3.00 | 3.00 |" in printed
+    assert "digits: NOT the same on both sides and in all repetitions" in printed
+    assert "one: the same on both sides and in all repetitions" in printed
+    rows = [line.split(" | ") for line in printed.splitlines() if line.startswith("| ")]
+    assert [row[0] for row in rows[1:]] == ["| whole process, s", "| peak memory, MB", "| number"]
+    assert all(0 < float(figure) < 1000 for row in rows[1:3] for figure in row[1:7])
+
+
+def test_the_checkout_of_the_other_revision_is_gone_afterwards(against):
+    with against.checked_out("main") as other:
+        assert (other.checkout / "number").read_text() == "12"
+    assert not other.checkout.exists()
+    assert len(against.git("worktree", "list").splitlines()) == 1
+    assert (against.HERE / "number").read_text() == "4"
+
+
+def test_each_side_imports_its_own_files(against):
+    (against.HERE / "which.py").write_text('print(\'{"from": "here"}\')')
+    with against.checked_out("main") as other:
+        (other.checkout / "which.py").write_text('print(\'{"from": "there"}\')')
+        sides = (other, against.Side("here", against.HERE))
+        found = [against.run("{python} -P -c 'import which'", side)["from"] for side in sides]
+    assert found == ["there", "here"]
+
+
+def test_a_ratio_is_that_of_the_medians_and_its_spread_that_of_the_repetitions(against):
+    assert against.compare_times([6.0, 9.0, 100.0], [3.0, 2.0, 50.0]) == (3.0, 2.0, 4.5)
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ("{python} -c \"raise SystemExit('no such store')\"", "ended with 1:\nno such store"),
+        ("no-such-program", "no-such-program: No such file or directory"),
+    ],
+)
+def test_a_command_that_fails_is_named_with_its_side(against, command, message):
+    with pytest.raises(against.CommandError) as raised:
+        against.run(command, against.Side("main (1234567)", against.HERE))
+    assert str(raised.value).startswith("main (1234567): ")
+    assert message in str(raised.value)
+
+
+def test_a_revision_that_is_not_there_is_said_in_one_line(against, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["against.py", "no-such", "true"])
+    with pytest.raises(SystemExit, match=r"^against.py: no revision 'no-such' in \S+$"):
+        against.main()
+
+
+def test_an_epoch_of_a_pack_is_measured_and_its_curves_are_told(load):
+    script = load("pack_epoch")
+    cell = script.make_cell("L_b + L_adv + L_is", epochs=3, precision="float64")
+    first, again = (script.measure(cell, 2) for _ in range(2))
+    assert first["error curves"] == again["error curves"]
+    assert [len(curve) for curve in first["error curves"]] == [3, 3]
+    assert all(first[f"{what}, ms"] > 0 for what in ("training", "evaluation", "epoch"))
+    assert first["epoch, ms"] >= first["evaluation, ms"]
+
+
 # --- bookkeeping --------------------------------------------------------------------------------------------
 
 
