@@ -7,6 +7,8 @@ pair_stability.py S2, eq. (10) for two runs, averaged over all pairs of runs
 deviation.py      the standard deviation over runs
 jackknife.py      intervals and ratios of such figures, from what they are without each run
 power.py          power analysis: how many runs would decide what these left open
+looks.py          how often chance alone shows a difference at any of several looks
+sequential.py     tests and intervals that hold at every look at runs that still come in
 permutations.py   permutation tests and Holm's correction
 rates.py          how often something happens to runs of two configurations
 spread.py         mean and range of curves, run by run

@@ -1,0 +1,185 @@
+"""How often chance alone shows a difference at any of several looks at runs that still come in.
+
+Let X be paired differences without a true one: independent, normal, of mean 0 and of any variance. Student's
+t of the first n of them is that of their direction r = sum(X) / sqrt(sum(X^2)), which lies in -sqrt(n) ..
+sqrt(n): t = r sqrt((n - 1) / (n - r^2)). The direction does not depend on the length sqrt(sum(X^2)). So the
+next difference over that length is a t value of n degrees of freedom over sqrt(n), whatever came before, and
+the directions are a Markov chain in one dimension:
+
+    r' = (r + w) / sqrt(1 + w^2),    w = tan(phi) ~ t_n / sqrt(n),    r' = sqrt(1 + r^2) sin(phi + arctan(r)).
+
+The probability of crossing a boundary at some look is therefore an integral that is taken backwards, look by
+look, as Armitage, McPherson and Rowe (1969) took it for a known variance: no simulation, and no large-sample
+approximation of the t values.
+"""
+
+import functools
+import itertools
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import scipy.interpolate
+import scipy.optimize
+import scipy.special
+import scipy.stats
+
+from hkrun.stats.errors import LEVEL
+from hkrun.stats.permutations import Floats
+
+_GRID = 401  # directions at which a probability is known; a cubic spline runs between them
+_NODES, _WEIGHTS = np.polynomial.legendre.leggauss(24)
+_TAIL = 1e-13  # of the steps that are left out
+
+
+def any_look_p(nominal: float, looks: Sequence[int], *, two_sided: bool = True) -> float:
+    """Probability that p of a paired t test is as small at any of several looks, with no true difference.
+
+    It is `nominal` itself for one look, and at most the number of looks times as much.
+
+    Args:
+        nominal: The p, in 0..1, the same at every look (Pocock 1977).
+        looks: After how many pairs there is a look, at least 2 each, in rising order.
+        two_sided: Whether p is of both directions, else of the mean being above 0.
+
+    Raises:
+        ValueError: A p outside 0..1, no look, or looks that do not rise from 2.
+    """
+    counts = tuple(looks)
+    if not 0 <= nominal <= 1:
+        raise ValueError(f"p is {nominal}; it lies in 0..1")
+    if not counts or counts[0] < 2 or any(later <= one for one, later in itertools.pairwise(counts)):
+        raise ValueError(f"looks are {list(counts)}; numbers of pairs are needed that rise from 2")
+    return _any_look_p(float(nominal), counts, two_sided)
+
+
+@functools.lru_cache(maxsize=4096)
+def nominal_level(looks: tuple[int, ...], *, level: float = LEVEL, two_sided: bool = True) -> float:
+    """The p that every look asks for, so that chance crosses it at any of them with the probability `level`.
+
+    Args:
+        looks: As of `any_look_p`.
+        level: Above 0, below 1.
+        two_sided: Likewise.
+    """
+    if len(looks) == 1:
+        return level
+
+    def excess(log_nominal: float) -> float:
+        return math.log(any_look_p(math.exp(log_nominal), looks, two_sided=two_sided) / level)
+
+    least, most = np.log(level / len(looks)), np.log(level)
+    return float(np.exp(scipy.optimize.brentq(excess, least, most, xtol=1e-6)))
+
+
+@functools.lru_cache(maxsize=4096)
+def _any_look_p(nominal: float, looks: tuple[int, ...], two_sided: bool) -> float:
+    if len(looks) == 1 or nominal in (0.0, 1.0):
+        return nominal
+    later: scipy.interpolate.CubicSpline | None = None
+    for pairs in range(looks[-1] - 1, looks[0] - 1, -1):
+        boundary = _boundary(pairs + 1, nominal, two_sided) if pairs + 1 in looks else None
+        # Where a look at `pairs` has not crossed, or any direction where there is none.
+        ends = _open_ends(pairs, _boundary(pairs, nominal, two_sided) if pairs in looks else None, two_sided)
+        directions = np.linspace(*ends, _GRID)
+        later = scipy.interpolate.CubicSpline(
+            directions, _crossing(directions, pairs, boundary, later, two_sided)
+        )
+    assert later is not None
+    # The first look: its angle, the arcsine of r over its largest value, has the density cos^(pairs - 2).
+    pairs = looks[0]
+    angles = [float(np.arcsin(end / np.sqrt(pairs))) for end in (later.x[0], later.x[-1])]
+    nodes, weights = _quadrature(np.array(angles[:1]), np.array(angles[1:]), split=16)
+    density = _cosine_density(nodes, pairs - 2)
+    crossed_later = later(np.sqrt(pairs) * np.sin(nodes))
+    probability = nominal + float((weights * density * crossed_later).sum())
+    # Boole's bounds are closer than the spline where the p is tiny.
+    return min(max(nominal, probability), len(looks) * nominal, 1.0)
+
+
+def _boundary(pairs: int, nominal: float, two_sided: bool) -> float:
+    """The direction from which on a look crosses."""
+    t = float(scipy.stats.t.isf(nominal / 2 if two_sided else nominal, pairs - 1))
+    return t * float(np.sqrt(pairs / (pairs - 1 + t * t)))
+
+
+def _open_ends(pairs: int, boundary: float | None, two_sided: bool) -> tuple[float, float]:
+    whole = float(np.sqrt(pairs))
+    if boundary is None:
+        return -whole, whole
+    return (-boundary if two_sided else -whole), boundary
+
+
+def _crossing(
+    directions: Floats,
+    pairs: int,
+    boundary: float | None,
+    later: scipy.interpolate.CubicSpline | None,
+    two_sided: bool,
+) -> Floats:
+    """Probability of crossing at the next pair or later, by the direction of the first `pairs`: [directions].
+
+    `boundary` is that of the next pair, None without a look there; `later` is the same probability one pair
+    on, by direction.
+    """
+    turn = np.arctan(directions)  # an angle phi of the next step leads to a sine of phi + turn
+    reach = np.sqrt(1 + directions**2)
+    steepest = float(np.arctan(scipy.stats.t.isf(_TAIL, pairs) / np.sqrt(pairs)))
+    above = (
+        np.arcsin(np.minimum(1.0, boundary / reach)) if boundary is not None else np.full_like(turn, np.pi)
+    )
+    probability = np.zeros_like(directions)
+    if boundary is not None:
+        # Crossing above: phi + turn within above .. pi - above; below, where that counts, mirrored.
+        probability += _share(above - turn, np.pi - above - turn, pairs)
+        if two_sided:
+            probability += _share(above - np.pi - turn, -above - turn, pairs)
+    if later is None:
+        return probability
+    if boundary is None:
+        pieces = [(np.full_like(turn, -np.inf), np.full_like(turn, np.inf))]
+    elif two_sided:
+        pieces = [
+            (np.full_like(turn, -np.inf), above - np.pi - turn),
+            (-above - turn, above - turn),
+            (np.pi - above - turn, np.full_like(turn, np.inf)),
+        ]
+    else:
+        pieces = [
+            (np.full_like(turn, -np.inf), above - turn),
+            (np.pi - above - turn, np.full_like(turn, np.inf)),
+        ]
+    for low, high in pieces:
+        first, last = np.clip(low, -steepest, steepest), np.clip(high, -steepest, steepest)
+        some = last > first
+        if not some.any():
+            continue
+        nodes, weights = _quadrature(first[some], last[some])
+        density = _cosine_density(nodes, pairs - 1)
+        ends = reach[some, None] * np.sin(nodes + turn[some, None])
+        probability[some] += (weights * density * later(ends)).sum(axis=1)
+    return probability
+
+
+def _cosine_density(angles: Floats, power: int) -> Floats:
+    """The density over -pi/2 .. pi/2 proportional to cos^power: t values are tangents of such angles."""
+    half = scipy.special.gammaln((power + 1) / 2) - scipy.special.gammaln(power / 2 + 1)
+    whole = math.sqrt(math.pi) * math.exp(half)
+    return np.asarray(np.cos(angles) ** power / whole)
+
+
+def _share(low: Floats, high: Floats, pairs: int) -> Floats:
+    """Probability that the angle of the next step lies between two, row by row."""
+    limit = np.pi / 2
+    ends = (np.sqrt(pairs) * np.tan(np.clip(end, -limit, limit)) for end in (low, high))
+    return np.maximum(0.0, np.subtract(*(scipy.stats.t.sf(end, pairs) for end in ends)))
+
+
+def _quadrature(low: Floats, high: Floats, split: int = 1) -> tuple[Floats, Floats]:
+    """Gauss-Legendre nodes and weights of each interval, in so many parts: [intervals, split * nodes]."""
+    cuts = low[:, None] + (high - low)[:, None] * np.arange(split + 1) / split
+    half = (cuts[:, 1:] - cuts[:, :-1]) / 2
+    middle = (cuts[:, 1:] + cuts[:, :-1]) / 2
+    nodes = middle[..., None] + half[..., None] * _NODES
+    weights = half[..., None] * _WEIGHTS
+    return nodes.reshape(len(low), -1), weights.reshape(len(low), -1)

@@ -1,0 +1,166 @@
+"""Looks at runs that still come in: exact errors, tests and intervals that hold at every look."""
+
+import numpy as np
+import pytest
+import scipy.stats
+
+from hkrun.stats import looks as repeated
+from hkrun.stats import sequential
+
+STUDIES = 100_000
+
+
+def nominal_p(values: np.ndarray, looks: tuple[int, ...], *, two_sided: bool = True) -> np.ndarray:
+    """p of SciPy's t test at each look: [studies, pairs] -> [studies, looks]."""
+    alternative = "two-sided" if two_sided else "greater"
+    return np.stack(
+        [
+            scipy.stats.ttest_1samp(values[:, :look], 0, axis=1, alternative=alternative).pvalue
+            for look in looks
+        ],
+        axis=1,
+    )
+
+
+@pytest.mark.parametrize("two_sided", [True, False])
+@pytest.mark.parametrize(
+    ("looks", "nominal"),
+    [((2, 3), 0.05), ((6, 7), 0.02), ((20, 30), 0.05), (tuple(range(6, 21)), 0.0109), ((3, 8, 9, 15), 0.1)],
+)
+def test_error_over_looks_is_that_of_simulated_t_tests(looks, nominal, two_sided):
+    values = np.random.default_rng(11).standard_normal((STUDIES, looks[-1]))
+    crossed = (nominal_p(values, looks, two_sided=two_sided) <= nominal).any(axis=1).mean()
+    exact = repeated.any_look_p(nominal, looks, two_sided=two_sided)
+    assert abs(crossed - exact) < 4 * np.sqrt(exact * (1 - exact) / STUDIES)
+
+
+def test_error_over_two_looks_is_that_of_an_integral_in_two_dimensions():
+    # Of 2 and 3 pairs with the density of Cauchy's t at the first: t of 3 by all that the third can be.
+    nominal = 0.05
+    angles = (np.arange(4_000) + 0.5) / 4_000 * np.pi  # of the first two differences, uniform
+    sums, lengths = np.cos(angles) + np.sin(angles), np.ones_like(angles)
+    t = sums / 2 / np.sqrt((lengths - sums**2 / 2) / 1 / 2)
+    crossed = np.abs(t) >= scipy.stats.t.isf(nominal / 2, 1)
+    steps = scipy.stats.t.ppf((np.arange(4_000) + 0.5) / 4_000, 2) / np.sqrt(2)
+    total, squares = sums[:, None] + steps, 1 + steps**2
+    t = total / 3 / np.sqrt((squares - total**2 / 3) / 2 / 3)
+    crossed_later = (np.abs(t) >= scipy.stats.t.isf(nominal / 2, 2)).mean(axis=1)
+    assert repeated.any_look_p(nominal, (2, 3)) == pytest.approx(
+        np.where(crossed, 1, crossed_later).mean(), abs=2e-4
+    )
+
+
+def test_many_pairs_give_the_nominal_levels_of_pocock():
+    # Pocock (1977), table 1: two and five looks at 5 %.
+    assert repeated.any_look_p(0.0294, (150, 300)) == pytest.approx(0.05, abs=4e-4)
+    assert repeated.any_look_p(0.0158, (80, 160, 240, 320, 400)) == pytest.approx(0.05, abs=4e-4)
+
+
+def test_ten_seed_looks_from_20_to_100_err_in_17_percent():
+    assert repeated.any_look_p(0.05, tuple(range(20, 101, 10))) == pytest.approx(0.171, abs=1e-3)
+
+
+def test_error_over_looks_lies_between_the_p_and_its_multiple():
+    looks = tuple(range(6, 21))
+    for nominal in (1e-9, 1e-4, 0.01, 0.2, 0.9):
+        assert nominal < repeated.any_look_p(nominal, looks) <= min(1.0, 15 * nominal)
+    assert repeated.any_look_p(0.03, (20,)) == 0.03
+    assert (repeated.any_look_p(0.0, looks), repeated.any_look_p(1.0, looks)) == (0.0, 1.0)
+
+
+def test_nominal_level_is_the_inverse():
+    for looks in ((20, 30), tuple(range(6, 21)), (20,)):
+        for two_sided in (True, False):
+            nominal = repeated.nominal_level(looks, two_sided=two_sided)
+            assert repeated.any_look_p(nominal, looks, two_sided=two_sided) == pytest.approx(0.05, rel=1e-5)
+
+
+@pytest.mark.parametrize("looks", [(), (1, 2), (6, 6), (7, 6)])
+def test_looks_that_do_not_rise_are_refused(looks):
+    with pytest.raises(ValueError, match="rise from 2"):
+        repeated.any_look_p(0.05, looks)
+    with pytest.raises(ValueError, match=r"0\.\.1"):
+        repeated.any_look_p(1.5, (6,))
+
+
+def test_p_interval_and_equivalence_say_the_same_at_every_look():
+    generator, looks = np.random.default_rng(5), sequential.plan_looks(12)
+    seen = set()
+    for shift in (0.0, 0.0, 0.5, 1.0, 1.0, 2.0):
+        values = generator.standard_normal(12) + shift
+        for pairs in (6, 9, 12):
+            told = sequential.sequential_difference(values[:pairs], looks)
+            near = sequential.sequential_equivalence(values[:pairs], looks, margin=1.2)
+            if told.ci95 is not None:
+                assert (told.p < 0.05) == (told.ci95[0] > 0 or told.ci95[1] < 0)
+            if near.ci90 is not None:
+                assert (near.p < 0.05) == (near.ci90[0] > -1.2 and near.ci90[1] < 1.2)
+                assert (near.p_below < 0.05) == (near.ci90[1] < 1.2)
+                assert (near.p_not_below < 0.05) == (near.ci90[0] > 1.2)
+            seen |= {told.p < 0.05, near.p < 0.05}
+    assert seen == {True, False}
+
+
+def test_a_decision_stands_when_later_pairs_come():
+    generator, looks = np.random.default_rng(8), sequential.plan_looks(20)
+    values = np.concatenate([generator.standard_normal(8) + 3, generator.standard_normal(12) - 3])
+    p = [sequential.sequential_difference(values[:pairs], looks).p for pairs in range(1, 21)]
+    assert p[:5] == [1.0] * 5  # before the first look
+    assert p == sorted(p, reverse=True)
+    assert p[-1] < 0.05
+
+
+@pytest.mark.parametrize("draw", ["normal", "laplace", "one run in ten collapses"])
+def test_level_holds_with_a_look_after_every_pair(draw):
+    # Differences of equally distributed errors are symmetric.
+    generator, shape, looks = np.random.default_rng(3), (STUDIES, 20), sequential.plan_looks(20)
+    values = {
+        "normal": lambda: generator.standard_normal(shape),
+        "laplace": lambda: generator.laplace(size=shape),
+        "one run in ten collapses": lambda: (
+            generator.standard_normal(shape)
+            + 85 * (generator.integers(0, 10, shape) == 0)
+            - 85 * (generator.integers(0, 10, shape) == 0)
+        ),
+    }[draw]()
+    crossed = (nominal_p(values, looks) <= repeated.nominal_level(looks)).any(axis=1).mean()
+    assert crossed < 0.05 + 3 * np.sqrt(0.05 * 0.95 / STUDIES)
+
+
+def test_values_that_do_not_vary_tell_by_their_signs_alone():
+    looks = sequential.plan_looks(10)
+    assert sequential.sequential_difference([0.1] * 6, looks).p == repeated.any_look_p(2 / 2**6, looks)
+    assert sequential.sequential_difference([0.0] * 10, looks).p == 1.0
+    assert sequential.sequential_difference([0.1] * 6, looks).ci95 is None
+
+
+def test_more_pairs_than_the_plan_has_are_refused():
+    with pytest.raises(ValueError, match="12 pairs, but the plan has 10 at most"):
+        sequential.sequential_difference(np.arange(12.0), sequential.plan_looks(10))
+    with pytest.raises(ValueError, match="first look is at 6"):
+        sequential.plan_looks(5)
+
+
+def test_forecast_keeps_the_level_and_saves_half_the_runs():
+    looks, error = sequential.plan_looks(20), 3 * np.sqrt(0.05 * 0.95 / 10_000)
+    null = sequential.forecast(0.0, looks, generator=np.random.default_rng(1))
+    assert abs(null.different - 0.05) < error
+    near = sequential.forecast(0.0, looks, generator=np.random.default_rng(2), margin_sd=1.0)
+    assert near.equivalent > 0.9
+    assert near.pairs < 11.2
+    at_margin = sequential.forecast(1.0, looks, generator=np.random.default_rng(3), margin_sd=1.0)
+    assert at_margin.equivalent < 0.05 + error
+    assert at_margin.pairs < 10.4
+    assert sequential.forecast(1.5, looks, generator=np.random.default_rng(4)).pairs < 7.6
+
+
+def test_p_of_another_test_is_taken_over_the_looks_that_were():
+    looks, asked = (6, 8, 10), []
+
+    def nominal(pairs: int) -> float:
+        asked.append(pairs)
+        return 0.2 / pairs
+
+    assert sequential.sequential_p(nominal, looks, pairs=9) == repeated.any_look_p(0.2 / 8, looks)
+    assert asked == [6, 8]
+    assert sequential.sequential_p(nominal, looks, pairs=5) == 1.0
