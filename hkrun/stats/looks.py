@@ -165,7 +165,8 @@ def _cosine_density(angles: Floats, power: int) -> Floats:
     """The density over -pi/2 .. pi/2 proportional to cos^power: t values are tangents of such angles."""
     half = scipy.special.gammaln((power + 1) / 2) - scipy.special.gammaln(power / 2 + 1)
     whole = math.sqrt(math.pi) * math.exp(half)
-    return np.asarray(np.cos(angles) ** power / whole)
+    density: Floats = np.asarray(np.cos(angles) ** power / whole)
+    return density
 
 
 def _share(low: Floats, high: Floats, pairs: int) -> Floats:
