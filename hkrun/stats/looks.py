@@ -165,15 +165,18 @@ def _cosine_density(angles: Floats, power: int) -> Floats:
     """The density over -pi/2 .. pi/2 proportional to cos^power: t values are tangents of such angles."""
     half = scipy.special.gammaln((power + 1) / 2) - scipy.special.gammaln(power / 2 + 1)
     whole = math.sqrt(math.pi) * math.exp(half)
-    density: Floats = np.asarray(np.cos(angles) ** power / whole)
+    density: Floats = np.cos(angles) ** power / whole
     return density
 
 
 def _share(low: Floats, high: Floats, pairs: int) -> Floats:
     """Probability that the angle of the next step lies between two, row by row."""
     limit = np.pi / 2
-    ends = (np.sqrt(pairs) * np.tan(np.clip(end, -limit, limit)) for end in (low, high))
-    return np.maximum(0.0, np.subtract(*(scipy.stats.t.sf(end, pairs) for end in ends)))
+    beyond_low, beyond_high = (
+        scipy.stats.t.sf(np.sqrt(pairs) * np.tan(np.clip(end, -limit, limit)), pairs) for end in (low, high)
+    )
+    share: Floats = np.maximum(0.0, beyond_low - beyond_high)
+    return share
 
 
 def _quadrature(low: Floats, high: Floats, split: int = 1) -> tuple[Floats, Floats]:
