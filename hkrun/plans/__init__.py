@@ -9,6 +9,7 @@ workers.py   how many processes train one task together
 kept.py      what the store keeps of a sweep that was started
 finding.py   the same, by what the user calls it
 executions.py  and of where its time went
+looks.py     and of when its verdicts were read
 startup.py   what comes on top of training, by those
 limits.py    which cells too large a step will lose
 power.py     what its seeds can decide
@@ -41,6 +42,7 @@ from hkrun.plans.limits import (
     save_rehearsal,
     stability_limit,
 )
+from hkrun.plans.looks import LOOKS_FILE, Looks, SequentialPlan, load_looks, record_look, save_looks
 from hkrun.plans.packs import (
     PackingFacts,
     choose_sizes,

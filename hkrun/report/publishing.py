@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from hkrun import config
 from hkrun.errors import InputError, StoreError
-from hkrun.plans import EXECUTIONS_FILE, PLAN_FILE, STOPPED_FILE, StoredPlan, stored_plans
+from hkrun.plans import EXECUTIONS_FILE, LOOKS_FILE, PLAN_FILE, STOPPED_FILE, StoredPlan, stored_plans
 from hkrun.redaction import redact_text, shorten_paths
 from hkrun.report.aggregation import CURVES, find_elsewhere, summarise, supervised
 from hkrun.report.documents import MARKDOWN, render_markdown
@@ -167,7 +167,8 @@ def collect_study(stored: StoredPlan, store: Store, *, processor: str = "") -> S
     teachers |= {record.teacher_id for record in records if record.teacher_id is not None}
     trained = {name: store.teacher(name) for name in sorted(teachers)}
     folder = store.sweep_folder(sweep.name, sweep.dataset)
-    kept = [name for name in (PLAN_FILE, STOPPED_FILE, EXECUTIONS_FILE) if name in store.names(folder)]
+    documents = (PLAN_FILE, STOPPED_FILE, EXECUTIONS_FILE, LOOKS_FILE)
+    kept = [name for name in documents if name in store.names(folder)]
     return StudyContent(
         folder=folder,
         documents={name: _shorten(json.loads(store.read(folder, name))) for name in kept},

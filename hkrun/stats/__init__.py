@@ -43,6 +43,7 @@ from hkrun.stats.power import (
     pairs_for_equivalence,
 )
 from hkrun.stats.rates import compare_rates
+from hkrun.stats.sequential import FIRST_LOOK, plan_looks
 from hkrun.stats.spread import Spread, SpreadSum, spread_of
 from hkrun.stats.stability import (
     Stability,

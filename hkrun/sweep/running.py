@@ -18,6 +18,7 @@ from hkrun.plans import (
     load_executions,
     load_stopped,
     make_plan,
+    record_look,
     save_plan,
     save_stopped,
 )
@@ -106,6 +107,7 @@ def run_study(study: Study, observer: Observer, stopwatch: Stopwatch | None = No
         accounting.enter("report")
         observer.entered(Phase.REPORT)
         summary, report = _write_report(sweep, store, options.workers)
+        record_look(store, sweep)
         accounting.enter("mlflow")
         observer.entered(Phase.MLFLOW)
         links = mirror.finish(summaries=_summary_metrics(summary), files=_report_files(store, sweep, report))

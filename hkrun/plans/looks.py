@@ -1,0 +1,103 @@
+"""What the store keeps of when a study was looked at: p of verdicts that are read on the way is corrected."""
+
+import contextlib
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from hkrun.spaces import Sweep
+from hkrun.store import DamagedError, NotCommittedError, Store
+
+LOOKS_FILE = "looks.json"
+
+log = logging.getLogger("hkrun")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SequentialPlan:
+    """A study whose seeds come in rounds until its questions are decided.
+
+    Attributes:
+        most: Seeds of each cell at most.
+        decided: Seeds of the cells that ended because all their questions were decided, by cell_id.
+    """
+
+    most: int
+    decided: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Looks:
+    """When a study's verdicts were read.
+
+    Attributes:
+        ordinary: Numbers of seeds at which a sweep of them ended, in rising order, from the first on that can
+            show a difference.
+        plan: That of a sequential study, which allows for a look after every seed; None where there was none.
+    """
+
+    ordinary: tuple[int, ...] = ()
+    plan: SequentialPlan | None = None
+
+    def plan_of(self, seeds: int) -> SequentialPlan | None:
+        """The plan that a study of so many seeds keeps to; None without one, or where it went beyond."""
+        return self.plan if self.plan is not None and seeds <= self.plan.most else None
+
+    def at(self, seeds: int) -> tuple[int, ...]:
+        """All looks of a study that has come to so many seeds, which are the last of them."""
+        from hkrun import stats  # SciPy, which those who only read a plan do without
+
+        planned = () if self.plan is None else stats.plan_looks(self.plan.most)
+        return (*sorted(look for look in {*self.ordinary, *planned} if look < seeds), seeds)
+
+
+def load_looks(store: Store, sweep: Sweep) -> Looks:
+    """The looks at a study; none where none was kept, or what was kept is damaged, which a warning says."""
+    folder = store.sweep_folder(sweep.name, sweep.dataset)
+    with contextlib.suppress(NotCommittedError):
+        try:
+            return _read(json.loads(store.read(folder, LOOKS_FILE)))
+        except DamagedError as error:
+            log.warning("earlier looks at the study are not known, and p not corrected: %s", error.message)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            log.warning(
+                "earlier looks at the study are not known, and p not corrected: %s/%s/%s: %s",
+                *(store.place, folder, LOOKS_FILE),
+                f"there is no {error}" if isinstance(error, KeyError) else error,
+            )
+    return Looks()
+
+
+def save_looks(store: Store, sweep: Sweep, looks: Looks) -> None:
+    """Keeps the looks at a study, in place of what was kept."""
+    folder, plan = store.sweep_folder(sweep.name, sweep.dataset), looks.plan
+    document = {
+        "ordinary": list(looks.ordinary),
+        "sequential": None if plan is None else {"most": plan.most, "decided": dict(plan.decided)},
+    }
+    store.commit(folder, {LOOKS_FILE: json.dumps(document, indent=1).encode()}, keep=store.names(folder))
+
+
+def record_look(store: Store, sweep: Sweep) -> None:
+    """Keeps that a sweep of these seeds ended with verdicts; the same number again is no new look."""
+    from hkrun import stats
+
+    looks, seeds = load_looks(store, sweep), len(sweep.seeds)
+    if seeds >= stats.FIRST_LOOK and seeds not in looks.ordinary:
+        save_looks(store, sweep, replace(looks, ordinary=tuple(sorted((*looks.ordinary, seeds)))))
+
+
+def _read(document: Any) -> Looks:
+    from hkrun import stats
+
+    ordinary, sequential = document["ordinary"], document["sequential"]
+    numbers = [*ordinary, *([sequential["most"], *sequential["decided"].values()] if sequential else [])]
+    wrong = [number for number in numbers if type(number) is not int or number < 1]
+    if wrong:
+        raise ValueError(f"{wrong[0]!r} is no number of seeds")
+    if sequential and sequential["most"] < stats.FIRST_LOOK:
+        raise ValueError(f"a plan of {sequential['most']} seeds; {stats.FIRST_LOOK} are the fewest")
+    plan = SequentialPlan(most=sequential["most"], decided=sequential["decided"]) if sequential else None
+    return Looks(ordinary=tuple(sorted({*ordinary})), plan=plan)
