@@ -218,7 +218,9 @@ def _warnings_shown(invocation: Invocation) -> Iterator[None]:
     class Handler(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             line = redact_text(self.format(record), known=invocation.uris)
-            invocation.messages.print(f"hkrun: {line}")
+            # Said beside what goes on; a line without the word ends the command.
+            kind = "warning: " if record.levelno >= logging.WARNING else ""
+            invocation.messages.print(f"hkrun: {kind}{line}")
 
     logger, handler = logging.getLogger("hkrun"), Handler()
     level = logger.level

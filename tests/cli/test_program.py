@@ -230,7 +230,7 @@ def test_what_is_logged_shows_no_password(folder, started, monkeypatch, capsys):
 
     monkeypatch.setattr(hkrun.sweep, "run_study", fail)
     assert call(["sweep", "stability", "--data", "s3://key:se/cret pass@bucket/data"]) == 3
-    assert capsys.readouterr().err == "hkrun: cannot reach s3://bucket/data\nhkrun: no data\n"
+    assert capsys.readouterr().err == "hkrun: warning: cannot reach s3://bucket/data\nhkrun: no data\n"
 
 
 def test_a_bug_without_a_store_leaves_its_traceback_in_a_temporary_file(folder, monkeypatch, document):
