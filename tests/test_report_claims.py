@@ -63,14 +63,17 @@ def test_one_significant_pair_the_other_way_contradicts_a_claim_of_many(store):
     assert found["squeezed-beats-others"].forecast is None
 
 
-def test_the_tests_of_a_table_are_corrected_together(store):
+def test_the_claims_of_a_table_are_corrected_together(store):
     sweep = make_rows("L_b", "L_b + L_is [AT]", "L_b + L_is [ours]", num_seeds=8, published=("table2",))
     generator = np.random.default_rng(1)
     wrong = {named.name: (50 + generator.integers(-8, 8, 8)).tolist() for named in sweep.cells}
     put_wrong(store, sweep, wrong)
-    comparisons = [item for verdict in verdicts_of(sweep, store).values() for item in verdict.comparisons]
-    assert len(comparisons) == 3
-    assert [item.p_holm for item in comparisons] == stats.holm([item.p for item in comparisons])
+    helps, beats = verdicts_of(sweep, store).values()
+    (at, ours), (alone,) = helps.comparisons, beats.comparisons
+    assert [item.difference < 0 for item in (at, ours, alone)] == [True, True, False]
+    assert alone.p_holm == stats.holm([at.p, ours.p, alone.p])[2]  # against its claim
+    # For their claim, each in the place of its largest p; that of the other claim is its only one.
+    assert [at.p_holm, ours.p_holm] == [stats.holm([item.p, alone.p])[0] for item in (at, ours)]
 
 
 def test_a_claim_with_a_row_that_was_not_run_is_never_reproduced_but_may_be_contradicted(store):

@@ -51,7 +51,7 @@ def draw(d_z, *, n=12, seed=0):
 def test_a_difference_whose_interval_leaves_0_out_has_the_seeds_of_both_its_ends(d_z, outcome):
     comparison = compare(draw(d_z))
     near, far = sorted(map(abs, comparison.effect.ci95))
-    found = foresee([comparison], num_tests=4, complete=True)
+    found = foresee([comparison], num_claims=4, num_tests=4, complete=True)
     assert found.fewest == stats.pairs_for_difference(far, level=0.05 / 4)
     assert found.most == stats.pairs_for_difference(near, level=0.05 / 4)
     assert found.fewest < found.most
@@ -61,25 +61,28 @@ def test_a_difference_whose_interval_leaves_0_out_has_the_seeds_of_both_its_ends
 def test_a_difference_whose_interval_holds_0_is_not_foreseeable():
     comparison = compare(draw(0.1))
     far = max(map(abs, comparison.effect.ci95))
-    found = foresee([comparison], num_tests=1, complete=True)
+    found = foresee([comparison], num_claims=1, num_tests=1, complete=True)
     assert (found.fewest, found.most, found.outcome) == (stats.pairs_for_difference(far), None, "")
 
 
 def test_a_claim_of_several_pairs_waits_for_the_last_and_is_contradicted_by_the_first():
     sure, open_one, contrary = compare(draw(-1.0)), compare(draw(-0.2)), compare(draw(0.8))
     strong = compare(draw(-0.8))
-    alone = {each: foresee([each], num_tests=1, complete=True) for each in (sure, strong, contrary, open_one)}
-    both = foresee([sure, strong], num_tests=1, complete=True)
+    alone = {
+        each: foresee([each], num_claims=1, num_tests=1, complete=True)
+        for each in (sure, strong, contrary, open_one)
+    }
+    both = foresee([sure, strong], num_claims=1, num_tests=1, complete=True)
     assert both.outcome == "reproduced"
     assert both.fewest == max(alone[sure].fewest, alone[strong].fewest)
     assert both.most == max(alone[sure].most, alone[strong].most)
-    against = foresee([sure, contrary], num_tests=1, complete=True)
+    against = foresee([sure, contrary], num_claims=1, num_tests=1, complete=True)
     assert (against.outcome, against.fewest, against.most) == (
         "contradicted",
         alone[contrary].fewest,
         alone[contrary].most,
     )
-    unsure = foresee([sure, open_one], num_tests=1, complete=True)
+    unsure = foresee([sure, open_one], num_claims=1, num_tests=1, complete=True)
     assert (unsure.most, unsure.outcome) == (None, "")
     low, high = open_one.effect.ci95
     to_reproduce = max(alone[sure].fewest, stats.pairs_for_difference(low))
@@ -90,23 +93,23 @@ def test_what_supports_the_claim_already_is_not_waited_for():
     decided = compare(draw(-3.0), p=0.001, p_holm=0.001)
     assert decided.supports
     open_one = compare(draw(-0.9))
-    assert foresee([decided, open_one], num_tests=2, complete=True) == foresee(
-        [open_one], num_tests=2, complete=True
+    assert foresee([decided, open_one], num_claims=2, num_tests=2, complete=True) == foresee(
+        [open_one], num_claims=2, num_tests=2, complete=True
     )
-    assert foresee([decided], num_tests=2, complete=False) is None
+    assert foresee([decided], num_claims=2, num_tests=2, complete=False) is None
 
 
 def test_a_claim_that_lacks_a_pair_can_only_be_contradicted():
-    found = foresee([compare(draw(-0.9))], num_tests=1, complete=False)
+    found = foresee([compare(draw(-0.9))], num_claims=1, num_tests=1, complete=False)
     assert (found.fewest, found.most) == (None, None)
-    assert foresee([compare(draw(0.9))], num_tests=1, complete=False).outcome == "contradicted"
+    assert foresee([compare(draw(0.9))], num_claims=1, num_tests=1, complete=False).outcome == "contradicted"
 
 
 def test_an_equivalence_is_foreseen_where_the_whole_interval_is_on_one_side_of_the_margin():
     inside = compare(draw(0.05, n=30), measure="equivalence", margin=0.6)
     interval = stats.summarise_errors(inside.by_seed).ci95
     assert max(map(abs, interval)) < 0.6
-    found = foresee([inside], num_tests=2, complete=True)
+    found = foresee([inside], num_claims=2, num_tests=2, complete=True)
     sd = np.std(inside.by_seed, ddof=1)
     far = max(map(abs, interval))
     assert found.fewest == stats.pairs_for_equivalence(0.0, sd, margin=0.6, level=0.025)
@@ -114,20 +117,20 @@ def test_an_equivalence_is_foreseen_where_the_whole_interval_is_on_one_side_of_t
     assert found.outcome == "reproduced"
     outside = compare(draw(3.0), measure="equivalence", margin=1.0)
     low, high = stats.summarise_errors(outside.by_seed).ci95
-    found = foresee([outside], num_tests=1, complete=True)
+    found = foresee([outside], num_claims=1, num_tests=1, complete=True)
     assert (found.fewest, found.most) == (
         stats.pairs_for_difference(high - 1.0),
         stats.pairs_for_difference(low - 1.0),
     )
     assert found.outcome == "contradicted"
     across = compare(draw(0.5), measure="equivalence", margin=0.5)
-    assert foresee([across], num_tests=1, complete=True).most is None
+    assert foresee([across], num_claims=1, num_tests=1, complete=True).most is None
 
 
 def test_no_worse_is_one_sided():
     better = compare(draw(-1.0), measure="no worse", margin=0.5)
     low, high = stats.summarise_errors(better.by_seed).ci95
-    found = foresee([better], num_tests=1, complete=True)
+    found = foresee([better], num_claims=1, num_tests=1, complete=True)
     assert (found.fewest, found.most, found.outcome) == (
         stats.pairs_for_difference(0.5 - low, level=0.1),
         stats.pairs_for_difference(0.5 - high, level=0.1),
@@ -136,9 +139,9 @@ def test_no_worse_is_one_sided():
 
 
 def test_differences_that_do_not_vary_and_few_seeds_have_no_number():
-    assert foresee([compare([1.0] * 8)], num_tests=1, complete=True).fewest is None
-    assert foresee([compare(draw(-0.9, n=4))], num_tests=1, complete=True).reason == TOO_FEW
-    assert foresee([compare(draw(-0.9, n=5))], num_tests=1, complete=True).reason == ""
+    assert foresee([compare([1.0] * 8)], num_claims=1, num_tests=1, complete=True).fewest is None
+    assert foresee([compare(draw(-0.9, n=4))], num_claims=1, num_tests=1, complete=True).reason == TOO_FEW
+    assert foresee([compare(draw(-0.9, n=5))], num_claims=1, num_tests=1, complete=True).reason == ""
 
 
 def test_for_s_there_is_no_number_of_seeds_but_the_window(store):
@@ -193,7 +196,7 @@ def test_the_seeds_of_a_scan_are_those_of_all_its_points(store):
     put_scan(store, sweep, (51, 50, 50), jitter=12)
     verdict = verdicts_of(sweep, store)["insensitive-lambdas"]
     assert verdict.outcome == "undecided"
-    assert verdict.forecast == foresee(verdict.comparisons, num_tests=2, complete=True)
+    assert verdict.forecast == foresee(verdict.comparisons, num_claims=1, num_tests=2, complete=True)
 
 
 @pytest.mark.slow
@@ -202,7 +205,7 @@ def test_a_range_is_hardly_ever_promised_where_there_is_no_difference_and_holds_
 
     def ranges(d_z):
         studies = generator.standard_normal((2_000, 20)) + d_z
-        return [foresee([compare(study)], num_tests=1, complete=True) for study in studies]
+        return [foresee([compare(study)], num_claims=1, num_tests=1, complete=True) for study in studies]
 
     closed = np.mean([found.most is not None for found in ranges(0.0)])
     assert closed < 0.05 + 3 * np.sqrt(0.05 * 0.95 / 2_000)

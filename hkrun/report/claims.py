@@ -1,6 +1,8 @@
 """Judges the paper's claims on a sweep: reproduced, contradicted, or undecided and by how much."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from hkrun import stats
 from hkrun.report import comparing
@@ -24,8 +26,8 @@ def judge_claims(
 ) -> tuple[Verdict, ...]:
     """Judges the claims of the sweep's tables and those that it names.
 
-    The comparisons of one measure within a table are one family of tests; a claim that belongs to no table is
-    a family of its own. `cells` holds those of other data sets as "NAME on DATASET".
+    The claims of one kind on one table are one family, see `correct_claims`; a claim that belongs to no table
+    is a family of its own. `cells` holds those of other data sets as "NAME on DATASET".
     """
     claims = published.claims_on(sweep)
     judge = ClaimJudge(published, sweep, cells, teachers, scans)
@@ -55,14 +57,15 @@ class ClaimJudge:
         """The verdicts on claims whose tests are corrected together, by the claims' ids."""
         wanted = {(claim.id, pair): found for claim in family for pair, found in self._compare(claim)}
         found = {key: comparison for key, comparison in wanted.items() if comparison is not None}
-        tests = comparing.bound_by(self._differences, comparing.correct(list(found.values())))
+        tests = comparing.bound_by(self._differences, correct_claims(found))
         corrected = dict(zip(found, tests, strict=True))
+        num_claims = len({name for name, _ in found})
         num_tests = len({comparison.test for comparison in found.values()})
         verdicts = {}
         for claim in family:
             comparisons = tuple(item for (name, _), item in corrected.items() if name == claim.id)
             missing = tuple(pair for name, pair in wanted if name == claim.id and (name, pair) not in found)
-            outcome = _outcome(comparisons, complete=not missing)
+            outcome = decide(comparisons, complete=not missing)
             reservation = self._withhold(claim, comparisons, missing) if outcome != "reproduced" else ""
             condition, divergence = self._find_divergence(claim)
             if divergence:
@@ -74,7 +77,9 @@ class ClaimJudge:
                 divergence=divergence,
                 comparisons=comparisons,
                 missing=missing,
-                forecast=foresee(comparisons, num_tests=num_tests, complete=not missing)
+                forecast=foresee(
+                    comparisons, num_claims=num_claims, num_tests=num_tests, complete=not missing
+                )
                 if outcome == "undecided" and not reservation
                 else None,
                 reservation=reservation if outcome in ("undecided", "not judged") else "",
@@ -185,7 +190,43 @@ def find_teachers(cells: Sequence[CellSummary], teachers: Sequence[Teacher]) -> 
     return tuple(first.values())
 
 
-def _outcome(comparisons: Sequence[Comparison], *, complete: bool) -> str:
+def correct_claims(found: Mapping[tuple[str, Pair], Comparison]) -> list[Comparison]:
+    """Corrects the comparisons of a family of claims, by the id of the claim and the pair.
+
+    A claim is reproduced where *all* of its comparisons show what it says. Then the largest of their p is the
+    claim's own and needs no correction for their number (intersection-union test, Berger 1982); over several
+    claims it is corrected by Holm's method. One that points the other way counts as 1 there, except in a
+    claim of one comparison, which is tested two-sided. A claim is contradicted where *any* comparison shows
+    the contrary: that is corrected over all tests of the family.
+
+    Returns:
+        The comparisons in the same order. Each has the p of what it shows: where that is what the claim says,
+        the p that it gives its claim were it the largest, else the one of a contradiction.
+    """
+    claims: dict[str, float] = {}
+    several = {claim for claim, number in Counter(claim for claim, _ in found).items() if number > 1}
+    for (claim, _), item in found.items():
+        p = 1.0 if claim in several and _is_contrary(item) else item.p
+        claims[claim] = max(claims.get(claim, 0.0), p)
+    tested = zip(found, comparing.correct(list(found.values())), strict=True)
+    return [
+        item if _is_contrary(item) else replace(item, p_holm=_take_place(item.p, claims, claim))
+        for (claim, _), item in tested
+    ]
+
+
+def _is_contrary(comparison: Comparison) -> bool:
+    """Whether what was measured can only speak against the claim."""
+    return comparison.margin is None and comparison.difference >= 0
+
+
+def _take_place(p: float, claims: Mapping[str, float], claim: str) -> float:
+    """What Holm's correction over the claims makes of a p in the place of its claim's."""
+    return dict(zip(claims, stats.holm(list({**claims, claim: p}.values())), strict=True))[claim]
+
+
+def decide(comparisons: Sequence[Comparison], *, complete: bool) -> str:
+    """What comparisons say of their claim; without all of its pairs it is never reproduced."""
     if not comparisons:
         return "not judged"
     if any(comparison.opposes for comparison in comparisons):

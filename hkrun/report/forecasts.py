@@ -18,6 +18,14 @@ Number = int | None
 
 
 @dataclass(frozen=True, kw_only=True)
+class _Levels:
+    """At which level a comparison supports its claim, and at which it opposes it."""
+
+    support: float
+    oppose: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class _Outlook:
     """How many seeds would decide one comparison, at the ends of the interval of its effect.
 
@@ -31,20 +39,23 @@ class _Outlook:
     oppose: tuple[Number, Number]
 
 
-def foresee(comparisons: Sequence[Comparison], *, num_tests: int, complete: bool) -> PowerForecast | None:
+def foresee(
+    comparisons: Sequence[Comparison], *, num_claims: int, num_tests: int, complete: bool
+) -> PowerForecast | None:
     """The seeds that would decide an undecided claim, at the level of the first step of Holm's correction.
 
     A claim is reproduced where its last comparison supports it, and contradicted where one opposes it.
 
     Args:
         comparisons: Those of the claim that there are.
-        num_tests: In the family of tests.
+        num_claims: In the family: what support of a claim is corrected for.
+        num_tests: In the family, of all of its claims: what a contradiction is corrected for.
         complete: Whether none of the claim's comparisons is missing.
 
     Returns:
         The forecast; None where all there are support the claim, and some are missing.
     """
-    level = stats.LEVEL / num_tests
+    levels = _Levels(support=stats.LEVEL / num_claims, oppose=stats.LEVEL / num_tests)
     open_ones = [comparison for comparison in comparisons if not comparison.supports]
     if not open_ones:
         return None
@@ -52,7 +63,7 @@ def foresee(comparisons: Sequence[Comparison], *, num_tests: int, complete: bool
         return _without_number(WINDOW)
     if min(comparison.n for comparison in open_ones) < LEAST_SEEDS:
         return _without_number(TOO_FEW)
-    outlooks = [_look_at(comparison, level) for comparison in open_ones]
+    outlooks = [_look_at(comparison, levels) for comparison in open_ones]
     supports = [_last([outlook.support[end] for outlook in outlooks]) if complete else None for end in (0, 1)]
     opposes = [_first([outlook.oppose[end] for outlook in outlooks]) for end in (0, 1)]
     outcome, most = "", None
@@ -72,14 +83,14 @@ def _without_number(reason: str) -> PowerForecast:
     return PowerForecast(fewest=None, most=None, limit=stats.MOST_PAIRS, outcome="", reason=reason)
 
 
-def _look_at(comparison: Comparison, level: float) -> _Outlook:
+def _look_at(comparison: Comparison, levels: _Levels) -> _Outlook:
     if comparison.effect is None:  # the differences do not vary, so they have no interval
         return _Outlook(support=(None, None), oppose=(None, None))
     if comparison.margin is None:
         low, high = comparison.effect.ci95
         return _Outlook(
-            support=(_below(low, level), _below(high, level)),
-            oppose=(_below(-high, level), _below(-low, level)),
+            support=(_below(low, levels.support), _below(high, levels.support)),
+            oppose=(_below(-high, levels.oppose), _below(-low, levels.oppose)),
         )
     differences = np.array(comparison.by_seed)
     sd, margin = float(differences.std(ddof=1)), comparison.margin
@@ -88,17 +99,20 @@ def _look_at(comparison: Comparison, level: float) -> _Outlook:
     if comparison.measure == "no worse":
         low, high = interval
         return _Outlook(
-            support=(_below((low - margin) / sd, 2 * level), _below((high - margin) / sd, 2 * level)),
-            oppose=(_below((margin - high) / sd, level), _below((margin - low) / sd, level)),
+            support=(
+                _below((low - margin) / sd, 2 * levels.support),
+                _below((high - margin) / sd, 2 * levels.support),
+            ),
+            oppose=(_below((margin - high) / sd, levels.oppose), _below((margin - low) / sd, levels.oppose)),
         )
     far = max(map(abs, interval))
     near = 0.0 if interval[0] <= 0 <= interval[1] else min(map(abs, interval))
     within, beyond = (
-        stats.pairs_for_equivalence(size, sd, margin=margin, level=level) for size in (near, far)
+        stats.pairs_for_equivalence(size, sd, margin=margin, level=levels.support) for size in (near, far)
     )
     return _Outlook(
         support=(within, beyond),
-        oppose=(_below((margin - far) / sd, level), _below((margin - near) / sd, level)),
+        oppose=(_below((margin - far) / sd, levels.oppose), _below((margin - near) / sd, levels.oppose)),
     )
 
 

@@ -232,8 +232,8 @@ def tabulate_evidence(summary: Summary) -> Table | None:
             summary.label(comparison.cell),
             _describe_opponent(comparison, summary.label(comparison.reference)),
             comparison.n,
-            _evidence(comparison),
-            p_entry(comparison, strong=comparison.significant and comparison.margin is None),
+            replace(_evidence(comparison), strong=_stands(comparison, verdict)),
+            replace(p_entry(comparison), strong=_stands(comparison, verdict)),
             effect_entry(comparison),
             *(_published_difference(comparison, tables.get(verdict.claim.table), name) for name in columns),
         ]
@@ -252,6 +252,12 @@ def tabulate_evidence(summary: Summary) -> Table | None:
     )
 
 
+def _stands(comparison: Comparison, verdict: Verdict) -> bool:
+    """Whether a comparison is a finding: a part of a claim that is not reproduced as a whole is none."""
+    told = comparison.supports if verdict.outcome == "reproduced" else comparison.opposes
+    return told and comparison.margin is None
+
+
 def _describe_opponent(comparison: Comparison, label: str) -> str:
     if comparison.epochs:
         return f"{label}, {comparison.epochs}"
@@ -267,7 +273,7 @@ def _describe_opponent(comparison: Comparison, label: str) -> str:
 def _evidence(comparison: Comparison) -> Entry:
     if comparison.measure == "stability":
         text = f"S {digits(comparison.value)} against {digits(comparison.reference_value)}"
-        return Entry(text=text, strong=comparison.significant, value=comparison.difference)
+        return Entry(text=text, value=comparison.difference)
     entry = difference_entry(comparison)
     return replace(entry, text=f"{entry.text} pp")
 

@@ -207,14 +207,18 @@ def describe_keys(scan: Scan) -> str:
 
 
 def describe_scan(scan: Scan, margin: float) -> str:
-    """Whether the result is the same all along a curve or grid."""
+    """Whether the result is the same all along a curve or grid.
+
+    It is where every point is equivalent to the reference at 5 % (intersection-union test, Berger 1982): what
+    Holm's correction leaves open of a single point may stand of all together.
+    """
     found = [point.comparison for point in scan.points if point.comparison is not None]
     name = describe_keys(scan)
     if not found:
         return f"{name}: not judged, for no two of its points have common seeds."
     if any(comparison.opposes for comparison in found):
         what = "not the same everywhere"
-    elif all(comparison.supports for comparison in found):
+    elif all(comparison.p <= stats.LEVEL for comparison in found):  # all must hold: no correction
         what = "the same everywhere"
     else:
         what = f"undecided at {count(min(comparison.n for comparison in found), 'seed')}"
