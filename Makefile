@@ -33,7 +33,7 @@ LOCK := $(BIN)/uv pip compile -q pyproject.toml --group dev --group docs --all-e
 BUILD_LOCK := echo 'hatchling>=1.27' | $(BIN)/uv pip compile -q - --universal --python-version 3.11 \
         --generate-hashes --no-emit-index-url --no-header
 
-.PHONY: setup stability test test-all check docs keys lock audit sbom crds bench bench-gpu digits-recipe findings results numbers statistics
+.PHONY: setup stability test test-all check docs keys lock audit sbom crds bench bench-gpu digits-recipe findings results numbers statistics statistics-of-runs
 
 setup: $(STAMP)
 
@@ -100,6 +100,12 @@ numbers: setup
 # The tables of docs/statistics.md, simulated: a few minutes.
 statistics: setup
 	PYTHONPATH=.:tests $(BIN)/python tests/statistics_tables.py
+
+# What twenty seeds say of real runs, beside what a hundred say: half an hour for 400 runs where they are not there yet.
+STORE ?= hkrun-store
+statistics-of-runs: setup
+	$(BIN)/hkrun sweep stability --seeds 100 --store $(STORE)
+	PYTHONPATH=.:tests $(BIN)/python tests/statistics_of_runs.py --store $(STORE)
 
 # What surprises about the libraries, each run by itself with the versions that it names: it needs the internet.
 findings:
