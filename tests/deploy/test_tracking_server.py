@@ -84,7 +84,8 @@ def test_a_sweep_that_the_server_refuses_loses_nothing_and_is_mirrored_later(
     )
     assert refused.returncode == 0, refused.stderr
     (warning,) = re.findall(r"hkrun: warning: MLflow at .*", " ".join(refused.stderr.split()))
-    assert warning.startswith(f"hkrun: warning: MLflow at {stack.address} refuses user 'admin' with this password")
+    refusal = f"MLflow at {stack.address} refuses user 'admin' with this password"
+    assert warning.startswith(f"hkrun: warning: {refusal}")
     assert warning.count("MLflow at") == 1
     assert "nothing is lost: the store has it all, and `hkrun sync` brings MLflow up to date later" in warning
     store = open_store(store_folder, create=False)
@@ -162,7 +163,7 @@ def test_a_missing_password_is_asked_for_in_one_line(stack: Stack, tmp_path: Pat
     refused = call(tmp_path, {"MLFLOW_TRACKING_URI": stack.address}, "sync")
     assert refused.returncode == 6
     assert refused.stderr == (
-        f"hkrun: warning: MLflow at {stack.address} asks for a user and a password; set MLFLOW_TRACKING_USERNAME and "
+        f"hkrun: MLflow at {stack.address} asks for a user and a password; set MLFLOW_TRACKING_USERNAME and "
         "MLFLOW_TRACKING_PASSWORD\n"
     )
 
