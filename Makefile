@@ -101,11 +101,12 @@ numbers: setup
 statistics: setup
 	PYTHONPATH=.:tests $(BIN)/python tests/statistics_tables.py
 
-# What twenty seeds say of real runs, beside what a hundred say: half an hour for 400 runs where they are not there yet.
+# What twenty seeds, at once or one by one, say of real runs beside a hundred: half an hour for 400 runs where they are not there yet.
 STORE ?= hkrun-store
 statistics-of-runs: setup
 	$(BIN)/hkrun sweep stability --seeds 100 --store $(STORE)
 	PYTHONPATH=.:tests $(BIN)/python tests/statistics_of_runs.py --store $(STORE)
+	PYTHONPATH=.:tests $(BIN)/python tests/replayed_studies.py --store $(STORE)
 
 # What surprises about the libraries, each run by itself with the versions that it names: it needs the internet.
 findings:

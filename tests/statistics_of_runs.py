@@ -65,17 +65,19 @@ class Runs:
         return [(cell, reference) for reference, cell in combinations(self.errors, 2)]
 
 
-def read_studies(place: str, name: str, dataset: str | None, *, size: int) -> list[Runs]:
+def read_studies(place: str, name: str, dataset: str | None, *, size: int | None = None) -> list[Summary]:
     """A stored study, and the disjoint ones of so many of its seeds; what is left over is in none."""
     store = open_store(place, create=False)
     found = find_plan(store, name, dataset)
     sweep, workers = found.sweep, found.workers
-    seeds = [sweep.seeds[first : first + size] for first in range(0, len(sweep.seeds) - size + 1, size)]
-    if size < 2 or len(seeds) < 2:
-        raise InputError(f"--size {size}: {len(sweep.seeds)} seeds do not make two studies of 2 at least")
+    parts: list[tuple[int, ...]] = []
+    if size is not None:
+        parts = [sweep.seeds[first : first + size] for first in range(0, len(sweep.seeds) - size + 1, size)]
+        if size < 2 or len(parts) < 2:
+            raise InputError(f"--size {size}: {len(sweep.seeds)} seeds do not make two studies of 2 at least")
     return [
-        collect(summarise(replace(sweep, seeds=part), store, world_size=workers.world_size))
-        for part in (sweep.seeds, *seeds)
+        summarise(replace(sweep, seeds=seeds), store, world_size=workers.world_size)
+        for seeds in (sweep.seeds, *parts)
     ]
 
 
@@ -275,23 +277,29 @@ def p_text(p: float) -> str:
     return "<0.001" if p < 0.001 else f"{p:.2g}"
 
 
-def main() -> None:
-    """Prints all tables."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def make_parser(description: str | None) -> argparse.ArgumentParser:
+    """Which study is meant."""
+    layout = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=description, formatter_class=layout)
     parser.add_argument("--store", required=True, help="where the runs are")
     parser.add_argument("--study", default="stability", help="which study's (default: %(default)s)")
     parser.add_argument("--dataset", help="on which, where it ran on several")
+    return parser
+
+
+def main() -> None:
+    """Prints all tables."""
+    parser = make_parser(__doc__)
     parser.add_argument("--size", type=int, default=20, help="seeds of each study (default: %(default)s)")
-    arguments = parser.parse_args()
+    given = parser.parse_args()
     try:
-        runs, *parts = read_studies(arguments.store, arguments.study, arguments.dataset, size=arguments.size)
+        runs, *parts = map(collect, read_studies(given.store, given.study, given.dataset, size=given.size))
     except HkrunError as error:
         parser.error(str(error))
     print_cells(runs, parts)
     counts = [print_pairs(measure, runs, parts) for measure in MEASURES]
-    print_table(f"Comparisons of {parts[0].seeds} seeds", ["by", "made", "p up to 5 %", "after Holm"], counts)
+    headings = ["by", "made", "p up to 5 %", "after Holm"]
+    print_table(f"Comparisons of {parts[0].seeds} seeds", headings, counts)
     print_verdicts(runs, parts)
 
 
