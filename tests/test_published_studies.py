@@ -475,9 +475,16 @@ def study(*claims, **changes):
         "command": "hkrun sweep x",
         "findings": ["It does."],
         "claims": [
-            {"id": f"c{number}", "statement": f"claim {number}", "outcome": outcome, "comparisons": found}
+            {
+                "id": f"c{number}",
+                "statement": f"claim {number}",
+                "judged_on": "error",
+                "outcome": outcome,
+                "comparisons": found,
+            }
             for number, (outcome, found) in enumerate(claims)
         ],
+        "s2_claims": [],
     }
     return {**values, **changes}
 

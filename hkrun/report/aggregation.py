@@ -55,6 +55,7 @@ def summarise(sweep: Sweep, store: Store, *, world_size: int = 1) -> Summary:
     ]
     scans = find_scans(sweep, by_name, comparisons)
     elsewhere = _summarise_elsewhere(sweep, store, world_size=world_size)
+    verdicts = judge_claims(published, sweep, by_name | elsewhere, teachers, scans)
     summary = Summary(
         sweep=sweep,
         store=store.place,
@@ -69,7 +70,8 @@ def summarise(sweep: Sweep, store: Store, *, world_size: int = 1) -> Summary:
             for name in sweep.published
             if name in published.tables
         ),
-        verdicts=judge_claims(published, sweep, by_name | elsewhere, teachers, scans),
+        verdicts=tuple(verdict for verdict in verdicts if verdict.claim.judged_on != "S2"),
+        s2_verdicts=tuple(verdict for verdict in verdicts if verdict.claim.judged_on == "S2"),
         scans=scans,
         quantum_pct=quantum,
         executions=load_executions(store, sweep),

@@ -7,6 +7,7 @@ from hkrun import stats
 from hkrun.report import comparing
 from hkrun.report.comparison import Comparison
 from hkrun.report.summary import Best, CellSummary, Summary
+from hkrun.report.verdict import Verdict
 from hkrun.report.wording import count, digits, equals, join, plus_minus, take_once
 from hkrun.spaces import Sweep
 
@@ -167,14 +168,18 @@ def find_next_step(summary: Summary) -> NextStep:
         return NextStep(seeds=needed, reason=f"{needed} seeds are the fewest that can show a difference")
     such = f"in {100 * stats.POWER:.0f} % of such studies, were the effect at the weak end of its interval"
     wanted = {
-        forecast.most: f"{forecast.most} seeds would decide “{verdict.claim.statement}” {such}"
-        for verdict in reversed(summary.verdicts)
+        forecast.most: f"{forecast.most} seeds would decide “{verdict.claim.statement}” {_on(verdict)}{such}"
+        for verdict in reversed(summary.all_verdicts)
         if (forecast := verdict.forecast) is not None and forecast.most is not None
     }
     worth = [number for number in wanted if now < number <= _WORTH * now]
     if worth:
         return NextStep(seeds=min(worth), reason=wanted[min(worth)])
     return NextStep(seeds=now + _MORE, reason="ten more seeds per cell; nothing is repeated")
+
+
+def _on(verdict: Verdict) -> str:
+    return "on S2 " if verdict.claim.judged_on == "S2" else ""
 
 
 def _count_pairs(summary: Summary) -> int:

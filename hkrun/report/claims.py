@@ -10,6 +10,7 @@ from hkrun.report.comparing import Side
 from hkrun.report.comparison import Comparison
 from hkrun.report.forecasts import foresee
 from hkrun.report.published import Claim, Published
+from hkrun.report.ratio_comparing import compare_s2
 from hkrun.report.summary import CellSummary, Scan, Teacher
 from hkrun.report.verdict import Verdict
 from hkrun.spaces import Sweep
@@ -28,13 +29,17 @@ def judge_claims(
 
     The claims of one kind on one table are one family, see `correct_claims`; a claim that belongs to no table
     is a family of its own. `cells` holds those of other data sets as "NAME on DATASET".
+
+    Returns:
+        The verdicts on the claims as published, and after them those on S2.
     """
-    claims = published.claims_on(sweep)
+    claims = [*published.claims_on(sweep), *published.claims_on_s2(sweep)]
     judge = ClaimJudge(published, sweep, cells, teachers, scans)
-    verdicts: dict[str, Verdict] = {}
+    verdicts: dict[tuple[str, str], Verdict] = {}
     for family in dict.fromkeys((claim.family, claim.kind) for claim in claims):
-        verdicts |= judge.judge_family([claim for claim in claims if (claim.family, claim.kind) == family])
-    return tuple(verdicts[claim.id] for claim in claims)
+        judged = judge.judge_family([claim for claim in claims if (claim.family, claim.kind) == family])
+        verdicts |= {(name, family[1]): verdict for name, verdict in judged.items()}
+    return tuple(verdicts[claim.id, claim.kind] for claim in claims)
 
 
 class ClaimJudge:
@@ -90,9 +95,10 @@ class ClaimJudge:
         if claim.kind == "equivalence":
             yield from self._compare_scans(claim)
         for better, worse in claim.pairs:
-            if claim.kind == "stability":
+            if claim.kind in ("stability", "s2"):
+                compare = comparing.compare_stability if claim.kind == "stability" else compare_s2
                 cell, other = self._cells.get(better), self._cells.get(worse)
-                both = comparing.compare_stability(cell, other, self._sweep) if cell and other else None
+                both = compare(cell, other, self._sweep) if cell and other else None
                 yield (better, worse), both
             else:
                 side, against = self._side(claim, better, worse), self._side(claim, worse, better)

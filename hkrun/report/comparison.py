@@ -14,15 +14,16 @@ class Comparison:
     Attributes:
         measure: "error": mean paired difference of the last epoch's error in percentage points, with its t
             interval and a sign-flip permutation test; "stability": difference of S in (percentage points)
-            squared, with a test that permutes the two cells' labels within each seed; "equivalence": the
+            squared, with a test that permutes the two cells' labels within each seed; "s2": difference of S2,
+            with the interval and the test of their ratio; "equivalence": the
             difference of errors with its 90 % interval and two one-sided t tests against the margin;
             "no worse": the same with the upper one alone.
         cell: Name of the cell, or "A over B" for the error of A minus that of B.
         reference: Name of the one it is compared with.
-        value: Mean error, or S, of the cell on these seeds.
+        value: Mean error, S or S2 of the cell on these seeds.
         reference_value: The same of the reference.
         by_seed: The paired differences of the error.
-        ci95: Interval of the difference; None where there is none.
+        ci95: Interval of the difference, of "s2" that of the ratio; None where there is none.
         effect: Size of the difference of the error; None where it has no spread.
         p: Two-sided, of no difference; of "equivalence" and "no worse", of not being so.
         p_holm: `p`, corrected for all comparisons of its table.
@@ -61,6 +62,11 @@ class Comparison:
     def difference(self) -> float:
         """Cell minus reference."""
         return self.value - self.reference_value
+
+    @property
+    def ratio(self) -> float | None:
+        """Cell over reference; None of a reference of 0."""
+        return self.value / self.reference_value if self.reference_value else None
 
     @property
     def within_pp(self) -> float | None:

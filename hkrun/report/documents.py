@@ -174,6 +174,7 @@ def _gather(summary: Summary) -> dict[str, object]:
         "variance_limits": variance.describe_variance(summary),
         "claims": paper_tables.tabulate_claims(summary),
         "evidence": paper_tables.tabulate_evidence(summary),
+        "on_s2": bool(summary.s2_verdicts),
         "paper": [_section(paper, summary) for paper in summary.paper],
         "scans": [
             result_tables.tabulate_scan(scan, number, summary)

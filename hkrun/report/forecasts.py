@@ -1,5 +1,6 @@
 """How many seeds would decide a claim: from the interval of the measured effect, not from its point alone."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -84,6 +85,8 @@ def _without_number(reason: str) -> PowerForecast:
 
 
 def _look_at(comparison: Comparison, levels: _Levels) -> _Outlook:
+    if comparison.measure == "s2":
+        return _look_at_ratio(comparison, levels)
     if comparison.effect is None:  # the differences do not vary, so they have no interval
         return _Outlook(support=(None, None), oppose=(None, None))
     if comparison.margin is None:
@@ -113,6 +116,18 @@ def _look_at(comparison: Comparison, levels: _Levels) -> _Outlook:
     return _Outlook(
         support=(within, beyond),
         oppose=(_below((margin - far) / sd, levels.oppose), _below((margin - near) / sd, levels.oppose)),
+    )
+
+
+def _look_at_ratio(comparison: Comparison, levels: _Levels) -> _Outlook:
+    """By the t test of the log-ratio, whose spread over seeds follows from its interval."""
+    if comparison.ci95 is None:
+        return _Outlook(support=(None, None), oppose=(None, None))
+    low, high = map(math.log, comparison.ci95)
+    sd = stats.spread_behind((low, high), n=comparison.n)
+    return _Outlook(
+        support=(_below(low / sd, levels.support), _below(high / sd, levels.support)),
+        oppose=(_below(-high / sd, levels.oppose), _below(-low / sd, levels.oppose)),
     )
 
 

@@ -34,6 +34,7 @@ def summary_document(summary: Summary) -> dict[str, object]:
         "sd_last_ratios": [_ratio_document(ratio) for ratio in summary.deviation_ratios],
         "divergence": [dataclasses.asdict(found) for found in compare_divergence(summary)],
         "claims": [_verdict_document(verdict) for verdict in summary.verdicts],
+        "s2_claims": [_verdict_document(verdict) for verdict in summary.s2_verdicts],
         **({"variance": list(map(_variance_document, summary.variance))} if summary.variance else {}),
         "measure": summary.measure,
         "best": list(map(_best_document, summary.best)),
@@ -188,6 +189,7 @@ def _verdict_document(verdict: Verdict) -> dict[str, object]:
         "id": verdict.claim.id,
         "statement": verdict.claim.statement,
         "table": verdict.claim.table,
+        "judged_on": verdict.claim.judged_on,
         "outcome": verdict.outcome,
         **({"reason": reason} if (reason := verdict.divergence or verdict.reservation) else {}),
         **({"condition": verdict.condition.strip()} if verdict.condition else {}),
@@ -195,6 +197,11 @@ def _verdict_document(verdict: Verdict) -> dict[str, object]:
             {
                 "measure": comparison.measure,
                 **_comparison_document(comparison),
+                **(
+                    {"ci95": None, "ratio": comparison.ratio, "ratio_ci95": _listed(comparison.ci95)}
+                    if comparison.measure == "s2"
+                    else {}
+                ),
                 **({"epochs": comparison.epochs} if comparison.epochs else {}),
                 **({"margin": comparison.margin} if comparison.margin is not None else {}),
                 "supports": comparison.supports,

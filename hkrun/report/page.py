@@ -38,13 +38,19 @@ def render_page(summary: Summary, content: Mapping[str, object], drawn: Sequence
         for figure, again in zip(drawn, narrow, strict=True)
     }
     style, script = _write_style(), read_template("report.js")
-    outcomes = [verdict.outcome for verdict in summary.verdicts]
+    outcomes = {
+        on: [verdict.outcome for verdict in verdicts]
+        for on, verdicts in (("", summary.verdicts), (" on S2", summary.s2_verdicts))
+    }
     own = {
         "figures": drawn,
         "inlined": inlined,
         "glyphs": Markup(page.glyphs),  # noqa: S704
         "outcomes": [
-            (_SIGNS[outcome], outcomes.count(outcome), outcome) for outcome in OUTCOMES if outcome in outcomes
+            (_SIGNS[outcome], found.count(outcome), outcome, on)
+            for on, found in outcomes.items()
+            for outcome in OUTCOMES
+            if outcome in found
         ],
         "style": Markup(style),  # noqa: S704
         "script": Markup(script),  # noqa: S704

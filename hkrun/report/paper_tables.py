@@ -11,7 +11,10 @@ from hkrun.report.result_tables import difference_entry, effect_entry, error_ent
 from hkrun.report.summary import PaperRow, PaperTable, Summary
 from hkrun.report.table import MINUS, NONE, Entry, Field, Table, make_table
 from hkrun.report.verdict import PowerForecast, Verdict
-from hkrun.report.wording import count, digits, interval, join
+from hkrun.report.wording import count, describe_s2, digits, interval, join
+
+# How a verdict on a claim about S says what it is about.
+_BY = {"S": " by S, as published", "S2": " by S2"}
 
 
 def tabulate_paper(paper: PaperTable, summary: Summary) -> Table:
@@ -178,7 +181,7 @@ def tabulate_claims(summary: Summary) -> Table | None:
             str(min(item.n for item in verdict.comparisons)) if verdict.comparisons else NONE,
             describe_forecast(verdict),
         ]
-        for verdict in summary.verdicts
+        for verdict in summary.all_verdicts
     ]
     return make_table(
         "claims", ["The paper says", "Where", "This sweep", "Seeds", "Would be decided by"], rows, words=5
@@ -190,7 +193,7 @@ def _describe_outcome(verdict: Verdict, summary: Summary) -> str:
     if verdict.outcome == "not judged":
         return "not judged here"
     datasets = " and ".join(verdict.claim.datasets) or summary.sweep.dataset
-    return f"{verdict.outcome} on {datasets}{verdict.condition}"
+    return f"{verdict.outcome} on {datasets}{_BY.get(verdict.claim.judged_on, '')}{verdict.condition}"
 
 
 def describe_forecast(verdict: Verdict) -> str:
@@ -221,14 +224,14 @@ def _describe_seeds(found: PowerForecast) -> str:
 
 def tabulate_evidence(summary: Summary) -> Table | None:
     """Every comparison behind the verdicts, the published difference of the same rows beside it."""
-    verdicts = [verdict for verdict in summary.verdicts if verdict.comparisons]
+    verdicts = [verdict for verdict in summary.all_verdicts if verdict.comparisons]
     if not verdicts:
         return None
     tables = {paper.id: paper for paper in summary.paper}
     columns = list(dict.fromkeys(name for paper in summary.paper for name in paper.published.columns))
     rows: list[list[Field]] = [
         [
-            verdict.claim.id,
+            f"{verdict.claim.id}{', on S2' if verdict.claim.judged_on == 'S2' else ''}",
             summary.label(comparison.cell),
             _describe_opponent(comparison, summary.label(comparison.reference)),
             comparison.n,
@@ -274,13 +277,15 @@ def _evidence(comparison: Comparison) -> Entry:
     if comparison.measure == "stability":
         text = f"S {digits(comparison.value)} against {digits(comparison.reference_value)}"
         return Entry(text=text, value=comparison.difference)
+    if comparison.measure == "s2":
+        return Entry(text=describe_s2(comparison), value=comparison.ratio, ends=comparison.ci95)
     entry = difference_entry(comparison)
     return replace(entry, text=f"{entry.text} pp")
 
 
 def _published_difference(comparison: Comparison, paper: PaperTable | None, column: str) -> Entry:
     """The same difference in the paper: in points for an error, in percent for S."""
-    if paper is None or column not in paper.published.columns:
+    if paper is None or column not in paper.published.columns or comparison.measure == "s2":
         return Entry(text=NONE)
     if comparison.epochs or _column_of(comparison.cell, column) != column:
         return Entry(text=NONE)

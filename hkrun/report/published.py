@@ -1,5 +1,6 @@
 """What the HKSANC paper published: its figures, and its claims as comparisons that a report can judge."""
 
+import dataclasses
 import math
 import tomllib
 from collections.abc import Mapping
@@ -51,7 +52,8 @@ class Claim:
 
     Attributes:
         table: The table or figure it is about; "text" where it stands in none.
-        kind: "error", "stability", "error-gain" or "equivalence".
+        kind: "error", "stability", "error-gain" or "equivalence"; "s2" of one on stability that is judged on
+            S2 in place of the S that the paper published.
         statement: The statement in words.
         pairs: Names of rows, (better, worse): the statement says that the better one's figure is lower. In an
             "error-gain" each is "A over B", the error of A minus that of B. "ROW on DATASET" is that row on
@@ -77,6 +79,11 @@ class Claim:
     one_sided: bool = False
 
     @property
+    def judged_on(self) -> str:
+        """The figure that its verdict is about."""
+        return {"stability": "S", "s2": "S2"}.get(self.kind, "error")
+
+    @property
     def family(self) -> str:
         """What its tests are corrected together with: those of its table, or itself alone."""
         return self.id if self.table == "text" else self.table
@@ -92,6 +99,14 @@ class Published:
     def claims_on(self, sweep: Sweep) -> list[Claim]:
         """Those of the sweep's tables, and those that it names."""
         return [claim for claim in self.claims if claim.table in sweep.published or claim.id in sweep.claims]
+
+    def claims_on_s2(self, sweep: Sweep) -> list[Claim]:
+        """Those of them on stability, to be judged on S2."""
+        return [
+            dataclasses.replace(claim, kind="s2")
+            for claim in self.claims_on(sweep)
+            if claim.kind == "stability"
+        ]
 
     def measure_of(self, sweep: Sweep) -> str:
         """What a sweep's question is about: what its file says, else the measure of its first table."""

@@ -12,8 +12,8 @@ from hkrun.report.comparing import (
     pair_windows,
     reserve_curves,
 )
-from hkrun.report.comparison import Ratio
-from hkrun.report.summary import CellSummary
+from hkrun.report.comparison import Comparison, Ratio
+from hkrun.report.summary import CellSummary, Curve
 from hkrun.spaces import Sweep
 
 
@@ -36,8 +36,37 @@ def compare_ratios(
 
 def _compare_s2(cell: CellSummary, other: CellSummary, sweep: Sweep) -> Ratio | None:
     pair = pair_windows(cell, other, sweep)
+    return None if pair is None else _compare_windows(pair, cell, other, sweep)
+
+
+def compare_s2(cell: CellSummary, other: CellSummary, sweep: Sweep) -> Comparison | None:
+    """Compares S2 as a claim does, by the test of their ratio; None where there is no S2 on common seeds.
+
+    Nothing is concluded where nothing is of S, and of fewer than three runs.
+    """
+    pair = pair_windows(cell, other, sweep)
     if pair is None:
         return None
+    ratio = _compare_windows(pair, cell, other, sweep)
+    ours, theirs = (
+        stats.analyse_pair_stability(errors, window=sweep.window, ddof=sweep.ddof).s2 for errors in pair
+    )
+    return Comparison(
+        measure="s2",
+        cell=cell.name,
+        reference=other.name,
+        value=ours,
+        reference_value=theirs,
+        ci95=ratio.ci95,
+        p=ratio.p,
+        p_holm=ratio.p_holm,
+        test=ratio.test,
+        reservation=ratio.reservation,
+        n=ratio.n,
+    )
+
+
+def _compare_windows(pair: tuple[Curve, Curve], cell: CellSummary, other: CellSummary, sweep: Sweep) -> Ratio:
     result = stats.compare_pair_stability(*pair, window=sweep.window, ddof=sweep.ddof)
     return _make_ratio(result, cell, other, reserve_curves("S2", cell, other, sweep))
 

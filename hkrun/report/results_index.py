@@ -9,6 +9,7 @@ from hkrun.report.wording import OUTCOMES, count, count_outcomes, digits, equals
 
 INDEX_MARK = "<!-- Written by `hkrun report`: changes are lost. -->"
 Document = Mapping[str, Any]
+_ON = {"S": ", by S as published", "S2": ", by S2"}
 
 
 def render_index(studies: Mapping[str, Document]) -> bytes:
@@ -23,15 +24,20 @@ def render_index(studies: Mapping[str, Document]) -> bytes:
     entries = [_describe_study(folder, study) for folder, study in studies.items()]
     # Studies that share cells judge the same claims.
     distinct = {
-        (study["dataset"], claim["id"], claim["outcome"])
+        (study["dataset"], claim["id"], claim["judged_on"], claim["outcome"])
         for study in studies.values()
         for claim in _judged(study)
     }
-    counts = count_outcomes([outcome for _, _, outcome in distinct])
+    counts, on_s2 = (
+        count_outcomes([outcome for *_, figure, outcome in distinct if (figure == "S2") == is_s2])
+        for is_s2 in (False, True)
+    )
     verdicts = f" Claims of the paper that they judge: {counts}." if counts else ""
+    apart = f"On S2, which the paper does not have, those about S: {on_s2}." if on_s2 else ""
     studied = "1 study." if len(entries) == 1 else f"{len(entries)} studies."
     return render_template(
-        "results.md", {"mark": INDEX_MARK, "summary": studied + verdicts, "studies": entries}
+        "results.md",
+        {"mark": INDEX_MARK, "summary": studied + verdicts, "on_s2": apart, "studies": entries},
     )
 
 
@@ -54,7 +60,7 @@ def _describe_study(folder: str, study: Document) -> dict[str, object]:
         ],
         "claims": [
             {
-                "statement": claim["statement"],
+                "statement": f"{claim['statement']}{_ON.get(claim['judged_on'], '')}",
                 "outcome": " ".join(filter(None, (claim["outcome"], claim.get("condition")))),
                 "evidence": _describe_evidence(claim),
             }
@@ -65,7 +71,14 @@ def _describe_study(folder: str, study: Document) -> dict[str, object]:
 
 
 def _judged(study: Document) -> list[Document]:
-    return [claim for claim in study["claims"] if claim["outcome"] in OUTCOMES]
+    """The claims that a study judges, those about S on S2 right after the published."""
+    on_s2 = {claim["id"]: claim for claim in study["s2_claims"]}
+    return [
+        one
+        for claim in study["claims"]
+        for one in (claim, on_s2.get(claim["id"]))
+        if one is not None and one["outcome"] in OUTCOMES
+    ]
 
 
 def _describe_evidence(claim: Document) -> str:
@@ -89,6 +102,9 @@ def _describe_span(differences: Iterable[float]) -> str:
 
 def _describe_comparison(found: Document) -> str:
     p = "withheld" if found["p_holm"] is None else f"p {equals(found['p_holm'])}"
+    if found["measure"] == "s2":
+        values = f"S2 {digits(found['value'])} against {digits(found['reference_value'])}"
+        return f"{values} ({digits(found['ratio'])} times, {p})" if found["ratio"] else f"{values} ({p})"
     if found["measure"] == "stability":
         return f"S {digits(found['value'])} against {digits(found['reference_value'])} ({p})"
     difference = plus_minus(found["difference"], found["ci95"], signed=True)

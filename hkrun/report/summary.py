@@ -300,6 +300,7 @@ class Summary:
             one.
         paper: The tables of the paper that the sweep is set against.
         verdicts: On their claims, and on those that the sweep names.
+        s2_verdicts: On those of them about S, judged on S2; they count among no published claims.
         scans: The curves and grids among the cells.
         variance: Of the cells whose seeds have several teachers; see `hkrun.report.variance`.
         quantum_pct: What one test image is worth, in percentage points; None before the first run and where
@@ -321,6 +322,7 @@ class Summary:
     teachers: tuple[Teacher, ...]
     paper: tuple[PaperTable, ...]
     verdicts: tuple[Verdict, ...]
+    s2_verdicts: tuple[Verdict, ...]
     scans: tuple[Scan, ...]
     quantum_pct: float | None
     warnings: tuple[str, ...] = ()
@@ -342,6 +344,17 @@ class Summary:
     def label(self, name: str) -> str:
         """The label of the cell of this name; a name that is of no cell, such as a row's, is its own."""
         return self.columns.labels.get(name, name)
+
+    @property
+    def all_verdicts(self) -> list[Verdict]:
+        """As published, and right after each on S the one on S2."""
+        on_s2 = {verdict.claim.id: verdict for verdict in self.s2_verdicts}
+        found: list[Verdict] = []
+        for verdict in self.verdicts:
+            found.append(verdict)
+            if verdict.claim.id in on_s2:
+                found.append(on_s2[verdict.claim.id])
+        return found
 
     @property
     def slot_seconds(self) -> dict[str, float]:

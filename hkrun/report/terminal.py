@@ -17,6 +17,7 @@ from hkrun.report.summary import CellSummary, Summary
 from hkrun.report.wording import (
     OUTCOMES,
     count,
+    count_on_s2,
     count_outcomes,
     describe_scope,
     describe_teacher,
@@ -109,7 +110,10 @@ def _scan_verdicts(summary: Summary) -> Iterator[RenderableType]:
 
 def _claim_verdicts(summary: Summary) -> Iterator[RenderableType]:
     """What the study says of the paper's claims; those that it decides come first."""
-    judged = [verdict for verdict in summary.verdicts if verdict.outcome in OUTCOMES]
+    judged, on_s2 = (
+        [verdict for verdict in verdicts if verdict.outcome in OUTCOMES]
+        for verdicts in (summary.verdicts, summary.s2_verdicts)
+    )
     if not judged:
         return
     ordered = sorted(judged, key=lambda verdict: OUTCOMES.index(verdict.outcome))
@@ -117,12 +121,13 @@ def _claim_verdicts(summary: Summary) -> Iterator[RenderableType]:
     grid.add_column(no_wrap=True)
     grid.add_column()
     outcomes = count_outcomes([verdict.outcome for verdict in judged])
-    for verdict in ordered[:_MOST_CLAIMS]:
+    for verdict in (*ordered[:_MOST_CLAIMS], *on_s2):
         open_ = verdict.outcome == "undecided"
         forecast = f" ({describe_forecast(verdict)})" if open_ else ""
         outcome = f"{verdict.outcome}{verdict.condition}"
-        grid.add_row(Text(outcome), Text(f"{verdict.claim.statement}{forecast}"))
-    yield Text(f"The paper's claims on {summary.sweep.dataset}: {outcomes}.")
+        about = {"S": "on S, as published: ", "S2": "on S2: "}.get(verdict.claim.judged_on, "")
+        grid.add_row(Text(outcome), Text(f"{about}{verdict.claim.statement}{forecast}"))
+    yield Text(f"The paper's claims on {summary.sweep.dataset}: {outcomes}. {count_on_s2(summary)}".strip())
     yield grid
     if len(ordered) > _MOST_CLAIMS:
         rest = count_outcomes([verdict.outcome for verdict in ordered[_MOST_CLAIMS:]])

@@ -10,6 +10,7 @@ from hkrun.counting import seeds as seeds
 from hkrun.plans import OVERHEADS
 from hkrun.report.comparison import Comparison
 from hkrun.report.summary import Summary, Teacher, TrainedTeacher
+from hkrun.report.verdict import Verdict
 
 _ROUNDING = 1e-4  # percentage points between a mean and the middle of its interval, of figures kept in JSON
 MOST_NAMES = 4  # in a sentence
@@ -48,6 +49,14 @@ def plus_minus(mean: float, ends: tuple[float, float] | None, *, signed: bool = 
     if abs(sum(ends) / 2 - mean) > _ROUNDING:
         return f"{number} [{ends[0]:.2f}, {ends[1]:.2f}]"
     return f"{number} ± {(ends[1] - ends[0]) / 2:.2f}"
+
+
+def describe_s2(comparison: Comparison) -> str:
+    """Two S2 and their ratio: S2 0.010 against 0.020 (0.50 times [0.30, 0.83])."""
+    values = f"S2 {digits(comparison.value)} against {digits(comparison.reference_value)}"
+    if comparison.ratio is None:
+        return values
+    return f"{values} ({f'{digits(comparison.ratio)} times {interval(comparison.ci95)}'.strip()})"
 
 
 def count_outcomes(outcomes: Sequence[str]) -> str:
@@ -196,12 +205,26 @@ def _labelled(comparisons: Iterable[Comparison], summary: Summary) -> list[Compa
     ]
 
 
+def find_outcomes(verdicts: Iterable[Verdict]) -> list[str]:
+    """What came of the claims that are judged."""
+    return [verdict.outcome for verdict in verdicts if verdict.outcome in OUTCOMES]
+
+
+def count_on_s2(summary: Summary) -> str:
+    """What came of the claims about S on S2, apart from those as published; empty without any."""
+    outcomes = find_outcomes(summary.s2_verdicts)
+    if not outcomes:
+        return ""
+    of_s = "that about S" if len(outcomes) == 1 else f"the {len(outcomes)} about S"
+    return f"On S2, which the paper does not have, {of_s}: {count_outcomes(outcomes)}."
+
+
 def _count_verdicts(summary: Summary) -> Iterator[str]:
-    outcomes = [verdict.outcome for verdict in summary.verdicts if verdict.outcome in OUTCOMES]
+    outcomes = find_outcomes(summary.verdicts)
     if outcomes:
         yield (
             f"Of {count(len(outcomes), 'claim')} of the paper that this sweep can judge on "
-            f"{summary.sweep.dataset}: {count_outcomes(outcomes)}."
+            f"{summary.sweep.dataset}: {count_outcomes(outcomes)}. {count_on_s2(summary)}".strip()
         )
 
 

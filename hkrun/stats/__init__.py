@@ -26,6 +26,7 @@ from hkrun.stats.errors import (
     ErrorSummary,
     largest_p,
     paired_difference,
+    spread_behind,
     summarise_errors,
     unpaired_difference,
 )

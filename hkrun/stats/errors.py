@@ -209,3 +209,9 @@ def t_interval(values: Floats, *, level: float = LEVEL) -> Interval | None:
         scipy.stats.t.ppf(1 - level / 2, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
     )
     return mean - half, mean + half
+
+
+def spread_behind(ends: Interval, *, n: int) -> float:
+    """The standard deviation of n values that the 95 % t interval of their mean stands for."""
+    quantile = float(scipy.stats.t.ppf(1 - LEVEL / 2, n - 1))
+    return (ends[1] - ends[0]) / 2 / quantile * float(np.sqrt(n))
