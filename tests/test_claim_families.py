@@ -6,8 +6,11 @@ import pytest
 from hkrun import stats
 from hkrun.report.claims import correct_claims, decide
 from hkrun.report.comparison import Comparison
+from hkrun.spaces import load_sweep
 
 SEEDS, SD = 40, 1.0
+# Of the differences from the default, measured on the ten seeds of results/sensitivity-digits.
+CORRELATION = 0.66
 
 
 def compare(name, p, *, difference=-1.0, measure="error", margin=None, p_against=1.0):
@@ -102,19 +105,19 @@ def test_equivalences_hold_together_uncorrected_and_are_contradicted_after_holm(
     assert decide(corrected, complete=True) == "undecided"
 
 
-def draw(generator, *, points, correlation, means):
+def draw(generator, *, means, correlation, seeds=SEEDS, sd=SD):
     """Paired differences of points from one reference, [points, seeds]: it is common to all of them."""
-    shared = generator.standard_normal((1, SEEDS)) * np.sqrt(correlation)
-    own = generator.standard_normal((points, SEEDS)) * np.sqrt(1 - correlation)
-    return SD * (shared + own) + np.asarray(means)[:, None]
+    shared = generator.standard_normal((1, seeds)) * np.sqrt(correlation)
+    own = generator.standard_normal((len(means), seeds)) * np.sqrt(1 - correlation)
+    return sd * (shared + own) + np.asarray(means)[:, None]
 
 
-def outcomes(studies, *, means, correlation=0.66, correct=correct_claims):
+def outcomes(studies, *, means, correlation=CORRELATION, correct=correct_claims, **drawn):
     """What so many studies say of "all points are equivalent"."""
     generator = np.random.default_rng(15)
     found = []
     for _ in range(studies):
-        differences = draw(generator, points=len(means), correlation=correlation, means=means)
+        differences = draw(generator, means=means, correlation=correlation, **drawn)
         parts = [equate(str(place), values) for place, values in enumerate(differences)]
         found.append(decide(correct(family(claim=parts)), complete=True))
     return found
@@ -136,10 +139,7 @@ def test_a_claim_of_which_one_part_is_false_is_reproduced_in_5_of_100_studies_at
     # The hardest case: one point lies on the margin, and all others are found equivalent in every study.
     easy = equate("easy", np.full(SEEDS, 0.01))
     generator = np.random.default_rng(16)
-    hard = [
-        equate("hard", values)
-        for values in draw(generator, points=studies, correlation=0.0, means=[0.5] * studies)
-    ]
+    hard = [equate("hard", values) for values in draw(generator, means=[0.5] * studies, correlation=0.0)]
     told = [
         decide(correct_claims(family(claim=[easy, part])), complete=True) == "reproduced" for part in hard
     ]
@@ -164,3 +164,20 @@ def test_any_of_many_parts_contradicts_a_true_claim_in_5_of_100_studies_at_most(
     told = outcomes(studies, means=[0.5, -0.5] * 6, correlation=0.0)  # on the margin, the hardest case
     bound = 0.05 + 3 * np.sqrt(0.05 * 0.95 / studies)
     assert 0.01 < told.count("contradicted") / studies < bound
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sd", [0.97, 1.13])
+def test_the_shipped_sensitivity_can_say_insensitive_and_ten_seeds_cannot(sd):
+    sweep = load_sweep("sensitivity")
+    points = [
+        named
+        for named in sweep.cells
+        if len(named.point) == 1 and next(iter(named.point)) != "loss.mu" and {*named.point.values()} != {1.0}
+    ]
+    assert (len(points), sweep.margin) == (12, 0.5)
+    assert sweep.recipe.evidence["paired_difference_sd_pp"]["value"] == 0.97
+    equal = [0.0] * len(points)
+    told = outcomes(400, means=equal, seeds=len(sweep.seeds), sd=sd).count("reproduced") / 400
+    assert told > 0.8
+    assert "reproduced" not in outcomes(100, means=equal, seeds=10, sd=sd)

@@ -54,15 +54,35 @@ def test_another_student_than_the_recipes_has_no_known_spread(store):
 
 
 def test_a_margin_that_the_seeds_cannot_show_is_told_with_the_seeds_that_can(store):
-    power = foresee_power(make_plan(load_sweep("sensitivity"), store))
+    power = foresee_power(make_plan(load_sweep("sensitivity", seeds="10"), store))
     assert (power.difference_pp, power.needed_seeds) == (
         None,
         stats.smallest_runs(0.05 / power.comparisons),
     )
-    needed = stats.pairs_for_equivalence(0.0, power.sd_pp, margin=0.5, level=0.05 / power.comparisons)
+    assert power.comparisons == 32
+    # All must be equivalent: each at 5 %, and all together in 80 %.
+    needed = stats.pairs_for_equivalence(0.0, power.sd_pp, margin=0.5, tests=32)
     told = describe_power(power)
     assert f"find no difference of errors, however large (that needs {power.needed_seeds} seeds)" in told
+    assert "show errors that are all equal to be so within 1.46 points" in told
     assert f"its margin of 0.5 points needs {needed} seeds" in told
+
+
+def test_the_shipped_sensitivity_can_show_its_margin(store):
+    sweep = load_sweep("sensitivity")
+    power = foresee_power(make_plan(sweep, store))
+    assert power.margin_pp < power.asked_margin_pp == sweep.margin
+    assert power.asked_margin_seeds <= len(sweep.seeds)
+    assert "needs" not in describe_power(power)
+
+
+def test_so_many_pairs_show_all_of_several_equivalences_in_80_percent_of_studies():
+    pairs = stats.pairs_for_equivalence(0.0, 1.0, margin=0.5, tests=12)
+    enough, fewer = (
+        stats.equivalence_power(0.0, 1.0, margin=0.5, pairs=number) for number in (pairs, pairs - 1)
+    )
+    assert fewer < 1 - 0.2 / 12 <= enough
+    assert stats.detectable_margin(pairs, tests=12) <= 0.5 < stats.detectable_margin(pairs - 1, tests=12)
 
 
 def test_stored_runs_tell_the_spread_and_without_a_reference_there_is_nothing_to_tell(store):

@@ -272,6 +272,22 @@ def test_the_interval_of_an_equivalence_is_the_90_percent_one(store):
     assert scan.points[1].comparison is None
 
 
+def test_seeds_that_are_too_few_for_the_margin_are_warned_of_with_those_that_do(store):
+    sweep = make_scan("loss.lambda_2", margin=0.2)
+    put_scan(store, sweep, (51, 50, 50), jitter=12)
+    summary = summarise(sweep, store)
+    points = [point.comparison for point in summary.scans[0].points if point.comparison is not None]
+    sd = np.median([np.std(item.by_seed, ddof=1) for item in points])
+    shown = sd * stats.detectable_margin(8, tests=2)
+    needed = stats.pairs_for_equivalence(0.0, sd, margin=0.2, tests=2)
+    assert shown > 0.2
+    (warning,) = [text for text in summary.warnings if "too few for the margin" in text]
+    assert warning.startswith("8 seeds are too few for the margin of 0.2 pp")
+    assert f"within {shown:.2f} pp, and within the margin with {needed} seeds" in warning
+    wide = dataclasses.replace(sweep, margin=1.01 * shown)
+    assert not [text for text in summarise(wide, store).warnings if "too few for the margin" in text]
+
+
 def test_curves_and_grids_have_figures_and_tables(store):
     grid = tuple(
         NamedCell(

@@ -17,6 +17,9 @@ PAIRED_SD, S2_SD = "paired_difference_sd_pp", "s2_log_ratio_sd"  # in a recipe's
 class Power:
     """What a study's seeds decide with a probability of 80 %, at the first step of Holm's correction.
 
+    A study with axes asks whether all of its cells are equivalent to the reference: each at 5 %, without a
+    correction, for all must be, and all together with that probability.
+
     Attributes:
         seeds: Of each cell.
         comparisons: Cells that are set against the reference.
@@ -25,7 +28,8 @@ class Power:
         difference_pp: The smallest true difference of the error that is found; None where a permutation test
             of so few seeds finds none, however large.
         needed_seeds: How many that test needs at least.
-        margin_pp: The smallest margin within which equal errors are shown to be equivalent.
+        margin_pp: The smallest margin within which equal errors are shown to be equivalent: those of one
+            cell and the reference, or of all where the search space asks for equivalence.
         asked_margin_pp: The margin of the search space, where it asks for equivalence; else None.
         asked_margin_seeds: How many seeds that would take; None where it takes more than anyone makes, or is
             not asked for.
@@ -61,6 +65,11 @@ def foresee_power(plan: Plan) -> Power | None:
     d_z, needed = stats.detectable_effect(seeds, level=level), stats.smallest_runs(level)
     s2_sd = _evidence(plan, reference, S2_SD)
     asked = sweep.margin if any(named.point for named in sweep.cells) else None
+    margin = (
+        stats.detectable_margin(seeds, level=level)
+        if asked is None
+        else stats.detectable_margin(seeds, tests=len(others))
+    )
     return Power(
         seeds=seeds,
         comparisons=len(others),
@@ -68,11 +77,11 @@ def foresee_power(plan: Plan) -> Power | None:
         basis=basis,
         difference_pp=d_z * sd if seeds >= needed else None,
         needed_seeds=needed,
-        margin_pp=stats.detectable_margin(seeds, level=level) * sd,
+        margin_pp=margin * sd,
         asked_margin_pp=asked,
         asked_margin_seeds=None
         if asked is None
-        else stats.pairs_for_equivalence(0.0, sd, margin=asked, level=level),
+        else stats.pairs_for_equivalence(0.0, sd, margin=asked, tests=len(others)),
         s2_ratio=None if s2_sd is None else math.exp(d_z * s2_sd),
     )
 
@@ -89,9 +98,10 @@ def describe_power(power: Power) -> str:
         number = power.asked_margin_seeds
         needs = "more seeds than anyone makes" if number is None else f"{number:,} seeds"
         asked = f"; its margin of {power.asked_margin_pp:g} points needs {needs}"
+    shown = "equal errors to be so" if power.asked_margin_pp is None else "errors that are all equal to be so"
     seeds, comparisons = count(power.seeds, "seed"), count(power.comparisons, "comparison")
     return (
-        f"Power (80 %): {seeds} and {comparisons} find {found}{s2}, and show equal errors to be so within "
+        f"Power (80 %): {seeds} and {comparisons} find {found}{s2}, and show {shown} within "
         f"{power.margin_pp:.2f} points{asked} (sd of paired differences {power.sd_pp:.2f}: {power.basis})"
     )
 

@@ -1,6 +1,7 @@
 """What a reader must know of a study before believing its numbers, in sentences."""
 
 import re
+import statistics
 from collections.abc import Iterable, Iterator
 
 from hkrun import stats
@@ -29,6 +30,7 @@ def write_warnings(summary: Summary) -> Iterator[str]:
             "the differences between cells hold the teachers' too."
         )
     yield from _warn_of_seeds(summary)
+    yield from _warn_of_margin(summary)
     yield from _warn_of_stability(summary)
 
 
@@ -42,6 +44,28 @@ def _warn_of_seeds(summary: Summary) -> Iterator[str]:
             f"With {count(most, 'seed')} no difference in error can be significant, however large, after "
             f"Holm's correction over {count(len(compared), 'comparison')}: a permutation test needs {needed} "
             "seeds."
+        )
+
+
+def _warn_of_margin(summary: Summary) -> Iterator[str]:
+    """Says where the seeds are too few to show errors that are all equal along its axes to be so."""
+    points = (point.comparison for scan in summary.scans for point in scan.points)
+    tests = {comparison.test: comparison for comparison in points if comparison is not None}
+    spreads = [
+        statistics.stdev(comparison.by_seed) for comparison in tests.values() if not comparison.reservation
+    ]
+    sd = statistics.median(spreads) if spreads else 0.0
+    if sd == 0:
+        return
+    most = max(comparison.n for comparison in tests.values())
+    margin, shown = summary.sweep.margin, sd * stats.detectable_margin(most, tests=len(tests))
+    if shown > margin:
+        needed = stats.pairs_for_equivalence(0.0, sd, margin=margin, tests=len(tests))
+        that_takes = "more seeds than anyone makes" if needed is None else f"{needed:,} seeds"
+        yield (
+            f"{count(most, 'seed')} are too few for the margin of {margin:g} pp: were all errors equal, "
+            f"{100 * stats.POWER:.0f} % of such studies would show it within {shown:.2f} pp, and within the "
+            f"margin with {that_takes} (sd of paired differences {sd:.2f})."
         )
 
 

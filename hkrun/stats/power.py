@@ -67,18 +67,36 @@ def equivalence_power(
     return max(0.0, float(above + below - 1))
 
 
-def pairs_for_equivalence(difference: float, sd: float, *, margin: float, level: float = LEVEL) -> int | None:
+def pairs_for_equivalence(
+    difference: float, sd: float, *, margin: float, level: float = LEVEL, tests: int = 1
+) -> int | None:
     """The fewest pairs with which two one-sided tests show equivalence with the probability `POWER`.
+
+    Args:
+        difference: True mean difference.
+        sd: True standard deviation of the differences, above 0.
+        margin: Above 0.
+        level: Of each one-sided test.
+        tests: Of how many such differences all are to be shown equivalent.
 
     Returns:
         The number; None above `MOST_PAIRS` or where the difference is not within the margin.
     """
     if abs(difference) >= margin:
         return None
+    needed = _power_of_each(tests)
     return _fewest(
-        lambda pairs: equivalence_power(difference, sd, margin=margin, pairs=pairs, level=level) >= POWER,
+        lambda pairs: equivalence_power(difference, sd, margin=margin, pairs=pairs, level=level) >= needed,
         least=2,
     )
+
+
+def _power_of_each(tests: int) -> float:
+    """The power of each of several tests that all succeed with the probability `POWER` at least.
+
+    By Boole's inequality, whatever they have in common.
+    """
+    return 1 - (1 - POWER) / tests
 
 
 def detectable_effect(pairs: int, *, level: float = LEVEL) -> float:
@@ -91,25 +109,29 @@ def detectable_effect(pairs: int, *, level: float = LEVEL) -> float:
     return _smallest(lambda d_z: paired_power(d_z, pairs=pairs, level=level))
 
 
-def detectable_margin(pairs: int, *, level: float = LEVEL) -> float:
+def detectable_margin(pairs: int, *, level: float = LEVEL, tests: int = 1) -> float:
     """The smallest margin within which two one-sided tests show equal errors equivalent, as often as `POWER`.
 
     Args:
         pairs: At least 2.
         level: Of each one-sided test.
+        tests: How many pairs of errors are to be shown equivalent, all of them.
 
     Returns:
         The margin in standard deviations of the differences.
     """
-    return _smallest(lambda margin: equivalence_power(0.0, 1.0, margin=margin, pairs=pairs, level=level))
+    return _smallest(
+        lambda margin: equivalence_power(0.0, 1.0, margin=margin, pairs=pairs, level=level),
+        needed=_power_of_each(tests),
+    )
 
 
-def _smallest(power: Callable[[float], float]) -> float:
-    """Where a power that grows with a size reaches `POWER`."""
+def _smallest(power: Callable[[float], float], *, needed: float = POWER) -> float:
+    """Where a power that grows with a size reaches what is needed."""
     high = 1.0
-    while power(high) < POWER:
+    while power(high) < needed:
         high *= 2
-    return float(scipy.optimize.brentq(lambda size: power(size) - POWER, 0.0, high))
+    return float(scipy.optimize.brentq(lambda size: power(size) - needed, 0.0, high))
 
 
 def _fewest(is_enough: Callable[[int], bool], *, least: int) -> int | None:

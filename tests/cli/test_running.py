@@ -249,15 +249,15 @@ def test_a_dry_run_and_the_question_count_what_a_search_makes(folder, started, m
     pytest.importorskip("optuna")
     command = ["sweep", "sensitivity", "--search", "optuna", "--runs", "5"]
     code, told = document(*command, "--dry-run")
-    assert (code, told["runs"], told["to_run"], told["trials"]) == (0, 330, 15, 15)
+    assert (code, told["runs"], told["to_run"], told["trials"]) == (0, 2640, 85, 85)
     assert call([*command, "--dry-run"]) == 0
-    assert "15 of 330 runs to train, in 15 tasks" in capsys.readouterr().out
+    assert "85 of 2640 runs to train, in 85 tasks" in capsys.readouterr().out
     monkeypatch.setattr("hkrun.cli.running._ASK_ABOVE_S", 0.0)
     asked = []
     monkeypatch.setattr("click.confirm", lambda question, **_: asked.append(question) and False)
     monkeypatch.setattr("sys.stdin", SimpleNamespace(isatty=lambda: True))
     assert call(command) == 75
-    assert asked[0].startswith("15 runs, about ")
+    assert asked[0].startswith("85 runs, about ")
 
 
 @pytest.mark.parametrize(
