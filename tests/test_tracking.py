@@ -36,13 +36,17 @@ from sweep_example import (
 )
 
 import hkrun.tracking.runs
+import hkrun.tracking.tables
 from hkrun.config import canonical, cell_id
 from hkrun.errors import DataError, InputError, StoreError
 from hkrun.spaces import Sweep
 from hkrun.store import Store, open_store
 from hkrun.tracking import Links, Mirror, Site, background, resolve_uri, serve, server, sync, ui
 from hkrun.tracking.connection import connect
-from hkrun.tracking.runs import Point, write_content
+from hkrun.tracking.content import RunContent
+from hkrun.tracking.points import Point
+from hkrun.tracking.runs import ClientRuns
+from hkrun.tracking.tables import DatabaseRuns
 
 REPORT = {"report.md": b"# Report\n", "figure.svg": b"<svg/>"}
 
@@ -55,8 +59,21 @@ def store(tmp_path: Path, empty_database: Path, monkeypatch: pytest.MonkeyPatch)
     return made
 
 
-def mirror_all(sweep: Sweep, store: Store) -> Links:
-    return sync(sweep, store, summaries=make_summaries(store, sweep), files=REPORT)
+def mirror_all(sweep: Sweep, store: Store, *, every: int | None = None) -> Links:
+    return sync(sweep, store, summaries=make_summaries(store, sweep), files=REPORT, every=every).links
+
+
+def use_client(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Has MLflow's client write, as for a server and for databases that are not known."""
+    monkeypatch.setattr(hkrun.tracking.tables, "_DATABASES", ())
+
+
+@pytest.fixture(params=["tables", "client"])
+def writer(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Either way of writing."""
+    if request.param == "client":
+        use_client(monkeypatch)
+    return str(request.param)
 
 
 def query(store: Store, sql: str) -> list[tuple[Any, ...]]:
@@ -85,15 +102,6 @@ def points(store: Store) -> Counter[tuple[Any, ...]]:
         (tags[run_id]["hkrun.cell_id"], tags[run_id].get("hkrun.seed"), *rest)
         for run_id, *rest in rows
         if run_id in tags
-    )
-
-
-def latest_points(store: Store) -> Counter[tuple[Any, ...]]:
-    """What the UI's tables show: (cell_id, seed or None, key, step, value, timestamp, is_nan), counted."""
-    tags = tags_of_runs(store)
-    rows = query(store, "select run_uuid, key, step, value, timestamp, is_nan from latest_metrics")
-    return Counter(
-        (tags[run_id]["hkrun.cell_id"], tags[run_id].get("hkrun.seed"), *rest) for run_id, *rest in rows
     )
 
 
@@ -155,21 +163,126 @@ def test_processes_that_open_a_fresh_database_at_once_all_succeed(tmp_path: Path
 # --- what is mirrored ---------------------------------------------------------------------------------------
 
 
-def test_every_point_of_every_run_is_there_once_with_its_stored_time(store: Store) -> None:
-    sweep = make_sweep(num_cells=2, num_seeds=2, epochs=5)
-    fill_store(store, sweep)
-    mirror_all(sweep, store)
+def expected_points(
+    sweep: Sweep, mirrored: Callable[[str, int], bool] = lambda name, epoch: True
+) -> Counter[tuple[Any, ...]]:
+    """The points of curves that a store filled with a sweep should have in MLflow: those of `mirrored`."""
     expected: Counter[tuple[Any, ...]] = Counter()
     for cell in sweep.cells:
         for seed in sweep.seeds:
-            curves = make_curves(cell.name, seed, epochs=5)
+            curves = make_curves(cell.name, seed, epochs=cell.cell.student.epochs)
             for name in set(curves.column_names) - {"epoch"}:
                 for epoch, value in zip(curves["epoch"].to_pylist(), curves[name].to_pylist(), strict=True):
                     time = round(1000 * (STARTED_AT + 100 * seed + SECONDS_PER_EPOCH * epoch))
-                    expected[(cell_id(cell.cell), str(seed), name, epoch, value, time)] += 1
-    written = points(store)
-    assert {key: count for key, count in written.items() if key[1] is not None and key[3] > 0} == expected
-    assert set(written.values()) == {1}
+                    if mirrored(name, epoch):
+                        expected[(cell_id(cell.cell), str(seed), name, epoch, value, time)] += 1
+    return expected
+
+
+def curve_points(store: Store) -> Counter[tuple[Any, ...]]:
+    """The same as MLflow has them."""
+    return Counter({key: n for key, n in points(store).items() if key[1] is not None and key[3] > 0})
+
+
+def is_error_or_loss(name: str, _: int) -> bool:
+    return name.startswith(("error_", "loss_"))
+
+
+def test_every_error_and_loss_of_a_short_run_is_there_once_with_its_stored_time(
+    store: Store, writer: str
+) -> None:
+    sweep = make_sweep(num_cells=2, num_seeds=2, epochs=5)
+    fill_store(store, sweep)
+    mirror_all(sweep, store)
+    assert curve_points(store) == expected_points(sweep, is_error_or_loss)
+    assert set(points(store).values()) == {1}
+
+
+@pytest.mark.parametrize(
+    ("epochs", "spacing", "number"), [(100, 1, 100), (101, 2, 51), (600, 6, 100), (601, 7, 86)]
+)
+def test_errors_stay_whole_and_losses_are_at_a_hundred_epochs_at_most_up_to_the_last(
+    store: Store, epochs: int, spacing: int, number: int
+) -> None:
+    sweep = make_sweep(num_cells=1, num_seeds=2, epochs=epochs)
+    fill_store(store, sweep)
+    mirror_all(sweep, store)
+    chosen = set(range(epochs, 0, -spacing))
+    assert len(chosen) == number
+    assert curve_points(store) == expected_points(
+        sweep,
+        lambda name, epoch: name == "error_pct" or (name.startswith("loss_") and epoch in chosen),
+    )
+
+
+def test_a_run_that_broke_off_has_its_losses_at_the_epochs_of_the_others(store: Store) -> None:
+    sweep = make_sweep(num_cells=1, num_seeds=2, epochs=601)
+    fill_store(store, sweep)
+    short = make_curves("L_b", 1, epochs=601).slice(0, 300)
+    put_run(store, sweep.cells[0], 1, curves=short, epochs=300, status="diverged", diverged_epoch=300)
+    mirror_all(sweep, store)
+    steps = {
+        seed: [key[3] for key in curve_points(store) if (key[1], key[2]) == (seed, "loss_total")]
+        for seed in "01"
+    }
+    assert sorted(steps["1"]) == [epoch for epoch in sorted(steps["0"]) if epoch <= 300]
+    assert len(steps["1"]) == 43
+
+
+@pytest.mark.parametrize("every", [1, 5])
+def test_asked_for_every_so_manieth_epoch_runs_get_what_they_lack_and_stay_the_same(
+    store: Store, writer: str, every: int
+) -> None:
+    sweep = make_sweep(num_cells=2, num_seeds=2, epochs=12)
+    fill_store(store, sweep)
+    mirror_all(sweep, store)
+    runs = {run for run, tags in tags_of_runs(store).items() if "hkrun.seed" in tags}
+    client = connect(resolve_uri(store))
+    for run in runs:
+        client.log_metric(run, "mine", 5.0, timestamp=1, step=7)
+        client.set_tag(run, "mlflow.note.content", "mine")
+    mirror_all(sweep, store, every=every)
+    wanted = expected_points(
+        sweep, lambda name, epoch: is_error_or_loss(name, epoch) or epoch % every == 12 % every
+    )
+    assert {key: n for key, n in curve_points(store).items() if key[2] != "mine"} == wanted
+    tags = tags_of_runs(store)
+    assert {run for run, own in tags.items() if "hkrun.seed" in own} == runs
+    assert {own["mlflow.note.content"] for own in tags.values() if "hkrun.seed" in own} == {"mine"}
+    assert len([key for key in curve_points(store) if key[2] == "mine"]) == 4
+    assert query(store, "select count(*) from runs where lifecycle_stage = 'deleted'") == [(0,)]
+    before = whole_database(store)
+    mirror_all(sweep, store, every=every)
+    mirror_all(sweep, store)
+    assert whole_database(store) == before
+
+
+def as_an_earlier_hkrun_wrote_it(sweep: Sweep, store: Store) -> None:
+    """All points of all curves, and no word of them."""
+    mirror_all(sweep, store, every=1)
+    assert store.local_path is not None
+    with contextlib.closing(sqlite3.connect(store.local_path / "mlflow.db")) as database:
+        database.execute("delete from tags where key = 'hkrun.points'")
+        database.commit()
+
+
+def test_runs_of_an_earlier_version_keep_all_their_points_and_are_counted(store: Store) -> None:
+    small = make_sweep(num_cells=1, num_seeds=2, epochs=12)
+    fill_store(store, small)
+    as_an_earlier_hkrun_wrote_it(small, store)
+    before = {run for run, tags in tags_of_runs(store).items() if "hkrun.seed" in tags}
+    sweep = dataclasses.replace(small, seeds=(0, 1, 2))
+    fill_store(store, sweep)
+    mirrored = sync(sweep, store, summaries=make_summaries(store, sweep), files=REPORT)
+    assert (mirrored.runs, mirrored.denser) == (3, 2)
+    assert before < {run for run, tags in tags_of_runs(store).items() if "hkrun.seed" in tags}
+    whole = expected_points(small)
+    thin = expected_points(dataclasses.replace(sweep, seeds=(2,)), is_error_or_loss)
+    assert curve_points(store) == whole + thin
+    assert sync(sweep, store, summaries=make_summaries(store, sweep), files=REPORT) == mirrored
+    everything = sync(sweep, store, summaries=make_summaries(store, sweep), files=REPORT, every=1)
+    assert (everything.runs, everything.denser) == (3, 3)
+    assert curve_points(store) == expected_points(sweep)
 
 
 def test_the_parent_carries_the_mean_curve_and_the_summary(store: Store) -> None:
@@ -275,7 +388,7 @@ def test_the_report_lies_with_every_parent(store: Store) -> None:
 def test_no_batch_is_larger_than_mlflow_takes(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     from mlflow.tracking import MlflowClient
 
-    monkeypatch.setattr(hkrun.tracking.runs, "database_path", lambda uri: None)
+    use_client(monkeypatch)
     sizes: list[int] = []
     original = MlflowClient.log_batch
 
@@ -286,7 +399,7 @@ def test_no_batch_is_larger_than_mlflow_takes(store: Store, monkeypatch: pytest.
     monkeypatch.setattr(MlflowClient, "log_batch", counting)
     sweep = make_sweep(num_cells=1, num_seeds=1, epochs=600)
     fill_store(store, sweep)
-    sync(sweep, store, summaries={}, files={})
+    sync(sweep, store, summaries={}, files={}, every=1)
     assert max(sizes) == 1000
     assert len(points(store)) == 600 * 5 + 2 + 600  # the child's curves, its two errors, the parent's mean
 
@@ -300,10 +413,24 @@ def test_each_batch_shows_that_mlflow_answers(monkeypatch: pytest.MonkeyPatch) -
         def log_batch(self, run_id: str, **content: object) -> None:
             events.append("batch")
 
+        def set_terminated(self, run_id: str, **content: object) -> None:
+            events.append("end")
+
     monkeypatch.setattr(hkrun.tracking.runs, "ENTITIES_PER_BATCH", 10)
-    points = [Point("error_pct", 1.0, epoch, epoch) for epoch in range(25)]
-    write_content(Client(), "run", [], points, progress=lambda: events.append("progress"))  # type: ignore[arg-type]
-    assert events == ["batch", "progress", "batch", "progress", "batch"]  # the end of the run is the caller's
+    content = RunContent(
+        run_id="run",
+        cell_id="cell",
+        seed=0,
+        name="L_b seed 0",
+        status="FINISHED",
+        started_at=1.0,
+        ended_at=2.0,
+        tags={},
+        points=[Point("error_pct", 1.0, epoch, epoch) for epoch in range(25)],
+    )
+    runs = ClientRuns(Client(), "1", progress=lambda: events.append("progress"))  # type: ignore[arg-type]
+    runs.write([content])
+    assert events == ["batch", "progress", "batch", "progress", "batch", "end", "progress"]
 
 
 def test_names_and_tracebacks_are_what_postgresql_takes(store: Store) -> None:
@@ -315,21 +442,54 @@ def test_names_and_tracebacks_are_what_postgresql_takes(store: Store) -> None:
     assert query(store, "select value from tags where key = 'hkrun.error'") == [("ValueError: a\ufffdb",)]
 
 
+def rows_without_ids(store: Store) -> dict[str, list[tuple[Any, ...]]]:
+    """The rows of all tables that tell of runs, with a run's name in place of its id and of its parent's."""
+    assert store.local_path is not None
+    names = dict(query(store, "select run_uuid, name from runs"))
+    found = {}
+    for table in ("runs", "tags", "params", "metrics", "latest_metrics"):
+        rows = query(store, f"select * from {table}")
+        found[table] = sorted(
+            tuple(
+                re.sub("[0-9a-f]{32}", lambda match: names[match[0]], value).replace(
+                    str(store.local_path), ""
+                )
+                if isinstance(value, str)
+                else value
+                for value in row
+            )
+            for row in rows
+        )
+    return found
+
+
+@pytest.mark.parametrize("unknown", ["database", "column"])
 @pytest.mark.parametrize("epochs", [1, 300])
-def test_rows_are_those_that_mlflows_own_client_writes(
-    store: Store, tmp_path: Path, empty_database: Path, monkeypatch: pytest.MonkeyPatch, epochs: int
+def test_rows_are_those_that_mlflows_own_client_writes_where_the_tables_are_not_known(
+    store: Store,
+    tmp_path: Path,
+    empty_database: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    epochs: int,
+    unknown: str,
 ) -> None:
     sweep = make_sweep(num_cells=2, num_seeds=2, epochs=epochs)
     fill_store(store, sweep)
+    put_run(store, sweep.cells[0], 1, status="failed", traceback="ValueError: no", curves=None)
     mirror_all(sweep, store)
     other = open_store(tmp_path / "other")
     shutil.copy(empty_database, tmp_path / "other" / "mlflow.db")
     fill_store(other, sweep)
-    monkeypatch.setattr(hkrun.tracking.runs, "database_path", lambda uri: None)
+    put_run(other, sweep.cells[0], 1, status="failed", traceback="ValueError: no", curves=None)
+    if unknown == "database":
+        use_client(monkeypatch)
+    else:
+        columns = hkrun.tracking.tables._COLUMNS
+        monkeypatch.setitem(columns, "metrics", columns["metrics"] - {"is_nan"})
+    monkeypatch.setattr(DatabaseRuns, "write", pytest.fail)
     mirror_all(sweep, other)
-    assert points(store) == points(other)
-    assert latest_points(store) == latest_points(other)
-    assert latest_points(store)
+    assert rows_without_ids(store) == rows_without_ids(other)
+    assert len(rows_without_ids(store)["latest_metrics"]) > 20
 
 
 def test_a_database_that_another_process_writes_to_is_waited_for(store: Store) -> None:
@@ -371,7 +531,9 @@ def test_a_second_time_adds_nothing(store: Store) -> None:
     assert whole_database(store) == before
 
 
-def test_what_is_complete_is_not_even_written_again(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_complete_is_not_even_written_again(
+    store: Store, monkeypatch: pytest.MonkeyPatch, writer: str
+) -> None:
     from mlflow.tracking import MlflowClient
 
     sweep = make_sweep(num_cells=1, num_seeds=2, epochs=2)
@@ -386,17 +548,57 @@ def test_what_is_complete_is_not_even_written_again(store: Store, monkeypatch: p
         "set_experiment_tag",
     ):
         monkeypatch.delattr(MlflowClient, method)
+    monkeypatch.delattr(DatabaseRuns, "write")
     mirror_all(sweep, store)
+
+
+def mirror_until_killed(sweep: Sweep, store: Store, owner: Any, method: str, survived: int) -> None:
+    """Mirrors, and is killed after a call of the method, once it has survived so many."""
+    calls = 0
+    original = getattr(owner, method)
+
+    def dying(*arguments: Any, **named: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        result = original(*arguments, **named)
+        if calls > survived:
+            raise KeyboardInterrupt
+        return result
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(owner, method, dying)
+        with pytest.raises(KeyboardInterrupt):
+            mirror_all(sweep, store)
+
+
+def assert_mirrored_once(sweep: Sweep, store: Store) -> None:
+    """That two cells with one seed and three epochs are there, each point once, and nothing is open."""
+    assert run_names(store) == ["L_b", "L_b + L_is", "L_b + L_is seed 0", "L_b seed 0"]
+    written = points(store)
+    assert set(written.values()) == {1}
+    per_run = Counter(key[:2] for key in written)
+    plain, with_knowledge = (cell_id(cell.cell) for cell in sweep.cells)
+    assert per_run == {
+        (plain, None): 3 + 4,
+        (plain, "0"): 3 * 3 + 2,
+        (with_knowledge, None): 3 + 4,
+        (with_knowledge, "0"): 3 * 4 + 2,
+    }
+    tags = tags_of_runs(store)
+    parents = {own["hkrun.cell_id"]: run for run, own in tags.items() if own["hkrun.kind"] == "cell"}
+    children = [own for own in tags.values() if own["hkrun.kind"] == "run"]
+    assert all(own["mlflow.parentRunId"] == parents[own["hkrun.cell_id"]] for own in children)
+    assert query(
+        store, "select count(*) from runs where status = 'RUNNING' and lifecycle_stage = 'active'"
+    ) == [(0,)]
 
 
 @pytest.mark.parametrize(
     ("method", "survived"),
     [
-        *(
-            (method, n)
-            for method in ("create_run", "log_batch", "set_terminated", "set_tag")
-            for n in range(4)
-        ),
+        *((method, n) for method in ("create_run", "log_batch", "set_terminated") for n in range(4)),
+        ("set_tag", 0),
+        ("set_tag", 1),
         ("create_experiment", 0),
         ("log_artifacts", 0),
         ("log_artifacts", 1),
@@ -408,37 +610,52 @@ def test_a_kill_in_the_middle_is_made_good(
 ) -> None:
     from mlflow.tracking import MlflowClient
 
+    use_client(monkeypatch)
     sweep = make_sweep(num_cells=2, num_seeds=1, epochs=3)
     fill_store(store, sweep)
-    calls = 0
-
-    def dying(original: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*arguments: Any, **named: Any) -> Any:
-            nonlocal calls
-            calls += 1
-            result = original(*arguments, **named)
-            if calls > survived:
-                raise KeyboardInterrupt
-            return result
-
-        return call
-
-    with monkeypatch.context() as patch:
-        patch.setattr(MlflowClient, method, dying(getattr(MlflowClient, method)))
-        with pytest.raises(KeyboardInterrupt):
-            mirror_all(sweep, store)
+    mirror_until_killed(sweep, store, MlflowClient, method, survived)
     mirror_all(sweep, store)
-    assert run_names(store) == ["L_b", "L_b + L_is", "L_b + L_is seed 0", "L_b seed 0"]
-    written = points(store)
-    assert set(written.values()) == {1}
-    per_run = Counter(key[:2] for key in written)
-    both, adversarial = (cell_id(cell.cell) for cell in sweep.cells)
-    assert per_run == {
-        (both, None): 3 + 4, (both, "0"): 3 * 5 + 2, (adversarial, None): 3 + 4, (adversarial, "0"): 3 * 6 + 2
-    }  # fmt: skip
-    assert query(
-        store, "select count(*) from runs where status = 'RUNNING' and lifecycle_stage = 'active'"
-    ) == [(0,)]
+    assert_mirrored_once(sweep, store)
+
+
+@pytest.mark.parametrize("survived", range(0, 60, 5))
+def test_ctrl_c_while_rows_are_written_leaves_whole_runs_or_none(store: Store, survived: int) -> None:
+    from sqlalchemy.orm import Session
+
+    sweep = make_sweep(num_cells=2, num_seeds=1, epochs=3)
+    fill_store(store, sweep)
+    mirror_until_killed(sweep, store, Session, "execute", survived)
+    per_run = Counter(key[:2] for key in points(store))
+    assert set(per_run.values()) <= {3 + 4, 3 * 3 + 2, 3 * 4 + 2}
+    mirror_all(sweep, store)
+    assert_mirrored_once(sweep, store)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("survived", [20, 40])
+def test_a_process_killed_while_it_writes_rows_is_caught_up_with(store: Store, survived: int) -> None:
+    sweep = make_sweep(num_cells=2, num_seeds=1, epochs=3)
+    fill_store(store, sweep)
+    code = f"""
+import os
+from sqlalchemy.orm import Session
+from sweep_example import make_sweep
+from hkrun.store import open_store
+from hkrun.tracking import sync
+calls, execute = [], Session.execute
+def dying(*arguments, **named):
+    calls.append(None)
+    result = execute(*arguments, **named)
+    return result if len(calls) <= {survived} else os.kill(os.getpid(), {signal.SIGKILL})
+Session.execute = dying
+store = open_store({str(store.local_path)!r})
+sync(make_sweep(num_cells=2, num_seeds=1, epochs=3), store, summaries={{}}, files={{}})
+"""
+    paths = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    killed = subprocess.run([sys.executable, "-c", code], check=False, env=os.environ | {"PYTHONPATH": paths})
+    assert killed.returncode == -signal.SIGKILL
+    mirror_all(sweep, store)
+    assert_mirrored_once(sweep, store)
 
 
 def test_a_batch_that_arrived_in_part_is_completed(store: Store) -> None:
@@ -588,6 +805,35 @@ def test_the_background_mirror_writes_what_sync_writes(store: Store) -> None:
     assert whole_database(store) == before
 
 
+def test_what_is_prepared_while_nothing_is_done_is_a_database_without_an_experiment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    store, sweep = open_store(tmp_path / "store"), make_sweep(num_cells=1, num_seeds=1, epochs=2)
+    with Mirror(sweep, store, warn=pytest.fail) as mirror:
+        mirror.prepare()
+        mirror.prepare()
+    wait_for_mirrors()
+    assert query(store, "select count(*) from experiments where experiment_id <> 0") == [(0,)]
+    fill_store(store, sweep)
+    with Mirror(sweep, store, warn=pytest.fail) as mirror:
+        mirror.prepare()
+        mirror.run_done(cell_id(sweep.cells[0].cell), 0)
+        assert mirror.finish(summaries={}, files={}) is not None
+    assert run_names(store) == ["L_b", "L_b seed 0"]
+
+
+def test_a_server_that_is_away_when_it_is_prepared_is_told_of_with_the_first_run(
+    store: Store, monkeypatch: pytest.MonkeyPatch, closed_port: int
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{closed_port}")
+    warnings: list[str] = []
+    with Mirror(make_sweep(), store, warn=warnings.append) as mirror:
+        mirror.prepare()
+        assert mirror.finish(summaries={}, files={}) is None
+    assert len(warnings) == 1
+
+
 @pytest.fixture
 def closed_port() -> Iterator[int]:
     """A port on which nobody listens, kept from others."""
@@ -729,7 +975,7 @@ def test_a_server_killed_in_the_middle_is_caught_up_with_later(
         mirror_all(sweep, away)
     assert len(run_names(store)) == 2 + 4
     assert set(points(store).values()) == {1}
-    assert len(points(store)) == 2 * (3 * 5 + 2) + 2 * (3 * 6 + 2) + 2 * (3 + 4)
+    assert len(points(store)) == 2 * (3 * 3 + 2) + 2 * (3 * 4 + 2) + 2 * (3 + 4)
 
 
 # --- the receipt --------------------------------------------------------------------------------------------

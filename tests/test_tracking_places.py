@@ -61,7 +61,7 @@ def folder_of(store: Store) -> Path:
 
 
 def mirror(sweep: Sweep, store: Store, files: dict[str, bytes] = REPORT) -> Links:
-    return sync(sweep, store, summaries=make_summaries(store, sweep), files=files)
+    return sync(sweep, store, summaries=make_summaries(store, sweep), files=files).links
 
 
 def query(database: Path, sql: str) -> list[tuple[object, ...]]:
@@ -361,7 +361,7 @@ def test_a_damaged_database_is_put_aside_by_name_and_filled_again_once(
     assert names_of_runs(store) == ALL_RUNS
     points = Counter(query(database, "select run_uuid, key, step, value, timestamp from metrics"))
     assert set(points.values()) == {1}
-    assert len(points) == 2 * (2 * 5 + 2) + 2 + 4
+    assert len(points) == 2 * (2 * 3 + 2) + 2 + 4
     assert reports(store) == [b"# Report\n"]
     assert mirror(sweep, store) == links
     assert not (folder_of(store) / "mlflow.db.damaged-2").exists()
@@ -384,7 +384,7 @@ def test_sync_finds_damage_that_only_reading_all_of_it_shows(
     with caplog.at_level(logging.WARNING, "hkrun"):
         mirror(sweep, store)
     assert "mlflow.db.damaged-1" in caplog.text
-    assert query(database, "select count(*) from metrics") == [(2 * (2 * 5 + 2) + 2 + 4,)]
+    assert query(database, "select count(*) from metrics") == [(2 * (2 * 3 + 2) + 2 + 4,)]
 
 
 def test_sync_makes_a_database_anew_whose_runs_belong_to_no_experiment(

@@ -9,6 +9,7 @@ from hkrun.cli.invocation import Invocation
 from hkrun.cli.onward import store_option
 from hkrun.cli.stored import find_plans
 from hkrun.cli.verbs import verb
+from hkrun.counting import count
 from hkrun.errors import EXIT_DONE
 
 if TYPE_CHECKING:
@@ -28,26 +29,41 @@ _START_TAKES = "about 10 s"
             "MLFLOW_TRACKING_URI=http://server:5000 hkrun sync",
             "into that server instead of the store's database",
         ),
+        ("hkrun sync lambda3 --every 1", "with every curve at every epoch, as the store has them"),
     ),
 )
 @click.argument("name", required=False, shell_complete=candidates.studies)
 @click.option(
     "--dataset", metavar="NAME", shell_complete=candidates.datasets, help="Only the sweep on this data set."
 )
-def sync(invocation: Invocation, *, name: str | None, dataset: str | None) -> int:
+@click.option(
+    "--every",
+    metavar="N",
+    type=click.IntRange(min=1),
+    help="All curves, at every N-th epoch. By default losses at 100 epochs at most, and no diagnostics.",
+)
+def sync(invocation: Invocation, *, name: str | None, dataset: str | None, every: int | None) -> int:
     """Put what MLflow lacks of the store's sweeps there.
 
     Sweeps do this while they run; this catches up after a server was away, or fills another one. Running it
-    again adds nothing.
+    again adds nothing. Test errors are there at every epoch, whatever --every says. Runs that lack points of
+    it get them; none loses any.
     """
     from hkrun.sweep import mirror_sweep
 
     store = invocation.open_store()
     synced = []
     for stored in find_plans(store, name, dataset):
-        links = mirror_sweep(stored.sweep, store, workers=stored.workers)
-        synced.append({"sweep": stored.sweep.name, "dataset": stored.sweep.dataset, **links_document(links)})
-        invocation.messages.print(f"{stored.sweep.name} on {stored.sweep.dataset}: {links.view}")
+        mirrored = mirror_sweep(stored.sweep, store, workers=stored.workers, every=every)
+        key = {"sweep": stored.sweep.name, "dataset": stored.sweep.dataset}
+        numbers = {"runs": mirrored.runs, "runs_with_more_points": mirrored.denser}
+        synced.append({**key, **links_document(mirrored.links), **numbers})
+        invocation.messages.print(f"{stored.sweep.name} on {stored.sweep.dataset}: {mirrored.links.view}")
+        if mirrored.denser and every is None:
+            invocation.messages.print(
+                f"  {mirrored.denser} of {count(mirrored.runs, 'run')} keep the points of more curves that "
+                "`--every` or an earlier hkrun put there."
+            )
     if invocation.as_json:
         invocation.print_document({"store": store.place, "sweeps": synced})
     else:

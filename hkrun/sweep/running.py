@@ -37,7 +37,7 @@ from hkrun.sweep.time_accounting import TimeAccounting
 if TYPE_CHECKING:
     from hkrun.cluster import TaskResult
     from hkrun.report import Summary
-    from hkrun.tracking import Links, Mirror
+    from hkrun.tracking import Links, Mirror, Mirrored
     from hkrun.trial import Task
 
 logger = logging.getLogger("hkrun")
@@ -196,8 +196,12 @@ def _mark_stopped(study: Study, ended: "Sequence[tuple[Task, TaskResult]]") -> N
         save_stopped(study.opened, study.sweep, stopped)
 
 
-def mirror_sweep(sweep: Sweep, store: Store, *, workers: Workers = AUTO) -> "Links":
+def mirror_sweep(
+    sweep: Sweep, store: Store, *, workers: Workers = AUTO, every: int | None = None
+) -> "Mirrored":
     """Brings MLflow up to date with a sweep, from the store alone; doing it again adds nothing.
+
+    `every`: all curves, at every so-manieth epoch; see `hkrun.tracking.sync`.
 
     Raises:
         StoreError: MLflow or the store cannot be reached.
@@ -212,6 +216,7 @@ def mirror_sweep(sweep: Sweep, store: Store, *, workers: Workers = AUTO) -> "Lin
         summaries=_summary_metrics(summary),
         files=_report_files(store, sweep, report),
         world_size=workers.world_size,
+        every=every,
     )
 
 

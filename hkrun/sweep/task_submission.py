@@ -167,7 +167,9 @@ class TaskObserver:
         self._observer.started(task)
 
     def progress(self, index: int, progress: Mapping[str, object]) -> None:
-        """It tells of its time too."""
+        """It tells of its time too. Now that something trains, MLflow can be made ready."""
+        if self._mirror is not None:
+            self._mirror.prepare()
         if self._accounting is not None:
             self._accounting.told(self._tasks[index], _read_seconds([progress]))
         self._observer.progressed(self._tasks[index], progress)

@@ -10,10 +10,10 @@ from hkrun.errors import HkrunError
 from hkrun.redaction import redact
 from hkrun.spaces import Sweep
 from hkrun.store import Store
-from hkrun.tracking.connection import is_server, load, resolve_uri
+from hkrun.tracking.connection import connect, is_server, load, resolve_uri
 from hkrun.tracking.database import database_path
 from hkrun.tracking.mirror import Experiment
-from hkrun.tracking.receipt import Summaries, describe_content, find_receipt
+from hkrun.tracking.receipt import Summaries, describe_content, find_receipt, run_digests
 from hkrun.tracking.view import Links
 
 # How long the end of a sweep waits for an MLflow without progress: one across a network may be away. A file,
@@ -25,11 +25,11 @@ _LATER = "nothing is lost: the store has it all, and `hkrun sync` brings MLflow 
 class Mirror:
     """Mirrors runs as they end. MLflow's failures cost one warning line, never a run.
 
-    The thread starts with the first run. It gets names, not data, and reads records and curves from the
-    store, so its memory stays flat. It stops at the first failure; `finish` tries once more from the
-    beginning, in case MLflow came back. Without any run, and with a receipt in the store, MLflow is not even
-    imported. Used as a context manager it ends the thread, also where the sweep ends without `finish`. `warn`
-    takes the line that says what went wrong.
+    The thread starts with `prepare`, else with the first run. It gets names, not data, and reads records and
+    curves from the store, so its memory stays flat. It stops at the first failure; `finish` tries once more
+    from the beginning, in case MLflow came back. Without training, and with a receipt in the store, MLflow is
+    not even imported. Used as a context manager it ends the thread, also where the sweep ends without
+    `finish`. `warn` takes the line that says what went wrong.
 
     Raises:
         InputError: MLFLOW_TRACKING_URI cannot be used.
@@ -58,6 +58,13 @@ class Mirror:
     def __exit__(self, *_: object) -> None:
         self._jobs.put(None)  # ends a thread that waits for more; one that `finish` gave up on goes on
 
+    def prepare(self) -> None:
+        """Has MLflow imported and its database made, once, before there is a run. Returns at once.
+
+        Both take seconds, which the end of a sweep would wait for where its runs all end together.
+        """
+        self._start()
+
     def run_done(self, cell_id: str, seed: int) -> None:
         """Says that the store has the record of a run. Returns at once."""
         self._jobs.put((cell_id, seed))
@@ -72,9 +79,8 @@ class Mirror:
             The links, or None where MLflow is not up to date; the warning has been given then.
         """
         if self._thread is None:
-            content = describe_content(
-                self._sweep, self._store, summaries=summaries, files=files, world_size=self._world_size
-            )
+            runs = run_digests(self._sweep, self._store, world_size=self._world_size)
+            content = describe_content(self._sweep, runs, summaries=summaries, files=files)
             links = find_receipt(self._sweep, self._store, uri=self._uri, content=content)
             if links is not None:
                 return links
@@ -108,10 +114,17 @@ class Mirror:
             load()
         finally:
             self._loaded.set()
+        if self._jobs.empty():
+            with contextlib.suppress(HkrunError):  # which the first run brings up again
+                connect(self._uri)
+        job = self._jobs.get()
+        if job is None and self._ending is None:
+            return
         try:
             experiment = self._open()
-            while (job := self._jobs.get()) is not None:
+            while job is not None:
                 experiment.add(*job)
+                job = self._jobs.get()
             if self._ending is not None:
                 self._end(experiment)
         except HkrunError as error:
@@ -143,4 +156,4 @@ class Mirror:
     def _end(self, experiment: Experiment) -> None:
         assert self._ending is not None, "only `finish` asks for it"
         summaries, files = self._ending
-        self._links = experiment.complete(summaries=summaries, files=files)
+        self._links = experiment.complete(summaries=summaries, files=files).links

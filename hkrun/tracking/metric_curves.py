@@ -11,9 +11,9 @@ from hkrun.curve_files import Columns, NamedRun, Run, Source, find_twice, read_r
 from hkrun.errors import InputError
 from hkrun.redaction import redact
 from hkrun.tracking.connection import MLFLOW_SCHEMES, connect, explained, is_server
+from hkrun.tracking.content import CELL_PARAMETER
 from hkrun.tracking.database import database_path, database_uri
 from hkrun.tracking.experiments import search_runs
-from hkrun.tracking.view import CELL_PARAMETER
 
 if TYPE_CHECKING:
     from mlflow.entities import Run as MlflowRun

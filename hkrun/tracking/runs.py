@@ -5,86 +5,31 @@ was repeated, a cell that got more seeds) is deleted, restorably, and made anew;
 is left alone, or finished where an earlier attempt broke off.
 """
 
-import contextlib
-import hashlib
-import json
-import sqlite3
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Protocol
 
-from hkrun.tracking.database import LOCKED_S, database_path
+from hkrun.tracking.connection import is_server
+from hkrun.tracking.content import (
+    CELL_TAG,
+    DIGEST_TAG,
+    PARENT_TAG,
+    POINTS_TAG,
+    REPORT_TAG,
+    SEED_TAG,
+    MirroredCell,
+    RunContent,
+    begin_parent,
+)
 from hkrun.tracking.experiments import search_runs
 
 if TYPE_CHECKING:
-    from mlflow.entities import Param
     from mlflow.tracking import MlflowClient
 
 ENTITIES_PER_BATCH = 1000  # metrics, parameters and tags together
-PARENT_TAG = "mlflow.parentRunId"
-PARAMETERS_PER_BATCH = 100
-PARAMETER_LENGTH = 6000
-TAG_LENGTH = 5000
-RUN_NAME_LENGTH = 250
-FORMAT = 1  # part of every digest: a change in what is mirrored renews what an older hkrun wrote
-
-
-class Point(NamedTuple):
-    """One finite value of a metric: at a step, with the time stored for it, Unix time in milliseconds."""
-
-    name: str
-    value: float
-    time_ms: int
-    step: int
-
-
-def write_content(
-    client: "MlflowClient",
-    run_id: str,
-    parameters: "Sequence[Param]",
-    points: Sequence[Point],
-    *,
-    progress: Callable[[], None],
-) -> None:
-    """Writes the parameters and all points of an open run; what MLflow has of them is there once.
-
-    MLflow's client takes a second for the 8,400 points of one run of 600 epochs: it makes an object of each,
-    and asks for the latest of each batch. Ten thousand runs would take three hours. A SQLite file that has
-    MLflow's schema gets them as rows, in one transaction: 80 ms. Servers and other databases get batches, as
-    they must. `progress` is called after each batch, to show that MLflow answers.
-    """
-    from mlflow.entities import Metric
-
-    database = database_path(client.tracking_uri)
-    if database is not None:
-        client.log_batch(run_id, params=parameters, synchronous=True)
-        _replace_rows(database, run_id, points)
-        return
-    metrics = [Metric(point.name, point.value, point.time_ms, point.step) for point in points]
-    first = ENTITIES_PER_BATCH - len(parameters)
-    client.log_batch(run_id, params=parameters, metrics=metrics[:first], synchronous=True)
-    for start in range(first, len(metrics), ENTITIES_PER_BATCH):
-        batch = metrics[start : start + ENTITIES_PER_BATCH]
-        progress()
-        client.log_batch(run_id, metrics=batch, synchronous=True)
-
-
-def _replace_rows(database: Path, run_id: str, points: Sequence[Point]) -> None:
-    """Makes these points all that a run has, as MLflow 3.17 keeps them: each, and each metric's latest."""
-    latest: dict[str, Point] = {}
-    for point in points:
-        known = latest.get(point.name)
-        if known is None or (point.step, point.time_ms) > (known.step, known.time_ms):
-            latest[point.name] = point
-    with contextlib.closing(sqlite3.connect(database, timeout=LOCKED_S)) as connection, connection:
-        for table, rows in (("metrics", dict.fromkeys(points)), ("latest_metrics", latest.values())):
-            connection.execute(f"DELETE FROM {table} WHERE run_uuid = ?", [run_id])  # noqa: S608  ours
-            connection.executemany(
-                f"INSERT INTO {table} (run_uuid, is_nan, key, value, timestamp, step) "  # noqa: S608
-                "VALUES (?, 0, ?, ?, ?, ?)",
-                ((run_id, *point) for point in rows),
-            )
+CONNECTIONS = 4  # to a server, which answers several at a time
+ENDED = ("FINISHED", "FAILED")
 
 
 @dataclass
@@ -94,7 +39,9 @@ class MirroredRun:
     Attributes:
         digest: Digest of what it holds or is about to hold; None where that is still open.
         closed: Whether everything of that digest has been written.
+        points: Which points of its curves it has, in words; None where it has all.
         report: Digest of the report files it carries.
+        artifacts: Where they are, as a URI.
     """
 
     run_id: str
@@ -102,40 +49,122 @@ class MirroredRun:
     digest: str | None
     closed: bool
     parent_id: str | None = None
+    points: str | None = None
     report: str | None = None
+    artifacts: str = ""
 
 
-def digest(content: object) -> str:
-    """16 hex digits that stand for plain data."""
-    text = json.dumps(content, sort_keys=True, allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+class RunWriter(Protocol):
+    """Finds and writes the runs of one experiment, through MLflow's client or in its tables."""
+
+    def find(self, cell_id: str) -> list[MirroredRun]:
+        """The active runs of a cell."""
+        ...
+
+    def write(self, contents: Sequence[RunContent]) -> list[MirroredRun]:
+        """Makes these runs, or completes those that are there: nothing is there twice."""
+        ...
+
+    def set_tag(self, run_ids: Sequence[str], key: str, value: str) -> None:
+        """Gives runs the same tag."""
+        ...
+
+    def delete(self, run_id: str) -> None:
+        """Puts a run into MLflow's trash."""
+        ...
+
+
+class ClientRuns:
+    """Through MLflow's client, as a server and any database take it: a few runs at a time, in batches.
+
+    A run is open until it has everything. `progress` is called after each batch, to show that MLflow answers.
+    """
+
+    def __init__(self, client: "MlflowClient", experiment_id: str, *, progress: Callable[[], None]) -> None:
+        self._client = client
+        self._experiment_id = experiment_id
+        self._progress = progress
+        self._connections = CONNECTIONS if is_server(client.tracking_uri) else 1
+
+    def find(self, cell_id: str) -> list[MirroredRun]:
+        """The active runs of a cell."""
+        found = search_runs(self._client, [self._experiment_id], f"tags.`{CELL_TAG}` = '{cell_id}'")
+        return [
+            read_run(run.info.run_id, run.info.status, run.info.artifact_uri, run.data.tags) for run in found
+        ]
+
+    def write(self, contents: Sequence[RunContent]) -> list[MirroredRun]:
+        """See `RunWriter`."""
+        with ThreadPoolExecutor(self._connections) as pool:
+            return list(
+                pool.map(self._write, contents)
+            )  # what is not begun when one fails is not begun at all
+
+    def _write(self, content: RunContent) -> MirroredRun:
+        from mlflow.entities import Metric, Param, RunTag
+
+        tags, run_id = [RunTag(key, value) for key, value in content.tags.items()], content.run_id
+        if run_id is None:
+            run = self._client.create_run(
+                self._experiment_id,
+                start_time=round(content.started_at * 1000),
+                tags=dict(content.tags),
+                run_name=content.name,
+            )
+            run_id, tags = run.info.run_id, []
+        metrics = [Metric(point.name, point.value, point.time_ms, point.step) for point in content.points]
+        parameters = [Param(key, value) for key, value in content.parameters.items()]
+        first = ENTITIES_PER_BATCH - len(parameters)
+        self._client.log_batch(run_id, params=parameters, metrics=metrics[:first], synchronous=True)
+        for start in range(first, len(metrics), ENTITIES_PER_BATCH):
+            self._progress()
+            batch = metrics[start : start + ENTITIES_PER_BATCH]
+            self._client.log_batch(run_id, metrics=batch, synchronous=True)
+        if tags:  # last: they say what the run has
+            self._client.log_batch(run_id, tags=tags, synchronous=True)
+        if content.ended_at is not None:
+            self._client.set_terminated(
+                run_id, status=content.status, end_time=round(content.ended_at * 1000)
+            )
+        self._progress()
+        return read_run(run_id, content.status, "", content.tags)
+
+    def set_tag(self, run_ids: Sequence[str], key: str, value: str) -> None:
+        """Gives runs the same tag."""
+        with ThreadPoolExecutor(self._connections) as pool:
+            list(pool.map(lambda run_id: self._client.set_tag(run_id, key, value), run_ids))
+
+    def delete(self, run_id: str) -> None:
+        """Puts a run into MLflow's trash."""
+        self._client.delete_run(run_id)
+
+
+def read_run(run_id: str, status: str, artifacts: str, tags: Mapping[str, str]) -> MirroredRun:
+    """An MLflow run of ours, by its tags."""
+    return MirroredRun(
+        run_id=run_id,
+        seed=int(tags[SEED_TAG]) if SEED_TAG in tags else None,
+        digest=tags.get(DIGEST_TAG),
+        closed=status in ENDED,
+        parent_id=tags.get(PARENT_TAG),
+        points=tags.get(POINTS_TAG),
+        report=tags.get(REPORT_TAG),
+        artifacts=artifacts,
+    )
 
 
 class CellRuns:
     """The runs of one cell in one experiment: the parent, and a child per seed."""
 
-    def __init__(
-        self, client: "MlflowClient", experiment_id: str, cell_id: str, *, progress: Callable[[], None]
-    ) -> None:
-        self._client = client
-        self._experiment_id = experiment_id
-        self._cell_id = cell_id
-        self._progress = progress
+    def __init__(self, writer: RunWriter, cell: MirroredCell) -> None:
+        self._writer = writer
+        self._cell = cell
         self._found: dict[int | None, list[MirroredRun]] = {}
-        for run in search_runs(client, [experiment_id], f"tags.`hkrun.cell_id` = '{cell_id}'"):
-            tags = run.data.tags
-            known = MirroredRun(
-                run_id=run.info.run_id,
-                seed=int(tags["hkrun.seed"]) if "hkrun.seed" in tags else None,
-                digest=tags.get("hkrun.digest"),
-                closed=run.info.status in ("FINISHED", "FAILED"),
-                parent_id=tags.get(PARENT_TAG),
-                report=tags.get("hkrun.report"),
-            )
-            self._found.setdefault(known.seed, []).append(known)
+        for run in writer.find(cell.cell_id):
+            self._found.setdefault(run.seed, []).append(run)
 
     def children(self) -> list[MirroredRun]:
-        """The runs of seeds, by seed."""
+        """The runs of seeds."""
         return [run for seed, runs in self._found.items() if seed is not None for run in runs]
 
     def settle(self, seed: int | None, wanted: str | None) -> MirroredRun | None:
@@ -153,60 +182,26 @@ class CellRuns:
         kept = min(fitting, key=lambda run: (not run.closed, run.run_id), default=None)
         for run in runs:
             if run is not kept:
-                self._client.delete_run(run.run_id)
+                self._writer.delete(run.run_id)
         if kept is not None:
             self._found[seed] = [kept]
         return kept
 
-    def create(
-        self, seed: int | None, *, name: str, started_at: float, tags: Mapping[str, str]
-    ) -> MirroredRun:
-        """Makes a run, still open; `tags` holds `hkrun.digest` and the parent's, where known."""
-        own = {"hkrun.cell_id": self._cell_id, "hkrun.kind": "cell" if seed is None else "run"}
-        if seed is not None:
-            own["hkrun.seed"] = str(seed)
-        kept = {key: _text(value, TAG_LENGTH) for key, value in {**tags, **own}.items() if value}
-        run = self._client.create_run(
-            self._experiment_id,
-            start_time=round(started_at * 1000),
-            tags=kept,
-            run_name=_text(name, RUN_NAME_LENGTH),
-        )
-        made = MirroredRun(
-            run_id=run.info.run_id,
-            seed=seed,
-            digest=tags.get("hkrun.digest"),
-            closed=False,
-            parent_id=tags.get(PARENT_TAG),
-        )
-        self._found[seed] = [made]
-        return made
+    def parent(self, started_at: float) -> MirroredRun:
+        """The parent, begun where there is none; `started_at` is Unix time in seconds."""
+        return self.settle(None, None) or self.write([begin_parent(self._cell, started_at)])[0]
 
-    def write(
-        self,
-        run: MirroredRun,
-        *,
-        parameters: Mapping[str, object],
-        points: Sequence[Point],
-        finished: bool,
-        ended_at: float,
-    ) -> None:
-        """Writes the whole content of a run and closes it; what MLflow has of it is not written twice."""
-        from mlflow.entities import Param
+    def write(self, contents: Sequence[RunContent]) -> list[MirroredRun]:
+        """Makes or completes runs of the cell."""
+        written = self._writer.write(contents)
+        for run in written:
+            self._found[run.seed] = [run]
+        return written
 
-        listed = [Param(key, text) for key, value in parameters.items() if (text := _parameter(value))]
-        assert len(listed) <= PARAMETERS_PER_BATCH
-        write_content(self._client, run.run_id, listed, points, progress=self._progress)
-        status = "FINISHED" if finished else "FAILED"
-        self._client.set_terminated(run.run_id, status=status, end_time=round(ended_at * 1000))
-        run.closed = True
-        self._progress()
-
-
-def _parameter(value: object) -> str:
-    return _text(value if isinstance(value, str) else json.dumps(value), PARAMETER_LENGTH)
-
-
-def _text(text: str, length: int) -> str:
-    """What every database takes: PostgreSQL refuses what is too long, and the character NUL."""
-    return text[:length].replace("\0", "\N{REPLACEMENT CHARACTER}")
+    def adopt(self, parent: MirroredRun) -> None:
+        """Puts all children below the parent."""
+        strays = [child for child in self.children() if child.parent_id != parent.run_id]
+        if strays:
+            self._writer.set_tag([child.run_id for child in strays], PARENT_TAG, parent.run_id)
+        for child in strays:
+            child.parent_id = parent.run_id

@@ -15,8 +15,10 @@ from hkrun.redaction import redact
 from hkrun.spaces import Sweep, name_cells
 from hkrun.store import Record, Store
 from hkrun.tracking.connection import connect, explained, is_server, resolve_uri
+from hkrun.tracking.content import CELL_PARAMETER
 from hkrun.tracking.database import advised, database_path
 from hkrun.tracking.experiments import find_experiments, search_runs
+from hkrun.tracking.points import ERROR_METRIC
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
@@ -27,10 +29,6 @@ RUNS_PER_PAGE = 100  # the UI loads and averages no more than these without bein
 _CURVES, _CELLS, _RUNS = "hkrun-comparison", "hkrun-cells", "hkrun-runs"
 VIEW_FORMAT = 3  # part of the receipt: a change in what is saved here renews what an older hkrun saved
 SHOWN_TAG = "hkrun.shown"
-ERROR_METRIC = "error_pct"
-# The UI colours a group by a hash of this key and the cell's name; under this key the cells of the main sweep
-# get four colours well apart.
-CELL_PARAMETER = "cell.name"
 _TAG_LENGTH = 20_000
 # In pixels: of 1280, beside MLflow's assistant, two axes, error and S are to be seen. The first two stay at
 # the left; of the time of creation the mark is left that says how the run ended.

@@ -44,13 +44,13 @@ def call(folder: Path, environment: dict[str, str], *arguments: str) -> subproce
 
 
 def expected_points(store: Store) -> Counter[tuple[object, ...]]:
-    """Every (cell, seed, metric, epoch, value) of the curves of a store."""
+    """Every (cell, seed, metric, epoch, value) of the errors and losses of a store."""
     found: Counter[tuple[object, ...]] = Counter()
     for row in store.runs().to_pylist():
         curves = store.curves(row["cell_id"], row["seed"])
         for name in set(curves.column_names) - {"epoch"}:
             for epoch, value in zip(curves["epoch"].to_pylist(), curves[name].to_pylist(), strict=True):
-                if value is not None:
+                if value is not None and name.startswith(("error_", "loss_")):
                     found[row["cell_id"], str(row["seed"]), name, epoch, value] += 1
     return found
 
