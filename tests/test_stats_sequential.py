@@ -1,5 +1,7 @@
 """Looks at runs that still come in: exact errors, tests and intervals that hold at every look."""
 
+import itertools
+
 import numpy as np
 import pytest
 import scipy.stats
@@ -68,6 +70,37 @@ def test_error_over_looks_lies_between_the_p_and_its_multiple():
     assert (repeated.any_look_p(0.0, looks), repeated.any_look_p(1.0, looks)) == (0.0, 1.0)
 
 
+def test_a_one_sided_p_near_one_is_near_one_over_all_looks():
+    # The boundary is beyond what any mean of negative differences reaches: the next look crosses for certain.
+    assert 0.999 <= repeated.any_look_p(0.999, (20, 30), two_sided=False) <= 1.0
+
+
+def test_p_between_the_nodes_is_that_of_the_integral():
+    for looks in (sequential.plan_looks(12), (20, 30)):
+        for two_sided in (True, False):
+            for nominal in (0.002, 0.011, 0.047, 0.3, 0.77):
+                p = sequential._over_looks([0.9, nominal], looks, two_sided=two_sided)
+                exact = repeated.any_look_p(nominal, looks, two_sided=two_sided)
+                assert p == pytest.approx(exact, rel=3e-3)
+
+
+def test_each_interval_of_a_confidence_sequence_lies_in_the_one_before():
+    generator, looks = np.random.default_rng(13), sequential.plan_looks(15)
+    values = generator.standard_normal(15) + 0.4
+    found = sequential.confidence_sequence(values, looks)
+    assert len(found) == 10
+    assert sequential.confidence_sequence(values[:9], looks) == found[:4]
+    assert sequential.confidence_sequence(values[:5], looks) == ()
+    for earlier, later in itertools.pairwise(found):
+        assert earlier[0] <= later[0] <= later[1] <= earlier[1]
+    mean, error = values[:6].mean(), values[:6].std(ddof=1) / np.sqrt(6)
+    half = scipy.stats.t.isf(repeated.nominal_level(looks) / 2, 5) * error
+    assert found[0] == pytest.approx((mean - half, mean + half))
+    assert found[-1] == sequential.sequential_difference(values, looks).ci95
+    one_sided = sequential.confidence_sequence(values, looks, two_sided=False)
+    assert one_sided[-1] == sequential.sequential_equivalence(values, looks, margin=1.0).ci90
+
+
 def test_nominal_level_is_the_inverse():
     for looks in ((20, 30), tuple(range(6, 21)), (20,)):
         for two_sided in (True, False):
@@ -129,7 +162,8 @@ def test_level_holds_with_a_look_after_every_pair(draw):
 
 def test_values_that_do_not_vary_tell_by_their_signs_alone():
     looks = sequential.plan_looks(10)
-    assert sequential.sequential_difference([0.1] * 6, looks).p == repeated.any_look_p(2 / 2**6, looks)
+    told = sequential.sequential_difference([0.1] * 6, looks)
+    assert told.p == pytest.approx(repeated.any_look_p(2 / 2**6, looks), rel=2e-3)
     assert sequential.sequential_difference([0.0] * 10, looks).p == 1.0
     assert sequential.sequential_difference([0.1] * 6, looks).ci95 is None
 
@@ -161,6 +195,7 @@ def test_p_of_another_test_is_taken_over_the_looks_that_were():
         asked.append(pairs)
         return 0.2 / pairs
 
-    assert sequential.sequential_p(nominal, looks, pairs=9) == repeated.any_look_p(0.2 / 8, looks)
+    p = sequential.sequential_p(nominal, looks, pairs=9)
+    assert p == pytest.approx(repeated.any_look_p(0.2 / 8, looks), rel=2e-3)
     assert asked == [6, 8]
     assert sequential.sequential_p(nominal, looks, pairs=5) == 1.0

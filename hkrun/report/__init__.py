@@ -3,7 +3,9 @@
 published.py      what the paper published, and its claims
 summary.py        what a report says, as data
 aggregation.py    from the store to a summary
+monitoring.py     when verdicts are read, and tests over all those looks
 comparing.py      paired comparisons, corrected within a family
+questions.py      what a sequential study asks, and what of it is decided
 claims.py         the verdicts on the paper's claims, and what would decide them
 paper.py          the paper's tables beside what was measured
 scans.py          the curves and grids of a search space with axes
@@ -29,6 +31,7 @@ from hkrun.report.documents import render_report, write_report
 from hkrun.report.json_document import summary_document
 from hkrun.report.published import load_published
 from hkrun.report.publishing import find_studies, publish_study, renew_studies, summarise_study
+from hkrun.report.questions import describe_open, open_questions
 from hkrun.report.study_comparison import compare_studies
 from hkrun.report.study_pairing import ComparedStudy
 from hkrun.report.summary import Summary

@@ -10,7 +10,7 @@ from hkrun import config, stats
 from hkrun.config import Cell
 from hkrun.datasets import find_dataset
 from hkrun.errors import StoreError
-from hkrun.plans import load_executions, load_stopped
+from hkrun.plans import Looks, load_executions, load_looks, load_stopped
 from hkrun.records import DISCRIMINATOR_COLUMNS, Record
 from hkrun.report.answers import find_best
 from hkrun.report.cautions import write_warnings
@@ -18,10 +18,11 @@ from hkrun.report.claims import judge_claims
 from hkrun.report.code_warnings import write_code_warnings
 from hkrun.report.comparing import ON, OVER, compare_with_reference, make_generator
 from hkrun.report.divergence import write_divergence
+from hkrun.report.monitoring import monitor
 from hkrun.report.paper import set_beside
 from hkrun.report.published import load_published
 from hkrun.report.ratio_comparing import compare_ratios
-from hkrun.report.scans import find_scans
+from hkrun.report.scans import find_equivalences, find_scans
 from hkrun.report.summary import PERCENT, CellSummary, Curve, Summary, Teacher, TrainedTeacher
 from hkrun.report.variance import split_variance
 from hkrun.spaces import NamedCell, Sweep, name_cells
@@ -40,7 +41,8 @@ def summarise(sweep: Sweep, store: Store, *, world_size: int = 1) -> Summary:
         StoreError: Runs with one configuration of the teacher had teachers of different weights, or the
             curves of a finished run are incomplete.
     """
-    cells, quantum = _summarise_cells(sweep, store, world_size=world_size)
+    looks = load_looks(store, sweep)
+    cells, quantum = _summarise_cells(sweep, store, looks, world_size=world_size)
     by_name = {cell.name: cell for cell in cells}
     reference = by_name.get(sweep.reference or "")
     published = load_published()
@@ -54,7 +56,7 @@ def summarise(sweep: Sweep, store: Store, *, world_size: int = 1) -> Summary:
         find_best("stability", cells, stability_comparisons, sweep) if measure == "stability" else None,
     ]
     scans = find_scans(sweep, by_name, comparisons)
-    elsewhere = _summarise_elsewhere(sweep, store, world_size=world_size)
+    elsewhere = _summarise_elsewhere(sweep, store, looks, world_size=world_size)
     verdicts = judge_claims(published, sweep, by_name | elsewhere, teachers, scans)
     summary = Summary(
         sweep=sweep,
@@ -78,6 +80,8 @@ def summarise(sweep: Sweep, store: Store, *, world_size: int = 1) -> Summary:
         variance=split_variance(cells, sweep),
         measure=measure,
         best=tuple(best for best in reversed(found) if best is not None),
+        monitoring=monitor(looks, sweep.seeds),
+        equivalences=find_equivalences(cells, reference, sweep),
     )
     warnings = (*write_divergence(summary), *write_warnings(summary), *write_code_warnings(summary))
     return replace(summary, warnings=warnings)
@@ -87,7 +91,7 @@ def summarise(sweep: Sweep, store: Store, *, world_size: int = 1) -> Summary:
 
 
 def _summarise_cells(
-    sweep: Sweep, store: Store, *, world_size: int
+    sweep: Sweep, store: Store, looks: Looks, *, world_size: int
 ) -> tuple[tuple[CellSummary, ...], float | None]:
     """The cells of a sweep, and what one test image is worth."""
     ids = [config.cell_id(named.cell, world_size=world_size) for named in sweep.cells]
@@ -112,6 +116,7 @@ def _summarise_cells(
             label=labels[named.name],
             records=records[cell_id],
             stopped=stopped.get(cell_id, ()),
+            looks=looks,
             quantum_pct=quantum,
         )
         for named, cell_id in zip(sweep.cells, ids, strict=True)
@@ -119,7 +124,9 @@ def _summarise_cells(
     return cells, quantum
 
 
-def _summarise_elsewhere(sweep: Sweep, store: Store, *, world_size: int) -> dict[str, CellSummary]:
+def _summarise_elsewhere(
+    sweep: Sweep, store: Store, looks: Looks, *, world_size: int
+) -> dict[str, CellSummary]:
     """The cells of other data sets that the sweep's claims need, by their names."""
     wanted: dict[str, list[NamedCell]] = {}
     for named in find_elsewhere(sweep):
@@ -127,7 +134,7 @@ def _summarise_elsewhere(sweep: Sweep, store: Store, *, world_size: int) -> dict
     found: dict[str, CellSummary] = {}
     for dataset, cells in wanted.items():
         there = replace(sweep, dataset=dataset, cells=tuple(cells))
-        summaries, _ = _summarise_cells(there, store, world_size=world_size)
+        summaries, _ = _summarise_cells(there, store, looks, world_size=world_size)
         found |= {summary.name: summary for summary in summaries}
     return found
 
@@ -163,6 +170,7 @@ def _summarise_cell(
     label: str,
     records: tuple[Record, ...],
     stopped: Sequence[int],
+    looks: Looks,
     quantum_pct: float | None,
 ) -> CellSummary:
     finished = [record for record in records if record.status == "finished"]
@@ -173,6 +181,8 @@ def _summarise_cell(
     results = {record.seed for record in records if record.status != "failed"}
     missing = sorted(set(sweep.seeds) - {record.seed for record in records})
     untaught = _find_untaught(named.cell, missing, store)
+    plan = looks.plan_of(len(sweep.seeds))
+    spared = missing if plan is not None and cell_id in plan.decided else []
     summary = CellSummary(
         cell_id=cell_id,
         name=named.name,
@@ -182,7 +192,7 @@ def _summarise_cell(
         seeds=tuple(record.seed for record in finished),
         failed=tuple(record.seed for record in records if record.status == "failed"),
         diverged=tuple(record.seed for record in diverged),
-        missing=tuple(seed for seed in missing if seed not in untaught),
+        missing=tuple(seed for seed in missing if seed not in {*untaught, *spared}),
         untaught=untaught,
         stopped=tuple(seed for seed in sweep.seeds if seed in stopped and seed not in results),
         error_pct=errors,
@@ -198,6 +208,8 @@ def _summarise_cell(
         deviation=stats.analyse_deviation(errors[:, -1]) if finished else None,
         error_top5=stats.summarise_errors(top5, bounds=PERCENT) if top5 else None,
         health=health,
+        spared=tuple(seed for seed in spared if seed not in untaught),
+        monitoring=monitor(looks, sweep.seeds),
     )
     if summary.selection:
         return _without_inference(summary)

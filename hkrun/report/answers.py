@@ -1,6 +1,6 @@
 """What a study answers first: its best cell, how sure that is, and the command to go on with."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 from hkrun import stats
@@ -20,9 +20,10 @@ def find_best(
 ) -> Best | None:
     """The cell with the lowest error or S, and the cells that it is told from.
 
-    In the running are the cells whose runs all have a result, with as many seeds as any of them has. Whether
-    the best differs from the reference is what `comparisons`, the sweep's own, say. Against the others it is
-    tested as one of all pairs of them, for it was chosen by their results.
+    In the running are the cells whose runs all have a result, with as many seeds as any of them has; of a
+    sequential study, where cells end at different numbers, all of them, S on the seeds that they share.
+    Whether the best differs from the reference is what `comparisons`, the sweep's own, say. Against the
+    others it is tested as one of all pairs of them, for it was chosen by their results.
 
     Returns:
         The best; None where fewer than two cells are in the running.
@@ -30,10 +31,18 @@ def find_best(
     distinct = list({cell.cell_id: cell for cell in reversed(cells)}.values())[::-1]
     whole = [cell for cell in distinct if cell.seeds and not cell.lost and not cell.selection]
     most = max((len(cell.seeds) for cell in whole), default=0)
-    running = [cell for cell in whole if len(cell.seeds) == most and _value(cell, measure) is not None]
+    sequential = any(cell.monitoring.sequential for cell in whole)
+    enough = [cell for cell in whole if sequential or len(cell.seeds) == most]
+    common = set.intersection(*({*cell.seeds} for cell in enough)) if enough else set()
+    values = {
+        cell.cell_id: value
+        for cell in enough
+        if (value := _find_value(cell, measure, common, sweep)) is not None
+    }
+    running = [cell for cell in enough if cell.cell_id in values]
     if len(running) < 2:
         return None
-    best = min(running, key=lambda cell: _value(cell, measure) or 0.0)
+    best = min(running, key=lambda cell: values[cell.cell_id])
     known = {comparison.test: comparison for comparison in comparisons}
     planned: list[tuple[CellSummary, Comparison]] = []
     chosen: list[tuple[CellSummary, Comparison]] = []
@@ -51,7 +60,7 @@ def find_best(
     return Best(
         measure=measure,
         cell=best.name,
-        value=_value(best, measure) or 0.0,
+        value=values[best.cell_id],
         num_running=len(running),
         num_pairs=len(corrected) if chosen else 0,
         told=tuple(cell.name for cell in running if cell in told),
@@ -60,10 +69,16 @@ def find_best(
     )
 
 
-def _value(cell: CellSummary, measure: str) -> float | None:
-    if measure == "stability":
+def _find_value(cell: CellSummary, measure: str, common: Collection[int], sweep: Sweep) -> float | None:
+    """The mean error of all seeds, or S of those that all cells share, for it grows with their number."""
+    if measure != "stability":
+        return cell.error_last.mean if cell.error_last else None
+    if cell.stability is None or len(common) == len(cell.seeds):
         return cell.stability.s if cell.stability else None
-    return cell.error_last.mean if cell.error_last else None
+    if len(common) < 2:
+        return None
+    shared = cell.error_pct[[cell.seeds.index(seed) for seed in sorted(common)]]
+    return stats.stability(shared, window=sweep.window, ddof=sweep.ddof)
 
 
 def _compare(measure: str, cell: CellSummary, other: CellSummary, sweep: Sweep) -> Comparison | None:

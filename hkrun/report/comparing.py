@@ -11,6 +11,14 @@ import numpy as np
 from hkrun import stats
 from hkrun.config import Cell
 from hkrun.report.comparison import Comparison
+from hkrun.report.monitoring import (
+    UNMONITORED,
+    Monitoring,
+    PairedLooks,
+    Tested,
+    difference_over_looks,
+    margin_over_looks,
+)
 from hkrun.report.summary import PERCENT, CellSummary, Curve, Interval, Teacher
 from hkrun.spaces import Sweep
 
@@ -30,6 +38,7 @@ class Side:
         loss: How many were lost, as a sentence's part.
         constant: An error that is one number, whatever the seed, in place of `errors`.
         epochs: Of which epochs the errors are means, as a sentence's part; empty where of the last alone.
+        monitoring: When their verdicts are read.
     """
 
     name: str
@@ -39,6 +48,7 @@ class Side:
     loss: str = ""
     constant: float | None = None
     epochs: str = ""
+    monitoring: Monitoring = UNMONITORED
 
     def bounds(self, seed: int) -> Interval | None:
         """Between which errors this seed's is; None where it was not run."""
@@ -49,13 +59,14 @@ class Side:
 def cell_side(cell: CellSummary) -> Side:
     """The errors of a cell's finished runs; none where they were selected on the test error."""
     if cell.selection:
-        return Side(name=cell.name, identity=cell.cell_id, errors={})
+        return Side(name=cell.name, identity=cell.cell_id, errors={}, monitoring=cell.monitoring)
     return Side(
         name=cell.name,
         identity=cell.cell_id,
         errors=dict(zip(cell.seeds, cell.error_pct[:, -1].tolist(), strict=True)),
         lost=dict.fromkeys(cell.lost, PERCENT),
         loss=cell.loss,
+        monitoring=cell.monitoring,
     )
 
 
@@ -116,6 +127,7 @@ def gain_side(name: str, first: Side, second: Side) -> Side:
         errors={seed: low for seed, (low, high) in gains.items() if low == high},
         lost={seed: ends for seed, ends in gains.items() if ends[0] < ends[1]},
         loss=join_losses(first.loss, second.loss),
+        monitoring=first.monitoring,
     )
 
 
@@ -124,20 +136,20 @@ def compare_errors(side: Side, other: Side) -> Comparison | None:
     pair = _pair_errors(side, other)
     if pair is None:
         return None
-    ours, theirs = pair
     generator = make_generator("difference", side.identity, other.identity)
-    result = stats.paired_difference(ours, theirs, generator=generator)
+    tested = difference_over_looks(pair.differences, pair.looks, generator)
     constant = next((one.name for one in (side, other) if one.constant is not None), "")
-    comparison = _compare(
-        "error", side, other, pair, ci95=result.ci95, p=result.p, one_number=constant, epochs=side.epochs
-    )
+    comparison = _compare("error", side, other, pair, tested, one_number=constant, epochs=side.epochs)
     if side.epochs != other.epochs:
         windows = " and ".join(f"the {one.epochs} of {one.name}" for one in (side, other))
         return _reserve(comparison, f"the errors are {windows}")
     lost = _bound_lost_pairs(side, other)
     if not len(lost):
         return comparison
-    p = stats.largest_p(ours - theirs, lost, generator=generator)
+    # Of t values there is no bound over what lost runs could have had.
+    p = 1.0
+    if not pair.looks.sequential:
+        p = pair.looks.correct(stats.largest_p(pair.differences, lost, generator=generator))
     return _reserve(comparison, join_losses(side.loss, other.loss), p=p)
 
 
@@ -151,21 +163,11 @@ def compare_equivalence(side: Side, other: Side, *, margin: float, one_sided: bo
         The comparison; None with fewer than two common seeds, or of a configuration with itself.
     """
     pair = _pair_errors(side, other)
-    if pair is None or len(pair[0]) < 2:
+    if pair is None or len(pair.differences) < 2:
         return None
-    ours, theirs = pair
-    result = stats.equivalence(ours - theirs, margin=margin)
-    p, p_against = (result.p_below, 1 - result.p_below) if one_sided else (result.p, result.p_beyond)
+    tested = margin_over_looks(pair.differences, pair.looks, margin=margin, one_sided=one_sided)
     comparison = _compare(
-        "no worse" if one_sided else "equivalence",
-        side,
-        other,
-        pair,
-        ci95=result.ci90,
-        p=p,
-        p_against=p_against,
-        p_against_holm=p_against,
-        margin=margin,
+        "no worse" if one_sided else "equivalence", side, other, pair, tested, margin=margin
     )
     if not len(_bound_lost_pairs(side, other)):
         return comparison
@@ -173,22 +175,26 @@ def compare_equivalence(side: Side, other: Side, *, margin: float, one_sided: bo
 
 
 def _compare(
-    measure: str, side: Side, other: Side, pair: tuple[Curve, Curve], *, p: float, **results: Any
+    measure: str, side: Side, other: Side, pair: "_Pair", tested: Tested, **described: Any
 ) -> Comparison:
-    ours, theirs = pair
     return Comparison(
         measure=measure,
         cell=side.name,
         reference=other.name,
-        value=float(np.mean(ours)),
-        reference_value=float(np.mean(theirs)),
-        by_seed=tuple((ours - theirs).tolist()),
-        effect=stats.effect_size(ours - theirs),
-        p=p,
-        p_holm=p,
+        value=float(np.mean(pair.ours)),
+        reference_value=float(np.mean(pair.theirs)),
+        by_seed=tuple(pair.differences.tolist()),
+        effect=stats.effect_size(pair.differences, level=pair.looks.level()),
+        ci95=tested.ci,
+        p=tested.p,
+        p_holm=tested.p,
+        p_against=tested.p_against,
+        p_against_holm=tested.p_against,
+        looks=pair.looks,
+        p_nominal=tested.p_nominal if len(pair.looks.counts) > 1 else None,
         test=identify_test(side.identity, other.identity),
-        n=len(ours),
-        **results,
+        n=len(pair.differences),
+        **described,
     )
 
 
@@ -215,14 +221,18 @@ def compare_stability(cell: CellSummary, other: CellSummary, sweep: Sweep) -> Co
         generator=make_generator("S", cell.cell_id, other.cell_id),
     )
     reservation = reserve_curves("S", cell, other, sweep)
+    looks = cell.monitoring.of_pairs(common_seeds(cell, other))
+    p = looks.correct(result.p)
     comparison = Comparison(
         measure="stability",
         cell=cell.name,
         reference=other.name,
         value=result.s,
         reference_value=result.s_reference,
-        p=result.p,
-        p_holm=result.p,
+        p=p,
+        p_holm=p,
+        looks=looks,
+        p_nominal=result.p if len(looks.counts) > 1 else None,
         test=identify_test(cell.cell_id, other.cell_id),
         n=result.runs,
     )
@@ -310,10 +320,16 @@ def pair_curves(cell: CellSummary, other: CellSummary) -> tuple[Curve, Curve]:
 
     None where the runs of either were selected on the test error.
     """
-    selected = cell.selection or other.selection
-    common = [] if selected else [seed for seed in cell.seeds if seed in other.seeds]
+    common = common_seeds(cell, other)
     ours, theirs = (item.error_pct[[item.seeds.index(seed) for seed in common]] for item in (cell, other))
     return ours, theirs
+
+
+def common_seeds(cell: CellSummary, other: CellSummary) -> list[int]:
+    """The seeds that both cells finished, in their order; none where the runs of either were selected."""
+    if cell.selection or other.selection:
+        return []
+    return [seed for seed in cell.seeds if seed in other.seeds]
 
 
 def make_generator(*words: str) -> np.random.Generator:
@@ -332,6 +348,7 @@ def _reserve(comparison: Comparison, reservation: str, *, p: float = 1.0) -> Com
         p_holm=p,
         p_against=1.0,
         p_against_holm=1.0,
+        p_nominal=None,
         reservation=reservation,
     )
 
@@ -355,7 +372,20 @@ def join_losses(*losses: str) -> str:
     return "; ".join(dict.fromkeys(filter(None, losses)))
 
 
-def _pair_errors(side: Side, other: Side) -> tuple[Curve, Curve] | None:
+@dataclass(frozen=True, kw_only=True)
+class _Pair:
+    """The errors of two sides on common seeds, in their order, and when they were looked at."""
+
+    ours: Curve
+    theirs: Curve
+    looks: PairedLooks
+
+    @property
+    def differences(self) -> Curve:
+        return self.ours - self.theirs
+
+
+def _pair_errors(side: Side, other: Side) -> _Pair | None:
     known = [set(one.errors) for one in (side, other) if one.constant is None]
     seeds = sorted(set.intersection(*known)) if known else []
     if not seeds or side.identity == other.identity:
@@ -364,4 +394,5 @@ def _pair_errors(side: Side, other: Side) -> tuple[Curve, Curve] | None:
         np.array([one.errors[seed] if one.constant is None else one.constant for seed in seeds])
         for one in (side, other)
     )
-    return ours, theirs
+    monitoring = side.monitoring if side.monitoring.looks else other.monitoring
+    return _Pair(ours=ours, theirs=theirs, looks=monitoring.of_pairs(seeds))

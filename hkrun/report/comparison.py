@@ -3,8 +3,7 @@
 from dataclasses import dataclass
 
 from hkrun import stats
-
-Interval = tuple[float, float]
+from hkrun.report.monitoring import ONE_LOOK, Interval, PairedLooks, margin_interval
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +21,9 @@ class Comparison:
         reference: Name of the one it is compared with.
         value: Mean error, S or S2 of the cell on these seeds.
         reference_value: The same of the reference.
-        by_seed: The paired differences of the error.
+        by_seed: The paired differences of the error, in the order of the seeds.
+        looks: After how many pairs they were looked at: p and intervals hold over all looks.
+        p_nominal: `p` of the present look alone; None where there is no other, and of a sequential study.
         ci95: Interval of the difference, of "s2" that of the ratio; None where there is none.
         effect: Size of the difference of the error; None where it has no spread.
         p: Two-sided, of no difference; of "equivalence" and "no worse", of not being so.
@@ -45,6 +46,8 @@ class Comparison:
     value: float
     reference_value: float
     by_seed: tuple[float, ...] = ()
+    looks: PairedLooks = ONE_LOOK
+    p_nominal: float | None = None
     ci95: Interval | None = None
     effect: stats.EffectSize | None = None
     p: float
@@ -75,10 +78,10 @@ class Comparison:
         It is the end of the 90 % interval of their difference that is farther from 0 (Schuirmann 1987); None
         where there is no interval.
         """
-        if self.measure != "error" or self.reservation or len(self.by_seed) < 2:
+        if self.measure != "error" or self.reservation:
             return None
-        interval = stats.equivalence(self.by_seed, margin=1.0).ci90
-        return max(map(abs, interval))
+        interval = margin_interval(self.by_seed, self.looks)
+        return max(map(abs, interval)) if interval is not None else None
 
     @property
     def obstacle(self) -> str | None:
@@ -124,6 +127,8 @@ class Ratio:
         ci95: Interval of the ratio; None where there is none.
         p: Two-sided, of a ratio of 1; 1 where nothing may be concluded.
         p_holm: `p`, corrected for all comparisons of its table.
+        looks: After how many pairs they were looked at: p and interval hold over all looks.
+        p_nominal: `p` of the present look alone; None where there is no other, and of a sequential study.
         test: Identities of the two sides, in order: names that stand for one configuration share one test.
         reservation: Why nothing may be concluded, as a sentence's part: runs of either side that have no
             result, windows on different epochs, too few runs; empty where it may.
@@ -136,6 +141,8 @@ class Ratio:
     ci95: Interval | None
     p: float
     p_holm: float
+    looks: PairedLooks = ONE_LOOK
+    p_nominal: float | None = None
     test: tuple[str, ...]
     reservation: str
     n: int

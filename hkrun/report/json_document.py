@@ -36,6 +36,7 @@ def summary_document(summary: Summary) -> dict[str, object]:
         "claims": [_verdict_document(verdict) for verdict in summary.verdicts],
         "s2_claims": [_verdict_document(verdict) for verdict in summary.s2_verdicts],
         **({"variance": list(map(_variance_document, summary.variance))} if summary.variance else {}),
+        **_looks_document(summary),
         "measure": summary.measure,
         "best": list(map(_best_document, summary.best)),
         "findings": [*write_answer(summary), *write_findings(summary)],
@@ -162,12 +163,24 @@ def _comparison_document(comparison: Comparison) -> dict[str, object]:
         "ci95": _listed(comparison.ci95),
         "p": None if withheld else comparison.p,
         "p_holm": None if withheld else comparison.p_holm,
+        **_nominal(comparison),
         "n": comparison.n,
         "within_pp": comparison.within_pp,
         "d_z": comparison.effect.d_z if comparison.effect else None,
         "d_z_ci95": _listed(comparison.effect.ci95) if comparison.effect else None,
         **({"reason": comparison.reservation} if comparison.reservation else {}),
     }
+
+
+def _looks_document(summary: Summary) -> dict[str, object]:
+    """At which numbers of seeds the verdicts were read, or may be; nothing where that was never before."""
+    looks = summary.monitoring.looks
+    return {"looks": list(looks), "sequential": summary.monitoring.sequential} if len(looks) > 1 else {}
+
+
+def _nominal(found: Comparison | Ratio) -> dict[str, object]:
+    """P of the present look alone, where it is corrected for others."""
+    return {} if found.p_nominal is None else {"p_nominal": found.p_nominal}
 
 
 def _ratio_document(ratio: Ratio) -> dict[str, object]:
@@ -179,6 +192,7 @@ def _ratio_document(ratio: Ratio) -> dict[str, object]:
         "ci95": _listed(ratio.ci95),
         "p": None if withheld else ratio.p,
         "p_holm": None if withheld else ratio.p_holm,
+        **_nominal(ratio),
         "n": ratio.n,
         **({"reason": ratio.reservation} if withheld else {}),
     }

@@ -1,10 +1,11 @@
 """Sets S2 and standard deviations over seeds of cells over those of the reference, as a family of tests."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from hkrun import stats
 from hkrun.report.comparing import (
+    common_seeds,
     identify_test,
     join_losses,
     lost_in_common,
@@ -13,6 +14,7 @@ from hkrun.report.comparing import (
     reserve_curves,
 )
 from hkrun.report.comparison import Comparison, Ratio
+from hkrun.report.monitoring import ratio_over_looks
 from hkrun.report.summary import CellSummary, Curve
 from hkrun.spaces import Sweep
 
@@ -60,6 +62,8 @@ def compare_s2(cell: CellSummary, other: CellSummary, sweep: Sweep) -> Compariso
         ci95=ratio.ci95,
         p=ratio.p,
         p_holm=ratio.p_holm,
+        looks=ratio.looks,
+        p_nominal=ratio.p_nominal,
         test=ratio.test,
         reservation=ratio.reservation,
         n=ratio.n,
@@ -67,34 +71,53 @@ def compare_s2(cell: CellSummary, other: CellSummary, sweep: Sweep) -> Compariso
 
 
 def _compare_windows(pair: tuple[Curve, Curve], cell: CellSummary, other: CellSummary, sweep: Sweep) -> Ratio:
-    result = stats.compare_pair_stability(*pair, window=sweep.window, ddof=sweep.ddof)
-    return _make_ratio(result, cell, other, reserve_curves("S2", cell, other, sweep))
+    ours, theirs = pair
+
+    def compare(runs: int, level: float) -> stats.RatioComparison:
+        return stats.compare_pair_stability(
+            ours[:runs], theirs[:runs], window=sweep.window, ddof=sweep.ddof, level=level
+        )
+
+    return _make_ratio(compare, cell, other, reserve_curves("S2", cell, other, sweep))
 
 
 def _compare_deviations(cell: CellSummary, other: CellSummary, _: Sweep) -> Ratio | None:
     ours, theirs = pair_curves(cell, other)
     if len(ours) < 2 or cell.cell_id == other.cell_id:
         return None
-    result = stats.compare_deviation(ours[:, -1], theirs[:, -1])
+
+    def compare(runs: int, level: float) -> stats.RatioComparison:
+        return stats.compare_deviation(ours[:runs, -1], theirs[:runs, -1], level=level)
+
     lost = join_losses(cell.loss, other.loss) if lost_in_common(cell, other) else ""
-    return _make_ratio(result, cell, other, lost)
+    return _make_ratio(compare, cell, other, lost)
 
 
 def _make_ratio(
-    result: stats.RatioComparison, cell: CellSummary, other: CellSummary, reservation: str
+    compare: Callable[[int, float], stats.RatioComparison],
+    cell: CellSummary,
+    other: CellSummary,
+    reservation: str,
 ) -> Ratio:
-    if result.p is None:
-        few = f"{result.n} runs are too few" if result.n < stats.LEAST_RUNS else "runs do not differ"
+    """The ratio that `compare` finds in the first so many runs, with an interval that leaves out so much."""
+    seeds = common_seeds(cell, other)
+    looks = cell.monitoring.of_pairs(seeds)
+    tested = ratio_over_looks(compare, len(seeds), looks)
+    if tested is None:
+        few = f"{len(seeds)} runs are too few" if len(seeds) < stats.LEAST_RUNS else "runs do not differ"
         reservation = join_losses(reservation, few)
-    p = 1.0 if result.p is None or reservation else result.p
+    told = None if reservation else tested
+    p = 1.0 if told is None else told.p
     return Ratio(
         cell=cell.name,
         reference=other.name,
-        ratio=result.ratio,
-        ci95=None if reservation else result.ci95,
+        ratio=compare(len(seeds), stats.LEVEL).ratio,
+        ci95=None if told is None else told.ci,
         p=p,
         p_holm=p,
+        looks=looks,
+        p_nominal=told.p_nominal if told is not None and len(looks.counts) > 1 else None,
         test=identify_test(cell.cell_id, other.cell_id),
         reservation=reservation,
-        n=result.n,
+        n=len(seeds),
     )

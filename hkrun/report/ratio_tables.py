@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Sequence
 
-from hkrun.report.comparison import Interval, Ratio
+from hkrun.report.comparison import Ratio
+from hkrun.report.monitoring import Interval
 from hkrun.report.result_tables import name_reference
 from hkrun.report.summary import CellSummary, Summary
 from hkrun.report.table import NONE, Entry, Field, Table, make_cell_table

@@ -31,6 +31,28 @@ def find_scans(
     )
 
 
+def find_equivalences(
+    cells: Sequence[CellSummary], reference: CellSummary | None, sweep: Sweep
+) -> tuple[Comparison, ...]:
+    """Of a sequential study whose search space sets a margin: the cells' errors against the reference's."""
+    asked = sweep.asks_equivalence and any(cell.monitoring.sequential for cell in cells)
+    return tuple(_compare_with_margin(cells, reference, sweep)) if asked else ()
+
+
+def _compare_with_margin(
+    cells: Sequence[CellSummary], reference: CellSummary | None, sweep: Sweep
+) -> list[Comparison]:
+    """Tests which cells' errors are equivalent to one's within the sweep's margin, as a family of tests."""
+    if reference is None:
+        return []
+    base = comparing.cell_side(reference)
+    tests = (
+        comparing.compare_equivalence(side, base, margin=sweep.margin, one_sided=False)
+        for side in map(comparing.cell_side, cells)
+    )
+    return comparing.correct([comparison for comparison in tests if comparison is not None])
+
+
 def _scan(
     group: str,
     keys: tuple[str, ...],
@@ -46,12 +68,7 @@ def _scan(
         known.get(comparison.test, comparison)
         for comparison in comparing.compare_with_reference("error", varied, reference, sweep)
     ]
-    base = comparing.cell_side(reference) if reference else None
-    tests = (
-        comparing.compare_equivalence(side, base, margin=sweep.margin, one_sided=False) if base else None
-        for side in map(comparing.cell_side, varied)
-    )
-    corrected = comparing.correct([comparison for comparison in tests if comparison is not None])
+    corrected = _compare_with_margin(varied, reference, sweep)
     equivalences = {item.cell: item for item in comparing.bound_by(differences, corrected)}
     by_test = {comparison.test: comparison for comparison in differences}
     return Scan(

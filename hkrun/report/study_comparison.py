@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from hkrun import stats
 from hkrun.report.comparing import cell_side, compare_errors, compare_stability, correct
 from hkrun.report.comparison import Comparison
+from hkrun.report.monitoring import UNMONITORED
 from hkrun.report.study_pairing import DATA_KEYS, ComparedStudy, Match, match_cells
 from hkrun.report.summary import CellSummary
 from hkrun.report.wording import count, join
@@ -100,7 +101,7 @@ def compare_studies(
 def _compare(match: Match, first: ComparedStudy, second: ComparedStudy) -> CellPair:
     # Of one configuration too, for its runs may be of other code or of another machine.
     ours, theirs = (
-        dataclasses.replace(cell, cell_id=f"{side} {cell.cell_id}")
+        dataclasses.replace(cell, cell_id=f"{side} {cell.cell_id}", monitoring=UNMONITORED)
         for side, cell in (("A", match.first), ("B", match.second))
     )
     seeds = tuple(seed for seed in ours.seeds if seed in theirs.seeds)

@@ -14,6 +14,7 @@ from hkrun import stats
 from hkrun.config import Cell, Value
 from hkrun.plans import Execution
 from hkrun.report.comparison import Comparison, Ratio
+from hkrun.report.monitoring import UNMONITORED, Monitoring
 from hkrun.report.published import PublishedRow, PublishedTable
 from hkrun.report.verdict import Verdict
 from hkrun.spaces import CellColumns, Sweep, name_cells
@@ -34,6 +35,7 @@ class CellSummary:
         seeds: The finished ones: the data.
         missing: Seeds whose run has not ended.
         untaught: Seeds that were left out, for their own teacher diverged.
+        spared: Seeds that were left out, for all questions about the cell were decided without them.
         stopped: Seeds whose run a scheduler ended early, for its test error was behind, and that have no
             result since.
         error_pct: Test error in percent of the finished runs, shape [seeds, epochs]; in the last stage of a
@@ -49,6 +51,7 @@ class CellSummary:
             where runs were stopped early.
         error_top5: Top-5 error of the last epoch, where the data set has one.
         health: What the discriminator did in the finished runs, by column of the curves.
+        monitoring: When the verdicts of the study are read.
     """
 
     cell_id: str
@@ -72,6 +75,8 @@ class CellSummary:
     deviation: stats.Deviation | None
     error_top5: stats.ErrorSummary | None
     health: Mapping[str, stats.Spread]
+    spared: tuple[int, ...] = ()
+    monitoring: Monitoring = UNMONITORED
 
     @property
     def selection(self) -> str | None:
@@ -293,6 +298,8 @@ class Summary:
 
     Attributes:
         comparisons: Of the error with the sweep's reference cell.
+        equivalences: Whether its errors lie within the search space's margin of the reference's: of a
+            sequential study whose search space sets one.
         stability_comparisons: Of S with the reference cell, both over the seeds that both cells finished.
         s2_ratios: S2 over that of the reference cell, on those seeds.
         deviation_ratios: The same of the standard deviation over seeds of the last epoch's error.
@@ -310,6 +317,7 @@ class Summary:
             were kept.
         measure: What the question is about, "error" or "stability".
         best: By that, and then by the error.
+        monitoring: When its verdicts are read.
     """
 
     sweep: Sweep
@@ -330,6 +338,8 @@ class Summary:
     variance: tuple[VarianceSplit, ...] = ()
     measure: str = "error"
     best: tuple[Best, ...] = ()
+    monitoring: Monitoring = UNMONITORED
+    equivalences: tuple[Comparison, ...] = ()
 
     @functools.cached_property
     def columns(self) -> CellColumns:

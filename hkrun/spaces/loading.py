@@ -114,7 +114,8 @@ def load_sweep(
         recipe=recipe.recipe,
         source=document.name,
         claims=read.claims,
-        margin=read.margin,
+        margin=read.margin or MARGIN,
+        asks_equivalence=read.margin is not None,
         measure=read.measure,
         command=(
             "hkrun",
@@ -194,7 +195,7 @@ class _Space:
     base: list[Setting]
     cells: list[WrittenCell]
     axes: list[Axis]
-    margin: float
+    margin: float | None
     measure: str
     published: tuple[str, ...]
     claims: tuple[str, ...]
@@ -227,7 +228,7 @@ def _read_space(table: Table, arguments: Arguments) -> _Space:
         base=base,
         cells=cells,
         axes=read_axes(table, cells, arguments),
-        margin=analysis.number("margin", above=0.0) or MARGIN,
+        margin=analysis.number("margin", above=0.0),
         measure=_read_measure(analysis),
         published=tables,
         claims=claims,

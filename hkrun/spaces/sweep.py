@@ -13,6 +13,8 @@ from hkrun.methods import declaration_document, restore_declaration
 MARGIN = 0.5
 MEASURES = ("error", "stability")
 _TUPLES = ("seeds", "published", "claims", "command")  # fields that JSON holds as lists
+# Fields that documents without them leave at their defaults.
+_OPTIONAL = ("asks_equivalence", "measure")
 # What a cell holds besides its keys: the state of files when it was built.
 _FIXED = (
     *("dataset_sha256", "sources", "own_widths", "own_descriptors", "declared", "own_values"),
@@ -69,6 +71,7 @@ class Sweep:
         source: The file, as messages show it.
         claims: Ids of claims of the paper that belong to no table and that this sweep judges.
         margin: How far apart two errors may lie, in percentage points, to count as equivalent.
+        asks_equivalence: Whether the file sets that margin, and so asks for what lies within it.
         measure: What the question is about, "error" or "stability"; empty where the file does not say.
         command: What gets this sweep again but for data set and seeds: "hkrun", the verb, what was named (a
             search space as it was typed), and the overrides.
@@ -88,6 +91,7 @@ class Sweep:
     source: str
     claims: tuple[str, ...] = ()
     margin: float = MARGIN
+    asks_equivalence: bool = False
     measure: str = ""
     command: tuple[str, ...] = ()
 
@@ -109,10 +113,9 @@ def sweep_document(sweep: Sweep) -> dict[str, object]:
         **{
             name: getattr(sweep, name)
             for spec in dataclasses.fields(sweep)
-            if (name := spec.name) != "measure"
+            if (name := spec.name) not in _OPTIONAL or getattr(sweep, name)
         },
         **{name: list(getattr(sweep, name)) for name in _TUPLES},
-        **({"measure": sweep.measure} if sweep.measure else {}),
         "cells": [
             {
                 "name": named.name,

@@ -31,6 +31,7 @@ from hkrun.stats.errors import (
     unpaired_difference,
 )
 from hkrun.stats.jackknife import LEAST_RUNS, RatioComparison
+from hkrun.stats.looks import any_look_p, nominal_level
 from hkrun.stats.pair_stability import PairStability, analyse_pair_stability, compare_pair_stability
 from hkrun.stats.permutations import PERMUTATIONS, Floats, holm, smallest_runs
 from hkrun.stats.power import (
@@ -44,7 +45,14 @@ from hkrun.stats.power import (
     pairs_for_equivalence,
 )
 from hkrun.stats.rates import compare_rates
-from hkrun.stats.sequential import FIRST_LOOK, plan_looks
+from hkrun.stats.sequential import (
+    FIRST_LOOK,
+    confidence_sequence,
+    plan_looks,
+    sequential_difference,
+    sequential_equivalence,
+    sequential_p,
+)
 from hkrun.stats.spread import Spread, SpreadSum, spread_of
 from hkrun.stats.stability import (
     Stability,

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from hkrun.stats.errors import Interval, finite_vector
+from hkrun.stats.errors import LEVEL, Interval, finite_vector
 from hkrun.stats.jackknife import LeaveOneOut, RatioComparison, compare_ratio, log_interval
 from hkrun.stats.permutations import Floats
 
@@ -46,7 +46,7 @@ def analyse_deviation(values: ArrayLike) -> Deviation:
 
 
 def compare_deviation(
-    values: ArrayLike, reference_values: ArrayLike, *, paired: bool = True
+    values: ArrayLike, reference_values: ArrayLike, *, paired: bool = True, level: float = LEVEL
 ) -> RatioComparison:
     """Tests whether two configurations have the same standard deviation over runs.
 
@@ -54,6 +54,7 @@ def compare_deviation(
         values: One error per run, shape [runs].
         reference_values: The same of the reference.
         paired: Whether both have the same seeds, value for value.
+        level: What the interval leaves out in all.
 
     Raises:
         ValueError: Fewer than two values, one that is not finite, or paired lengths that differ.
@@ -61,7 +62,7 @@ def compare_deviation(
     first, second = finite_vector(values), finite_vector(reference_values)
     if min(len(first), len(second)) < 2:
         raise ValueError("1 run: a standard deviation needs at least 2")
-    return compare_ratio(_leave_one_out(first), _leave_one_out(second), paired=paired)
+    return compare_ratio(_leave_one_out(first), _leave_one_out(second), paired=paired, level=level)
 
 
 def _leave_one_out(values: Floats) -> LeaveOneOut:

@@ -60,7 +60,7 @@ class Equivalence:
         return min(1.0, 2 * min(1 - self.p_above, 1 - self.p_below))
 
 
-def effect_size(differences: ArrayLike) -> EffectSize | None:
+def effect_size(differences: ArrayLike, *, level: float = LEVEL) -> EffectSize | None:
     """Cohen's d_z of paired differences.
 
     d_z is what the power of a paired test depends on; it is left uncorrected for small numbers of pairs
@@ -69,6 +69,7 @@ def effect_size(differences: ArrayLike) -> EffectSize | None:
 
     Args:
         differences: One per pair, shape [pairs].
+        level: What the interval leaves out in all.
 
     Returns:
         The effect size; None with fewer than two pairs, or where the differences do not vary.
@@ -84,7 +85,7 @@ def effect_size(differences: ArrayLike) -> EffectSize | None:
         return None
     root = float(np.sqrt(len(values)))
     t = mean / sd * root
-    low, high = (_noncentrality(t, len(values) - 1, share) for share in (1 - LEVEL / 2, LEVEL / 2))
+    low, high = (_noncentrality(t, len(values) - 1, share) for share in (1 - level / 2, level / 2))
     return EffectSize(d_z=mean / sd, ci95=(low / root, high / root))
 
 
@@ -114,12 +115,13 @@ def _share_below(t: float, degrees: int, noncentrality: float) -> float:
     return float(scipy.stats.norm.cdf(t * spread - noncentrality).mean())
 
 
-def equivalence(differences: ArrayLike, *, margin: float) -> Equivalence:
+def equivalence(differences: ArrayLike, *, margin: float, level: float = LEVEL) -> Equivalence:
     """Tests whether a mean paired difference lies within a margin: two one-sided t tests (TOST).
 
     Args:
         differences: One per pair, shape [pairs].
         margin: Above 0, in the unit of the differences.
+        level: What the interval leaves out on each side.
 
     Raises:
         ValueError: Fewer than two differences, one that is not finite, or a margin that is not positive.
@@ -127,7 +129,7 @@ def equivalence(differences: ArrayLike, *, margin: float) -> Equivalence:
     values = finite_vector(differences)
     if not margin > 0:
         raise ValueError(f"the margin is {margin}; it must be above 0")
-    interval = t_interval(values, level=2 * LEVEL)
+    interval = t_interval(values, level=2 * level)
     if interval is None:
         raise ValueError("1 pair: equivalence needs the spread of at least 2")
     mean = float(values.mean())

@@ -96,6 +96,7 @@ def paired_difference(
     *,
     permutations: int = PERMUTATIONS,
     generator: np.random.Generator,
+    level: float = LEVEL,
 ) -> PairedDifference:
     """Compares the errors of two configurations whose runs are paired by seed.
 
@@ -105,6 +106,7 @@ def paired_difference(
         permutations: Number m of random sign flips; p = (b + 1) / (m + 1) with b of them as extreme as the
             data. Where there are no more than m (2^runs), all are taken, and p is their exact share.
         generator: Draws the flips where they are not all taken.
+        level: What the interval leaves out in all.
 
     Raises:
         ValueError: Lengths that differ, no value, or one that is not finite.
@@ -119,7 +121,10 @@ def paired_difference(
     )
     p = p_value(np.abs(means), abs(float(differences.mean())), all_taken)
     return PairedDifference(
-        difference=float(differences.mean()), ci95=t_interval(differences), p=p, n=len(differences)
+        difference=float(differences.mean()),
+        ci95=t_interval(differences, level=level),
+        p=p,
+        n=len(differences),
     )
 
 

@@ -42,8 +42,9 @@ class RatioComparison:
 
     Attributes:
         ratio: First over second; None where the second is 0.
-        ci95: 95 % interval of the ratio; None where a logarithm does not exist.
-        p: Two-sided p of a ratio of 1; below 0.05 exactly where `ci95` leaves 1 out, None where that is None.
+        ci95: Interval of the ratio, of 95 % or the level asked for; None where a logarithm does not exist.
+        p: Two-sided p of a ratio of 1; below the interval's level exactly where that leaves 1 out, None where
+            there is none.
         n: Number of runs of the first.
         n_reference: Number of runs of the second.
         paired: Whether the runs are paired by seed.
@@ -82,7 +83,9 @@ def log_interval(figure: LeaveOneOut) -> Interval | None:
     return float(np.exp(low)), float(np.exp(high))
 
 
-def compare_ratio(first: LeaveOneOut, second: LeaveOneOut, *, paired: bool = True) -> RatioComparison:
+def compare_ratio(
+    first: LeaveOneOut, second: LeaveOneOut, *, paired: bool = True, level: float = LEVEL
+) -> RatioComparison:
     """Tests whether two figures are equal, by the jackknife of their log-ratio.
 
     The t test of the pseudo-values is too bold where a few runs of one configuration make most of its figure:
@@ -93,6 +96,7 @@ def compare_ratio(first: LeaveOneOut, second: LeaveOneOut, *, paired: bool = Tru
         second: Of the other.
         paired: Whether the runs of both are those of the same seeds, row for row: a pair is left out of both
             then. Else the two are independent, and the t value has Welch's degrees of freedom.
+        level: What the interval leaves out in all.
 
     Raises:
         ValueError: Paired numbers of runs that differ.
@@ -109,7 +113,7 @@ def compare_ratio(first: LeaveOneOut, second: LeaveOneOut, *, paired: bool = Tru
             estimate = _estimate(wholes[0] - wholes[1], withouts[0] - withouts[1])
         else:
             estimate = _difference(*map(_estimate, wholes, withouts))
-        low, high = _interval(estimate)
+        low, high = _interval(estimate, level)
         interval, p = (float(np.exp(low)), float(np.exp(high))), _p_of_zero(estimate)
     return RatioComparison(ratio=ratio, ci95=interval, p=p, n=n, n_reference=n_reference, paired=paired)
 
@@ -153,8 +157,8 @@ def _p_of_zero(estimate: _Estimate) -> float:
     return float(2 * scipy.stats.t.sf(quantile, estimate.degrees))
 
 
-def _interval(estimate: _Estimate) -> Interval:
-    quantile = float(scipy.stats.t.ppf(1 - LEVEL / 2, estimate.degrees))
+def _interval(estimate: _Estimate, level: float = LEVEL) -> Interval:
+    quantile = float(scipy.stats.t.ppf(1 - level / 2, estimate.degrees))
     below = _widen(quantile, -estimate.skew) * estimate.error
     above = _widen(quantile, estimate.skew) * estimate.error
     return estimate.value - below, estimate.value + above

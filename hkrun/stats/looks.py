@@ -126,7 +126,7 @@ def _crossing(
     reach = np.sqrt(1 + directions**2)
     steepest = float(np.arctan(scipy.stats.t.isf(_TAIL, pairs) / np.sqrt(pairs)))
     above = (
-        np.arcsin(np.minimum(1.0, boundary / reach)) if boundary is not None else np.full_like(turn, np.pi)
+        np.arcsin(np.clip(boundary / reach, -1.0, 1.0)) if boundary is not None else np.full_like(turn, np.pi)
     )
     probability = np.zeros_like(directions)
     if boundary is not None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from hkrun.stats.errors import Interval
+from hkrun.stats.errors import LEVEL, Interval
 from hkrun.stats.jackknife import LeaveOneOut, RatioComparison, compare_ratio, log_interval
 from hkrun.stats.permutations import Floats
 from hkrun.stats.stability import last_epochs
@@ -69,6 +69,7 @@ def compare_pair_stability(
     window: int = 100,
     ddof: int = 0,
     paired: bool = True,
+    level: float = LEVEL,
 ) -> RatioComparison:
     """Tests whether two configurations have the same S2.
 
@@ -81,6 +82,7 @@ def compare_pair_stability(
         window: Number of last epochs that count.
         ddof: Delta degrees of freedom of the variance, 0 or 1.
         paired: Whether both have the same seeds, row for row.
+        level: What the interval leaves out in all.
 
     Returns:
         S2 over that of the reference: below 1 where the first is steadier.
@@ -92,7 +94,7 @@ def compare_pair_stability(
         _leave_one_out(last_epochs(errors, window=window, ddof=ddof), ddof)
         for errors in (error_pct, reference_pct)
     )
-    return compare_ratio(first, second, paired=paired)
+    return compare_ratio(first, second, paired=paired, level=level)
 
 
 def _leave_one_out(errors: Floats, ddof: int) -> tuple[LeaveOneOut, int]:

@@ -1,0 +1,176 @@
+"""At which numbers of seeds a study's verdicts are read, and what that leaves of p and of intervals."""
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from hkrun import stats
+from hkrun.plans import Looks
+from hkrun.stats import Floats
+
+Interval = tuple[float, float]
+_LEAST_PAIRS = 2  # of a t test
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairedLooks:
+    """After how many pairs of runs a comparison was looked at, or may be.
+
+    Attributes:
+        counts: Numbers of pairs, in rising order, at least two each: those so far, the present one last, or
+            of a sequential study all that its plan allows. Empty where there are too few pairs for a test.
+        sequential: Whether the study has such a plan: its tests are of all looks so far, else of the present
+            one alone.
+    """
+
+    counts: tuple[int, ...] = ()
+    sequential: bool = False
+
+    def correct(self, p: float, *, two_sided: bool = True) -> float:
+        """The probability that chance shows so small a p at any of the looks."""
+        return stats.any_look_p(p, self.counts, two_sided=two_sided) if len(self.counts) > 1 else p
+
+    def level(self, *, two_sided: bool = True, level: float = stats.LEVEL) -> float:
+        """The p that each look asks for, so that all together err at this level."""
+        return stats.nominal_level(self.counts, level=level, two_sided=two_sided) if self.counts else level
+
+
+@dataclass(frozen=True, kw_only=True)
+class Monitoring:
+    """When a study's verdicts are read.
+
+    Attributes:
+        seeds: All of the study, in their order.
+        looks: Numbers of seeds, in rising order: those at which a sweep ended, the present one last, or of a
+            sequential study all that its plan allows. Empty where no study is known of.
+        sequential: Whether seeds come in rounds until all is decided.
+    """
+
+    seeds: tuple[int, ...] = ()
+    looks: tuple[int, ...] = ()
+    sequential: bool = False
+
+    def of_pairs(self, seeds: Collection[int]) -> PairedLooks:
+        """The looks at a comparison over these common seeds."""
+        if self.sequential:
+            return PairedLooks(counts=self.looks, sequential=True)
+        paired = {len({*self.seeds[:look]} & {*seeds}) for look in self.looks[:-1]}
+        counts = sorted({*paired, len(seeds)}) if self.looks else []
+        return PairedLooks(counts=tuple(count for count in counts if count >= _LEAST_PAIRS))
+
+
+ONE_LOOK, UNMONITORED = PairedLooks(), Monitoring()
+
+
+def monitor(looks: Looks, seeds: Sequence[int]) -> Monitoring:
+    """The looks that count in a study that has come to these seeds."""
+    plan = looks.plan_of(len(seeds))
+    counts = looks.at(len(seeds)) if plan is None else stats.plan_looks(plan.most)
+    return Monitoring(seeds=tuple(seeds), looks=counts, sequential=plan is not None)
+
+
+# --- tests over all looks -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tested:
+    """What a test says over all looks.
+
+    Attributes:
+        p: Of what is tested.
+        p_against: Of a test of equivalence: of its contrary; else 1.
+        ci: The interval of the same looks; None where there is none.
+        p_nominal: `p` of the present look alone; None of a sequential study, whose p is of all looks.
+    """
+
+    p: float
+    p_against: float = 1.0
+    ci: Interval | None
+    p_nominal: float | None
+
+
+def difference_over_looks(differences: Floats, looks: PairedLooks, generator: np.random.Generator) -> Tested:
+    """Of no mean difference: by sign flips, in a sequential study by t values; with a 95 % interval.
+
+    Args:
+        differences: One per pair, in the order of the seeds.
+        looks: At them.
+        generator: Draws the sign flips.
+    """
+    if looks.sequential:
+        told = stats.sequential_difference(differences, looks.counts)
+        return Tested(p=told.p, ci=told.ci95, p_nominal=None)
+    found = stats.paired_difference(
+        differences, np.zeros_like(differences), generator=generator, level=looks.level()
+    )
+    return Tested(p=looks.correct(found.p), ci=found.ci95, p_nominal=found.p)
+
+
+def margin_over_looks(differences: Floats, looks: PairedLooks, *, margin: float, one_sided: bool) -> Tested:
+    """Of equivalence within a margin, or of being no worse by it, by one-sided t tests; with a 90 % interval.
+
+    Args:
+        differences: One per pair, two at least, in the order of the seeds.
+        looks: At them.
+        margin: Above 0.
+        one_sided: Whether only the upper margin counts.
+    """
+    if looks.sequential:
+        told = stats.sequential_equivalence(differences, looks.counts, margin=margin)
+        p = (told.p_below, told.p_not_below) if one_sided else (told.p, told.p_beyond)
+        return Tested(p=p[0], p_against=p[1], ci=told.ci90, p_nominal=None)
+    found = stats.equivalence(differences, margin=margin, level=looks.level(two_sided=False))
+
+    def correct(p: float) -> float:
+        return looks.correct(p, two_sided=False)
+
+    if one_sided:
+        p_against, nominal = correct(1 - found.p_below), found.p_below
+    else:
+        p_against, nominal = min(1.0, 2 * correct(min(1 - found.p_above, 1 - found.p_below))), found.p
+    return Tested(p=correct(nominal), p_against=p_against, ci=found.ci90, p_nominal=nominal)
+
+
+def ratio_over_looks(
+    compare: Callable[[int, float], stats.RatioComparison], pairs: int, looks: PairedLooks
+) -> Tested | None:
+    """Of a ratio of 1; with a 95 % interval.
+
+    Args:
+        compare: The ratio of the first so many pairs, and an interval that leaves out so much.
+        pairs: How many there are.
+        looks: At them.
+
+    Returns:
+        What it says; None where these pairs allow for no test.
+    """
+    level = looks.level()
+    now = compare(pairs, level)
+    if now.p is None:
+        return None
+    if not looks.sequential:
+        return Tested(p=looks.correct(now.p), ci=now.ci95, p_nominal=now.p)
+    found = {look: compare(look, level) for look in looks.counts if look <= pairs}
+
+    def nominal(look: int) -> float:
+        p = found[look].p
+        return 1.0 if p is None else p
+
+    ends = [one.ci95 for one in found.values() if one.ci95 is not None]
+    low, high = max((end[0] for end in ends), default=np.inf), min((end[1] for end in ends), default=-np.inf)
+    return Tested(
+        p=stats.sequential_p(nominal, looks.counts, pairs=pairs),
+        ci=(low, high) if low <= high else None,
+        p_nominal=None,
+    )
+
+
+def margin_interval(differences: Sequence[float], looks: PairedLooks) -> Interval | None:
+    """The 90 % interval of a mean difference, which tells within which margins it is shown to lie."""
+    if looks.sequential:
+        found = stats.confidence_sequence(differences, looks.counts, two_sided=False)
+        return found[-1] if found else None
+    if len(differences) < _LEAST_PAIRS:
+        return None
+    return stats.equivalence(differences, margin=1.0, level=looks.level(two_sided=False)).ci90

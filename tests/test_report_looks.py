@@ -1,0 +1,256 @@
+"""Verdicts that are read more than once: tests over all looks, and studies that end when all is decided."""
+
+import numpy as np
+import pytest
+import report_example
+import scipy.stats
+
+from hkrun import stats
+from hkrun.config import cell_id
+from hkrun.plans import Looks, SequentialPlan, save_looks
+from hkrun.report import describe_open, open_questions, summarise, summary_document
+from hkrun.report.monitoring import PairedLooks, margin_over_looks
+from hkrun.stats.looks import any_look_p, nominal_level
+from hkrun.store import open_store
+
+NAMES = ("L_b", "L_b + L_is")
+IMAGE = 100 / report_example.TEST_IMAGES
+EPOCHS = report_example.EPOCHS
+
+
+@pytest.fixture
+def store(tmp_path):
+    return open_store(tmp_path / "hkrun-store")
+
+
+def identity(name):
+    return cell_id(report_example.make_cell(*report_example.WEIGHTS[name]))
+
+
+def put(store, sweep, name, seeds, shift=0.0, noise=6.0, wobble=3.0):
+    """Runs of a cell: wrong images around a level of the seed's own, which wobbles over the epochs."""
+    (named,) = (cell for cell in sweep.cells if cell.name == name)
+    for seed in seeds:
+        own = np.random.default_rng([seed, len(name)])
+        common = np.random.default_rng(seed).normal(60, 8)
+        level = common + shift + noise * own.standard_normal()
+        errors = np.maximum(1, np.round(level + wobble * own.standard_normal(EPOCHS))) * IMAGE
+        report_example.put_run(store, named, seed, errors=errors.tolist())
+
+
+def make_sweep(num_seeds, names=NAMES, **changes):
+    return report_example.make_sweep(names, num_seeds=num_seeds, **changes)
+
+
+# --- second looks -------------------------------------------------------------------------------------------
+
+
+def test_a_second_look_corrects_every_p_for_both_and_widens_each_interval(store):
+    sweep = make_sweep(20)
+    put(store, sweep, "L_b", range(20))
+    put(store, sweep, "L_b + L_is", range(20), shift=-4)
+    first = summarise(sweep, store)
+    save_looks(store, sweep, Looks(ordinary=(12, 20)))
+    second = summarise(sweep, store)
+
+    (before,), (after,) = first.comparisons, second.comparisons
+    assert (before.p_nominal, after.p_nominal) == (None, before.p)
+    assert after.p == any_look_p(before.p, (12, 20))
+    assert after.p_holm == after.p
+    differences = np.array(after.by_seed)
+    half = scipy.stats.t.isf(nominal_level((12, 20)) / 2, 19) * differences.std(ddof=1) / np.sqrt(20)
+    assert after.ci95 == pytest.approx((differences.mean() - half, differences.mean() + half))
+    low, high = stats.equivalence(
+        differences, margin=1.0, level=nominal_level((12, 20), two_sided=False)
+    ).ci90
+    assert after.within_pp == max(-low, high)
+    assert after.effect.ci95[0] < before.effect.ci95[0] < before.effect.ci95[1] < after.effect.ci95[1]
+
+    for found in ("stability_comparisons", "s2_ratios", "deviation_ratios"):
+        (before,), (after,) = getattr(first, found), getattr(second, found)
+        assert after.p == pytest.approx(any_look_p(before.p, (12, 20)))
+        assert after.p_nominal == before.p
+        if before.ci95 is not None:
+            assert after.ci95[0] < before.ci95[0] < before.ci95[1] < after.ci95[1]
+    for before, after in zip(first.verdicts, second.verdicts, strict=True):
+        for one, other in zip(before.comparisons, after.comparisons, strict=True):
+            assert other.p == pytest.approx(any_look_p(one.p, (12, 20)))
+    assert first.cells[0].error_last == second.cells[0].error_last
+
+
+def test_an_equivalence_is_corrected_for_one_side():
+    pairs = np.random.default_rng(4).standard_normal(14) / 3
+    looks, alone = PairedLooks(counts=(7, 14)), PairedLooks(counts=(14,))
+    for one_sided in (True, False):
+        once = margin_over_looks(pairs, alone, margin=0.3, one_sided=one_sided)
+        twice = margin_over_looks(pairs, looks, margin=0.3, one_sided=one_sided)
+        assert twice.p == any_look_p(once.p, (7, 14), two_sided=False)
+        assert twice.p_nominal == once.p
+        assert twice.ci[0] < once.ci[0] < once.ci[1] < twice.ci[1]
+        assert once.p_against <= twice.p_against <= 2 * once.p_against
+
+
+@pytest.mark.parametrize(
+    ("ordinary", "lost", "looks"),
+    [
+        ((8,), (), (8, 12)),
+        ((8, 12), (), (8, 12)),  # the present number is the last look
+        ((8, 20), (), (8, 12)),  # a later look is none of these seeds
+        ((8,), (2, 9), (7, 10)),  # of pairs
+        ((8,), (8, 9, 10, 11), (8,)),  # none has come since
+        ((), (), (12,)),
+    ],
+)
+def test_looks_are_counted_in_pairs_of_runs(store, ordinary, lost, looks):
+    sweep = make_sweep(12)
+    put(store, sweep, "L_b", range(12))
+    put(store, sweep, "L_b + L_is", [seed for seed in range(12) if seed not in lost])
+    save_looks(store, sweep, Looks(ordinary=ordinary))
+    (comparison,) = summarise(sweep, store).comparisons
+    assert comparison.looks.counts == looks
+    assert (comparison.p_nominal is None) == (len(looks) == 1)
+
+
+def test_a_study_copied_without_its_looks_keeps_its_p(store):
+    sweep = make_sweep(12)
+    report_example.fill(store, sweep)
+    before = summary_document(summarise(sweep, store))
+    assert "looks" not in before
+    save_looks(store, sweep, Looks(ordinary=(12,)))
+    assert summary_document(summarise(sweep, store)) == before
+    assert "p_nominal" not in before["comparisons"][0]
+
+
+def test_the_document_has_looks_and_p_before_and_after(store):
+    sweep = make_sweep(12)
+    report_example.fill(store, sweep)
+    save_looks(store, sweep, Looks(ordinary=(7,)))
+    document = summary_document(summarise(sweep, store))
+    assert (document["looks"], document["sequential"]) == ([7, 12], False)
+    for name in ("comparisons", "s2_ratios", "sd_last_ratios", "stability_comparisons"):
+        (found,) = document[name]
+        if found["p"] is not None:
+            assert found["p"] == pytest.approx(any_look_p(found["p_nominal"], (7, 12)))
+
+
+# --- sequential studies -------------------------------------------------------------------------------------
+
+
+def put_sequential(store, *, most=12, decided=None, ours=9, shift=-25.0, names=NAMES, **changes):
+    sweep = make_sweep(most, names, **changes)
+    put(store, sweep, "L_b", range(ours))
+    for name in names[1:]:
+        put(store, sweep, name, range(ours), shift=shift)
+    plan = SequentialPlan(
+        most=most, decided={identity(name): count for name, count in (decided or {}).items()}
+    )
+    save_looks(store, sweep, Looks(plan=plan))
+    return sweep
+
+
+def test_a_sequential_study_tests_at_every_look_of_its_plan(store):
+    sweep = put_sequential(store, shift=-6.0)
+    summary = summarise(sweep, store)
+    looks = stats.plan_looks(12)
+    (error,), (s2,), (sd,), (s,) = (
+        summary.comparisons,
+        summary.s2_ratios,
+        summary.deviation_ratios,
+        summary.stability_comparisons,
+    )
+    told = stats.sequential_difference(error.by_seed, looks)
+    assert (error.p, error.ci95, error.n) == (told.p, told.ci95, 9)
+    assert error.within_pp == max(
+        map(abs, stats.confidence_sequence(error.by_seed, looks, two_sided=False)[-1])
+    )
+    cells = [cell.error_pct for cell in reversed(summary.cells)]
+
+    def nominal(compare):
+        return min(compare(look).p for look in (6, 7, 8, 9))
+
+    smallest = nominal(
+        lambda look: stats.compare_pair_stability(*(c[:look, -5:] for c in cells), window=5, ddof=0)
+    )
+    assert s2.p == pytest.approx(any_look_p(smallest, looks), rel=5e-3)
+    smallest = nominal(lambda look: stats.compare_deviation(*(c[:look, -1] for c in cells)))
+    assert sd.p == pytest.approx(any_look_p(smallest, looks), rel=5e-3)
+    assert s.p == pytest.approx(any_look_p(s.p_nominal, looks))
+
+
+def test_a_cell_that_ended_because_all_is_decided_lacks_no_runs(store):
+    sweep = put_sequential(store, decided=dict.fromkeys(NAMES, 9))
+    summary = summarise(sweep, store)
+    assert [cell.missing for cell in summary.cells] == [(), ()]
+    assert [cell.spared for cell in summary.cells] == [(9, 10, 11)] * 2
+    assert not [warning for warning in summary.warnings if "missing" in warning]
+
+
+def test_a_cell_that_still_matters_lacks_its_runs(store):
+    sweep = put_sequential(store, decided={"L_b + L_is": 9})
+    cells = summarise(sweep, store).cells
+    assert [cell.missing for cell in cells] == [(9, 10, 11), ()]
+
+
+def test_a_study_that_went_beyond_its_plan_is_corrected_for_all_its_looks(store):
+    put_sequential(store, decided=dict.fromkeys(NAMES, 9))
+    sweep = make_sweep(14)
+    put(store, sweep, "L_b", range(9, 14))
+    put(store, sweep, "L_b + L_is", range(9, 14), shift=-4)
+    summary = summarise(sweep, store)
+    (error,) = summary.comparisons
+    assert error.looks.counts == (6, 7, 8, 9, 10, 11, 12, 14)
+    assert error.p == any_look_p(error.p_nominal, error.looks.counts)
+    assert not summary.monitoring.sequential
+
+
+# --- what is decided ----------------------------------------------------------------------------------------
+
+
+def test_questions_of_a_study_of_stability_are_error_and_s2_of_each_cell_and_the_claims(store):
+    names = ("L_b", "L_b + L_is", "L_b + L_adv")
+    summary = summarise(put_sequential(store, names=names, shift=0.0), store)
+    found = open_questions(summary)
+    texts = [question.text for question in found]
+    assert texts[:4] == [
+        "error of L_b + L_is against L_b",
+        "S2 of L_b + L_is against L_b",
+        "error of L_b + L_adv against L_b",
+        "S2 of L_b + L_adv against L_b",
+    ]
+    assert all(question.cells == (identity("L_b + L_is"), identity("L_b")) for question in found[:2])
+    assert {question.n for question in found} == {9}
+    assert describe_open(found).startswith(f"0 of {len(found)} questions decided; open: error of L_b + L_is")
+
+
+def test_questions_stay_the_same_from_look_to_look_and_a_difference_decides(store):
+    sweep = make_sweep(12)
+    texts, decided = set(), []
+    for ours in range(0, 10, 3):
+        put_sequential(store, ours=ours)
+        found = open_questions(summarise(sweep, store))
+        texts.add(tuple(question.text for question in found))
+        decided.append(found[0].decided)
+        assert found[0].n == ours
+    assert len(texts) == 1
+    assert decided == ["", "", "lower", "lower"]
+
+
+def test_equivalence_decides_where_the_search_space_sets_a_margin(store):
+    for asked, answer in ((False, ""), (True, "within 5 pp")):
+        sweep = put_sequential(store, shift=0.5, margin=5.0, asks_equivalence=asked)
+        assert open_questions(summarise(sweep, store))[0].decided == answer
+
+
+def test_runs_that_diverged_leave_a_question_open(store):
+    sweep = put_sequential(store)
+    report_example.put_run(store, sweep.cells[1], 4, errors=[], status="diverged", diverged_epoch=1)
+    summary = summarise(sweep, store)
+    (comparison,) = summary.comparisons
+    assert (comparison.p, comparison.withheld) == (1.0, True)
+    assert open_questions(summary)[0].decided == ""
+
+
+def test_without_reference_and_claims_there_is_no_question(store):
+    sweep = put_sequential(store, reference=None, published=())
+    assert open_questions(summarise(sweep, store)) == ()
+    assert describe_open(()) == "0 of 0 questions decided."
