@@ -165,3 +165,18 @@ def test_what_s2_tells_apart_is_a_finding(store):
     assert len(told) == 1
     assert told[0].startswith(f"By S2, wild is less steady than calm ({ratio['ratio']:.2g} times, p ")
     assert told[0].endswith(", 8 seeds).")
+
+
+@pytest.mark.parametrize(("num_seeds", "expected"), [(8, 1), (10, 0)])
+def test_a_verdict_of_s2_by_few_seeds_is_told_with_how_often_it_is_wrong(store, num_seeds, expected):
+    summary = summarise(fill(store, make_curves(num_seeds=num_seeds)), store)
+    assert [ratio.significant for ratio in summary.s2_ratios] == [False, True]
+    told = [text for text in summary.warnings if "fewer than 10 runs" in text]
+    assert len([text for text in told if text.startswith("wild: with fewer")]) == len(told) == expected
+    assert all("equal ones different in up to 8 % instead of 5" in text for text in told)
+
+
+def test_nothing_is_said_of_few_seeds_that_tell_nothing_apart(store):
+    summary = summarise(fill(store, make_curves(wild=3)), store)
+    assert not any(ratio.significant for ratio in (*summary.s2_ratios, *summary.deviation_ratios))
+    assert not any("fewer than 10 runs" in text for text in summary.warnings)

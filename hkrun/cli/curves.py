@@ -335,7 +335,9 @@ def _tell_ratio(by: str, below: str, above: str, pair: "CellPair", found: "Ratio
 
 
 def _warn_of_ranking(curves: "Mapping[str, Curves]", pairs: "Sequence[CellPair]") -> Iterator[str]:
-    """Which cells S and S2 cannot rank, and why, each reason once."""
+    """Which cells S and S2 cannot rank, and why, each reason once; how far verdicts of few runs hold."""
+    from hkrun.curve_files import doubt_verdicts
+
     if len({len(found.seeds) for found in curves.values()}) > 1:
         numbers = _listed([f"{len(found.seeds)} of {cell}" for cell, found in curves.items()])
         yield f"S of different numbers of runs is not comparable, for the range grows with them: {numbers}"
@@ -354,6 +356,7 @@ def _warn_of_ranking(curves: "Mapping[str, Curves]", pairs: "Sequence[CellPair]"
     open_ones = [pair for pair in pairs if not pair.s2.significant]
     if open_ones:
         yield f"S2 cannot rank {_listed([_tell_open(pair) for pair in open_ones], '; ')}"
+    yield from (f"{doubt[0].upper()}{doubt[1:]}" for doubt in doubt_verdicts(pairs))
     if not all(pair.s2.comparison.paired for pair in pairs):
         yield "Cells of different seeds are compared by S2 and sd as independent runs, not paired by seed"
 

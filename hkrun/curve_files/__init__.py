@@ -12,7 +12,14 @@ comparing.py    S, S2 and the spread of the last errors, of each cell and of any
 numbering.py    lines, seeds, epochs and names in words
 """
 
-from hkrun.curve_files.comparing import CellAnalysis, CellPair, Ratio, analyse_cells, compare_cells
+from hkrun.curve_files.comparing import (
+    CellAnalysis,
+    CellPair,
+    Ratio,
+    analyse_cells,
+    compare_cells,
+    doubt_verdicts,
+)
 from hkrun.curve_files.matrices import Curves, CurveSet, ReadAs, assemble
 from hkrun.curve_files.quantities import Kind, Told, Unit
 from hkrun.curve_files.reading import read_source

@@ -1,6 +1,6 @@
 """How steady each cell of a set of curves is, and which of two: by S, by S2, and by where runs end."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -45,6 +45,11 @@ class Ratio:
     def significant(self) -> bool:
         """Whether the two differ at 5 % after Holm's correction."""
         return self.p_holm is not None and self.p_holm <= stats.LEVEL
+
+    @property
+    def is_of_few(self) -> bool:
+        """Whether one of the two has so few runs that the test may be too bold."""
+        return min(self.comparison.n, self.comparison.n_reference) < stats.FEW_RUNS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,6 +137,18 @@ def compare_cells(cells: Mapping[str, Curves], *, window: int, ddof: int) -> lis
             last=last,
         )
         for (reference, cell), s2, last in zip(pairs, by_s2, by_last, strict=True)
+    ]
+
+
+def doubt_verdicts(pairs: Sequence[CellPair]) -> list[str]:
+    """What is to be said of verdicts on S2 and standard deviations that few runs gave."""
+    return [
+        doubt
+        for ratios, doubt in (
+            ([pair.s2 for pair in pairs], stats.S2_OF_FEW),
+            ([pair.last for pair in pairs], stats.DEVIATION_OF_FEW),
+        )
+        if any(ratio.significant and ratio.is_of_few for ratio in ratios)
     ]
 
 

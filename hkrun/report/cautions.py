@@ -32,6 +32,7 @@ def write_warnings(summary: Summary) -> Iterator[str]:
     yield from _warn_of_seeds(summary)
     yield from _warn_of_margin(summary)
     yield from _warn_of_stability(summary)
+    yield from _warn_of_ratios(summary)
 
 
 def _warn_of_seeds(summary: Summary) -> Iterator[str]:
@@ -216,6 +217,18 @@ def _warn_of_stability(summary: Summary) -> Iterator[str]:
         reference = summary.label(summary.sweep.reference or "")
         why = "; ".join(reasons)
         yield f"S cannot be ranked against that of {reference}. {why}.{_explain_ranking(summary)}"
+
+
+def _warn_of_ratios(summary: Summary) -> Iterator[str]:
+    """Says how far a verdict on S2 or on a standard deviation over seeds holds that few runs gave."""
+    for ratios, doubt in (
+        (summary.s2_ratios, stats.S2_OF_FEW),
+        (summary.deviation_ratios, stats.DEVIATION_OF_FEW),
+    ):
+        few = [ratio for ratio in ratios if ratio.significant and ratio.n < stats.FEW_RUNS]
+        if few:
+            names = join([summary.label(ratio.cell) for ratio in few])
+            yield f"{names}: {doubt}."
 
 
 def _warn_of_drops(cells: Iterable[CellSummary], window: int) -> Iterator[str]:

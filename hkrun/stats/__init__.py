@@ -19,7 +19,7 @@ never their epochs, which are correlated.
 """
 
 from hkrun.stats.components import Component, VarianceComponents, decompose
-from hkrun.stats.deviation import Deviation, analyse_deviation, compare_deviation
+from hkrun.stats.deviation import DEVIATION_OF_FEW, Deviation, analyse_deviation, compare_deviation
 from hkrun.stats.effects import EffectSize, effect_size, equivalence
 from hkrun.stats.errors import (
     LEVEL,
@@ -30,9 +30,14 @@ from hkrun.stats.errors import (
     summarise_errors,
     unpaired_difference,
 )
-from hkrun.stats.jackknife import LEAST_RUNS, RatioComparison
+from hkrun.stats.jackknife import FEW_RUNS, LEAST_RUNS, RatioComparison
 from hkrun.stats.looks import any_look_p, nominal_level
-from hkrun.stats.pair_stability import PairStability, analyse_pair_stability, compare_pair_stability
+from hkrun.stats.pair_stability import (
+    S2_OF_FEW,
+    PairStability,
+    analyse_pair_stability,
+    compare_pair_stability,
+)
 from hkrun.stats.permutations import PERMUTATIONS, Floats, holm, smallest_runs
 from hkrun.stats.power import (
     MOST_PAIRS,

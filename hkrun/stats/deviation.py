@@ -6,9 +6,14 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from hkrun.stats.errors import LEVEL, Interval, finite_vector
-from hkrun.stats.jackknife import LeaveOneOut, RatioComparison, compare_ratio, log_interval
+from hkrun.stats.jackknife import FEW_RUNS, LeaveOneOut, RatioComparison, compare_ratio, log_interval
 from hkrun.stats.permutations import Floats
 
+# What is to be said of a verdict of fewer than `FEW_RUNS` (docs/statistics.md).
+DEVIATION_OF_FEW = (
+    f"with fewer than {FEW_RUNS} runs the test of standard deviations calls equal ones different in up to "
+    "10 % instead of 5 where errors are skewed"
+)
 # A value that is off the mean by less than this share of it only is so by rounding.
 _ROUNDING = 1e-12
 

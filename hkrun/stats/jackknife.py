@@ -14,6 +14,7 @@ from hkrun.stats.errors import LEVEL, Interval
 from hkrun.stats.permutations import Floats
 
 LEAST_RUNS = 3  # a figure of pairs needs two runs when one is left out
+FEW_RUNS = 10  # with fewer the tests are too bold where runs are unequal, or errors skewed
 # Logarithms that vary by less only do so by rounding.
 _ROUNDING = 1e-10
 

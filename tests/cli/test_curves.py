@@ -235,6 +235,20 @@ def test_a_ranking_is_told_with_both_s_and_the_corrected_p(folder, capsys):
         assert cell["sd_last"]["sd"] == pytest.approx(late[cell["cell"]][:, -1].std(ddof=1), rel=1e-9)
 
 
+@pytest.mark.parametrize(("runs", "doubts"), [(9, 2), (10, 0)])
+def test_verdicts_of_few_runs_are_told_with_how_often_they_are_wrong(folder, document, runs, doubts):
+    curves = make_runs({f"calm/{seed}": 30 for seed in range(12)}, scale=0.1)
+    curves |= make_runs({f"wild/{seed}": 30 for seed in range(runs)}, scale=8.0, seed=4)
+    write_wide(folder / "curves.csv", curves)
+    answer = document("stability", "curves.csv", "--window", "20")[1]
+    (pair,) = answer["comparisons"]
+    assert max(pair["s2"]["p_holm"], pair["sd_last"]["p_holm"]) <= 0.05
+    told = [text for text in answer["warnings"] if text.startswith("With fewer than 10 runs the test of ")]
+    assert [text.removeprefix("With fewer than 10 runs the test of ")[:2] for text in told] == ["S2", "st"][
+        :doubts
+    ]
+
+
 def test_what_s_is_made_of_is_told(folder, capsys, document):
     errors = 5 + np.zeros((6, 10))
     errors[4], errors[1, ::2], errors[2, 1::2] = 9, 1, 1  # run 4 is the worst, 1 and 2 the best in turns
