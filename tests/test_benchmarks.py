@@ -197,6 +197,38 @@ def test_the_floor_counts_the_groups_of_a_convolution(load, groups):
     assert work.flops == 3 * forward
 
 
+# --- forms of a pack ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [(4, 4, 8, 1), (4, 8, 8, 2), (2, 3, 4, 1)])
+def test_all_forms_of_a_pack_s_convolution_are_the_same(load, shape):
+    script, (channels, out_channels, side, stride) = load("pack_forms"), shape
+    weight, maps = torch.randn(4, out_channels, channels, 3, 3), torch.randn(5, 4 * channels, side, side)
+    expected = script.grouped(maps.double(), weight.double(), stride)
+    for name, form in script.FORMS.items():
+        found = form(script.lay_out(maps, form), weight, stride)
+        assert torch.allclose(found.double(), expected, atol=1e-4), name
+
+
+def test_a_member_that_is_not_a_number_stays_alone_in_all_forms_but_that_of_merged_members(load):
+    script = load("pack_forms")
+    weight, maps = torch.randn(4, 4, 4, 3, 3), torch.randn(5, 16, 8, 8)
+    maps[:, 4:8] = math.nan
+    for name, form in script.FORMS.items():
+        outputs = form(script.lay_out(maps, form), weight, 1).unflatten(1, (4, 4))
+        assert outputs[:, 1].isnan().all(), name
+        assert outputs[:, [0, 2, 3]].isnan().any() == (name == "blocks of 16"), name
+
+
+def test_forms_of_a_pack_are_measured_in_turns(load, capsys, monkeypatch):
+    script = load("pack_forms")
+    monkeypatch.setattr(script, "CONVOLUTIONS", ((4, 4, 8, 1),))
+    script.print_convolutions(2, repeats=1)
+    assert len(capsys.readouterr().out.splitlines()[-1].split(" / ")) == 1 + len(script.FORMS)
+    times = script.measure("preact-8-w4", 8, 1, 2, repeats=1)
+    assert [len(own) for own in times] == [1] * 5
+
+
 # --- against another revision -------------------------------------------------------------------------------
 
 

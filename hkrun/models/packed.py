@@ -1,9 +1,10 @@
 """k networks of one architecture as one network, numerically each as it is alone.
 
-Their channels lie side by side, [B, k C, H, W]: convolutions are grouped, BatchNorm normalises k C channels
-(so each member's own), and linear layers are batched products. Nothing mixes two members. A layer's k weights
-are one parameter [k, ...], of which each member's own parameter is a view: members are read, saved and
-exported as ever, and what one step changes, the members have.
+Their channels lie side by side, [B, k C, H, W]: convolutions are grouped (of few channels on small images,
+products: small_images.py), BatchNorm normalises k C channels (so each member's own), and linear layers are
+batched products. Nothing mixes two members. A layer's k weights are one parameter [k, ...], of which each
+member's own parameter is a view: members are read, saved and exported as ever, and what one step changes, the
+members have.
 """
 
 import copy
@@ -31,6 +32,15 @@ from hkrun.models.quantized import (
     ternary_weights,
 )
 from hkrun.models.sgd import SGD
+from hkrun.models.small_images import (
+    as_rows,
+    batch_norm,
+    convolve,
+    find_geometry,
+    lie_images_last,
+    pays,
+    repeat_images,
+)
 
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
@@ -87,7 +97,9 @@ class PackedNetwork(nn.Module):
 
     def classify(self, images: Tensor) -> Tensor:
         """Each member's logits, [k, B, classes], of the same images, [B, channels, H, W]."""
-        features: Features = self._backbone(images.repeat(1, self._size, 1, 1))
+        on_cpu = images.device.type == "cpu"
+        each = repeat_images(images, self._size) if on_cpu else images.repeat(1, self._size, 1, 1)
+        features: Features = self._backbone(each)
         return self._split(features.logits)
 
     def quantized_weights(self) -> list[tuple[nn.Module, Tensor]]:
@@ -308,6 +320,7 @@ class _PackedConv2d(nn.Module):
             "dilation": first.dilation,
             "groups": first.groups * len(members),
         }
+        self._geometry = find_geometry(first)
         self.quantizer = _pack_quantizers(members, joins)
         self._first = None
         if isinstance(first, QuantizedConv2d) and first.first is not None:
@@ -318,6 +331,9 @@ class _PackedConv2d(nn.Module):
         if self._first is not None:
             inputs = self._first(inputs)
         weight = self.weight if self.quantizer is None else self.quantizer(self.weight)
+        if self._geometry is not None and pays(inputs, weight):
+            outputs = convolve(inputs, weight, self._geometry)
+            return outputs if self._bias is None else outputs + self._bias.flatten()[:, None, None]
         bias = None if self._bias is None else self._bias.flatten()
         return F.conv2d(inputs, weight.flatten(0, 1), bias, **self._options)
 
@@ -357,16 +373,26 @@ class _PackedBatchNorm2d(nn.Module):
         if self.training:
             self.get_buffer("num_batches_tracked").add_(1)
         assert self._momentum is not None
-        return F.batch_norm(
-            inputs,
-            self.get_buffer("running_mean").flatten(),
-            self.get_buffer("running_var").flatten(),
-            self._weight.flatten(),
-            self._bias.flatten(),
-            training=self.training,
-            momentum=self._momentum,
-            eps=self._eps,
-        )
+        weight, bias = self._weight.flatten(), self._bias.flatten()
+        mean, variance = (self.get_buffer(name).flatten() for name in ("running_mean", "running_var"))
+        small = lie_images_last(inputs)
+        if not (small and self.training):
+            outputs = F.batch_norm(
+                as_rows(inputs) if small else inputs,
+                mean,
+                variance,
+                weight,
+                bias,
+                training=self.training,
+                momentum=self._momentum,
+                eps=self._eps,
+            )
+            return outputs.as_strided(inputs.shape, inputs.stride()) if small else outputs
+        outputs, own_mean, own_variance = batch_norm(inputs, weight, bias, self._eps)
+        number = inputs.numel() // inputs.shape[1]
+        mean.lerp_(own_mean, self._momentum)
+        variance.lerp_(own_variance * (number / (number - 1)), self._momentum)
+        return outputs
 
 
 class _PackedBlockAttention(nn.Module):

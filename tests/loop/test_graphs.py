@@ -42,7 +42,7 @@ class NoHostReads(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         del types
-        masks = args[1] if func.overloadpacket.__name__.startswith("index") and len(args) > 1 else ()
+        masks = args[1] if func.overloadpacket.__name__ in ("index", "index_put", "index_put_") else ()
         by_mask = any(each.dtype == torch.bool for each in masks if isinstance(each, Tensor))
         if func.overloadpacket.__name__ in HOST_READS or by_mask:
             raise HostReadError(f"the host waits for {func}")

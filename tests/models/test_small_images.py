@@ -1,0 +1,168 @@
+"""Convolutions of small images as products are the library's, member by member."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from hkrun.models import DistilledNetwork, build_network, initialise
+from hkrun.models.packed import PackedNetwork
+from hkrun.models.small_images import (
+    Geometry,
+    batch_norm,
+    convolve,
+    find_geometry,
+    lie_images_last,
+    pays,
+    repeat_images,
+)
+
+# Members, channels in and out, height and width; kernel, stride and padding, (height, width) each.
+SHAPES = {
+    "3x3": (3, 2, 3, 4, 4, (3, 3), (1, 1), (1, 1)),
+    "strided": (2, 2, 3, 4, 4, (3, 3), (2, 2), (1, 1)),
+    "strided on odd sides": (2, 1, 2, 5, 7, (3, 3), (2, 2), (1, 1)),
+    "strided 1x1": (2, 3, 2, 4, 3, (1, 1), (2, 2), (0, 0)),
+    "wide stride": (1, 2, 2, 7, 5, (5, 5), (3, 3), (2, 2)),
+    "smaller than the kernel": (2, 2, 2, 1, 1, (3, 3), (1, 1), (1, 1)),
+    "without padding": (2, 2, 2, 4, 4, (3, 3), (1, 1), (0, 0)),
+    "more padding than reaches": (2, 2, 2, 3, 3, (3, 3), (2, 2), (2, 2)),
+    "not square": (2, 2, 2, 4, 3, (1, 3), (2, 1), (0, 1)),
+    "even kernel": (2, 2, 2, 4, 4, (2, 2), (2, 2), (0, 0)),
+}
+
+
+def draw(name: str) -> tuple[Tensor, Tensor, Geometry]:
+    """Maps and weights in float64, with gradients."""
+    members, channels, out_channels, height, width, kernel, stride, padding = SHAPES[name]
+    generator = torch.Generator().manual_seed(0)
+    numbers = {"generator": generator, "dtype": torch.float64}
+    maps = torch.randn(2, members * channels, height, width, **numbers)  # type: ignore[call-overload]
+    weight = torch.randn(members, out_channels, channels, *kernel, **numbers)  # type: ignore[call-overload]
+    return maps.requires_grad_(), weight.requires_grad_(), Geometry(kernel, stride, padding)
+
+
+def grouped(maps: Tensor, weight: Tensor, geometry: Geometry) -> Tensor:
+    """The same by the library."""
+    return F.conv2d(
+        maps, weight.flatten(0, 1), stride=geometry.stride, padding=geometry.padding, groups=len(weight)
+    )
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_products_are_the_grouped_convolution_with_its_gradients(name: str) -> None:
+    maps, weight, geometry = draw(name)
+    ours, expected = convolve(maps, weight, geometry), grouped(maps, weight, geometry)
+    torch.testing.assert_close(ours, expected, rtol=1e-12, atol=1e-12)
+    assert lie_images_last(ours)
+    along = torch.randn_like(expected)
+    found = torch.autograd.grad(ours, (maps, weight), along)
+    for gradient, theirs in zip(found, torch.autograd.grad(expected, (maps, weight), along), strict=True):
+        torch.testing.assert_close(gradient, theirs, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["3x3", "strided on odd sides"])
+def test_products_have_second_derivatives_for_the_sharpness(name: str) -> None:
+    maps, weight, geometry = draw(name)
+    assert torch.autograd.gradgradcheck(lambda *args: convolve(*args, geometry), (maps, weight))
+
+
+def images_last(maps: Tensor) -> Tensor:
+    """The same maps with the images last in memory."""
+    return maps.permute(1, 2, 3, 0).contiguous().permute(3, 0, 1, 2)
+
+
+def test_its_batchnorm_is_torch_s_with_all_derivatives() -> None:
+    generator = torch.Generator().manual_seed(0)
+    maps = images_last(torch.randn(3, 4, 2, 2, generator=generator, dtype=torch.float64) + 5)
+    weight, bias = torch.randn(2, 4, generator=generator, dtype=torch.float64)
+    inputs = [maps.requires_grad_(), weight.requires_grad_(), bias.requires_grad_()]
+    ours, mean, variance = batch_norm(*inputs, 1e-5)
+    torch.testing.assert_close(ours, F.batch_norm(maps, None, None, weight, bias, training=True, eps=1e-5))
+    torch.testing.assert_close(mean, maps.mean(dim=(0, 2, 3)))
+    torch.testing.assert_close(variance, maps.var(dim=(0, 2, 3), correction=0))
+    assert lie_images_last(ours)
+    assert torch.autograd.gradcheck(lambda *args: batch_norm(*args, 1e-5)[0], inputs)
+    assert torch.autograd.gradgradcheck(lambda *args: batch_norm(*args, 1e-5)[0], inputs)
+
+
+def test_its_batchnorm_keeps_the_variance_of_values_far_from_zero() -> None:
+    """The mean of squares less the square of the mean would lose it in float32."""
+    values = torch.tensor([-1.0, 1.0]).repeat(32)
+    maps = images_last((10_000 + values).view(4, 1, 4, 4))
+    _, _, variance = batch_norm(maps, torch.ones(1), torch.zeros(1), 1e-5)
+    assert variance.item() == pytest.approx(1.0, rel=1e-6)
+
+
+def test_images_are_repeated_for_each_member() -> None:
+    images = torch.arange(24.0).view(2, 1, 3, 4)
+    repeated = repeat_images(images, 5)
+    assert torch.equal(repeated, images.repeat(1, 5, 1, 1))
+    assert lie_images_last(repeated)
+
+
+def build_members(network: str, number: int, *, channels: int = 1) -> list[DistilledNetwork]:
+    members = []
+    for seed in range(number):
+        backbone = build_network(network, num_classes=10, in_channels=channels)
+        initialise(backbone, torch.Generator().manual_seed(seed))
+        members.append(DistilledNetwork(backbone))
+    return members
+
+
+@pytest.mark.parametrize(("network", "side"), [("preact-8-w4", 8), ("resnet8x4", 8), ("preact-8-w16", 32)])
+@pytest.mark.parametrize("training", [True, False])
+def test_a_member_that_is_not_a_number_touches_no_other_in_any_form(
+    network: str, side: int, training: bool
+) -> None:
+    members = build_members(network, 3)
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(3, 6, 1, side, side, generator=generator)
+    if not training:
+        images = images[:1].expand(3, -1, -1, -1, -1)
+
+    def compute() -> tuple[Tensor, list[Tensor]]:
+        packed = PackedNetwork([*members]).train(training)
+        logits = packed(images)[0].logits if training else packed.classify(images[0])
+        gradients = torch.autograd.grad(logits.square().sum(), [join.packed for join in packed.joins])
+        return logits.detach(), list(gradients)
+
+    members_before = [{name: value.clone() for name, value in one.state_dict().items()} for one in members]
+    logits, gradients = compute()
+    for one, state in zip(members, members_before, strict=True):
+        one.load_state_dict(state)
+    with torch.no_grad():
+        for parameter in members[1].parameters():
+            parameter.fill_(float("nan"))
+    broken, broken_gradients = compute()
+    assert broken[1].isnan().all()
+    assert logits.isfinite().all()
+    for ours, theirs in zip([broken, *broken_gradients], [logits, *gradients], strict=True):
+        assert torch.equal(ours[[0, 2]], theirs[[0, 2]])
+
+
+def test_the_networks_of_digits_compute_in_products_and_those_of_cifar_do_not() -> None:
+    small = PackedNetwork(build_members("preact-8-w4", 3))
+    output, held = small(torch.randn(3, 5, 1, 8, 8))
+    assert all(lie_images_last(stage) for stage in held.stages)
+    assert output.stages[0].shape == (3, 5, 4, 8, 8)
+    large = PackedNetwork(build_members("preact-20", 2, channels=3))
+    _, held = large(torch.randn(2, 5, 3, 32, 32))
+    assert not any(lie_images_last(stage) for stage in held.stages)
+
+
+def test_products_are_of_cpus_and_full_precision_alone() -> None:
+    maps, weight = torch.randn(2, 8, 8, 8), torch.randn(2, 4, 4, 3, 3)
+    assert pays(maps, weight)
+    assert not pays(maps.to("meta"), weight)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert not pays(maps, weight)
+    assert not pays(torch.randn(2, 8, 16, 16), weight)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [nn.Conv2d(4, 4, 3, groups=2), nn.Conv2d(4, 4, 3, dilation=2), nn.Conv2d(4, 4, 3, padding="same")],
+)
+def test_layers_with_groups_or_dilation_are_the_library_s(layer: nn.Conv2d) -> None:
+    assert find_geometry(layer) is None
