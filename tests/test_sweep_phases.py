@@ -3,10 +3,11 @@
 from types import SimpleNamespace
 
 import pytest
-from study_example import plan_on
+from study_example import make_study, plan_on
 from sweep_example import make_sweep
 from task_example import make_task
 
+from hkrun.plans import Look, SequentialPlan, load_looks
 from hkrun.store import open_store
 from hkrun.sweep import Phase
 from hkrun.sweep.announcing import AnnouncingObserver
@@ -33,6 +34,11 @@ def store(tmp_path):
     return open_store(tmp_path / "store")
 
 
+@pytest.fixture
+def study(store):
+    return make_study(make_sweep(num_seeds=8), store)
+
+
 def outcome(seed, *, epochs=12):
     return {"seed": seed, "status": "finished", "error_last_pct": 3.0, "epochs": epochs, "message": ""}
 
@@ -56,26 +62,40 @@ def play(watcher):
     watcher.failed(2, "its process died")
 
 
-def test_the_phases_of_tasks_come_in_order_and_each_once(store, tasks):
+def test_the_phases_of_tasks_come_in_order_and_each_once(study, tasks):
     recorder = Recorder()
-    play(TaskObserver(tasks, store, recorder))
+    play(TaskObserver(tasks, study, recorder))
     assert recorder.phases == [Phase.RAY, Phase.PROCESSES, Phase.TEACHER, Phase.LOADING, Phase.ENDING]
     assert [method for method, _ in recorder.told].index("started") == 3  # in its phase
 
 
-def test_a_teacher_that_trains_beside_runs_is_no_phase_of_its_own(store, tasks):
+def test_a_teacher_that_trains_beside_runs_is_no_phase_of_its_own(study, tasks):
     recorder = Recorder()
-    watcher = TaskObserver(tasks, store, recorder)
+    watcher = TaskObserver(tasks, study, recorder)
     for index in (1, 0, 2):
         watcher.taken(index)
         watcher.started(index)
     assert recorder.phases == [Phase.RAY, Phase.PROCESSES, Phase.LOADING]
 
 
-def test_a_rehearsal_is_called_one(store, tasks):
+def test_a_rehearsal_is_called_one(study, tasks):
     recorder = Recorder()
-    play(_RehearsalObserver(tasks, store, recorder))
+    play(_RehearsalObserver(tasks, study, recorder))
     assert recorder.phases[-2:] == [Phase.REHEARSAL, Phase.ENDING]
+
+
+def test_a_look_keeps_what_has_ended_and_one_without_open_questions_is_the_end(store, study, tasks):
+    recorder = Recorder()
+    watcher = TaskObserver(tasks, study, recorder)
+    play(watcher)
+    first = Look(needs=(frozenset(("ref", "b")),), seeds={"ref": 6, "a": 6, "b": 6})
+    watcher.looked(first)
+    assert recorder.told[-1] == ("looked", first)
+    assert load_looks(store, study.sweep).plan == SequentialPlan(most=8, decided={"a": 6})
+    last = Look(needs=(), seeds={"ref": 8, "a": 6, "b": 8})
+    watcher.looked(last)
+    assert load_looks(store, study.sweep).plan == SequentialPlan(most=8, decided=last.seeds)
+    assert recorder.phases[-1] == Phase.ENDING
 
 
 def test_what_is_passed_on_is_told_with_the_hold_at_once_or_now_and_then(store, tasks):

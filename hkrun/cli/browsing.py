@@ -198,7 +198,7 @@ def _describe_study(stored: "StoredPlan", store: "Store") -> dict[str, Any]:
     """What `ls --json` says of a study; `last_activity` is when the newest of its runs ended, in UTC."""
     from hkrun.plans import make_plan
 
-    plan = make_plan(stored.sweep, store, workers=stored.workers)
+    plan = make_plan(stored.sweep, store, workers=stored.workers, shortcuts=stored.shortcuts)
     records = [record for cell in plan.cells for record in cell.records.values()]
     ended = max((record.started_at + record.timings.get("total", 0.0) for record in records), default=None)
     return {

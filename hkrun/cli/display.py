@@ -18,7 +18,7 @@ from hkrun.sweep import Phase, Progress
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
-    from hkrun.plans import Plan
+    from hkrun.plans import Look, Plan
     from hkrun.sweep import TaskProgress
     from hkrun.trial import Task
 
@@ -41,6 +41,7 @@ class Display:
         self._clock = clock
         self._names: dict[str, str] = {}
         self._short: dict[int, dict[str, str]] = {}  # names by the columns that they may take
+        self._answered: set[str] = set()
         self._started_at = clock()
         self._progress = Progress(phase_since=self._started_at)
         self._last_line_at = self._started_at
@@ -79,7 +80,7 @@ class Display:
         there = f", {plan.num_done} are there already" if plan.num_done else ""
         self._say(
             f"{self._title}: {plan.num_to_run} of {plan.num_runs} runs to train, {slots} at a time{there}"
-            f"{self._describe_left(', about {}')}"
+            f"{self._describe_left(', {}')}"
         )
 
     def entered(self, phase: Phase) -> None:
@@ -116,6 +117,15 @@ class Display:
         with self._turn:
             self._progress.fail(task)
         self._say(f"{self._label(task)}: failed: {message}")
+
+    def looked(self, look: "Look") -> None:
+        """What is known of the study's questions: each answer is told once."""
+        with self._turn:
+            self._progress.look(look)
+        for question, answer in look.answers.items():
+            if answer and question not in self._answered:
+                self._answered.add(question)
+                self._say(f"Decided: {question}: {answer}")
 
     def say_now_and_then(self) -> None:
         """Without a terminal: a line on how far it is, where the last one is old enough."""
@@ -156,7 +166,7 @@ class Display:
         """Without a terminal: a line for each phase, which says why nothing else may happen for a while."""
         if not self._is_live:
             self._last_line_at = self._clock()
-            self._say(f"{self._describe_phase()} ...{self._describe_left(' about {} left')}")
+            self._say(f"{self._describe_phase()} ...{self._describe_left(' {} left')}")
 
     def _describe_phase(self) -> str:
         phase = self._progress.phase or Phase.PLANNING
@@ -171,7 +181,8 @@ class Display:
 
     def _describe_left(self, form: str) -> str:
         left_s = self._progress.remaining_s(self._clock())
-        return "" if left_s is None else form.format(describe_roughly(left_s))
+        how = "at most" if self._progress.at_most else "about"
+        return "" if left_s is None else form.format(f"{how} {describe_roughly(left_s)}")
 
     def _describe_line(self) -> str:
         """A line on how far it is: phase and for how long, what it is at, runs, epochs, and what is left."""
@@ -180,7 +191,7 @@ class Display:
         parts = [f"{self._describe_phase()}, {self._describe_since()}{f': {detail}' if detail else ''}"]
         if progress.num_runs:
             parts += [self._count_runs(), *self._count_epochs()]  # empty ones are left out below
-        parts += [self._describe_left("about {} left")] if progress.phase else []
+        parts += [self._describe_left("{} left")] if progress.phase else []
         silent = [text for text in map(self._describe_silence, progress.running.values()) if text]
         return "; ".join(filter(None, [*parts, *silent[:1]]))
 
@@ -215,7 +226,7 @@ class Display:
         progress = self._progress
         title = self._console.render_str(self._title, style="bold")
         lines: list[RenderableType] = [_spread(title, Text(describe_duration(self._elapsed_s()), "dim"))]
-        left = self._describe_left("about {} left")
+        left = self._describe_left("{} left")
         detail = f"  {progress.detail()}" if progress.detail() and progress.phase == Phase.TABLE else ""
         phase = Text.assemble(self._describe_phase(), (f"  {self._describe_since()}{detail}", "dim"))
         lines.append(_spread(phase, Text(left)))
@@ -224,7 +235,7 @@ class Display:
         table = Table.grid(expand=True)  # the bar alone does not end its line
         table.add_row(bar)
         lines.append(table)
-        counts = filter(None, [self._count_runs(), *self._count_epochs()])
+        counts = filter(None, [progress.questions, self._count_runs(), *self._count_epochs()])
         lines += [Text(line, no_wrap=True, overflow="ellipsis") for line in counts]
         return [*lines, *self._render_tasks()]
 

@@ -23,6 +23,9 @@ def print_ways_on(invocation: Invocation, outcome: "Outcome", store: "Store") ->
         invocation.say("")
         invocation.say(outcome.left_out)
         resumed.append("makes the runs that were left out")
+    if outcome.rounds is not None:
+        invocation.say("")
+        invocation.say(outcome.rounds.describe())
     invocation.say("")
     invocation.say(f"Report   {outcome.report['report.html']}")
     invocation.say(f"MLflow   hkrun ui{store_option(invocation, store)}")

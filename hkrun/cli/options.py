@@ -107,6 +107,18 @@ scheduler = click.option(
     type=click.Choice(["asha"]),
     help="End runs on the axes early that fall behind; they are in no statistics.",
 )
+until = click.option(
+    "--until",
+    type=click.Choice(["decided"]),
+    help="Make seeds in rounds, of each cell only until its difference from the reference, and what the "
+    "paper claims of it, are decided.",
+)
+max_seeds = click.option(
+    "--max-seeds",
+    metavar="N",
+    type=click.IntRange(min=1),
+    help="With --until: the most seeds of a cell, 0..N-1. Without it those of the search space.",
+)
 dry_run = click.option("--dry-run", is_flag=True, help="Only show the plan. Nothing is written.")
 check = click.option(
     "--check",
@@ -174,6 +186,8 @@ class Wishes(ResumeWishes):
     search: str | None = None
     runs: int | None = None
     scheduler: str | None = None
+    until: str | None = None
+    max_seeds: int | None = None
     check: bool = False
     study: str | None = None
 
@@ -195,6 +209,20 @@ class Wishes(ResumeWishes):
             name=self.study,
             other_code=self.other_code,
         )
+
+    def limit(self, changes: Changes) -> Changes:
+        """The changes with as many seeds as there may be.
+
+        Raises:
+            InputError: Seeds are given twice, or --max-seeds without --until.
+        """
+        if self.max_seeds is None:
+            return changes
+        if self.until is None:
+            raise InputError("--max-seeds: the most that --until decided makes; give that too, or --seeds")
+        if changes.seeds is not None:
+            raise InputError("--seeds, --max-seeds: both say which seeds there may be; give one of them")
+        return dataclasses.replace(changes, seeds=str(self.max_seeds))
 
     def _read_shortcuts(self, loaded: "Sweep") -> "Shortcuts":
         from hkrun.plans import Shortcuts
@@ -219,7 +247,10 @@ class Wishes(ResumeWishes):
         if problems:
             raise InputError("\n".join(problems))
         return Shortcuts(
-            search=self.search is not None, budget=self.runs, stop_early=self.scheduler is not None
+            search=self.search is not None,
+            budget=self.runs,
+            stop_early=self.scheduler is not None,
+            until_decided=self.until is not None,
         )
 
 

@@ -6,7 +6,7 @@ from rich.console import Console
 
 from hkrun.cli.cell_tables import print_cell_table
 from hkrun.cli.display import describe_duration, describe_seeds
-from hkrun.plans import Estimate, Plan, PlannedTeacher, describe_power, describe_tables
+from hkrun.plans import Estimate, Plan, PlannedTeacher, describe_power, describe_rounds, describe_tables
 from hkrun.spaces import name_cells
 from hkrun.sweep import Study
 
@@ -22,7 +22,7 @@ def list_cells(plan: Plan) -> dict[str, tuple[str, tuple[str, ...]]]:
                 str(cell.num_runs),
                 str(cell.num_done),
                 str(len(cell.to_run)),
-                str(plan.sizes.get(cell.cell_id, 1)),
+                str(plan.together(cell.cell_id)),
                 str(cell.workers),
             ),
         )
@@ -41,14 +41,17 @@ def plan_lines(study: Study) -> Iterator[str]:
     """What there is to say below the cells."""
     plan = study.plan
     tasks = "1 task" if plan.num_trials == 1 else f"{plan.num_trials} tasks"
-    yield f"{plan.num_to_run} of {plan.num_runs} runs to train, in {tasks}"
+    at_most = "at most " if plan.rounds and plan.num_to_run else ""
+    yield f"{at_most}{plan.num_to_run} of {plan.num_runs} runs to train, in {tasks}"
     yield from plan.notes
     yield from filter(None, (study.coming_back, study.other_code))
     yield from _describe_teachers(plan)
     yield from describe_tables(plan.tables)
     for warning in study.limits:
         yield warning.sentence
-    if study.power is not None:
+    if study.rounds is not None:
+        yield from describe_rounds(study.rounds)
+    elif study.power is not None:
         yield describe_power(study.power)
     yield _describe_time(study.estimate, plan)
 
@@ -61,8 +64,9 @@ def _describe_time(estimate: Estimate, plan: Plan) -> str:
         return f"Time: none ({estimate.basis})"
     start = describe_duration(estimate.startup_seconds)
     tables = ", the teacher table" if any(table.mode == "ahead" for table in plan.tables) else ""
+    how = "at most" if plan.rounds else "about"
     return (
-        f"Time: about {describe_duration(estimate.seconds)} ({estimate.basis})\n"
+        f"Time: {how} {describe_duration(estimate.seconds)} ({estimate.basis})\n"
         f"  {start} of that for Ray's start{tables}, the report and MLflow ({plan.startup.basis})"
     )
 

@@ -213,7 +213,7 @@ def _print_status(invocation: Invocation, sweep: "Sweep", found: Mapping[str, An
 def _sweep_status(stored: "StoredPlan", store: "Store") -> dict[str, Any]:
     from hkrun.plans import make_plan
 
-    plan = make_plan(stored.sweep, store, workers=stored.workers)
+    plan = make_plan(stored.sweep, store, workers=stored.workers, shortcuts=stored.shortcuts)
     cells = [_cell_status(cell, store) for cell in plan.cells]
     return {
         "sweep": stored.sweep.name,

@@ -50,6 +50,8 @@ _STUDYING = (options.fail_fast, options.check, options.study_name, options.again
         ),
         ("hkrun sweep mine.toml --epochs 2 --name trial", "a short one, under a name of its own"),
         ("hkrun sweep sensitivity --search optuna", "only the runs on the axes that Optuna chooses"),
+        ("hkrun sweep stability --until decided", "seeds in rounds, until the answers are known"),
+        ("hkrun sweep mine.toml --until decided --max-seeds 40", "the same, of up to forty seeds"),
         ("hkrun sweep stability --again", "anew what another version of the training code has made"),
     ),
 )
@@ -62,6 +64,8 @@ _STUDYING = (options.fail_fast, options.check, options.study_name, options.again
     options.search,
     options.runs,
     options.scheduler,
+    options.until,
+    options.max_seeds,
     *_STUDYING,
 )
 @options.dry_run
@@ -73,12 +77,16 @@ def sweep(invocation: Invocation, *, name: str, changes: Changes, wishes: Wishes
     runs in MLflow. Runs that other training code has made, as of a changed clone, are neither repeated nor
     used unasked: --again or --trust says which.
 
+    With --until decided, seeds come in rounds. What is compared with the reference, and each published claim,
+    is tested after every round in a way that keeps its error rate at any number of looks; a cell of which
+    nothing is left to decide gets no more seeds.
+
     More seeds or configurations go on with the study; anything else changed makes a study of its own, with a
     name, a report and figures of its own. None replaces another.
     """
     from hkrun.spaces import load_sweep
 
-    loaded = load_sweep(name, **vars(changes))
+    loaded = load_sweep(name, **vars(wishes.limit(changes)))
     return _run(invocation, loaded, wishes.read(invocation, loaded), dry_run=dry_run, check=wishes.check)
 
 
@@ -196,7 +204,9 @@ def resume(invocation: Invocation, *, name: str | None, dataset: str | None, wis
         plan_study(
             stored.sweep,
             store,
-            dataclasses.replace(asked, workers=stored.workers, name=stored.sweep.name),
+            dataclasses.replace(
+                asked, workers=stored.workers, name=stored.sweep.name, shortcuts=stored.shortcuts
+            ),
         )
         for stored in find_plans(store, name, dataset)
     ]
@@ -276,7 +286,6 @@ def _rehearse(invocation: Invocation, study: "Study") -> "Study":
 def _train(invocation: Invocation, study: "Study", stopwatch: "Stopwatch | None" = None) -> "Outcome":
     """Runs a study to its end and shows what came out."""
     from hkrun.cli.display import Display
-    from hkrun.plans import NO_SHORTCUTS
     from hkrun.sweep import Phase, make_ready, run_study
 
     with Display(invocation.messages, title=f"{study.sweep.title}, {study.sweep.dataset}") as display:
@@ -285,7 +294,7 @@ def _train(invocation: Invocation, study: "Study", stopwatch: "Stopwatch | None"
         study = make_ready(study)
         # What a search or a scheduler leaves out is not in the plan: resuming would make all runs.
         again = resume_command(invocation, study.sweep, study.opened)
-        whole = study.options.shortcuts == NO_SHORTCUTS
+        whole = not study.options.shortcuts.select
         invocation.resumable = again if again is not None and whole else "the same command"
         outcome = run_study(study, display, stopwatch)
     invocation.resumable = None
@@ -325,4 +334,5 @@ def outcome_document(outcome: "Outcome") -> dict[str, object]:
 
     mlflow = links_document(outcome.links) if outcome.links is not None else None
     limits = [warning.document() for warning in outcome.limits]
-    return {**summary_document(outcome.summary), "limits": limits, "mlflow": mlflow}
+    rounds = {} if outcome.rounds is None else {"rounds": outcome.rounds.document()}
+    return {**summary_document(outcome.summary), **rounds, "limits": limits, "mlflow": mlflow}

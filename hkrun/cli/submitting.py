@@ -199,7 +199,9 @@ def _find_unfinished(inner: Invocation, parameters: Mapping[str, Any]) -> "list[
         return []
     plans = find_plans(store, parameters["name"], parameters["dataset"])
     return [
-        stored.sweep for stored in plans if make_plan(stored.sweep, store, workers=stored.workers).num_to_run
+        stored.sweep
+        for stored in plans
+        if make_plan(stored.sweep, store, workers=stored.workers, shortcuts=stored.shortcuts).num_to_run
     ]
 
 

@@ -25,6 +25,7 @@
         schedule.py              which task is next, which is tried again, when all is over
         slots.py                 how many processes have room, node by node
         searcher.py              gives Tune the next task that has room; Optuna's choice, ASHA's early ends
+        rounds.py                which tasks an open question needs next
         callback.py              tells schedule, watchdog and observer what happens to trials
         watchdog.py              kills processes that hang
         axes.py                  the points of a search space, for Optuna
@@ -38,8 +39,8 @@
         access.py                its address, and whom the token is shown to
         shipping.py              the files that a job takes along, and the versions in requirements.lock
 
-What decides (`axes`, `reports`, `resources`, `schedule`, `slots`) imports no Ray, and neither does the
-supervisor: a plan is made without it.
+What decides (`axes`, `reports`, `resources`, `rounds`, `schedule`, `slots`) imports no Ray, and neither does
+the supervisor: a plan is made without it.
 """
 
 from hkrun.cluster.nodes.address import find_address
@@ -48,5 +49,6 @@ from hkrun.cluster.nodes.reports import Needs
 from hkrun.cluster.nodes.resources import Node, Request
 from hkrun.cluster.tasks import do_task, run_tasks
 from hkrun.cluster.trials.axes import EarlyStopping, Point, Search, make_search
+from hkrun.cluster.trials.rounds import Rounds
 from hkrun.cluster.trials.schedule import TaskResult
 from hkrun.cluster.trials.task_list import TaskList

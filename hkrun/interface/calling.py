@@ -10,7 +10,7 @@ from hkrun.errors import ClusterLostError, InputError, Interrupted
 from hkrun.interface.planned import Plan
 from hkrun.interface.progress import Wish, watch
 from hkrun.interface.studies import Store, Study
-from hkrun.plans import StoredPlan, Workers
+from hkrun.plans import Shortcuts, StoredPlan, Workers
 from hkrun.spaces import load_sweep
 from hkrun.stopwatch import Stopwatch
 from hkrun.sweep import Options, Phase, make_ready, plan_study, resolve, run_study
@@ -33,6 +33,8 @@ def plan(
     pack: int | Literal["auto"] | None = None,
     name: str | None = None,
     other_code: Literal["ask", "again", "trust"] = "ask",
+    until: Literal["decided"] | None = None,
+    max_seeds: int | None = None,
 ) -> Plan:
     """What `run` with the same arguments would do. Nothing is written, fetched or trained.
 
@@ -52,6 +54,9 @@ def plan(
         name: What the study is called in the store; as the search space and what was changed without it.
         other_code: What becomes of results of other training code: "again" makes them anew, "trust" uses
             them, "ask" refuses where there are any.
+        until: "decided" for seeds in rounds, of each cell only until what is asked of it is decided
+            (docs/sequential.md).
+        max_seeds: With `until`, the most seeds of a cell; those of the search space without it.
 
     Raises:
         NotFoundError: There is no such search space.
@@ -62,6 +67,7 @@ def plan(
     """
     changes = {"seeds": seeds, "dataset": dataset, "epochs": epochs, "overrides": overrides or {}}
     settings = {"workers": workers, "pack": pack, "name": name, "other_code": other_code}
+    settings |= {"until": until, "max_seeds": max_seeds}
     return Plan(resolve(_plan(space, changes, _locate(store, data), settings), dry=True))
 
 
@@ -78,6 +84,8 @@ def run(
     pack: int | Literal["auto"] | None = None,
     name: str | None = None,
     other_code: Literal["ask", "again", "trust"] = "ask",
+    until: Literal["decided"] | None = None,
+    max_seeds: int | None = None,
     fail_fast: bool = False,
     progress: Wish = True,
 ) -> Study:
@@ -98,7 +106,9 @@ def run(
         workers: How many processes train one run together.
         pack: How many seeds of a cell train together.
         name: What the study is called in the store.
-        other_code: What becomes of results of other training code; for all so far see `plan`.
+        other_code: What becomes of results of other training code.
+        until: "decided" for seeds in rounds, until what is asked is decided.
+        max_seeds: With `until`, the most seeds of a cell; for all so far see `plan`.
         fail_fast: Whether the first run that fails stops the others.
         progress: True for the display of the command line, in a notebook as an output of the cell; False for
             none; or a function, which is called with a `ProgressEvent`, in this thread.
@@ -112,6 +122,7 @@ def run(
     stopwatch = Stopwatch("planning")
     changes = {"seeds": seeds, "dataset": dataset, "epochs": epochs, "overrides": overrides or {}}
     settings = {"workers": workers, "pack": pack, "name": name, "other_code": other_code}
+    settings |= {"until": until, "max_seeds": max_seeds}
     settings["fail_fast"] = fail_fast
     study = resolve(_plan(space, changes, _locate(store, data), settings))
     notes = [study.note, study.coming_back, study.other_code, *(warning.sentence for warning in study.limits)]
@@ -126,7 +137,12 @@ def run(
         raise
     except Interrupted as interrupt:
         raise KeyboardInterrupt(interrupt.message) from interrupt
-    stored = StoredPlan(sweep=study.sweep, workers=study.options.workers, sizes=outcome.plan.sizes)
+    stored = StoredPlan(
+        sweep=study.sweep,
+        workers=study.options.workers,
+        sizes=outcome.plan.sizes,
+        until_decided=study.options.shortcuts.until_decided,
+    )
     return Study(stored, study.opened, outcome.summary)
 
 
@@ -149,7 +165,9 @@ def _plan(
     space: Space, changes: Mapping[str, object], places: Invocation, settings: Mapping[str, object]
 ) -> ResolvedStudy:
     given = space if isinstance(space, Mapping) else fspath(space)
-    sweep = load_sweep(given, **changes)  # type: ignore[arg-type]
+    settings = dict(settings)
+    until, max_seeds = settings.pop("until"), settings.pop("max_seeds")
+    sweep = load_sweep(given, **_limit(changes, until, max_seeds))  # type: ignore[arg-type]
     workers = Workers.parse(str(settings["workers"]))
     pack = settings["pack"]
     if pack not in (None, "auto") and (type(pack) is not int or pack < 1):
@@ -159,6 +177,24 @@ def _plan(
     options = Options(
         store=places.absolute_store,
         data_dir=places.data_dir,
+        shortcuts=Shortcuts(until_decided=until is not None),
         **{**settings, "workers": workers},  # type: ignore[arg-type]
     )
     return plan_study(sweep, places.find_store(), options)
+
+
+def _limit(changes: Mapping[str, object], until: object, max_seeds: object) -> Mapping[str, object]:
+    """The changes with as many seeds as there may be.
+
+    Raises:
+        InputError: `until` is none of its values, or does not go with the seeds.
+    """
+    if until not in (None, "decided"):
+        raise InputError(f"until: {until!r} is neither 'decided' nor None")
+    if max_seeds is None:
+        return changes
+    if until is None or changes["seeds"] is not None:
+        raise InputError("max_seeds: goes with until='decided', and in place of seeds")
+    if type(max_seeds) is not int or max_seeds < 1:
+        raise InputError(f"max_seeds: {max_seeds!r} is no number from 1")
+    return {**changes, "seeds": max_seeds}

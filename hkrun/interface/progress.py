@@ -12,11 +12,11 @@ from hkrun.interface.notebook import NotebookDisplay, forgo_widgets, in_notebook
 from hkrun.sweep import Phase, Progress
 
 if TYPE_CHECKING:
-    from hkrun.plans import Plan
+    from hkrun.plans import Look, Plan
     from hkrun.sweep.task_submission import Observer
     from hkrun.trial import Task
 
-Kind = Literal["note", "phase", "plan", "start", "progress", "end"]
+Kind = Literal["note", "phase", "plan", "start", "progress", "end", "look"]
 
 logger = logging.getLogger("hkrun")
 
@@ -28,7 +28,8 @@ class ProgressEvent:
     Attributes:
         kind: "note": a sentence before anything starts, such as which cells too large a step will lose;
             "phase": something else happens from now on; "plan": what is to run is known; "start": runs, or a
-            teacher, have got their process; "progress": they are this far; "end": they are over.
+            teacher, have got their process; "progress": they are this far; "end": they are over;
+            "look": with seeds in rounds, what is known of the study's questions by now.
         phase: What happens, in words.
         total: Runs that the study has; 0 before the plan.
         done: Those with a result; diverged ones have one.
@@ -42,7 +43,7 @@ class ProgressEvent:
         epoch: Epochs that each of them has completed.
         epochs: Of how many.
         error_pct: Their mean test error after the last one, in percent.
-        message: Why runs failed or diverged, a line each; or the note.
+        message: Why runs failed or diverged, a line each; or the note; or what is known of the questions.
     """
 
     kind: Kind
@@ -116,6 +117,11 @@ class CallbackObserver:
         """A task has no outcome, and why."""
         self._known.fail(task)
         self._tell("end", task, message=message)
+
+    def looked(self, look: "Look") -> None:
+        """What is known of the study's questions."""
+        self._known.look(look)
+        self._tell("look", message=look.summary)
 
     def _tell(self, kind: Kind, task: "Task | None" = None, *, message: str = "") -> None:
         known = self._known

@@ -274,7 +274,9 @@ class Study:
     def _plan(self) -> "Plan":
         from hkrun.plans import make_plan
 
-        return make_plan(self._stored.sweep, self._files, workers=self._stored.workers)
+        return make_plan(
+            self._stored.sweep, self._files, workers=self._stored.workers, shortcuts=self._stored.shortcuts
+        )
 
     @property
     def _compared(self) -> "ComparedStudy":

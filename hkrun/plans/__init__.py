@@ -3,6 +3,7 @@
 plans.py     what a plan is
 planning.py  the comparison of a sweep with the store
 packs.py     how many runs train together
+rounds.py    in which rounds seeds come until all is decided
 teacher_tables.py  which teachers have a table, and when it is filled
 estimate.py  how long it will take
 workers.py   how many processes train one task together
@@ -13,6 +14,7 @@ looks.py     and of when its verdicts were read
 startup.py   what comes on top of training, by those
 limits.py    which cells too large a step will lose
 power.py     what its seeds can decide
+round_power.py  what rounds of them can, and how many it takes
 """
 
 from hkrun.plans.estimate import Estimate, estimate_costs, estimate_time
@@ -60,6 +62,8 @@ from hkrun.plans.plans import (
     Shortcuts,
 )
 from hkrun.plans.power import Power, describe_power, foresee_power
+from hkrun.plans.round_power import RoundsForecast, describe_rounds, foresee_rounds
+from hkrun.plans.rounds import Look, expect_questions, find_allowed, form_rounds
 from hkrun.plans.startup import Startup, find_startup
 from hkrun.plans.teacher_tables import PlannedTable, describe_tables
 from hkrun.plans.workers import ALONE, AUTO, Span, Workers, check_elastic

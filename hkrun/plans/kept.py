@@ -7,12 +7,14 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from hkrun.errors import InputError, StoreError
+from hkrun.plans.plans import Shortcuts
 from hkrun.plans.workers import AUTO, Workers
 from hkrun.spaces import Sweep, restore_sweep, sweep_document
 from hkrun.store import DamagedError, NotCommittedError, Store, read_epoch
 
 PLAN_FILE = "plan.json"
 STOPPED_FILE = "stopped.json"
+DECIDED = "decided"
 # What a document of another version raises where it is read.
 _NOT_UNDERSTOOD = (InputError, AttributeError, KeyError, TypeError, ValueError)
 
@@ -24,15 +26,27 @@ class StoredPlan:
     Attributes:
         workers: How many processes train one of its runs together.
         sizes: How many of its runs train together, by cell_id.
+        until_decided: Whether its seeds come in rounds until its questions are decided.
     """
 
     sweep: Sweep
     workers: Workers
     sizes: Mapping[str, int]
+    until_decided: bool = False
+
+    @property
+    def shortcuts(self) -> Shortcuts:
+        """How it makes fewer runs; what a search or a scheduler left out is missing."""
+        return Shortcuts(until_decided=self.until_decided)
 
 
 def save_plan(
-    store: Store, sweep: Sweep, *, workers: Workers = AUTO, sizes: Mapping[str, int] | None = None
+    store: Store,
+    sweep: Sweep,
+    *,
+    workers: Workers = AUTO,
+    sizes: Mapping[str, int] | None = None,
+    until_decided: bool = False,
 ) -> None:
     """Keeps a sweep in the store, so that it can be resumed and reported without its files."""
     folder = store.sweep_folder(sweep.name, sweep.dataset)
@@ -41,6 +55,7 @@ def save_plan(
         "workers": str(workers),
         "per_gpu": workers.per_gpu,
         "pack": dict(sizes or {}),
+        **({"until": DECIDED} if until_decided else {}),
     }
     content = json.dumps(document, indent=1, ensure_ascii=False).encode()
     with contextlib.suppress(DamagedError, NotCommittedError):
@@ -81,7 +96,8 @@ def _read_plan(store: Store, folder: str) -> StoredPlan:
     packs = document.get("pack", {})  # not there before runs trained in packs
     sizes = {str(identity): int(size) for identity, size in packs.items()}
     workers = Workers.parse(str(document["workers"]), per_gpu=int(document.get("per_gpu", 1)))
-    return StoredPlan(sweep=sweep, workers=workers, sizes=sizes)
+    until_decided = document.get("until") == DECIDED
+    return StoredPlan(sweep=sweep, workers=workers, sizes=sizes, until_decided=until_decided)
 
 
 def kept_sizes(store: Store, sweep: Sweep) -> Mapping[str, int]:

@@ -1,12 +1,13 @@
 """Compares a sweep with the store."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from hkrun.code_identity import Code, find_code
 from hkrun.config import Cell, cell_id, teacher_id, teachers_id
 from hkrun.plans.kept import load_stopped
+from hkrun.plans.looks import load_looks
 from hkrun.plans.plans import (
     NO_SHORTCUTS,
     Pack,
@@ -18,6 +19,7 @@ from hkrun.plans.plans import (
     find_distinct,
     form_packs,
 )
+from hkrun.plans.rounds import form_rounds
 from hkrun.plans.workers import AUTO, Workers
 from hkrun.records import TrainingRecord
 from hkrun.spaces import NamedCell, Sweep
@@ -36,7 +38,8 @@ def make_plan(
 ) -> Plan:
     """Compares a sweep with the store; every run is a pack of its own, until `Plan.in_packs` says otherwise.
 
-    With shortcuts that `stop_early`, runs that were stopped before are left out. What other code has trained
+    With shortcuts that `stop_early`, runs that were stopped before are left out; those that run
+    `until_decided` leave out what is missing of cells that have ended. What other code has trained
     counts as not done with `other_code` "again"; unless it is to be trusted, what this code had trained
     before comes back in its place, where the store keeps it.
 
@@ -47,7 +50,13 @@ def make_plan(
     cells = tuple(_plan_cell(named, sweep, store, workers, trust=trust) for named in sweep.cells)
     if again:
         cells = tuple(cell.anew(sweep.seeds) for cell in cells)
-    packs = form_packs(cells, sweep.seeds, {})
+    rounds = form_rounds(sweep.seeds) if shortcuts.until_decided else ()
+    decided: Mapping[str, int] = {}
+    if shortcuts.until_decided and store is not None:
+        known = load_looks(store, sweep).plan_of(len(sweep.seeds))
+        decided = {} if known is None else known.decided
+        cells = tuple(replace(cell, to_run=()) if cell.cell_id in decided else cell for cell in cells)
+    packs = form_packs(cells, rounds or (sweep.seeds,), {})
     if shortcuts.stop_early and store is not None:
         stopped = {(run.cell_id, run.seed) for run in load_stopped(store, sweep)}
         packs = tuple(pack for pack in packs if (pack.cell_id, pack.seeds[0]) not in stopped)
@@ -66,6 +75,8 @@ def make_plan(
         other_teachers=teachers.others,
         teachers_beside=teachers.beside,
         num_left_to_search=left,
+        rounds=rounds,
+        decided=decided,
     ).in_packs({})
 
 

@@ -1,6 +1,7 @@
 """What a plan is."""
 
 import functools
+import math
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -63,12 +64,17 @@ class PlannedCell:
 
 @dataclass(frozen=True, kw_only=True)
 class Pack:
-    """Runs of one cell that train together in one process."""
+    """Runs of one cell that train together in one process.
+
+    Attributes:
+        round: Its number, where seeds come in rounds.
+    """
 
     name: str
     cell: Cell
     cell_id: str
     seeds: tuple[int, ...]
+    round: int = 0
 
     @property
     def teacher_ids(self) -> tuple[str, ...]:
@@ -116,17 +122,24 @@ class PlannedTeacher:
 
 @dataclass(frozen=True, kw_only=True)
 class Shortcuts:
-    """Ways to make fewer runs than a search space with axes has. The others can be made later.
+    """Ways to make fewer runs than a search space has. The others can be made later.
 
     Attributes:
-        search: Whether Optuna chooses the runs, instead of all.
+        search: Whether Optuna chooses the runs on the axes, instead of all.
         budget: With `search`: how many runs there are to be on the axes; None for one per point.
-        stop_early: Whether ASHA ends runs that fall behind.
+        stop_early: Whether ASHA ends runs on the axes that fall behind.
+        until_decided: Whether seeds come in rounds, and no more of a cell when its questions are decided.
     """
 
     search: bool = False
     budget: int | None = None
     stop_early: bool = False
+    until_decided: bool = False
+
+    @property
+    def select(self) -> bool:
+        """Whether a run is chosen, or ended, by its error: such runs train alone, and some are left out."""
+        return self.search or self.stop_early
 
 
 NO_SHORTCUTS = Shortcuts()
@@ -148,6 +161,8 @@ class Plan:
             without a search.
         sizes: How many runs of a cell train together, by cell_id, and how many teachers, by their group; 1
             where nothing is said.
+        rounds: The seeds of each round, where they come in rounds; else none.
+        decided: By cell_id, the seeds of the cells that have ended for all that was asked of them is decided.
         notes: What there is to say about these sizes, a line each.
         slots: How many packs can run at the same time, each in a process of its own.
         group_slots: How many processes can of tasks that several do together.
@@ -164,6 +179,8 @@ class Plan:
     teachers_beside: tuple[str, ...] = ()
     num_left_to_search: int | None = None
     sizes: Mapping[str, int] = field(default_factory=dict)
+    rounds: tuple[tuple[int, ...], ...] = ()
+    decided: Mapping[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     slots: int = 1
     group_slots: int = 1
@@ -184,7 +201,7 @@ class Plan:
         return replace(
             self,
             cells=cells,
-            packs=form_packs(cells, self.sweep.seeds, sizes) if sizes else self.packs,
+            packs=form_packs(cells, self.rounds or (self.sweep.seeds,), sizes) if sizes else self.packs,
             teachers=teachers,
             sizes=sizes,
             notes=tuple(notes),
@@ -200,6 +217,11 @@ class Plan:
             size = self.sizes.get(teacher.group, 1)
             packs.setdefault((teacher.group, teacher.place // size), []).append(teacher)
         return tuple(map(tuple, packs.values()))
+
+    def together(self, identity: str) -> int:
+        """How many runs of a cell train together at most."""
+        size = self.sizes.get(identity, 1)
+        return min(size, len(self.rounds[0])) if self.rounds else size
 
     @property
     def distinct_cells(self) -> tuple[PlannedCell, ...]:
@@ -300,7 +322,7 @@ class Plan:
                     "done": cell.num_done,
                     "to_run": len(cell.to_run),
                     "other_code": len(cell.other_code),
-                    "pack": self.sizes.get(cell.cell_id, 1),
+                    "pack": self.together(cell.cell_id),
                     "workers": cell.workers.document(),
                 }
                 for cell in self.cells
@@ -344,19 +366,24 @@ def find_distinct(cells: Sequence[PlannedCell]) -> tuple[PlannedCell, ...]:
 
 
 def form_packs(
-    cells: Sequence[PlannedCell], seeds: Sequence[int], sizes: Mapping[str, int]
+    cells: Sequence[PlannedCell], rounds: Sequence[Sequence[int]], sizes: Mapping[str, int]
 ) -> tuple[Pack, ...]:
     """The packs of runs that remain: the first of every cell comes before the second of any.
 
     Which seeds go together depends on their place in the sweep alone, not on which of them are done: runs
-    that were interrupted find the others of their pack again.
+    that were interrupted find the others of their pack again. Those of a round go together, of several in
+    packs as even as can be.
     """
-    packs: list[tuple[int, Pack]] = []
+    packs: list[tuple[int, int, Pack]] = []
     for cell in find_distinct(cells):
-        size, to_run = sizes.get(cell.cell_id, 1), frozenset(cell.to_run)
-        for first in range(0, len(seeds), size):
-            together = tuple(seed for seed in seeds[first : first + size] if seed in to_run)
-            if together:
-                pack = Pack(name=cell.name, cell=cell.cell, cell_id=cell.cell_id, seeds=together)
-                packs.append((first, pack))
-    return tuple(pack for _, pack in sorted(packs, key=lambda placed: placed[0]))
+        most, to_run = sizes.get(cell.cell_id, 1), frozenset(cell.to_run)
+        for number, seeds in enumerate(rounds):
+            size = math.ceil(len(seeds) / math.ceil(len(seeds) / most)) if len(rounds) > 1 else most
+            for first in range(0, len(seeds), size):
+                together = tuple(seed for seed in seeds[first : first + size] if seed in to_run)
+                if together:
+                    pack = Pack(
+                        name=cell.name, cell=cell.cell, cell_id=cell.cell_id, seeds=together, round=number
+                    )
+                    packs.append((number, first, pack))
+    return tuple(pack for *_, pack in sorted(packs, key=lambda placed: placed[:2]))

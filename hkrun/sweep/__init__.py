@@ -6,6 +6,7 @@ naming.py           what it is called, so that nothing replaces a study
 checks.py           data, own parts and files of weights, before anything starts
 machine.py          nodes, device, slots, the place for logs
 pack_sizes.py       how many runs train together: as asked, as begun, as measured
+rounds.py           seeds in rounds: what a study needs, looks at it, what was spared
 rehearsing.py       the first steps of cells, to see which will be lost
 running.py          training, mirror and report
 task_submission.py  the tasks for the cluster, and what is told of them

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from hkrun.plans import Plan
+from hkrun.plans import Look, Plan
 from hkrun.store import Store
 from hkrun.sweep.progress import Phase, Progress
 from hkrun.sweep.task_submission import Observer
@@ -66,6 +66,12 @@ class AnnouncingObserver:
         self._progress.fail(task)
         self._tell()
         self._observer.failed(task, message)
+
+    def looked(self, look: Look) -> None:
+        """Is told at once."""
+        self._progress.look(look)
+        self._tell()
+        self._observer.looked(look)
 
     def _tell(self) -> None:
         self._told_at = self._clock()

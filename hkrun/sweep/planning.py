@@ -5,7 +5,6 @@ import dataclasses
 from hkrun.code_identity import find_code
 from hkrun.datasets import find_dataset
 from hkrun.plans import (
-    NO_SHORTCUTS,
     Plan,
     check_elastic,
     find_startup,
@@ -21,6 +20,7 @@ from hkrun.sweep.checks import check_cluster, check_code, check_data, fix_conten
 from hkrun.sweep.machine import find_machine
 from hkrun.sweep.naming import name_study
 from hkrun.sweep.pack_sizes import AUTO, check_packs, expect_sizes, measure_sizes
+from hkrun.sweep.rounds import begin_rounds, check_rounds
 from hkrun.sweep.study import Options, Study
 
 
@@ -28,12 +28,13 @@ def plan_study(sweep: Sweep, store: Store | None, options: Options) -> Study:
     """Compares a sweep with the store; on which machine it runs is not known yet.
 
     Raises:
-        InputError: The number of workers may not follow what there is, or a name that was asked for is that
-            of another study.
+        InputError: The number of workers may not follow what there is, a name that was asked for is that of
+            another study, or `check_rounds`.
         DataError: The data set, whose content is part of every cell, cannot be read.
         StoreError: The store cannot be read.
     """
     check_elastic(options.workers, {named.name: named.cell for named in sweep.cells})
+    check_rounds(sweep, options)
     sweep, note = name_study(fix_content(sweep, options.data_dir), store, options)
     options = dataclasses.replace(options, name=sweep.name)
     plan = _make_plan(sweep, store, options)
@@ -160,7 +161,7 @@ def make_ready(study: Study) -> Study:
 
 
 def recheck(study: Study) -> Study:
-    """The study as the store is under its lock. Pack sizes are measured if that was asked for.
+    """The study as the store is under its lock. Packs are measured, and questions looked at, if asked for.
 
     Raises:
         StoreError: The store cannot be used.
@@ -173,6 +174,10 @@ def recheck(study: Study) -> Study:
         bring_back(dataclasses.replace(study, plan=plan))
         plan = _make_plan(study.sweep, study.store, options)
     study = dataclasses.replace(study, plan=plan)
+    if options.shortcuts.until_decided:
+        look = begin_rounds(study)
+        plan = _make_plan(study.sweep, study.store, options)
+        study = dataclasses.replace(study, plan=plan, look=look)
     if plan.num_to_run and study.machine is None:
         study = _find_machine(study)
     if plan.num_to_run and options.pack == AUTO:
@@ -193,6 +198,6 @@ def _place(study: Study) -> Study:
     if machine is None:
         sizes = {} if study.store is None else kept_sizes(study.store, study.sweep)
         return dataclasses.replace(study, plan=dataclasses.replace(plan, sizes=sizes))
-    sizes, notes = expect_sizes(study) if study.options.shortcuts == NO_SHORTCUTS else ({}, ())
+    sizes, notes = ({}, ()) if study.options.shortcuts.select else expect_sizes(study)
     plan = plan.in_packs(sizes, notes, slots=machine.slots, group_slots=machine.group_slots)
     return dataclasses.replace(study, plan=plan)

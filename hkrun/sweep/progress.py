@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from hkrun.plans import Plan, Startup, estimate_costs
+from hkrun.plans import Look, Plan, Startup, estimate_costs
 from hkrun.sweep.pace import Pace, makespan
 
 if TYPE_CHECKING:
@@ -96,6 +96,8 @@ class Progress:
         running: The tasks that have a process, by their name.
         phase: What the driver does; None before it has begun.
         phase_since: Since when.
+        at_most: Whether what waits may turn out not to be needed.
+        questions: What is known of the questions, where seeds come in rounds; empty before the first look.
     """
 
     num_runs: int = 0
@@ -105,6 +107,8 @@ class Progress:
     running: dict[str, TaskProgress] = field(default_factory=dict)
     phase: Phase | None = None
     phase_since: float = 0.0
+    at_most: bool = False
+    questions: str = ""
     _startup: Startup | None = None
     _closing_s: float = 0.0
     _table_s: float = 0.0
@@ -124,6 +128,7 @@ class Progress:
         self._run_pace, self._teacher_pace = Pace(costs.run_s), Pace(costs.teacher_s)
         self._startup, self._table_s, self._slots = plan.startup, costs.table_s, slots
         self._closing_s = plan.startup.report_s + plan.startup.mlflow_s if plan.cells else 0.0
+        self.at_most = bool(plan.rounds)
         self.num_runs, self.num_done = plan.num_done + plan.num_to_run, plan.num_done
         records = [record for cell in plan.distinct_cells for record in cell.records.values()]
         self.num_diverged = sum(record.status == "diverged" for record in records)
@@ -239,6 +244,14 @@ class Progress:
         """Forgets the tasks that wait for teachers that will not come; the others' untaught runs end."""
         for place, waiting in list(self._waiting.items()):
             if waiting.teachers and set(waiting.teachers) <= set(lost):
+                del self._waiting[place]
+                self.num_runs -= waiting.num_runs
+
+    def look(self, look: Look) -> None:
+        """Notes what is known of the questions: cells that no open one is about need no more seeds."""
+        self.questions = look.summary
+        for place, waiting in list(self._waiting.items()):
+            if not waiting.is_teacher and waiting.key not in look.wanted:
                 del self._waiting[place]
                 self.num_runs -= waiting.num_runs
 
@@ -374,6 +387,8 @@ class Progress:
         """What the phase is at, in words; empty where its name says all."""
         if self.phase == Phase.TABLE:
             return f"{100 * (self.phase_share or 0.0):.0f} %"
+        if self.phase == Phase.TRAINING:
+            return self.questions
         teachers = [each for each in self.running.values() if each.is_teacher]
         if self.phase != Phase.TEACHER or not teachers:
             return ""

@@ -78,7 +78,7 @@ def rehearse_study(study: Study, observer: Observer) -> None:
         },
         function=do_rehearsal,
     )
-    watcher = _RehearsalObserver(work.tasks, study.opened, observer)
+    watcher = _RehearsalObserver(work.tasks, study, observer)
     for result in run_tasks(work, watcher):
         if error := result.common_error:
             raise error

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 from hkrun.errors import EXIT_DONE, EXIT_RUNS_FAILED, TrainingError
 from hkrun.plans import (
     AUTO,
-    NO_SHORTCUTS,
     LimitWarning,
     Plan,
     StoppedRun,
@@ -30,6 +29,7 @@ from hkrun.sweep.machine import log_folder_of
 from hkrun.sweep.pack_sizes import AUTO as MEASURED_PACKS
 from hkrun.sweep.planning import recheck
 from hkrun.sweep.progress import Phase
+from hkrun.sweep.rounds import RoundsOutcome, end_rounds
 from hkrun.sweep.study import Study
 from hkrun.sweep.task_submission import Observer, TaskObserver, leave_out_diverged, list_tasks
 from hkrun.sweep.time_accounting import TimeAccounting
@@ -51,9 +51,10 @@ class Outcome:
         report: Where each file of the report is, by name.
         links: Where MLflow shows it; None where MLflow could not be brought up to date.
         problems: Tasks that have no outcome, a line each.
-        left_out: What the shortcuts left out, in a sentence; empty without shortcuts.
+        left_out: What a search or a scheduler left out, in a sentence; empty without.
         limits: Which cells too large a step was to lose, as far as that was known beforehand.
         exit_code: 0, or 5 where runs failed or diverged.
+        rounds: What they came to, where seeds came in rounds.
     """
 
     summary: "Summary"
@@ -65,6 +66,7 @@ class Outcome:
     left_out: str
     limits: tuple[LimitWarning, ...]
     exit_code: int
+    rounds: RoundsOutcome | None = None
 
 
 def run_study(study: Study, observer: Observer, stopwatch: Stopwatch | None = None) -> Outcome:
@@ -96,16 +98,24 @@ def run_study(study: Study, observer: Observer, stopwatch: Stopwatch | None = No
     folder = store.sweep_folder(sweep.name, sweep.dataset)
     observer = AnnouncingObserver(observer, store, folder)
     with mirror, store.hold(folder), accounting:
-        if study.machine is not None and options.shortcuts == NO_SHORTCUTS:
+        if study.machine is not None and not options.shortcuts.select:
             observer.entered(Phase.MEASURING if options.pack == MEASURED_PACKS else Phase.PLANNING)
         study = recheck(study)
-        save_plan(store, sweep, workers=options.workers, sizes=study.plan.sizes)
+        until_decided = options.shortcuts.until_decided
+        save_plan(
+            store,
+            sweep,
+            workers=options.workers,
+            sizes=study.plan.sizes,
+            until_decided=until_decided,
+        )
         accounting.enter("ray")
         if study.plan.num_to_run:
             training = _train(study, observer, mirror, accounting)
         accounting.save()
         accounting.enter("report")
         observer.entered(Phase.REPORT)
+        rounds = end_rounds(study) if until_decided else None
         summary, report = _write_report(sweep, store, options.workers)
         record_look(store, sweep)
         accounting.enter("mlflow")
@@ -120,7 +130,8 @@ def run_study(study: Study, observer: Observer, stopwatch: Stopwatch | None = No
         links=links,
         problems=training.problems,
         log_folder=log_folder_of(store),
-        left_out="" if options.shortcuts == NO_SHORTCUTS else _describe_left_out(study, training),
+        left_out=_describe_left_out(study, training) if options.shortcuts.select else "",
+        rounds=rounds,
         limits=limits,
         exit_code=EXIT_RUNS_FAILED if unwell else EXIT_DONE,
     )
@@ -164,7 +175,7 @@ def _train(
         return Training(tuple(known))
     observer.plan_made(study.plan, slots=study.on.tasks_at_once(study.spans))
     work = list_tasks(study)
-    watcher = TaskObserver(work.tasks, study.opened, observer, mirror, accounting)
+    watcher = TaskObserver(work.tasks, study, observer, mirror, accounting)
     results = run_tasks(work, watcher)
     ended = [(task, result) for task, result in zip(work.tasks, results, strict=True) if task.seeds]
     _mark_stopped(study, ended)

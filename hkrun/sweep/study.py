@@ -10,15 +10,18 @@ from hkrun.plans import (
     NO_SHORTCUTS,
     Estimate,
     LimitWarning,
+    Look,
     OtherCode,
     Plan,
     Power,
+    RoundsForecast,
     Shortcuts,
     Span,
     Workers,
     estimate_time,
     foresee_limits,
     foresee_power,
+    foresee_rounds,
     load_rehearsal,
 )
 from hkrun.spaces import Sweep
@@ -75,6 +78,7 @@ class Study:
         store: Its records; None where there is no store yet.
         plan: What remains.
         machine: What that runs on; None where nothing remains.
+        look: What is known of its questions, where seeds come in rounds and there are some to look at.
         note: Why it does not have its own name, in a sentence; empty where it has.
     """
 
@@ -83,6 +87,7 @@ class Study:
     store: Store | None
     plan: Plan
     machine: Machine | None = None
+    look: Look | None = None
     note: str = ""
 
     @functools.cached_property
@@ -94,6 +99,11 @@ class Study:
     def power(self) -> Power | None:
         """What its seeds can decide, where that is known."""
         return foresee_power(self.plan)
+
+    @functools.cached_property
+    def rounds(self) -> RoundsForecast | None:
+        """What rounds of seeds do, where they come in rounds."""
+        return foresee_rounds(self.plan, self.power) if self.options.shortcuts.until_decided else None
 
     @property
     def other_code(self) -> str:
@@ -141,4 +151,5 @@ class Study:
         estimate = dataclasses.asdict(self.estimate)
         limits = [warning.document() for warning in self.limits]
         power = None if self.power is None else dataclasses.asdict(self.power)
-        return {**self.plan.document(), "estimate": estimate, "limits": limits, "power": power}
+        document = {**self.plan.document(), "estimate": estimate, "limits": limits, "power": power}
+        return document if self.rounds is None else {**document, "rounds": self.rounds.document()}

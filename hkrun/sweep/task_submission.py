@@ -9,11 +9,12 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from hkrun.config import Cell
-from hkrun.plans import Pack, Plan, PlannedTable, PlannedTeacher
+from hkrun.plans import Look, Pack, Plan, PlannedTable, PlannedTeacher
 from hkrun.plans.teacher_tables import find_too_large
 from hkrun.store import Store
 from hkrun.sweep.machine import THREADS, log_folder_of
 from hkrun.sweep.progress import Phase
+from hkrun.sweep.rounds import first_look, keep_look, make_look
 from hkrun.sweep.study import Study
 from hkrun.sweep.time_accounting import TimeAccounting
 
@@ -46,10 +47,13 @@ class Observer(Protocol):
     def failed(self, task: "Task", message: str) -> None:
         """A task has no outcome, and why."""
 
+    def looked(self, look: Look) -> None:
+        """Where seeds come in rounds: what is known of the study's questions by now."""
+
 
 def list_tasks(study: Study) -> "TaskList":
     """The tasks of a study's plan: teachers first, then runs, each of which waits for its teacher."""
-    from hkrun.cluster import EarlyStopping, TaskList, do_task, make_search
+    from hkrun.cluster import EarlyStopping, Rounds, TaskList, do_task, make_search
 
     plan, options = study.plan, study.options
     tables = {(name, table.teacher_id): table for table in plan.tables for name in table.names}
@@ -72,6 +76,12 @@ def list_tasks(study: Study) -> "TaskList":
     if options.shortcuts.stop_early:
         compared = frozenset(range(len(teachers), len(teachers) + len(runs)))
         early_stopping = EarlyStopping(compared, epochs=max(sum(task.cell.stage_epochs) for task in runs))
+    rounds = None
+    if options.shortcuts.until_decided:
+        tasks = {
+            index: (pack.cell_id, pack.round) for index, pack in enumerate(plan.packs, start=len(teachers))
+        }
+        rounds = Rounds(tasks=tasks, first=first_look(study), look=make_look(study))
     workers = options.workers
     return TaskList(
         tasks=[*teachers, *runs],
@@ -84,6 +94,7 @@ def list_tasks(study: Study) -> "TaskList":
         needs=needs,
         fail_fast=options.fail_fast,
         search=search,
+        rounds=rounds,
         early_stopping=early_stopping,
         function=do_task,
     )
@@ -137,12 +148,12 @@ class TaskObserver:
     def __init__(
         self,
         tasks: "Sequence[Task]",
-        store: Store,
+        study: Study,
         observer: Observer,
         mirror: "Mirror | None" = None,
         accounting: TimeAccounting | None = None,
     ) -> None:
-        self._tasks, self._observer, self._mirror, self._store = tasks, observer, mirror, store
+        self._tasks, self._observer, self._mirror, self._study = tasks, observer, mirror, study
         self._accounting = accounting
         self._num_left = len(tasks)
         self._phase = Phase.RAY
@@ -181,7 +192,7 @@ class TaskObserver:
             self._accounting.told(task, _read_seconds(outcomes))
             self._accounting.ended(task)
         if not task.seeds:
-            divergences = [describe_divergence(self._store, identity) for identity in task.teachers]
+            divergences = [describe_divergence(self._study.opened, identity) for identity in task.teachers]
             self.problems += filter(None, divergences)
         elif self._mirror is not None:
             for outcome in outcomes:
@@ -198,6 +209,13 @@ class TaskObserver:
         self.problems.append(f"{task.name}: {message}")
         self._observer.failed(task, message)
         self._count_down()
+
+    def looked(self, look: Look) -> None:
+        """What has ended is kept at once: who interrupts the study finds it so."""
+        keep_look(self._study, look)
+        self._observer.looked(look)
+        if not look.needs:
+            self._enter(Phase.ENDING)
 
     def _count_down(self) -> None:
         self._num_left -= 1

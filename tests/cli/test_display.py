@@ -13,7 +13,7 @@ from hkrun.cli import display as displaying
 from hkrun.cli.console import PlainConsole
 from hkrun.cli.display import Display, describe_duration, describe_roughly
 from hkrun.config import cell_id
-from hkrun.plans import Startup
+from hkrun.plans import Look, Startup
 from hkrun.store import open_store
 from hkrun.sweep import Phase
 
@@ -368,3 +368,29 @@ def test_what_is_drawn_while_tasks_come_and_go_never_fails(store):
     over.set()
     thread.join()
     assert problems == []
+
+
+# --- seeds in rounds ----------------------------------------------------------------------------------------
+
+
+def test_an_answer_is_told_once_and_cells_that_have_ended_wait_no_longer(store):
+    screen = Screen(store, terminal=False)
+    reference, other = (named.cell for named in screen.plan.cells)
+    plan = dataclasses.replace(screen.plan, rounds=((0,), (1,)))
+    screen.display.plan_made(plan, slots=2)
+    assert ", at most " in screen.lines[-1], "what waits may not be needed"
+    one, two = cell_id(reference), cell_id(other)
+    asked = {"error of L_b + L_is against L_b": "", "a claim": ""}
+    screen.display.looked(Look(needs=(frozenset((one, two)),), answers=asked, summary="0 of 2 decided."))
+    assert len(screen.lines) == 1
+    answered = asked | {"a claim": "contradicted"}
+    for _ in range(2):
+        screen.display.looked(
+            Look(needs=(frozenset((one,)),), answers=answered, summary="1 of 2 decided; open: error.")
+        )
+    assert screen.lines[1:] == ["Decided: a claim: contradicted"]
+    screen.display.entered(Phase.TRAINING)
+    screen.clock.now += 11
+    screen.display.say_now_and_then()
+    assert "1 of 2 decided; open: error." in screen.lines[-1]
+    assert "0/2 runs done" in screen.lines[-1], "of four, two are of the cell that has ended"

@@ -98,6 +98,80 @@ def test_a_shortcut_that_does_not_suit_is_refused_in_a_line_each(folder, started
     assert not started
 
 
+def test_a_study_may_end_when_it_is_decided_with_as_many_seeds_as_there_may_be(folder, started):
+    assert call(["sweep", "stability", "--until", "decided"]) == 0
+    assert call(["sweep", "stability", "--until", "decided", "--max-seeds", "28"]) == 0
+    assert call(["sweep", "stability", "--until", "decided", "--seeds", "24"]) == 0
+    assert [study.options.shortcuts for study in started] == [Shortcuts(until_decided=True)] * 3
+    assert [len(study.sweep.seeds) for study in started] == [20, 28, 24]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "lines"),
+    [
+        (
+            ["stability", "--max-seeds", "8"],
+            ["--max-seeds: the most that --until decided makes; give that too, or --seeds"],
+        ),
+        (
+            ["stability", "--until", "decided", "--seeds", "20", "--max-seeds", "8"],
+            ["--seeds, --max-seeds: both say which seeds there may be; give one of them"],
+        ),
+        (
+            ["stability", "--until", "decided", "--max-seeds", "5"],
+            ["--until decided: 5 seeds at most, and 6 are the fewest that can decide anything; give --max-"],
+        ),
+        (
+            ["sensitivity", "--until", "decided", "--scheduler", "asha", "--again"],
+            [
+                "--until decided: not with --search or --scheduler, which choose runs by their error",
+                "--until decided: not with --again: what is decided would be read off the runs to be made",
+            ],
+        ),
+    ],
+)
+def test_an_end_that_does_not_suit_is_refused_in_a_line_each(folder, capsys, arguments, lines):
+    assert call(["sweep", *arguments, "--dry-run"]) == 2
+    told = capsys.readouterr().err.splitlines()
+    assert len(told) == len(lines)
+    assert all(line.startswith(f"hkrun: {start}") for line, start in zip(told, lines, strict=True))
+    assert not (folder / "hkrun-store").exists()
+
+
+@pytest.mark.parametrize(
+    ("cells", "reference", "lack"),
+    [
+        (("one", "two"), "", "names no reference"),
+        (("one",), 'reference = "one"', "has no cell besides its reference"),
+    ],
+)
+def test_a_study_with_nothing_to_decide_is_refused(folder, capsys, cells, reference, lack):
+    text = "\n".join(
+        ['title = "t"', 'dataset = "digits"', "seeds = 8", reference]
+        + [
+            f'[[cells]]\nname = "{name}"\nstudent.momentum = 0.{number + 5}'
+            for number, name in enumerate(cells)
+        ]
+    )
+    (folder / "mine.toml").write_text(text)
+    assert call(["sweep", "mine.toml", "--until", "decided"]) == 2
+    assert capsys.readouterr().err.endswith(f"mine.toml {lack}, so there is nothing to decide\n")
+
+
+def test_a_dry_run_says_what_rounds_can_do(folder, document, capsys):
+    _, told = document("sweep", "stability", "--until", "decided", "--max-seeds", "12", "--dry-run")
+    assert (told["rounds"]["most"], told["rounds"]["comparisons"]) == (12, 3)
+    assert 6 < told["rounds"]["mean_seeds"]["1.5"] < told["rounds"]["mean_seeds"]["1"] < 12
+    assert told["rounds"]["equal_seeds"] > 11.5
+    assert told["trials"] == 16  # four cells; rounds of 6, 2, 2 and 2
+    assert {cell["pack"] for cell in told["cells"]} == {6}
+    assert call(["sweep", "stability", "--until", "decided", "--max-seeds", "12", "--dry-run"]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "at most 48 of 48 runs to train, in 16 tasks" in out
+    assert "Rounds: of 12 seeds at most a cell takes on average" in out
+    assert "Time: at most" in out
+
+
 def test_optuna_is_an_extra(folder, started, capsys, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert call(["sweep", "sensitivity", "--search", "optuna"]) == 2

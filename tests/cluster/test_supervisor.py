@@ -147,11 +147,10 @@ def test_a_loss_is_told_once_while_the_block_runs(tmp_path, monkeypatch):
 def test_the_driver_passes_on_all_that_an_observer_is_told_and_nothing_else():
     sent = []
     remote = RemoteObserver(lambda *message: sent.append(message))
-    for name in ("taken", "started", "progress", "done", "failed"):
+    names = ("taken", "started", "progress", "done", "failed", "looked")
+    for name in names:
         getattr(remote, name)(3, "more")
-    assert sent == [
-        ("told", name, (3, "more")) for name in ("taken", "started", "progress", "done", "failed")
-    ]
+    assert sent == [("told", name, (3, "more")) for name in names]
     assert {name for name in vars(Observer) if not name.startswith("_")} == {name for _, name, _ in sent}
     with pytest.raises(AttributeError, match="begun"):
         remote.begun(3)

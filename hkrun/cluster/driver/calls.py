@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from hkrun.cluster.nodes.resources import Node, Request
+from hkrun.plans import Look
 from hkrun.trial import Outcome, Task
 
 if TYPE_CHECKING:
@@ -35,6 +36,9 @@ class Observer(Protocol):
 
     def failed(self, index: int, message: str) -> None:
         """A task has no outcome: why, and which file tells more."""
+
+    def looked(self, look: Look) -> None:
+        """Where seeds come in rounds: what is known of the study's questions by now."""
 
 
 @dataclass(frozen=True, kw_only=True)

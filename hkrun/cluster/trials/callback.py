@@ -24,6 +24,7 @@ from hkrun.cluster.trials.schedule import NoRoomError, Schedule, TaskResult, Wor
 from hkrun.cluster.trials.slots import WAIT_FOR_ROOM_S, Allocation
 from hkrun.cluster.trials.task_list import TaskList
 from hkrun.cluster.trials.watchdog import Watchdog
+from hkrun.plans import Look
 from hkrun.trial import Outcome
 
 logger = logging.getLogger(__name__)
@@ -79,6 +80,11 @@ class TrialCallback(tune.Callback):
     def on_take(self, index: int) -> None:
         """A task has been taken from the schedule; Tune does not call this."""
         self._observer.taken(index)
+
+    @_guarded
+    def on_look(self, look: Look) -> None:
+        """Results have been looked at; Tune does not call this."""
+        self._observer.looked(look)
 
     @_guarded
     def on_hopeless(self, index: int) -> None:

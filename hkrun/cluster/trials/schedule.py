@@ -120,6 +120,7 @@ class Schedule:
         self._furthest: dict[int, int] = {}  # epoch
         self._results: dict[int, TaskResult] = {}
         self._ended_early = False
+        self.admits: Callable[[int], bool] = lambda _: True
 
     @property
     def finished(self) -> bool:
@@ -171,7 +172,7 @@ class Schedule:
         return self._end(index, TaskResult(error=reason, retries=self.retries(index)))
 
     def _may_begin(self, index: int) -> bool:
-        return all(need in self._results for need in self._needs.get(index, ()))
+        return self.admits(index) and all(need in self._results for need in self._needs.get(index, ()))
 
     def retries(self, index: int) -> int:
         """How often a task has been tried again so far."""
@@ -218,9 +219,9 @@ class Schedule:
         self._resting[index] = self._clock() + FIRST_WAIT_S * WAIT_FACTOR**in_vain
         return None
 
-    def leave_out(self, tasks: Iterable[int]) -> None:
-        """Gives those of the tasks that were not begun an empty result."""
-        for index in set(tasks).intersection(self._fresh):
+    def leave_out(self, tasks: Iterable[int] | None = None) -> None:
+        """Gives those of the tasks, or of all, that were not begun an empty result."""
+        for index in set(self._fresh if tasks is None else tasks).intersection(self._fresh):
             self._fresh.remove(index)
             self._results[index] = TaskResult()
 

@@ -1,4 +1,4 @@
-"""Gives Tune the next task that has room and the number of its processes; Optuna's choice, ASHA's early ends.
+"""Gives Tune the next task that has room and the number of its processes; Optuna, ASHA, rounds of seeds.
 
 A trial's parameters are the task, the number of its workers, which is chosen when it begins (elastic groups),
 and the mark by which the watchdog and `placement_groups` know the try.
@@ -20,6 +20,7 @@ from hkrun.cluster.nodes.discovery import find_answering, read_nodes
 from hkrun.cluster.trials.axes import EarlyStopping, Point, Search
 from hkrun.cluster.trials.callback import TrialCallback
 from hkrun.cluster.trials.placement_groups import draw_marks
+from hkrun.cluster.trials.rounds import RoundGate
 from hkrun.cluster.trials.schedule import Schedule
 from hkrun.cluster.trials.slots import Allocation
 
@@ -166,10 +167,12 @@ class TaskSearcher(Searcher):
         schedule: Schedule,
         allocation: Allocation,
         callback: TrialCallback,
-        search: AxesSearch | None,
+        search: AxesSearch | RoundGate | None,
     ) -> None:
         super().__init__()
-        self._schedule, self._allocation, self._search = schedule, allocation, search
+        self._schedule, self._allocation = schedule, allocation
+        self._search = search if isinstance(search, AxesSearch) else None
+        self._rounds = search if isinstance(search, RoundGate) else None
         self._callback = callback
         self._marks = draw_marks()
         self._next_look_s = self._doubt_until_s = 0.0
@@ -179,6 +182,11 @@ class TaskSearcher(Searcher):
         """The next task, or nothing for now. Tune asks at every step."""
         if self._search is not None and self._search.spent:
             self._schedule.leave_out(self._search.tasks - self._search.chosen)
+        if self._rounds is not None:
+            if (look := self._rounds.step()) is not None:
+                self._callback.on_look(look)
+            if self._rounds.over:
+                self._schedule.leave_out()
         self._look_at_nodes()
         if self._schedule.finished:
             raise SweepDone

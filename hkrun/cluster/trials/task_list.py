@@ -7,6 +7,7 @@ from pathlib import Path
 from hkrun.cluster.driver.calls import Function
 from hkrun.cluster.nodes.resources import Request
 from hkrun.cluster.trials.axes import EarlyStopping, Search
+from hkrun.cluster.trials.rounds import Rounds
 from hkrun.plans import Span
 from hkrun.trial import Task
 
@@ -27,6 +28,7 @@ class TaskList:
             is left out where no outcome of theirs is "finished".
         fail_fast: Whether the first failed result stops everything.
         search: Which tasks a searcher chooses from, instead of all in order.
+        rounds: Which tasks are begun only as far as they are needed.
         early_stopping: What ends tasks early. Their outcome has the status "stopped", and the last figures
             that they reported.
         function: What is called with each task, `do_task`; must be importable by other processes.
@@ -39,6 +41,7 @@ class TaskList:
     needs: Mapping[int, Collection[int]] = field(default_factory=dict)
     fail_fast: bool = False
     search: Search | None = None
+    rounds: Rounds | None = None
     early_stopping: EarlyStopping | None = None
     function: Function
 

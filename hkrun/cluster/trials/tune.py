@@ -6,11 +6,12 @@ retries with growing waits (`schedule`), worker groups of as many processes as h
 without Tune's wait for busy actors (`searcher`), and the end of processes that hang (`watchdog`).
 """
 
+import dataclasses
 import functools
 import logging
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,6 +26,7 @@ from hkrun.cluster.ray_private import head_answers
 from hkrun.cluster.redirect import output_to
 from hkrun.cluster.trials.callback import TrialCallback
 from hkrun.cluster.trials.placement_groups import ALONE_BYTES, WAITING_BYTES
+from hkrun.cluster.trials.rounds import RoundGate
 from hkrun.cluster.trials.schedule import COMMON_ERRORS, NoRoomError, Schedule, TaskResult, WorkerDiedError
 from hkrun.cluster.trials.searcher import AxesSearch, Halving, SweepDone, TaskSearcher
 from hkrun.cluster.trials.slots import Allocation, Slots
@@ -40,15 +42,21 @@ logger = logging.getLogger(__name__)
 
 def tune_tasks(work: TaskList, running: Running, observer: Observer) -> list[TaskResult]:
     """Runs tasks while Ray runs; see `hkrun.cluster.run_tasks`."""
-    with Watchdog() as watchdog, suppress(SweepDone):
+    with ExitStack() as stack:
+        watchdog = stack.enter_context(Watchdog())
+        stack.enter_context(suppress(SweepDone))
         slots = Slots(running.nodes, threads=work.threads, device=work.device, per_gpu=work.per_gpu)
         allocation = Allocation(work.spans, slots, shared=running.joined)
         schedule = Schedule(len(work.tasks), fail_fast=work.fail_fast, needs=work.needs, fit=allocation.fit)
         callback = TrialCallback(schedule, allocation, watchdog, observer, work)
-        searcher = TaskSearcher(
-            schedule, allocation, callback, AxesSearch(work.search, schedule) if work.search else None
-        )
-        trainable = tune.with_parameters(_run_trial, work=work, storage=running.folder)
+        search: AxesSearch | RoundGate | None = AxesSearch(work.search, schedule) if work.search else None
+        if work.rounds is not None:
+            search = stack.enter_context(RoundGate(work.rounds, work.needs, schedule.has_result))
+            schedule.admits = search.may_begin
+        searcher = TaskSearcher(schedule, allocation, callback, search)
+        # What looks at results is for this process alone, and would be imported in every other.
+        alone = dataclasses.replace(work, rounds=None)
+        trainable = tune.with_parameters(_run_trial, work=alone, storage=running.folder)
         tuner = tune.Tuner(
             tune.with_resources(trainable, functools.partial(_ask_for, work)),
             tune_config=tune.TuneConfig(

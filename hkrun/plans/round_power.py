@@ -1,0 +1,109 @@
+"""What a study whose seeds come in rounds can decide, and with how many, told before it runs."""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from hkrun.plans.plans import Plan
+from hkrun.plans.power import Power
+from hkrun.plans.rounds import LEAST
+
+EFFECTS = (1.0, 1.5)  # true differences, in standard deviations of the paired differences
+# Above so many seeds it takes too long to find with how many the power of all seeds at once is kept.
+_MOST_SEARCHED = 40
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoundsForecast:
+    """What rounds do on average, by simulation, at the first step of Holm's correction.
+
+    Attributes:
+        most: Seeds of each cell at most.
+        comparisons: Cells that are set against the reference.
+        mean_seeds: Mean number of seeds until the difference is shown, by its true size in standard
+            deviations of the paired differences.
+        margin_sd: Margin of equivalence in standard deviations; None without a margin or a known spread.
+        equal_seeds: Mean number of seeds of equal cells; `most` but for chance without a margin.
+        equal_shown: Share of equal cells that are shown to be equivalent.
+        fixed_effect: The true difference that `most` seeds made at once find in 80 % of studies.
+        power: In how many these rounds find it.
+        seeds_for_power: Of how many seeds at most rounds would find it in 80 % too; None where that is not
+            looked for.
+    """
+
+    most: int
+    comparisons: int
+    mean_seeds: Mapping[float, float]
+    margin_sd: float | None
+    equal_seeds: float
+    equal_shown: float
+    fixed_effect: float
+    power: float
+    seeds_for_power: int | None
+
+    def document(self) -> dict[str, object]:
+        """What `--json` prints."""
+        return {**dataclasses.asdict(self), "mean_seeds": {f"{d:g}": n for d, n in self.mean_seeds.items()}}
+
+
+def foresee_rounds(plan: Plan, power: Power | None) -> RoundsForecast:
+    """What the rounds of a plan do; `power` knows the margin and the spread, where these are known."""
+    import numpy as np
+
+    from hkrun import stats
+    from hkrun.stats.sequential import Forecast, forecast
+
+    most = len(plan.sweep.seeds)
+    comparisons = max(1, len(plan.distinct_cells) - 1)
+    level = stats.LEVEL / comparisons
+    margin_sd = (
+        None if power is None or power.asked_margin_pp is None else power.asked_margin_pp / power.sd_pp
+    )
+
+    def simulate(effect: float, most: int = most, margin_sd: float | None = None) -> Forecast:
+        return forecast(
+            effect,
+            stats.plan_looks(most),
+            generator=np.random.default_rng(1),
+            margin_sd=margin_sd,
+            level=level,
+        )
+
+    fixed = stats.detectable_effect(most, level=level)
+    equal = simulate(0.0, margin_sd=margin_sd)
+    found = simulate(fixed).different
+    larger = range(most, 2 * most, LEAST) if most <= _MOST_SEARCHED else ()
+    enough = (number for number in larger if simulate(fixed, number).different >= stats.POWER)
+    return RoundsForecast(
+        most=most,
+        comparisons=comparisons,
+        mean_seeds={effect: simulate(effect).pairs for effect in EFFECTS},
+        margin_sd=margin_sd,
+        equal_seeds=equal.pairs,
+        equal_shown=equal.equivalent,
+        fixed_effect=fixed,
+        power=found,
+        seeds_for_power=next(enough, None),
+    )
+
+
+def describe_rounds(known: RoundsForecast) -> list[str]:
+    """The same in sentences, a line each."""
+    means = " and ".join(f"{number:.0f} for {effect:g} sd" for effect, number in known.mean_seeds.items())
+    if known.margin_sd is None:
+        equal = f"cells that do not differ take all {known.most}, for no margin says when they are equal"
+    else:
+        equal = (
+            f"{known.equal_seeds:.0f} for none, within a margin of {known.margin_sd:.2g} sd (shown in "
+            f"{100 * known.equal_shown:.0f} %)"
+        )
+    kept = "" if known.seeds_for_power is None else f"; --max-seeds {known.seeds_for_power} keeps the 80 %"
+    rounds = (
+        f"Rounds: of {known.most} seeds at most a cell takes on average, by its difference from the "
+        f"reference in sd of paired differences, {means}; {equal}"
+    )
+    power = (
+        f"Power: of differences that {known.most} seeds at once find in 80 % ({known.fixed_effect:.2f} sd), "
+        f"rounds of as many find {100 * known.power:.0f} %{kept}"
+    )
+    return [rounds, power]
