@@ -433,6 +433,85 @@ def test_each_batch_shows_that_mlflow_answers(monkeypatch: pytest.MonkeyPatch) -
     assert events == ["batch", "progress", "batch", "progress", "batch", "end", "progress"]
 
 
+class SlowServer:
+    """Stands in for MLflow's client of a server: takes 50 ms for a run, and fails or waits at one of them."""
+
+    tracking_uri = "http://mlflow.example"
+
+    def __init__(self, *, fails_at: str = "", waits_at: str = "") -> None:
+        self.fails_at, self.waits_at = fails_at, waits_at
+        self.begun: list[str] = []
+        self.most_at_once = self.now = 0
+
+    def log_batch(self, run_id: str, *, tags: object = None, **content: object) -> None:
+        if tags is not None:
+            return
+        self.begun.append(run_id)
+        self.now += 1
+        self.most_at_once = max(self.most_at_once, self.now)
+        time.sleep(600 if run_id == self.waits_at else 0.05)
+        self.now -= 1
+        if run_id == self.fails_at:
+            raise ConnectionError("the server is gone")
+
+    def set_terminated(self, run_id: str, **content: object) -> None:
+        """It is ended."""
+
+
+def make_contents(number: int) -> list[RunContent]:
+    return [
+        RunContent(
+            run_id=f"run{place}",
+            cell_id="cell",
+            seed=place,
+            name=f"L_b seed {place}",
+            status="FINISHED",
+            started_at=1.0,
+            ended_at=2.0,
+            tags={"hkrun.seed": str(place)},
+            points=[Point("error_pct", 1.0, 1, 1)],
+        )
+        for place in range(number)
+    ]
+
+
+def test_a_server_gets_four_runs_at_a_time_and_they_come_back_in_order() -> None:
+    server = SlowServer()
+    written = ClientRuns(server, "1", progress=lambda: None).write(make_contents(12))  # type: ignore[arg-type]
+    assert [run.run_id for run in written] == [f"run{place}" for place in range(12)]
+    assert server.most_at_once == 4
+
+
+def test_after_a_server_is_gone_no_further_run_is_begun() -> None:
+    server = SlowServer(fails_at="run1")
+    with pytest.raises(ConnectionError):
+        ClientRuns(server, "1", progress=lambda: None).write(make_contents(12))  # type: ignore[arg-type]
+    assert len(server.begun) <= 8
+
+
+def test_a_server_that_falls_silent_does_not_hold_up_the_end_of_the_process() -> None:
+    code = """
+import signal
+from test_tracking import ClientRuns, SlowServer, make_contents
+signal.signal(signal.SIGALRM, signal.default_int_handler)
+signal.alarm(1)
+try:
+    ClientRuns(SlowServer(waits_at="run0"), "1", progress=lambda: None).write(make_contents(3))
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+    paths = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    ended = subprocess.run(
+        [sys.executable, "-c", code],
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env=os.environ | {"PYTHONPATH": paths},
+    )
+    assert ended.stdout == "interrupted\n"
+
+
 def test_names_and_tracebacks_are_what_postgresql_takes(store: Store) -> None:
     sweep = make_sweep(num_cells=1, num_seeds=1, epochs=2)
     cell = dataclasses.replace(sweep.cells[0], name="L" * 300)

@@ -6,9 +6,9 @@ is left alone, or finished where an earlier attempt broke off.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from threading import Thread
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from hkrun.tracking.connection import is_server
 from hkrun.tracking.content import (
@@ -27,6 +27,8 @@ from hkrun.tracking.experiments import search_runs
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 ENTITIES_PER_BATCH = 1000  # metrics, parameters and tags together
 CONNECTIONS = 4  # to a server, which answers several at a time
 ENDED = ("FINISHED", "FAILED")
@@ -95,10 +97,7 @@ class ClientRuns:
 
     def write(self, contents: Sequence[RunContent]) -> list[MirroredRun]:
         """See `RunWriter`."""
-        with ThreadPoolExecutor(self._connections) as pool:
-            return list(
-                pool.map(self._write, contents)
-            )  # what is not begun when one fails is not begun at all
+        return _at_once(self._connections, self._write, contents)
 
     def _write(self, content: RunContent) -> MirroredRun:
         from mlflow.entities import Metric, Param, RunTag
@@ -131,8 +130,7 @@ class ClientRuns:
 
     def set_tag(self, run_ids: Sequence[str], key: str, value: str) -> None:
         """Gives runs the same tag."""
-        with ThreadPoolExecutor(self._connections) as pool:
-            list(pool.map(lambda run_id: self._client.set_tag(run_id, key, value), run_ids))
+        _at_once(self._connections, lambda run_id: self._client.set_tag(run_id, key, value), run_ids)
 
     def delete(self, run_id: str) -> None:
         """Puts a run into MLflow's trash."""
@@ -151,6 +149,42 @@ def read_run(run_id: str, status: str, artifacts: str, tags: Mapping[str, str]) 
         report=tags.get(REPORT_TAG),
         artifacts=artifacts,
     )
+
+
+def _at_once(number: int, work: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
+    """Does the work on each item, on so many at once; after a failure or Ctrl-C none is begun any more.
+
+    In threads of their own: those of a pool would hold up the end of the process until a server that has
+    fallen silent answers.
+    """
+    if number == 1 or len(items) < 2:
+        return [work(item) for item in items]
+    waiting = list(enumerate(items))[::-1]
+    done: dict[int, Result] = {}
+    failures: list[Exception] = []
+
+    def take() -> None:
+        while not failures:
+            try:
+                place, item = waiting.pop()
+            except IndexError:
+                return
+            try:
+                done[place] = work(item)
+            except Exception as error:
+                failures.append(error)
+
+    threads = [Thread(target=take, name="hkrun-mlflow-write", daemon=True) for _ in range(number)]
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        waiting.clear()
+    if failures:
+        raise failures[0]
+    return [done[place] for place in range(len(items))]
 
 
 class CellRuns:

@@ -11,7 +11,7 @@ from hkrun.config import cell_id
 from hkrun.errors import StoreError
 from hkrun.plans import save_plan
 from hkrun.store import open_store
-from hkrun.tracking import Links, Site
+from hkrun.tracking import Links, Mirrored, Site
 
 pytestmark = pytest.mark.usefixtures("undrawn_figures")
 
@@ -153,6 +153,29 @@ def test_the_ui_links_to_no_list_that_an_earlier_version_did_not_save(store, mon
         if outdated
         else ["  cells, best first       C", "  test error over epochs  V", "  all runs, best first    E"]
     )
+
+
+def test_sync_passes_every_on_and_says_how_many_runs_keep_more_points(store, monkeypatch, capsys):
+    links = Links(uri="sqlite:///x", experiment_id="7", experiment="E", view="V", comparison="C")
+    asked = []
+
+    def sync(sweep, store, *, every, **_):
+        asked.append(every)
+        return Mirrored(links=links, runs=12, denser=10)
+
+    monkeypatch.setattr(hkrun.tracking, "sync", sync)
+    assert call(["sync"]) == 0
+    output = capsys.readouterr()
+    told = "10 of 12 runs keep the points of more curves that `--every` or an earlier hkrun put there."
+    assert told in " ".join((output.out + output.err).split())
+    assert call(["sync", "--every", "5", "--json"]) == 0
+    output = capsys.readouterr()
+    (found,) = json.loads(output.out)["sweeps"]
+    assert (found["view"], found["runs"], found["runs_with_more_points"]) == ("V", 12, 10)
+    assert "keep the points" not in output.err  # they were asked for
+    assert asked == [None, 5]
+    assert call(["sync", "--every", "0"]) == 2
+    assert "--every" in capsys.readouterr().err
 
 
 def test_a_plan_that_cannot_be_read_hides_no_other(store, document, capsys):
