@@ -100,6 +100,7 @@ numbers: setup
 # The tables of docs/statistics.md, simulated: a few minutes.
 statistics: setup
 	PYTHONPATH=.:tests $(BIN)/python tests/statistics_tables.py
+	PYTHONPATH=.:tests $(BIN)/python tests/peers_tables.py
 
 # What twenty seeds, at once or one by one, say of real runs beside a hundred: half an hour for 400 runs where they are not there yet.
 STORE ?= hkrun-store

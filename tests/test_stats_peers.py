@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import scipy.stats
+from peers_tables import improve, percentiles, weigh
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import TTestPower
@@ -192,3 +193,17 @@ def test_rliables_probability_of_improvement_leaves_the_pairing_out(
     p = paired_difference(first, second, generator=np.random.default_rng(0)).p
     low, high = improvement["ci95"]
     assert p > 0.05 or not low <= 0.5 <= high
+
+
+@pytest.mark.parametrize(("study", "cell", "reference"), PAIRS)
+def test_the_bootstraps_of_the_tables_beside_peers_are_rliables(
+    study: str, cell: str, reference: str
+) -> None:
+    first, second = errors_of(study, cell), errors_of(study, reference)
+    theirs = ORACLE["studies"][study]["rliable"][cell]
+    generator = np.random.default_rng(0)
+    mean = percentiles(weigh(len(first), generator) @ -first / len(first))
+    assert mean == pytest.approx(theirs["mean"]["ci95"], abs=0.05 * np.ptp(theirs["mean"]["ci95"]))
+    # Errors of whole images tie and simulated ones do not: ties are broken at random.
+    pair = np.stack([first, second]) + 1e-9 * generator.standard_normal((2, len(first)))
+    assert improve(*pair, generator) == pytest.approx(theirs["improvement"]["ci95"], abs=0.04)
