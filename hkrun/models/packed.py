@@ -412,10 +412,19 @@ class _PackedBlockAttention(nn.Module):
             The squeezed vectors [B, k, C_i] and the attention maps [B, k, H, W].
         """
         height, width = stage.shape[2:]
-        features = _members(self._tap(stage).flatten(2), len(self._score))
-        attention = (self._score @ features).softmax(dim=3)  # [B, k, 1, H*W]
+        maps = self._tap(stage)
+        features = _members(maps.flatten(2), len(self._score))
+        if lie_images_last(maps):
+            columns = features.permute(1, 2, 3, 0)  # [k, C_i, H*W, B], as it lies
+            scores = torch.bmm(self._score, columns.flatten(2)).view(len(columns), height * width, -1)
+            weights = scores.softmax(dim=1)
+            pooled = (columns * weights[:, None]).sum(dim=2).permute(2, 0, 1)
+            attention = weights.permute(2, 0, 1)
+        else:
+            attention = (self._score @ features).softmax(dim=3)  # [B, k, 1, H*W]
+            pooled = (features @ attention.transpose(2, 3))[..., 0]
         aligned = torch.bmm(guide.transpose(0, 1), self._align.transpose(1, 2)).transpose(0, 1)
-        squeezed = (features @ attention.transpose(2, 3))[..., 0] + aligned
+        squeezed = pooled + aligned
         if self._average:
             squeezed = squeezed / (height * width)
         return squeezed, attention.reshape(*squeezed.shape[:2], height, width)
