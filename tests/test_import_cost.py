@@ -38,6 +38,11 @@ def test_plans_are_read_without_scipy():
     assert "scipy" not in loaded_by("import hkrun.plans")
 
 
+def test_ray_need_not_wait_for_scipy():
+    statement = "import hkrun.tracking, hkrun.sweep.planning, hkrun.sweep.running, hkrun.cluster.tasks"
+    assert "scipy" not in loaded_by(statement)
+
+
 def test_the_command_line_loads_nothing_heavy():
     assert not loaded_by("import hkrun.cli") & HEAVY
 

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from hkrun.config import nearest
-from hkrun.curve_files import Columns, NamedRun, Run, Source, find_twice, read_run_names
 from hkrun.errors import InputError
 from hkrun.redaction import redact
 from hkrun.tracking.connection import MLFLOW_SCHEMES, connect, explained, is_server
@@ -19,12 +18,14 @@ if TYPE_CHECKING:
     from mlflow.entities import Run as MlflowRun
     from mlflow.tracking import MlflowClient
 
+    from hkrun.curve_files import Columns, NamedRun, Source
+
 _SEED_KEYS = ("seed", "hkrun.seed")  # parameters or tags, of anybody's runs and of hkrun's
 _CELL_KEYS = ("cell", CELL_PARAMETER)
 _MOST_NAMED = 8
 
 
-def read_metric_curves(uri: str, experiment: str, columns: Columns) -> Source:
+def read_metric_curves(uri: str, experiment: str, columns: "Columns") -> "Source":
     """Reads the history of a metric, `columns.value`, of all runs of an experiment that have it.
 
     Seeds and cells are parameters or tags of the runs, else they follow from the runs' names.
@@ -38,6 +39,8 @@ def read_metric_curves(uri: str, experiment: str, columns: Columns) -> Source:
         InputError: There is no such place, experiment or metric, or seeds and cells cannot be told.
         StoreError: MLflow cannot be reached or read.
     """
+    from hkrun.curve_files import Run, Source  # with SciPy, which a sweep's own mirror does without
+
     place = f"experiment {experiment!r}"
     if columns.epoch is not None:
         raise InputError("--epoch: not with --mlflow, whose metrics have steps")
@@ -125,9 +128,11 @@ def _metrics(runs: "Sequence[MlflowRun]") -> list[str]:
 
 
 def _name_runs(
-    place: str, runs: "Sequence[MlflowRun]", columns: Columns
+    place: str, runs: "Sequence[MlflowRun]", columns: "Columns"
 ) -> "tuple[list[tuple[MlflowRun, NamedRun]], list[str]]":
     """The cell and seed of each run, and the names of runs that have none and are left out."""
+    from hkrun.curve_files import NamedRun, find_twice
+
     seed_key = columns.seed or next((key for key in _SEED_KEYS if any(_get(run, key) for run in runs)), None)
     if columns.run_names is not None or seed_key is None:
         return _read_names(place, runs, columns)
@@ -157,9 +162,11 @@ def _name_runs(
 
 
 def _read_names(
-    place: str, runs: "Sequence[MlflowRun]", columns: Columns
+    place: str, runs: "Sequence[MlflowRun]", columns: "Columns"
 ) -> "tuple[list[tuple[MlflowRun, NamedRun]], list[str]]":
     """The same from the runs' names alone."""
+    from hkrun.curve_files import read_run_names
+
     told, others, problems = read_run_names(
         map(_name, runs), columns.run_names, what="run", or_else=", or --seed PARAMETER"
     )
