@@ -20,7 +20,7 @@ import itertools
 import random
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from hkrun.cluster.trials.schedule import Schedule
@@ -48,6 +48,8 @@ class Times:
         launch: From a slot to the first epoch where a process must start first.
         before: From the command to the first slot: planning, and Ray's start.
         after: From the last slot to the prompt: Ray's end, the report, MLflow.
+        live: What of a run its teacher takes where it has no table, by cell_id: packs do not shorten it.
+        steps: A seed's step in a pack of so many, in that of a seed alone.
     """
 
     runs: Mapping[str, float]
@@ -55,6 +57,8 @@ class Times:
     launch: float
     before: float
     after: float
+    live: Mapping[str, float] = field(default_factory=dict)
+    steps: Mapping[int, float] = field(default_factory=lambda: STEPS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,7 +175,7 @@ def simulate(plan: Plan, times: Times, *, slots: int, deaths_per_hour: float = 0
     places = {teacher.teacher_id: index for index, teacher in enumerate(plan.teachers)}
     left = [times.teacher] * len(places) + [time_pack(pack, times) for pack in plan.packs]
     needs = {
-        index: [places[identity] for identity in pack.teacher_ids]
+        index: [places[identity] for identity in pack.teacher_ids if identity in places]
         for index, pack in enumerate(plan.packs, start=len(places))
     }
     now = times.before
@@ -216,17 +220,17 @@ def simulate(plan: Plan, times: Times, *, slots: int, deaths_per_hour: float = 0
 
 def time_pack(pack: Pack, times: Times) -> float:
     """How long a pack trains, by what a run of its cell takes alone."""
-    number = len(pack.seeds)
-    return times.runs[pack.cell_id] * number * expect_step(number)
+    number, live = len(pack.seeds), times.live.get(pack.cell_id, 0.0)
+    return number * (live + (times.runs[pack.cell_id] - live) * expect_step(number, times.steps))
 
 
-def expect_step(size: int) -> float:
+def expect_step(size: int, steps: Mapping[int, float] = STEPS) -> float:
     """A seed's step in a pack of so many, in that of a seed alone; linear between measured sizes."""
-    known: Sequence[int] = sorted(STEPS)
+    known: Sequence[int] = sorted(steps)
     for low, high in itertools.pairwise(known):
         if size <= high:
-            return STEPS[low] + (STEPS[high] - STEPS[low]) * (size - low) / (high - low)
-    return STEPS[known[-1]]
+            return steps[low] + (steps[high] - steps[low]) * (size - low) / (high - low)
+    return steps[known[-1]]
 
 
 def share_busy(execution: Execution) -> float:

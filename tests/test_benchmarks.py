@@ -539,3 +539,24 @@ def test_a_simulated_task_that_dies_too_often_fails(capacity, sweep):
     plan = make_plan(sweep, None)
     times = times_of(capacity, sweep, run_s=10_000.0)
     assert capacity.simulate(plan, times, slots=2, deaths_per_hour=3600.0).failed > 0
+
+
+def test_a_live_teacher_is_not_shortened_by_packs(capacity, sweep):
+    plan = make_plan(sweep, None).in_packs({cell.cell_id: 4 for cell in make_plan(sweep, None).cells})
+    times = times_of(capacity, sweep, run_s=100.0)
+    live = dataclasses.replace(times, live=dict.fromkeys(times.runs, 70.0), steps={1: 1.0, 4: 0.5})
+    assert capacity.time_pack(plan.packs[0], live) == 4 * (70.0 + 30.0 * 0.5)
+
+
+def test_more_gpus_never_take_longer_for_the_paper_s_evaluation_and_none_beats_what_is_least(load):
+    evaluation = load("evaluation")
+    rows = [evaluation.evaluate(slots) for slots in (1, 8, 16, 64, 256)]
+    assert [row.wall_s for row in rows] == sorted((row.wall_s for row in rows), reverse=True)
+    assert all(row.wall_s >= row.least_s for row in rows)
+    alone, widest = rows[0], rows[-1]
+    assert alone.busy > 0.99
+    assert widest.sizes == [1]
+    # A teacher and the longest run after it, then the longest of the other study, all side by side.
+    assert widest.wall_s < 1.01 * widest.least_s
+    together = evaluation.evaluate(256, together=True)
+    assert together.least_s <= together.wall_s < widest.wall_s

@@ -21,7 +21,7 @@ from hkrun.plans import (
     save_plan,
     why_alone,
 )
-from hkrun.plans.packs import PROCESS_BYTES, seed_bytes
+from hkrun.plans.packs import PROCESS_BYTES, Length, expect_length, seed_bytes
 from hkrun.spaces import load_sweep
 from hkrun.store import open_store
 from hkrun.sweep import pack_sizes
@@ -50,6 +50,17 @@ def test_packs_take_turns_across_the_cells():
     ]
     assert plan.num_trials == plan.document()["trials"] == 5
     assert plan.num_to_run == 10
+
+
+def test_the_longest_runs_of_a_turn_come_first():
+    longer = dataclasses.replace(L_IS, student=dataclasses.replace(L_IS.student, epochs=60))
+    sweep = make_sweep([("L_b", L_B), ("longer", longer), ("L_is", L_IS)], seeds=range(4))
+    plan = plan_on(sweep, None, sizes=dict.fromkeys(map(cell_id, (L_B, longer, L_IS)), 2))
+    first, second = (0, 1), (2, 3)
+    assert packs_of(plan) == [
+        *(("longer", first), ("L_b", first), ("L_is", first)),
+        *(("longer", second), ("L_b", second), ("L_is", second)),
+    ]
 
 
 def test_which_seeds_go_together_does_not_depend_on_those_that_are_done(tmp_path):
@@ -155,9 +166,49 @@ def test_another_name_of_a_cell_is_no_more_work():
 
 
 def test_runs_that_train_alone_fill_the_slots_too():
-    wide = cell_from_values({"student.network": "preact-32"})
+    wide = cell_from_values({"student.network": "preact-32", "student.epochs": L_B.student.epochs})
     sizes = choose(make_sweep([("L_b", L_B), ("wide", wide)], seeds=range(20), evidence=TWENTY), slots=2)
     assert sizes == {cell_id(L_B): 20, cell_id(wide): 1}  # 4 beside 20 units of work; alone they were tens
+
+
+# A pack takes the time of one seed, however many it has; a live teacher takes three of it for each seed.
+ALIKE = {
+    "pack_cuda": {"value": 4, "label": MEASURED},
+    "pack_steps_cuda": {"value": {"1": 1.0, "2": 0.5, "4": 0.25}, "label": MEASURED},
+    "live_teacher_steps": {"value": 3.0, "label": MEASURED},
+}
+EPOCHS = {"student.epochs": 5}  # the recipe's
+TAUGHT = cell_from_values({"loss.lambda_2": 0.0, "loss.lambda_3": 0.0} | EPOCHS)
+LIVE = cell_from_values({"teacher_table": "off"} | EPOCHS)
+UNTAUGHT = cell_from_values({"method": "supervised", "teacher_table": "off"} | EPOCHS)
+
+
+def test_a_run_is_as_long_as_its_epochs_and_a_teacher_without_a_table_make_it():
+    recipe = make_sweep(evidence=ALIKE).recipe
+    assert recipe.cell.student.epochs == 5
+    assert expect_length(TAUGHT, recipe) == expect_length(UNTAUGHT, recipe) == Length(own=1.0)
+    assert expect_length(LIVE, recipe) == Length(own=1.0, live=3.0)
+    longer = cell_from_values({"teacher_table": "off", "student.epochs": 10})
+    assert expect_length(longer, recipe) == Length(own=2.0, live=6.0)
+    fitnets = cell_from_values({"method": "fitnets"} | EPOCHS)
+    first, second = fitnets.stage_epochs
+    assert expect_length(fitnets, recipe) == Length(own=(first + second) / 5, live=3 * (first + second) / 5)
+    assert expect_length(LIVE, make_sweep(evidence=TWENTY).recipe) == Length(own=1.0)
+
+
+@pytest.mark.parametrize(
+    ("slots", "sizes"),
+    [
+        (1, [4, 4]),  # 1 and 13; of twos 2 and 14
+        (2, [2, 2]),  # 7 and 1 beside 1 and 7; of fours 1 beside 13
+        (5, [4, 1]),  # 1 beside four of 4; all alone, one slot would have one of 4 after one of 1
+        (8, [1, 1]),  # nothing can be sooner than 4: the smallest of those that are as soon
+    ],
+)
+def test_packs_of_longer_runs_are_cut_smaller_where_the_others_would_wait(slots, sizes):
+    sweep = make_sweep([("taught", TAUGHT), ("live", LIVE)], seeds=range(4), evidence=ALIKE)
+    chosen = choose(sweep, slots=slots, device="cuda")
+    assert [chosen[cell_id(TAUGHT)], chosen[cell_id(LIVE)]] == sizes
 
 
 def test_seeds_are_spread_evenly_over_packs():

@@ -9,12 +9,13 @@ from dataclasses import dataclass, field
 from hkrun.config import Cell, cell_id, teachers_id
 from hkrun.datasets import find_dataset
 from hkrun.networks import IMAGENET_NETWORKS, SHUFFLING, parse_network
+from hkrun.plans.teacher_tables import has_table
 from hkrun.plans.workers import Workers
 from hkrun.spaces import Recipe, Sweep
 from hkrun.user_parts import is_own
 
-# Time of a seed's step in a pack of so many, in that of a seed alone: the digits recipe's networks; measured
-# (2026-11-22, 2 CPU cores), see benchmarks/README.md.
+# Time of a seed's step in a pack of so many, in that of a seed alone, where a recipe has no figures of it:
+# the digits recipe's networks; measured (2026-11-22, 2 CPU cores), see benchmarks/README.md.
 STEPS: Mapping[int, float] = {1: 1.0, 2: 0.62, 4: 0.4, 5: 0.35, 10: 0.25, 20: 0.2}
 
 # What a process takes besides its seeds' activations, and how many maps of its width a block leaves for the
@@ -104,9 +105,10 @@ def choose_sizes(sweep: Sweep, facts: PackingFacts) -> dict[str, int]:
     """Decides how many runs of each cell train together, by cell_id.
 
     Without a wish, a sweep that was started keeps its packs. A new one takes those with which it ends first:
-    larger packs do less work, but too large ones leave slots idle. How steps get shorter is what the recipe
-    has measured for its networks on such a device; nothing measured now decides it, so the same command on
-    the same machine always trains the same packs.
+    larger packs do less work, but too large ones leave slots idle, and those of cells whose runs are longer
+    are cut smaller where the others would be waiting for them. How steps get shorter is what the recipe has
+    measured for its networks on such a device; nothing measured now decides it, so the same command on the
+    same machine always trains the same packs.
     """
     cells = {cell_id(named.cell, world_size=facts.workers.world_size): named.cell for named in sweep.cells}
     num_seeds = len(sweep.seeds)
@@ -123,10 +125,45 @@ def choose_sizes(sweep: Sweep, facts: PackingFacts) -> dict[str, int]:
             sizes[identity] = facts.kept[identity]
         else:
             most = _measured_size(cell, sweep.recipe, facts.device)
-            open_steps[identity] = _expect_steps(min(most, facts.limits.get(identity, most)), num_seeds)
+            most = min(most, facts.limits.get(identity, most))
+            open_steps[identity] = _expect_steps(most, num_seeds, _measured_steps(sweep.recipe, facts.device))
+    lengths = {identity: expect_length(cell, sweep.recipe) for identity, cell in cells.items()}
+    end = _Ends(open_steps, lengths, num_seeds, facts.slots)
     candidates = _cap_sizes(open_steps, num_seeds)
     choices = [{identity: {**sizes, **capped}[identity] for identity in cells} for capped in candidates]
-    return min(choices, key=lambda choice: _end(choice, open_steps, num_seeds, facts.slots))
+    return _recut(min(choices, key=end.of), end)
+
+
+@dataclass(frozen=True)
+class Length:
+    """How long a run is beside others of its sweep, as far as that is known before any has run.
+
+    The unit is a run of the recipe's student whose teacher answers from a table.
+
+    Attributes:
+        own: What the student takes; less for each seed of a pack.
+        live: What its teacher takes where it runs at every step, which packs do not shorten.
+    """
+
+    own: float = 1.0
+    live: float = 0.0
+
+    @property
+    def alone(self) -> float:
+        """Of a run that trains alone."""
+        return self.own + self.live
+
+
+def expect_length(cell: Cell, recipe: Recipe) -> Length:
+    """How long a run of a cell is: by its epochs, and by what the recipe has measured of a live teacher.
+
+    Batches and networks other than the recipe's are not looked at.
+    """
+    epochs = recipe.cell.student.epochs
+    measured = recipe.evidence.get("live_teacher_steps", {}).get("value")
+    live = float(measured) if isinstance(measured, int | float) and not has_table(cell) else 0.0
+    taught = sum(number for stage, number in enumerate(cell.stage_epochs) if cell.stage_uses_teacher(stage))
+    return Length(own=sum(cell.stage_epochs) / epochs, live=live * taught / epochs)
 
 
 def choose_teacher_sizes(sweep: Sweep, facts: PackingFacts) -> dict[str, int]:
@@ -184,10 +221,16 @@ def _is_as_small(network: str, measured: str) -> bool:
     )
 
 
-def _expect_steps(most: int, num_seeds: int) -> dict[int, float]:
+def _measured_steps(recipe: Recipe, device: str) -> Mapping[int, float]:
+    """Time of a seed's step in a pack of so many, in that of a seed alone, on such a device."""
+    measured = recipe.evidence.get(f"pack_steps_{device}", {}).get("value")
+    return STEPS if not isinstance(measured, Mapping) else {int(size): measured[size] for size in measured}
+
+
+def _expect_steps(most: int, num_seeds: int, measured: Mapping[int, float]) -> dict[int, float]:
     """A seed's step by size, of those sizes that divide the seeds most evenly into so many packs."""
     sizes = {math.ceil(num_seeds / number) for number in range(1, num_seeds + 1)}
-    return {size: _duration(size, STEPS) / size for size in sorted(sizes) if size <= most}
+    return {size: _duration(size, measured) / size for size in sorted(sizes) if size <= most}
 
 
 def _cap_sizes(steps: Mapping[str, Mapping[int, float]], num_seeds: int) -> list[dict[str, int]]:
@@ -199,23 +242,56 @@ def _cap_sizes(steps: Mapping[str, Mapping[int, float]], num_seeds: int) -> list
     ]
 
 
-def _end(
-    sizes: Mapping[str, int], steps: Mapping[str, Mapping[int, float]], num_seeds: int, slots: int
-) -> float:
-    """When the last pack of a sweep ends, each begun in turn by the slot that is free first.
+@dataclass(frozen=True)
+class _Ends:
+    """When a sweep ends that is cut into packs of some sizes.
 
-    The unit is a run alone, whichever its cell. Nothing is known to be faster but what has `steps`.
+    Attributes:
+        steps: Of cells whose size is to be chosen, the sizes that there are and a seed's step in each.
+            Nothing else is known to be faster together.
     """
-    packs: list[tuple[int, float]] = []
-    for identity, size in sizes.items():
-        own = steps.get(identity, {1: 1.0})
-        whole, rest = divmod(num_seeds, size)
-        packs += [(first, _duration(size, own)) for first in range(0, whole * size, size)]
-        packs += [(whole * size, _duration(rest, own))] if rest else []
-    free = [0.0] * slots
-    for _, duration in sorted(packs, key=lambda pack: pack[0]):
-        heapq.heapreplace(free, free[0] + duration)
-    return round(max(free), 9)  # what is equal but for rounding is equal
+
+    steps: Mapping[str, Mapping[int, float]]
+    lengths: Mapping[str, Length]
+    num_seeds: int
+    slots: int
+
+    def of(self, sizes: Mapping[str, int]) -> float:
+        """When its last pack ends, each begun in turn by the slot that is free first."""
+        packs: list[tuple[int, float, float]] = []  # its place, as in `form_packs`, and how long it takes
+        for identity, size in sizes.items():
+            whole, rest = divmod(self.num_seeds, size)
+            before, takes = -self.lengths[identity].alone, self._duration(identity, size)
+            packs += [(first, before, takes) for first in range(0, whole * size, size)]
+            packs += [(whole * size, before, self._duration(identity, rest))] if rest else []
+        free = [0.0] * self.slots
+        for _, _, duration in sorted(packs, key=lambda pack: pack[:2]):
+            heapq.heapreplace(free, free[0] + duration)
+        return round(max(free), 9)  # what is equal but for rounding is equal
+
+    def _duration(self, identity: str, size: int) -> float:
+        length = self.lengths[identity]
+        return length.own * _duration(size, self.steps.get(identity, {1: 1.0})) + length.live * size
+
+    def alike(self) -> list[list[str]]:
+        """The cells whose size is to be chosen, those together that take equally long, the longest first."""
+        groups: dict[tuple[Length, tuple[tuple[int, float], ...]], list[str]] = {}
+        for identity, own in self.steps.items():
+            groups.setdefault((self.lengths[identity], tuple(own.items())), []).append(identity)
+        return sorted(groups.values(), key=lambda group: -self.lengths[group[0]].alone)
+
+
+def _recut(sizes: dict[str, int], ends: _Ends) -> dict[str, int]:
+    """The same, with other sizes for cells that are alike as long as the sweep ends sooner by them."""
+    groups, end, before = ends.alike(), ends.of(sizes), math.inf
+    while len(groups) > 1 and end < before:
+        before = end
+        for group in groups:
+            for size in ends.steps[group[0]]:
+                cut = {**sizes, **dict.fromkeys(group, min(size, ends.num_seeds))}
+                if ends.of(cut) < end:
+                    sizes, end = cut, ends.of(cut)
+    return sizes
 
 
 def _duration(size: int, steps: Mapping[int, float]) -> float:

@@ -56,7 +56,7 @@ def make_plan(
         known = load_looks(store, sweep).plan_of(len(sweep.seeds))
         decided = {} if known is None else known.decided
         cells = tuple(replace(cell, to_run=()) if cell.cell_id in decided else cell for cell in cells)
-    packs = form_packs(cells, rounds or (sweep.seeds,), {})
+    packs = form_packs(cells, rounds or (sweep.seeds,), {}, sweep.recipe)
     if shortcuts.stop_early and store is not None:
         stopped = {(run.cell_id, run.seed) for run in load_stopped(store, sweep)}
         packs = tuple(pack for pack in packs if (pack.cell_id, pack.seeds[0]) not in stopped)

@@ -8,10 +8,11 @@ from dataclasses import dataclass, field, replace
 from hkrun.code_identity import Code, find_code
 from hkrun.config import Cell, teacher_id
 from hkrun.counting import count, name_seeds
+from hkrun.plans.packs import expect_length
 from hkrun.plans.startup import MEASURED, Startup
 from hkrun.plans.teacher_tables import PlannedTable, plan_tables
 from hkrun.plans.workers import ALONE, AUTO, Span, Workers
-from hkrun.spaces import Sweep
+from hkrun.spaces import Recipe, Sweep
 from hkrun.store import Record
 
 _MOST_NAMED = 4  # cells and teachers of other code that one line names; the rest is counted
@@ -201,7 +202,9 @@ class Plan:
         return replace(
             self,
             cells=cells,
-            packs=form_packs(cells, self.rounds or (self.sweep.seeds,), sizes) if sizes else self.packs,
+            packs=form_packs(cells, self.rounds or (self.sweep.seeds,), sizes, self.sweep.recipe)
+            if sizes
+            else self.packs,
             teachers=teachers,
             sizes=sizes,
             notes=tuple(notes),
@@ -366,17 +369,24 @@ def find_distinct(cells: Sequence[PlannedCell]) -> tuple[PlannedCell, ...]:
 
 
 def form_packs(
-    cells: Sequence[PlannedCell], rounds: Sequence[Sequence[int]], sizes: Mapping[str, int]
+    cells: Sequence[PlannedCell],
+    rounds: Sequence[Sequence[int]],
+    sizes: Mapping[str, int],
+    recipe: Recipe,
 ) -> tuple[Pack, ...]:
     """The packs of runs that remain: the first of every cell comes before the second of any.
+
+    In each such turn the cells with the longest runs come first: else their last packs would end alone, while
+    all other slots are idle.
 
     Which seeds go together depends on their place in the sweep alone, not on which of them are done: runs
     that were interrupted find the others of their pack again. Those of a round go together, of several in
     packs as even as can be.
     """
-    packs: list[tuple[int, int, Pack]] = []
+    packs: list[tuple[tuple[int, int, float], Pack]] = []
     for cell in find_distinct(cells):
         most, to_run = sizes.get(cell.cell_id, 1), frozenset(cell.to_run)
+        length = expect_length(cell.cell, recipe).alone
         for number, seeds in enumerate(rounds):
             size = math.ceil(len(seeds) / math.ceil(len(seeds) / most)) if len(rounds) > 1 else most
             for first in range(0, len(seeds), size):
@@ -385,5 +395,5 @@ def form_packs(
                     pack = Pack(
                         name=cell.name, cell=cell.cell, cell_id=cell.cell_id, seeds=together, round=number
                     )
-                    packs.append((number, first, pack))
-    return tuple(pack for *_, pack in sorted(packs, key=lambda placed: placed[:2]))
+                    packs.append(((number, first, -length), pack))
+    return tuple(pack for _, pack in sorted(packs, key=lambda placed: placed[0]))
