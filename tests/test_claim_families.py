@@ -6,6 +6,7 @@ import pytest
 from hkrun import stats
 from hkrun.report.claims import correct_claims, decide
 from hkrun.report.comparison import Comparison
+from hkrun.report.families import Families
 from hkrun.spaces import load_sweep
 
 SEEDS, SD = 40, 1.0
@@ -51,46 +52,46 @@ def family(**claims):
 
 def test_the_parts_of_one_claim_are_not_corrected_for_their_number():
     parts = [compare(str(place), p) for place, p in enumerate((0.04, 0.001, 0.05, 0.03))]
-    corrected = correct_claims(family(claim=parts))
+    corrected = correct_parts(family(claim=parts))
     assert [item.p_holm for item in corrected] == [0.04, 0.001, 0.05, 0.03]
     assert decide(corrected, complete=True) == "reproduced"
     assert decide(corrected, complete=False) == "undecided"
     weaker = [*parts[1:], compare("0", 0.0501)]
-    assert decide(correct_claims(family(claim=weaker)), complete=True) == "undecided"
+    assert decide(correct_parts(family(claim=weaker)), complete=True) == "undecided"
 
 
 def test_over_several_claims_the_largest_p_of_each_is_corrected():
     first = [compare("a", 0.001), compare("b", 0.02)]
     second = [compare("c", 0.030), compare("d", 0.004)]
-    corrected = correct_claims(family(first=first, second=second))
+    corrected = correct_parts(family(first=first, second=second))
     # Holm over (0.02, 0.03): 0.04 and 0.04. Each smaller p stands where the largest would.
     assert [item.p_holm for item in corrected] == pytest.approx([0.002, 0.04, 0.04, 0.008])
     assert {decide(corrected[:2], complete=True), decide(corrected[2:], complete=True)} == {"reproduced"}
-    weaker = correct_claims(family(first=[compare("a", 0.001), compare("b", 0.03)], second=second))
+    weaker = correct_parts(family(first=[compare("a", 0.001), compare("b", 0.03)], second=second))
     assert [item.p_holm for item in weaker] == pytest.approx([0.002, 0.06, 0.06, 0.008])
     assert decide(weaker[:2], complete=True) == "undecided"
 
 
 def test_a_part_that_points_the_other_way_is_corrected_over_all_parts():
     parts = [compare("a", 0.001), compare("b", 0.01, difference=1.0), compare("c", 0.02)]
-    corrected = correct_claims(family(claim=parts))
+    corrected = correct_parts(family(claim=parts))
     assert corrected[1].p_holm == pytest.approx(stats.holm([0.001, 0.01, 0.02])[1])
     assert decide(corrected, complete=True) == "contradicted"
     fewer = [compare("a", 0.4), compare("b", 0.02, difference=1.0), compare("c", 0.3)]
-    corrected = correct_claims(family(claim=fewer))
+    corrected = correct_parts(family(claim=fewer))
     assert corrected[1].p_holm == pytest.approx(0.06)
     assert decide(corrected, complete=True) == "undecided"
 
 
 def test_a_claim_with_a_part_that_points_the_other_way_has_no_p_to_be_reproduced_with():
     first = [compare("a", 0.001), compare("b", 0.001, difference=1.0)]
-    corrected = correct_claims(family(first=first, second=[compare("c", 0.02)]))
+    corrected = correct_parts(family(first=first, second=[compare("c", 0.02)]))
     assert corrected[2].p_holm == pytest.approx(0.04)  # Holm over (1, 0.02)
 
 
 def test_a_claim_of_one_part_is_tested_two_sided_whichever_way_it_points():
     found = family(first=[compare("a", 0.001, difference=1.0)], second=[compare("b", 0.04)])
-    corrected = correct_claims(found)
+    corrected = correct_parts(found)
     assert [item.p_holm for item in corrected] == pytest.approx(stats.holm([0.001, 0.04]))
     assert decide(corrected[:1], complete=True) == "contradicted"
     assert decide(corrected[1:], complete=True) == "reproduced"
@@ -98,11 +99,15 @@ def test_a_claim_of_one_part_is_tested_two_sided_whichever_way_it_points():
 
 def test_equivalences_hold_together_uncorrected_and_are_contradicted_after_holm():
     parts = [compare(str(place), 0.04, measure="equivalence", margin=0.5) for place in range(5)]
-    assert decide(correct_claims(family(claim=parts)), complete=True) == "reproduced"
+    assert decide(correct_parts(family(claim=parts)), complete=True) == "reproduced"
     against = compare("far", 0.9, measure="equivalence", margin=0.5, p_against=0.01)
-    corrected = correct_claims(family(claim=[*parts, against]))
+    corrected = correct_parts(family(claim=[*parts, against]))
     assert corrected[-1].p_against_holm == pytest.approx(0.06)
     assert decide(corrected, complete=True) == "undecided"
+
+
+def correct_parts(found):
+    return correct_claims(found, Families())
 
 
 def draw(generator, *, means, correlation, seeds=SEEDS, sd=SD):
@@ -112,7 +117,7 @@ def draw(generator, *, means, correlation, seeds=SEEDS, sd=SD):
     return sd * (shared + own) + np.asarray(means)[:, None]
 
 
-def outcomes(studies, *, means, correlation=CORRELATION, correct=correct_claims, **drawn):
+def outcomes(studies, *, means, correlation=CORRELATION, correct=correct_parts, **drawn):
     """What so many studies say of "all points are equivalent"."""
     generator = np.random.default_rng(15)
     found = []
@@ -140,9 +145,7 @@ def test_a_claim_of_which_one_part_is_false_is_reproduced_in_5_of_100_studies_at
     easy = equate("easy", np.full(SEEDS, 0.01))
     generator = np.random.default_rng(16)
     hard = [equate("hard", values) for values in draw(generator, means=[0.5] * studies, correlation=0.0)]
-    told = [
-        decide(correct_claims(family(claim=[easy, part])), complete=True) == "reproduced" for part in hard
-    ]
+    told = [decide(correct_parts(family(claim=[easy, part])), complete=True) == "reproduced" for part in hard]
     bound = 0.05 + 3 * np.sqrt(0.05 * 0.95 / studies)
     assert 0.03 < np.mean(told) < bound
     together = outcomes(600, means=[0.5, *[0.0] * 11], correlation=correlation)

@@ -239,7 +239,7 @@ def test_diverged_runs_of_a_published_study_exit_with_5(store, stored, tmp_path,
 
 
 def test_options_that_choose_a_sweep_are_refused_with_a_folder(folder, capsys):
-    for options in (["--dataset", "digits"], ["--publish", "elsewhere"]):
+    for options in (["--dataset", "digits"], ["--publish", "elsewhere"], ["--family", "all"]):
         assert call(["report", str(folder), *options]) == 2
         assert "not with published studies" in capsys.readouterr().err
 

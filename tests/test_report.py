@@ -76,6 +76,7 @@ def test_the_document_has_the_shape_of_the_contract(store):
     document = json.loads(json.dumps(summary_document(summarise(sweep, store)), allow_nan=False))
     extra = {"stability_comparisons", "s2_ratios", "sd_last_ratios", "divergence", "claims", "warnings"}
     extra |= {"title", "question", "measure", "best", "findings", "conditions", "command", "next"}
+    extra |= {"s2_claims", "scope", "family"}
     assert document.keys() == {"sweep", "store", "dataset", "teacher", "cells", "comparisons"} | extra
     assert (document["sweep"], document["store"], document["dataset"]) == ("stability", store.uri, "digits")
     assert document["teacher"] == {"hash": HASH, "error_pct": 2.1}

@@ -7,7 +7,6 @@ import scipy.stats
 from report_example import EPOCHS, make_cell, make_sweep, put_run
 
 from hkrun.report import summarise, summary_document
-from hkrun.report.divergence import compare_divergence
 from hkrun.spaces import NamedCell
 from hkrun.stats import compare_rates, holm
 from hkrun.store import open_store
@@ -66,7 +65,7 @@ def test_the_test_is_the_exact_tail_on_both_sides():
 def test_a_cell_that_diverges_more_often_is_told_first_with_its_test(store):
     summary = summarise(fill(store, {"wild": range(8), "rare": [3]}), store)
     corrected = holm([scipy.stats.binomtest(8, 8).pvalue, 1.0])
-    wild, rare = compare_divergence(summary)
+    wild, rare = summary.divergence
     assert (wild.cell, wild.diverged, wild.reference_diverged, wild.n) == ("wild", 8, 0, 12)
     assert (wild.p_holm, rare.p_holm) == (pytest.approx(corrected[0]), 1.0)
     test = "(exact paired test, Holm's correction over 2 comparisons)."
@@ -87,7 +86,7 @@ def test_a_cell_that_diverges_more_often_is_told_first_with_its_test(store):
 
 def test_a_reference_that_diverges_is_told_against_the_cells_that_do_not(store):
     summary = summarise(fill(store, {"calm": range(9)}), store)
-    for found in compare_divergence(summary):
+    for found in summary.divergence:
         assert (found.diverged, found.reference_diverged, found.n) == (0, 9, 12)
         assert found.p_holm == pytest.approx(2 * 2 / 2**9)
 
@@ -95,14 +94,14 @@ def test_a_reference_that_diverges_is_told_against_the_cells_that_do_not(store):
 def test_failed_and_missing_runs_are_no_data_of_divergence(store):
     gone = {("wild", 0), ("calm", 1)}
     summary = summarise(fill(store, {"wild": range(8)}, failed=gone, missing={("wild", 2)}), store)
-    (found,) = compare_divergence(summary)
+    (found,) = summary.divergence
     assert (found.diverged, found.n) == (5, 9)  # seeds 3 to 7; and without seeds 0, 1 and 2
 
 
 def test_where_nothing_diverged_or_there_is_no_reference_nothing_is_told(store):
     sweep = fill(store, {})
-    assert compare_divergence(summarise(sweep, store)) == ()
+    assert summarise(sweep, store).divergence == ()
     assert summary_document(summarise(sweep, store))["divergence"] == []
     fill(store, {"wild": range(8)})
     alone = make_sweep(cells=sweep.cells, num_seeds=12, reference=None, published=())
-    assert compare_divergence(summarise(alone, store)) == ()
+    assert summarise(alone, store).divergence == ()

@@ -1,7 +1,9 @@
 """The verbs that read the store: report, status."""
 
+import dataclasses
 import logging
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +14,7 @@ from hkrun.cli.invocation import Invocation
 from hkrun.cli.jobs import Cluster, cluster_options, show_jobs
 from hkrun.cli.mirroring import links_document
 from hkrun.cli.onward import print_next
+from hkrun.cli.options import gather
 from hkrun.cli.stored import find_plan, find_plans
 from hkrun.cli.verbs import OptionalNumber, verb
 from hkrun.counting import name_seeds
@@ -28,6 +31,14 @@ logger = logging.getLogger(__name__)
 _WATCH_EVERY_S, _WATCH_REMOTE_EVERY_S = 2, 10
 
 
+@dataclass(frozen=True, kw_only=True)
+class Publication:
+    """Where a study is published, and what its records may not say, as the options say it."""
+
+    directory: Path | None
+    processor: str
+
+
 @verb(
     "report",
     purpose="Read the results",
@@ -35,6 +46,7 @@ _WATCH_EVERY_S, _WATCH_REMOTE_EVERY_S = 2, 10
         ("hkrun report stability", "the table, and the report's files written again"),
         ("hkrun report stability --json", "every figure for a script"),
         ("hkrun report stability --publish results", "the study as a small folder for a repository"),
+        ("hkrun report stability --family all", "p values corrected over all tests of the study"),
         ("hkrun report results", "the reports of all published studies, from their own numbers"),
     ),
 )
@@ -46,19 +58,36 @@ _WATCH_EVERY_S, _WATCH_REMOTE_EVERY_S = 2, 10
     help="Which, where the sweep was run on several data sets.",
 )
 @click.option(
-    "--publish",
-    metavar="DIR",
-    type=click.Path(path_type=Path, file_okay=False),
-    help="Write report and numbers to DIR/NAME-DATASET instead, and DIR/README.md over all studies there.",
+    "--family",
+    type=click.Choice(("table", "all")),
+    help="Correct p values over the tests of each table, or over all of the study; else as the space says.",
 )
-@click.option(
-    "--processor",
-    metavar="TEXT",
-    default="",
-    help="With --publish: the processor's model, for runs whose records do not name it.",
+@gather(
+    "publication",
+    Publication,
+    click.option(
+        "--publish",
+        "directory",
+        metavar="DIR",
+        type=click.Path(path_type=Path, file_okay=False),
+        help=(
+            "Write report and numbers to DIR/NAME-DATASET instead, and DIR/README.md over all studies there."
+        ),
+    ),
+    click.option(
+        "--processor",
+        metavar="TEXT",
+        default="",
+        help="With --publish: the processor's model, for runs whose records do not name it.",
+    ),
 )
 def report(
-    invocation: Invocation, *, name: str, dataset: str | None, publish: Path | None, processor: str
+    invocation: Invocation,
+    *,
+    name: str,
+    dataset: str | None,
+    family: str | None,
+    publication: Publication,
 ) -> int:
     """Write a sweep's report again from the store, and print its table.
 
@@ -75,16 +104,22 @@ def report(
     )
 
     if folders := find_studies(Path(name)):
-        if dataset is not None or publish is not None:
-            raise InputError(f"--dataset, --publish: not with published studies, as in {name}")
+        if (dataset, publication.directory, family) != (None, None, None):
+            raise InputError(f"--dataset, --publish, --family: not with published studies, as in {name}")
         return _renew(invocation, folders)
     store = invocation.open_store()
     stored = find_plan(store, name, dataset)
-    if publish is None:
-        summary = summarise(stored.sweep, store, world_size=stored.workers.world_size)
+    if publication.directory is not None and family is not None:
+        raise InputError(
+            "--family: not with --publish, whose report is computed again from the study alone; "
+            f'[analysis] family = "{family}" of its search space goes along'
+        )
+    if publication.directory is None:
+        sweep = stored.sweep if family is None else dataclasses.replace(stored.sweep, family=family)
+        summary = summarise(sweep, store, world_size=stored.workers.world_size)
         place, mlflow = write_report(summary, store)["report.html"], _find_in_mlflow(stored.sweep, store)
     else:
-        summary = publish_study(stored, store, publish, processor=processor)
+        summary = publish_study(stored, store, publication.directory, processor=publication.processor)
         place, mlflow = f"{summary.store}/report.md", None
     if invocation.as_json:
         invocation.print_document({**summary_document(summary), "mlflow": mlflow})

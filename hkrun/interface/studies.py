@@ -225,6 +225,7 @@ class Study:
         from hkrun.interface import columns
         from hkrun.report import compare_studies
         from hkrun.report.comparing import compare_with_reference
+        from hkrun.report.families import Families
         from hkrun.report.ratio_comparing import compare_ratios
         from hkrun.spaces import find_cell, tell_cells
 
@@ -240,9 +241,10 @@ class Study:
             raise NotFoundError(f"{called}: no such cell in {self.name}; cells: {tell_cells(called, labels)}")
         cell = next(cell for cell in cells if cell.name == name)
         errors, stabilities = (
-            compare_with_reference(measure, cells, cell, sweep) for measure in ("error", "stability")
+            compare_with_reference(measure, cells, cell, sweep, Families())
+            for measure in ("error", "stability")
         )
-        ratios = compare_ratios("s2", cells, cell, sweep)
+        ratios = compare_ratios("s2", cells, cell, sweep, Families())
         return columns.comparisons_table(sweep, name, errors, stabilities, ratios)
 
     def figures(self) -> list["Figure"]:

@@ -4,6 +4,9 @@ published.py      what the paper published, and its claims
 summary.py        what a report says, as data
 aggregation.py    from the store to a summary
 monitoring.py     when verdicts are read, and tests over all those looks
+teaching.py       what the cells learned from
+concluding.py     from cells to what the tests say
+families.py       which tests are corrected together
 comparing.py      paired comparisons, corrected within a family
 questions.py      what a sequential study asks, and what of it is decided
 claims.py         the verdicts on the paper's claims, and what would decide them

@@ -12,18 +12,15 @@ from hkrun.datasets import find_dataset
 from hkrun.errors import StoreError
 from hkrun.plans import Looks, load_executions, load_looks, load_stopped
 from hkrun.records import DISCRIMINATOR_COLUMNS, Record
-from hkrun.report.answers import find_best
 from hkrun.report.cautions import write_warnings
-from hkrun.report.claims import judge_claims
 from hkrun.report.code_warnings import write_code_warnings
-from hkrun.report.comparing import ON, OVER, compare_with_reference, make_generator
+from hkrun.report.comparing import ON, OVER, make_generator
+from hkrun.report.concluding import conclude
 from hkrun.report.divergence import write_divergence
 from hkrun.report.monitoring import monitor
-from hkrun.report.paper import set_beside
 from hkrun.report.published import load_published
-from hkrun.report.ratio_comparing import compare_ratios
-from hkrun.report.scans import find_equivalences, find_scans
-from hkrun.report.summary import PERCENT, CellSummary, Curve, Summary, Teacher, TrainedTeacher
+from hkrun.report.summary import PERCENT, CellSummary, Curve, Summary
+from hkrun.report.teaching import read_teachers
 from hkrun.report.variance import split_variance
 from hkrun.spaces import NamedCell, Sweep, name_cells
 from hkrun.store import Store
@@ -43,46 +40,20 @@ def summarise(sweep: Sweep, store: Store, *, world_size: int = 1) -> Summary:
     """
     looks = load_looks(store, sweep)
     cells, quantum = _summarise_cells(sweep, store, looks, world_size=world_size)
-    by_name = {cell.name: cell for cell in cells}
-    reference = by_name.get(sweep.reference or "")
     published = load_published()
-    teachers = _read_teachers(sweep, cells, store, world_size=world_size)
-    comparisons, stability_comparisons = (
-        compare_with_reference(measure, cells, reference, sweep) for measure in ("error", "stability")
-    )
-    measure = published.measure_of(sweep)
-    found = [
-        find_best("error", cells, comparisons, sweep),
-        find_best("stability", cells, stability_comparisons, sweep) if measure == "stability" else None,
-    ]
-    scans = find_scans(sweep, by_name, comparisons)
-    elsewhere = _summarise_elsewhere(sweep, store, looks, world_size=world_size)
-    verdicts = judge_claims(published, sweep, by_name | elsewhere, teachers, scans)
-    summary = Summary(
+    data = Summary(
         sweep=sweep,
         store=store.place,
         cells=cells,
-        comparisons=comparisons,
-        stability_comparisons=stability_comparisons,
-        s2_ratios=compare_ratios("s2", cells, reference, sweep),
-        deviation_ratios=compare_ratios("deviation", cells, reference, sweep),
-        teachers=teachers,
-        paper=tuple(
-            set_beside(name, published.tables[name], sweep, by_name, teachers)
-            for name in sweep.published
-            if name in published.tables
-        ),
-        verdicts=tuple(verdict for verdict in verdicts if verdict.claim.judged_on != "S2"),
-        s2_verdicts=tuple(verdict for verdict in verdicts if verdict.claim.judged_on == "S2"),
-        scans=scans,
+        teachers=read_teachers(sweep, cells, store, world_size=world_size),
         quantum_pct=quantum,
         executions=load_executions(store, sweep),
         variance=split_variance(cells, sweep),
-        measure=measure,
-        best=tuple(best for best in reversed(found) if best is not None),
+        measure=published.measure_of(sweep),
         monitoring=monitor(looks, sweep.seeds),
-        equivalences=find_equivalences(cells, reference, sweep),
     )
+    elsewhere = _summarise_elsewhere(sweep, store, looks, world_size=world_size)
+    summary = conclude(data, elsewhere, published)
     warnings = (*write_divergence(summary), *write_warnings(summary), *write_code_warnings(summary))
     return replace(summary, warnings=warnings)
 
@@ -301,98 +272,3 @@ def _quantum(dataset: str, errors_pct: Iterable[float | None]) -> float | None:
     counts = [error / 100 * num_test for error in errors_pct if error is not None]
     whole = all(abs(count - round(count)) < 1e-6 for count in counts)
     return 100 / num_test if counts and whole else None
-
-
-def _read_teachers(
-    sweep: Sweep, cells: Sequence[CellSummary], store: Store, *, world_size: int
-) -> tuple[Teacher, ...]:
-    users: dict[str, list[CellSummary]] = {}
-    for cell in cells:
-        if cell.cell.uses_teacher:
-            users.setdefault(config.teachers_id(cell.cell), []).append(cell)
-    return tuple(
-        _read_teacher(identity, found, sweep, store, world_size=world_size)
-        for identity, found in users.items()
-    )
-
-
-def _read_teacher(
-    identity: str, cells: Sequence[CellSummary], sweep: Sweep, store: Store, *, world_size: int
-) -> Teacher:
-    cell = cells[0].cell
-    seeds: dict[str, list[int]] = {}
-    for seed in sweep.seeds:
-        seeds.setdefault(config.teacher_id(cell.with_teacher_of(seed)), []).append(seed)
-    alone_pct, alone_source = _student_alone(cell, sweep, store, world_size=world_size)
-    plateau_pct, _ = _recipe_figure(cell, sweep, "student_plateau_error_pct")
-    return Teacher(
-        identity=identity,
-        trained=tuple(_read_trained(own, found, cells, sweep, store) for own, found in seeds.items()),
-        students=cell.teacher.students if cell.has_teachers else 0,
-        alone_pct=alone_pct,
-        alone_source=alone_source,
-        plateau_pct=plateau_pct,
-    )
-
-
-def _read_trained(
-    teacher_id: str, seeds: Sequence[int], cells: Sequence[CellSummary], sweep: Sweep, store: Store
-) -> TrainedTeacher:
-    runs: dict[str, list[str]] = {}
-    codes: set[str] = set()
-    for cell in cells:
-        for record in cell.records:
-            if record.teacher_hash is not None and record.seed in seeds:
-                runs.setdefault(record.teacher_hash, []).append(store.run_folder(cell.cell_id, record.seed))
-                codes.add(record.code.numbers)
-    if len(runs) > 1:
-        parts = [
-            f"{len(folders)} with {found[:12]} (such as {folders[0]})" for found, folders in runs.items()
-        ]
-        anew = "" if len(codes) == 1 else "its command with --again makes those of other code anew; or "
-        raise StoreError(
-            f"{store.place}: the runs of {sweep.name!r} had teachers of different weights and cannot be "
-            f"compared: {', '.join(parts)}; {anew}remove the runs of all but one, then run the sweep again"
-        )
-    used = next(iter(runs), None)
-    trained = store.teacher(teacher_id)
-    if trained is not None and used not in (None, trained.teacher_hash):
-        trained = None
-    return TrainedTeacher(
-        teacher_id=teacher_id,
-        seeds=tuple(seeds),
-        hash=used or (trained.teacher_hash if trained else None),
-        record=trained,
-    )
-
-
-def supervised(cell: Cell) -> Cell:
-    """The cell whose runs train the same student without a teacher."""
-    return replace(cell, method="supervised")
-
-
-def _student_alone(cell: Cell, sweep: Sweep, store: Store, *, world_size: int) -> tuple[float | None, str]:
-    """The test error of a cell's student trained without a teacher: from the store, else from the recipe."""
-    errors = [
-        record.error_last_pct
-        for record in store.records(config.cell_id(supervised(cell), world_size=world_size))
-        if record.status == "finished" and record.error_last_pct is not None
-    ]
-    if errors:
-        return float(np.mean(errors)), f"mean of {len(errors)} supervised runs in the store"
-    return _recipe_figure(cell, sweep, "student_alone_error_pct")
-
-
-def _recipe_figure(cell: Cell, sweep: Sweep, name: str) -> tuple[float | None, str]:
-    """A figure of the recipe's evidence and its label, where the cell's student is the recipe's."""
-    recipe = sweep.recipe
-    evidence = recipe.evidence.get(name, {})
-    value = evidence.get("value")
-    if isinstance(value, int | float) and (cell.student, cell.augment) == (
-        recipe.cell.student,
-        recipe.cell.augment,
-    ):
-        # "measured (when, where)" would be brackets within brackets.
-        label = str(evidence.get("label")).replace(" (", ", ", 1).removesuffix(")")
-        return float(value), f"{label}; recipe of {recipe.dataset}"
-    return None, ""

@@ -6,17 +6,22 @@ from dataclasses import dataclass
 from hkrun import stats
 from hkrun.report import comparing
 from hkrun.report.comparison import Comparison
+from hkrun.report.families import Families
 from hkrun.report.summary import Best, CellSummary, Summary
 from hkrun.report.verdict import Verdict
-from hkrun.report.wording import count, digits, equals, join, plus_minus, take_once
-from hkrun.spaces import Sweep
+from hkrun.report.wording import count, digits, equals, family_size, join, plus_minus, take_once
+from hkrun.spaces import STUDY_FAMILY, Sweep
 
 _WORTH = 5  # times the seeds there are: of more, nobody is told
 _MORE = 10
 
 
 def find_best(
-    measure: str, cells: Sequence[CellSummary], comparisons: Sequence[Comparison], sweep: Sweep
+    measure: str,
+    cells: Sequence[CellSummary],
+    comparisons: Sequence[Comparison],
+    sweep: Sweep,
+    families: Families,
 ) -> Best | None:
     """The cell with the lowest error or S, and the cells that it is told from.
 
@@ -50,19 +55,22 @@ def find_best(
         found = None if cell is best else _compare(measure, best, cell, sweep)
         if found is not None:
             (planned if found.test in known else chosen).append((cell, known.get(found.test, found)))
+    if sweep.family == STUDY_FAMILY:
+        chosen = []  # all pairs beside all tables would leave no test a p that is small enough
     rivals = len(running) - any(cell.name == sweep.reference for cell in running)
     pairs = rivals * (rivals - 1) // 2
-    # Pairs without the best count as if they showed nothing, which makes no p smaller.
-    unseen = [1.0] * max(0, pairs - len(chosen))
-    corrected = stats.holm([*(comparison.p for _, comparison in chosen), *unseen])
+    tests = {(measure, *comparison.test): comparison.p for _, comparison in chosen}
+    if chosen:  # Pairs without the best count as if they showed nothing, which makes no p smaller.
+        tests |= {(measure, "any pair", str(number)): 1.0 for number in range(len(chosen), pairs)}
+    corrected = families.correct(tests)
     told = [cell for cell, comparison in planned if comparison.significant]
-    told += [cell for (cell, _), p in zip(chosen, corrected, strict=False) if p <= stats.LEVEL]
+    told += [cell for cell, item in chosen if corrected[measure, *item.test] <= stats.LEVEL]
     return Best(
         measure=measure,
         cell=best.name,
         value=values[best.cell_id],
         num_running=len(running),
-        num_pairs=len(corrected) if chosen else 0,
+        num_pairs=len(tests) if chosen else 0,
         told=tuple(cell.name for cell in running if cell in told),
         untold=tuple(cell.name for cell in running if cell is not best and cell not in told),
         left_out=tuple(cell.name for cell in distinct if cell not in running),
@@ -177,6 +185,7 @@ def find_next_step(summary: Summary) -> NextStep:
         return NextStep(seeds=None, reason=f"makes the {count(missing, 'run')} without a result")
     now = len(summary.sweep.seeds)
     num_tests = len(take_once(summary.comparisons, summary)) or _count_pairs(summary)
+    num_tests = family_size(summary, num_tests) if num_tests else 0
     level = stats.LEVEL / max(1, num_tests)
     needed = stats.smallest_runs(level)
     if num_tests and now < needed:

@@ -10,7 +10,7 @@ from hkrun.counting import name_seeds
 from hkrun.plans import find_weight_key, stability_limit
 from hkrun.report.comparing import drop_epochs, write_window
 from hkrun.report.summary import CellSummary, Summary, Teacher
-from hkrun.report.wording import MOST_NAMES, count, join, take_once
+from hkrun.report.wording import MOST_NAMES, count, family_size, join, take_once
 
 # Above this error on its own training images, a teacher is taken not to have converged.
 UNCONVERGED_PCT = 10.0
@@ -39,12 +39,12 @@ def _warn_of_seeds(summary: Summary) -> Iterator[str]:
     """Says where no difference could be significant, however large."""
     compared = take_once(summary.comparisons, summary)
     most = max((comparison.n for comparison in compared), default=0)
-    needed = stats.smallest_runs(stats.LEVEL / len(compared)) if compared else 0
+    tests = family_size(summary, len(compared))
+    needed = stats.smallest_runs(stats.LEVEL / tests) if compared else 0
     if 0 < most < needed:
         yield (
             f"With {count(most, 'seed')} no difference in error can be significant, however large, after "
-            f"Holm's correction over {count(len(compared), 'comparison')}: a permutation test needs {needed} "
-            "seeds."
+            f"Holm's correction over {count(tests, 'comparison')}: a permutation test needs {needed} seeds."
         )
 
 

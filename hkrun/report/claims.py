@@ -8,6 +8,8 @@ from hkrun import stats
 from hkrun.report import comparing
 from hkrun.report.comparing import Side
 from hkrun.report.comparison import Comparison
+from hkrun.report.divergence import find_diverged, identify_rates
+from hkrun.report.families import Families, Test
 from hkrun.report.forecasts import foresee
 from hkrun.report.published import Claim, Published
 from hkrun.report.ratio_comparing import compare_s2
@@ -24,6 +26,7 @@ def judge_claims(
     cells: Mapping[str, CellSummary],
     teachers: Sequence[Teacher],
     scans: Sequence[Scan],
+    families: Families,
 ) -> tuple[Verdict, ...]:
     """Judges the claims of the sweep's tables and those that it names.
 
@@ -34,7 +37,7 @@ def judge_claims(
         The verdicts on the claims as published, and after them those on S2.
     """
     claims = [*published.claims_on(sweep), *published.claims_on_s2(sweep)]
-    judge = ClaimJudge(published, sweep, cells, teachers, scans)
+    judge = ClaimJudge(published, sweep, cells, teachers, scans, families)
     verdicts: dict[tuple[str, str], Verdict] = {}
     for family in dict.fromkeys((claim.family, claim.kind) for claim in claims):
         judged = judge.judge_family([claim for claim in claims if (claim.family, claim.kind) == family])
@@ -52,7 +55,9 @@ class ClaimJudge:
         cells: Mapping[str, CellSummary],
         teachers: Sequence[Teacher],
         scans: Sequence[Scan],
+        families: Families,
     ) -> None:
+        self._families = families
         self._published, self._sweep, self._cells = published, sweep, cells
         self._teachers, self._scans = teachers, scans
         points = [point.difference for scan in scans for point in scan.points]
@@ -62,10 +67,10 @@ class ClaimJudge:
         """The verdicts on claims whose tests are corrected together, by the claims' ids."""
         wanted = {(claim.id, pair): found for claim in family for pair, found in self._compare(claim)}
         found = {key: comparison for key, comparison in wanted.items() if comparison is not None}
-        tests = comparing.bound_by(self._differences, correct_claims(found))
+        tests = comparing.bound_by(self._differences, correct_claims(found, self._families))
         corrected = dict(zip(found, tests, strict=True))
-        num_claims = len({name for name, _ in found})
-        num_tests = len({comparison.test for comparison in found.values()})
+        num_claims = self._families.size(len({name for name, _ in found}))
+        num_tests = self._families.size(len({comparison.test for comparison in found.values()}))
         verdicts = {}
         for claim in family:
             comparisons = tuple(item for (name, _), item in corrected.items() if name == claim.id)
@@ -149,20 +154,20 @@ class ClaimJudge:
         """Whether runs diverge at a value that is said not to matter, and not at the default: a sign test.
 
         A seed counts that diverged at one of the two and finished at the other. Without a difference each is
-        as likely at either. The p is corrected over the points of the claim, twice for its tests of errors.
+        as likely at either. The p is corrected over the points of the claim by Holm's method.
 
         Returns:
             The learning rate as a condition, and the runs with their p; empty where they show nothing.
         """
         if claim.kind != "equivalence":
             return "", ""
-        pairs = list(self._find_points(claim))
+        pairs = [(r, p) if claim.one_sided else (p, r) for p, r in self._find_points(claim)]
+        tests = {identify_rates(*pair): stats.compare_rates(*find_diverged(*pair)) for pair in pairs}
+        corrected = self._families.correct(tests)
         found, rates = [], []
-        for point, reference in pairs:
-            cell, other = (reference, point) if claim.one_sided else (point, reference)
-            both = {*cell.seeds, *cell.diverged} & {*other.seeds, *other.diverged}
-            ours, theirs = ({*side.diverged} & both for side in (cell, other))
-            p = min(1.0, len(pairs) * stats.compare_rates(ours, theirs))
+        for cell, other in pairs:
+            ours, theirs = find_diverged(cell, other)
+            p = corrected[identify_rates(cell, other)]
             if len(ours) > len(theirs) and p <= stats.LEVEL:
                 found.append(f"{cell.loss}, and not so with {other.label} (sign test, corrected p = {p:.2g})")
                 rates.append(f"{cell.cell.student.learning_rate:g}")
@@ -196,7 +201,7 @@ def find_teachers(cells: Sequence[CellSummary], teachers: Sequence[Teacher]) -> 
     return tuple(first.values())
 
 
-def correct_claims(found: Mapping[tuple[str, Pair], Comparison]) -> list[Comparison]:
+def correct_claims(found: Mapping[tuple[str, Pair], Comparison], families: Families) -> list[Comparison]:
     """Corrects the comparisons of a family of claims, by the id of the claim and the pair.
 
     A claim is reproduced where *all* of its comparisons show what it says. Then the largest of their p is the
@@ -209,14 +214,20 @@ def correct_claims(found: Mapping[tuple[str, Pair], Comparison]) -> list[Compari
         The comparisons in the same order. Each has the p of what it shows: where that is what the claim says,
         the p that it gives its claim were it the largest, else the one of a contradiction.
     """
-    claims: dict[str, float] = {}
     several = {claim for claim, number in Counter(claim for claim, _ in found).items() if number > 1}
+    # The only test of a claim is the claim's, so that a study counts it once.
+    tests: dict[str, Test] = {
+        claim: (item.measure, "claim", claim) if claim in several else (item.measure, *item.test)
+        for (claim, _), item in found.items()
+    }
+    claims: dict[Test, float] = {}
     for (claim, _), item in found.items():
         p = 1.0 if claim in several and _is_contrary(item) else item.p
-        claims[claim] = max(claims.get(claim, 0.0), p)
-    tested = zip(found, comparing.correct(list(found.values())), strict=True)
+        claims[tests[claim]] = max(claims.get(tests[claim], 0.0), p)
+    families.correct(claims)
+    tested = zip(found, families.correct_comparisons(list(found.values())), strict=True)
     return [
-        item if _is_contrary(item) else replace(item, p_holm=_take_place(item.p, claims, claim))
+        item if _is_contrary(item) else replace(item, p_holm=families.place(claims, tests[claim], item.p))
         for (claim, _), item in tested
     ]
 
@@ -224,11 +235,6 @@ def correct_claims(found: Mapping[tuple[str, Pair], Comparison]) -> list[Compari
 def _is_contrary(comparison: Comparison) -> bool:
     """Whether what was measured can only speak against the claim."""
     return comparison.margin is None and comparison.difference >= 0
-
-
-def _take_place(p: float, claims: Mapping[str, float], claim: str) -> float:
-    """What Holm's correction over the claims makes of a p in the place of its claim's."""
-    return dict(zip(claims, stats.holm(list({**claims, claim: p}.values())), strict=True))[claim]
 
 
 def decide(comparisons: Sequence[Comparison], *, complete: bool) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 from hkrun import stats
 from hkrun.config import Cell
 from hkrun.report.comparison import Comparison
+from hkrun.report.families import Families
 from hkrun.report.monitoring import (
     UNMONITORED,
     Monitoring,
@@ -271,19 +272,6 @@ def write_window(cell: Cell, window: int) -> str:
     return f"{cell.student.epochs - window + 1}-{cell.student.epochs}"
 
 
-def correct(comparisons: Sequence[Comparison]) -> list[Comparison]:
-    """Corrects a family of tests by Holm's method; a test that several comparisons share counts once."""
-    tests = {comparison.test: comparison.p for comparison in comparisons}
-    against = {comparison.test: comparison.p_against for comparison in comparisons}
-    corrected, corrected_against = (
-        dict(zip(tests, stats.holm(list(found.values())), strict=True)) for found in (tests, against)
-    )
-    return [
-        replace(item, p_holm=corrected[item.test], p_against_holm=corrected_against[item.test])
-        for item in comparisons
-    ]
-
-
 def bound_by(differences: Iterable[Comparison], equivalences: Iterable[Comparison]) -> list[Comparison]:
     """Lets no equivalence test call different what the permutation test of the same pair does not.
 
@@ -301,9 +289,13 @@ def bound_by(differences: Iterable[Comparison], equivalences: Iterable[Compariso
 
 
 def compare_with_reference(
-    measure: str, cells: Sequence[CellSummary], reference: CellSummary | None, sweep: Sweep
+    measure: str,
+    cells: Sequence[CellSummary],
+    reference: CellSummary | None,
+    sweep: Sweep,
+    families: Families,
 ) -> tuple[Comparison, ...]:
-    """Compares every cell with one as a family of tests; a pair without common data is left out."""
+    """Compares every cell with one as a table of tests; a pair without common data is left out."""
     if reference is None:
         return ()
     found = (
@@ -312,7 +304,7 @@ def compare_with_reference(
         else compare_stability(cell, reference, sweep)
         for cell in cells
     )
-    return tuple(correct([comparison for comparison in found if comparison is not None]))
+    return tuple(families.correct_comparisons([comparison for comparison in found if comparison is not None]))
 
 
 def pair_curves(cell: CellSummary, other: CellSummary) -> tuple[Curve, Curve]:

@@ -151,3 +151,26 @@ class Ratio:
     def significant(self) -> bool:
         """Whether the two differ at 5 % after Holm's correction."""
         return self.p_holm <= stats.LEVEL
+
+
+@dataclass(frozen=True, kw_only=True)
+class RateComparison:
+    """How many runs of a cell diverged, and of the reference, on seeds that ended in both.
+
+    Attributes:
+        cell: Name of the cell.
+        reference: Name of the reference.
+        diverged: How many of its runs did.
+        reference_diverged: How many of the reference's.
+        n: Number of seeds that finished or diverged in both.
+        p_holm: Two-sided p of the exact paired test, corrected over all cells that are compared.
+        tests: How many these are.
+    """
+
+    cell: str
+    reference: str
+    diverged: int
+    reference_diverged: int
+    n: int
+    p_holm: float
+    tests: int

@@ -6,11 +6,10 @@ from hkrun import stats
 from hkrun.report.answers import write_answer
 from hkrun.report.commands import describe_command, describe_next
 from hkrun.report.comparison import Comparison, Ratio
-from hkrun.report.divergence import compare_divergence
 from hkrun.report.run_tables import tabulate_conditions
 from hkrun.report.summary import Best, CellSummary, Summary, Teacher, VarianceSplit
 from hkrun.report.verdict import PowerForecast, Verdict
-from hkrun.report.wording import write_findings
+from hkrun.report.wording import describe_scope, find_test_set, write_findings
 
 Interval = tuple[float, float]
 
@@ -32,11 +31,17 @@ def summary_document(summary: Summary) -> dict[str, object]:
         ],
         "s2_ratios": [_ratio_document(ratio) for ratio in summary.s2_ratios],
         "sd_last_ratios": [_ratio_document(ratio) for ratio in summary.deviation_ratios],
-        "divergence": [dataclasses.asdict(found) for found in compare_divergence(summary)],
+        "divergence": list(map(dataclasses.asdict, summary.divergence)),
         "claims": [_verdict_document(verdict) for verdict in summary.verdicts],
         "s2_claims": [_verdict_document(verdict) for verdict in summary.s2_verdicts],
         **({"variance": list(map(_variance_document, summary.variance))} if summary.variance else {}),
         **_looks_document(summary),
+        "scope": _scope_document(summary),
+        "family": {
+            "corrected": summary.sweep.family,
+            "tables": summary.num_tables,
+            "tests": summary.num_tests,
+        },
         "measure": summary.measure,
         "best": list(map(_best_document, summary.best)),
         "findings": [*write_answer(summary), *write_findings(summary)],
@@ -44,6 +49,17 @@ def summary_document(summary: Summary) -> dict[str, object]:
         "conditions": {row[0].text: row[1].text for row in tabulate_conditions(summary).rows},
         "command": describe_command(summary),
         "next": dict(zip(("command", "reason"), describe_next(summary), strict=True)),
+    }
+
+
+def _scope_document(summary: Summary) -> dict[str, object]:
+    found = find_test_set(summary)
+    images, error_pct, error_of_it = found or (None, None, None)
+    return {
+        "text": describe_scope(summary),
+        "test_images": images,
+        "error_pct": error_pct,
+        "binomial_se_pp": error_of_it,
     }
 
 

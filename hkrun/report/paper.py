@@ -6,6 +6,7 @@ from hkrun.report import comparing
 from hkrun.report.claims import find_teachers
 from hkrun.report.comparing import Side
 from hkrun.report.comparison import Comparison
+from hkrun.report.families import Families
 from hkrun.report.published import PublishedRow, PublishedTable
 from hkrun.report.summary import CellSummary, PaperRow, PaperTable, Teacher
 from hkrun.spaces import Sweep
@@ -17,6 +18,7 @@ def set_beside(
     sweep: Sweep,
     cells: Mapping[str, CellSummary],
     teachers: Sequence[Teacher],
+    families: Families,
 ) -> PaperTable:
     """One published table with what this sweep has of each row.
 
@@ -29,9 +31,9 @@ def set_beside(
     theirs = find_teachers([cell for cell in measured.values() if cell is not None], teachers)
     stands_for = {row.name: theirs for row in table.rows if row.is_teacher and measured[row.name] is None}
     comparisons = (
-        _compare_stability(measured, reference, sweep)
+        _compare_stability(measured, reference, sweep, families)
         if table.measure == "stability"
-        else _compare_errors(table.rows, measured, stands_for, reference)
+        else _compare_errors(table.rows, measured, stands_for, reference, families)
     )
     return PaperTable(
         id=identity,
@@ -50,10 +52,10 @@ def set_beside(
 
 
 def _compare_stability(
-    measured: Mapping[str, CellSummary | None], reference: str, sweep: Sweep
+    measured: Mapping[str, CellSummary | None], reference: str, sweep: Sweep, families: Families
 ) -> dict[str, Comparison]:
     cells = [cell for cell in measured.values() if cell is not None]
-    found = comparing.compare_with_reference("stability", cells, measured[reference], sweep)
+    found = comparing.compare_with_reference("stability", cells, measured[reference], sweep, families)
     return {comparison.cell: comparison for comparison in found}
 
 
@@ -62,6 +64,7 @@ def _compare_errors(
     measured: Mapping[str, CellSummary | None],
     stands_for: Mapping[str, tuple[Teacher, ...]],
     reference: str,
+    families: Families,
 ) -> dict[str, Comparison]:
     sides: dict[str, Side] = {}
     for row in rows:
@@ -77,5 +80,5 @@ def _compare_errors(
             sides[row.name] = side
     base = sides.get(reference)
     found = (comparing.compare_errors(side, base) if base else None for side in sides.values())
-    corrected = comparing.correct([comparison for comparison in found if comparison is not None])
+    corrected = families.correct_comparisons([comparison for comparison in found if comparison is not None])
     return {comparison.cell: comparison for comparison in corrected}

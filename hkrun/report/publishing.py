@@ -16,11 +16,12 @@ from hkrun import config
 from hkrun.errors import InputError, StoreError
 from hkrun.plans import EXECUTIONS_FILE, LOOKS_FILE, PLAN_FILE, STOPPED_FILE, StoredPlan, stored_plans
 from hkrun.redaction import redact_text, shorten_paths
-from hkrun.report.aggregation import CURVES, find_elsewhere, summarise, supervised
+from hkrun.report.aggregation import CURVES, find_elsewhere, summarise
 from hkrun.report.documents import MARKDOWN, render_markdown
 from hkrun.report.json_document import summary_document
 from hkrun.report.results_index import INDEX_MARK, render_index
 from hkrun.report.summary import Summary
+from hkrun.report.teaching import supervised
 from hkrun.report.wording import first_line
 from hkrun.store import (
     STUDY_FILE,

@@ -1,4 +1,4 @@
-"""Sets S2 and standard deviations over seeds of cells over those of the reference, as a family of tests."""
+"""Sets S2 and standard deviations over seeds of cells over those of the reference, as a table of tests."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -14,26 +14,30 @@ from hkrun.report.comparing import (
     reserve_curves,
 )
 from hkrun.report.comparison import Comparison, Ratio
+from hkrun.report.families import Families
 from hkrun.report.monitoring import ratio_over_looks
 from hkrun.report.summary import CellSummary, Curve
 from hkrun.spaces import Sweep
 
 
 def compare_ratios(
-    measure: str, cells: Sequence[CellSummary], reference: CellSummary | None, sweep: Sweep
+    measure: str,
+    cells: Sequence[CellSummary],
+    reference: CellSummary | None,
+    sweep: Sweep,
+    families: Families,
 ) -> tuple[Ratio, ...]:
     """Sets S2 ("s2") or the standard deviation over seeds ("deviation") of every cell over the reference's.
 
-    All are one family of tests; a pair without common data is left out. What holds of a comparison of S holds
+    All are one table of tests; a pair without common data is left out. What holds of a comparison of S holds
     of these: nothing is concluded where a common seed has no result in one of the two.
     """
     if reference is None:
         return ()
     compare = _compare_s2 if measure == "s2" else _compare_deviations
     found = [ratio for cell in cells if (ratio := compare(cell, reference, sweep)) is not None]
-    tests = {ratio.test: ratio.p for ratio in found}
-    corrected = dict(zip(tests, stats.holm(list(tests.values())), strict=True))
-    return tuple(replace(ratio, p_holm=corrected[ratio.test]) for ratio in found)
+    corrected = families.correct({(measure, *ratio.test): ratio.p for ratio in found})
+    return tuple(replace(ratio, p_holm=corrected[measure, *ratio.test]) for ratio in found)
 
 
 def _compare_s2(cell: CellSummary, other: CellSummary, sweep: Sweep) -> Ratio | None:

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from hkrun import config
 from hkrun.report import comparing
 from hkrun.report.comparison import Comparison
+from hkrun.report.families import Families
 from hkrun.report.summary import CellSummary, Scan, ScanPoint
 from hkrun.spaces import NamedCell, Sweep
 
@@ -12,7 +13,7 @@ MOST_KEYS = 2  # what a figure can show
 
 
 def find_scans(
-    sweep: Sweep, cells: Mapping[str, CellSummary], comparisons: Sequence[Comparison]
+    sweep: Sweep, cells: Mapping[str, CellSummary], comparisons: Sequence[Comparison], families: Families
 ) -> tuple[Scan, ...]:
     """The cells that axes of the search space vary, by group and keys; those over three keys are left out.
 
@@ -25,24 +26,24 @@ def find_scans(
         if 1 <= len(named.point) <= MOST_KEYS:
             groups.setdefault((named.group, tuple(named.point)), []).append(named)
     return tuple(
-        _scan(group, keys, points, sweep, cells, comparisons)
+        _scan(group, keys, points, sweep, cells, comparisons, families)
         for (group, keys), points in groups.items()
         if len(points) > 1
     )
 
 
 def find_equivalences(
-    cells: Sequence[CellSummary], reference: CellSummary | None, sweep: Sweep
+    cells: Sequence[CellSummary], reference: CellSummary | None, sweep: Sweep, families: Families
 ) -> tuple[Comparison, ...]:
     """Of a sequential study whose search space sets a margin: the cells' errors against the reference's."""
     asked = sweep.asks_equivalence and any(cell.monitoring.sequential for cell in cells)
-    return tuple(_compare_with_margin(cells, reference, sweep)) if asked else ()
+    return tuple(_compare_with_margin(cells, reference, sweep, families)) if asked else ()
 
 
 def _compare_with_margin(
-    cells: Sequence[CellSummary], reference: CellSummary | None, sweep: Sweep
+    cells: Sequence[CellSummary], reference: CellSummary | None, sweep: Sweep, families: Families
 ) -> list[Comparison]:
-    """Tests which cells' errors are equivalent to one's within the sweep's margin, as a family of tests."""
+    """Tests which cells' errors are equivalent to one's within the sweep's margin, as a table of tests."""
     if reference is None:
         return []
     base = comparing.cell_side(reference)
@@ -50,7 +51,7 @@ def _compare_with_margin(
         comparing.compare_equivalence(side, base, margin=sweep.margin, one_sided=False)
         for side in map(comparing.cell_side, cells)
     )
-    return comparing.correct([comparison for comparison in tests if comparison is not None])
+    return families.correct_comparisons([comparison for comparison in tests if comparison is not None])
 
 
 def _scan(
@@ -60,15 +61,16 @@ def _scan(
     sweep: Sweep,
     cells: Mapping[str, CellSummary],
     comparisons: Sequence[Comparison],
+    families: Families,
 ) -> Scan:
     reference = _reference(keys, points, sweep, cells)
     varied = [cells[named.name] for named in points]
     known = {comparison.test: comparison for comparison in comparisons}
     differences = [
         known.get(comparison.test, comparison)
-        for comparison in comparing.compare_with_reference("error", varied, reference, sweep)
+        for comparison in comparing.compare_with_reference("error", varied, reference, sweep, families)
     ]
-    corrected = _compare_with_margin(varied, reference, sweep)
+    corrected = _compare_with_margin(varied, reference, sweep, families)
     equivalences = {item.cell: item for item in comparing.bound_by(differences, corrected)}
     by_test = {comparison.test: comparison for comparison in differences}
     return Scan(

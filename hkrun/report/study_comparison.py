@@ -5,8 +5,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from hkrun import stats
-from hkrun.report.comparing import cell_side, compare_errors, compare_stability, correct
+from hkrun.report.comparing import cell_side, compare_errors, compare_stability
 from hkrun.report.comparison import Comparison
+from hkrun.report.families import Families
 from hkrun.report.monitoring import UNMONITORED
 from hkrun.report.study_pairing import DATA_KEYS, ComparedStudy, Match, match_cells
 from hkrun.report.summary import CellSummary
@@ -74,8 +75,11 @@ def compare_studies(
         InputError: See `match_cells`.
     """
     pairs = [_compare(match, first, second) for match in match_cells(first, second, cells)]
-    errors = iter(correct([pair.error for pair in pairs if pair.error is not None]))
-    spreads = iter(correct([pair.stability for pair in pairs if pair.stability is not None]))
+    families = Families()
+    errors = iter(families.correct_comparisons([pair.error for pair in pairs if pair.error is not None]))
+    spreads = iter(
+        families.correct_comparisons([pair.stability for pair in pairs if pair.stability is not None])
+    )
     corrected = tuple(
         dataclasses.replace(
             pair,

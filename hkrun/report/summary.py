@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from hkrun import stats
 from hkrun.config import Cell, Value
 from hkrun.plans import Execution
-from hkrun.report.comparison import Comparison, Ratio
+from hkrun.report.comparison import Comparison, RateComparison, Ratio
 from hkrun.report.monitoring import UNMONITORED, Monitoring
 from hkrun.report.published import PublishedRow, PublishedTable
 from hkrun.report.verdict import Verdict
@@ -318,21 +318,24 @@ class Summary:
         measure: What the question is about, "error" or "stability".
         best: By that, and then by the error.
         monitoring: When its verdicts are read.
+        divergence: How often runs diverge, against the reference.
+        num_tables: How many tables of tests there are, each a family unless the sweep's is "all".
+        num_tests: How many tests they are, where one that several share counts once.
     """
 
     sweep: Sweep
     store: str
     cells: tuple[CellSummary, ...]
-    comparisons: tuple[Comparison, ...]
-    stability_comparisons: tuple[Comparison, ...]
-    s2_ratios: tuple[Ratio, ...]
-    deviation_ratios: tuple[Ratio, ...]
     teachers: tuple[Teacher, ...]
-    paper: tuple[PaperTable, ...]
-    verdicts: tuple[Verdict, ...]
-    s2_verdicts: tuple[Verdict, ...]
-    scans: tuple[Scan, ...]
     quantum_pct: float | None
+    comparisons: tuple[Comparison, ...] = ()
+    stability_comparisons: tuple[Comparison, ...] = ()
+    s2_ratios: tuple[Ratio, ...] = ()
+    deviation_ratios: tuple[Ratio, ...] = ()
+    paper: tuple[PaperTable, ...] = ()
+    verdicts: tuple[Verdict, ...] = ()
+    s2_verdicts: tuple[Verdict, ...] = ()
+    scans: tuple[Scan, ...] = ()
     warnings: tuple[str, ...] = ()
     executions: tuple[Execution, ...] = ()
     variance: tuple[VarianceSplit, ...] = ()
@@ -340,6 +343,9 @@ class Summary:
     best: tuple[Best, ...] = ()
     monitoring: Monitoring = UNMONITORED
     equivalences: tuple[Comparison, ...] = ()
+    divergence: tuple[RateComparison, ...] = ()
+    num_tables: int = 0
+    num_tests: int = 0
 
     @functools.cached_property
     def columns(self) -> CellColumns:
@@ -358,13 +364,8 @@ class Summary:
     @property
     def all_verdicts(self) -> list[Verdict]:
         """As published, and right after each on S the one on S2."""
-        on_s2 = {verdict.claim.id: verdict for verdict in self.s2_verdicts}
-        found: list[Verdict] = []
-        for verdict in self.verdicts:
-            found.append(verdict)
-            if verdict.claim.id in on_s2:
-                found.append(on_s2[verdict.claim.id])
-        return found
+        ids = [verdict.claim.id for verdict in self.verdicts]
+        return sorted((*self.verdicts, *self.s2_verdicts), key=lambda verdict: ids.index(verdict.claim.id))
 
     @property
     def slot_seconds(self) -> dict[str, float]:

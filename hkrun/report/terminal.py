@@ -19,6 +19,7 @@ from hkrun.report.wording import (
     count,
     count_on_s2,
     count_outcomes,
+    describe_family,
     describe_scope,
     describe_teacher,
     describe_time,
@@ -260,7 +261,7 @@ def _notes(summary: Summary, names: FittedColumns, *, without: tuple[str, ...]) 
     best = " * The best epoch is selected on the test set." if shown else ""
     gone = [what for what in without if what != INTERVAL or S not in without]
     missing = f"Left out, for the terminal is narrow: {', '.join(gone)}; report.html and a wider one have "
-    scope = describe_scope(summary)
+    scope, family = describe_scope(summary), describe_family(summary)
     keys = summary.columns.explanation
     return [
         *names.notes,
@@ -269,6 +270,7 @@ def _notes(summary: Summary, names: FittedColumns, *, without: tuple[str, ...]) 
         f"Error: mean over seeds ± half of its 95 % interval.{best}",
         f"S: eq. (10), variance of the range over seeds, last {window} epochs, ddof {ddof}{quantum}.",
         *([scope] if scope else []),
+        *([family] if family else []),
         *(describe_teacher(teacher) for teacher in summary.teachers),
         *([describe_time(summary)] if summary.executions else []),
     ]

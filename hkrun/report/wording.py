@@ -1,5 +1,6 @@
 """Numbers as people read them, and what a study found, in sentences."""
 
+import math
 import statistics
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -11,6 +12,7 @@ from hkrun.plans import OVERHEADS
 from hkrun.report.comparison import Comparison
 from hkrun.report.summary import Summary, Teacher, TrainedTeacher
 from hkrun.report.verdict import Verdict
+from hkrun.spaces import STUDY_FAMILY
 
 _ROUNDING = 1e-4  # percentage points between a mean and the middle of its interval, of figures kept in JSON
 MOST_NAMES = 4  # in a sentence
@@ -127,7 +129,58 @@ def _describe_teachers(teacher: Teacher) -> str:
 
 
 def describe_scope(summary: Summary) -> str:
-    """For which teachers intervals and p values hold; empty where no cell has one."""
+    """For which teachers and test images intervals and p values hold; empty where neither is known."""
+    return " ".join(filter(None, (_describe_teachers_scope(summary), _describe_test_set(summary))))
+
+
+def find_test_set(summary: Summary) -> tuple[int, float, float] | None:
+    """The number of test images, an error in percent, and its binomial standard error in percentage points.
+
+    The error is the reference's, else that of the first cell that has one; None where either is not known.
+    """
+    cells = sorted(summary.cells, key=lambda cell: cell.name != summary.sweep.reference)
+    error_pct = next((cell.error_last.mean for cell in cells if cell.error_last), None)
+    if summary.quantum_pct is None or error_pct is None:
+        return None
+    return (
+        round(100 / summary.quantum_pct),
+        error_pct,
+        math.sqrt(error_pct * (100 - error_pct) * summary.quantum_pct / 100),
+    )
+
+
+def _describe_test_set(summary: Summary) -> str:
+    found = find_test_set(summary)
+    if found is None:
+        return ""
+    images, error_pct, error_of_it = found
+    return (
+        f"Intervals and p hold for these {images:,} test images alone: on others, an error of "
+        f"{error_pct:.2f} % would differ by {error_of_it:.2f} pp (binomial standard error)."
+    )
+
+
+def describe_family(summary: Summary) -> str:
+    """What the correction of p values covers; empty where there is nothing to correct."""
+    if summary.sweep.family == STUDY_FAMILY and summary.num_tests:
+        return (
+            f"Holm's correction is over all {summary.num_tests} tests of the study: with nothing true, some "
+            "verdict is wrong in 5 % of studies at most."
+        )
+    if summary.num_tables < 2:
+        return ""
+    return (
+        f"Holm's correction keeps wrong verdicts to 5 % of studies in each of {summary.num_tables} tables of "
+        "tests, not across them; --family all does."
+    )
+
+
+def family_size(summary: Summary, tests: int) -> int:
+    """How many tests the first step of Holm's correction is over in a table with so many."""
+    return summary.num_tests if summary.sweep.family == STUDY_FAMILY else tests
+
+
+def _describe_teachers_scope(summary: Summary) -> str:
     numbers = {teacher.students for teacher in summary.teachers}
     if not numbers:
         return ""
@@ -226,6 +279,9 @@ def _count_verdicts(summary: Summary) -> Iterator[str]:
             f"Of {count(len(outcomes), 'claim')} of the paper that this sweep can judge on "
             f"{summary.sweep.dataset}: {count_outcomes(outcomes)}. {count_on_s2(summary)}".strip()
         )
+    family = describe_family(summary)
+    if family:
+        yield family
 
 
 def _conclude(comparisons: Sequence[Comparison], subject: str, directions: tuple[str, str]) -> Iterator[str]:

@@ -18,4 +18,12 @@ from hkrun.spaces.loading import load_cell, load_sweep
 from hkrun.spaces.naming import is_study_name, natural_name, seeds_name, space_name
 from hkrun.spaces.places import find_sweep, is_shipped, sweep_names
 from hkrun.spaces.short_names import display_width, short_keys, shorten, shorten_names, wrap_words
-from hkrun.spaces.sweep import NamedCell, Recipe, Sweep, restore_sweep, sweep_document, with_content
+from hkrun.spaces.sweep import (
+    STUDY_FAMILY,
+    NamedCell,
+    Recipe,
+    Sweep,
+    restore_sweep,
+    sweep_document,
+    with_content,
+)

@@ -27,7 +27,7 @@ from hkrun.spaces.naming import is_study_name, title_name
 from hkrun.spaces.places import find_sweep
 from hkrun.spaces.recipes import MIN_WINDOW, read_recipe
 from hkrun.spaces.references import find_reference
-from hkrun.spaces.sweep import MARGIN, MEASURES, NamedCell, Sweep
+from hkrun.spaces.sweep import FAMILIES, MARGIN, MEASURES, TABLE_FAMILY, NamedCell, Sweep
 from hkrun.spaces.toml_tables import Document, Problems, Table, read_document
 
 _TOP = (
@@ -117,6 +117,7 @@ def load_sweep(
         margin=read.margin or MARGIN,
         asks_equivalence=read.margin is not None,
         measure=read.measure,
+        family=read.family,
         command=(
             "hkrun",
             "sweep",
@@ -197,6 +198,7 @@ class _Space:
     axes: list[Axis]
     margin: float | None
     measure: str
+    family: str
     published: tuple[str, ...]
     claims: tuple[str, ...]
 
@@ -210,7 +212,7 @@ class _Space:
 def _read_space(table: Table, arguments: Arguments) -> _Space:
     table.allow_only(*_TOP)
     analysis = table.table("analysis")
-    analysis.allow_only("window", "ddof", "margin", "measure")
+    analysis.allow_only("window", "ddof", "margin", "measure", "family")
     tables, claims = _read_published(table.table("published"))
     dataset = _read_dataset(table, arguments)
     seeds = _read_seeds(table, arguments)
@@ -229,7 +231,8 @@ def _read_space(table: Table, arguments: Arguments) -> _Space:
         cells=cells,
         axes=read_axes(table, cells, arguments),
         margin=analysis.number("margin", above=0.0),
-        measure=_read_measure(analysis),
+        measure=_read_word(analysis, "measure", MEASURES),
+        family=_read_word(analysis, "family", FAMILIES) or TABLE_FAMILY,
         published=tables,
         claims=claims,
     )
@@ -241,14 +244,12 @@ def _read_space(table: Table, arguments: Arguments) -> _Space:
     return space
 
 
-def _read_measure(analysis: Table) -> str:
-    """What the question is about; empty where the file leaves that to the tables that it is set against."""
-    measure = analysis.text("measure") or ""
-    if measure and measure not in MEASURES:
-        analysis.refuse(
-            "measure", f"{measure!r} is not one of {', '.join(MEASURES)}{nearest(measure, MEASURES)}"
-        )
-    return measure
+def _read_word(analysis: Table, key: str, allowed: Sequence[str]) -> str:
+    """One of several words; empty where the file does not say."""
+    word = analysis.text(key) or ""
+    if word and word not in allowed:
+        analysis.refuse(key, f"{word!r} is not one of {', '.join(allowed)}{nearest(word, allowed)}")
+    return word
 
 
 def _read_published(table: Table) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -12,9 +12,10 @@ from hkrun.methods import declaration_document, restore_declaration
 # it reports of a term of the loss.
 MARGIN = 0.5
 MEASURES = ("error", "stability")
+FAMILIES = TABLE_FAMILY, STUDY_FAMILY = ("table", "all")
 _TUPLES = ("seeds", "published", "claims", "command")  # fields that JSON holds as lists
 # Fields that documents without them leave at their defaults.
-_OPTIONAL = ("asks_equivalence", "measure")
+_OPTIONAL = ("asks_equivalence", "measure", "family")
 # What a cell holds besides its keys: the state of files when it was built.
 _FIXED = (
     *("dataset_sha256", "sources", "own_widths", "own_descriptors", "declared", "own_values"),
@@ -73,6 +74,7 @@ class Sweep:
         margin: How far apart two errors may lie, in percentage points, to count as equivalent.
         asks_equivalence: Whether the file sets that margin, and so asks for what lies within it.
         measure: What the question is about, "error" or "stability"; empty where the file does not say.
+        family: Which tests are corrected together: those of a "table", or "all" of the study.
         command: What gets this sweep again but for data set and seeds: "hkrun", the verb, what was named (a
             search space as it was typed), and the overrides.
     """
@@ -93,6 +95,7 @@ class Sweep:
     margin: float = MARGIN
     asks_equivalence: bool = False
     measure: str = ""
+    family: str = TABLE_FAMILY
     command: tuple[str, ...] = ()
 
 
@@ -113,7 +116,7 @@ def sweep_document(sweep: Sweep) -> dict[str, object]:
         **{
             name: getattr(sweep, name)
             for spec in dataclasses.fields(sweep)
-            if (name := spec.name) not in _OPTIONAL or getattr(sweep, name)
+            if (name := spec.name) not in _OPTIONAL or getattr(sweep, name) != spec.default
         },
         **{name: list(getattr(sweep, name)) for name in _TUPLES},
         "cells": [

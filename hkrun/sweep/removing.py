@@ -196,7 +196,8 @@ class _Uses:
 
 
 def _find_uses(plans: Iterable[StoredPlan]) -> _Uses:
-    from hkrun.report.aggregation import find_elsewhere, supervised
+    from hkrun.report.aggregation import find_elsewhere
+    from hkrun.report.teaching import supervised
 
     runs: set[tuple[str, int]] = set()
     whole, teachers = set(), set()

@@ -28,6 +28,20 @@ def test_a_report_is_written_from_the_store_alone(store, document, capsys):
     assert html.is_file()
 
 
+def test_a_report_corrects_over_all_tables_where_asked_and_over_each_again_where_not(store, document):
+    html = store.local_path / "sweeps" / "stability-digits" / "report.html"
+    for options, corrected in (([], "table"), (["--family", "all"], "all"), ([], "table")):
+        code, told = document("report", "stability", *options)
+        assert (code, told["family"]["corrected"]) == (0, corrected)
+        assert ("--family all does" in html.read_text()) == (corrected == "table")
+
+
+def test_a_published_study_has_the_family_of_its_search_space(store, capsys):
+    assert call(["report", "stability", "--publish", "public", "--family", "all"]) == 2
+    assert '[analysis] family = "all" of its search space goes along' in capsys.readouterr().err
+    assert call(["report", "stability", "--family", "everything"]) == 2
+
+
 def test_a_report_of_a_sweep_with_failed_runs_exits_with_5(store):
     put_run(store, make_sweep().cells[0], 0, status="failed", error_last_pct=None, traceback="Boom")
     assert call(["report", "stability"]) == 5
