@@ -8,7 +8,7 @@ import scipy.stats
 from hkrun import stats
 from hkrun.config import cell_id
 from hkrun.plans import Looks, SequentialPlan, save_looks
-from hkrun.report import describe_open, open_questions, summarise, summary_document
+from hkrun.report import describe_next, describe_open, open_questions, summarise, summary_document
 from hkrun.report.monitoring import PairedLooks, margin_over_looks
 from hkrun.stats.looks import any_look_p, nominal_level
 from hkrun.store import open_store
@@ -254,3 +254,27 @@ def test_without_reference_and_claims_there_is_no_question(store):
     sweep = put_sequential(store, reference=None, published=())
     assert open_questions(summarise(sweep, store)) == ()
     assert describe_open(()) == "0 of 0 questions decided."
+
+
+# --- the command to go on with ------------------------------------------------------------------------------
+
+
+def test_a_study_in_rounds_goes_on_in_rounds_for_what_is_open(store):
+    sweep = make_sweep(20, published=())
+    save_looks(store, sweep, Looks(plan=SequentialPlan(most=20)))
+    for name in NAMES:
+        put(store, sweep, name, range(20))
+    command, reason = describe_next(summarise(sweep, store))
+    assert command.endswith(" --seeds 28 --until decided")
+    assert reason == "up to 28 seeds for what is open; nothing is repeated"
+
+
+def test_a_study_in_rounds_that_is_decided_may_make_the_runs_that_were_spared(store):
+    sweep = make_sweep(20, published=())
+    decided = dict.fromkeys(map(identity, NAMES), 8)
+    save_looks(store, sweep, Looks(plan=SequentialPlan(most=20, decided=decided)))
+    for name, shift in zip(NAMES, (0, -40), strict=True):
+        put(store, sweep, name, range(8), shift=shift)
+    command, reason = describe_next(summarise(sweep, store))
+    assert command.endswith(" --seeds 20")
+    assert reason == "makes the runs that were spared, for closer intervals; all is decided without"

@@ -47,18 +47,16 @@ class RoundsForecast:
 
 
 def foresee_rounds(plan: Plan, power: Power | None) -> RoundsForecast:
-    """What the rounds of a plan do; `power` knows the margin and the spread, where these are known."""
+    """What the rounds of a plan do; `power` knows the spread of paired differences, where that is known."""
     import numpy as np
 
     from hkrun import stats
     from hkrun.stats.sequential import Forecast, forecast
 
-    most = len(plan.sweep.seeds)
+    sweep, most = plan.sweep, len(plan.sweep.seeds)
     comparisons = max(1, len(plan.distinct_cells) - 1)
     level = stats.LEVEL / comparisons
-    margin_sd = (
-        None if power is None or power.asked_margin_pp is None else power.asked_margin_pp / power.sd_pp
-    )
+    margin_sd = sweep.margin / power.sd_pp if power is not None and sweep.asks_equivalence else None
 
     def simulate(effect: float, most: int = most, margin_sd: float | None = None) -> Forecast:
         return forecast(
@@ -91,7 +89,7 @@ def describe_rounds(known: RoundsForecast) -> list[str]:
     """The same in sentences, a line each."""
     means = " and ".join(f"{number:.0f} for {effect:g} sd" for effect, number in known.mean_seeds.items())
     if known.margin_sd is None:
-        equal = f"cells that do not differ take all {known.most}, for no margin says when they are equal"
+        equal = f"cells that do not differ take all {known.most}, for no margin is set, or no spread is known"
     else:
         equal = (
             f"{known.equal_seeds:.0f} for none, within a margin of {known.margin_sd:.2g} sd (shown in "

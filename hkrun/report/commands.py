@@ -1,21 +1,29 @@
 """The commands that a report names: what gives the sweep again, and what goes on with it."""
 
+import math
 import shlex
 
 from hkrun.report.answers import find_next_step
+from hkrun.report.questions import open_questions
 from hkrun.report.summary import Summary
 from hkrun.spaces import Sweep, natural_name
 from hkrun.spaces.dicts import DICT
 
+# By so much more than before: about what lets rounds find what all seeds at once find.
+_MORE_IN_ROUNDS = 0.4
 
-def describe_command(summary: Summary, *, num_seeds: int | None = None) -> str:
+
+def describe_command(summary: Summary, *, num_seeds: int | None = None, whole: bool = False) -> str:
     """What gives this sweep again, as it was typed; with so many seeds where a number is given.
 
-    What was a dict has no such command: it is resumed, and gets more seeds from Python.
+    What was a dict has no such command: it is resumed, and gets more seeds from Python. `whole`: with all the
+    seeds, where they came in rounds until all was decided.
     """
     sweep = summary.sweep
+    in_rounds = summary.monitoring.sequential and not whole
     if sweep.source == DICT:
-        return _resume(sweep) if num_seeds is None else f"hkrun.run(space, seeds={num_seeds})"
+        until = ', until="decided"' if in_rounds else ""
+        return _resume(sweep) if num_seeds is None else f"hkrun.run(space, seeds={num_seeds}{until})"
     seeds = sweep.seeds
     if num_seeds is not None:
         first = max(seeds) + 1
@@ -27,7 +35,8 @@ def describe_command(summary: Summary, *, num_seeds: int | None = None) -> str:
         chosen += ","
     words = sweep.command or ("hkrun", "sweep", sweep.name)
     named = [] if natural_name(sweep) == sweep.name else ["--name", sweep.name]
-    return shlex.join([*words, *named, "--dataset", sweep.dataset, "--seeds", chosen])
+    until = ["--until", "decided"] if in_rounds else []
+    return shlex.join([*words, *named, "--dataset", sweep.dataset, "--seeds", chosen, *until])
 
 
 def describe_next(summary: Summary) -> tuple[str, str]:
@@ -35,6 +44,14 @@ def describe_next(summary: Summary) -> tuple[str, str]:
     step, sweep = find_next_step(summary), summary.sweep
     if step.seeds is None:
         return _resume(sweep), step.reason
+    if summary.monitoring.sequential:
+        most = len(sweep.seeds)
+        if all(question.decided for question in open_questions(summary)):
+            command = describe_command(summary, num_seeds=most, whole=True)
+            return command, "makes the runs that were spared, for closer intervals; all is decided without"
+        more = most + math.ceil(_MORE_IN_ROUNDS * most)
+        command = describe_command(summary, num_seeds=more)
+        return command, f"up to {more} seeds for what is open; nothing is repeated"
     return describe_command(summary, num_seeds=step.seeds), step.reason
 
 

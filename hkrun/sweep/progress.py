@@ -249,7 +249,7 @@ class Progress:
 
     def look(self, look: Look) -> None:
         """Notes what is known of the questions: cells that no open one is about need no more seeds."""
-        self.questions = look.summary
+        self.questions = look.summary.rstrip(".")
         for place, waiting in list(self._waiting.items()):
             if not waiting.is_teacher and waiting.key not in look.wanted:
                 del self._waiting[place]

@@ -381,16 +381,16 @@ def test_an_answer_is_told_once_and_cells_that_have_ended_wait_no_longer(store):
     assert ", at most " in screen.lines[-1], "what waits may not be needed"
     one, two = cell_id(reference), cell_id(other)
     asked = {"error of L_b + L_is against L_b": "", "a claim": ""}
-    screen.display.looked(Look(needs=(frozenset((one, two)),), answers=asked, summary="0 of 2 decided."))
+    screen.display.looked(Look(needs=(frozenset((one, two)),), answers=asked, summary="0 of 2 decided"))
     assert len(screen.lines) == 1
     answered = asked | {"a claim": "contradicted"}
     for _ in range(2):
         screen.display.looked(
-            Look(needs=(frozenset((one,)),), answers=answered, summary="1 of 2 decided; open: error.")
+            Look(needs=(frozenset((one,)),), answers=answered, summary="1 of 2 decided; open: error")
         )
     assert screen.lines[1:] == ["Decided: a claim: contradicted"]
     screen.display.entered(Phase.TRAINING)
     screen.clock.now += 11
     screen.display.say_now_and_then()
-    assert "1 of 2 decided; open: error." in screen.lines[-1]
+    assert ": 1 of 2 decided; open: error; " in screen.lines[-1]
     assert "0/2 runs done" in screen.lines[-1], "of four, two are of the cell that has ended"

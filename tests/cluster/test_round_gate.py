@@ -1,5 +1,6 @@
 """Seeds in rounds on Ray: which tasks may begin, when it is looked, and when all is over."""
 
+import pickle
 import threading
 import time
 from unittest.mock import MagicMock
@@ -187,3 +188,8 @@ def test_tune_gets_the_tasks_of_the_gate_and_is_left_when_all_is_decided():
             ask_on(searcher)
     callback.on_look.assert_called_once_with(none)
     assert [schedule.result(index).begun for index in range(9)] == [True] * 3 + [False] * 6
+
+
+def test_tune_may_pickle_it_with_its_searcher():
+    with RoundGate(Rounds(tasks=TASKS, first=BOTH, look=Script(BOTH)), {}, set().__contains__) as gate:
+        pickle.dumps(gate)

@@ -59,6 +59,10 @@ class RoundGate:
     ) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)
 
+    def __getstate__(self) -> dict[str, object]:
+        """Nothing: Tune pickles its searcher for a restore that never comes; threads cannot be."""
+        return {}
+
     def may_begin(self, index: int) -> bool:
         """Whether a task may begin, as far as the rounds go."""
         return index in self._allowed
