@@ -6,7 +6,7 @@ in a process of its own, and prints its time and the most memory that the proces
 included.
 
     python benchmarks/bookkeeping.py                        # 100 and 1,000 runs, part of make bench
-    python benchmarks/bookkeeping.py --runs 100 1000 10000  # needs 20 GB for MLflow's database
+    python benchmarks/bookkeeping.py --runs 100 1000 10000  # needs 4 GB
     python benchmarks/bookkeeping.py --quick                # a few runs of a few epochs: does it work?
 
 Jobs:

@@ -43,7 +43,7 @@ from hkrun.spaces import Sweep
 from hkrun.store import Store, open_store
 from hkrun.tracking import Links, Mirror, Site, background, resolve_uri, serve, server, sync, ui
 from hkrun.tracking.connection import connect
-from hkrun.tracking.content import RunContent
+from hkrun.tracking.content import RunContent, cells_of, digest, run_digest
 from hkrun.tracking.points import Point
 from hkrun.tracking.runs import ClientRuns
 from hkrun.tracking.tables import DatabaseRuns
@@ -608,6 +608,15 @@ def test_a_second_time_adds_nothing(store: Store) -> None:
     before = whole_database(store)
     assert mirror_all(sweep, store) == first
     assert whole_database(store) == before
+
+
+def test_the_digest_of_a_run_is_that_of_earlier_versions(store: Store) -> None:
+    sweep = make_sweep(num_cells=1, num_seeds=1, epochs=2)
+    record = put_run(
+        store, sweep.cells[0], 0, pack=(0, 1), alarms=("a",), world_sizes={"1": 2}, versions={"torch": "2"}
+    )
+    (cell,) = cells_of(sweep, world_size=1)
+    assert run_digest(cell, record) == digest([1, "L_b", dataclasses.asdict(record)])
 
 
 def test_what_is_complete_is_not_even_written_again(

@@ -1,6 +1,5 @@
 """What MLflow is to hold of a sweep: a run per cell, a run per seed, as plain data."""
 
-import dataclasses
 import hashlib
 import json
 import re
@@ -149,7 +148,8 @@ def digest(content: object) -> str:
 
 def run_digest(cell: MirroredCell, record: Record) -> str:
     """What a run's content follows from: its record, and how its cell is called."""
-    return digest([FORMAT, cell.name, *([dict(cell.axes)] if cell.axes else []), dataclasses.asdict(record)])
+    # A record's fields are plain data: `asdict` would only copy them, for a fifth of the time of a sync.
+    return digest([FORMAT, cell.name, *([dict(cell.axes)] if cell.axes else []), vars(record)])
 
 
 def ended_at(record: Record) -> float:
