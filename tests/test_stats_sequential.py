@@ -199,3 +199,11 @@ def test_p_of_another_test_is_taken_over_the_looks_that_were():
     assert p == pytest.approx(repeated.any_look_p(0.2 / 8, looks), rel=2e-3)
     assert asked == [6, 8]
     assert sequential.sequential_p(nominal, looks, pairs=5) == 1.0
+
+
+@pytest.mark.parametrize("looks", [tuple(range(6, 21)), (20, 30)])
+def test_p_over_looks_rises_with_the_nominal_one_and_ends_at_1(looks):
+    nominal = np.geomspace(1e-7, 1.0, 300)
+    found = [sequential.sequential_p(lambda _, p=p: p, looks, pairs=looks[-1]) for p in nominal]
+    assert (np.diff(found) > 0).all()
+    assert found[-1] == 1.0
