@@ -35,8 +35,8 @@ def describe_command(summary: Summary, *, num_seeds: int | None = None, whole: b
         chosen += ","
     words = sweep.command or ("hkrun", "sweep", sweep.name)
     named = [] if natural_name(sweep) == sweep.name else ["--name", sweep.name]
-    until = ["--until", "decided"] if in_rounds else []
-    return shlex.join([*words, *named, "--dataset", sweep.dataset, "--seeds", chosen, *until])
+    rounds = ["--until", "decided"] if in_rounds else []
+    return shlex.join([*words, *named, "--dataset", sweep.dataset, "--seeds", chosen, *rounds])
 
 
 def describe_next(summary: Summary) -> tuple[str, str]:
