@@ -266,8 +266,8 @@ def _over_looks(p_values: Sequence[float], looks: Sequence[int], *, two_sided: b
 def _interpolated(looks: tuple[int, ...], two_sided: bool) -> scipy.interpolate.PchipInterpolator:
     """Logarithm of p over all looks by that of the nominal one: it rises, and ends at 0.
 
-    A study asks for dozens of these, at every look, and one takes a tenth of a second. Between the nodes it is
-    right to about a thousandth, below p = 0.001 to a hundredth.
+    A study asks for dozens of these, at every look, and one takes a tenth of a second. Between the nodes it
+    is right to about a thousandth, below p = 0.001 to a hundredth.
     """
     logs = np.log(_SMALLEST) * np.linspace(1.0, 0.0, _NODES) ** 2  # closest where p is near 1
     found = [any_look_p(float(np.exp(log)), looks, two_sided=two_sided) for log in logs]
