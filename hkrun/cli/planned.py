@@ -49,6 +49,8 @@ def plan_lines(study: Study) -> Iterator[str]:
     yield from describe_tables(plan.tables)
     for warning in study.limits:
         yield warning.sentence
+    if study.precision_advice is not None:
+        yield study.precision_advice.sentence
     if study.rounds is not None:
         yield from describe_rounds(study.rounds)
     elif study.power is not None:

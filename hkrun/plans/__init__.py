@@ -15,6 +15,7 @@ startup.py   what comes on top of training, by those
 limits.py    which cells too large a step will lose
 power.py     what its seeds can decide
 round_power.py  what rounds of them can, and how many it takes
+precision.py  whether bfloat16 would be quicker
 """
 
 from hkrun.plans.estimate import Estimate, estimate_costs, estimate_time
@@ -62,6 +63,7 @@ from hkrun.plans.plans import (
     Shortcuts,
 )
 from hkrun.plans.power import Power, describe_power, foresee_power
+from hkrun.plans.precision import PrecisionAdvice, advise_precision
 from hkrun.plans.round_power import RoundsForecast, describe_rounds, foresee_rounds
 from hkrun.plans.rounds import Look, expect_questions, find_allowed, form_rounds
 from hkrun.plans.startup import Startup, find_startup

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 # the number of threads decides the last bits of a result.
 THREADS = 1
 
+THIS_MACHINE = "this machine"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Machine:
@@ -33,9 +35,14 @@ class Machine:
     """
 
     nodes: tuple["Node", ...]
-    place: str = "this machine"
+    place: str = THIS_MACHINE
     device: str = "cpu"
     per_gpu: int = 1
+
+    @property
+    def is_this_one(self) -> bool:
+        """Whether it is no cluster that is joined, whose processors are others."""
+        return self.place == THIS_MACHINE
 
     @property
     def slots(self) -> int:
@@ -110,7 +117,7 @@ def find_machine(store: Store | None, *, per_gpu: int = 1) -> Machine:
     else:
         from hkrun.cluster.nodes.resources import local_node
 
-        nodes, place = [local_node(gpus=True)], "this machine"
+        nodes, place = [local_node(gpus=True)], THIS_MACHINE
     device = "cuda" if any(node.gpus for node in nodes) else "cpu"
     return Machine(nodes=tuple(nodes), place=place, device=device, per_gpu=per_gpu)
 

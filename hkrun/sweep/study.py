@@ -14,16 +14,19 @@ from hkrun.plans import (
     OtherCode,
     Plan,
     Power,
+    PrecisionAdvice,
     RoundsForecast,
     Shortcuts,
     Span,
     Workers,
+    advise_precision,
     estimate_time,
     foresee_limits,
     foresee_power,
     foresee_rounds,
     load_rehearsal,
 )
+from hkrun.processor import multiplies_bfloat16
 from hkrun.spaces import Sweep
 from hkrun.store import Store
 from hkrun.sweep.machine import Machine
@@ -128,6 +131,14 @@ class Study:
         return foresee_limits(cells, self.sweep.recipe, found)
 
     @property
+    def precision_advice(self) -> PrecisionAdvice | None:
+        """What bfloat16 would save on the CPUs of this machine; None where they lack its instructions."""
+        on = self.machine
+        if on is None or on.device != "cpu" or not on.is_this_one or not multiplies_bfloat16():
+            return None
+        return advise_precision(self.plan)
+
+    @property
     def opened(self) -> Store:
         """The store, which everything but a dry run has made."""
         assert self.store is not None
@@ -152,4 +163,6 @@ class Study:
         limits = [warning.document() for warning in self.limits]
         power = None if self.power is None else dataclasses.asdict(self.power)
         document = {**self.plan.document(), "estimate": estimate, "limits": limits, "power": power}
+        if (advice := self.precision_advice) is not None:
+            document["precision"] = advice.document()
         return document if self.rounds is None else {**document, "rounds": self.rounds.document()}
