@@ -1,6 +1,8 @@
 """Seeds in rounds until a study is decided: which cell gets which seeds next."""
 
+import dataclasses
 import pickle
+from types import SimpleNamespace
 
 import pytest
 from study_example import make_study, plan_on
@@ -12,8 +14,10 @@ from hkrun.plans import (
     Looks,
     SequentialPlan,
     Shortcuts,
+    describe_rounds,
     expect_questions,
     find_allowed,
+    foresee_rounds,
     form_rounds,
     make_plan,
     save_looks,
@@ -145,3 +149,20 @@ def test_the_store_keeps_how_a_study_is_to_end(store):
     assert stored_plan(store, sweep.name, sweep.dataset).shortcuts == DECIDED
     save_plan(store, sweep)
     assert stored_plan(store, sweep.name, sweep.dataset).shortcuts == Shortcuts()
+
+
+def test_a_margin_lets_equal_cells_end_and_a_spread_is_needed_to_say_how_soon():
+    sweep = dataclasses.replace(make_sweep(num_cells=2, num_seeds=12), margin=1.5)
+    with_margin = dataclasses.replace(sweep, asks_equivalence=True)
+    spread = SimpleNamespace(sd_pp=1.5)
+    known = foresee_rounds(plan_on(with_margin, None, shortcuts=DECIDED), spread)
+    assert (known.margin_sd, known.comparisons, known.most) == (1.0, 1, 12)
+    assert known.equal_shown > 0.6
+    assert known.equal_seeds < 11
+    assert "within a margin of 1 sd" in describe_rounds(known)[0]
+    for planned, told in ((sweep, spread), (with_margin, None)):
+        known = foresee_rounds(plan_on(planned, None, shortcuts=DECIDED), told)
+        assert (known.margin_sd, known.equal_shown) == (None, 0.0)
+        assert known.equal_seeds > 11.5
+    assert 0.5 < known.power < 0.8
+    assert known.seeds_for_power in range(14, 20)
