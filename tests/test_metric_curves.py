@@ -106,21 +106,30 @@ def test_what_hkrun_mirrored_is_read_without_options_but_the_metric(
     tmp_path: Path, database: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    store, sweep = open_store(tmp_path / "store"), make_sweep(num_cells=2)
+    store, sweep = (
+        open_store(tmp_path / "store"),
+        make_sweep(num_cells=2, epochs=300),
+    )  # of which losses are thinned
     fill_store(store, sweep)
     shutil.move(database, tmp_path / "store" / "mlflow.db")
-    links = sync(sweep, store, summaries=make_summaries(store, sweep), files={})
-    assert links is not None
+    sync(sweep, store, summaries=make_summaries(store, sweep), files={})
     with contextlib.closing(sqlite3.connect(tmp_path / "store" / "mlflow.db")) as opened:
         ((experiment,),) = opened.execute("select name from experiments where experiment_id != 0").fetchall()
-    options = ["--mlflow", str(tmp_path / "store" / "mlflow.db"), "--experiment", experiment, "--window", "5"]
+    options = [
+        "--mlflow",
+        str(tmp_path / "store" / "mlflow.db"),
+        "--experiment",
+        experiment,
+        "--window",
+        "150",
+    ]
     assert call(["stability", *options, "--metric", "error_pct", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     curves = {
-        cell.name: [make_curves(cell.name, seed, epochs=12)["error_pct"].to_pylist() for seed in sweep.seeds]
+        cell.name: [make_curves(cell.name, seed, epochs=300)["error_pct"].to_pylist() for seed in sweep.seeds]
         for cell in sweep.cells
     }
-    expected = {name: stability(errors, window=5) for name, errors in curves.items()}
+    expected = {name: stability(errors, window=150) for name, errors in curves.items()}
     assert {cell["cell"]: cell["s"] for cell in told["cells"]} == expected
     assert told["read"][0]["quantity"] == "error"
 
