@@ -9,6 +9,7 @@ from report_example import EPOCHS, TEST_IMAGES, fill, make_cell, make_sweep, put
 from hkrun import stats
 from hkrun.config import cell_from_values, teacher_id
 from hkrun.report import load_published, render_report, summarise, wording
+from hkrun.report.result_tables import describe_scan
 from hkrun.spaces import NamedCell, load_sweep
 from hkrun.store import open_store
 
@@ -286,6 +287,31 @@ def test_seeds_that_are_too_few_for_the_margin_are_warned_of_with_those_that_do(
     assert f"within {shown:.2f} pp, and within the margin with {needed} seeds" in warning
     wide = dataclasses.replace(sweep, margin=1.01 * shown)
     assert not [text for text in summarise(wide, store).warnings if "too few for the margin" in text]
+
+
+def test_a_curve_is_the_same_everywhere_where_each_point_is_equivalent_without_a_correction(store):
+    sweep = make_scan("loss.lambda_2", margin=0.4)
+    put_scan(store, sweep, (51, 50, 50))
+    (scan,) = summarise(sweep, store).scans
+
+    def tell(p, family="table"):
+        points = tuple(
+            point
+            if point.comparison is None
+            else dataclasses.replace(
+                point,
+                comparison=dataclasses.replace(point.comparison, p=p, p_holm=2 * p, p_against_holm=1.0),
+            )
+            for point in scan.points
+        )
+        told = describe_scan(
+            dataclasses.replace(scan, points=points), dataclasses.replace(sweep, family=family)
+        )
+        return told.partition(": ")[2].partition(", within")[0]
+
+    assert (tell(0.04), tell(0.06)) == ("the same everywhere", "undecided at 8 seeds")
+    # Where all tests of the study are one family, so are these.
+    assert (tell(0.04, "all"), tell(0.02, "all")) == ("undecided at 8 seeds", "the same everywhere")
 
 
 def test_curves_and_grids_have_figures_and_tables(store):

@@ -180,7 +180,7 @@ def _gather(summary: Summary) -> dict[str, object]:
             result_tables.tabulate_scan(scan, number, summary)
             for number, scan in enumerate(summary.scans, start=1)
         ],
-        "scan_findings": [result_tables.describe_scan(scan, sweep.margin) for scan in summary.scans],
+        "scan_findings": [result_tables.describe_scan(scan, sweep) for scan in summary.scans],
         "margin": f"{sweep.margin:g}",
         "health": result_tables.tabulate_health(summary),
         "runs": run_tables.tabulate_runs(summary),

@@ -10,7 +10,7 @@ from hkrun.report.comparison import Comparison
 from hkrun.report.summary import CellSummary, Scan, Summary
 from hkrun.report.table import MINUS, NONE, Entry, Field, Table, make_cell_table, make_table
 from hkrun.report.wording import count, digits, interval, p_value, plus_minus
-from hkrun.spaces import display_width, write_value
+from hkrun.spaces import STUDY_FAMILY, Sweep, display_width, write_value
 
 _LONGEST_IN_HEADING = 20  # characters of a cell's name
 
@@ -206,11 +206,12 @@ def describe_keys(scan: Scan) -> str:
     return keys if told else f"{keys}, {scan.group}"
 
 
-def describe_scan(scan: Scan, margin: float) -> str:
+def describe_scan(scan: Scan, sweep: Sweep) -> str:
     """Whether the result is the same all along a curve or grid.
 
     It is where every point is equivalent to the reference at 5 % (intersection-union test, Berger 1982): what
-    Holm's correction leaves open of a single point may stand of all together.
+    Holm's correction leaves open of a single point may stand of all together. Where all tests of the study
+    are one family, it is where every point stands in that.
     """
     found = [point.comparison for point in scan.points if point.comparison is not None]
     name = describe_keys(scan)
@@ -218,7 +219,10 @@ def describe_scan(scan: Scan, margin: float) -> str:
         return f"{name}: not judged, for no two of its points have common seeds."
     if any(comparison.opposes for comparison in found):
         what = "not the same everywhere"
-    elif all(comparison.p <= stats.LEVEL for comparison in found):  # all must hold: no correction
+    elif all(
+        comparison.supports if sweep.family == STUDY_FAMILY else comparison.p <= stats.LEVEL
+        for comparison in found
+    ):
         what = "the same everywhere"
     else:
         what = f"undecided at {count(min(comparison.n for comparison in found), 'seed')}"
@@ -227,7 +231,7 @@ def describe_scan(scan: Scan, margin: float) -> str:
     base = "" if scan.reference is None else scan.reference.label
     if scan.role == "default":
         base = f"the default, {base}"
-    return f"{name}: {what}, within {margin:g} pp of {base}."
+    return f"{name}: {what}, within {sweep.margin:g} pp of {base}."
 
 
 def tabulate_health(summary: Summary) -> Table | None:

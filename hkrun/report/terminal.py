@@ -104,7 +104,7 @@ def _head(summary: Summary) -> Iterator[Text]:
 def _scan_verdicts(summary: Summary) -> Iterator[RenderableType]:
     """Whether the result is the same along each curve and grid."""
     for scan in summary.scans:
-        yield Text(describe_scan(scan, summary.sweep.margin))
+        yield Text(describe_scan(scan, summary.sweep))
     if summary.scans:
         yield ""
 
