@@ -8,6 +8,7 @@ import sys
 import threading
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import patched_drivers
 import pytest
@@ -17,7 +18,7 @@ from hkrun.cluster import TaskList, run_tasks
 from hkrun.cluster.driver.calls import Observer
 from hkrun.cluster.driver.core_processes import CoreProcesses
 from hkrun.cluster.driver.process import RemoteObserver
-from hkrun.cluster.driver.supervisor import DriverTraceback, describe_end
+from hkrun.cluster.driver.supervisor import DriverTraceback, _driver_environment, describe_end
 from hkrun.errors import ClusterLostError, HkrunError
 
 
@@ -154,3 +155,13 @@ def test_the_driver_passes_on_all_that_an_observer_is_told_and_nothing_else():
     assert {name for name in vars(Observer) if not name.startswith("_")} == {name for _, name, _ in sent}
     with pytest.raises(AttributeError, match="begun"):
         remote.begun(3)
+
+
+def test_processes_keep_freed_memory_unless_the_user_says_otherwise(monkeypatch, tmp_path):
+    """Handing it back costs a page fault for every 4 kB of every tensor that follows."""
+    call = SimpleNamespace(requests=(), folder=tmp_path, own=None)
+    monkeypatch.delenv("MALLOC_TRIM_THRESHOLD_", raising=False)
+    monkeypatch.setenv("MALLOC_MMAP_THRESHOLD_", "131072")
+    environment = _driver_environment(call)
+    assert environment["MALLOC_TRIM_THRESHOLD_"] == "1000000000"
+    assert environment["MALLOC_MMAP_THRESHOLD_"] == "131072"

@@ -195,12 +195,17 @@ def _useful_cpus(node: Node, requests: Sequence[Request]) -> int:
     return max([1, *used])
 
 
+# glibc hands freed memory back to the system, and every tensor of a megabyte begins with page faults, a third
+# of the time of evaluating a pack on digits (benchmarks/README.md). Processes keep up to a gigabyte instead.
+MEMORY_SETTINGS = dict.fromkeys(("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_"), str(10**9))
+
+
 def _driver_environment(call: Call) -> dict[str, str]:
     """The environment of the driver, and of each process of a cluster of this machine."""
     threads = max((request.threads for request in call.requests), default=1)
     # Ray ends its processes too quickly for them to remove their temporary files, so those lie here.
     named = {cleanup.VARIABLE: call.folder.name, "TMPDIR": str(call.folder), **worker_variables()}
-    defaults = dict(SETTINGS)
+    defaults = SETTINGS | MEMORY_SETTINGS
     if call.own is not None:
         named |= LOOPBACK_SETTINGS | {PRELOAD_FROM_VARIABLE: str(Path(hkrun.__file__).parent)}
         defaults |= {} if call.own.in_groups else PRELOAD_SETTINGS
