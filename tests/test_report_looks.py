@@ -1,14 +1,26 @@
 """Verdicts that are read more than once: tests over all looks, and studies that end when all is decided."""
 
+import io
+
 import numpy as np
 import pytest
 import report_example
 import scipy.stats
+from rich.console import Console
 
 from hkrun import stats
 from hkrun.config import cell_id
 from hkrun.plans import Looks, SequentialPlan, save_looks
-from hkrun.report import describe_next, describe_open, open_questions, summarise, summary_document
+from hkrun.report import (
+    describe_next,
+    describe_open,
+    open_questions,
+    print_summary,
+    render_report,
+    summarise,
+    summary_document,
+)
+from hkrun.report.drawing import draw_figures
 from hkrun.report.monitoring import PairedLooks, margin_over_looks
 from hkrun.stats.looks import any_look_p, nominal_level
 from hkrun.store import open_store
@@ -201,6 +213,93 @@ def test_a_study_that_went_beyond_its_plan_is_corrected_for_all_its_looks(store)
     assert error.looks.counts == (6, 7, 8, 9, 10, 11, 12, 14)
     assert error.p == any_look_p(error.p_nominal, error.looks.counts)
     assert not summary.monitoring.sequential
+
+
+def read_markdown(summary):
+    return render_report(summary)["report.md"].decode()
+
+
+def print_terminal(summary, width=100):
+    console = Console(file=io.StringIO(), width=width)
+    print_summary(summary, console)
+    return " ".join(console.file.getvalue().split())
+
+
+@pytest.mark.usefixtures("undrawn_figures")
+@pytest.mark.parametrize(
+    ("ordinary", "sentence"),
+    [
+        ((), ""),
+        ((12,), ""),
+        ((8,), "Looked at 8 and 12 seeds: p and intervals are corrected for both looks."),
+        ((7, 8), "Looked at 7, 8 and 12 seeds: p and intervals are corrected for all 3 looks."),
+        (
+            (6, 7, 8, 9, 10),
+            "Looked at 6 numbers of seeds from 6 to 12: p and intervals are corrected for all 6 looks.",
+        ),
+    ],
+)
+def test_earlier_looks_are_told_on_the_first_screen_and_in_the_report(store, ordinary, sentence):
+    sweep = make_sweep(12)
+    report_example.fill(store, sweep)
+    save_looks(store, sweep, Looks(ordinary=ordinary))
+    summary = summarise(sweep, store)
+    told, written = print_terminal(summary), read_markdown(summary)
+    for text in (told, written):
+        assert "Looked at" not in text or sentence
+        assert sentence in text
+    assert ("Verdicts were read at" in written) == bool(sentence)
+
+
+@pytest.mark.usefixtures("undrawn_figures")
+def test_a_sequential_study_says_after_how_many_seeds_it_decided_and_what_is_open(store):
+    names = ("L_b", "L_b + L_is", "L_b + L_adv")
+    sweep = put_sequential(store, names=names, decided={"L_b + L_is": 9})
+    put(store, sweep, "L_b + L_adv", range(9), shift=0.5)
+    summary = summarise(sweep, store)
+    lower, open_ = summary.comparisons
+    assert lower.decided_after in range(6, 10)
+    first = stats.sequential_difference(lower.by_seed[: lower.decided_after], lower.looks.counts)
+    assert first.p <= 0.05 * lower.p / lower.p_holm
+    before = stats.sequential_difference(lower.by_seed[: lower.decided_after - 1], lower.looks.counts)
+    assert before.p > 0.05 * lower.p / lower.p_holm
+    assert open_.decided_after is None
+    for text in (print_terminal(summary), read_markdown(summary)):
+        assert f"decided after {lower.decided_after} of at most 12 seeds" in text
+        assert "hold at every look" in text
+        assert "away from no effect" in text
+    findings = summary_document(summary)["findings"]
+    assert any("is shown for L_b + L_adv (open at 9 of 12 seeds)" in finding for finding in findings)
+    assert describe_next(summary)[0] == "hkrun resume stability --dataset digits"
+    document = summary_document(summary)
+    assert [found["decided_after"] for found in document["comparisons"]] == [lower.decided_after, None]
+    assert document["cells"][1]["spared"] == [9, 10, 11]
+
+
+def test_the_figure_of_a_sequential_study_draws_each_difference_seed_by_seed(store):
+    sweep = put_sequential(store, margin=5.0, asks_equivalence=True)
+    figures = {figure.name: figure for figure in draw_figures(summarise(sweep, store))}
+    assert "the margin of 5 pp" in figures["sequences"].caption
+    (panel,) = figures["sequences"].drawn.axes
+    (comparison,) = summarise(sweep, store).comparisons
+    means = next(line for line in panel.lines if line.get_marker() == "o")
+    assert means.get_xdata().tolist() == list(range(1, 10))
+    assert means.get_ydata()[-1] == pytest.approx(comparison.difference)
+    drawn = [line.get_ydata()[-1] for line in panel.lines if len(line.get_xdata()) == 4]
+    assert drawn == pytest.approx(list(comparison.ci95))
+    save_looks(store, sweep, Looks())
+    assert "sequences" not in {figure.name for figure in draw_figures(summarise(sweep, store))}
+
+
+def test_the_steadiest_cell_is_chosen_on_the_seeds_that_all_share(store):
+    sweep = put_sequential(store, decided={"L_b + L_is": 9})
+    put(store, sweep, "L_b", range(9, 12))
+    summary = summarise(sweep, store)
+    best = next(best for best in summary.best if best.measure == "stability")
+    shared = [stats.stability(cell.error_pct[:9], window=5) for cell in summary.cells]
+    assert best.value == min(shared)
+    assert best.left_out == ()
+    assert "on the seeds that all share" in " ".join(summary_document(summary)["findings"])
 
 
 # --- what is decided ----------------------------------------------------------------------------------------

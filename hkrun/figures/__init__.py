@@ -5,6 +5,7 @@ inline.py         figures as elements of a page
 errors.py         test error over epochs, and its range over runs, which S measures
 error_panels.py   the same for many cells: small panels for each
 differences.py    paired differences
+sequences.py      how they close in while seeds come, in a sequential study
 points.py         cells as points of the figures over axes
 axis_lines.py     error and S over a key of numbers
 heat_maps.py      over two
@@ -24,6 +25,7 @@ from hkrun.figures.errors import MOST_BANDS, CellCurves, draw_errors, draw_range
 from hkrun.figures.heat_maps import HeatMap, draw_maps
 from hkrun.figures.inline import InlineFigures
 from hkrun.figures.points import CellPoint, Factor
+from hkrun.figures.sequences import MOST_PANELS, SeedSequence, draw_sequences
 from hkrun.figures.sorted_cells import PlacedPoint, draw_sorted
 from hkrun.figures.style import (
     NARROW_PAGE,

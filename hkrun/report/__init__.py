@@ -12,6 +12,7 @@ questions.py      what a sequential study asks, and what of it is decided
 claims.py         the verdicts on the paper's claims, and what would decide them
 paper.py          the paper's tables beside what was measured
 scans.py          the curves and grids of a search space with axes
+look_wording.py   when verdicts were read, in sentences
 wording.py        numbers as people read them; findings
 cautions.py       what to know before believing the numbers
 code_warnings.py  where runs are of different code

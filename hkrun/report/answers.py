@@ -7,6 +7,7 @@ from hkrun import stats
 from hkrun.report import comparing
 from hkrun.report.comparison import Comparison
 from hkrun.report.families import Families
+from hkrun.report.look_wording import describe_looks, describe_seeds
 from hkrun.report.summary import Best, CellSummary, Summary
 from hkrun.report.verdict import Verdict
 from hkrun.report.wording import count, digits, equals, family_size, join, plus_minus, take_once
@@ -99,11 +100,15 @@ def write_answer(summary: Summary) -> Iterator[str]:
     """The best cell by what the question is about, and what the runs do not tell it from."""
     for best in summary.best:
         yield f"{_describe_best(best, summary)} {_describe_others(best, summary)}".strip()
+    if looks := describe_looks(summary):
+        yield looks
 
 
 def _describe_best(best: Best, summary: Summary) -> str:
     label, steady = summary.label(best.cell), best.measure == "stability"
     figure = f"S {digits(best.value)} pp²" if steady else f"{best.value:.2f} %"
+    if steady and len({len(cell.seeds) for cell in summary.cells if cell.stability}) > 1:
+        figure += " on the seeds that all share" if summary.monitoring.sequential else ""
     first = "Steadiest" if steady else "Best" if summary.measure == "error" else "Lowest error"
     start = f"{first}: {label} ({figure})"
     reference = summary.sweep.reference
@@ -125,7 +130,8 @@ def _describe_best(best: Best, summary: Summary) -> str:
     shown = "" if comparison.significant else ": no difference is shown"
     if shown and comparison.within_pp is not None:
         shown += f", within {comparison.within_pp:.2f} pp (90 %)"
-    return f"{start}, p {equals(comparison.p_holm)} against {against} ({size}){shown}."
+    when = f", {describe_seeds(comparison)}" if comparison.decided_after else ""
+    return f"{start}, p {equals(comparison.p_holm)} against {against} ({size}{when}){shown}."
 
 
 def _describe_others(best: Best, summary: Summary) -> str:
@@ -151,6 +157,8 @@ def _describe_others(best: Best, summary: Summary) -> str:
 
 def _explain_untold(best: Best, summary: Summary) -> str:
     """Says where no test could have told the best from the others; empty where one could."""
+    if summary.monitoring.sequential:
+        return ""
     seeds = next(len(cell.seeds) for cell in summary.cells if cell.name == best.cell)
     needed = stats.smallest_runs(stats.LEVEL / best.num_pairs) if best.num_pairs else 0
     if seeds >= needed:

@@ -37,10 +37,12 @@ def write_warnings(summary: Summary) -> Iterator[str]:
 
 def _warn_of_seeds(summary: Summary) -> Iterator[str]:
     """Says where no difference could be significant, however large."""
+    if summary.monitoring.sequential:
+        return  # its tests are of t values
     compared = take_once(summary.comparisons, summary)
     most = max((comparison.n for comparison in compared), default=0)
     tests = family_size(summary, len(compared))
-    needed = stats.smallest_runs(stats.LEVEL / tests) if compared else 0
+    needed = stats.smallest_runs(compared[0].looks.level(level=stats.LEVEL / tests)) if compared else 0
     if 0 < most < needed:
         yield (
             f"With {count(most, 'seed')} no difference in error can be significant, however large, after "

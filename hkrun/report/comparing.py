@@ -193,6 +193,7 @@ def _compare(
         p_against_holm=tested.p_against,
         looks=pair.looks,
         p_nominal=tested.p_nominal if len(pair.looks.counts) > 1 else None,
+        p_by_look=tested.p_by_look,
         test=identify_test(side.identity, other.identity),
         n=len(pair.differences),
         **described,

@@ -24,6 +24,7 @@ class Comparison:
         by_seed: The paired differences of the error, in the order of the seeds.
         looks: After how many pairs they were looked at: p and intervals hold over all looks.
         p_nominal: `p` of the present look alone; None where there is no other, and of a sequential study.
+        p_by_look: Of a sequential study, what `p` was at each look so far.
         ci95: Interval of the difference, of "s2" that of the ratio; None where there is none.
         effect: Size of the difference of the error; None where it has no spread.
         p: Two-sided, of no difference; of "equivalence" and "no worse", of not being so.
@@ -48,6 +49,7 @@ class Comparison:
     by_seed: tuple[float, ...] = ()
     looks: PairedLooks = ONE_LOOK
     p_nominal: float | None = None
+    p_by_look: tuple[float, ...] = ()
     ci95: Interval | None = None
     effect: stats.EffectSize | None = None
     p: float
@@ -111,6 +113,11 @@ class Comparison:
         return self.significant and self.difference > 0
 
     @property
+    def decided_after(self) -> int | None:
+        """Of a sequential study: the seeds after which a difference stood; None where none stands."""
+        return self.looks.decided_after(self.p_by_look, self.p, self.p_holm)
+
+    @property
     def withheld(self) -> bool:
         """Whether there is no verdict, because what is missing could turn it."""
         return bool(self.reservation) and not (self.significant or self.opposes)
@@ -129,6 +136,7 @@ class Ratio:
         p_holm: `p`, corrected for all comparisons of its table.
         looks: After how many pairs they were looked at: p and interval hold over all looks.
         p_nominal: `p` of the present look alone; None where there is no other, and of a sequential study.
+        p_by_look: Of a sequential study, what `p` was at each look so far.
         test: Identities of the two sides, in order: names that stand for one configuration share one test.
         reservation: Why nothing may be concluded, as a sentence's part: runs of either side that have no
             result, windows on different epochs, too few runs; empty where it may.
@@ -143,6 +151,7 @@ class Ratio:
     p_holm: float
     looks: PairedLooks = ONE_LOOK
     p_nominal: float | None = None
+    p_by_look: tuple[float, ...] = ()
     test: tuple[str, ...]
     reservation: str
     n: int
@@ -151,6 +160,11 @@ class Ratio:
     def significant(self) -> bool:
         """Whether the two differ at 5 % after Holm's correction."""
         return self.p_holm <= stats.LEVEL
+
+    @property
+    def decided_after(self) -> int | None:
+        """Of a sequential study: the seeds after which a difference stood; None where none stands."""
+        return self.looks.decided_after(self.p_by_look, self.p, self.p_holm)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,6 +16,7 @@ from hkrun.errors import StoreError
 from hkrun.report import drawing, paper_tables, ratio_tables, result_tables, run_tables, variance
 from hkrun.report.answers import write_answer
 from hkrun.report.commands import describe_command, describe_next
+from hkrun.report.look_wording import explain_looks
 from hkrun.report.page import PAGE, render_page
 from hkrun.report.rendering import render_template
 from hkrun.report.seed_table import tabulate_seeds
@@ -192,6 +193,7 @@ def _gather(summary: Summary) -> dict[str, object]:
         "time_spent": describe_time(summary) if summary.executions else "",
         "conditions": run_tables.tabulate_conditions(summary),
         "scope": describe_scope(summary),
+        "looks": explain_looks(summary),
         "teachers": [describe_teacher(teacher) for teacher in summary.teachers],
         "quantum": digits(quantum) if quantum is not None else "",
         "test_images": round(100 / quantum) if quantum is not None else 0,

@@ -4,7 +4,9 @@ import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from hkrun import figures
+import numpy as np
+
+from hkrun import figures, stats
 from hkrun.report.axis_figures import AxisFigure, draw_axes
 from hkrun.report.figure_cells import (
     choose_cells,
@@ -15,7 +17,7 @@ from hkrun.report.figure_cells import (
     name_shortly,
 )
 from hkrun.report.summary import CellSummary, Summary
-from hkrun.report.wording import count
+from hkrun.report.wording import count, take_once
 
 MOST_HEALTH = 4  # cells that one figure shows
 
@@ -62,6 +64,7 @@ def draw_figures(summary: Summary) -> list[Figure]:
         *_name_axes(over_axes),
         _draw_errors(summary, over_axes),
         *_draw_differences(summary, over_axes),
+        *_draw_sequences(summary),
         *_draw_ranges(summary),
         *_draw_health(summary),
     ]
@@ -186,6 +189,51 @@ def _draw_differences(summary: Summary, over_axes: Sequence[AxisFigure]) -> list
             f"the mean a diamond in its 95 % interval.{more}",
             section="errors",
             drawn=figures.draw_differences(differences, reference=reference),
+        )
+    ]
+
+
+def _draw_sequences(summary: Summary) -> list[Figure]:
+    """How the differences of a sequential study closed in, those that were decided first among many."""
+    monitoring, sweep = summary.monitoring, summary.sweep
+    if not monitoring.sequential:
+        return []
+    compared = [item for item in take_once(summary.comparisons, summary) if item.n >= monitoring.looks[0]]
+    compared = [item for item in compared if not item.reservation]
+    if not compared:
+        return []
+    names, looks = name_shortly(summary), choose_looks(summary)
+    ids = {cell.name: cell.cell_id for cell in summary.cells}
+    shown = sorted(compared, key=lambda item: item.decided_after is None)[: figures.MOST_PANELS]
+    shown = [item for item in compared if item in shown]
+    sequences = [
+        figures.SeedSequence(
+            name=names[item.cell],
+            means=(np.cumsum(item.by_seed) / np.arange(1, item.n + 1)).tolist(),
+            looks=item.looks.until(item.n),
+            intervals=stats.confidence_sequence(item.by_seed, item.looks.counts),
+            decided_after=item.decided_after,
+            look=looks.get(ids[item.cell], 1),
+        )
+        for item in shown
+    ]
+    reference = names.get(sweep.reference or "", "")
+    margin = f" Behind, the margin of {sweep.margin:g} pp." if summary.equivalences else ""
+    rest = len(compared) - len(shown)
+    more = f" Not drawn: {count(rest, 'configuration')} that the table compares." if rest else ""
+    return [
+        Figure(
+            name="sequences",
+            caption=f"Error of the last epoch minus that of {reference} after each seed: the mean of all so "
+            "far, and its 95 % confidence sequence, which holds at every number of seeds at once. A dotted "
+            f"line is where a difference was decided.{margin}{more}",
+            section="errors",
+            drawn=figures.draw_sequences(
+                sequences,
+                reference=reference,
+                most=monitoring.looks[-1],
+                margin=sweep.margin if summary.equivalences else None,
+            ),
         )
     ]
 

@@ -29,6 +29,7 @@ def summary_document(summary: Summary) -> dict[str, object]:
         "stability_comparisons": [
             _comparison_document(comparison) for comparison in summary.stability_comparisons
         ],
+        **({"equivalences": equivalences} if (equivalences := _equivalences(summary)) else {}),
         "s2_ratios": [_ratio_document(ratio) for ratio in summary.s2_ratios],
         "sd_last_ratios": [_ratio_document(ratio) for ratio in summary.deviation_ratios],
         "divergence": list(map(dataclasses.asdict, summary.divergence)),
@@ -61,6 +62,10 @@ def _scope_document(summary: Summary) -> dict[str, object]:
         "error_pct": error_pct,
         "binomial_se_pp": error_of_it,
     }
+
+
+def _equivalences(summary: Summary) -> list[dict[str, object]]:
+    return [{**_comparison_document(item), "margin": item.margin} for item in summary.equivalences]
 
 
 def _best_document(best: Best) -> dict[str, object]:
@@ -130,6 +135,7 @@ def _cell_document(cell: CellSummary, summary: Summary) -> dict[str, object]:
         "missing": list(cell.missing),
         **({"untaught": list(cell.untaught)} if cell.untaught else {}),
         **({"stopped": list(cell.stopped)} if cell.stopped else {}),
+        **({"spared": list(cell.spared)} if cell.spared else {}),
         "error_last": _error_document(cell.error_last, cell.selection),
         "error_best": _error_document(cell.error_best, cell.selection),
         "stability": _stability_document(cell, summary),
@@ -195,7 +201,9 @@ def _looks_document(summary: Summary) -> dict[str, object]:
 
 
 def _nominal(found: Comparison | Ratio) -> dict[str, object]:
-    """P of the present look alone, where it is corrected for others."""
+    """P of the present look alone where it is corrected for others; when a sequential study decided it."""
+    if found.looks.sequential:
+        return {"decided_after": found.decided_after}
     return {} if found.p_nominal is None else {"p_nominal": found.p_nominal}
 
 

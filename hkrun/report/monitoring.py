@@ -31,6 +31,18 @@ class PairedLooks:
         """The probability that chance shows so small a p at any of the looks."""
         return stats.any_look_p(p, self.counts, two_sided=two_sided) if len(self.counts) > 1 else p
 
+    def until(self, pairs: int) -> tuple[int, ...]:
+        """The looks that were with so many pairs."""
+        return tuple(count for count in self.counts if count <= pairs)
+
+    def decided_after(self, p_by_look: Sequence[float], p: float, p_holm: float) -> int | None:
+        """The pairs after which p stood at 5 %, corrected by as much as it is now; None where it does not."""
+        if p_holm > stats.LEVEL:
+            return None
+        needed = stats.LEVEL * p / p_holm if p_holm > 0 else stats.LEVEL
+        told = zip(self.counts, p_by_look, strict=False)
+        return next((look for look, found in told if found <= needed), None)
+
     def level(self, *, two_sided: bool = True, level: float = stats.LEVEL) -> float:
         """The p that each look asks for, so that all together err at this level."""
         return stats.nominal_level(self.counts, level=level, two_sided=two_sided) if self.counts else level
@@ -82,12 +94,14 @@ class Tested:
         p_against: Of a test of equivalence: of its contrary; else 1.
         ci: The interval of the same looks; None where there is none.
         p_nominal: `p` of the present look alone; None of a sequential study, whose p is of all looks.
+        p_by_look: Of a sequential study, what `p` was at each look so far.
     """
 
     p: float
     p_against: float = 1.0
     ci: Interval | None
     p_nominal: float | None
+    p_by_look: tuple[float, ...] = ()
 
 
 def difference_over_looks(differences: Floats, looks: PairedLooks, generator: np.random.Generator) -> Tested:
@@ -99,8 +113,12 @@ def difference_over_looks(differences: Floats, looks: PairedLooks, generator: np
         generator: Draws the sign flips.
     """
     if looks.sequential:
-        told = stats.sequential_difference(differences, looks.counts)
-        return Tested(p=told.p, ci=told.ci95, p_nominal=None)
+        told = [
+            stats.sequential_difference(differences[:look], looks.counts)
+            for look in (*looks.until(len(differences)), len(differences))
+        ]
+        p_by_look = tuple(found.p for found in told[:-1])
+        return Tested(p=told[-1].p, ci=told[-1].ci95, p_nominal=None, p_by_look=p_by_look)
     found = stats.paired_difference(
         differences, np.zeros_like(differences), generator=generator, level=looks.level()
     )
@@ -151,18 +169,20 @@ def ratio_over_looks(
         return None
     if not looks.sequential:
         return Tested(p=looks.correct(now.p), ci=now.ci95, p_nominal=now.p)
-    found = {look: compare(look, level) for look in looks.counts if look <= pairs}
+    found = {look: compare(look, level) for look in looks.until(pairs)}
 
     def nominal(look: int) -> float:
         p = found[look].p
         return 1.0 if p is None else p
 
+    p_by_look = [stats.sequential_p(nominal, looks.counts, pairs=look) for look in looks.until(pairs)]
     ends = [one.ci95 for one in found.values() if one.ci95 is not None]
     low, high = max((end[0] for end in ends), default=np.inf), min((end[1] for end in ends), default=-np.inf)
     return Tested(
-        p=stats.sequential_p(nominal, looks.counts, pairs=pairs),
+        p=p_by_look[-1] if p_by_look else 1.0,
         ci=(low, high) if low <= high else None,
         p_nominal=None,
+        p_by_look=tuple(p_by_look),
     )
 
 

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from hkrun.report.answers import write_answer
+from hkrun.report.look_wording import explain_looks
 from hkrun.report.paper_tables import describe_forecast
 from hkrun.report.result_tables import describe_scan
 from hkrun.report.summary import CellSummary, Summary
@@ -39,6 +40,8 @@ BEST, RANGE, INTERVAL, S = "best epoch", "mean range", "interval of S", "S"
 DIFFERENCE = "difference in error"
 # What a narrow terminal goes without, in this order, by what the question is about.
 DISPENSABLE = {"error": (BEST, RANGE, INTERVAL, S, DIFFERENCE), "stability": (DIFFERENCE, RANGE, INTERVAL)}
+# Confidence sequences are wider, and what a sequential study is for.
+_SEQUENTIAL = {"error": DISPENSABLE["error"], "stability": (RANGE, DIFFERENCE, INTERVAL)}
 # The order of the columns; who asks about stability is not asked to look at the best epoch.
 _ORDER = {
     "error": ("n", "error", BEST, S, RANGE, DIFFERENCE, "p"),
@@ -142,7 +145,7 @@ def _fit(summary: Summary, console: Console, limit: int) -> tuple[tuple[str, ...
     Figures give way first, then names. Where even so the axes have no place in columns of their own, a cell
     has them all in one.
     """
-    dispensable = DISPENSABLE[summary.measure]
+    dispensable = (_SEQUENTIAL if summary.monitoring.sequential else DISPENSABLE)[summary.measure]
     ways = [(summary.columns, dispensable[:number], NAMES) for number in range(len(dispensable))]
     ways.append((summary.columns, ways[-1][1], LEAST_NAMES))
     ways += [(columns, dispensable, LEAST_NAMES) for columns in (summary.columns, summary.columns.in_one())]
@@ -271,6 +274,7 @@ def _notes(summary: Summary, names: FittedColumns, *, without: tuple[str, ...]) 
         f"S: eq. (10), variance of the range over seeds, last {window} epochs, ddof {ddof}{quantum}.",
         *([scope] if scope else []),
         *([family] if family else []),
+        *([explain_looks(summary)] if summary.monitoring.sequential else []),
         *(describe_teacher(teacher) for teacher in summary.teachers),
         *([describe_time(summary)] if summary.executions else []),
     ]

@@ -10,6 +10,7 @@ from hkrun.counting import list_names
 from hkrun.counting import seeds as seeds
 from hkrun.plans import OVERHEADS
 from hkrun.report.comparison import Comparison
+from hkrun.report.look_wording import conclude_equivalences, describe_seeds
 from hkrun.report.summary import Summary, Teacher, TrainedTeacher
 from hkrun.report.verdict import Verdict
 from hkrun.spaces import STUDY_FAMILY
@@ -236,6 +237,8 @@ def write_findings(summary: Summary) -> Iterator[str]:
     found = [(summary.comparisons, *errors), (summary.stability_comparisons, *steadiness)]
     for comparisons, subject, directions in found if summary.measure == "error" else reversed(found):
         yield from _conclude(_labelled(comparisons, summary), subject, directions)
+        if comparisons is summary.comparisons:
+            yield from conclude_equivalences(summary)
         if comparisons is summary.stability_comparisons:
             yield from _conclude_ratios(summary)
     yield from _count_verdicts(summary)
@@ -300,7 +303,7 @@ def _conclude(comparisons: Sequence[Comparison], subject: str, directions: tuple
             )
             yield (
                 f"{join([comparison.cell])} has {direction} than {join([comparison.reference])} "
-                f"({change}, p {equals(comparison.p_holm)}, {count(comparison.n, 'seed')}{whatever})."
+                f"({change}, p {equals(comparison.p_holm)}, {describe_seeds(comparison)}{whatever})."
             )
     for reservation in dict.fromkeys(item.reservation for item in comparisons if item.withheld):
         found = [item.cell for item in comparisons if item.withheld and item.reservation == reservation]
@@ -312,7 +315,11 @@ def _conclude(comparisons: Sequence[Comparison], subject: str, directions: tuple
     if undecided:
         names = join([comparison.cell for comparison in undecided])
         reference, within = join([undecided[0].reference]), _tell_margins(undecided)
-        yield f"In {subject}, no difference from {reference} is shown for {names}{within}."
+        looks = undecided[0].looks
+        numbers = sorted({item.n for item in undecided})
+        told = " to ".join(map(str, dict.fromkeys((numbers[0], numbers[-1]))))
+        open_ = f" (open at {told} of {count(looks.counts[-1], 'seed')})" if looks.sequential else ""
+        yield f"In {subject}, no difference from {reference} is shown for {names}{open_}{within}."
 
 
 def _tell_margins(undecided: Sequence[Comparison]) -> str:
@@ -337,5 +344,5 @@ def _conclude_ratios(summary: Summary) -> Iterator[str]:
             cell, reference = (join([summary.label(name)]) for name in (found.cell, found.reference))
             yield (
                 f"By S2, {cell} is {word} than {reference} ({digits(found.ratio)} times, "
-                f"p {equals(found.p_holm)}, {count(found.n, 'seed')})."
+                f"p {equals(found.p_holm)}, {describe_seeds(found)})."
             )
