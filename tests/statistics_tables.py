@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 import numpy as np
+import sequential_tables
 from curve_models import MODELS, UNEQUAL, Model
 
 from hkrun.stats import (
@@ -155,6 +156,23 @@ def main() -> None:
             for name in ("digits", "CIFAR-10 of table 5", "CIFAR-100 of table 5")
             for ratio in (1.28, 1.5, 2, 4)
         ],
+    )
+    print_looks()
+
+
+def print_looks() -> None:
+    """The tables on repeated looks."""
+    print_table("Several looks at 5 %", sequential_tables.HEADS_OF_LOOKS, sequential_tables.looks())
+    print_table(
+        "Differences, a look after every seed", sequential_tables.HEADS_OF_ERRORS, sequential_tables.errors()
+    )
+    print_table(
+        "With a margin of one standard deviation, %",
+        sequential_tables.HEADS_OF_EQUIVALENCE,
+        sequential_tables.equivalence(),
+    )
+    print_table(
+        "S2, a look after every seed", sequential_tables.HEADS_OF_S2, sequential_tables.s2(2 * STUDIES)
     )
 
 
