@@ -189,6 +189,18 @@ def test_a_sequential_study_tests_at_every_look_of_its_plan(store):
     assert s.p == pytest.approx(any_look_p(s.p_nominal, looks))
 
 
+def test_pairs_are_in_the_order_in_which_the_study_has_its_seeds(store):
+    order = (9, 1, 4, 0, 7, 2, 8, 11, 3)
+    sweep = make_sweep(12, seeds=order)
+    for name in NAMES:
+        put(store, sweep, name, range(12))
+    save_looks(store, sweep, Looks(plan=SequentialPlan(most=9)))
+    summary = summarise(sweep, store)
+    ours, theirs = (dict(zip(cell.seeds, cell.error_pct[:, -1], strict=True)) for cell in summary.cells)
+    (comparison,) = summary.comparisons
+    assert comparison.by_seed == pytest.approx([theirs[seed] - ours[seed] for seed in order])
+
+
 def test_a_cell_that_ended_because_all_is_decided_lacks_no_runs(store):
     sweep = put_sequential(store, decided=dict.fromkeys(NAMES, 9))
     summary = summarise(sweep, store)

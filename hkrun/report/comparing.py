@@ -322,7 +322,7 @@ def common_seeds(cell: CellSummary, other: CellSummary) -> list[int]:
     """The seeds that both cells finished, in their order; none where the runs of either were selected."""
     if cell.selection or other.selection:
         return []
-    return [seed for seed in cell.seeds if seed in other.seeds]
+    return cell.monitoring.order({*cell.seeds} & {*other.seeds})
 
 
 def make_generator(*words: str) -> np.random.Generator:
@@ -380,12 +380,12 @@ class _Pair:
 
 def _pair_errors(side: Side, other: Side) -> _Pair | None:
     known = [set(one.errors) for one in (side, other) if one.constant is None]
-    seeds = sorted(set.intersection(*known)) if known else []
+    monitoring = side.monitoring if side.monitoring.looks else other.monitoring
+    seeds = monitoring.order(set.intersection(*known)) if known else []
     if not seeds or side.identity == other.identity:
         return None
     ours, theirs = (
         np.array([one.errors[seed] if one.constant is None else one.constant for seed in seeds])
         for one in (side, other)
     )
-    monitoring = side.monitoring if side.monitoring.looks else other.monitoring
     return _Pair(ours=ours, theirs=theirs, looks=monitoring.of_pairs(seeds))

@@ -63,6 +63,10 @@ class Monitoring:
     looks: tuple[int, ...] = ()
     sequential: bool = False
 
+    def order(self, seeds: Collection[int]) -> list[int]:
+        """Seeds as they come in: those of a sequential study as it has them, else by their numbers."""
+        return [seed for seed in self.seeds if seed in seeds] if self.sequential else sorted(seeds)
+
     def of_pairs(self, seeds: Collection[int]) -> PairedLooks:
         """The looks at a comparison over these common seeds."""
         if self.sequential:
