@@ -298,8 +298,7 @@ class Summary:
 
     Attributes:
         comparisons: Of the error with the sweep's reference cell.
-        equivalences: Whether its errors lie within the search space's margin of the reference's: of a
-            sequential study whose search space sets one.
+        equivalences: Of errors with the reference, of a sequential study whose search space sets a margin.
         stability_comparisons: Of S with the reference cell, both over the seeds that both cells finished.
         s2_ratios: S2 over that of the reference cell, on those seeds.
         deviation_ratios: The same of the standard deviation over seeds of the last epoch's error.
