@@ -22,8 +22,8 @@ def describe_command(summary: Summary, *, num_seeds: int | None = None, whole: b
     sweep = summary.sweep
     in_rounds = summary.monitoring.sequential and not whole
     if sweep.source == DICT:
-        rounds = ', until="decided"' if in_rounds else ""
-        return _resume(sweep) if num_seeds is None else f"hkrun.run(space, seeds={num_seeds}{rounds})"
+        until = ', until="decided"' if in_rounds else ""
+        return _resume(sweep) if num_seeds is None else f"hkrun.run(space, seeds={num_seeds}{until})"
     seeds = sweep.seeds
     if num_seeds is not None:
         first = max(seeds) + 1
