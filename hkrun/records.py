@@ -141,26 +141,36 @@ def to_json(record: Record | TeacherRecord | DivergedTeacher) -> bytes:
     return json.dumps(dataclasses.asdict(record), indent=1, allow_nan=False).encode()
 
 
+def to_values(record: Record) -> dict[str, Any]:
+    """What `to_json` writes of a record; not a copy of what it holds."""
+    return {spec.name: getattr(record, spec.name) for spec in dataclasses.fields(record)}
+
+
 def from_json(kind: type[R], text: bytes) -> R:
     """The inverse of `to_json`. Unknown fields are passed over, missing ones get their default.
 
     Raises:
         ValueError: It is no such record, or a field that every version writes is missing.
     """
-    values = json.loads(text)
-    known = {spec.name for spec in dataclasses.fields(kind)}
+    return from_values(kind, json.loads(text))
+
+
+def from_values(kind: type[R], values: dict[str, Any]) -> R:
+    """The record of these values, as `from_json`."""
+    known = kind.__dataclass_fields__
     try:
-        record = kind(**{name: _frozen(value) for name, value in values.items() if name in known})
+        fields: dict[str, Any] = {
+            name: tuple(value) if type(value) is list else value
+            for name, value in values.items()
+            if name in known
+        }
+        record = kind(**fields)
     except (TypeError, AttributeError) as error:
         raise ValueError(str(error)) from error
     allowed = STATUSES if isinstance(record, Record) else (kind.status,)
     if record.status not in allowed:
         raise ValueError(f"status {record.status!r} is none of {', '.join(allowed)}")
     return record
-
-
-def _frozen(value: object) -> Any:
-    return tuple(value) if isinstance(value, list) else value
 
 
 def teacher_from_json(text: bytes) -> TeacherRecord | DivergedTeacher:

@@ -458,10 +458,8 @@ def test_the_newest_checkpoint_tells_how_far_a_run_is(store):
 def test_ten_thousand_runs_are_planned_without_a_look_at_each(store, monkeypatch):
     """Per run a dictionary look-up, per cell one listing: the store is asked once per configuration."""
     asked = []
-    listed = store.records_and_earlier
-    monkeypatch.setattr(
-        store, "records_and_earlier", lambda identity: asked.append(identity) or listed(identity)
-    )
+    listed = store.cell_runs
+    monkeypatch.setattr(store, "cell_runs", lambda identity: asked.append(identity) or listed(identity))
     cells = [(f"mu {index}", cell_from_values({"loss.mu": 0.1 * (index + 1)})) for index in range(100)]
     plan = plan_on(make_sweep(cells, seeds=range(100)), store)
     assert len(plan.packs) == 10_000

@@ -26,7 +26,7 @@ from hkrun.stats import (
     summarise_errors,
     unpaired_difference,
 )
-from hkrun.stats.stability import _largest
+from hkrun.stats.stability import _Ranking
 
 
 def generator(seed: int = 0) -> np.random.Generator:
@@ -553,7 +553,7 @@ def test_a_choice_that_has_none_of_the_largest_values_gets_its_own():
     values = np.arange(400.0).reshape(200, 2)
     taken = np.zeros((200, 3), dtype=bool)
     taken[:5, 0] = taken[150:, 1] = taken[7, 2] = True
-    assert _largest(values, taken).T.tolist() == [[8.0, 9.0], [398.0, 399.0], [14.0, 15.0]]
+    assert _Ranking(values).largest(taken).T.tolist() == [[8.0, 9.0], [398.0, 399.0], [14.0, 15.0]]
 
 
 def test_random_swaps_are_the_same_in_parts_as_at_once(monkeypatch):
@@ -563,7 +563,39 @@ def test_random_swaps_are_the_same_in_parts_as_at_once(monkeypatch):
     assert np.array_equal(drawn, np.random.default_rng(5).integers(0, 2, (999, 17)).astype(bool))
 
 
+@pytest.mark.parametrize("before", [0, 1, 2])
+@pytest.mark.parametrize("pairs", [14, 15, 2500])
+def test_random_swaps_are_what_numpy_draws_as_integers_and_leave_the_generator_so(pairs, before):
+    """They are read off the generator's raw words, with NumPy's own draws before and after."""
+    generator, plain = (np.random.default_rng(pairs) for _ in range(2))
+    assert np.array_equal(generator.integers(0, 9, before), plain.integers(0, 9, before))
+    drawn, _ = permutations.swaps(pairs, 99, generator)
+    assert np.array_equal(drawn, plain.integers(0, 2, (99, pairs)).astype(bool))
+    assert np.array_equal(generator.integers(0, 9, 5), plain.integers(0, 9, 5))
+    assert generator.random() == plain.random()
+
+
+def test_swaps_of_another_generator_are_its_own_integers():
+    drawn, _ = permutations.swaps(20, 99, np.random.Generator(np.random.MT19937(1)))
+    plain = np.random.Generator(np.random.MT19937(1)).integers(0, 2, (99, 20))
+    assert np.array_equal(drawn, plain.astype(bool))
+
+
 # --- spreads ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 9, 600])
+def test_a_spread_of_many_runs_added_at_once_has_the_very_bits_of_one_after_another(epochs):
+    curves = np.random.default_rng(epochs).normal(5, 1, (300, epochs))
+    curves[17, 0] = np.nan
+    together, alone = stats.SpreadSum(epochs), stats.SpreadSum(epochs)
+    for part in (curves[:16], curves[16:20], curves[20:]):
+        together.add_all(part)
+    for curve in curves:
+        alone.add(curve)
+    for name in ("mean", "low", "high", "late"):
+        ours, theirs = (getattr(spread.read(), name) for spread in (together, alone))
+        assert ours.tobytes() == theirs.tobytes(), name
 
 
 def test_a_spread_added_up_run_by_run_is_that_of_all_runs_at_once():

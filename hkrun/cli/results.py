@@ -91,16 +91,17 @@ def report(
 ) -> int:
     """Write a sweep's report again from the store, and print its table.
 
-    Nothing is trained: what is missing is named. Works while the sweep is running, and without its file.
+    Nothing is trained: what is missing is named. Works while the sweep is running, and without its file. A
+    report that is there is left as it is where it would say the same.
     DIR is a published study or a folder of several: their reports are written from the numbers beside them.
     """
     from hkrun.report import (
         find_studies,
         print_summary,
         publish_study,
+        renew_report,
         summarise,
         summary_document,
-        write_report,
     )
 
     if folders := find_studies(Path(name)):
@@ -117,7 +118,7 @@ def report(
     if publication.directory is None:
         sweep = stored.sweep if family is None else dataclasses.replace(stored.sweep, family=family)
         summary = summarise(sweep, store, world_size=stored.workers.world_size)
-        place, mlflow = write_report(summary, store)["report.html"], _find_in_mlflow(stored.sweep, store)
+        place, mlflow = renew_report(summary, store)["report.html"], _find_in_mlflow(stored.sweep, store)
     else:
         summary = publish_study(stored, store, publication.directory, processor=publication.processor)
         place, mlflow = f"{summary.store}/report.md", None

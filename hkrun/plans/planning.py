@@ -100,8 +100,9 @@ def _plan_cell(
     named: NamedCell, sweep: Sweep, store: Store | None, workers: Workers, *, trust: bool
 ) -> PlannedCell:
     cell, identity = named.cell, cell_id(named.cell, world_size=workers.world_size)
-    found, earlier = ([], frozenset[int]()) if store is None else store.records_and_earlier(identity)
-    held = {record.seed: record for record in found}
+    runs = None if store is None else store.cell_runs(identity)
+    earlier = frozenset[int]() if runs is None else runs.with_earlier
+    held = {} if runs is None else {record.seed: record for record in runs.read_records()}
     beside: list[int] = []
     for seed in sweep.seeds:
         standing = held.get(seed)

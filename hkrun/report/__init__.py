@@ -19,6 +19,7 @@ code_warnings.py  where runs are of different code
 table.py          a table as rows of text; result_tables.py, paper_tables.py, run_tables.py fill them
 drawing.py        the figures
 documents.py      the files, from the templates, written only where they would say something else
+kept_statistics.py  what the statistics of a large study gave, for its next report
 latex.py          escapes
 json_document.py  the document for scripts
 study_pairing.py  which cells of two studies belong together; study_comparison.py compares them
@@ -31,7 +32,7 @@ terminal.py       answer, table, verdicts and warnings in the terminal
 from hkrun.report.aggregation import summarise
 from hkrun.report.commands import describe_next
 from hkrun.report.comparison_forms import comparison_document, print_comparison
-from hkrun.report.documents import render_report, write_report
+from hkrun.report.documents import render_report, renew_report, write_report
 from hkrun.report.json_document import summary_document
 from hkrun.report.published import load_published
 from hkrun.report.publishing import find_studies, publish_study, renew_studies, summarise_study

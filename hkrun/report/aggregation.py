@@ -1,10 +1,9 @@
 """Aggregates the runs of a sweep into a summary: which of them are data, and how they compare."""
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
-import pyarrow as pa
 
 from hkrun import config, stats
 from hkrun.config import Cell
@@ -17,16 +16,19 @@ from hkrun.report.code_warnings import write_code_warnings
 from hkrun.report.comparing import ON, OVER, make_generator
 from hkrun.report.concluding import conclude
 from hkrun.report.divergence import write_divergence
+from hkrun.report.kept_statistics import remembering_statistics
 from hkrun.report.monitoring import monitor
 from hkrun.report.published import load_published
 from hkrun.report.summary import PERCENT, CellSummary, Curve, Summary
 from hkrun.report.teaching import read_teachers
 from hkrun.report.variance import split_variance
 from hkrun.spaces import NamedCell, Sweep, name_cells
-from hkrun.store import Store
+from hkrun.store import CellRuns, RunCurves, Store
 
 # The columns of the curves that a report is made from.
-CURVES = ("epoch", "error_pct", *DISCRIMINATOR_COLUMNS)
+_FIGURES = ("error_pct", *DISCRIMINATOR_COLUMNS)
+CURVES = ("epoch", *_FIGURES)
+_RUNS_AT_ONCE = 128  # whose curves are added up together
 
 
 def summarise(sweep: Sweep, store: Store, *, world_size: int = 1) -> Summary:
@@ -38,6 +40,11 @@ def summarise(sweep: Sweep, store: Store, *, world_size: int = 1) -> Summary:
         StoreError: Runs with one configuration of the teacher had teachers of different weights, or the
             curves of a finished run are incomplete.
     """
+    with remembering_statistics(sweep, store):
+        return _summarise(sweep, store, world_size=world_size)
+
+
+def _summarise(sweep: Sweep, store: Store, *, world_size: int) -> Summary:
     looks = load_looks(store, sweep)
     cells, quantum = _summarise_cells(sweep, store, looks, world_size=world_size)
     published = load_published()
@@ -67,9 +74,10 @@ def _summarise_cells(
     """The cells of a sweep, and what one test image is worth."""
     ids = [config.cell_id(named.cell, world_size=world_size) for named in sweep.cells]
     wanted = frozenset(sweep.seeds)
+    runs = {cell_id: store.cell_runs(cell_id) for cell_id in dict.fromkeys(ids)}
     records = {
-        cell_id: tuple(record for record in store.records(cell_id) if record.seed in wanted)
-        for cell_id in dict.fromkeys(ids)
+        cell_id: tuple(record for record in found.read_records(collect=True) if record.seed in wanted)
+        for cell_id, found in runs.items()
     }
     quantum = _quantum(
         sweep.dataset, (record.error_last_pct for found in records.values() for record in found)
@@ -85,6 +93,7 @@ def _summarise_cells(
             sweep,
             store,
             label=labels[named.name],
+            runs=runs[cell_id],
             records=records[cell_id],
             stopped=stopped.get(cell_id, ()),
             looks=looks,
@@ -139,6 +148,7 @@ def _summarise_cell(
     store: Store,
     *,
     label: str,
+    runs: CellRuns,
     records: tuple[Record, ...],
     stopped: Sequence[int],
     looks: Looks,
@@ -146,9 +156,21 @@ def _summarise_cell(
 ) -> CellSummary:
     finished = [record for record in records if record.status == "finished"]
     epochs, first = named.cell.student.epochs, sum(named.cell.stage_epochs[:-1])
-    errors, health = _read_finished(store, finished, first=first, epochs=epochs)
     top5 = [record.error_top5_last_pct for record in finished if record.error_top5_last_pct is not None]
     diverged = [record for record in records if record.status == "diverged"]
+    curves = _read_curves(
+        runs,
+        [record.seed for record in finished],
+        [record.seed for record in diverged if record.epochs > first],
+        first=first,
+        epochs=epochs,
+    )
+    if curves.incomplete is not None:
+        raise StoreError(
+            f"{store.place}/{store.run_folder(cell_id, curves.incomplete)}: the run is finished, but its "
+            f"curves do not have {first + epochs} epochs of errors; remove the folder and run the sweep again"
+        )
+    errors, health = curves.errors, curves.health
     results = {record.seed for record in records if record.status != "failed"}
     missing = sorted(set(sweep.seeds) - {record.seed for record in records})
     untaught = _find_untaught(named.cell, missing, store)
@@ -167,10 +189,7 @@ def _summarise_cell(
         untaught=untaught,
         stopped=tuple(seed for seed in sweep.seeds if seed in stopped and seed not in results),
         error_pct=errors,
-        diverged_curves=tuple(
-            table["error_pct"].to_numpy()[first:]
-            for table in _read_curves(store, [record for record in diverged if record.epochs > first])
-        ),
+        diverged_curves=curves.diverged,
         error_last=stats.summarise_errors(errors[:, -1], bounds=PERCENT) if finished else None,
         error_best=stats.summarise_errors(errors.min(axis=1), bounds=PERCENT) if finished else None,
         stability=None,
@@ -222,33 +241,62 @@ def _without_inference(summary: CellSummary) -> CellSummary:
     )
 
 
-def _read_finished(
-    store: Store, finished: Sequence[Record], *, first: int, epochs: int
-) -> tuple[Curve, dict[str, stats.Spread]]:
-    """The last stage's epochs of all runs: the errors, and the health where all runs have it.
+@dataclass(frozen=True, kw_only=True)
+class _Curves:
+    """Of the last stage of a cell's runs.
 
-    One run after another is read, so that no more is held than the errors, shape [runs, epochs].
+    Attributes:
+        errors: Of the finished runs, shape [runs, epochs].
+        health: The discriminator's figures where all finished runs have them.
+        diverged: The errors of the diverged runs.
+        incomplete: The seed of a finished run that does not have all errors.
     """
-    errors = np.empty((len(finished), epochs))
-    health = {name: stats.SpreadSum(epochs) for name in DISCRIMINATOR_COLUMNS} if finished else {}
-    for row, (record, table) in enumerate(zip(finished, _read_curves(store, finished), strict=True)):
-        if len(table) != first + epochs or not np.isfinite(table["error_pct"].to_numpy()).all():
-            folder = f"{store.place}/{store.run_folder(record.cell_id, record.seed)}"
-            raise StoreError(
-                f"{folder}: the run is finished, but its curves do not have {first + epochs} epochs of "
-                "errors; remove the folder and run the sweep again"
-            )
-        errors[row] = table["error_pct"].to_numpy()[first:]
-        health = {name: spread for name, spread in health.items() if name in table.column_names}
+
+    errors: Curve
+    health: dict[str, stats.Spread]
+    diverged: tuple[Curve, ...]
+    incomplete: int | None
+
+
+def _read_curves(
+    runs: CellRuns, finished: Sequence[int], diverged: Sequence[int], *, first: int, epochs: int
+) -> _Curves:
+    """The curves from the epoch after the `first` on.
+
+    No more is held than the errors, and what some hundred runs have besides.
+    """
+    rows = {seed: row for row, seed in enumerate(finished)}
+    errors = np.empty((len(rows), epochs))
+    health = {name: stats.SpreadSum(epochs) for name in DISCRIMINATOR_COLUMNS} if rows else {}
+    lost: list[Curve] = []
+    waiting: list[RunCurves] = []
+
+    def add_up() -> None:
+        for name in [name for name in health if not all(name in run.figures for run in waiting)]:
+            del health[name]
         for name, spread in health.items():
-            spread.add(table[name].to_numpy(zero_copy_only=False)[first:])
-    return errors, {name: spread.read() for name, spread in health.items()}
+            if waiting:
+                spread.add_all(np.stack([run.figures[name][first:] for run in waiting]))
+        waiting.clear()
 
-
-def _read_curves(store: Store, records: Sequence[Record]) -> Iterator[pa.Table]:
-    runs = [(record.cell_id, record.seed) for record in records]
-    for table in store.each_curves(runs, columns=CURVES):
-        yield table.sort_by("epoch")
+    for seed, run in runs.each_curves([*finished, *diverged], _FIGURES, collect=True):
+        error_pct = run.figures["error_pct"]
+        if seed not in rows:
+            lost.append(error_pct[first:].copy())
+            continue
+        if run.epochs != first + epochs or not np.isfinite(error_pct).all():
+            return _Curves(errors=errors, health={}, diverged=(), incomplete=seed)
+        errors[rows[seed]] = error_pct[first:]
+        waiting.append(run)
+        if len(waiting) == _RUNS_AT_ONCE:
+            add_up()
+    add_up()
+    return _Curves(
+        errors=errors,
+        health={name: spread.read() for name, spread in health.items()},
+        diverged=tuple(lost),
+        incomplete=None,
+    )
 
 
 def _undefined(runs: int, epochs: int, window: int) -> str | None:

@@ -10,15 +10,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-import hkrun
 from hkrun import stats
 from hkrun.errors import StoreError
-from hkrun.report import drawing, paper_tables, ratio_tables, result_tables, run_tables, variance
+from hkrun.report import paper_tables, ratio_tables, result_tables, run_tables, variance
 from hkrun.report.answers import write_answer
 from hkrun.report.commands import describe_command, describe_next
+from hkrun.report.kept_statistics import describe_makers
 from hkrun.report.look_wording import explain_looks
-from hkrun.report.page import PAGE, render_page
-from hkrun.report.rendering import render_template
 from hkrun.report.seed_table import tabulate_seeds
 from hkrun.report.summary import PaperTable, Summary
 from hkrun.report.table import Table
@@ -83,6 +81,11 @@ def render_report(summary: Summary) -> dict[str, bytes]:
     All forms hold the same tables; that of single runs is in HTML and CSV alone. The same summary gives
     the same bytes.
     """
+    # Only here: what draws takes long to load, and a report that is there already needs none of it.
+    from hkrun.report import drawing
+    from hkrun.report.page import PAGE, render_page
+    from hkrun.report.rendering import render_template
+
     drawn = drawing.draw_figures(summary)
     content = _gather(summary)
     files = {PAGE: render_page(summary, content, drawn)}
@@ -95,6 +98,9 @@ def render_report(summary: Summary) -> dict[str, bytes]:
 
 def render_markdown(summary: Summary) -> dict[str, bytes]:
     """The report as Markdown alone: report.md, and each figure as .svg."""
+    from hkrun.report import drawing
+    from hkrun.report.rendering import render_template
+
     drawn = drawing.draw_figures(summary)
     report = {MARKDOWN: render_template(MARKDOWN, {**_gather(summary), "figures": drawn})}
     return report | {f"{figure.name}.svg": figure.svg for figure in drawn}
@@ -245,12 +251,12 @@ def renew_report(summary: Summary, store: Store) -> dict[str, str]:
 
 
 def _describe_content(summary: Summary) -> str:
-    """SHA-256 of all that the report is made from, and of the version of hkrun that makes it.
+    """SHA-256 of all that the report is made from, and of the code that makes it.
 
     What an execution did after its report does not count: else each sweep asked for again would have news.
     """
     executions = tuple(execution.before_report() for execution in summary.executions)
-    content = [hkrun.__version__, dataclasses.replace(summary, executions=executions)]
+    content = [describe_makers(), dataclasses.replace(summary, executions=executions)]
     return hashlib.sha256(json.dumps(content, default=_plain).encode()).hexdigest()
 
 

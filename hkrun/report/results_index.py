@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from hkrun.report.rendering import render_template
 from hkrun.report.table import MINUS
 from hkrun.report.wording import OUTCOMES, count, count_outcomes, digits, equals, plus_minus
 
@@ -21,6 +20,8 @@ def render_index(studies: Mapping[str, Document]) -> bytes:
     Raises:
         KeyError: One is of another version of hkrun and lacks something.
     """
+    from hkrun.report.rendering import render_template  # only here: most reports are not published
+
     entries = [_describe_study(folder, study) for folder, study in studies.items()]
     # Studies that share cells judge the same claims.
     distinct = {

@@ -9,13 +9,17 @@ jackknife.py      intervals and ratios of such figures, from what they are witho
 power.py          power analysis: how many runs would decide what these left open
 looks.py          how often chance alone shows a difference at any of several looks
 sequential.py     tests and intervals that hold at every look at runs that still come in
+memory.py         what statistics gave, for when the same is asked again
 permutations.py   permutation tests and Holm's correction
+distributions.py  Student's t
 rates.py          how often something happens to runs of two configurations
 spread.py         mean and range of curves, run by run
 components.py     how much of a spread is that of teachers, of students, of epochs
 
 Everything random takes its generator. Runs are the independent units: they are resampled and permuted whole,
-never their epochs, which are correlated.
+never their epochs, which are correlated. Modules import `scipy`
+alone, which loads its parts when they are used: `scipy.stats` takes half a second and 40 MB, and most reports
+do without.
 """
 
 from hkrun.stats.components import Component, VarianceComponents, decompose
@@ -32,6 +36,7 @@ from hkrun.stats.errors import (
 )
 from hkrun.stats.jackknife import FEW_RUNS, LEAST_RUNS, RatioComparison
 from hkrun.stats.looks import any_look_p, nominal_level
+from hkrun.stats.memory import Memory, remembering
 from hkrun.stats.pair_stability import (
     S2_OF_FEW,
     PairStability,

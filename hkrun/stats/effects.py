@@ -3,11 +3,12 @@
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.optimize
-import scipy.stats
+import scipy
 from numpy.typing import ArrayLike
 
+from hkrun.stats.distributions import t_tail
 from hkrun.stats.errors import LEVEL, Interval, finite_vector, t_interval
+from hkrun.stats.memory import remembered
 
 # A difference that varies by less than this share of its size only does so by rounding.
 _ROUNDING = 1e-12
@@ -60,6 +61,7 @@ class Equivalence:
         return min(1.0, 2 * min(1 - self.p_above, 1 - self.p_below))
 
 
+@remembered(EffectSize)
 def effect_size(differences: ArrayLike, *, level: float = LEVEL) -> EffectSize | None:
     """Cohen's d_z of paired differences.
 
@@ -108,7 +110,7 @@ def _share_below(t: float, degrees: int, noncentrality: float) -> float:
     Far out SciPy's series gives NaN; there it is the mean, over the distribution of the spread, of the normal
     share given the spread.
     """
-    share = float(scipy.stats.nct.cdf(t, degrees, noncentrality))
+    share = float(scipy.special.nctdtr(degrees, noncentrality, t))
     if not np.isnan(share):
         return share
     spread = scipy.stats.chi.ppf(_RANKS, degrees) / np.sqrt(degrees)
@@ -148,4 +150,4 @@ def _one_sided(distance: float, error: float, degrees: int) -> float:
     """Probability by chance alone of a distance this far above zero, the true one being zero."""
     if error <= _ROUNDING * max(1.0, abs(distance)):
         return 0.0 if distance > 0 else 1.0
-    return float(scipy.stats.t.sf(distance / error, degrees))
+    return t_tail(distance / error, degrees)

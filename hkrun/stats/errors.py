@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.stats
 from numpy.typing import ArrayLike
 
+from hkrun.stats.distributions import t_quantile, t_tail
+from hkrun.stats.memory import remembered
 from hkrun.stats.permutations import PERMUTATIONS, Floats, p_value, steps, swaps
 
 Interval = tuple[float, float]
@@ -90,6 +91,7 @@ def summarise_errors(values: ArrayLike, *, bounds: Interval | None = None) -> Er
     return ErrorSummary(mean=float(errors.mean()), sd=sd, n=len(errors), ci95=ci95)
 
 
+@remembered(PairedDifference)
 def paired_difference(
     values: ArrayLike,
     reference_values: ArrayLike,
@@ -116,9 +118,8 @@ def paired_difference(
         raise ValueError(f"{len(first)} values and {len(second)} reference values are not paired")
     differences = first - second
     flipped, all_taken = swaps(len(differences), permutations, generator)
-    means = np.concatenate(
-        [np.where(flipped[part], -differences, differences).mean(axis=1) for part in steps(*flipped.shape)]
-    )
+    turned = np.concatenate([flipped[part] @ differences for part in steps(*flipped.shape)])
+    means = (differences.sum() - 2 * turned) / len(differences)
     p = p_value(np.abs(means), abs(float(differences.mean())), all_taken)
     return PairedDifference(
         difference=float(differences.mean()),
@@ -150,9 +151,9 @@ def unpaired_difference(values: ArrayLike, reference_values: ArrayLike) -> Unpai
             degrees = sum(shares) ** 2 / (
                 shares[0] ** 2 / (len(first) - 1) + shares[1] ** 2 / (len(second) - 1)
             )
-            half = float(scipy.stats.t.ppf(1 - LEVEL / 2, degrees)) * error
+            half = t_quantile(1 - LEVEL / 2, degrees) * error
             ci95 = difference - half, difference + half
-            p = float(2 * scipy.stats.t.sf(abs(difference) / error, degrees))
+            p = 2 * t_tail(abs(difference) / error, degrees)
     return UnpairedDifference(difference=difference, ci95=ci95, p=p, n=len(first), n_reference=len(second))
 
 
@@ -210,13 +211,11 @@ def t_interval(values: Floats, *, level: float = LEVEL) -> Interval | None:
     if len(values) < 2:
         return None
     mean = float(values.mean())
-    half = float(
-        scipy.stats.t.ppf(1 - level / 2, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
-    )
+    half = float(t_quantile(1 - level / 2, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values)))
     return mean - half, mean + half
 
 
 def spread_behind(ends: Interval, *, n: int) -> float:
     """The standard deviation of n values that the 95 % t interval of their mean stands for."""
-    quantile = float(scipy.stats.t.ppf(1 - LEVEL / 2, n - 1))
+    quantile = t_quantile(1 - LEVEL / 2, n - 1)
     return (ends[1] - ends[0]) / 2 / quantile * float(np.sqrt(n))

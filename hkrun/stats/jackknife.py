@@ -8,8 +8,8 @@ values of which the logarithm is the mean (Miller 1968, 1974).
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.stats
 
+from hkrun.stats.distributions import t_quantile, t_tail
 from hkrun.stats.errors import LEVEL, Interval
 from hkrun.stats.permutations import Floats
 
@@ -155,11 +155,11 @@ def _p_of_zero(estimate: _Estimate) -> float:
         return 1.0 if abs(estimate.value) <= _ROUNDING else 0.0
     t = estimate.value / estimate.error
     quantile = _narrow(abs(t), estimate.skew if t < 0 else -estimate.skew)
-    return float(2 * scipy.stats.t.sf(quantile, estimate.degrees))
+    return 2 * t_tail(quantile, estimate.degrees)
 
 
 def _interval(estimate: _Estimate, level: float = LEVEL) -> Interval:
-    quantile = float(scipy.stats.t.ppf(1 - level / 2, estimate.degrees))
+    quantile = t_quantile(1 - level / 2, estimate.degrees)
     below = _widen(quantile, -estimate.skew) * estimate.error
     above = _widen(quantile, estimate.skew) * estimate.error
     return estimate.value - below, estimate.value + above

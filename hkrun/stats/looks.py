@@ -19,10 +19,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-import scipy.interpolate
-import scipy.optimize
-import scipy.special
-import scipy.stats
+import scipy
 
 from hkrun.stats.errors import LEVEL
 from hkrun.stats.permutations import Floats
@@ -114,7 +111,7 @@ def _crossing(
     directions: Floats,
     pairs: int,
     boundary: float | None,
-    later: scipy.interpolate.CubicSpline | None,
+    later: "scipy.interpolate.CubicSpline | None",
     two_sided: bool,
 ) -> Floats:
     """Probability of crossing at the next pair or later, by the direction of the first `pairs`: [directions].

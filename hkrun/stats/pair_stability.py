@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike
 
 from hkrun.stats.errors import LEVEL, Interval
 from hkrun.stats.jackknife import FEW_RUNS, LeaveOneOut, RatioComparison, compare_ratio, log_interval
+from hkrun.stats.memory import remembered
 from hkrun.stats.permutations import Floats
 from hkrun.stats.stability import last_epochs
 
@@ -102,14 +103,16 @@ def compare_pair_stability(
     return compare_ratio(first, second, paired=paired, level=level)
 
 
+@remembered(LeaveOneOut)
 def _leave_one_out(errors: Floats, ddof: int) -> tuple[LeaveOneOut, int]:
     """S2 with and without each run, and the number of pairs it is taken over."""
     runs, window = errors.shape
     all_distances = (runs - 1) // 2  # around a circle of runs, but for the opposite ones of an even number
     distances = min(all_distances, max(1, _MOST_DIFFERENCES // (runs * window)))
     sums = np.zeros(runs)  # of each run's variances with the others
+    around = np.concatenate([errors, errors[: distances + 1]])
     for distance in range(1, distances + 1):
-        variances = _variances(errors, np.roll(errors, -distance, axis=0), ddof)
+        variances = _variances(errors, around[distance : distance + runs], ddof)
         sums += variances + np.roll(variances, distance)
     partners = 2 * distances
     if distances == all_distances and runs % 2 == 0:
@@ -127,11 +130,14 @@ def _variances(errors: Floats, others: Floats, ddof: int) -> Floats:
     """Variance over epochs of the distance of two runs, row by row: [pairs, window] twice -> [pairs]."""
     variances = np.empty(len(errors))
     step = max(1, _BLOCK // errors.shape[1])
+    block = np.empty((min(step, len(errors)), errors.shape[1]))
     for first in range(0, len(errors), step):
         part = slice(first, first + step)
-        distances = np.abs(errors[part] - others[part])
+        distances = block[: len(errors[part])]
+        np.subtract(errors[part], others[part], out=distances)
+        np.abs(distances, out=distances)
         distances -= distances.mean(axis=1, keepdims=True)
-        variances[part] = np.einsum("pe,pe->p", distances, distances)
+        np.einsum("pe,pe->p", distances, distances, out=variances[part])
     variances /= errors.shape[1] - ddof
     variances[variances < _ROUNDING_PCT**2] = 0.0
     return variances

@@ -1,5 +1,6 @@
 """Permutation tests of paired runs, and Holm's correction."""
 
+import sys
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -41,8 +42,21 @@ def swaps(pairs: int, permutations: int, generator: np.random.Generator) -> tupl
         return (np.arange(2**pairs)[:, None] >> np.arange(pairs) & 1).astype(np.bool_), True
     drawn = np.empty((permutations, pairs), dtype=np.bool_)
     for part in steps(permutations, pairs):
-        drawn[part] = generator.integers(0, 2, drawn[part].shape)
+        drawn[part] = _toss(generator, drawn[part].size).reshape(-1, pairs)
     return drawn, False
+
+
+def _toss(generator: np.random.Generator, number: int) -> NDArray[np.bool_]:
+    """What `generator.integers(0, 2, number)` draws, and as it leaves the generator, in a fifth of the time.
+
+    NumPy takes the top bit of each half of the generator's 64-bit words, the low half first.
+    """
+    bits = generator.bit_generator
+    plain = isinstance(bits, np.random.PCG64) and not bits.state["has_uint32"] and number % 2 == 0
+    if not plain or sys.byteorder != "little":
+        return generator.integers(0, 2, number).astype(np.bool_)
+    halves: NDArray[np.int32] = bits.random_raw(number // 2).view(np.int32)
+    return halves < 0
 
 
 def steps(rows: int, width: int) -> Iterator[slice]:

@@ -3,10 +3,10 @@
 from collections.abc import Callable
 
 import numpy as np
-import scipy.optimize
-import scipy.stats
+import scipy
 
 from hkrun.stats.errors import LEVEL
+from hkrun.stats.memory import remembered
 from hkrun.stats.permutations import smallest_runs
 
 POWER = 0.8
@@ -30,6 +30,7 @@ def paired_power(d_z: float, *, pairs: int, level: float = LEVEL) -> float:
     return float(found + wrong)
 
 
+@remembered()
 def pairs_for_difference(d_z: float, *, level: float = LEVEL) -> int | None:
     """The fewest pairs with which a two-sided paired test finds a difference with the probability `POWER`.
 
@@ -67,6 +68,7 @@ def equivalence_power(
     return max(0.0, float(above + below - 1))
 
 
+@remembered()
 def pairs_for_equivalence(
     difference: float, sd: float, *, margin: float, level: float = LEVEL, tests: int = 1
 ) -> int | None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection
 
-import scipy.stats
+import scipy
 
 
 def compare_rates(first: Collection[int], second: Collection[int]) -> float:

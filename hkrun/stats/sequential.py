@@ -12,8 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.interpolate
-import scipy.stats
+import scipy
 from numpy.typing import ArrayLike
 
 from hkrun.stats.errors import LEVEL, Interval, finite_vector
@@ -263,7 +262,7 @@ def _over_looks(p_values: Sequence[float], looks: Sequence[int], *, two_sided: b
 
 
 @functools.lru_cache(maxsize=32)
-def _interpolated(looks: tuple[int, ...], two_sided: bool) -> scipy.interpolate.PchipInterpolator:
+def _interpolated(looks: tuple[int, ...], two_sided: bool) -> "scipy.interpolate.PchipInterpolator":
     """Logarithm of p over all looks by that of the nominal one: it rises, and ends at 0.
 
     A study asks for dozens of these, at every look, and one takes a tenth of a second. Between the nodes it

@@ -50,6 +50,19 @@ class SpreadSum:
         values = late[np.isfinite(late)]
         self._late.append(float(values.mean()) if len(values) else np.nan)
 
+    def add_all(self, curves: Curve) -> None:
+        """Adds those of several runs, shape [runs, epochs]: the very numbers that one after another gives."""
+        if not np.isfinite(curves).all():
+            for curve in curves:
+                self.add(curve)
+            return
+        for curve in curves:  # in order: a sum of many rows at once may take another
+            self._sum += curve
+        self._number += len(curves)
+        self._low = np.fmin(self._low, np.fmin.reduce(curves, axis=0))
+        self._high = np.fmax(self._high, np.fmax.reduce(curves, axis=0))
+        self._late += curves[:, -max(1, curves.shape[1] // LATE) :].mean(axis=1).tolist()
+
     def read(self) -> Spread:
         """What was added so far."""
         mean = np.full(len(self._sum), np.nan)

@@ -5,10 +5,11 @@ from itertools import combinations
 from math import comb
 
 import numpy as np
-import scipy.stats
 from numpy.typing import ArrayLike, NDArray
 
+from hkrun.stats.distributions import t_quantile
 from hkrun.stats.errors import LEVEL, Interval
+from hkrun.stats.memory import remembered
 from hkrun.stats.permutations import PERMUTATIONS, Floats, p_value, smallest_runs, steps, swaps
 
 RESAMPLES = 2_000
@@ -17,6 +18,8 @@ RESAMPLES = 2_000
 _ROUNDING_PCT = 1e-12
 # Of so many largest values, a choice of at least half of the rows at random nearly always holds one.
 _LARGEST = 64
+_CODED = 8  # of which a byte says whether a choice has them
+_LOWEST_BIT = np.array([0] + [(code & -code).bit_length() - 1 for code in range(1, 1 << _CODED)])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +88,7 @@ def stability(error_pct: ArrayLike, *, window: int = 100, ddof: int = 0) -> floa
     return float(_variance(np.ptp(errors, axis=0)[None], ddof)[0])
 
 
+@remembered(Stability)
 def analyse_stability(
     error_pct: ArrayLike,
     *,
@@ -136,6 +140,7 @@ def analyse_stability(
     )
 
 
+@remembered(StabilityComparison)
 def compare_stability(
     error_pct: ArrayLike,
     reference_pct: ArrayLike,
@@ -176,12 +181,13 @@ def compare_stability(
             f"{len(first)} and {len(second)} runs: S compares the same seeds in both configurations"
         )
     runs = len(first)
-    stacked = np.concatenate([first - np.median(first, axis=0), second - np.median(second, axis=0)])
+    ranges = _Ranges(np.concatenate([first - np.median(first, axis=0), second - np.median(second, axis=0)]))
     swapped, all_taken = swaps(runs, permutations, generator)
     ones, others = np.empty(len(swapped)), np.empty(len(swapped))
     for part in steps(len(swapped), 2 * runs):
-        taken = np.concatenate([~swapped[part], swapped[part]], axis=1)
-        ones[part], others[part] = (_stability_of(stacked, side, ddof) for side in (taken, ~taken))
+        sides = np.ascontiguousarray(swapped[part].T)
+        taken = np.concatenate([~sides, sides])
+        ones[part], others[part] = (_variance(ranges.of(side), ddof) for side in (taken, ~taken))
     s, s_reference = stability(first, window=window, ddof=ddof), stability(second, window=window, ddof=ddof)
     p = p_value(_contrast(ones, others), float(_contrast(np.float64(s), np.float64(s_reference))), all_taken)
     return StabilityComparison(s=s, s_reference=s_reference, p=p, runs=runs)
@@ -231,46 +237,69 @@ def last_epochs(error_pct: ArrayLike, *, window: int, ddof: int) -> Floats:
     return errors[:, -window:]
 
 
-def _stability_of(errors: Floats, taken: NDArray[np.bool_], ddof: int) -> Floats:
-    """S of many choices of rows: errors [rows, window], taken [choices, rows] -> [choices]."""
-    choices = np.ascontiguousarray(taken.T)
-    ranges = _largest(errors, choices) + _largest(-errors, choices)
-    return _variance(np.ascontiguousarray(ranges.T), ddof)
-
-
 def _variance(ranges: Floats, ddof: int) -> Floats:
     s = ranges.var(axis=1, ddof=ddof)
     return np.where(s < _ROUNDING_PCT**2, 0.0, s)
 
 
-def _largest(values: Floats, taken: NDArray[np.bool_]) -> Floats:
-    """The largest value at each epoch of each choice of rows.
+class _Ranges:
+    """The ranges over choices of rows: errors of shape [rows, window]."""
 
-    The rows are looked through from the largest value on. As a choice has a good part of them, its own comes
-    soon: the time hardly depends on the number of rows.
+    def __init__(self, errors: Floats) -> None:
+        self._sides = _Ranking(errors), _Ranking(-errors)
+
+    def of(self, taken: NDArray[np.bool_]) -> Floats:
+        """Of each choice at each epoch: taken of shape [rows, choices] -> [choices, window]."""
+        largest, smallest = (side.largest(taken) for side in self._sides)
+        return np.ascontiguousarray((largest + smallest).T)
+
+
+class _Ranking:
+    """The rows of the largest values at each epoch, from the largest on.
+
+    As a choice of rows has a good part of them, its own largest comes soon: the time to find it hardly
+    depends on the number of rows.
 
     Args:
         values: Shape [rows, window].
-        taken: Which rows each choice has, at least one each; shape [rows, choices].
-
-    Returns:
-        Shape [window, choices].
     """
-    few = min(len(values), _LARGEST)
-    largest = np.argpartition(-values, few - 1, axis=0)[:few]
-    order = np.argsort(-np.take_along_axis(values, largest, axis=0), axis=0)
-    epochs = np.arange(values.shape[1])
-    found = np.empty((len(epochs), taken.shape[1]))
-    waiting = np.ones(found.shape, dtype=np.bool_)
-    for rows in np.take_along_axis(largest, order, axis=0):
-        has = waiting & taken[rows]
-        np.copyto(found, values[rows, epochs][:, None], where=has)
-        waiting ^= has
-        if not waiting.any():
-            break
-    for epoch, choice in np.argwhere(waiting):  # it has none of the largest
-        found[epoch, choice] = values[taken[:, choice], epoch].max()
-    return found
+
+    def __init__(self, values: Floats) -> None:
+        few = min(len(values), _LARGEST)
+        largest = np.argpartition(-values, few - 1, axis=0)[:few]
+        order = np.argsort(-np.take_along_axis(values, largest, axis=0), axis=0)
+        self._values = values
+        self._rows = np.take_along_axis(largest, order, axis=0)
+        self._first = np.take_along_axis(values, self._rows[:_CODED], axis=0)
+
+    def largest(self, taken: NDArray[np.bool_]) -> Floats:
+        """The largest value at each epoch of each choice of rows.
+
+        Args:
+            taken: Which rows each choice has, at least one each; shape [rows, choices].
+
+        Returns:
+            Shape [window, choices].
+        """
+        has = taken.view(np.uint8)
+        codes = np.zeros((self._rows.shape[1], has.shape[1]), dtype=np.uint8)  # bit r: it has that of rank r
+        for rank, rows in enumerate(self._rows[:_CODED]):
+            codes |= has[rows] << np.uint8(rank)
+        found = np.empty(codes.shape)
+        ranks = _LOWEST_BIT[: 1 << len(self._first)]
+        for row, own in enumerate(codes):
+            np.take(self._first[ranks, row], own, out=found[row])
+        epochs, choices = np.nonzero(codes == 0)
+        for rows in self._rows[_CODED:]:
+            if not len(epochs):
+                return found
+            mine = rows[epochs]
+            found[epochs, choices] = self._values[mine, epochs]
+            waiting = has[mine, choices] == 0
+            epochs, choices = epochs[waiting], choices[waiting]
+        for epoch, choice in zip(epochs, choices, strict=True):  # it has none of the largest
+            found[epoch, choice] = self._values[taken[:, choice], epoch].max()
+        return found
 
 
 def _stability_interval(
@@ -280,11 +309,12 @@ def _stability_interval(
     if runs < 3 or s == 0:
         return None
     left_out = runs // 3
-    of_subsets = _stability_of(errors, _subsets(runs, runs - left_out, resamples, generator), ddof)
+    subsets = np.ascontiguousarray(_subsets(runs, runs - left_out, resamples, generator).T)
+    of_subsets = _variance(_Ranges(errors).of(subsets), ddof)
     standard_error = float(of_subsets.std()) * np.sqrt((runs - left_out) / left_out)
     # The log-normal whose standard deviation is this share of its mean: for small shares the share itself.
     log_sd = np.sqrt(np.log1p((standard_error / s) ** 2))
-    factor = float(np.exp(scipy.stats.t.ppf(1 - LEVEL / 2, runs - 1) * log_sd))
+    factor = float(np.exp(t_quantile(1 - LEVEL / 2, runs - 1) * log_sd))
     return s / factor, s * factor
 
 

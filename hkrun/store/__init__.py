@@ -7,6 +7,9 @@
     lock.py            one driver per sweep
     holder.py          who it is and what it does, for readers
     columns.py         curves as Parquet, and the columns of all runs
+    folder_states.py   what a listing says of folders, and whether files in them have changed
+    collected.py       what a cell's runs hold, once more in a few files that are quickly read
+    cell_runs.py       the runs of a cell, from these files or their own
     earlier.py         results of other code, beside those that took their place
     store.py           hkrun's layout of cells, seeds, checkpoints, teachers and sweeps
     memory.py          whole files in memory
@@ -17,6 +20,8 @@ No run is ever lost or half there: a folder whose manifest is missing does not e
 """
 
 from hkrun.records import DivergedTeacher, Record, TeacherRecord
+from hkrun.store.cell_runs import CellRuns
+from hkrun.store.collected import RunCurves
 from hkrun.store.columns import RUNS_SCHEMA, tabulate
 from hkrun.store.files import LocalFiles
 from hkrun.store.lock import PATIENCE_S
@@ -36,6 +41,7 @@ __all__ = [
     "PATIENCE_S",
     "RUNS_SCHEMA",
     "STUDY_FILE",
+    "CellRuns",
     "DamagedError",
     "DivergedTeacher",
     "LocalFiles",
@@ -43,6 +49,7 @@ __all__ = [
     "NoStoreError",
     "NotCommittedError",
     "Record",
+    "RunCurves",
     "Store",
     "StoredTable",
     "StudyContent",

@@ -2,7 +2,9 @@
 
 from collections.abc import Collection, Iterable
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 from pyarrow import parquet as pq
 
 from hkrun.records import Record
@@ -58,6 +60,24 @@ def to_parquet(curves: pa.Table) -> bytes:
     )
     content: bytes = sink.getvalue().to_pybytes()
     return content
+
+
+def to_floats(column: pa.ChunkedArray) -> NDArray[np.float64]:
+    """A column of float64 as an array, NaN where it is null.
+
+    Without a null this is not Arrow's own way, which loads pandas where that is installed: a quarter of a
+    second and 45 MB.
+    """
+    plain = column.null_count == 0 and column.type == pa.float64()
+    values = np.from_dlpack(column.combine_chunks()) if plain else column.to_numpy(zero_copy_only=False)
+    return values.astype(np.float64, copy=False)
+
+
+def of_floats(values: NDArray[np.float64]) -> pa.Array:
+    """The inverse of `to_floats`, likewise."""
+    return pa.Array.from_buffers(
+        pa.float64(), len(values), [None, pa.py_buffer(np.ascontiguousarray(values))]
+    )
 
 
 def from_parquet(content: bytes, columns: Collection[str] | None = None) -> pa.Table:

@@ -20,6 +20,7 @@ import pyarrow as pa
 from pyarrow import fs
 
 from hkrun.errors import StoreError
+from hkrun.store.folder_states import FolderState, states_elsewhere, states_on_disk
 
 _REASONS = {
     errno.ENOSPC: "the disk is full; free some space and run again, what is finished is kept",
@@ -55,6 +56,9 @@ class Files(Protocol):
 
     def written(self, folder: str) -> dict[str, float]:
         """When each file in a folder and below it was written, in seconds by the place's own clock."""
+
+    def states(self, folder: str) -> dict[str, FolderState]:
+        """The state of each folder in a folder, by name, in one listing."""
 
     def folders(self, folder: str) -> list[str]:
         """The names of the folders in a folder, sorted."""
@@ -171,6 +175,12 @@ class LocalFiles:
             _collect(str(self._folder(folder)), "", found)
         return found
 
+    def states(self, folder: str) -> dict[str, FolderState]:
+        """See `Files`. A fingerprint is of size, inode, and both times of every file."""
+        names = self.folders(folder)
+        with explained("list", self._root / folder):
+            return states_on_disk(str(self._folder(folder)), names)
+
     def folders(self, folder: str) -> list[str]:
         """See `Files`."""
         place = self._root / folder
@@ -278,6 +288,15 @@ class RemoteFiles:
             for info in self._list(folder, recursive=True)
             if info.type == fs.FileType.File
         }
+
+    def states(self, folder: str) -> dict[str, FolderState]:
+        """See `Files`. A fingerprint is of size and time of every file."""
+        start = len(self._path(folder)) + 1
+        return states_elsewhere(
+            (info.path[start:], info.size, info.mtime_ns)
+            for info in self._list(folder, recursive=True)
+            if info.type == fs.FileType.File
+        )
 
     def folders(self, folder: str) -> list[str]:
         """See `Files`."""

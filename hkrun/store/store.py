@@ -16,8 +16,10 @@ from hkrun.code_identity import Code
 from hkrun.digests import short_digest
 from hkrun.errors import NotFoundError, StoreError
 from hkrun.records import DivergedTeacher, Record, TeacherRecord, from_json, teacher_from_json, to_json
+from hkrun.store.cell_runs import CellRuns
+from hkrun.store.collected import collected_folder
 from hkrun.store.columns import from_parquet, tabulate, to_parquet
-from hkrun.store.earlier import EARLIER, bring_back, find_own, read_earlier, stands
+from hkrun.store.earlier import bring_back, find_own, read_earlier, stands
 from hkrun.store.files import ConditionalFiles, Files
 from hkrun.store.holder import Holder, read_holder
 from hkrun.store.lock import LOCK_FILE, Hold, hold_folder, hold_object
@@ -178,26 +180,20 @@ class Store(CommittedFolders):
     def record(self, cell_id: str, seed: int) -> Record | None:
         """The record of a run; None where there is none or it is damaged: it then counts as not done."""
         folder = self.run_folder(cell_id, seed)
-        return self._run_record(cell_id, seed, self._files.sizes(folder))
+        return self.read_run_record(cell_id, seed, self._files.sizes(folder))
+
+    def cell_runs(self, cell_id: str) -> CellRuns:
+        """The runs of a cell, as one listing finds them."""
+        listed = self._files.states(f"cells/{check_name(cell_id)}/seeds")
+        states = {int(seed): state for seed, state in listed.items() if seed.isdecimal()}
+        return CellRuns(self, cell_id, states)
 
     def records(self, cell_id: str) -> list[Record]:
         """The records of a cell, by seed. A damaged one counts as not done, with a log line."""
-        return self.records_and_earlier(cell_id)[0]
+        return self.cell_runs(cell_id).read_records()
 
-    def records_and_earlier(self, cell_id: str) -> tuple[list[Record], frozenset[int]]:
-        """The records of a cell, by seed, and the seeds beside whose run earlier results are kept."""
-        listed: dict[int, dict[str, int]] = {}
-        for path, size in self._files.sizes(f"cells/{check_name(cell_id)}/seeds").items():
-            seed, _, name = path.partition("/")
-            if seed.isdecimal():
-                listed.setdefault(int(seed), {})[name] = size
-        found = self._map(lambda seed: self._run_record(cell_id, seed, listed[seed]), sorted(listed))
-        earlier = (
-            seed for seed, names in listed.items() if any(name.startswith(f"{EARLIER}/") for name in names)
-        )
-        return [record for record in found if record is not None], frozenset(earlier)
-
-    def _run_record(self, cell_id: str, seed: int, sizes: Mapping[str, int]) -> Record | None:
+    def read_run_record(self, cell_id: str, seed: int, sizes: Mapping[str, int]) -> Record | None:
+        """The record of a run whose folder a listing showed with these sizes; as `record`."""
         folder = self.run_folder(cell_id, seed)
         record = self._read_record(_parse_run, folder, sizes)
         if record is not None and (record.cell_id, record.seed) != (cell_id, seed):
@@ -223,6 +219,10 @@ class Store(CommittedFolders):
             _warn_once(f"counted as not done: {self.place}/{folder}/{RECORD_FILE}: {error}")
         return None
 
+    def forget_collected(self, cell_id: str) -> None:
+        """Removes what is kept together of a cell's runs; the runs stay."""
+        self.delete(collected_folder(check_name(cell_id)))
+
     def curves(self, cell_id: str, seed: int) -> pa.Table:
         """The curves of a run, one row per epoch."""
         return from_parquet(self.read(self.run_folder(cell_id, seed), CURVES_FILE))
@@ -240,7 +240,7 @@ class Store(CommittedFolders):
 
         size = 4 * self._files.parallel_reads
         for first in range(0, len(runs), size):
-            yield from self._map(read, runs[first : first + size])
+            yield from self.map(read, runs[first : first + size])
 
     def student(self, cell_id: str, seed: int) -> bytes:
         """The weights of a run's student."""
@@ -259,7 +259,7 @@ class Store(CommittedFolders):
         """
         wanted = self._files.folders("cells") if cell_ids is None else cell_ids
         runs = [(record.cell_id, record.seed) for cell_id in wanted for record in self.records(cell_id)]
-        tables = self._map(lambda run: self._labelled_curves(*run), runs)
+        tables = self.map(lambda run: self._labelled_curves(*run), runs)
         start = pa.schema(
             [("cell_id", pa.string()), ("seed", pa.int64()), ("epoch", pa.int32())]
         ).empty_table()
@@ -274,7 +274,8 @@ class Store(CommittedFolders):
         seeds = pa.repeat(pa.scalar(seed, pa.int64()), len(curves))
         return curves.add_column(0, "seed", seeds).add_column(0, "cell_id", pa.repeat(cell_id, len(curves)))
 
-    def _map(self, function: Callable[[S], T], items: Iterable[S]) -> list[T]:
+    def map(self, function: Callable[[S], T], items: Iterable[S]) -> list[T]:
+        """The results of reads, several at the same time where that is faster, in order."""
         if self._files.parallel_reads == 1:
             return [function(item) for item in items]
         with ThreadPoolExecutor(self._files.parallel_reads) as pool:

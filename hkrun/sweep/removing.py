@@ -145,6 +145,8 @@ def remove(store: Store, removal: Removal) -> None:
         store.delete(folder)
     for cell, seed in removal.runs:
         store.delete(store.run_folder(cell, seed))
+    for cell in {cell for cell, _ in removal.runs}:
+        store.forget_collected(cell)  # the next report collects the runs that stay
     for name in removal.tables:
         remove_table(store, name)
     for folder in (*removal.rehearsals, *removal.teachers, *removal.configurations):

@@ -63,7 +63,7 @@ class Memory:
     def sizes(self, folder: str) -> dict[str, int]:
         raise NotImplementedError
 
-    folders = remove_folder = exclusive = heeds_conditions = written = sizes
+    folders = states = remove_folder = exclusive = heeds_conditions = written = sizes
 
 
 class Killed(BaseException):
