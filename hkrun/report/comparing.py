@@ -314,8 +314,15 @@ def pair_curves(cell: CellSummary, other: CellSummary) -> tuple[Curve, Curve]:
     None where the runs of either were selected on the test error.
     """
     common = common_seeds(cell, other)
-    ours, theirs = (item.error_pct[[item.seeds.index(seed) for seed in common]] for item in (cell, other))
+    ours, theirs = (_choose_rows(item, common) for item in (cell, other))
     return ours, theirs
+
+
+def _choose_rows(cell: CellSummary, seeds: Sequence[int]) -> Curve:
+    if tuple(seeds) == cell.seeds:
+        return cell.error_pct
+    rows = {seed: row for row, seed in enumerate(cell.seeds)}
+    return cell.error_pct[[rows[seed] for seed in seeds]]
 
 
 def common_seeds(cell: CellSummary, other: CellSummary) -> list[int]:

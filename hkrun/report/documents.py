@@ -30,7 +30,7 @@ from hkrun.report.wording import (
     write_findings,
 )
 from hkrun.spaces import CellColumns
-from hkrun.store import DamagedError, NotCommittedError, Store
+from hkrun.store import DamagedError, NotCommittedError, Record, Store
 
 # What a spreadsheet takes for the start of a formula (OWASP, "CSV Injection"), with the full-width forms; and
 # the mark that is put in front of it.
@@ -262,6 +262,8 @@ def _describe_content(summary: Summary) -> str:
 
 def _plain(value: object) -> object:
     """What JSON has no form for: dataclasses by their fields, curves by their bytes, the rest in words."""
+    if type(value) is Record:
+        return value.__dict__  # its fields: ten thousand of them by name would take half a second
     if isinstance(value, np.ndarray):
         return [str(value.dtype), value.shape, hashlib.sha256(value.tobytes()).hexdigest()]
     if dataclasses.is_dataclass(value):

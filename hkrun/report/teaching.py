@@ -10,7 +10,7 @@ from hkrun.config import Cell
 from hkrun.errors import StoreError
 from hkrun.report.summary import CellSummary, Teacher, TrainedTeacher
 from hkrun.spaces import Sweep
-from hkrun.store import Store
+from hkrun.store import Record, Store
 
 
 def read_teachers(
@@ -35,14 +35,27 @@ def _read_teacher(
     identity: str, cells: Sequence[CellSummary], sweep: Sweep, store: Store, *, world_size: int
 ) -> Teacher:
     cell = cells[0].cell
+    ids: dict[int, str] = {}  # an id takes 0.6 ms: once per teacher
     seeds: dict[str, list[int]] = {}
     for seed in sweep.seeds:
-        seeds.setdefault(config.teacher_id(cell.with_teacher_of(seed)), []).append(seed)
+        own = cell.with_teacher_of(seed)
+        if own.teacher.seed not in ids:
+            ids[own.teacher.seed] = config.teacher_id(own)
+        seeds.setdefault(ids[own.teacher.seed], []).append(seed)
+    taught_by = {seed: identity for identity, taught in seeds.items() for seed in taught}
+    runs: dict[str, list[Record]] = {identity: [] for identity in seeds}
+    for user in cells:
+        for record in user.records:
+            if record.teacher_hash is not None and record.seed in taught_by:
+                runs[taught_by[record.seed]].append(record)
     alone_pct, alone_source = _student_alone(cell, sweep, store, world_size=world_size)
     plateau_pct, _ = _recipe_figure(cell, sweep, "student_plateau_error_pct")
     return Teacher(
         identity=identity,
-        trained=tuple(_read_trained(own, found, cells, sweep, store) for own, found in seeds.items()),
+        trained=tuple(
+            _read_trained(identity, taught, runs[identity], sweep, store)
+            for identity, taught in seeds.items()
+        ),
         students=cell.teacher.students if cell.has_teachers else 0,
         alone_pct=alone_pct,
         alone_source=alone_source,
@@ -51,19 +64,18 @@ def _read_teacher(
 
 
 def _read_trained(
-    teacher_id: str, seeds: Sequence[int], cells: Sequence[CellSummary], sweep: Sweep, store: Store
+    teacher_id: str, seeds: Sequence[int], taught: Sequence[Record], sweep: Sweep, store: Store
 ) -> TrainedTeacher:
-    runs: dict[str, list[str]] = {}
-    codes: set[str] = set()
-    for cell in cells:
-        for record in cell.records:
-            if record.teacher_hash is not None and record.seed in seeds:
-                runs.setdefault(record.teacher_hash, []).append(store.run_folder(cell.cell_id, record.seed))
-                codes.add(record.code.numbers)
+    """What the runs that learned from a teacher, and the store, say of it."""
+    runs: dict[str | None, list[Record]] = {}
+    for record in taught:
+        runs.setdefault(record.teacher_hash, []).append(record)
     if len(runs) > 1:
+        first = {used: store.run_folder(found[0].cell_id, found[0].seed) for used, found in runs.items()}
         parts = [
-            f"{len(folders)} with {found[:12]} (such as {folders[0]})" for found, folders in runs.items()
+            f"{len(found)} with {str(used)[:12]} (such as {first[used]})" for used, found in runs.items()
         ]
+        codes = {record.code.numbers for record in taught}
         anew = "" if len(codes) == 1 else "its command with --again makes those of other code anew; or "
         raise StoreError(
             f"{store.place}: the runs of {sweep.name!r} had teachers of different weights and cannot be "

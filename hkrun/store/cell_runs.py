@@ -4,6 +4,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pyarrow as pa
 
 from hkrun.records import Record
 from hkrun.store.collected import (
@@ -86,6 +87,7 @@ class CellRuns:
                 write_curves(self._store, self._cell_id, name, self._fingerprints, known | fresh, columns)
             for seed in wanted:
                 yield seed, fresh[seed] if seed in fresh else known[seed]
+        pa.default_memory_pool().release_unused()  # else Arrow keeps what it read into
 
     def _read(self, seed: int, columns: Collection[str]) -> RunCurves:
         (table,) = self._store.each_curves([(self._cell_id, seed)], columns=["epoch", *columns])

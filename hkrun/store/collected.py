@@ -1,6 +1,6 @@
 """What the runs of a cell hold, once more in a few common files, so that ten thousand runs are quickly read.
 
-`cells/<cell_id>/collected/` has `records.json`, and `curves-<k>.parquet` for every 500 seeds with the columns
+`cells/<cell_id>/collected/` has `records.json`, and `curves-<k>.parquet` for every 100 seeds with the columns
 that reports are made from. Beside each run stands the fingerprint that its own folder had before it was read.
 The run's own folder stays the truth: a run counts as collected only while a listing shows this fingerprint.
 What is damaged, not understood or not there is read from the runs' folders, and collected anew.
@@ -23,7 +23,7 @@ from hkrun.store.transactions import CommittedFolders
 
 COLLECTED = "collected"
 LEAST_RUNS = 8  # fewer are read as quickly from their own folders
-SEEDS_PER_FILE = 500
+SEEDS_PER_FILE = 100  # of 600 epochs and six columns, 3 MB
 RECORDS_FILE = "records.json"
 _FORMAT = 1
 _NOTE = b"hkrun"
