@@ -15,7 +15,7 @@ from teacher_example import put_teacher
 from hkrun.config import canonical_json, cell_id, teacher_id
 from hkrun.errors import HeldError, StoreError
 from hkrun.plans import make_plan, save_plan, stored_plans
-from hkrun.report.aggregation import supervised
+from hkrun.report.teaching import supervised
 from hkrun.spaces import Sweep
 from hkrun.store import Store, TeacherTables, find_tables, open_store
 from hkrun.sweep import Removal, find_garbage, find_removal, remove
