@@ -1,7 +1,6 @@
 """When a study's verdicts were read: what the store keeps of it."""
 
 import dataclasses
-import json
 import logging
 from unittest.mock import MagicMock
 
@@ -11,7 +10,16 @@ from study_example import run
 
 import hkrun.tracking
 from hkrun.errors import StoreError
-from hkrun.plans import LOOKS_FILE, Looks, SequentialPlan, load_looks, record_look, save_looks, save_plan
+from hkrun.plans import (
+    LOOKS_FILE,
+    Looks,
+    SequentialPlan,
+    load_looks,
+    record_look,
+    record_look_of_before,
+    save_looks,
+    save_plan,
+)
 from hkrun.store import open_store
 from hkrun.sweep import running
 
@@ -97,6 +105,7 @@ def test_a_plan_allows_for_a_look_after_every_seed_until_a_study_goes_beyond_it(
     ("content", "problem"),
     [
         ("[20, 30]", "list indices must be"),
+        ('{"ordinary": [], "sequential": null, "lost": 3}', "lost is 3"),
         ('{"ordinary": [20]}', "there is no 'sequential'"),
         ('{"ordinary": [20, "30"], "sequential": null}', "'30' is no number of seeds"),
         ('{"ordinary": [true], "sequential": null}', "True is no number of seeds"),
@@ -108,27 +117,78 @@ def test_a_plan_allows_for_a_look_after_every_seed_until_a_study_goes_beyond_it(
         ("{", "Expecting property name"),
     ],
 )
-def test_looks_that_make_no_sense_are_one_warning_and_none_are_known(store, caplog, content, problem):
+def test_looks_that_make_no_sense_are_lost_and_may_have_been_after_every_seed(store, content, problem):
     sweep = with_seeds(6)
     store.commit(store.sweep_folder(sweep.name, sweep.dataset), {LOOKS_FILE: content.encode()}, keep=None)
-    with caplog.at_level(logging.WARNING, "hkrun"):
-        assert load_looks(store, sweep) == Looks()
-    (record,) = caplog.records
-    message = record.getMessage()
-    assert problem in message
-    assert f"{store.place}/sweeps/stability-digits/looks.json" in message
-    assert "p not corrected" in message
-    assert "\n" not in message
+    looks = load_looks(store, sweep)
+    assert (looks.ordinary, looks.plan) == ((), None)
+    assert looks.lost.startswith("sweeps/stability-digits/looks.json cannot be understood (")
+    assert problem in looks.lost
+    assert "\n" not in looks.lost
+    assert [looks.at(seeds) for seeds in (5, 6, 9)] == [(5,), (6,), (6, 7, 8, 9)]
 
 
-def test_a_damaged_file_of_looks_is_one_warning_and_the_next_look_mends_it(store, folder, caplog):
+@pytest.mark.parametrize("content", [b'{"ordinary": [20', b"", b'{"ordinary": [20, 30], "sequential": null}'])
+def test_a_damaged_file_of_looks_is_put_aside_and_stays_known_as_lost(store, folder, caplog, content):
     record_look(store, with_seeds(6))
-    (folder / LOOKS_FILE).write_text(json.dumps({"ordinary": [20, 30], "sequential": None}))
+    whole = (folder / LOOKS_FILE).read_bytes(), (folder / "manifest.json").read_bytes()
+    (folder / LOOKS_FILE).write_bytes(content)
+    lost = Looks(lost="sweeps/stability-digits/looks.json is damaged")
+    assert load_looks(store, with_seeds(8)) == lost
     with caplog.at_level(logging.WARNING, "hkrun"):
-        assert load_looks(store, with_seeds(6)) == Looks()
-    assert len(caplog.records) == 1
+        record_look(store, with_seeds(8))
+        record_look(store, with_seeds(10))
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{store.place}/sweeps/stability-digits/looks.json is damaged; put aside as looks.json.damaged-1"
+    ]
+    after = load_looks(store, with_seeds(12))
+    assert after == dataclasses.replace(lost, ordinary=(8, 10))
+    assert after.at(12) == tuple(range(6, 13))
+    assert (folder / "looks.json.damaged-1").read_bytes() == content
+    save_looks(store, with_seeds(12), dataclasses.replace(after, plan=SequentialPlan(most=12)))
+    assert load_looks(store, with_seeds(12)).lost == lost.lost
+    (folder / LOOKS_FILE).write_bytes(b"again")
+    record_look(store, with_seeds(12))
+    assert (folder / "looks.json.damaged-2").read_bytes() == b"again"
+    assert (folder / "looks.json.damaged-1").read_bytes() == content
+    for name, copy in zip((LOOKS_FILE, "manifest.json"), whole, strict=True):
+        (folder / name).write_bytes(copy)
+    assert load_looks(store, with_seeds(8)) == Looks(ordinary=(6,))
+
+
+def test_looks_whose_file_is_gone_are_lost_and_there_is_nothing_to_put_aside(store, folder):
+    record_look(store, with_seeds(6))
+    (folder / LOOKS_FILE).unlink()
     record_look(store, with_seeds(8))
-    assert load_looks(store, with_seeds(8)) == Looks(ordinary=(8,))
+    assert load_looks(store, with_seeds(8)).at(8) == (6, 7, 8)
+    assert sorted(path.name for path in folder.iterdir()) == ["looks.json", "manifest.json"]
+
+
+# --- studies of before looks were kept ----------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("mirror", "undrawn_figures")
+def test_a_complete_study_of_before_that_is_extended_was_looked_at(store):
+    save_plan(store, with_seeds(8))
+    sweep_example.fill_store(store, with_seeds(10))
+    run(with_seeds(10), store, MagicMock())
+    assert load_looks(store, with_seeds(10)) == Looks(ordinary=(8, 10))
+
+
+@pytest.mark.parametrize(("planned", "made", "now"), [(8, 7, 10), (3, 3, 10), (8, 8, 8)])
+def test_an_incomplete_study_of_before_was_not_looked_at(store, planned, made, now):
+    save_plan(store, with_seeds(planned))
+    sweep_example.fill_store(store, with_seeds(made))
+    record_look_of_before(store, with_seeds(now))
+    assert load_looks(store, with_seeds(now)) == Looks()
+
+
+def test_a_study_whose_looks_are_kept_has_no_other_than_those(store):
+    save_plan(store, with_seeds(8))
+    sweep_example.fill_store(store, with_seeds(8))
+    record_look(store, with_seeds(6))
+    record_look_of_before(store, with_seeds(10))
+    assert load_looks(store, with_seeds(10)) == Looks(ordinary=(6,))
 
 
 def test_a_store_of_before_has_no_looks(store, caplog):

@@ -145,6 +145,28 @@ def test_the_document_has_looks_and_p_before_and_after(store):
             assert found["p"] == pytest.approx(any_look_p(found["p_nominal"], (7, 12)))
 
 
+@pytest.mark.usefixtures("undrawn_figures")
+def test_lost_looks_are_told_and_p_allows_for_one_after_every_seed(store):
+    sweep = make_sweep(12)
+    put(store, sweep, "L_b", range(12))
+    put(store, sweep, "L_b + L_is", range(12), shift=-4)
+    before = summarise(sweep, store)
+    save_looks(store, sweep, Looks(ordinary=(12,)))
+    folder = store.local_path / "sweeps" / "stability-digits"
+    (folder / "looks.json").write_text('{"ordinary": [12')
+    summary = summarise(sweep, store)
+    (alone,), (comparison,) = before.comparisons, summary.comparisons
+    assert comparison.p == any_look_p(alone.p, tuple(range(6, 13)))
+    (warning,) = [warning for warning in summary.warnings if "looked at" in warning]
+    assert "sweeps/stability-digits/looks.json is damaged" in warning
+    document = summary_document(summary)
+    assert warning in document["warnings"]
+    assert document["looks_lost"] == "sweeps/stability-digits/looks.json is damaged"
+    assert document["looks"] == list(range(6, 13))
+    assert warning in " ".join(read_markdown(summary).split())
+    assert "Earlier looks are not known" in print_terminal(summary)
+
+
 # --- sequential studies -------------------------------------------------------------------------------------
 
 

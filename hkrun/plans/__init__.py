@@ -45,7 +45,15 @@ from hkrun.plans.limits import (
     save_rehearsal,
     stability_limit,
 )
-from hkrun.plans.looks import LOOKS_FILE, Looks, SequentialPlan, load_looks, record_look, save_looks
+from hkrun.plans.looks import (
+    LOOKS_FILE,
+    Looks,
+    SequentialPlan,
+    load_looks,
+    record_look,
+    record_look_of_before,
+    save_looks,
+)
 from hkrun.plans.packs import (
     PackingFacts,
     choose_sizes,

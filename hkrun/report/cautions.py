@@ -18,6 +18,7 @@ UNCONVERGED_PCT = 10.0
 
 def write_warnings(summary: Summary) -> Iterator[str]:
     """What a reader must know before believing the numbers."""
+    yield from _warn_of_looks(summary)
     for cell in summary.cells:
         yield from _warn_of_runs(cell, len(summary.sweep.seeds))
     yield from _warn_of_divergence(summary.cells)
@@ -33,6 +34,16 @@ def write_warnings(summary: Summary) -> Iterator[str]:
     yield from _warn_of_margin(summary)
     yield from _warn_of_stability(summary)
     yield from _warn_of_ratios(summary)
+
+
+def _warn_of_looks(summary: Summary) -> Iterator[str]:
+    """Says that p allows for looks of which nothing is known."""
+    if summary.monitoring.lost:
+        yield (
+            f"At how many seeds this study was looked at is not known: {summary.monitoring.lost}. Its p and "
+            "intervals of comparisons allow for a look after every seed from the sixth on; a copy of the "
+            "study's folder from before brings the looks back that were."
+        )
 
 
 def _warn_of_seeds(summary: Summary) -> Iterator[str]:

@@ -196,8 +196,11 @@ def _comparison_document(comparison: Comparison) -> dict[str, object]:
 
 def _looks_document(summary: Summary) -> dict[str, object]:
     """At which numbers of seeds the verdicts were read, or may be; nothing where that was never before."""
-    looks = summary.monitoring.looks
-    return {"looks": list(looks), "sequential": summary.monitoring.sequential} if len(looks) > 1 else {}
+    monitoring = summary.monitoring
+    lost: dict[str, object] = {"looks_lost": monitoring.lost} if monitoring.lost else {}
+    if len(monitoring.looks) < 2:
+        return lost
+    return {"looks": list(monitoring.looks), "sequential": monitoring.sequential, **lost}
 
 
 def _nominal(found: Comparison | Ratio) -> dict[str, object]:

@@ -28,6 +28,8 @@ def describe_looks(summary: Summary) -> str:
             f"Seeds come until it is decided, {looks[-1]} at most: p and intervals hold at every look. "
             f"{describe_open(open_questions(summary))}"
         )
+    if summary.monitoring.lost:
+        return "Earlier looks are not known: p and intervals allow for one after every seed from the 6th on."
     how_many = "both" if len(looks) == 2 else f"all {len(looks)}"
     return f"Looked at {_name_looks(looks)}: p and intervals are corrected for {how_many} looks."
 
@@ -44,10 +46,11 @@ def explain_looks(summary: Summary) -> str:
             "are 95 % confidence sequences, which hold at every look at once. What stops early leans away "
             "from no effect: differences and ratios of such comparisons are likely too large."
         )
+    were = "may have been" if summary.monitoring.lost else "were"
     return (
-        f"Verdicts were read at {_name_looks(looks)}: p of comparisons is the probability that chance shows "
-        "so small a one at any of these looks, before Holm's correction, and intervals of differences and "
-        "ratios are as much wider. Those of single cells are of one look."
+        f"Verdicts {were} read at {_name_looks(looks)}: p of comparisons is the probability that chance "
+        "shows so small a one at any of these looks, before Holm's correction, and intervals of differences "
+        "and ratios are as much wider. Those of single cells are of one look."
     )
 
 

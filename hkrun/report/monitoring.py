@@ -57,11 +57,13 @@ class Monitoring:
         looks: Numbers of seeds, in rising order: those at which a sweep ended, the present one last, or of a
             sequential study all that its plan allows. Empty where no study is known of.
         sequential: Whether seeds come in rounds until all is decided.
+        lost: As of `Looks`.
     """
 
     seeds: tuple[int, ...] = ()
     looks: tuple[int, ...] = ()
     sequential: bool = False
+    lost: str = ""
 
     def order(self, seeds: Collection[int]) -> list[int]:
         """Seeds as they come in: those of a sequential study as it has them, else by their numbers."""
@@ -83,7 +85,7 @@ def monitor(looks: Looks, seeds: Sequence[int]) -> Monitoring:
     """The looks that count in a study that has come to these seeds."""
     plan = looks.plan_of(len(seeds))
     counts = looks.at(len(seeds)) if plan is None else stats.plan_looks(plan.most)
-    return Monitoring(seeds=tuple(seeds), looks=counts, sequential=plan is not None)
+    return Monitoring(seeds=tuple(seeds), looks=counts, sequential=plan is not None, lost=looks.lost)
 
 
 # --- tests over all looks -----------------------------------------------------------------------------------

@@ -331,6 +331,11 @@ class CommittedFolders:
         """
         return self._read(folder, name, self.manifest(folder))
 
+    def read_unchecked(self, folder: str, name: str) -> bytes | None:
+        """The content of a committed file, damaged or not; None where there is none."""
+        known = (self.manifest(folder) or {}).get(name)
+        return None if known is None else self._files.get(f"{folder}/{known.stored_as or name}")
+
     def _read(self, folder: str, name: str, manifest: Manifest | None) -> bytes:
         while manifest is not None and name in manifest:
             known = manifest[name]

@@ -18,6 +18,7 @@ from hkrun.plans import (
     load_stopped,
     make_plan,
     record_look,
+    record_look_of_before,
     save_plan,
     save_stopped,
 )
@@ -102,6 +103,7 @@ def run_study(study: Study, observer: Observer, stopwatch: Stopwatch | None = No
             observer.entered(Phase.MEASURING if options.pack == MEASURED_PACKS else Phase.PLANNING)
         study = recheck(study)
         until_decided = options.shortcuts.until_decided
+        record_look_of_before(store, sweep)
         save_plan(
             store,
             sweep,
