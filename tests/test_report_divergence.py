@@ -1,14 +1,17 @@
 """Divergence is an outcome: its rates are compared, paired by seed, and told first."""
 
+import itertools
 import math
 
+import numpy as np
 import pytest
 import scipy.stats
 from report_example import EPOCHS, make_cell, make_sweep, put_run
 
+from hkrun.plans import Looks, SequentialPlan, save_looks
 from hkrun.report import summarise, summary_document
 from hkrun.spaces import NamedCell
-from hkrun.stats import compare_rates, holm
+from hkrun.stats import any_look_rates_p, compare_rates, holm
 from hkrun.store import open_store
 
 NAMES = ("calm", "wild", "rare")
@@ -60,6 +63,65 @@ def test_the_test_is_the_exact_tail_on_both_sides():
     tail = sum(math.comb(11, number) for number in (0, 1, 2)) / 2**11
     assert compare_rates(first, second) == pytest.approx(2 * tail)
     assert compare_rates(second, first) == compare_rates(first, second)
+
+
+@pytest.mark.parametrize(
+    ("nominal", "looks"), [(0.05, (8, 12)), (2 / 2**8, range(1, 13)), (0.2, (5,)), (0.07, (3, 9, 10))]
+)
+def test_the_error_of_rates_over_looks_is_the_share_of_all_series_of_tosses(nominal, looks):
+    series = list(itertools.product((0, 1), repeat=max(looks)))
+    crossed = sum(
+        any(
+            compare_rates(
+                set(range(sum(tosses[:look]))), {-seed for seed in range(1, 1 + look - sum(tosses[:look]))}
+            )
+            <= nominal * (1 + 1e-9)
+            for look in looks
+        )
+        for tosses in series
+    )
+    assert any_look_rates_p(nominal, looks) == pytest.approx(crossed / len(series), rel=1e-12)
+
+
+def test_one_look_at_rates_is_the_exact_test_itself():
+    assert any_look_rates_p(2 / 2**8, [8]) == 2 / 2**8
+    assert any_look_rates_p(2 / 2**8, [0, 8, 8]) == 2 / 2**8
+    assert any_look_rates_p(1.0, []) == 1.0
+    with pytest.raises(ValueError, match=r"p is 1\.5"):
+        any_look_rates_p(1.5, [8])
+
+
+@pytest.mark.parametrize("most", [20, 40, 80])
+def test_equal_rates_are_called_different_in_5_percent_of_studies_at_most_looked_at_after_every_seed(most):
+    generator, studies = np.random.default_rng(3), 1_500
+    ours, theirs = generator.random((2, studies, most)) < 0.3
+    corrected, plain = 0, 0
+    for first, second in zip(ours, theirs, strict=True):
+        apart = np.flatnonzero(first != second)
+        heads, number = np.cumsum(first[apart]), np.arange(1, len(apart) + 1)
+        p = 2 * scipy.stats.binom.cdf(np.minimum(heads, number - heads), number, 0.5)
+        plain += bool((p <= 0.05).any())
+        corrected += any_look_rates_p(float(min(1, p.min(initial=1))), range(1, len(apart) + 1)) <= 0.05
+    assert plain / studies > 0.04  # and more with more seeds: 14 % of 80
+    assert corrected / studies <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / studies)
+
+
+def test_rates_are_tested_over_all_looks_at_a_study(store):
+    sweep = fill(store, {"wild": range(8)})
+    save_looks(store, sweep, Looks(ordinary=(7, 12)))
+    (found,) = summarise(sweep, store).divergence
+    assert found.p_holm == pytest.approx(2 * any_look_rates_p(2 / 2**8, [7, 8]))
+    save_looks(store, sweep, Looks(plan=SequentialPlan(most=16)))
+    (found,) = summarise(sweep, store).divergence
+    # Four of the sixteen seeds are to come, and each may count.
+    assert found.p_holm == pytest.approx(2 * any_look_rates_p(2 / 2**8, range(1, 13)))
+
+
+def test_rates_that_once_were_apart_stay_so_in_a_sequential_study(store):
+    sweep = fill(store, {"wild": range(9), "calm": (9, 10, 11)})
+    save_looks(store, sweep, Looks(plan=SequentialPlan(most=12)))
+    found = next(item for item in summarise(sweep, store).divergence if item.cell == "wild")
+    assert found.p_holm == pytest.approx(2 * any_look_rates_p(2 / 2**9, range(1, 13)))
 
 
 def test_a_cell_that_diverges_more_often_is_told_first_with_its_test(store):

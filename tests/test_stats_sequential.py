@@ -207,3 +207,58 @@ def test_p_over_looks_rises_with_the_nominal_one_and_ends_at_1(looks):
     found = [sequential.sequential_p(lambda _, p=p: p, looks, pairs=looks[-1]) for p in nominal]
     assert (np.diff(found) > 0).all()
     assert found[-1] == 1.0
+
+
+def bound(values, lost, low, high):
+    """Lowest and highest values of pairs of which those in `lost` are unknown."""
+    ends = np.repeat(np.asarray(values, dtype=float)[:, None], 2, axis=1)
+    ends[list(lost)] = low, high
+    return ends
+
+
+def test_a_look_at_lost_pairs_has_the_largest_p_of_sign_flips_and_earlier_ones_that_of_t():
+    values, looks = np.random.default_rng(5).normal(-3, 1, 12), tuple(range(6, 13))
+    bounds = bound(values, [8], -2, 4)
+    p_by_look = sequential.largest_p_by_look(bounds, looks, generator=np.random.default_rng(0))
+    nominal = []
+    for look in looks:
+        if look <= 8:
+            nominal.append(float(scipy.stats.ttest_1samp(values[:look], 0).pvalue))
+        else:
+            first = np.append(np.delete(values[:look], 8), 4.0)
+            flips = np.array(list(itertools.product((-1, 1), repeat=look))) @ first
+            nominal.append(float((np.abs(flips) >= abs(first.sum()) - 1e-9).mean()))
+    expected = [repeated.any_look_p(min(nominal[: number + 1]), looks) for number in range(len(looks))]
+    assert p_by_look == pytest.approx(expected, rel=0.02)
+
+
+def test_what_was_decided_before_a_pair_was_lost_stands():
+    values, looks = np.random.default_rng(5).normal(-3, 1, 12), tuple(range(6, 13))
+    before = sequential.sequential_difference(values[:8], looks).p
+    p_by_look = sequential.largest_p_by_look(
+        bound(values, [8, 9], -99, 99), looks, generator=np.random.default_rng(0)
+    )
+    assert p_by_look[2] == pytest.approx(before)
+    assert p_by_look[2:] == (p_by_look[2],) * 5
+
+
+def test_no_value_of_the_lost_pairs_gives_a_larger_p_at_any_look():
+    generator, looks = np.random.default_rng(6), tuple(range(6, 11))
+    values = generator.normal(-3, 1, 10)
+    bounds = bound(values, [1, 6], -3, 5)
+    worst = sequential.largest_p_by_look(bounds, looks, generator=generator)
+    for _ in range(20):
+        filled = values.copy()
+        filled[[1, 6]] = generator.uniform(-3, 5, 2)
+        least = 1.0
+        for look, largest in zip(looks, worst, strict=True):
+            flips = np.array(list(itertools.product((-1, 1), repeat=look))) @ filled[:look]
+            least = min(least, float((np.abs(flips) >= abs(filled[:look].sum()) - 1e-9).mean()))
+            assert repeated.any_look_p(least, looks) <= largest * 1.02
+
+
+def test_where_all_pairs_were_lost_there_is_no_p_below_1():
+    bounds = bound(np.zeros(8), range(8), -1, 1)
+    assert sequential.largest_p_by_look(bounds, (6, 7, 8), generator=np.random.default_rng(0)) == (1.0,) * 3
+    with pytest.raises(ValueError, match="a lowest and a highest value each"):
+        sequential.largest_p_by_look([1.0, 2.0], (6, 7), generator=np.random.default_rng(0))

@@ -8,7 +8,7 @@ from hkrun import stats
 from hkrun.report import comparing
 from hkrun.report.comparing import Side
 from hkrun.report.comparison import Comparison
-from hkrun.report.divergence import find_diverged, identify_rates
+from hkrun.report.divergence import compare_rates, find_diverged, identify_rates
 from hkrun.report.families import Families, Test
 from hkrun.report.forecasts import foresee
 from hkrun.report.published import Claim, Published
@@ -162,7 +162,7 @@ class ClaimJudge:
         if claim.kind != "equivalence":
             return "", ""
         pairs = [(r, p) if claim.one_sided else (p, r) for p, r in self._find_points(claim)]
-        tests = {identify_rates(*pair): stats.compare_rates(*find_diverged(*pair)) for pair in pairs}
+        tests = {identify_rates(*pair): compare_rates(*pair) for pair in pairs}
         corrected = self._families.correct(tests)
         found, rates = [], []
         for cell, other in pairs:

@@ -17,6 +17,7 @@ from hkrun.report.monitoring import (
     Monitoring,
     PairedLooks,
     Tested,
+    bounded_over_looks,
     difference_over_looks,
     margin_over_looks,
 )
@@ -134,8 +135,7 @@ def gain_side(name: str, first: Side, second: Side) -> Side:
 
 def compare_errors(side: Side, other: Side) -> Comparison | None:
     """Compares errors seed by seed; None without a common seed, or of a configuration with itself."""
-    pair = _pair_errors(side, other)
-    if pair is None:
+    if (pair := _pair_errors(side, other)) is None:
         return None
     generator = make_generator("difference", side.identity, other.identity)
     tested = difference_over_looks(pair.differences, pair.looks, generator)
@@ -144,14 +144,12 @@ def compare_errors(side: Side, other: Side) -> Comparison | None:
     if side.epochs != other.epochs:
         windows = " and ".join(f"the {one.epochs} of {one.name}" for one in (side, other))
         return _reserve(comparison, f"the errors are {windows}")
-    lost = _bound_lost_pairs(side, other)
-    if not len(lost):
+    bounds = _bound_pairs(side, other)
+    if not len(bounds):
         return comparison
-    # Of t values there is no bound over what lost runs could have had.
-    p = 1.0
-    if not pair.looks.sequential:
-        p = pair.looks.correct(stats.largest_p(pair.differences, lost, generator=generator))
-    return _reserve(comparison, join_losses(side.loss, other.loss), p=p)
+    worst = bounded_over_looks(bounds, pair.looks, generator)
+    comparison = replace(comparison, p_by_look=worst.p_by_look, out_of_reach=worst.out_of_reach)
+    return _reserve(comparison, join_losses(side.loss, other.loss), p=worst.p)
 
 
 def compare_equivalence(side: Side, other: Side, *, margin: float, one_sided: bool) -> Comparison | None:
@@ -170,7 +168,7 @@ def compare_equivalence(side: Side, other: Side, *, margin: float, one_sided: bo
     comparison = _compare(
         "no worse" if one_sided else "equivalence", side, other, pair, tested, margin=margin
     )
-    if not len(_bound_lost_pairs(side, other)):
+    if not len(_bound_pairs(side, other)):
         return comparison
     return _reserve(comparison, join_losses(side.loss, other.loss))
 
@@ -359,12 +357,15 @@ def lost_in_common(cell: CellSummary, other: CellSummary) -> bool:
     return bool(ran & other_ran & {*cell.lost, *other.lost})
 
 
-def _bound_lost_pairs(side: Side, other: Side) -> Curve:
-    """Between which values the differences are of seeds that both ran and one of them lost: [seeds, 2]."""
-    seeds = sorted({*side.lost, *other.lost})
+def _bound_pairs(side: Side, other: Side) -> Curve:
+    """Lowest and highest difference of each seed that both ran, [seeds, 2]; of none where none was lost."""
+    ran = [{*one.errors, *one.lost} for one in (side, other) if one.constant is None]
+    monitoring = side.monitoring if side.monitoring.looks else other.monitoring
+    seeds = monitoring.order(set.intersection(*ran)) if ran else []
     pairs = [(side.bounds(seed), other.bounds(seed)) for seed in seeds]
     ends = [(ours[0] - theirs[1], ours[1] - theirs[0]) for ours, theirs in pairs if ours and theirs]
-    return np.array(ends).reshape(-1, 2)
+    bounds = np.array(ends).reshape(-1, 2)
+    return bounds if (bounds[:, 0] < bounds[:, 1]).any() else bounds[:0]
 
 
 def join_losses(*losses: str) -> str:

@@ -38,6 +38,7 @@ class Comparison:
         reservation: Why these runs do not stand for all, as a sentence's part: runs of either side that have
             no result, or windows of S on different epochs. `p` is then the largest that any results of the
             lost runs would give, 1 where there is no such bound, and there is neither interval nor effect.
+        out_of_reach: Of a sequential study: whether lost runs keep all seeds that are left from deciding it.
         n: Number of seeds.
     """
 
@@ -61,6 +62,7 @@ class Comparison:
     epochs: str = ""
     one_number: str = ""
     reservation: str = ""
+    out_of_reach: bool = False
     n: int
 
     @property

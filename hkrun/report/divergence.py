@@ -21,10 +21,7 @@ def compare_divergence(
     if reference is None:
         return ()
     others = [cell for cell in cells if cell.cell_id != reference.cell_id]
-    tests = {
-        identify_rates(cell, reference): stats.compare_rates(*find_diverged(cell, reference))
-        for cell in others
-    }
+    tests = {identify_rates(cell, reference): compare_rates(cell, reference) for cell in others}
     if not any(cell.diverged for cell in (*others, reference)):
         return ()
     corrected = families.correct(tests)
@@ -69,6 +66,24 @@ def _tell(item: RateComparison, summary: Summary) -> str:
 def identify_rates(cell: CellSummary, other: CellSummary) -> Test:
     """What the test of two rates is called among all tests of a study."""
     return ("divergence", *identify_test(cell.cell_id, other.cell_id))
+
+
+def compare_rates(cell: CellSummary, other: CellSummary) -> float:
+    """P of both diverging as often, over all looks of the study.
+
+    Looks are counted in the seeds that diverged in one of the two alone. A sequential study has one after
+    each of these; as many may still come as its plan has seeds left.
+    """
+    ours, theirs = find_diverged(cell, other)
+    monitoring, ended = cell.monitoring, _ended(cell) & _ended(other)
+    apart = monitoring.order(ours ^ theirs)
+    if monitoring.sequential:
+        firsts = [{*apart[: place + 1]} for place in range(len(apart))]
+        nominal = min((stats.compare_rates(ours & first, theirs & first) for first in firsts), default=1.0)
+        looks = range(1, len(apart) + monitoring.looks[-1] - len(ended) + 1)
+        return stats.any_look_rates_p(nominal, looks)
+    before = [len({*apart} & {*monitoring.seeds[:look]}) for look in monitoring.looks[:-1]]
+    return stats.any_look_rates_p(stats.compare_rates(ours, theirs), [*before, len(apart)])
 
 
 def find_diverged(cell: CellSummary, other: CellSummary) -> tuple[set[int], set[int]]:

@@ -101,6 +101,7 @@ class Tested:
         ci: The interval of the same looks; None where there is none.
         p_nominal: `p` of the present look alone; None of a sequential study, whose p is of all looks.
         p_by_look: Of a sequential study, what `p` was at each look so far.
+        out_of_reach: Whether lost runs keep all seeds that its plan has left from deciding it.
     """
 
     p: float
@@ -108,6 +109,7 @@ class Tested:
     ci: Interval | None
     p_nominal: float | None
     p_by_look: tuple[float, ...] = ()
+    out_of_reach: bool = False
 
 
 def difference_over_looks(differences: Floats, looks: PairedLooks, generator: np.random.Generator) -> Tested:
@@ -129,6 +131,45 @@ def difference_over_looks(differences: Floats, looks: PairedLooks, generator: np
         differences, np.zeros_like(differences), generator=generator, level=looks.level()
     )
     return Tested(p=looks.correct(found.p), ci=found.ci95, p_nominal=found.p)
+
+
+def bounded_over_looks(bounds: Floats, looks: PairedLooks, generator: np.random.Generator) -> Tested:
+    """Of no mean difference where pairs were lost: the largest p that there may be; without an interval.
+
+    Args:
+        bounds: Lowest and highest difference of each pair, equal where it is known, [pairs, 2], in the order
+            of the seeds.
+        looks: At them.
+        generator: Draws the sign flips.
+    """
+    if looks.sequential:
+        p_by_look = stats.largest_p_by_look(bounds, looks.counts, generator=generator)
+        return Tested(
+            p=p_by_look[-1] if p_by_look else 1.0,
+            ci=None,
+            p_nominal=None,
+            p_by_look=p_by_look,
+            out_of_reach=_is_out_of_reach(bounds, looks),
+        )
+    known = bounds[:, 0] == bounds[:, 1]
+    p = stats.largest_p(bounds[known, 0], bounds[~known], generator=generator)
+    return Tested(p=looks.correct(p), ci=None, p_nominal=None)
+
+
+def _is_out_of_reach(bounds: Floats, looks: PairedLooks) -> bool:
+    """Whether the worst case of the lost pairs turns the sign at the plan's last seed, too.
+
+    What is to come counts as the known pairs are on average: a forecast, by which seeds are spared, no test.
+    """
+    if len(bounds) < looks.counts[0]:
+        return False
+    known = bounds[:, 0] == bounds[:, 1]
+    if not known.any():
+        return True
+    mean = float(bounds[known, 0].mean())
+    to_come = looks.counts[-1] - len(bounds)
+    lost = bounds[~known].max(axis=1) if mean < 0 else bounds[~known].min(axis=1)
+    return bool(np.sign(mean) * (mean * (int(known.sum()) + to_come) + lost.sum()) <= 0)
 
 
 def margin_over_looks(differences: Floats, looks: PairedLooks, *, margin: float, one_sided: bool) -> Tested:

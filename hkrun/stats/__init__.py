@@ -54,10 +54,11 @@ from hkrun.stats.power import (
     pairs_for_difference,
     pairs_for_equivalence,
 )
-from hkrun.stats.rates import compare_rates
+from hkrun.stats.rates import any_look_rates_p, compare_rates
 from hkrun.stats.sequential import (
     FIRST_LOOK,
     confidence_sequence,
+    largest_p_by_look,
     plan_looks,
     sequential_difference,
     sequential_equivalence,

@@ -15,7 +15,7 @@ import numpy as np
 import scipy
 from numpy.typing import ArrayLike
 
-from hkrun.stats.errors import LEVEL, Interval, finite_vector
+from hkrun.stats.errors import LEVEL, Interval, finite_vector, largest_p
 from hkrun.stats.looks import any_look_p, nominal_level
 from hkrun.stats.permutations import Floats
 
@@ -99,6 +99,43 @@ def sequential_p(nominal: Callable[[int], float], looks: Sequence[int], *, pairs
         ValueError: More pairs than the plan has.
     """
     return _over_looks([nominal(look) for look in _taken(looks, pairs)], looks, two_sided=True)
+
+
+def largest_p_by_look(
+    bounds: ArrayLike, looks: Sequence[int], *, generator: np.random.Generator
+) -> tuple[float, ...]:
+    """The largest p of a mean difference at each look so far, of pairs of which some are unknown.
+
+    A look at known pairs alone is of Student's t, as in `sequential_difference`; one at pairs of which some
+    are unknown has the largest p of sign flips that there may be, see `hkrun.stats.errors.largest_p`, for t
+    values have no such bound. So what was decided before the first unknown pair stands.
+
+    Args:
+        bounds: The lowest and the highest value of each difference, equal where it is known, in the order in
+            which the pairs came in, shape [pairs, 2].
+        looks: After how many pairs the plan allows a look, at least 2 each, in rising order.
+        generator: Draws the sign flips where not all are taken.
+
+    Returns:
+        P over all looks of the plan, as known at each of those that were: it never rises.
+
+    Raises:
+        ValueError: More pairs than the plan has, or bounds of another shape.
+    """
+    ends = np.asarray(bounds, dtype=np.float64)
+    if ends.ndim != 2 or ends.shape[1] != 2:
+        raise ValueError(f"bounds have shape {ends.shape}; a lowest and a highest value each are needed")
+    known, nominal = ends[:, 0] == ends[:, 1], []
+    for look in _taken(looks, len(ends)):
+        certain, first = known[:look], ends[:look]
+        if certain.all():
+            above = _one_sided(first[:, 0], [look], 0.0)[0]
+            nominal.append(2 * min(above, 1 - above))
+        elif certain.any():
+            nominal.append(largest_p(first[certain, 0], first[~certain], generator=generator))
+        else:
+            nominal.append(1.0)
+    return tuple(_over_looks(nominal[: look + 1], looks, two_sided=True) for look in range(len(nominal)))
 
 
 def sequential_difference(differences: ArrayLike, looks: Sequence[int]) -> SequentialDifference:
