@@ -159,10 +159,30 @@ def test_a_margin_lets_equal_cells_end_and_a_spread_is_needed_to_say_how_soon():
     assert (known.margin_sd, known.comparisons, known.most) == (1.0, 1, 12)
     assert known.equal_shown > 0.6
     assert known.equal_seeds < 11
-    assert "within a margin of 1 sd" in describe_rounds(known)[0]
-    for planned, told in ((sweep, spread), (with_margin, None)):
+    equality = describe_rounds(known)[1]
+    assert equality.startswith("Equality: cells that do not differ ")
+    assert equality.endswith(
+        "are shown to be equal within the margin of 1.5 points, where paired differences have an sd of 1.5"
+    )
+    for planned, told, lack in (
+        (sweep, spread, "no margin is set"),
+        (with_margin, None, "no spread of paired differences is"),
+    ):
         known = foresee_rounds(plan_on(planned, None, shortcuts=DECIDED), told)
-        assert (known.margin_sd, known.equal_shown) == (None, 0.0)
+        assert (known.margin_sd, known.equal_shown, known.equal_needed) == (None, 0.0, None)
         assert known.equal_seeds > 11.5
+        assert describe_rounds(known)[1].endswith(lack)
     assert 0.5 < known.power < 0.8
     assert known.seeds_for_power in range(14, 20)
+
+
+def test_a_margin_that_the_seeds_cannot_show_is_told_with_how_many_could():
+    sweep = dataclasses.replace(make_sweep(num_cells=3, num_seeds=14), margin=1.5, asks_equivalence=True)
+    known = foresee_rounds(plan_on(sweep, None, shortcuts=DECIDED), SimpleNamespace(sd_pp=4.8))
+    # (t of 0.975 + t of 0.9)^2 (4.8 / 1.5)^2, for two comparisons, and some for t in place of the normal.
+    assert 100 < known.equal_needed < 120
+    assert describe_rounds(known)[1] == (
+        "Equality: cells that do not differ take all 14, which hardly ever show them equal within the margin "
+        "of 1.5 points, where paired differences have an sd of 4.8: at once that takes "
+        f"{known.equal_needed} seeds, in rounds more"
+    )

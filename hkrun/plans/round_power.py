@@ -11,6 +11,8 @@ from hkrun.plans.rounds import LEAST
 EFFECTS = (1.0, 1.5)  # true differences, in standard deviations of the paired differences
 # Above so many seeds it takes too long to find with how many the power of all seeds at once is kept.
 _MOST_SEARCHED = 40
+# Shares of equal cells that are shown to be equal: enough to count on it, and too few to speak of.
+_OFTEN, _SELDOM = 0.5, 0.005
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,9 +24,13 @@ class RoundsForecast:
         comparisons: Cells that are set against the reference.
         mean_seeds: Mean number of seeds until the difference is shown, by its true size in standard
             deviations of the paired differences.
+        margin_pp: Margin of equivalence in percentage points; None where the search space sets none.
+        sd_pp: Standard deviation of the paired differences in percentage points; None where it is not known.
         margin_sd: Margin of equivalence in standard deviations; None without a margin or a known spread.
         equal_seeds: Mean number of seeds of equal cells; `most` but for chance without a margin.
         equal_shown: Share of equal cells that are shown to be equivalent.
+        equal_needed: Of how many seeds made at once 80 % of equal cells are shown to be; None where that is
+            more than anyone makes, or not known.
         fixed_effect: The true difference that `most` seeds made at once find in 80 % of studies.
         power: In how many these rounds find it.
         seeds_for_power: Of how many seeds at most rounds would find it in 80 % too; None where that is not
@@ -34,9 +40,12 @@ class RoundsForecast:
     most: int
     comparisons: int
     mean_seeds: Mapping[float, float]
+    margin_pp: float | None
+    sd_pp: float | None
     margin_sd: float | None
     equal_seeds: float
     equal_shown: float
+    equal_needed: int | None
     fixed_effect: float
     power: float
     seeds_for_power: int | None
@@ -56,7 +65,9 @@ def foresee_rounds(plan: Plan, power: Power | None) -> RoundsForecast:
     sweep, most = plan.sweep, len(plan.sweep.seeds)
     comparisons = max(1, len(plan.distinct_cells) - 1)
     level = stats.LEVEL / comparisons
-    margin_sd = sweep.margin / power.sd_pp if power is not None and sweep.asks_equivalence else None
+    margin_pp = sweep.margin if sweep.asks_equivalence else None
+    sd_pp = None if power is None else power.sd_pp
+    margin_sd = None if margin_pp is None or sd_pp is None else margin_pp / sd_pp
 
     def simulate(effect: float, most: int = most, margin_sd: float | None = None) -> Forecast:
         return forecast(
@@ -76,9 +87,14 @@ def foresee_rounds(plan: Plan, power: Power | None) -> RoundsForecast:
         most=most,
         comparisons=comparisons,
         mean_seeds={effect: simulate(effect).pairs for effect in EFFECTS},
+        margin_pp=margin_pp,
+        sd_pp=sd_pp,
         margin_sd=margin_sd,
         equal_seeds=equal.pairs,
         equal_shown=equal.equivalent,
+        equal_needed=None
+        if margin_sd is None
+        else stats.pairs_for_equivalence(0.0, 1.0, margin=margin_sd, level=level),
         fixed_effect=fixed,
         power=found,
         seeds_for_power=next(enough, None),
@@ -88,20 +104,39 @@ def foresee_rounds(plan: Plan, power: Power | None) -> RoundsForecast:
 def describe_rounds(known: RoundsForecast) -> list[str]:
     """The same in sentences, a line each."""
     means = " and ".join(f"{number:.0f} for {effect:g} sd" for effect, number in known.mean_seeds.items())
-    if known.margin_sd is None:
-        equal = f"cells that do not differ take all {known.most}, for no margin is set, or no spread is known"
-    else:
-        equal = (
-            f"{known.equal_seeds:.0f} for none, within a margin of {known.margin_sd:.2g} sd (shown in "
-            f"{100 * known.equal_shown:.0f} %)"
-        )
     kept = "" if known.seeds_for_power is None else f"; --max-seeds {known.seeds_for_power} keeps the 80 %"
     rounds = (
         f"Rounds: of {known.most} seeds at most a cell takes on average, by its difference from the "
-        f"reference in sd of paired differences, {means}; {equal}"
+        f"reference in sd of paired differences, {means}"
     )
     power = (
         f"Power: of differences that {known.most} seeds at once find in 80 % ({known.fixed_effect:.2f} sd), "
         f"rounds of as many find {100 * known.power:.0f} %{kept}"
     )
-    return [rounds, power]
+    return [rounds, f"Equality: {_describe_equal(known)}", power]
+
+
+def _describe_equal(known: RoundsForecast) -> str:
+    """What becomes of cells that do not differ; where nothing can be shown of them, why."""
+    take_all = f"cells that do not differ take all {known.most}"
+    if known.margin_pp is None:
+        return f"{take_all}, for no margin is set"
+    if known.margin_sd is None:
+        return (
+            f"{take_all} or fewer: how many show them equal within the margin of {known.margin_pp:g} points "
+            "is not known, for no spread of paired differences is"
+        )
+    spread = (
+        f"the margin of {known.margin_pp:g} points, where paired differences have an sd of {known.sd_pp:.2g}"
+    )
+    if known.equal_shown >= _OFTEN:
+        return (
+            f"cells that do not differ take {known.equal_seeds:.0f}, and {100 * known.equal_shown:.0f} % of "
+            f"them are shown to be equal within {spread}"
+        )
+    needed = "more seeds than anyone makes" if known.equal_needed is None else f"{known.equal_needed:,} seeds"
+    shown = f"in {100 * known.equal_shown:.0f} %" if known.equal_shown >= _SELDOM else "hardly ever"
+    return (
+        f"{take_all}, which {shown} show them equal within {spread}: at once that takes {needed}, in rounds "
+        "more"
+    )
