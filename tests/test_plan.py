@@ -185,6 +185,21 @@ def test_a_method_of_two_stages_costs_the_epochs_of_both(store):
     assert estimate_time(plan_on(sweep, store)).training_seconds == pytest.approx(3.0 * 13 / 5, abs=0.05)
 
 
+@pytest.mark.parametrize("slots", [1, 8])
+def test_rounds_take_the_time_of_their_small_packs_one_after_the_other(store, slots):
+    put_teacher(store, L_B)
+    evidence = {
+        "seconds_per_packed_run": {"value": 3.0, "label": MEASURED},
+        "pack_cpu": {"value": 20, "label": MEASURED},
+    }
+    sweep = make_sweep([("L_b", L_B)], seeds=range(10), evidence=evidence)
+    sizes = {cell_id(L_B): 20}
+    rounds = plan_on(sweep, store, shortcuts=Shortcuts(until_decided=True), sizes=sizes, slots=slots)
+    # A run alone takes 2 x 3.0 / 0.2 s; packs of six, two and two 1.9, 1.24 and 1.24 times that.
+    assert estimate_time(rounds).training_seconds == pytest.approx(30.0 * (1.9 + 1.24 + 1.24), abs=0.05)
+    assert estimate_time(plan_on(sweep, store, sizes=sizes, slots=slots)).training_seconds == 60.0
+
+
 def test_more_slots_than_runs_do_not_shorten_one_run(store):
     put_teacher(store, L_B)
     evidence = {"seconds_per_run": {"value": 3.0, "label": MEASURED}}

@@ -66,7 +66,7 @@ def _describe_time(estimate: Estimate, plan: Plan) -> str:
         return f"Time: none ({estimate.basis})"
     start = describe_duration(estimate.startup_seconds)
     tables = ", the teacher table" if any(table.mode == "ahead" for table in plan.tables) else ""
-    how = "at most" if plan.rounds else "about"
+    how = "at most about" if plan.rounds else "about"
     return (
         f"Time: {how} {describe_duration(estimate.seconds)} ({estimate.basis})\n"
         f"  {start} of that for Ray's start{tables}, the report and MLflow ({plan.startup.basis})"

@@ -1,11 +1,12 @@
 """How long a plan will take."""
 
 import statistics
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from hkrun.config import Cell
 from hkrun.datasets import find_dataset
+from hkrun.plans.packs import expect_step
 from hkrun.plans.plans import Pack, Plan, PlannedCell, PlannedTeacher, cells_on_axes
 from hkrun.plans.teacher_tables import has_table
 from hkrun.processor import processor_name
@@ -66,7 +67,9 @@ def estimate_costs(plan: Plan) -> Costs:
     widths: dict[str, int] = {}
     for cell in plan.distinct_cells:
         if cell.cell_id in planned:
-            seconds, sources[cell.cell_id] = _seconds_per_run(cell, plan.sweep, packed=cell.cell_id in packed)
+            seconds, sources[cell.cell_id] = _seconds_per_run(
+                cell, plan.sweep, packed=cell.cell_id in packed, scale=_scale_to_rounds(plan, cell.cell_id)
+            )
             widths[cell.cell_id] = cell.workers.most or plan.group_slots
             processes_epochs = widths[cell.cell_id] * sum(cell.cell.stage_epochs)
             run_s[cell.cell_id] = None if seconds is None else seconds / processes_epochs
@@ -101,11 +104,17 @@ def estimate_time(plan: Plan) -> Estimate:
         if identity in num_left
     }
     work = sum(durations[identity] * number / at_once[identity] for identity, number in num_left.items())
-    # A cell whose share of a search rounds to none has no cost.
-    longest = max(
-        durations[pack.cell_id] * _runs_left(plan, pack) for pack in plan.packs if pack.cell_id in durations
-    )
-    seconds = max(work, longest) + _teachers_seconds(plan, costs)
+    # Packs of a cell that come one after the other: each round waits for the one before. A cell whose share
+    # of a search rounds to none has no cost.
+    longest: dict[tuple[str, int], float] = {}
+    for pack in plan.packs:
+        if pack.cell_id in durations:
+            place = (pack.cell_id, pack.round)
+            longest[place] = max(longest.get(place, 0.0), durations[pack.cell_id] * _runs_left(plan, pack))
+    chains = dict.fromkeys(durations, 0.0)
+    for (identity, _), takes in longest.items():
+        chains[identity] += takes
+    seconds = max(work, *chains.values()) + _teachers_seconds(plan, costs)
     startup = plan.startup.seconds + costs.table_s
     return Estimate(
         seconds=round(seconds + startup, 1),
@@ -165,8 +174,27 @@ def _runs_left(plan: Plan, pack: Pack) -> float:
     return len(pack.seeds) - reached / epochs
 
 
-def _seconds_per_run(cell: PlannedCell, sweep: Sweep, *, packed: bool) -> tuple[float | None, str]:
+def _scale_to_rounds(plan: Plan, identity: str) -> Callable[[int], float]:
+    """What a run of a cell takes in the small packs of its rounds, by that in a pack of so many."""
+    if not plan.rounds:
+        return lambda _: 1.0
+    recipe = plan.sweep.recipe
+    sizes = [len(pack.seeds) for pack in plan.packs if pack.cell_id == identity]
+    step = sum(size * expect_step(size, recipe) for size in sizes) / sum(sizes)
+    return lambda measured: step / expect_step(measured, recipe)
+
+
+def _seconds_per_run(
+    cell: PlannedCell, sweep: Sweep, *, packed: bool, scale: Callable[[int], float]
+) -> tuple[float | None, str]:
     """Seconds of one process for a run, or its share of a pack's, and where they come from; or None, why."""
+
+    def take(records: Iterable[Record]) -> float:
+        return statistics.median(
+            record.timings["total"] * record.world_size * scale(max(1, len(record.pack)))
+            for record in records
+        )
+
     timed = [
         record
         for record in cell.records.values()
@@ -176,15 +204,16 @@ def _seconds_per_run(cell: PlannedCell, sweep: Sweep, *, packed: bool) -> tuple[
     if alike:
         here = processor_name()  # where runs of this machine are among them, those count
         alike = [record for record in alike if record.processor in ("", here)] or alike
-        return statistics.median(map(_process_seconds, alike)), "recorded timings of the same cell"
+        return take(alike), "recorded timings of the same cell"
     recipe = sweep.recipe
     for name in ("seconds_per_packed_run", "seconds_per_run") if packed else ("seconds_per_run",):
         seconds = _evidence(sweep, name, cell.cell, sum(cell.cell.stage_epochs))
         if seconds is not None:
-            return seconds, f"recipe {recipe.dataset}, {recipe.evidence[name]['label']}, scaled by epochs"
+            told = f"recipe {recipe.dataset}, {recipe.evidence[name]['label']}, scaled by epochs"
+            size = recipe.evidence.get("pack_cpu", {}).get("value") if name != "seconds_per_run" else 1
+            return seconds * scale(size if isinstance(size, int) else 1), told
     if timed:
-        seconds = statistics.median(map(_process_seconds, timed))
-        return seconds, "recorded timings of the same cell, in packs of another size"
+        return take(timed), "recorded timings of the same cell, in packs of another size"
     if not _has_recipe_networks(cell.cell, recipe.cell):
         return (
             None,
@@ -194,11 +223,6 @@ def _seconds_per_run(cell: PlannedCell, sweep: Sweep, *, packed: bool) -> tuple[
         None,
         f"no finished run of {cell.name!r} is in the store, and recipe {recipe.dataset} has no measurement",
     )
-
-
-def _process_seconds(record: Record) -> float:
-    """What the run took of all its processes together."""
-    return record.timings["total"] * record.world_size
 
 
 def _teacher_epoch_s(plan: Plan, teacher: PlannedTeacher) -> float | None:

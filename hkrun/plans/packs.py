@@ -227,6 +227,11 @@ def _measured_steps(recipe: Recipe, device: str) -> Mapping[int, float]:
     return STEPS if not isinstance(measured, Mapping) else {int(size): measured[size] for size in measured}
 
 
+def expect_step(size: int, recipe: Recipe) -> float:
+    """Time of a seed's step in a pack of so many on CPUs, in that of a seed alone."""
+    return _duration(size, _measured_steps(recipe, "cpu")) / size
+
+
 def _expect_steps(most: int, num_seeds: int, measured: Mapping[int, float]) -> dict[int, float]:
     """A seed's step by size, of those sizes that divide the seeds most evenly into so many packs."""
     sizes = {math.ceil(num_seeds / number) for number in range(1, num_seeds + 1)}
