@@ -7,7 +7,16 @@ import pytest
 from sweep_example import fill_store, make_sweep
 
 from hkrun.errors import InputError
-from hkrun.plans import Workers, save_plan, stored_plan, stored_plans
+from hkrun.plans import (
+    Looks,
+    SequentialPlan,
+    Shortcuts,
+    Workers,
+    save_looks,
+    save_plan,
+    stored_plan,
+    stored_plans,
+)
 from hkrun.report import summarise
 from hkrun.report.documents import describe_command
 from hkrun.spaces import load_sweep, natural_name
@@ -75,12 +84,30 @@ def test_more_seeds_go_on_and_fewer_are_a_study_of_their_own(store):
     study = plan(store, seeds="3")
     assert study.sweep.name == "space-seeds-3"
     assert study.note == (
-        "Study space-seeds-3: space is another one, with 3 seeds that this one has not; "
+        "Study space-seeds-3: space has 6 seeds, and 3 are asked for; --seeds 6 goes on with space, "
         "--name chooses another name"
     )
     assert begin(store, seeds="3") == begin(store, seeds="3") == "space-seeds-3"
     assert begin(store, seeds="7,11") == "space-seeds-7.11"
     assert stored_plan(store, "space", "digits").sweep.seeds == tuple(range(6))
+
+
+def test_rounds_go_on_with_the_seeds_that_their_study_has_come_to_unless_others_are_asked_for(
+    store, tmp_path
+):
+    text = SPACE.replace("seeds = 4", 'seeds = 4\nreference = "one"')
+    (tmp_path / "space.toml").write_text(text, encoding="utf-8")
+    begin(store, seeds="16")
+    in_rounds = {"shortcuts": Shortcuts(until_decided=True), "seeds_asked": False}
+    assert plan(store, seeds="12", **in_rounds).sweep.name == "space-seeds-12"  # it came at once
+    save_looks(store, stored_plan(store, "space", "digits").sweep, Looks(plan=SequentialPlan(most=16)))
+    study = plan(store, seeds="12", **in_rounds)
+    assert (study.sweep.name, study.note, len(study.sweep.seeds)) == ("space", "", 16)
+    assert len(plan(store, seeds="20", **in_rounds).sweep.seeds) == 20
+    assert plan(store, seeds="12", shortcuts=Shortcuts(until_decided=True)).note == (
+        "Study space-seeds-12: space has 16 seeds, and 12 are asked for; --max-seeds 16 goes on with space, "
+        "--name chooses another name"
+    )
 
 
 def test_a_long_list_of_seeds_or_changes_is_a_short_name(store):

@@ -191,7 +191,7 @@ class Wishes(ResumeWishes):
     check: bool = False
     study: str | None = None
 
-    def read(self, invocation: Invocation, loaded: "Sweep") -> "Options":
+    def read(self, invocation: Invocation, loaded: "Sweep", *, seeds_asked: bool = True) -> "Options":
         """The options of a study.
 
         Raises:
@@ -205,6 +205,7 @@ class Wishes(ResumeWishes):
             workers=dataclasses.replace(self.workers, per_gpu=self.per_gpu),
             pack=self.pack,
             shortcuts=self._read_shortcuts(loaded),
+            seeds_asked=seeds_asked,
             fail_fast=self.fail_fast,
             name=self.study,
             other_code=self.other_code,
@@ -219,7 +220,9 @@ class Wishes(ResumeWishes):
         if self.max_seeds is None:
             return changes
         if self.until is None:
-            raise InputError("--max-seeds: the most that --until decided makes; give that too, or --seeds")
+            raise InputError(
+                "--max-seeds: only with --until decided, whose most seeds it says; without it give --seeds"
+            )
         if changes.seeds is not None:
             raise InputError("--seeds, --max-seeds: both say which seeds there may be; give one of them")
         return dataclasses.replace(changes, seeds=str(self.max_seeds))

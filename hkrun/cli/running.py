@@ -86,8 +86,11 @@ def sweep(invocation: Invocation, *, name: str, changes: Changes, wishes: Wishes
     """
     from hkrun.spaces import load_sweep
 
-    loaded = load_sweep(name, **vars(wishes.limit(changes)))
-    return _run(invocation, loaded, wishes.read(invocation, loaded), dry_run=dry_run, check=wishes.check)
+    _refuse_both(dry_run=dry_run, check=wishes.check)
+    changes = wishes.limit(changes)
+    loaded = load_sweep(name, **vars(changes))
+    asked = wishes.read(invocation, loaded, seeds_asked=changes.seeds is not None)
+    return _run(invocation, loaded, asked, dry_run=dry_run, check=wishes.check)
 
 
 @verb(
@@ -110,6 +113,7 @@ def run(invocation: Invocation, *, changes: Changes, wishes: Wishes, dry_run: bo
     """
     from hkrun.spaces import load_cell
 
+    _refuse_both(dry_run=dry_run, check=wishes.check)
     loaded = load_cell(**vars(changes))
     return _run(invocation, loaded, wishes.read(invocation, loaded), dry_run=dry_run, check=wishes.check)
 
@@ -237,13 +241,16 @@ def resume(invocation: Invocation, *, name: str | None, dataset: str | None, wis
     return max([*codes, *(error.exit_code for error in problems.values())])
 
 
+def _refuse_both(*, dry_run: bool, check: bool) -> None:
+    if dry_run and check:
+        raise InputError("--check: trains teachers and keeps what it finds; not with --dry-run")
+
+
 def _run(invocation: Invocation, loaded: "Sweep", asked: "Options", *, dry_run: bool, check: bool) -> int:
     from hkrun.cli.display import describe_duration
     from hkrun.stopwatch import Stopwatch
     from hkrun.sweep import plan_study, resolve
 
-    if dry_run and check:
-        raise InputError("--check: trains teachers and keeps what it finds; not with --dry-run")
     stopwatch = Stopwatch("planning")
     study = resolve(plan_study(loaded, invocation.find_store(), asked), dry=dry_run)
     if check:

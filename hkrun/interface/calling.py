@@ -167,7 +167,8 @@ def _plan(
     given = space if isinstance(space, Mapping) else fspath(space)
     settings = dict(settings)
     until, max_seeds = settings.pop("until"), settings.pop("max_seeds")
-    sweep = load_sweep(given, **_limit(changes, until, max_seeds))  # type: ignore[arg-type]
+    changes = _limit(changes, until, max_seeds)
+    sweep = load_sweep(given, **changes)  # type: ignore[arg-type]
     workers = Workers.parse(str(settings["workers"]))
     pack = settings["pack"]
     if pack not in (None, "auto") and (type(pack) is not int or pack < 1):
@@ -178,6 +179,7 @@ def _plan(
         store=places.absolute_store,
         data_dir=places.data_dir,
         shortcuts=Shortcuts(until_decided=until is not None),
+        seeds_asked=changes["seeds"] is not None,
         **{**settings, "workers": workers},  # type: ignore[arg-type]
     )
     return plan_study(sweep, places.find_store(), options)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from hkrun.config import cell_id
 from hkrun.counting import count
 from hkrun.errors import InputError
-from hkrun.plans import StoredPlan, Workers, stored_plan
+from hkrun.plans import StoredPlan, Workers, load_looks, stored_plan
 from hkrun.spaces import Sweep, is_study_name, natural_name, seeds_name, space_name
 from hkrun.store import Store
 from hkrun.sweep.study import Options
@@ -53,7 +53,31 @@ def name_study(sweep: Sweep, store: Store | None, options: Options) -> tuple[Swe
     numbered = (f"{own}-{number}" for number in itertools.count(2))
     names = itertools.chain([] if lost.num_cells else [seeds_name(sweep)], numbered)
     name = next(name for name in names if not loss(name))
+    if store is not None and not lost.num_cells and (stored := stored_plan(store, own, sweep.dataset)):
+        before, now = stored.sweep.seeds, sweep.seeds
+        if now == before[: len(now)] == tuple(range(len(now))) and before == tuple(range(len(before))):
+            option = "--max-seeds" if options.shortcuts.until_decided else "--seeds"
+            return named(name), (
+                f"Study {name}: {own} has {count(len(before), 'seed')}, and {len(now)} are asked for; "
+                f"{option} {len(before)} goes on with {own}, --name chooses another name"
+            )
     return named(name), f"Study {name}: {own} is another one, {lost}; --name chooses another name"
+
+
+def take_up_rounds(sweep: Sweep, store: Store | None, options: Options) -> Sweep:
+    """The sweep with the seeds of its study, where that came in rounds of more than its search space says.
+
+    Raises:
+        StoreError: The store cannot be read.
+    """
+    if store is None or options.seeds_asked or not options.shortcuts.until_decided:
+        return sweep
+    stored = stored_plan(store, options.name or natural_name(sweep), sweep.dataset)
+    if stored is None or stored.sweep.seeds[: len(sweep.seeds)] != sweep.seeds:
+        return sweep
+    taken_up = dataclasses.replace(sweep, seeds=stored.sweep.seeds)
+    in_rounds = load_looks(store, stored.sweep).plan is not None
+    return taken_up if in_rounds and not _find_loss(stored, taken_up, options.workers) else sweep
 
 
 @dataclass(frozen=True)

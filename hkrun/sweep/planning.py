@@ -18,7 +18,7 @@ from hkrun.spaces import Sweep
 from hkrun.store import Store, open_store
 from hkrun.sweep.checks import check_cluster, check_code, check_data, fix_content, foresee_data
 from hkrun.sweep.machine import find_machine
-from hkrun.sweep.naming import name_study
+from hkrun.sweep.naming import name_study, take_up_rounds
 from hkrun.sweep.pack_sizes import AUTO, check_packs, expect_sizes, measure_sizes
 from hkrun.sweep.rounds import begin_rounds, check_rounds
 from hkrun.sweep.study import Options, Study
@@ -35,7 +35,9 @@ def plan_study(sweep: Sweep, store: Store | None, options: Options) -> Study:
     """
     check_elastic(options.workers, {named.name: named.cell for named in sweep.cells})
     check_rounds(sweep, options)
-    sweep, note = name_study(fix_content(sweep, options.data_dir), store, options)
+    sweep, note = name_study(
+        take_up_rounds(fix_content(sweep, options.data_dir), store, options), store, options
+    )
     options = dataclasses.replace(options, name=sweep.name)
     plan = _make_plan(sweep, store, options)
     return Study(sweep=sweep, options=options, store=store, plan=plan, note=note)

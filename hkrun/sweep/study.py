@@ -50,6 +50,8 @@ class Options:
         pack: How many runs train together: a number, "auto" for the fastest as measured, or None: as the
             sweep was begun, else as its recipe has measured. With shortcuts, one.
         shortcuts: How to make fewer runs.
+        seeds_asked: Whether the sweep's seeds are asked for, and not what its search space says; if not,
+            rounds go on with as many as their study has come to.
         fail_fast: Whether the first failed run stops the others.
         name: What the study is called in the store; None for its own name, or the next that is free.
         other_code: What becomes of results of other code: "again" to make them anew, "trust" to use them,
@@ -61,6 +63,7 @@ class Options:
     workers: Workers = AUTO
     pack: int | str | None = None
     shortcuts: Shortcuts = NO_SHORTCUTS
+    seeds_asked: bool = True
     fail_fast: bool = False
     name: str | None = None
     other_code: OtherCode = "ask"

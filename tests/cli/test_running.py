@@ -59,7 +59,7 @@ def test_a_shorter_study_says_that_it_does_not_replace_the_one_that_is_there(fol
     _, told = document("sweep", "stability", "--seeds", "3", "--dry-run")
     assert told["sweep"] == "stability-seeds-3"
     assert call(["sweep", "stability", "--seeds", "3", "--dry-run"]) == 0
-    note = "Study stability-seeds-3: stability is another one, with 17 seeds that this one has not; --name"
+    note = "Study stability-seeds-3: stability has 20 seeds, and 3 are asked for; --seeds 20 goes on"
     assert note in " ".join(capsys.readouterr().out.split())
     assert call(["sweep", "stability", "--seeds", "3", "--name", "stability"]) == 2
     assert "Nothing replaces a study: give another name" in capsys.readouterr().err
@@ -111,7 +111,7 @@ def test_a_study_may_end_when_it_is_decided_with_as_many_seeds_as_there_may_be(f
     [
         (
             ["stability", "--max-seeds", "8"],
-            ["--max-seeds: the most that --until decided makes; give that too, or --seeds"],
+            ["--max-seeds: only with --until decided, whose most seeds it says; without it give --seeds"],
         ),
         (
             ["stability", "--until", "decided", "--seeds", "20", "--max-seeds", "8"],
@@ -169,7 +169,14 @@ def test_a_dry_run_says_what_rounds_can_do(folder, document, capsys):
     out = " ".join(capsys.readouterr().out.split())
     assert "at most 48 of 48 runs to train, in 16 tasks" in out
     assert "Rounds: of 12 seeds at most a cell takes on average" in out
-    assert "Time: at most" in out
+    assert "Time: at most about" in out
+
+
+def test_options_that_exclude_each_other_are_told_before_what_they_lack(folder, capsys):
+    assert call(["sweep", "stability", "--max-seeds", "8", "--check", "--dry-run"]) == 2
+    assert capsys.readouterr().err.startswith(
+        "hkrun: --check: trains teachers and keeps what it finds; not with"
+    )
 
 
 def test_optuna_is_an_extra(folder, started, capsys, monkeypatch):
