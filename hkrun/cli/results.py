@@ -204,7 +204,8 @@ def status(
         from hkrun.cli.watching import watch as watch_studies
 
         def look() -> list[dict[str, Any]]:
-            return [_sweep_status(stored, store) for stored in find_plans(store, name, dataset)]
+            plans = find_plans(store, name, dataset)
+            return [_sweep_status(stored, store, questions=False) for stored in plans]
 
         every_s = watch or (_WATCH_EVERY_S if store.local_path is not None else _WATCH_REMOTE_EVERY_S)
         return watch_studies(invocation, look, every_s=every_s)
@@ -221,6 +222,8 @@ def status(
             from hkrun.cli.watching import describe, describe_driver
 
             invocation.say(f"{describe(found)} ({describe_driver(found)})")
+        if found["questions"] is not None and not (found["driver"] and found["phase_detail"]):
+            invocation.say(found["questions"]["about"])
         if doubt := found["other_code"]["about"]:
             invocation.say(doubt)
     return EXIT_DONE
@@ -246,7 +249,8 @@ def _print_status(invocation: Invocation, sweep: "Sweep", found: Mapping[str, An
     print_cell_table(invocation.results, title, name_cells(sweep.cells), headings, rows)
 
 
-def _sweep_status(stored: "StoredPlan", store: "Store") -> dict[str, Any]:
+def _sweep_status(stored: "StoredPlan", store: "Store", *, questions: bool = True) -> dict[str, Any]:
+    """What is known of a study; its `questions` where they are wanted and its seeds come in rounds."""
     from hkrun.plans import make_plan
 
     plan = make_plan(stored.sweep, store, workers=stored.workers, shortcuts=stored.shortcuts)
@@ -264,8 +268,18 @@ def _sweep_status(stored: "StoredPlan", store: "Store") -> dict[str, Any]:
         },
         "cells": cells,
         "teachers_missing": [teacher.teacher_id for teacher in plan.teachers],
+        "questions": _question_status(stored, store)
+        if questions and stored.shortcuts.until_decided
+        else None,
         **_driver_status(plan, cells, store),
     }
+
+
+def _question_status(stored: "StoredPlan", store: "Store") -> dict[str, Any]:
+    from hkrun.sweep import take_look
+
+    look = take_look(stored.sweep, store, world_size=stored.workers.world_size)
+    return {"about": look.summary, "answers": look.document()}
 
 
 def _driver_status(plan: "Plan", cells: Sequence[Mapping[str, Any]], store: "Store") -> dict[str, Any]:

@@ -21,5 +21,6 @@ from hkrun.sweep.planning import bring_back, make_ready, plan_study, resolve, re
 from hkrun.sweep.progress import Phase, Progress, TaskProgress
 from hkrun.sweep.rehearsing import rehearse_study
 from hkrun.sweep.removing import Removal, find_garbage, find_removal, remove
+from hkrun.sweep.rounds import take_look
 from hkrun.sweep.running import Outcome, mirror_sweep, run_study, train_teacher
 from hkrun.sweep.study import Options, Study

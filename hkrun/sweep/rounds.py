@@ -30,7 +30,7 @@ def check_rounds(sweep: Sweep, options: Options) -> None:
     if (number := len(sweep.seeds)) < FIRST_LOOK:
         problems.append(
             f"{count(number, 'seed')} at most, and {FIRST_LOOK} are the fewest that can decide anything; "
-            f"give --max-seeds N from {FIRST_LOOK} on"
+            f"give --max-seeds N from {FIRST_LOOK} on, and no --seeds"
         )
     if options.shortcuts.select:
         problems.append("not with --search or --scheduler, which choose runs by their error")
@@ -138,10 +138,12 @@ class RoundsOutcome:
 
     def document(self) -> dict[str, object]:
         """What `--json` prints."""
-        questions = [
-            {"question": text, "answer": answer or None} for text, answer in self.look.answers.items()
-        ]
-        return {"questions": questions, "seeds": dict(self.seeds), "spared": self.spared, "runs": self.runs}
+        return {
+            "questions": self.look.document(),
+            "seeds": dict(self.seeds),
+            "spared": self.spared,
+            "runs": self.runs,
+        }
 
 
 def end_rounds(study: Study) -> RoundsOutcome:

@@ -10,13 +10,13 @@ import time
 from types import SimpleNamespace
 
 import pytest
-from sweep_example import make_sweep
+from sweep_example import make_sweep, put_run
 
 from hkrun.cli import watching
 from hkrun.cli.console import PlainConsole
 from hkrun.cli.program import call
 from hkrun.config import cell_id
-from hkrun.plans import save_plan
+from hkrun.plans import Looks, SequentialPlan, save_looks, save_plan
 from hkrun.store import PATIENCE_S, open_store
 
 FOLDER = "sweeps/stability-digits"
@@ -237,6 +237,21 @@ with store.hold("sweeps/stability-digits"):
             "epochs_total": 48, "runs_training": 4, "eta_seconds": 9.0 - epoch})
         sys.stdin.readline()
 """
+
+
+def test_status_tells_the_questions_of_a_study_in_rounds_while_no_driver_works_on_it(store, document, capsys):
+    sweep = make_sweep(num_cells=2, num_seeds=8)
+    save_plan(store, sweep)
+    for named in sweep.cells:
+        for seed in range(6):
+            put_run(store, named, seed)
+    assert document("status")[1]["sweeps"][0]["questions"] is None  # it came at once
+    save_plan(store, sweep, until_decided=True)
+    save_looks(store, sweep, Looks(plan=SequentialPlan(most=8)))
+    questions = document("status")[1]["sweeps"][0]["questions"]
+    assert questions["answers"][0] == {"question": "error of L_b + L_is against L_b", "answer": None}
+    assert call(["status"]) == 0
+    assert questions["about"] in " ".join(capsys.readouterr().out.split())
 
 
 def test_status_tells_what_the_driver_of_a_study_does_and_changes_nothing(store, document, capsys):
