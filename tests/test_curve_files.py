@@ -383,6 +383,16 @@ def write_cells(path: Path, cells: dict[str, dict[int, list[float]]]) -> Path:
     return write_csv(path, rows, "seed,epoch,error_pct,cell")
 
 
+def test_errors_that_are_read_as_accuracies_by_their_name_are_suspected(file: Path) -> None:
+    runs = [(seed, epoch, value) for seed in (0, 1) for epoch, value in enumerate([30.2, 12.0, 6.0, 5.1])]
+    found = assembled(write_csv(file, runs, "seed,epoch,acc"), window=2)
+    (doubt,) = found.doubts
+    assert doubt == (
+        f"{file}: cell 'all': its error goes from 69.8 to 94.9 %; read as an accuracy, told by its name; "
+        "if it is an error, give --quantity error"
+    )
+
+
 PERCENT, FRACTIONS = [90.0, 30.0, 5.1, 5.0], [0.9, 0.3, 0.051, 0.05]
 
 

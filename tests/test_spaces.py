@@ -871,6 +871,11 @@ def test_a_name_in_other_letters_is_recognised(folder):
     assert problems()[0].endswith("; did you mean 'hksanc'?")
 
 
+def test_a_reference_that_is_no_cell_is_told_with_the_other_problems(folder):
+    space_with('= "plain"\n\n[base]', '= "plan"\n\n[analysis]\nwindw = 4\nmargin = -1\n\n[base]')
+    assert [line.split(": ")[1] for line in problems()] == ["analysis.windw", "analysis.margin", "reference"]
+
+
 @pytest.mark.parametrize(
     ("old", "new", "problem"),
     [

@@ -131,7 +131,8 @@ def stability(invocation: Invocation, *, files: tuple[Path, ...], choice: Choice
     window, ddof = choice.window, choice.ddof
     analyses = analyse_cells(found.cells, window=window, ddof=ddof)
     pairs = compare_cells(found.cells, window=window, ddof=ddof)
-    warnings = [*found.doubts, *_warn_of_ranking(found.cells, pairs)]
+    unranked = list(_warn_of_ranking(found.cells, pairs))
+    warnings = [*found.doubts, *unranked]
     if invocation.as_json:
         invocation.print_document(
             {
@@ -145,12 +146,13 @@ def stability(invocation: Invocation, *, files: tuple[Path, ...], choice: Choice
         for warning in warnings:
             logger.warning("%s", warning)
     else:
+        _print_notes(invocation, [], found.doubts)  # before what they put in doubt
         _print_cells(invocation, analyses)
         notes = [_tell_source(read_as) for read_as in found.read_as]
         if choice.cut is not None:
             notes.append(f"All curves are cut at {choice.cut}.")
         notes += [_tell_extremes(analyses), *_tell_rankings(pairs)]
-        _print_notes(invocation, notes, warnings)
+        _print_notes(invocation, notes, unranked)
     return EXIT_DONE
 
 

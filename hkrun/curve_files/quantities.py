@@ -86,8 +86,14 @@ def find_rising(errors_pct: Matrices, quantity: Quantity) -> list[str]:
         scale = 100.0 if quantity.unit == "percent" and errors.max() <= 1 else 1.0
         first, last = (float(np.median(errors[:, epoch])) for epoch in (0, -1))
         if scale * last > _HIGH_PCT and scale * (last - first) > -1:
+            read_as = "an accuracy, told by its name" if quantity.kind_from == "name" else "an accuracy"
             doubts.append(
-                f"cell {cell!r}: its error goes from {first:.3g} to {last:.3g} %; is it an accuracy?"
+                f"cell {cell!r}: its error goes from {first:.3g} to {last:.3g} %; "
+                + (
+                    "is it an accuracy?"
+                    if quantity.kind == "error"
+                    else f"read as {read_as}; if it is an error, give --quantity error"
+                )
             )
     return doubts
 

@@ -219,6 +219,8 @@ def _read_space(table: Table, arguments: Arguments) -> _Space:
     base = _read_settings(table.table("base"), dataset)
     cells = _read_cells(table, dataset)
     problems_before = len(table.problems.found)
+    axes = read_axes(table, cells, arguments)
+    axes_hold = len(table.problems.found) == problems_before
     space = _Space(
         title=table.text("title"),
         question=table.text("question") or "",
@@ -229,7 +231,7 @@ def _read_space(table: Table, arguments: Arguments) -> _Space:
         ddof=analysis.integer("ddof", minimum=0, maximum=1) or 0,
         base=base,
         cells=cells,
-        axes=read_axes(table, cells, arguments),
+        axes=axes,
         margin=analysis.number("margin", above=0.0),
         measure=_read_word(analysis, "measure", MEASURES),
         family=_read_word(analysis, "family", FAMILIES) or TABLE_FAMILY,
@@ -238,7 +240,7 @@ def _read_space(table: Table, arguments: Arguments) -> _Space:
     )
     if not space.cells and not space.axes and not (table.data.get("cells") or table.data.get("axes")):
         table.refuse("cells", "missing; each configuration stands under its own [[cells]]")
-    if space.reference is not None and len(table.problems.found) == problems_before:
+    if space.reference is not None and axes_hold:
         variants = [variant for variant, _ in space.variants()]
         return dataclasses.replace(space, reference=find_reference(space.reference, variants, table))
     return space
