@@ -398,8 +398,11 @@ def test_a_study_in_rounds_goes_on_in_rounds_for_what_is_open(store):
     for name in NAMES:
         put(store, sweep, name, range(20))
     command, reason = describe_next(summarise(sweep, store))
-    assert command.endswith(" --seeds 28 --until decided")
-    assert reason == "up to 28 seeds for what is open; nothing is repeated"
+    assert command.endswith(" --until decided --max-seeds 28")
+    assert reason == (
+        "rounds of up to 28 seeds find about what 20 at once do; only what is open goes on, and nothing is "
+        "repeated"
+    )
 
 
 def test_a_study_in_rounds_that_is_decided_may_make_the_runs_that_were_spared(store):

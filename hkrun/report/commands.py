@@ -22,8 +22,8 @@ def describe_command(summary: Summary, *, num_seeds: int | None = None, whole: b
     sweep = summary.sweep
     in_rounds = summary.monitoring.sequential and not whole
     if sweep.source == DICT:
-        until = ', until="decided"' if in_rounds else ""
-        return _resume(sweep) if num_seeds is None else f"hkrun.run(space, seeds={num_seeds}{until})"
+        asked = f'until="decided", max_seeds={num_seeds}' if in_rounds else f"seeds={num_seeds}"
+        return _resume(sweep) if num_seeds is None else f"hkrun.run(space, {asked})"
     seeds = sweep.seeds
     if num_seeds is not None:
         first = max(seeds) + 1
@@ -35,8 +35,10 @@ def describe_command(summary: Summary, *, num_seeds: int | None = None, whole: b
         chosen += ","
     words = sweep.command or ("hkrun", "sweep", sweep.name)
     named = [] if natural_name(sweep) == sweep.name else ["--name", sweep.name]
-    rounds = ["--until", "decided"] if in_rounds else []
-    return shlex.join([*words, *named, "--dataset", sweep.dataset, "--seeds", chosen, *rounds])
+    which = ["--seeds", chosen]
+    if in_rounds:
+        which = ["--until", "decided", "--max-seeds" if count_only else "--seeds", chosen]
+    return shlex.join([*words, *named, "--dataset", sweep.dataset, *which])
 
 
 def describe_next(summary: Summary) -> tuple[str, str]:
@@ -51,7 +53,8 @@ def describe_next(summary: Summary) -> tuple[str, str]:
             return command, "makes the runs that were spared, for closer intervals; all is decided without"
         more = most + math.ceil(_MORE_IN_ROUNDS * most)
         command = describe_command(summary, num_seeds=more)
-        return command, f"up to {more} seeds for what is open; nothing is repeated"
+        reason = f"rounds of up to {more} seeds find about what {most} at once do"
+        return command, f"{reason}; only what is open goes on, and nothing is repeated"
     return describe_command(summary, num_seeds=step.seeds), step.reason
 
 

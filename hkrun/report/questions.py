@@ -9,7 +9,7 @@ from hkrun.report.comparison import Comparison, Ratio
 from hkrun.report.summary import CellSummary, Summary
 from hkrun.report.verdict import Verdict
 
-_MOST_NAMED = 2  # open questions that a sentence names
+_MOST_NAMED = 4  # open questions that a sentence names
 
 
 @dataclass(frozen=True, kw_only=True)
