@@ -92,7 +92,7 @@ def test_the_report_says_beside_the_verdicts_what_the_correction_covers(store):
     assert document["family"] == {"corrected": "table", "tables": tables, "tests": summary.num_tests}
     told = (
         f"Holm's correction keeps wrong verdicts to 5 % of studies in each of {tables} tables of tests, not "
-        "across them; --family all does."
+        "across them; --family all keeps them so over all tables."
     )
     assert document["findings"][-1] == told
     assert told in render_report(summary)["report.html"].decode().replace("&#39;", "'")

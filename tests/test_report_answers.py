@@ -217,13 +217,64 @@ def test_a_study_of_steadiness_opens_with_s(store):
             put_run(store, named, seed, errors=errors.tolist())
     summary = summarise(sweep, store)
     assert [best.measure for best in summary.best] == ["stability", "error"]
-    first, second = write_answer(summary)
-    assert first.startswith(f"Steadiest: L_b + L_is (S {summary.best[0].value:.5f}"[:32])
-    assert second.startswith("Lowest error: L_b (")
+    by_s2, smallest, lowest = write_answer(summary)
+    (ratio,) = summary.s2_ratios
+    assert ratio.p_holm < 0.001
+    assert by_s2.startswith(f"By S2, L_b + L_is is steadier than L_b ({ratio.ratio:.4f}"[:48])
+    assert smallest.startswith("Smallest S: L_b + L_is (")
+    assert lowest.startswith("Lowest error: L_b (")
+    assert [text for text in summary_document(summary)["findings"] if text.startswith("By S2")] == [by_s2]
     stream = io.StringIO()
     print_summary(summary, Console(file=stream, width=100))
     head = next(line for line in stream.getvalue().splitlines() if " cell " in line).split()
-    assert head.index("[95") < head.index("last")
+    assert head.index("of") < head.index("last")
+
+
+@pytest.mark.parametrize("names", [("L_b", "L_b + L_is"), ("L_b", "L_b + L_is", "L_b + L_adv")])
+@pytest.mark.parametrize("width", [80, 100])
+def test_a_study_that_shows_nothing_steadier_says_so_first_and_tables_s2(store, names, width):
+    sweep = make_sweep(list(names), num_seeds=6)
+    generator = np.random.default_rng(0)
+    for named in sweep.cells:
+        for seed in sweep.seeds:
+            put_run(store, named, seed, errors=(5 + generator.random(EPOCHS)).tolist())
+    summary = summarise(sweep, store)
+    assert not any(ratio.significant for ratio in summary.s2_ratios)
+    others = "the other cell" if len(names) == 2 else "any other cell"
+    first = f"No configuration is shown to be steadier than L_b: neither S2 nor S tells {others} from it."
+    assert next(iter(write_answer(summary))) == first
+    stream = io.StringIO()
+    print_summary(summary, Console(file=stream, width=width, force_terminal=True, color_system=None))
+    lines = [line.rstrip() for line in stream.getvalue().splitlines()]
+    assert " ".join(lines[3:5]).startswith(first)
+    assert max(map(len, lines)) <= width
+    assert any("S2 over that" in line and "p of S2" in line for line in lines)
+    row = next(line for line in lines if line.startswith(" L_b + L_is "))
+    assert f"{summary.s2_ratios[0].ratio:.2g} [" in row
+
+
+def test_without_a_reference_the_smallest_of_like_s_is_not_called_steadier(store):
+    sweep = dataclasses.replace(make_sweep(["L_b", "L_b + L_is"], num_seeds=6), reference=None)
+    generator = np.random.default_rng(0)
+    for named in sweep.cells:
+        for seed in sweep.seeds:
+            put_run(store, named, seed, errors=(5 + generator.random(EPOCHS)).tolist())
+    first, *_ = write_answer(summarise(sweep, store))
+    assert first == "No configuration is shown to be steadier than another."
+
+
+def test_cells_that_the_family_of_all_tests_leaves_out_are_not_called_alike(store):
+    sweep = make_cells("ref", "low", "high", num_seeds=9, reference="ref", family="all")
+    put_errors(store, sweep, dict(zip(("ref", "low", "high"), draw(50, 5, 90, num_seeds=9), strict=True)))
+    summary = summarise(sweep, store)
+    (best,) = summary.best
+    assert (best.cell, best.told, best.untold, best.untested) == ("low", ("ref",), (), ("high",))
+    assert summary_document(summary)["best"][0]["not_tested_against"] == ["high"]
+    (answer,) = write_answer(summary)
+    assert answer.endswith(
+        "These seeds tell it from ref. It is not tested against high, which the family of all tests leaves "
+        "out."
+    )
 
 
 # --- first of all -------------------------------------------------------------------------------------------

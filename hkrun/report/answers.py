@@ -8,6 +8,7 @@ from hkrun.report import comparing
 from hkrun.report.comparison import Comparison
 from hkrun.report.families import Families
 from hkrun.report.look_wording import describe_looks, describe_seeds
+from hkrun.report.steadiness import write_steadiness
 from hkrun.report.summary import Best, CellSummary, Summary
 from hkrun.report.verdict import Verdict
 from hkrun.report.wording import count, digits, equals, family_size, join, plus_minus, take_once
@@ -56,8 +57,10 @@ def find_best(
         found = None if cell is best else _compare(measure, best, cell, sweep)
         if found is not None:
             (planned if found.test in known else chosen).append((cell, known.get(found.test, found)))
+    untested: list[CellSummary] = []
     if sweep.family == STUDY_FAMILY:
-        chosen = []  # all pairs beside all tables would leave no test a p that is small enough
+        # All pairs beside all tables would leave no test a p that is small enough.
+        untested, chosen = [cell for cell, _ in chosen], []
     rivals = len(running) - any(cell.name == sweep.reference for cell in running)
     pairs = rivals * (rivals - 1) // 2
     tests = {(measure, *comparison.test): comparison.p for _, comparison in chosen}
@@ -73,7 +76,8 @@ def find_best(
         num_running=len(running),
         num_pairs=len(tests) if chosen else 0,
         told=tuple(cell.name for cell in running if cell in told),
-        untold=tuple(cell.name for cell in running if cell is not best and cell not in told),
+        untold=tuple(cell.name for cell in running if cell not in (best, *told, *untested)),
+        untested=tuple(cell.name for cell in untested),
         left_out=tuple(cell.name for cell in distinct if cell not in running),
     )
 
@@ -97,7 +101,12 @@ def _compare(measure: str, cell: CellSummary, other: CellSummary, sweep: Sweep) 
 
 
 def write_answer(summary: Summary) -> Iterator[str]:
-    """The best cell by what the question is about, and what the runs do not tell it from."""
+    """The best cell by what the question is about, and what the runs do not tell it from.
+
+    A study about steadiness opens with what S2 shows, which a small S by itself does not.
+    """
+    if summary.measure == "stability":
+        yield from write_steadiness(summary)
     for best in summary.best:
         yield f"{_describe_best(best, summary)} {_describe_others(best, summary)}".strip()
     if looks := describe_looks(summary):
@@ -106,10 +115,10 @@ def write_answer(summary: Summary) -> Iterator[str]:
 
 def _describe_best(best: Best, summary: Summary) -> str:
     label, steady = summary.label(best.cell), best.measure == "stability"
-    figure = f"S {digits(best.value)} pp²" if steady else f"{best.value:.2f} %"
+    figure = f"{digits(best.value)} pp²" if steady else f"{best.value:.2f} %"
     if steady and len({len(cell.seeds) for cell in summary.cells if cell.stability}) > 1:
         figure += " on the seeds that all share" if summary.monitoring.sequential else ""
-    first = "Steadiest" if steady else "Best" if summary.measure == "error" else "Lowest error"
+    first = "Smallest S" if steady else "Best" if summary.measure == "error" else "Lowest error"
     start = f"{first}: {label} ({figure})"
     reference = summary.sweep.reference
     if reference is None:
@@ -136,18 +145,26 @@ def _describe_best(best: Best, summary: Summary) -> str:
 
 def _describe_others(best: Best, summary: Summary) -> str:
     """How far the best of many is to be believed."""
-    others = best.num_running - 1
+    told, untold, untested = (
+        join([summary.label(name) for name in names]) for names in (best.told, best.untold, best.untested)
+    )
+    others, tests = best.num_running - 1, "Tests of S" if best.measure == "stability" else "These seeds"
+    all_others = "the other cell" if others == 1 else f"each of the {others} others"
     sentences = []
-    if best.num_running > 2:
+    if best.told and others > 1:  # one that is told from none is not called better
         sentences.append(f"As the lowest of {best.num_running} it is likely too low.")
-    if not best.untold:
-        others_told = "the other cell" if others == 1 else f"each of the {others} others"
-        sentences.append(f"It is told from {others_told}.")
-    elif not best.told:
-        sentences.append(f"These seeds tell it from none of the {others} others." if others > 1 else "")
-    else:
-        told, untold = (join([summary.label(name) for name in names]) for names in (best.told, best.untold))
-        sentences.append(f"These seeds tell it from {told}, and not from {untold}.")
+    if len(best.told) == others:
+        sentences.append(f"It is told from {all_others}.")
+    elif len(best.untold) == others:
+        sentences.append(f"{tests} tell it from none of the {others} others." if others > 1 else "")
+    elif told and untold:
+        sentences.append(f"{tests} tell it from {told}, and not from {untold}.")
+    elif told or untold:
+        sentences.append(
+            f"{tests} tell it from {told}." if told else f"{tests} do not tell it from {untold}."
+        )
+    if untested:
+        sentences.append(f"It is not tested against {untested}, which the family of all tests leaves out.")
     sentences.append(_explain_untold(best, summary))
     if best.left_out:
         left_out = join([summary.label(name) for name in best.left_out])

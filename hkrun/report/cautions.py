@@ -6,11 +6,11 @@ from collections.abc import Iterable, Iterator
 
 from hkrun import stats
 from hkrun.config import teachers_id
-from hkrun.counting import name_seeds
+from hkrun.counting import list_names, name_seeds
 from hkrun.plans import find_weight_key, stability_limit
 from hkrun.report.comparing import drop_epochs, write_window
 from hkrun.report.summary import CellSummary, Summary, Teacher
-from hkrun.report.wording import MOST_NAMES, count, family_size, join, take_once
+from hkrun.report.wording import MOST_NAMES, count, digits, equals, family_size, join, take_once
 
 # Above this error on its own training images, a teacher is taken not to have converged.
 UNCONVERGED_PCT = 10.0
@@ -277,9 +277,16 @@ def _explain_ranking(summary: Summary) -> str:
     if not made_of:
         return ""
     few = str(made_of[0]) if len(made_of) == 1 else f"{made_of[0]} to {made_of[-1]}"
-    apart = [ratio.cell for ratio in summary.s2_ratios if ratio.cell in undecided and ratio.significant]
-    found = join([summary.label(name) for name in apart]) if apart else "none of these cells"
+    apart = [ratio for ratio in summary.s2_ratios if ratio.cell in undecided and ratio.steadiness]
+    found = [
+        f"shows {summary.label(ratio.cell)} to be {ratio.steadiness} ({digits(ratio.ratio or 0.0)} times, "
+        f"p {equals(ratio.p_holm)})"
+        for ratio in apart
+    ]
+    if len(found) > MOST_NAMES:
+        found = [f"tells {len(found)} cells apart from it"]
     return (
         f" S is made of the {few} runs that are ever the best or the worst: more seeds do not make it more "
-        f"precise, a longer window does. S2, which is of all pairs of runs, tells {found} apart from it."
+        "precise, a longer window does. S2, which is of all pairs of runs, "
+        f"{list_names(found) if found else 'tells none of these cells apart from it'}."
     )

@@ -164,6 +164,13 @@ class Ratio:
         return self.p_holm <= stats.LEVEL
 
     @property
+    def steadiness(self) -> str:
+        """What S2 says of the cell, in a few words; empty where it leaves it open."""
+        if not self.significant or self.ratio is None:
+            return ""
+        return "steadier" if self.ratio < 1 else "less steady"
+
+    @property
     def decided_after(self) -> int | None:
         """Of a sequential study: the seeds after which a difference stood; None where none stands."""
         return self.looks.decided_after(self.p_by_look, self.p, self.p_holm)

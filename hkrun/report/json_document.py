@@ -75,6 +75,7 @@ def _best_document(best: Best) -> dict[str, object]:
         "value": best.value,
         "told_from": list(best.told),
         "not_told_from": list(best.untold),
+        **({"not_tested_against": list(best.untested)} if best.untested else {}),
         "not_in_the_running": list(best.left_out),
     }
 

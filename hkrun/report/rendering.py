@@ -60,7 +60,7 @@ def _environment(name: str) -> jinja2.Environment:
 def _typeset(text: str) -> Markup:
     """Text for HTML: escaped, with sub- and superscripts in the names of losses.
 
-    No line breaks between a key and its value; their spaces stay plain, for people copy them into files.
+    No line breaks between a key or an option and its value; their spaces stay plain, for people copy them.
     """
 
     def symbol(match: re.Match[str]) -> str:
@@ -68,4 +68,5 @@ def _typeset(text: str) -> Markup:
         return f"<i>{letter}</i><sub>{below}</sub>" + (f"<sup>{above}</sup>" if above else "")
 
     unbroken = str(escape(text)).replace(" = ", '<span class="pair"> = </span>')
+    unbroken = unbroken.replace("--family all", '<code class="pair">--family all</code>')
     return Markup(figures.SYMBOL.sub(symbol, unbroken))  # noqa: S704  escaped first

@@ -275,10 +275,9 @@ class Best:
         cell: Its name.
         value: Its mean error in percent, or its S.
         num_running: How many cells it is the lowest of.
-        num_pairs: How many pairs Holm's correction is over that tells it from cells by no comparison of the
-            sweep's own; 0 where there are no such cells.
+        num_pairs: Over how many pairs Holm's correction is where no comparison with the reference counts.
         told: Names of those that it is shown to differ from.
-        untold: Names of the others among them.
+        untold: Names of those that tests do not tell it from; `untested` are not tested against it.
         left_out: Names of the cells that were not in the running: runs of theirs have no result.
     """
 
@@ -290,6 +289,7 @@ class Best:
     told: tuple[str, ...]
     untold: tuple[str, ...]
     left_out: tuple[str, ...]
+    untested: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

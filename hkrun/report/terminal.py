@@ -38,14 +38,17 @@ NAMES, LEAST_NAMES = (
 )  # columns that names have as long as there is a figure that matters less; and last
 BEST, RANGE, INTERVAL, S = "best epoch", "mean range", "interval of S", "S"
 DIFFERENCE = "difference in error"
+P_OF_S = "p of S"
+S2_RATIO = "S2 over that of the reference"
 # What a narrow terminal goes without, in this order, by what the question is about.
-DISPENSABLE = {"error": (BEST, RANGE, INTERVAL, S, DIFFERENCE), "stability": (DIFFERENCE, RANGE, INTERVAL)}
-# Confidence sequences are wider, and what a sequential study is for.
-_SEQUENTIAL = {"error": DISPENSABLE["error"], "stability": (RANGE, DIFFERENCE, INTERVAL)}
+DISPENSABLE = {
+    "error": (BEST, RANGE, INTERVAL, S, DIFFERENCE),
+    "stability": (RANGE, INTERVAL, P_OF_S, DIFFERENCE),
+}
 # The order of the columns; who asks about stability is not asked to look at the best epoch.
 _ORDER = {
     "error": ("n", "error", BEST, S, RANGE, DIFFERENCE, "p"),
-    "stability": ("n", S, "p of S", RANGE, "error", DIFFERENCE, "p"),
+    "stability": ("n", S2_RATIO, "p of S2", S, P_OF_S, RANGE, "error", DIFFERENCE, "p"),
 }
 _MOST_CLAIMS = 8
 _LONGEST_IN_HEADING = 13  # columns of the reference's name
@@ -145,7 +148,7 @@ def _fit(summary: Summary, console: Console, limit: int) -> tuple[tuple[str, ...
     Figures give way first, then names. Where even so the axes have no place in columns of their own, a cell
     has them all in one.
     """
-    dispensable = (_SEQUENTIAL if summary.monitoring.sequential else DISPENSABLE)[summary.measure]
+    dispensable = DISPENSABLE[summary.measure]
     ways = [(summary.columns, dispensable[:number], NAMES) for number in range(len(dispensable))]
     ways.append((summary.columns, ways[-1][1], LEAST_NAMES))
     ways += [(columns, dispensable, LEAST_NAMES) for columns in (summary.columns, summary.columns.in_one())]
@@ -212,10 +215,15 @@ def _columns(summary: Summary, *, without: tuple[str, ...]) -> list[_Column]:
         ),
     }
     if summary.stability_comparisons:
-        columns["p of S"] = _Column(heading="p of S\nHolm", write=lambda cell: _p(cell, summary, "stability"))
+        columns[P_OF_S] = _Column(heading="p of S\nHolm", write=lambda cell: _p(cell, summary, "stability"))
+    reference = summary.label(summary.sweep.reference or "")
+    named = reference if len(reference) <= _LONGEST_IN_HEADING else "reference"
+    if summary.s2_ratios:
+        columns[S2_RATIO] = _Column(
+            heading=f"S2 over that\nof {named}", write=lambda cell: _s2_ratio(cell, summary)
+        )
+        columns["p of S2"] = _Column(heading="p of S2\nHolm", write=lambda cell: _p_of_s2(cell, summary))
     if summary.comparisons and DIFFERENCE not in without:
-        reference = summary.label(summary.sweep.reference or "")
-        named = reference if len(reference) <= _LONGEST_IN_HEADING else "reference"
         columns[DIFFERENCE] = _Column(
             heading=f"error minus\n{named}", write=lambda cell: _difference(cell, summary)
         )
@@ -234,6 +242,22 @@ def _share(number: int, total: int) -> str:
 def _stability(cell: CellSummary) -> str:
     found = cell.stability
     return f"{digits(found.s)} {interval(found.ci95)}".strip() if found else "undefined"
+
+
+def _s2_ratio(cell: CellSummary, summary: Summary) -> tuple[str, bool]:
+    found = next((ratio for ratio in summary.s2_ratios if ratio.cell == cell.name), None)
+    if found is None:
+        return summary.describe_uncompared(cell), False
+    if found.ratio is None or found.reservation:
+        return "-", False
+    return f"{digits(found.ratio)} {interval(found.ci95)}".strip(), found.significant
+
+
+def _p_of_s2(cell: CellSummary, summary: Summary) -> tuple[str, bool]:
+    found = next((ratio for ratio in summary.s2_ratios if ratio.cell == cell.name), None)
+    if found is None:
+        return "", False
+    return "withheld" if found.reservation else p_value(found.p_holm), found.significant
 
 
 def _difference(cell: CellSummary, summary: Summary) -> tuple[str, bool]:
@@ -266,11 +290,13 @@ def _notes(summary: Summary, names: FittedColumns, *, without: tuple[str, ...]) 
     missing = f"Left out, for the terminal is narrow: {', '.join(gone)}; report.html and a wider one have "
     scope, family = describe_scope(summary), describe_family(summary)
     keys = summary.columns.explanation
+    s2 = summary.measure == "stability" and summary.s2_ratios
     return [
         *names.notes,
         *([f"Keys: {keys}"] if keys else []),
         *([missing + ("it." if len(gone) == 1 else "them.")] if without else []),
         f"Error: mean over seeds ± half of its 95 % interval.{best}",
+        *(["S2 over that of the reference [95 %]: the steadier cell is below 1."] if s2 else []),
         f"S: eq. (10), variance of the range over seeds, last {window} epochs, ddof {ddof}{quantum}.",
         *([scope] if scope else []),
         *([family] if family else []),

@@ -9,7 +9,7 @@ from hkrun.counting import count as count
 from hkrun.counting import list_names
 from hkrun.counting import seeds as seeds
 from hkrun.plans import OVERHEADS
-from hkrun.report.comparison import Comparison
+from hkrun.report.comparison import Comparison, Ratio
 from hkrun.report.look_wording import conclude_equivalences, describe_seeds
 from hkrun.report.summary import Summary, Teacher, TrainedTeacher
 from hkrun.report.verdict import Verdict
@@ -172,7 +172,7 @@ def describe_family(summary: Summary) -> str:
         return ""
     return (
         f"Holm's correction keeps wrong verdicts to 5 % of studies in each of {summary.num_tables} tables of "
-        "tests, not across them; --family all does."
+        "tests, not across them; --family all keeps them so over all tables."
     )
 
 
@@ -239,8 +239,8 @@ def write_findings(summary: Summary) -> Iterator[str]:
         yield from _conclude(_labelled(comparisons, summary), subject, directions)
         if comparisons is summary.comparisons:
             yield from conclude_equivalences(summary)
-        if comparisons is summary.stability_comparisons:
-            yield from _conclude_ratios(summary)
+        if comparisons is summary.stability_comparisons and summary.measure == "error":
+            yield from conclude_ratios(summary)  # where the question is about them, the answer has them
     yield from _count_verdicts(summary)
 
 
@@ -334,15 +334,21 @@ def _tell_margins(undecided: Sequence[Comparison]) -> str:
     return f": within {join(margins)} pp (90 %{each})"
 
 
-def _conclude_ratios(summary: Summary) -> Iterator[str]:
-    """What S2 tells apart."""
-    tests: set[tuple[str, ...]] = set()
-    for found in summary.s2_ratios:
-        if found.significant and found.ratio is not None and found.test not in tests:
-            tests.add(found.test)
-            word = "steadier" if found.ratio < 1 else "less steady"
+def conclude_ratios(summary: Summary) -> Iterator[str]:
+    """What S2 tells apart, with direction and size."""
+    for found in take_ratios(summary):
+        if found.ratio is not None and found.steadiness:
             cell, reference = (join([summary.label(name)]) for name in (found.cell, found.reference))
+            size = f"{digits(found.ratio)} times {interval(found.ci95)}".strip()
             yield (
-                f"By S2, {cell} is {word} than {reference} ({digits(found.ratio)} times, "
-                f"p {equals(found.p_holm)}, {describe_seeds(found)})."
+                f"By S2, {cell} is {found.steadiness} than {reference} ({size}, p {equals(found.p_holm)}, "
+                f"{describe_seeds(found)})."
             )
+
+
+def take_ratios(summary: Summary) -> list[Ratio]:
+    """Each configuration's S2 over that of the reference once, though several names may stand for it."""
+    first: dict[tuple[str, ...], Ratio] = {}
+    for found in summary.s2_ratios:
+        first.setdefault(found.test, found)
+    return list(first.values())
