@@ -302,6 +302,10 @@ def test_a_sequential_study_says_after_how_many_seeds_it_decided_and_what_is_ope
         assert f"decided after {lower.decided_after} of at most 12 seeds" in text
         assert "hold at every look" in text
         assert "away from no effect" in text
+        assert "Ended early, since all about them is decided: L_b + L_is after 9 of 12 seeds." in text
+    written = read_markdown(summary)
+    assert "27 of 36 runs finished, 3 spared" in written
+    assert ("paired t test over all looks" in written, "sign-flip" in written) == (True, False)
     findings = summary_document(summary)["findings"]
     assert any("is shown for L_b + L_adv (open at 9 of 12 seeds)" in finding for finding in findings)
     assert describe_next(summary)[0] == "hkrun resume stability --dataset digits"
@@ -328,6 +332,10 @@ def test_the_figure_of_a_sequential_study_draws_each_difference_seed_by_seed(sto
 def test_the_steadiest_cell_is_chosen_on_the_seeds_that_all_share(store):
     sweep = put_sequential(store, decided={"L_b + L_is": 9})
     put(store, sweep, "L_b", range(9, 12))
+    told = (
+        "L_b + L_is after 9 of 12 seeds; a difference is of the seeds that both cells have, and not that of"
+    )
+    assert f"{told} their means." in print_terminal(summarise(sweep, store))
     summary = summarise(sweep, store)
     best = next(best for best in summary.best if best.measure == "stability")
     shared = [stats.stability(cell.error_pct[:9], window=5) for cell in summary.cells]

@@ -156,6 +156,7 @@ def _gather(summary: Summary) -> dict[str, object]:
     configurations = {cell.cell_id: cell for cell in summary.cells}  # several names may be one
     finished = sum(len(cell.seeds) for cell in configurations.values())
     num_runs = len(configurations) * len(sweep.seeds)
+    spared = sum(len(cell.spared) for cell in configurations.values())
     spent = sum(record.timings.get("total", 0.0) for record in summary.records)
     quantum = summary.quantum_pct
     return {
@@ -166,7 +167,7 @@ def _gather(summary: Summary) -> dict[str, object]:
             *_shared_facts(summary),
             count(len(configurations), "configuration"),
             count(len(sweep.seeds), "seed"),
-            f"{finished} of {count(num_runs, 'run')} finished",
+            f"{finished} of {count(num_runs, 'run')} finished" + (f", {spared} spared" if spared else ""),
             f"{duration(spent)} of training, summed over runs",
         ],
         "findings": [*write_answer(summary), *write_findings(summary)],
@@ -200,6 +201,7 @@ def _gather(summary: Summary) -> dict[str, object]:
         "conditions": run_tables.tabulate_conditions(summary),
         "scope": describe_scope(summary),
         "looks": explain_looks(summary),
+        "sequential": summary.monitoring.sequential,
         "teachers": [describe_teacher(teacher) for teacher in summary.teachers],
         "quantum": digits(quantum) if quantum is not None else "",
         "test_images": round(100 / quantum) if quantum is not None else 0,

@@ -26,12 +26,28 @@ def describe_looks(summary: Summary) -> str:
     if summary.monitoring.sequential:
         return (
             f"Seeds come until it is decided, {looks[-1]} at most: p and intervals hold at every look. "
-            f"{describe_open(open_questions(summary))}"
+            f"{describe_open(open_questions(summary))}{_describe_spared(summary)}"
         )
     if summary.monitoring.lost:
         return "Earlier looks are not known: p and intervals allow for one after every seed from the 6th on."
     how_many = "both" if len(looks) == 2 else f"all {len(looks)}"
     return f"Looked at {_name_looks(looks)}: p and intervals are corrected for {how_many} looks."
+
+
+def _describe_spared(summary: Summary) -> str:
+    """Which cells ended before the others, and what their differences are of; empty where none did."""
+    ended = [
+        f"{cell.label} after {len(cell.seeds)} of {count(len(summary.sweep.seeds), 'seed')}"
+        for cell in {cell.cell_id: cell for cell in reversed(summary.cells)}.values()
+        if cell.spared
+    ][::-1]
+    if not ended:
+        return ""
+    unequal = len({len(cell.seeds) for cell in summary.cells}) > 1
+    which = (
+        "; a difference is of the seeds that both cells have, and not that of their means" if unequal else ""
+    )
+    return f" Ended early, since all about them is decided: {list_names(ended)}{which}."
 
 
 def explain_looks(summary: Summary) -> str:
