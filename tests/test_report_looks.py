@@ -14,6 +14,7 @@ from hkrun.plans import Looks, SequentialPlan, save_looks
 from hkrun.report import (
     describe_next,
     describe_open,
+    describe_price,
     open_questions,
     print_summary,
     render_report,
@@ -22,7 +23,7 @@ from hkrun.report import (
 )
 from hkrun.report.drawing import draw_figures
 from hkrun.report.monitoring import PairedLooks, margin_over_looks
-from hkrun.stats.looks import any_look_p, nominal_level
+from hkrun.stats.looks import nominal_level, p_over_looks
 from hkrun.store import open_store
 
 NAMES = ("L_b", "L_b + L_is")
@@ -67,7 +68,7 @@ def test_a_second_look_corrects_every_p_for_both_and_widens_each_interval(store)
 
     (before,), (after,) = first.comparisons, second.comparisons
     assert (before.p_nominal, after.p_nominal) == (None, before.p)
-    assert after.p == any_look_p(before.p, (12, 20))
+    assert after.p == p_over_looks(before.p, (12, 20))
     assert after.p_holm == after.p
     differences = np.array(after.by_seed)
     half = scipy.stats.t.isf(nominal_level((12, 20)) / 2, 19) * differences.std(ddof=1) / np.sqrt(20)
@@ -80,13 +81,13 @@ def test_a_second_look_corrects_every_p_for_both_and_widens_each_interval(store)
 
     for found in ("stability_comparisons", "s2_ratios", "deviation_ratios"):
         (before,), (after,) = getattr(first, found), getattr(second, found)
-        assert after.p == pytest.approx(any_look_p(before.p, (12, 20)))
+        assert after.p == pytest.approx(p_over_looks(before.p, (12, 20)))
         assert after.p_nominal == before.p
         if before.ci95 is not None:
             assert after.ci95[0] < before.ci95[0] < before.ci95[1] < after.ci95[1]
     for before, after in zip(first.verdicts, second.verdicts, strict=True):
         for one, other in zip(before.comparisons, after.comparisons, strict=True):
-            assert other.p == pytest.approx(any_look_p(one.p, (12, 20)))
+            assert other.p == pytest.approx(p_over_looks(one.p, (12, 20)))
     assert first.cells[0].error_last == second.cells[0].error_last
 
 
@@ -96,7 +97,7 @@ def test_an_equivalence_is_corrected_for_one_side():
     for one_sided in (True, False):
         once = margin_over_looks(pairs, alone, margin=0.3, one_sided=one_sided)
         twice = margin_over_looks(pairs, looks, margin=0.3, one_sided=one_sided)
-        assert twice.p == any_look_p(once.p, (7, 14), two_sided=False)
+        assert twice.p == p_over_looks(once.p, (7, 14), two_sided=False)
         assert twice.p_nominal == once.p
         assert twice.ci[0] < once.ci[0] < once.ci[1] < twice.ci[1]
         assert once.p_against <= twice.p_against <= 2 * once.p_against
@@ -142,7 +143,7 @@ def test_the_document_has_looks_and_p_before_and_after(store):
     for name in ("comparisons", "s2_ratios", "sd_last_ratios", "stability_comparisons"):
         (found,) = document[name]
         if found["p"] is not None:
-            assert found["p"] == pytest.approx(any_look_p(found["p_nominal"], (7, 12)))
+            assert found["p"] == pytest.approx(p_over_looks(found["p_nominal"], (7, 12)))
 
 
 @pytest.mark.usefixtures("undrawn_figures")
@@ -156,7 +157,7 @@ def test_lost_looks_are_told_and_p_allows_for_one_after_every_seed(store):
     (folder / "looks.json").write_text('{"ordinary": [12')
     summary = summarise(sweep, store)
     (alone,), (comparison,) = before.comparisons, summary.comparisons
-    assert comparison.p == any_look_p(alone.p, tuple(range(6, 13)))
+    assert comparison.p == p_over_looks(alone.p, tuple(range(6, 13)))
     (warning,) = [warning for warning in summary.warnings if "looked at" in warning]
     assert "sweeps/stability-digits/looks.json is damaged" in warning
     document = summary_document(summary)
@@ -205,10 +206,10 @@ def test_a_sequential_study_tests_at_every_look_of_its_plan(store):
     smallest = nominal(
         lambda look: stats.compare_pair_stability(*(c[:look, -5:] for c in cells), window=5, ddof=0)
     )
-    assert s2.p == pytest.approx(any_look_p(smallest, looks), rel=5e-3)
+    assert s2.p == pytest.approx(p_over_looks(smallest, looks), rel=5e-3)
     smallest = nominal(lambda look: stats.compare_deviation(*(c[:look, -1] for c in cells)))
-    assert sd.p == pytest.approx(any_look_p(smallest, looks), rel=5e-3)
-    assert s.p == pytest.approx(any_look_p(s.p_nominal, looks))
+    assert sd.p == pytest.approx(p_over_looks(smallest, looks), rel=5e-3)
+    assert s.p == pytest.approx(p_over_looks(s.p_nominal, looks))
 
 
 def test_pairs_are_in_the_order_in_which_the_study_has_its_seeds(store):
@@ -245,7 +246,7 @@ def test_a_study_that_went_beyond_its_plan_is_corrected_for_all_its_looks(store)
     summary = summarise(sweep, store)
     (error,) = summary.comparisons
     assert error.looks.counts == (6, 7, 8, 9, 10, 11, 12, 14)
-    assert error.p == any_look_p(error.p_nominal, error.looks.counts)
+    assert error.p == p_over_looks(error.p_nominal, error.looks.counts)
     assert not summary.monitoring.sequential
 
 
@@ -395,6 +396,31 @@ def test_without_reference_and_claims_there_is_no_question(store):
     sweep = put_sequential(store, reference=None, published=())
     assert open_questions(summarise(sweep, store)) == ()
     assert describe_open(()) == "0 of 0 questions decided."
+
+
+# --- the price of a further look ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("kept", "percent"),
+    [
+        (Looks(), "6.5"),
+        (Looks(ordinary=(20,)), "6.5"),
+        (Looks(ordinary=(10,)), "7.8"),
+        (Looks(plan=SequentialPlan(most=20)), "5.8"),
+        (Looks(lost="looks.json is damaged"), ""),
+        (Looks(ordinary=(14,), plan=SequentialPlan(most=20)), ""),
+        (Looks(plan=SequentialPlan(most=12)), ""),
+    ],
+)
+def test_who_goes_on_is_told_how_often_chance_shows_a_difference(store, kept, percent):
+    sweep = make_sweep(20, published=())
+    save_looks(store, sweep, kept)
+    for name in NAMES:
+        put(store, sweep, name, range(20))
+    told = describe_price(summarise(sweep, store), kept)
+    assert told.startswith(f"a further look: with it {percent}" if percent else "")
+    assert bool(told) == bool(percent)
 
 
 # --- the command to go on with ------------------------------------------------------------------------------

@@ -79,9 +79,11 @@ def test_p_between_the_nodes_is_that_of_the_integral():
     for looks in (sequential.plan_looks(12), (20, 30)):
         for two_sided in (True, False):
             for nominal in (0.002, 0.011, 0.047, 0.3, 0.77):
-                p = sequential._over_looks([0.9, nominal], looks, two_sided=two_sided)
+                p = repeated.p_over_looks(nominal, looks, two_sided=two_sided)
                 exact = repeated.any_look_p(nominal, looks, two_sided=two_sided)
                 assert p == pytest.approx(exact, rel=3e-3)
+    assert repeated.p_over_looks(1e-6, (20, 30)) == repeated.any_look_p(1e-6, (20, 30))
+    assert (repeated.p_over_looks(1.0, (20, 30)), repeated.p_over_looks(0.03, (20,))) == (1.0, 0.03)
 
 
 def test_each_interval_of_a_confidence_sequence_lies_in_the_one_before():
@@ -106,6 +108,29 @@ def test_nominal_level_is_the_inverse():
         for two_sided in (True, False):
             nominal = repeated.nominal_level(looks, two_sided=two_sided)
             assert repeated.any_look_p(nominal, looks, two_sided=two_sided) == pytest.approx(0.05, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    "stages",
+    [
+        ((20,), (20, 30)),
+        ((8,), (8, 10), (8, 10, 14)),
+        (tuple(range(6, 11)), tuple(range(6, 15))),
+    ],
+)
+def test_error_of_unplanned_looks_is_that_of_simulated_t_tests(stages):
+    values = np.random.default_rng(17).standard_normal((STUDIES, stages[-1][-1]))
+    shown = np.zeros(STUDIES, dtype=bool)
+    for stage in stages:
+        shown |= (nominal_p(values, stage) <= repeated.nominal_level(stage)).any(axis=1)
+    exact = repeated.error_of_stages(stages)
+    assert exact > 0.055
+    assert abs(shown.mean() - exact) < 4 * np.sqrt(exact * (1 - exact) / STUDIES)
+
+
+def test_one_stage_errs_as_planned():
+    assert repeated.error_of_stages([(20,)]) == 0.05
+    assert repeated.error_of_stages([tuple(range(6, 13))]) == pytest.approx(0.05, rel=1e-4)
 
 
 @pytest.mark.parametrize("looks", [(), (1, 2), (6, 6), (7, 6)])

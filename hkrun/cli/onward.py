@@ -38,11 +38,15 @@ def print_ways_on(invocation: Invocation, outcome: "Outcome", store: "Store") ->
 
 def print_next(invocation: Invocation, summary: "Summary", store: "Store") -> None:
     """The command that tells most of what the study leaves open, and what for."""
-    from hkrun.report import describe_next
+    from hkrun.plans import load_looks
+    from hkrun.report import describe_next, describe_price
 
     command, reason = describe_next(summary)
     where = _place_options(invocation, store) if command.startswith("hkrun ") else ""  # and not Python
     _print_next(invocation, f"{command}{where}", reason)
+    price = describe_price(summary, load_looks(store, summary.sweep))
+    if price:
+        invocation.say(f"         {price}")
 
 
 def _print_next(invocation: Invocation, command: str, reason: str) -> None:

@@ -3,6 +3,8 @@
 import math
 import shlex
 
+from hkrun import stats
+from hkrun.plans import Looks
 from hkrun.report.answers import find_next_step
 from hkrun.report.questions import open_questions
 from hkrun.report.summary import Summary
@@ -51,11 +53,37 @@ def describe_next(summary: Summary) -> tuple[str, str]:
         if all(question.decided for question in open_questions(summary)):
             command = describe_command(summary, num_seeds=most, whole=True)
             return command, "makes the runs that were spared, for closer intervals; all is decided without"
-        more = most + math.ceil(_MORE_IN_ROUNDS * most)
+        more = _more_in_rounds(most)
         command = describe_command(summary, num_seeds=more)
         reason = f"rounds of up to {more} seeds find about what {most} at once do"
         return command, f"{reason}; only what is open goes on, and nothing is repeated"
     return describe_command(summary, num_seeds=step.seeds), step.reason
+
+
+def describe_price(summary: Summary, looks: Looks) -> str:
+    """How often chance shows a difference to who goes on to the next look; empty where there is none.
+
+    Also where earlier looks are not known, and where a study had looks of both kinds.
+    """
+    now, planned = len(summary.sweep.seeds), looks.plan_of(len(summary.sweep.seeds))
+    step = find_next_step(summary)
+    if step.seeds is None or looks.lost or now < stats.FIRST_LOOK or (looks.plan and not planned):
+        return ""
+    if planned is None:
+        counts = (*(look for look in looks.ordinary if look < now), now, step.seeds)
+        stages = [counts[: number + 1] for number in range(len(counts))]
+    elif (looks.ordinary and min(looks.ordinary) < planned.most) or all(
+        question.decided for question in open_questions(summary)
+    ):
+        return ""
+    else:
+        stages = [stats.plan_looks(most) for most in (planned.most, _more_in_rounds(planned.most))]
+    error = 100 * stats.error_of_stages(stages)
+    return f"a further look: with it {error:.1f} % of studies without a difference show one at some look"
+
+
+def _more_in_rounds(most: int) -> int:
+    return most + math.ceil(_MORE_IN_ROUNDS * most)
 
 
 def _resume(sweep: Sweep) -> str:

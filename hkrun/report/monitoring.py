@@ -29,7 +29,7 @@ class PairedLooks:
 
     def correct(self, p: float, *, two_sided: bool = True) -> float:
         """The probability that chance shows so small a p at any of the looks."""
-        return stats.any_look_p(p, self.counts, two_sided=two_sided) if len(self.counts) > 1 else p
+        return stats.p_over_looks(p, self.counts, two_sided=two_sided) if len(self.counts) > 1 else p
 
     def until(self, pairs: int) -> tuple[int, ...]:
         """The looks that were with so many pairs."""

@@ -35,7 +35,7 @@ from hkrun.stats.errors import (
     unpaired_difference,
 )
 from hkrun.stats.jackknife import FEW_RUNS, LEAST_RUNS, RatioComparison
-from hkrun.stats.looks import any_look_p, nominal_level
+from hkrun.stats.looks import error_of_stages, nominal_level, p_over_looks
 from hkrun.stats.memory import Memory, remembering
 from hkrun.stats.pair_stability import (
     S2_OF_FEW,

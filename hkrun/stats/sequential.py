@@ -7,7 +7,6 @@ stopping, keeps the level too. p of a comparison is the probability that chance 
 any look of the whole plan: it may be read, and corrected by Holm, at any time.
 """
 
-import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -16,15 +15,13 @@ import scipy
 from numpy.typing import ArrayLike
 
 from hkrun.stats.errors import LEVEL, Interval, finite_vector, largest_p
-from hkrun.stats.looks import any_look_p, nominal_level
+from hkrun.stats.looks import nominal_level, p_over_looks
 from hkrun.stats.permutations import Floats
 
 FIRST_LOOK = 6  # fewer pairs cannot reach 5 % by their signs alone
 # A difference that varies by less than this share of its size only does so by rounding.
 _ROUNDING = 1e-12
 _STUDIES = 10_000  # of a simulation
-# Between which, on a logarithmic scale, p over all looks is interpolated, and from how many values.
-_SMALLEST, _NODES = 1e-5, 17
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -292,22 +289,7 @@ def _taken(looks: Sequence[int], pairs: int) -> list[int]:
 def _over_looks(p_values: Sequence[float], looks: Sequence[int], *, two_sided: bool) -> float:
     if not p_values:
         return 1.0
-    nominal = min(p_values)
-    if not _SMALLEST <= nominal < 1:
-        return any_look_p(nominal, looks, two_sided=two_sided)
-    return float(np.exp(_interpolated(tuple(looks), two_sided)(np.log(nominal))))
-
-
-@functools.lru_cache(maxsize=32)
-def _interpolated(looks: tuple[int, ...], two_sided: bool) -> "scipy.interpolate.PchipInterpolator":
-    """Logarithm of p over all looks by that of the nominal one: it rises, and ends at 0.
-
-    A study asks for dozens of these, at every look, and one takes a tenth of a second. Between the nodes it
-    is right to about a thousandth, below p = 0.001 to a hundredth.
-    """
-    logs = np.log(_SMALLEST) * np.linspace(1.0, 0.0, _NODES) ** 2  # closest where p is near 1
-    found = [any_look_p(float(np.exp(log)), looks, two_sided=two_sided) for log in logs]
-    return scipy.interpolate.PchipInterpolator(logs, np.log(found))
+    return p_over_looks(min(p_values), looks, two_sided=two_sided)
 
 
 def _one_sided(values: Floats, looks: Sequence[int], null: float) -> list[float]:
