@@ -25,7 +25,7 @@ from hkrun.plans import (
     stored_plan,
 )
 from hkrun.store import open_store
-from hkrun.sweep.rounds import begin_rounds, make_look
+from hkrun.sweep.rounds import begin_rounds, make_look, tell_change
 
 DECIDED = Shortcuts(until_decided=True)
 
@@ -186,3 +186,27 @@ def test_a_margin_that_the_seeds_cannot_show_is_told_with_how_many_could():
         "of 1.5 points, where paired differences have an sd of 4.8: at once that takes "
         f"{known.equal_needed} seeds, in rounds more"
     )
+
+
+def test_more_seeds_than_planned_say_which_answers_may_be_open_again(store):
+    sweep = make_sweep(num_cells=2, num_seeds=12)
+    _, other = sweep.cells
+
+    def told(**changes):
+        planned = dataclasses.replace(sweep, **changes)
+        return tell_change(planned, make_plan(planned, store, shortcuts=DECIDED), store)
+
+    assert told() == ""  # nothing was seen
+    for named in sweep.cells:
+        for seed in range(6):
+            put_run(store, named, seed)
+    assert told().startswith("Rounds are planned after 6 seeds had been seen: p allows for a look after each")
+    save_looks(store, sweep, Looks(plan=SequentialPlan(most=12)))
+    assert told(seeds=tuple(range(16))) == ""  # nothing has ended
+    save_looks(store, sweep, Looks(plan=SequentialPlan(most=12, decided={cell_id(other.cell): 6})))
+    assert told() == ""
+    assert told(seeds=tuple(range(16))) == (
+        f"Ended so far, of at most 12 seeds: {other.name} after 6. With up to 16 planned, p counts more "
+        "looks, and an answer that was just reached may be open again"
+    )
+    assert tell_change(sweep, make_plan(sweep, store), store) == ""  # all at once

@@ -20,7 +20,7 @@ from hkrun.sweep.checks import check_cluster, check_code, check_data, fix_conten
 from hkrun.sweep.machine import find_machine
 from hkrun.sweep.naming import name_study, take_up_rounds
 from hkrun.sweep.pack_sizes import AUTO, check_packs, expect_sizes, measure_sizes
-from hkrun.sweep.rounds import begin_rounds, check_rounds
+from hkrun.sweep.rounds import begin_rounds, check_rounds, tell_change
 from hkrun.sweep.study import Options, Study
 
 
@@ -40,6 +40,7 @@ def plan_study(sweep: Sweep, store: Store | None, options: Options) -> Study:
     )
     options = dataclasses.replace(options, name=sweep.name)
     plan = _make_plan(sweep, store, options)
+    note = ". ".join(filter(None, (note, tell_change(sweep, plan, store))))
     return Study(sweep=sweep, options=options, store=store, plan=plan, note=note)
 
 

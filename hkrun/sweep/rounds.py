@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from hkrun.counting import count
 from hkrun.errors import InputError
-from hkrun.plans import Look, SequentialPlan, expect_questions, load_looks, save_looks
+from hkrun.plans import Look, Plan, SequentialPlan, expect_questions, load_looks, save_looks
 from hkrun.spaces import Sweep, name_cells
 from hkrun.store import Store, open_store
 from hkrun.sweep.study import Options, Study
@@ -41,6 +41,36 @@ def check_rounds(sweep: Sweep, options: Options) -> None:
         )
     if problems:
         raise InputError("\n".join(f"--until decided: {problem}" for problem in problems))
+
+
+def tell_change(sweep: Sweep, plan: Plan, store: Store | None) -> str:
+    """What rounds of so many seeds change for a study that was looked at before, in a sentence or two.
+
+    Raises:
+        StoreError: The store cannot be read.
+    """
+    if store is None or not plan.rounds:
+        return ""
+    known, most = load_looks(store, sweep), len(sweep.seeds)
+    if known.plan is None:
+        seen = max((cell.num_done for cell in plan.cells), default=0)
+        if seen < len(plan.rounds[0]):
+            return ""
+        return (
+            f"Rounds are planned after {count(seen, 'seed')} had been seen: p allows for a look after each "
+            "of them, not for a choice of the most seeds that depends on them"
+        )
+    if known.plan.most < most and known.plan.decided:
+        ended = ", ".join(
+            f"{cell.name} after {known.plan.decided[cell.cell_id]}"
+            for cell in plan.distinct_cells
+            if cell.cell_id in known.plan.decided
+        )
+        return (
+            f"Ended so far, of at most {count(known.plan.most, 'seed')}: {ended}. With up to {most} planned, "
+            "p counts more looks, and an answer that was just reached may be open again"
+        )
+    return ""
 
 
 def begin_rounds(study: Study) -> Look | None:
