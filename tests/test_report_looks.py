@@ -423,6 +423,20 @@ def test_who_goes_on_is_told_how_often_chance_shows_a_difference(store, kept, pe
     assert bool(told) == bool(percent)
 
 
+@pytest.mark.parametrize("name", ["s2_ratios", "deviation_ratios"])
+def test_a_ratio_that_has_left_its_own_interval_is_withheld_whatever_early_looks_showed(store, name):
+    sweep = make_sweep(16)
+    for seeds, theirs, ours in ((range(9), 1.5, 20.0), (range(9, 16), 20.0, 8.0)):
+        put(store, sweep, "L_b", seeds, shift=200.0, noise=theirs, wobble=theirs)
+        put(store, sweep, "L_b + L_is", seeds, shift=200.0, noise=ours, wobble=ours)
+    save_looks(store, sweep, Looks(plan=SequentialPlan(most=16)))
+    (found,) = getattr(summarise(sweep, store), name)
+    assert (found.p, found.ci95, found.significant) == (1.0, None, False)
+    assert found.reservation.startswith(
+        f"looks at fewer seeds contradict the ratio of all 16, {found.ratio:.2g}"
+    )
+
+
 # --- the command to go on with ------------------------------------------------------------------------------
 
 

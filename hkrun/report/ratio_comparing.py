@@ -15,7 +15,7 @@ from hkrun.report.comparing import (
 )
 from hkrun.report.comparison import Comparison, Ratio
 from hkrun.report.families import Families
-from hkrun.report.monitoring import ratio_over_looks
+from hkrun.report.monitoring import Tested, ratio_over_looks
 from hkrun.report.summary import CellSummary, Curve
 from hkrun.spaces import Sweep
 
@@ -111,12 +111,15 @@ def _make_ratio(
     if tested is None:
         few = f"{len(seeds)} runs are too few" if len(seeds) < stats.LEAST_RUNS else "runs do not differ"
         reservation = join_losses(reservation, few)
+    ratio = compare(len(seeds), stats.LEVEL).ratio
+    if tested is not None and looks.sequential and not reservation and _is_outside(ratio, tested):
+        reservation = f"looks at fewer seeds contradict the ratio of all {len(seeds)}, {ratio:.2g}"
     told = None if reservation else tested
     p = 1.0 if told is None else told.p
     return Ratio(
         cell=cell.name,
         reference=other.name,
-        ratio=compare(len(seeds), stats.LEVEL).ratio,
+        ratio=ratio,
         ci95=None if told is None else told.ci,
         p=p,
         p_holm=p,
@@ -127,3 +130,10 @@ def _make_ratio(
         reservation=reservation,
         n=len(seeds),
     )
+
+
+def _is_outside(ratio: float | None, tested: Tested) -> bool:
+    """Whether an effect that some look showed is gone, or another, in all runs together."""
+    if ratio is None or tested.p == 1:
+        return False
+    return tested.ci is None or not tested.ci[0] <= ratio <= tested.ci[1]
