@@ -9,10 +9,11 @@ import scipy.stats
 from report_example import EPOCHS, make_cell, make_sweep, put_run
 
 from hkrun.plans import Looks, SequentialPlan, save_looks
-from hkrun.report import summarise, summary_document
+from hkrun.report import describe_next, open_questions, summarise, summary_document
 from hkrun.spaces import NamedCell
 from hkrun.stats import any_look_rates_p, compare_rates, holm
 from hkrun.store import open_store
+from hkrun.sweep.rounds import take_look
 
 NAMES = ("calm", "wild", "rare")
 
@@ -143,7 +144,45 @@ def test_a_cell_that_diverges_more_often_is_told_first_with_its_test(store):
         "n": 12,
         "p_holm": corrected[0],
         "tests": 2,
+        "out_of_reach": False,
     }
+    first = summary_document(summary)["findings"][0]
+    assert first.startswith(
+        "8 of 12 runs of wild diverged (0 of 12 of calm), p = 0.016; 1 of 12 runs of rare"
+    )
+    command, reason = describe_next(summary)
+    assert command.endswith("--seeds 12 --check")
+    assert "more seeds do not change that" in reason
+
+
+@pytest.mark.parametrize(
+    ("lost", "answers", "wanted"),
+    [
+        # The worst case of one run that diverged is far above what the others differ by.
+        ({"wild": [2]}, {"error": "withheld", "divergence": "withheld"}, False),
+        ({"wild": range(12)}, {"error": "withheld", "divergence": "diverges more often"}, False),
+        # Six of twelve may yet come to be told apart from none, in twenty.
+        ({"wild": range(6)}, {"error": "withheld", "divergence": ""}, True),
+    ],
+)
+def test_a_sequential_study_ends_cells_that_only_divergence_leaves_undecided(store, lost, answers, wanted):
+    sweep = fill(store, lost)
+    save_looks(store, sweep, Looks(plan=SequentialPlan(most=20)))
+    look = take_look(sweep, store, world_size=1)
+    told = {text.split()[0]: answer for text, answer in look.answers.items() if "of wild" in text}
+    assert {what: answer.split(":")[0] for what, answer in told.items()} == answers
+    wild = summarise(sweep, store).cells[1].cell_id
+    assert (wild in look.wanted) == wanted
+    assert (wild in look.decided) != wanted
+    assert f"{sum(map('withheld'.__eq__, answers.values()))} withheld for runs that diverged" in look.summary
+
+
+def test_before_the_first_look_and_beside_failed_runs_no_question_is_given_up(store):
+    sweep = fill(store, {"wild": range(3)}, missing={(name, seed) for name in NAMES for seed in range(5, 12)})
+    save_looks(store, sweep, Looks(plan=SequentialPlan(most=20)))
+    assert not any(question.withheld for question in open_questions(summarise(sweep, store)))
+    sweep = fill(store, {"wild": range(3)}, failed={("wild", 7)})
+    assert not any(question.withheld for question in open_questions(summarise(sweep, store)))
 
 
 def test_a_reference_that_diverges_is_told_against_the_cells_that_do_not(store):

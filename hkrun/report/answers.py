@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from hkrun import stats
 from hkrun.report import comparing
 from hkrun.report.comparison import Comparison
+from hkrun.report.divergence import tell_rates
 from hkrun.report.families import Families
 from hkrun.report.look_wording import describe_looks, describe_seeds
+from hkrun.report.monitoring import MORE_SEEDS
 from hkrun.report.steadiness import write_steadiness
 from hkrun.report.summary import Best, CellSummary, Summary
 from hkrun.report.verdict import Verdict
@@ -15,7 +17,6 @@ from hkrun.report.wording import count, digits, equals, family_size, join, plus_
 from hkrun.spaces import STUDY_FAMILY, Sweep
 
 _WORTH = 5  # times the seeds there are: of more, nobody is told
-_MORE = 10
 
 
 def find_best(
@@ -101,10 +102,12 @@ def _compare(measure: str, cell: CellSummary, other: CellSummary, sweep: Sweep) 
 
 
 def write_answer(summary: Summary) -> Iterator[str]:
-    """The best cell by what the question is about, and what the runs do not tell it from.
+    """Which runs diverged, the best cell by what is asked, and what the runs do not tell it from.
 
     A study about steadiness opens with what S2 shows, which a small S by itself does not.
     """
+    if rates := tell_rates(summary):
+        yield rates
     if summary.measure == "stability":
         yield from write_steadiness(summary)
     for best in summary.best:
@@ -224,7 +227,7 @@ def find_next_step(summary: Summary) -> NextStep:
     worth = [number for number in wanted if now < number <= _WORTH * now]
     if worth:
         return NextStep(seeds=min(worth), reason=wanted[min(worth)])
-    return NextStep(seeds=now + _MORE, reason="ten more seeds per cell; nothing is repeated")
+    return NextStep(seeds=now + MORE_SEEDS, reason="ten more seeds per cell; nothing is repeated")
 
 
 def _on(verdict: Verdict) -> str:

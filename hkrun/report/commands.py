@@ -6,7 +6,7 @@ import shlex
 from hkrun import stats
 from hkrun.plans import Looks
 from hkrun.report.answers import find_next_step
-from hkrun.report.questions import open_questions
+from hkrun.report.questions import only_divergence_withholds, open_questions
 from hkrun.report.summary import Summary
 from hkrun.spaces import Sweep, natural_name
 from hkrun.spaces.dicts import DICT
@@ -48,9 +48,16 @@ def describe_next(summary: Summary) -> tuple[str, str]:
     step, sweep = find_next_step(summary), summary.sweep
     if step.seeds is None:
         return _resume(sweep), step.reason
+    questions = open_questions(summary)
+    if only_divergence_withholds(questions) and sweep.source != DICT:
+        reason = (
+            "finds weights and learning rates that hold: what is left is withheld for runs that diverged, "
+            "and more seeds do not change that (docs/stability-limit.md)"
+        )
+        return f"{describe_command(summary, whole=True)} --check", reason
     if summary.monitoring.sequential:
         most = len(sweep.seeds)
-        if all(question.decided for question in open_questions(summary)):
+        if not any(question.open for question in questions):
             command = describe_command(summary, num_seeds=most, whole=True)
             return command, "makes the runs that were spared, for closer intervals; all is decided without"
         more = _more_in_rounds(most)

@@ -170,7 +170,7 @@ def compare_equivalence(side: Side, other: Side, *, margin: float, one_sided: bo
     )
     if not len(_bound_pairs(side, other)):
         return comparison
-    return _reserve(comparison, join_losses(side.loss, other.loss))
+    return _reserve(replace(comparison, out_of_reach=True), join_losses(side.loss, other.loss))
 
 
 def _compare(

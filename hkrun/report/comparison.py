@@ -38,7 +38,7 @@ class Comparison:
         reservation: Why these runs do not stand for all, as a sentence's part: runs of either side that have
             no result, or windows of S on different epochs. `p` is then the largest that any results of the
             lost runs would give, 1 where there is no such bound, and there is neither interval nor effect.
-        out_of_reach: Of a sequential study: whether lost runs keep all seeds that are left from deciding it.
+        out_of_reach: Whether lost runs keep all seeds that a plan has left, or ten more, from deciding it.
         n: Number of seeds.
     """
 
@@ -188,6 +188,8 @@ class RateComparison:
         n: Number of seeds that finished or diverged in both.
         p_holm: Two-sided p of the exact paired test, corrected over all cells that are compared.
         tests: How many these are.
+        out_of_reach: Of a sequential study: whether the seeds that its plan has left cannot tell the rates
+            apart, were runs to diverge as often in them.
     """
 
     cell: str
@@ -197,3 +199,4 @@ class RateComparison:
     n: int
     p_holm: float
     tests: int
+    out_of_reach: bool = False

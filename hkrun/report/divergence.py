@@ -8,6 +8,9 @@ from hkrun.report.comparing import identify_test
 from hkrun.report.comparison import RateComparison
 from hkrun.report.families import Families, Test
 from hkrun.report.summary import CellSummary, Summary
+from hkrun.report.wording import equals
+
+_MOST_TOLD = 3  # cells of which the first lines say how often they diverged
 
 
 def compare_divergence(
@@ -34,6 +37,7 @@ def compare_divergence(
             n=len(_ended(cell) & _ended(reference)),
             p_holm=corrected[identify_rates(cell, reference)],
             tests=families.size(len(tests)),
+            out_of_reach=_is_out_of_reach(cell, reference),
         )
         for cell in others
         for ours, theirs in [find_diverged(cell, reference)]
@@ -84,6 +88,29 @@ def compare_rates(cell: CellSummary, other: CellSummary) -> float:
         return stats.any_look_rates_p(nominal, looks)
     before = [len({*apart} & {*monitoring.seeds[:look]}) for look in monitoring.looks[:-1]]
     return stats.any_look_rates_p(stats.compare_rates(ours, theirs), [*before, len(apart)])
+
+
+def _is_out_of_reach(cell: CellSummary, other: CellSummary) -> bool:
+    """Whether the rates so far, were they those of all seeds of a plan, would not be told apart."""
+    ended = len(_ended(cell) & _ended(other))
+    if not cell.monitoring.sequential or ended < stats.FIRST_LOOK:
+        return False
+    ours, theirs = find_diverged(cell, other)
+    share = cell.monitoring.looks[-1] / ended
+    more, fewer = (round(share * len(apart)) for apart in (ours - theirs, theirs - ours))
+    nominal = stats.compare_rates(range(more), range(-fewer, 0))
+    return stats.any_look_rates_p(nominal, range(1, more + fewer + 1)) > stats.LEVEL
+
+
+def tell_rates(summary: Summary) -> str:
+    """How many runs of each cell diverged, in a sentence; empty where none did."""
+    told = [
+        f"{item.diverged} of {count(item.n, 'run')} of {summary.label(item.cell)} diverged "
+        f"({item.reference_diverged} of {item.n} of {summary.label(item.reference)}), p {equals(item.p_holm)}"
+        for item in summary.divergence
+    ]
+    more = [f"{len(told) - _MOST_TOLD} more cells"] if len(told) > _MOST_TOLD else []
+    return f"{'; '.join([*told[:_MOST_TOLD], *more])}." if told else ""
 
 
 def find_diverged(cell: CellSummary, other: CellSummary) -> tuple[set[int], set[int]]:

@@ -11,6 +11,7 @@ from hkrun.stats import Floats
 
 Interval = tuple[float, float]
 _LEAST_PAIRS = 2  # of a t test
+MORE_SEEDS = 10  # that a study without a plan is told to make
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +102,7 @@ class Tested:
         ci: The interval of the same looks; None where there is none.
         p_nominal: `p` of the present look alone; None of a sequential study, whose p is of all looks.
         p_by_look: Of a sequential study, what `p` was at each look so far.
-        out_of_reach: Whether lost runs keep all seeds that its plan has left from deciding it.
+        out_of_reach: Whether lost runs keep all seeds that a plan has left, or ten more, from deciding it.
     """
 
     p: float
@@ -149,25 +150,26 @@ def bounded_over_looks(bounds: Floats, looks: PairedLooks, generator: np.random.
             ci=None,
             p_nominal=None,
             p_by_look=p_by_look,
-            out_of_reach=_is_out_of_reach(bounds, looks),
+            out_of_reach=_is_out_of_reach(bounds, looks.counts[-1]),
         )
     known = bounds[:, 0] == bounds[:, 1]
     p = stats.largest_p(bounds[known, 0], bounds[~known], generator=generator)
-    return Tested(p=looks.correct(p), ci=None, p_nominal=None)
+    out_of_reach = _is_out_of_reach(bounds, len(bounds) + MORE_SEEDS)
+    return Tested(p=looks.correct(p), ci=None, p_nominal=None, out_of_reach=out_of_reach)
 
 
-def _is_out_of_reach(bounds: Floats, looks: PairedLooks) -> bool:
-    """Whether the worst case of the lost pairs turns the sign at the plan's last seed, too.
+def _is_out_of_reach(bounds: Floats, most: int) -> bool:
+    """Whether the worst case of the lost pairs turns the sign with so many pairs in all, too.
 
     What is to come counts as the known pairs are on average: a forecast, by which seeds are spared, no test.
     """
-    if len(bounds) < looks.counts[0]:
+    if len(bounds) < stats.FIRST_LOOK:
         return False
     known = bounds[:, 0] == bounds[:, 1]
     if not known.any():
         return True
     mean = float(bounds[known, 0].mean())
-    to_come = looks.counts[-1] - len(bounds)
+    to_come = most - len(bounds)
     lost = bounds[~known].max(axis=1) if mean < 0 else bounds[~known].min(axis=1)
     return bool(np.sign(mean) * (mean * (int(known.sum()) + to_come) + lost.sum()) <= 0)
 

@@ -71,6 +71,7 @@ def compare_s2(cell: CellSummary, other: CellSummary, sweep: Sweep) -> Compariso
         p_by_look=ratio.p_by_look,
         test=ratio.test,
         reservation=ratio.reservation,
+        out_of_reach=lost_in_common(cell, other),
         n=ratio.n,
     )
 

@@ -120,8 +120,8 @@ def take_look(sweep: Sweep, store: Store, *, world_size: int) -> Look:
     summary = summarise(sweep, store, world_size=world_size)
     questions = open_questions(summary)
     return Look(
-        needs=tuple(frozenset(question.cells) for question in questions if not question.decided),
-        answers={question.text: question.decided for question in questions},
+        needs=tuple(frozenset(question.cells) for question in questions if question.open),
+        answers={question.text: question.decided or question.withheld for question in questions},
         seeds={cell.cell_id: len(cell.records) for cell in summary.cells},
         summary=describe_open(questions),
     )
