@@ -33,7 +33,7 @@ def test_a_report_corrects_over_all_tables_where_asked_and_over_each_again_where
     for options, corrected in (([], "table"), (["--family", "all"], "all"), ([], "table")):
         code, told = document("report", "stability", *options)
         assert (code, told["family"]["corrected"]) == (0, corrected)
-        assert ("--family all does" in html.read_text()) == (corrected == "table")
+        assert ("--family all</code> keeps them" in html.read_text()) == (corrected == "table")
 
 
 def test_a_published_study_has_the_family_of_its_search_space(store, capsys):
