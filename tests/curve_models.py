@@ -4,6 +4,7 @@ A run is a level of its own plus noise that is correlated from epoch to epoch (A
 images.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -57,6 +58,20 @@ MODELS = {
 UNEQUAL = {
     name: (Model(30.0, 0.055, 0.5), Model(30.0, 0.055 * np.exp(-(sd**2)), 0.5, uneven=sd))
     for name, sd in (("somewhat unequal", 0.3), ("very unequal", 0.5))
+}
+
+
+# Paired differences of mean 0 that no t test of few pairs is for: [shape], by a generator.
+DIFFERENCES: dict[str, Callable[[np.random.Generator, tuple[int, int]], Floats]] = {
+    "exponential": lambda generator, shape: generator.exponential(size=shape) - 1,
+    "exponential and normal": lambda generator, shape: (
+        generator.exponential(size=shape) - 1 + 0.3 * generator.standard_normal(shape)
+    ),
+    "lognormal": lambda generator, shape: generator.lognormal(size=shape) - np.exp(0.5),
+    "one image": lambda generator, shape: generator.choice([-1.0, 0.0, 1.0], shape, p=[0.45, 0.1, 0.45]),
+    "one cell collapses": lambda generator, shape: (
+        0.3 * generator.standard_normal(shape) + 10 * (generator.random(shape) < 0.05) - 0.5
+    ),
 }
 
 

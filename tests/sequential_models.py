@@ -46,6 +46,17 @@ def difference_nominal_p(d_z: float, studies: int, *, most: int, seed: int) -> F
     )
 
 
+def t_p(values: Floats, looks: tuple[int, ...]) -> Floats:
+    """The two-sided p of a t test at each look; of equal values by their sign alone: [studies, looks]."""
+    pairs = np.array(looks)
+    sums, squares = (np.cumsum(each, axis=1)[:, pairs - 1] for each in (values, values**2))
+    variances = np.maximum(squares - sums**2 / pairs, 0) / (pairs - 1)
+    constant = variances < 1e-12
+    t = sums / np.sqrt(pairs * np.where(constant, 1, variances))
+    signs = np.where(np.abs(sums) > 1e-9, 2 * 0.5**pairs, 1.0)
+    return np.where(constant, signs, 2 * scipy.stats.t.sf(np.abs(t), pairs - 1))
+
+
 def decide(p: Floats, *, most: int) -> tuple[np.ndarray, Floats]:
     """Which studies a plan decides, and after how many seeds each ends."""
     crossed = p <= nominal_level(plan_looks(most))
