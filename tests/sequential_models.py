@@ -4,8 +4,8 @@ import numpy as np
 import scipy.stats
 from curve_models import Model
 
-from hkrun.stats import Floats, plan_looks
-from hkrun.stats.jackknife import LeaveOneOut, compare_ratio
+from hkrun.stats import LEVEL, Floats, plan_looks
+from hkrun.stats.jackknife import LeaveOneOut, compare_ratio, equate_ratio
 from hkrun.stats.looks import nominal_level
 
 
@@ -36,6 +36,33 @@ def s2_nominal_p(models: tuple[Model, Model], studies: int, window: int, *, most
             found = compare_ratio(ours, theirs).p
             p[study, column] = 1.0 if found is None else found
     return p
+
+
+def s2_factor_nominal_p(
+    models: tuple[Model, Model], studies: int, window: int, *, ratio: float, factor: float, most: int
+) -> Floats:
+    """P of both one-sided tests of S2 within a factor at every look of a plan: [studies, looks, 2].
+
+    The curves of the first model are stretched by the root of `ratio`, which multiplies S2 by it exactly.
+    """
+    generator, looks = np.random.default_rng(most), plan_looks(most)
+    p = np.empty((studies, len(looks), 2))
+    for study in range(studies):
+        first, second = (model.draw((1, most, window), generator)[0] for model in models)
+        sides = (np.sqrt(ratio) * first, second)
+        figures = zip(*(s2_leave_one_out(side, looks) for side in sides), strict=True)
+        for column, (ours, theirs) in enumerate(figures):
+            found = equate_ratio(ours, theirs, factor=factor)
+            p[study, column] = found.p_above, found.p_below
+    return p
+
+
+def show_equal(p: Floats, *, most: int, level: float = LEVEL) -> tuple[np.ndarray, Floats]:
+    """Which studies a plan shows to be equal, both sides having crossed, and after how many seeds."""
+    nominal = nominal_level(plan_looks(most), level=level, two_sided=False)
+    crossed = np.logical_or.accumulate(p <= nominal, axis=1).all(axis=2)
+    shown = crossed.any(axis=1)
+    return shown, np.where(shown, crossed.argmax(axis=1) + plan_looks(most)[0], most).astype(float)
 
 
 def difference_nominal_p(d_z: float, studies: int, *, most: int, seed: int) -> Floats:

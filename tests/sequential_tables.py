@@ -5,7 +5,14 @@ from dataclasses import replace
 
 import numpy as np
 from curve_models import MODELS, UNEQUAL
-from sequential_models import decide, difference_nominal_p, first_small_p, s2_nominal_p
+from sequential_models import (
+    decide,
+    difference_nominal_p,
+    first_small_p,
+    s2_factor_nominal_p,
+    s2_nominal_p,
+    show_equal,
+)
 
 from hkrun.stats import LEVEL, plan_looks
 from hkrun.stats.looks import any_look_p, nominal_level
@@ -15,6 +22,7 @@ PLANS = (20, 28)
 HEADS_OF_ERRORS = ["d_z", "20 at once, %", *(f"up to {most}: %, seeds" for most in PLANS)]
 HEADS_OF_EQUIVALENCE = ["d_z", *(f"up to {most}: equal, different, seeds" for most in PLANS)]
 HEADS_OF_S2 = ["model", "ratio", "20 at once, %", *(f"up to {most}: %, seeds" for most in PLANS)]
+HEADS_OF_FACTORS = ["model", "ratio", "factor", "20 at once, %", "up to 20: %, seeds"]
 HEADS_OF_LOOKS = ["looks", "uncorrected, %", "asked of p", "to who stops at the first, %"]
 _STUDIES = 40_000
 
@@ -62,6 +70,22 @@ def _s2_row(name: str, models: tuple, ratio: float, studies: int) -> list[str]:
         decided, seeds = decide(p, most=most)
         row.append(f"{100 * decided.mean():.1f}, {seeds.mean():.1f}")
     return row
+
+
+def s2_factor(studies: int) -> Iterator[list[str]]:
+    """How often S2 is shown to be equal within a factor, by the true ratio: at the factor it is the level."""
+    alike = {name: (MODELS[name], MODELS[name]) for name in ("digits", "CIFAR-10 of table 5", "uneven noise")}
+    for name, models in (alike | UNEQUAL).items():
+        for ratio, factor in ((1, 2), (1, 2.5), (2, 2), (1 / 2, 2)):
+            p = s2_factor_nominal_p(
+                models, studies, 20 if name == "digits" else 50, ratio=ratio, factor=factor, most=PLANS[0]
+            )
+            shown, seeds = show_equal(p, most=PLANS[0])
+            fixed = (p[:, -1] <= LEVEL).all(axis=1)
+            yield [
+                *(name, f"{ratio:g}", f"{factor:g}"),
+                *(f"{100 * fixed.mean():.1f}", f"{100 * shown.mean():.1f}, {seeds.mean():.1f}"),
+            ]
 
 
 def looks() -> Iterator[list[str]]:

@@ -174,6 +174,11 @@ def print_looks() -> None:
     print_table(
         "S2, a look after every seed", sequential_tables.HEADS_OF_S2, sequential_tables.s2(2 * STUDIES)
     )
+    print_table(
+        "S2 shown to be equal within a factor",
+        sequential_tables.HEADS_OF_FACTORS,
+        sequential_tables.s2_factor(STUDIES),
+    )
 
 
 if __name__ == "__main__":

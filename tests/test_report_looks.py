@@ -27,6 +27,7 @@ from hkrun.stats.looks import nominal_level, p_over_looks
 from hkrun.store import open_store
 
 NAMES = ("L_b", "L_b + L_is")
+WEIGHED = ("L_b", "L_b + L_is", "L_b + L_adv", "L_b + L_adv + L_is")
 IMAGE = 100 / report_example.TEST_IMAGES
 EPOCHS = report_example.EPOCHS
 
@@ -381,6 +382,46 @@ def test_equivalence_decides_where_the_search_space_sets_a_margin(store):
     for asked, answer in ((False, ""), (True, "within 5 pp")):
         sweep = put_sequential(store, shift=0.5, margin=5.0, asks_equivalence=asked)
         assert open_questions(summarise(sweep, store))[0].decided == answer
+
+
+def test_a_claim_ends_when_all_that_it_compares_is_shown_to_be_equal(store):
+    def decided(**analysis):
+        sweep = put_sequential(store, names=WEIGHED, shift=0.0, claims=("lower-curve",), **analysis)
+        summary = summarise(sweep, store)
+        return [question.decided for question in open_questions(summary) if "“" in question.text]
+
+    assert not any(decided())
+    assert "equal within a factor of 1e+06" in decided(s2_factor=1e6)
+    assert "equal within a factor of 1.01" not in decided(s2_factor=1.01)
+    asked = decided(margin=50.0, asks_equivalence=True)
+    assert "equal within 50 pp" in asked
+    assert not any(decided(margin=50.0, asks_equivalence=False))
+
+
+def test_equal_s2_decides_where_the_search_space_sets_a_factor(store):
+    for factor, answer in ((None, ""), (1.1, ""), (20.0, "as steady within a factor of 20")):
+        summary = summarise(put_sequential(store, s2_factor=factor), store)
+        questions = {question.text: question.decided for question in open_questions(summary)}
+        assert questions["S2 of L_b + L_is against L_b"] == answer
+    (ratio,) = summary.s2_ratios
+    low, high = ratio.within.ci90
+    assert 1 / 20 < low < ratio.ratio < high < 20
+    # Each look's own p is smaller than what it comes to over all looks of the plan.
+    ours, theirs = (cell.error_pct for cell in reversed(summary.cells))
+    fixed = stats.equate_pair_stability(ours, theirs, factor=20.0, window=5)
+    assert max(fixed.p_above, fixed.p_below) < ratio.within.p < 0.05
+
+
+def test_a_second_look_corrects_the_p_of_equal_s2_too(store):
+    sweep = make_sweep(20, s2_factor=3.0)
+    for name in NAMES:
+        put(store, sweep, name, range(20))
+    (before,) = summarise(sweep, store).s2_ratios
+    save_looks(store, sweep, Looks(ordinary=(12, 20)))
+    (after,) = summarise(sweep, store).s2_ratios
+    assert (before.within.p_nominal, after.within.p_nominal) == (None, before.within.p)
+    assert after.within.p == p_over_looks(before.within.p, (12, 20), two_sided=False)
+    assert after.within.ci90[0] < before.within.ci90[0] < before.within.ci90[1] < after.within.ci90[1]
 
 
 def test_runs_that_diverged_leave_a_question_open(store):

@@ -10,7 +10,13 @@ from report_example import EPOCHS, WINDOW, make_cell, make_sweep, put_run, put_t
 
 from hkrun.report import render_report, summarise, summary_document
 from hkrun.spaces import NamedCell
-from hkrun.stats import analyse_deviation, compare_deviation, compare_pair_stability, holm
+from hkrun.stats import (
+    analyse_deviation,
+    compare_deviation,
+    compare_pair_stability,
+    equate_pair_stability,
+    holm,
+)
 from hkrun.store import open_store
 
 pytestmark = pytest.mark.usefixtures("undrawn_figures")
@@ -184,3 +190,53 @@ def test_nothing_is_said_of_few_seeds_that_tell_nothing_apart(store):
     summary = summarise(fill(store, make_curves(wild=3)), store)
     assert not any(ratio.significant for ratio in (*summary.s2_ratios, *summary.deviation_ratios))
     assert not any("fewer than 10 runs" in text for text in summary.warnings)
+
+
+# --- equal within a factor ----------------------------------------------------------------------------------
+
+
+def test_equal_s2_within_the_factor_of_the_search_space_is_a_table_of_tests_of_its_own(store):
+    curves = make_curves(num_seeds=16)
+    summary = summarise(fill(store, curves, s2_factor=2.5), store)
+    document = summary_document(summary)
+    expected = [
+        equate_pair_stability(curves[name], curves["calm"], factor=2.5, window=WINDOW) for name in NAMES[1:]
+    ]
+    p = [max(each.p_above, each.p_below) for each in expected]
+    for found, oracle, each, p_holm in zip(document["s2_ratios"], expected, p, holm(p), strict=True):
+        assert found["within"] == {
+            "factor": 2.5,
+            "ci90": pytest.approx(oracle.ci90),
+            "p": pytest.approx(each),
+            "p_holm": pytest.approx(p_holm),
+        }
+    assert [ratio.verdict for ratio in summary.s2_ratios] == [
+        "as steady within a factor of 2.5",
+        "less steady",
+    ]
+    told = [text for text in document["findings"] if text.startswith("By S2, ")]
+    assert told[0].startswith("By S2, like it is as steady as calm within a factor of 2.5 (")
+    assert told[1].startswith("By S2, wild is less steady than calm (")
+    rows = list(csv.DictReader(io.StringIO(render_report(summary)["report.csv"].decode())))
+    of_s2 = {(row["row"], row["column"]): row for row in rows if row["table"] == "s2"}
+    assert of_s2["like it", "Verdict"]["text"] == "as steady within a factor of 2.5"
+    assert of_s2["like it", "p, within a factor of 2.5, Holm"]["significant"] == "1"
+    assert of_s2["calm", "Verdict"]["text"] == ""
+
+
+def test_without_a_factor_no_equality_is_asked_for(store):
+    summary = summarise(fill(store, make_curves(num_seeds=16)), store)
+    assert "within" not in summary_document(summary)["s2_ratios"][0]
+    assert summary.s2_ratios[0].verdict == ""
+
+
+def test_a_difference_within_the_factor_is_told_as_both(store):
+    summary = summarise(fill(store, make_curves(num_seeds=16, wild=5), s2_factor=9.0), store)
+    rows = list(csv.DictReader(io.StringIO(render_report(summary)["report.csv"].decode())))
+    (verdict,) = (row["text"] for row in rows if (row["row"], row["column"]) == ("wild", "Verdict"))
+    assert verdict == "less steady, within a factor of 9"
+
+
+def test_equality_is_withheld_where_a_common_seed_was_lost(store):
+    document = summary_document(summarise(fill(store, make_curves(), lost={1}, s2_factor=50.0), store))
+    assert document["s2_ratios"][1]["within"] == {"factor": 50.0, "ci90": None, "p": None, "p_holm": None}

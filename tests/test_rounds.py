@@ -1,6 +1,7 @@
 """Seeds in rounds until a study is decided: which cell gets which seeds next."""
 
 import dataclasses
+import math
 import pickle
 from types import SimpleNamespace
 
@@ -154,8 +155,12 @@ def test_the_store_keeps_how_a_study_is_to_end(store):
 def test_a_margin_lets_equal_cells_end_and_a_spread_is_needed_to_say_how_soon():
     sweep = dataclasses.replace(make_sweep(num_cells=2, num_seeds=12), margin=1.5)
     with_margin = dataclasses.replace(sweep, asks_equivalence=True)
-    spread = SimpleNamespace(sd_pp=1.5)
-    known = foresee_rounds(plan_on(with_margin, None, shortcuts=DECIDED), spread)
+    spread = SimpleNamespace(sd_pp=1.5, s2_sd=0.8)
+
+    def foresee(sweep, power, measure="error"):
+        return foresee_rounds(plan_on(sweep, None, shortcuts=DECIDED), power, measure=measure)
+
+    known = foresee(with_margin, spread)
     assert (known.margin_sd, known.comparisons, known.most) == (1.0, 1, 12)
     assert known.equal_shown > 0.6
     assert known.equal_seeds < 11
@@ -165,20 +170,29 @@ def test_a_margin_lets_equal_cells_end_and_a_spread_is_needed_to_say_how_soon():
         "are shown to be equal within the margin of 1.5 points, where paired differences have an sd of 1.5"
     )
     for planned, told, lack in (
-        (sweep, spread, "no margin is set"),
+        (sweep, spread, "no margin is set: [analysis] margin"),
         (with_margin, None, "no spread of paired differences is"),
     ):
-        known = foresee_rounds(plan_on(planned, None, shortcuts=DECIDED), told)
+        known = foresee(planned, told)
         assert (known.margin_sd, known.equal_shown, known.equal_needed) == (None, 0.0, None)
         assert known.equal_seeds > 11.5
         assert describe_rounds(known)[1].endswith(lack)
     assert 0.5 < known.power < 0.8
     assert known.seeds_for_power in range(14, 20)
+    # In a study about stability S2 is asked for too: log 2.225 is one standard deviation, as the margin is.
+    known = foresee(with_margin, spread, "stability")
+    assert describe_rounds(known)[2].endswith("take all 12, for no factor is set: [analysis] s2_factor")
+    factor = dataclasses.replace(with_margin, s2_factor=math.exp(0.8))
+    known = foresee(factor, spread, "stability")
+    assert (known.s2_shown, known.s2_seeds) == (known.equal_shown, known.equal_seeds)
+    assert describe_rounds(known)[2].endswith("shown to be so within a factor of 2.22554")
+    assert "is not known" in describe_rounds(foresee(factor, None, "stability"))[2]
 
 
 def test_a_margin_that_the_seeds_cannot_show_is_told_with_how_many_could():
     sweep = dataclasses.replace(make_sweep(num_cells=3, num_seeds=14), margin=1.5, asks_equivalence=True)
-    known = foresee_rounds(plan_on(sweep, None, shortcuts=DECIDED), SimpleNamespace(sd_pp=4.8))
+    spread = SimpleNamespace(sd_pp=4.8, s2_sd=None)
+    known = foresee_rounds(plan_on(sweep, None, shortcuts=DECIDED), spread, measure="error")
     # (t of 0.975 + t of 0.9)^2 (4.8 / 1.5)^2, for two comparisons, and some for t in place of the normal.
     assert 100 < known.equal_needed < 120
     assert describe_rounds(known)[1] == (

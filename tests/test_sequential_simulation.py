@@ -53,6 +53,27 @@ def test_unequal_runs_of_one_cell_are_where_the_level_of_s2_does_not_hold(name):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("ratio", [2.0, 0.5])
+@pytest.mark.parametrize("name", ["digits", "uneven noise", "CIFAR-10 of table 5"])
+def test_s2_that_differs_by_the_factor_is_rarely_called_equal_at_any_look(name, ratio):
+    models = (MODELS[name], MODELS[name])
+    p = sequential_models.s2_factor_nominal_p(models, STUDIES, 20, ratio=ratio, factor=2.0, most=20)
+    shown, _ = sequential_models.show_equal(p, most=20)
+    assert shown.mean() < bound(0.05, STUDIES)
+    assert (p[:, -1] <= 0.05).all(axis=1).mean() < bound(0.05, STUDIES)
+
+
+@pytest.mark.slow
+def test_equal_s2_are_shown_to_be_so_by_fewer_than_twenty_seeds():
+    models = (MODELS["digits"], MODELS["digits"])
+    p = sequential_models.s2_factor_nominal_p(models, 400, 20, ratio=1.0, factor=2.5, most=20)
+    shown, seeds = sequential_models.show_equal(p, most=20, level=0.05 / 3)
+    assert shown.mean() > 0.93
+    assert seeds.mean() < 14
+    assert (p[:, -1] <= 0.05).all(axis=1).mean() > 0.97
+
+
+@pytest.mark.slow
 def test_differences_take_half_of_twenty_seeds_from_an_effect_of_one_on():
     # (d_z, least share decided at 20, most seeds on average); power at 0.66 is what a plan of 20 costs.
     for d_z, power, seeds in ((0.66, 0.64, 15.0), (1.0, 0.95, 10.7), (1.25, 0.99, 8.6), (2.0, 1.0, 6.5)):

@@ -900,6 +900,11 @@ def test_a_reference_that_is_no_cell_is_told_with_the_other_problems(folder):
         ),
         (
             "[base]",
+            "[analysis]\ns2_factor = 1\n[base]",
+            "space.toml:8: analysis.s2_factor: 1 is not",
+        ),
+        (
+            "[base]",
             "[analysis]\nddof = true\n[base]",
             "space.toml:8: analysis.ddof: True is not an integer from 0",
         ),

@@ -13,10 +13,11 @@ from hkrun.stats import (
     analyse_pair_stability,
     compare_deviation,
     compare_pair_stability,
+    equate_pair_stability,
     pair_stability,
     stability,
 )
-from hkrun.stats.jackknife import LeaveOneOut, compare_ratio, log_interval
+from hkrun.stats.jackknife import LeaveOneOut, compare_ratio, equate_ratio, log_interval
 
 
 def draw(runs: int, epochs: int = 12, *, seed: int = 0) -> Floats:
@@ -230,3 +231,68 @@ def test_few_or_equal_values_have_no_interval() -> None:
     assert analyse_deviation([3.1, 3.1, 9.0]).ci95 is None  # without the third they do not vary
     with pytest.raises(ValueError, match="needs at least 2"):
         compare_deviation([3.0], [4.0])
+
+
+# --- equal within a factor ----------------------------------------------------------------------------------
+
+
+def even_figure(low: float, high: float, runs: int = 9) -> LeaveOneOut:
+    """A figure whose pseudo-values have no skewness, so that its tests are Student's."""
+    logs = np.linspace(low, high, runs)
+    return LeaveOneOut(whole=float(np.exp(logs.mean())), without=np.exp((logs.sum() - logs) / (runs - 1)))
+
+
+@pytest.mark.parametrize("factor", [1.2, 2.0])
+def test_equality_within_a_factor_is_two_one_sided_t_tests_of_the_log_ratio(factor: float) -> None:
+    first, second = even_figure(0.1, 0.9), even_figure(0.0, -0.3)
+    logs = np.linspace(0.1, 0.9, 9) - np.linspace(0.0, -0.3, 9)
+    found = equate_ratio(first, second, factor=factor)
+    above = scipy.stats.ttest_1samp(logs, -np.log(factor), alternative="greater")
+    below = scipy.stats.ttest_1samp(logs, np.log(factor), alternative="less")
+    assert (found.p_above, found.p_below) == pytest.approx((above.pvalue, below.pvalue), rel=1e-9)
+    interval = scipy.stats.ttest_1samp(logs, 0).confidence_interval(0.9)
+    assert found.ci90 == pytest.approx(np.exp(interval), rel=1e-9)
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("paired", [True, False])
+def test_the_interval_lies_within_the_factor_exactly_where_both_tests_reject(seed: int, paired: bool) -> None:
+    def figure(seed: int) -> LeaveOneOut:
+        values = np.random.default_rng(seed).exponential(size=9)  # skewed, so that quantiles are widened
+        return LeaveOneOut(whole=float(values.mean()), without=(values.sum() - values) / 8)
+
+    first, second = figure(seed), figure(seed + 100)
+    for end in (0, 1):
+        interval = equate_ratio(first, second, factor=2.0, paired=paired).ci90
+        assert interval is not None
+        edge = interval[end] if end else 1 / interval[end]
+        if edge <= 1:
+            continue
+        near, far = (equate_ratio(first, second, factor=edge * by, paired=paired) for by in (0.999, 1.001))
+        inside, outside = ((one.p_below if end else one.p_above) for one in (far, near))
+        assert inside is not None
+        assert outside is not None
+        assert inside < 0.05 < outside
+    swapped = equate_ratio(second, first, factor=2.0, paired=paired)
+    straight = equate_ratio(first, second, factor=2.0, paired=paired)
+    assert (swapped.p_below, swapped.p_above) == pytest.approx((straight.p_above, straight.p_below))
+
+
+def test_s2_of_a_cell_is_equal_to_its_own_and_not_to_one_of_other_size() -> None:
+    errors = draw(9)
+    same = equate_pair_stability(errors, errors + 1.0, factor=1.01, window=12)
+    assert (same.p_above, same.p_below) == (0.0, 0.0)
+    larger = equate_pair_stability(2 * errors, errors, factor=2.0, window=12)
+    assert (larger.p_above, larger.p_below) == (0.0, 1.0)
+
+
+def test_what_has_no_logarithm_is_not_told_to_be_equal() -> None:
+    flat = np.repeat(draw(1), 5, axis=0)
+    found = equate_pair_stability(draw(5), flat, factor=2.0, window=12)
+    assert (found.ci90, found.p_above, found.p_below) == (None, None, None)
+
+
+@pytest.mark.parametrize("factor", [1.0, 0.5, float("nan")])
+def test_a_factor_of_one_or_less_is_refused(factor: float) -> None:
+    with pytest.raises(ValueError, match="must be above 1"):
+        equate_pair_stability(draw(5), draw(5, seed=1), factor=factor, window=12)

@@ -34,6 +34,10 @@ class Power:
         asked_margin_seeds: How many seeds that would take; None where it takes more than anyone makes, or is
             not asked for.
         s2_ratio: The smallest true ratio of two S2 that is found; None where its spread is not known.
+        s2_factor: The smallest factor within which equal S2 of one cell and the reference are shown to be so;
+            None likewise.
+        s2_sd: That spread: standard deviation over seeds of the log-ratio of two S2, times the root of their
+            number.
     """
 
     seeds: int
@@ -46,6 +50,8 @@ class Power:
     asked_margin_pp: float | None
     asked_margin_seeds: int | None
     s2_ratio: float | None
+    s2_factor: float | None
+    s2_sd: float | None
 
 
 def foresee_power(plan: Plan) -> Power | None:
@@ -65,11 +71,8 @@ def foresee_power(plan: Plan) -> Power | None:
     d_z, needed = stats.detectable_effect(seeds, level=level), stats.smallest_runs(level)
     s2_sd = _evidence(plan, reference, S2_SD)
     asked = sweep.margin if any(named.point for named in sweep.cells) else None
-    margin = (
-        stats.detectable_margin(seeds, level=level)
-        if asked is None
-        else stats.detectable_margin(seeds, tests=len(others))
-    )
+    equal = stats.detectable_margin(seeds, level=level)
+    margin = equal if asked is None else stats.detectable_margin(seeds, tests=len(others))
     return Power(
         seeds=seeds,
         comparisons=len(others),
@@ -83,6 +86,8 @@ def foresee_power(plan: Plan) -> Power | None:
         if asked is None
         else stats.pairs_for_equivalence(0.0, sd, margin=asked, tests=len(others)),
         s2_ratio=None if s2_sd is None else math.exp(d_z * s2_sd),
+        s2_factor=None if s2_sd is None else math.exp(equal * s2_sd),
+        s2_sd=s2_sd,
     )
 
 
@@ -99,6 +104,8 @@ def describe_power(power: Power) -> str:
         needs = "more seeds than anyone makes" if number is None else f"{number:,} seeds"
         asked = f"; its margin of {power.asked_margin_pp:g} points needs {needs}"
     shown = "equal errors to be so" if power.asked_margin_pp is None else "errors that are all equal to be so"
+    if power.s2_factor is not None and power.asked_margin_pp is None:
+        asked = f" and equal S2 within a factor of {power.s2_factor:.2g}"
     seeds, comparisons = count(power.seeds, "seed"), count(power.comparisons, "comparison")
     return (
         f"Power (80 %): {seeds} and {comparisons} find {found}{s2}, and show {shown} within "

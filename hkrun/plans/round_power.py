@@ -1,6 +1,7 @@
 """What a study whose seeds come in rounds can decide, and with how many, told before it runs."""
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -31,6 +32,10 @@ class RoundsForecast:
         equal_shown: Share of equal cells that are shown to be equivalent.
         equal_needed: Of how many seeds made at once 80 % of equal cells are shown to be; None where that is
             more than anyone makes, or not known.
+        about_s2: Whether S2 is asked for.
+        s2_factor: Within which factor S2 is asked to be equal; None where it is not, or S2 is not asked for.
+        s2_seeds: Mean number of seeds of equal S2; None where their spread is not known.
+        s2_shown: Share of equal S2 that are shown to be; None likewise.
         fixed_effect: The true difference that `most` seeds made at once find in 80 % of studies.
         power: In how many these rounds find it.
         seeds_for_power: Of how many seeds at most rounds would find it in 80 % too; None where that is not
@@ -46,6 +51,10 @@ class RoundsForecast:
     equal_seeds: float
     equal_shown: float
     equal_needed: int | None
+    about_s2: bool
+    s2_factor: float | None
+    s2_seeds: float | None
+    s2_shown: float | None
     fixed_effect: float
     power: float
     seeds_for_power: int | None
@@ -55,8 +64,14 @@ class RoundsForecast:
         return {**dataclasses.asdict(self), "mean_seeds": {f"{d:g}": n for d, n in self.mean_seeds.items()}}
 
 
-def foresee_rounds(plan: Plan, power: Power | None) -> RoundsForecast:
-    """What the rounds of a plan do; `power` knows the spread of paired differences, where that is known."""
+def foresee_rounds(plan: Plan, power: Power | None, *, measure: str) -> RoundsForecast:
+    """What the rounds of a plan do.
+
+    Args:
+        plan: With rounds.
+        power: Knows the spreads over seeds, where these are known.
+        measure: What the question is about, "error" or "stability".
+    """
     import numpy as np
 
     from hkrun import stats
@@ -68,6 +83,8 @@ def foresee_rounds(plan: Plan, power: Power | None) -> RoundsForecast:
     margin_pp = sweep.margin if sweep.asks_equivalence else None
     sd_pp = None if power is None else power.sd_pp
     margin_sd = None if margin_pp is None or sd_pp is None else margin_pp / sd_pp
+    factor = sweep.s2_factor if measure == "stability" else None
+    s2_sd = None if power is None else power.s2_sd
 
     def simulate(effect: float, most: int = most, margin_sd: float | None = None) -> Forecast:
         return forecast(
@@ -80,6 +97,7 @@ def foresee_rounds(plan: Plan, power: Power | None) -> RoundsForecast:
 
     fixed = stats.detectable_effect(most, level=level)
     equal = simulate(0.0, margin_sd=margin_sd)
+    equal_s2 = None if factor is None or s2_sd is None else simulate(0.0, margin_sd=math.log(factor) / s2_sd)
     found = simulate(fixed).different
     larger = range(most, 2 * most, LEAST) if most <= _MOST_SEARCHED else ()
     enough = (number for number in larger if simulate(fixed, number).different >= stats.POWER)
@@ -95,6 +113,10 @@ def foresee_rounds(plan: Plan, power: Power | None) -> RoundsForecast:
         equal_needed=None
         if margin_sd is None
         else stats.pairs_for_equivalence(0.0, 1.0, margin=margin_sd, level=level),
+        about_s2=measure == "stability",
+        s2_factor=factor,
+        s2_seeds=None if equal_s2 is None else equal_s2.pairs,
+        s2_shown=None if equal_s2 is None else equal_s2.equivalent,
         fixed_effect=fixed,
         power=found,
         seeds_for_power=next(enough, None),
@@ -113,14 +135,15 @@ def describe_rounds(known: RoundsForecast) -> list[str]:
         f"Power: of differences that {known.most} seeds at once find in 80 % ({known.fixed_effect:.2f} sd), "
         f"rounds of as many find {100 * known.power:.0f} %{kept}"
     )
-    return [rounds, f"Equality: {_describe_equal(known)}", power]
+    equal_s2 = [f"Equal S2: {_describe_equal_s2(known)}"] if known.about_s2 else []
+    return [rounds, f"Equality: {_describe_equal(known)}", *equal_s2, power]
 
 
 def _describe_equal(known: RoundsForecast) -> str:
     """What becomes of cells that do not differ; where nothing can be shown of them, why."""
     take_all = f"cells that do not differ take all {known.most}"
     if known.margin_pp is None:
-        return f"{take_all}, for no margin is set"
+        return f"{take_all}, for no margin is set: [analysis] margin"
     if known.margin_sd is None:
         return (
             f"{take_all} or fewer: how many show them equal within the margin of {known.margin_pp:g} points "
@@ -139,4 +162,16 @@ def _describe_equal(known: RoundsForecast) -> str:
     return (
         f"{take_all}, which {shown} show them equal within {spread}: at once that takes {needed}, in rounds "
         "more"
+    )
+
+
+def _describe_equal_s2(known: RoundsForecast) -> str:
+    """The same of cells that are equally steady."""
+    if known.s2_factor is None:
+        return f"cells that are as steady take all {known.most}, for no factor is set: [analysis] s2_factor"
+    if known.s2_seeds is None or known.s2_shown is None:
+        return f"how many show it within a factor of {known.s2_factor:g} is not known, for its spread is not"
+    return (
+        f"cells that are as steady take {known.s2_seeds:.0f}, and {100 * known.s2_shown:.0f} % of them are "
+        f"shown to be so within a factor of {known.s2_factor:g}"
     )

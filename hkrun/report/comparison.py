@@ -7,6 +7,33 @@ from hkrun.report.monitoring import ONE_LOOK, Interval, PairedLooks, margin_inte
 
 
 @dataclass(frozen=True, kw_only=True)
+class WithinFactor:
+    """Whether the ratio of two figures is shown to lie within a factor.
+
+    Attributes:
+        factor: Above 1: between 1 / factor and factor.
+        ci90: Interval of the ratio; None where there is none.
+        p: Of the two one-sided tests together, over all looks; 1 where nothing may be concluded.
+        p_holm: `p`, corrected for all such tests of its table.
+        p_nominal: `p` of the present look alone; None where there is no other, and of a sequential study.
+    """
+
+    factor: float
+    ci90: Interval | None
+    p: float
+    p_holm: float
+    p_nominal: float | None = None
+
+    @property
+    def shown(self) -> bool:
+        """Whether it stands at 5 % after Holm's correction."""
+        return self.p_holm <= stats.LEVEL
+
+    def __str__(self) -> str:
+        return f"within a factor of {self.factor:g}"
+
+
+@dataclass(frozen=True, kw_only=True)
 class Comparison:
     """One thing against another, on seeds that both finished.
 
@@ -32,6 +59,7 @@ class Comparison:
         p_against: Of "equivalence" and "no worse": of not being the contrary.
         p_against_holm: `p_against`, corrected likewise.
         margin: Of "equivalence" and "no worse": the margin in percentage points.
+        within: Of "s2", where the search space asks for it: whether the two are equal within a factor.
         test: Identities of the two sides, in order: names that stand for one configuration share one test.
         epochs: Of which epochs the errors are means, as a sentence's part; empty where of the last alone.
         one_number: Name of the side that is one number and no runs, such as a teacher: a one-sample test.
@@ -58,6 +86,7 @@ class Comparison:
     p_against: float = 1.0
     p_against_holm: float = 1.0
     margin: float | None = None
+    within: WithinFactor | None = None
     test: tuple[str, ...]
     epochs: str = ""
     one_number: str = ""
@@ -139,6 +168,7 @@ class Ratio:
         looks: After how many pairs they were looked at: p and interval hold over all looks.
         p_nominal: `p` of the present look alone; None where there is no other, and of a sequential study.
         p_by_look: Of a sequential study, what `p` was at each look so far.
+        within: Of S2, where the search space asks for it: whether the two are equal within a factor.
         test: Identities of the two sides, in order: names that stand for one configuration share one test.
         reservation: Why nothing may be concluded, as a sentence's part: runs of either side that have no
             result, windows on different epochs, too few runs; empty where it may.
@@ -154,6 +184,7 @@ class Ratio:
     looks: PairedLooks = ONE_LOOK
     p_nominal: float | None = None
     p_by_look: tuple[float, ...] = ()
+    within: WithinFactor | None = None
     test: tuple[str, ...]
     reservation: str
     n: int
@@ -169,6 +200,12 @@ class Ratio:
         if not self.significant or self.ratio is None:
             return ""
         return "steadier" if self.ratio < 1 else "less steady"
+
+    @property
+    def verdict(self) -> str:
+        """`steadiness`, or that the two are equal within the factor; empty where neither is shown."""
+        equal = self.within is not None and self.within.shown
+        return self.steadiness or (f"as steady {self.within}" if equal else "")
 
     @property
     def decided_after(self) -> int | None:

@@ -222,7 +222,20 @@ def _ratio_document(ratio: Ratio) -> dict[str, object]:
         "p_holm": None if withheld else ratio.p_holm,
         **_nominal(ratio),
         "n": ratio.n,
+        **({"within": _within_document(ratio)} if ratio.within is not None else {}),
         **({"reason": ratio.reservation} if withheld else {}),
+    }
+
+
+def _within_document(ratio: Ratio) -> dict[str, object]:
+    withheld, within = bool(ratio.reservation), ratio.within
+    assert within is not None
+    return {
+        "factor": within.factor,
+        "ci90": _listed(within.ci90),
+        "p": None if withheld else within.p,
+        "p_holm": None if withheld else within.p_holm,
+        **({} if within.p_nominal is None else {"p_nominal": within.p_nominal}),
     }
 
 

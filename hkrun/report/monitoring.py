@@ -1,6 +1,6 @@
 """At which numbers of seeds a study's verdicts are read, and what that leaves of p and of intervals."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -225,14 +225,56 @@ def ratio_over_looks(
         return 1.0 if p is None else p
 
     p_by_look = [stats.sequential_p(nominal, looks.counts, pairs=look) for look in looks.until(pairs)]
-    ends = [one.ci95 for one in found.values() if one.ci95 is not None]
-    low, high = max((end[0] for end in ends), default=np.inf), min((end[1] for end in ends), default=-np.inf)
     return Tested(
         p=p_by_look[-1] if p_by_look else 1.0,
-        ci=(low, high) if low <= high else None,
+        ci=_common_interval([one.ci95 for one in found.values()]),
         p_nominal=None,
         p_by_look=tuple(p_by_look),
     )
+
+
+def factor_over_looks(
+    equate: Callable[[int, float], stats.RatioEquivalence], pairs: int, looks: PairedLooks
+) -> Tested | None:
+    """Of a ratio within a factor, by two one-sided tests; with a 90 % interval.
+
+    Args:
+        equate: The tests of the first so many pairs, and an interval that leaves out so much on each side.
+        pairs: How many there are.
+        looks: At them.
+
+    Returns:
+        What they say; None where these pairs allow for no test.
+    """
+    level = looks.level(two_sided=False)
+    now = equate(pairs, level)
+    if now.p_above is None or now.p_below is None:
+        return None
+    if not looks.sequential:
+        p = max(now.p_above, now.p_below)
+        return Tested(p=looks.correct(p, two_sided=False), ci=now.ci90, p_nominal=p)
+    found = {look: equate(look, level) for look in looks.until(pairs)}
+    sides = [{look: getattr(one, side) for look, one in found.items()} for side in ("p_above", "p_below")]
+    return Tested(
+        p=max(_one_sided_over_looks(p_by_look, looks, pairs) for p_by_look in sides),
+        ci=_common_interval([one.ci90 for one in found.values()]),
+        p_nominal=None,
+    )
+
+
+def _one_sided_over_looks(p_by_look: Mapping[int, float | None], looks: PairedLooks, pairs: int) -> float:
+    def nominal(look: int) -> float:
+        p = p_by_look[look]
+        return 1.0 if p is None else p
+
+    return stats.sequential_p(nominal, looks.counts, pairs=pairs, two_sided=False)
+
+
+def _common_interval(intervals: Sequence[Interval | None]) -> Interval | None:
+    """What all intervals have in common; None where that is nothing, or there is none."""
+    ends = [interval for interval in intervals if interval is not None]
+    low, high = max((end[0] for end in ends), default=np.inf), min((end[1] for end in ends), default=-np.inf)
+    return (low, high) if low <= high else None
 
 
 def margin_interval(differences: Sequence[float], looks: PairedLooks) -> Interval | None:

@@ -3,12 +3,16 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from hkrun import stats
 from hkrun.counting import count
 from hkrun.report.comparing import OVER, lost_in_common
-from hkrun.report.comparison import Comparison, RateComparison, Ratio
+from hkrun.report.comparison import Comparison, RateComparison
+from hkrun.report.monitoring import margin_over_looks
 from hkrun.report.summary import CellSummary, Summary
 from hkrun.report.verdict import Verdict
+from hkrun.spaces import Sweep
 
 _MOST_NAMED = 4  # open questions that a sentence names
 _WITHHELD = "withheld: no seed can decide it beside the runs that diverged"
@@ -41,10 +45,12 @@ class Question:
 def open_questions(summary: Summary) -> tuple[Question, ...]:
     """All questions of a study, decided or not; none where it has neither a reference nor claims to judge.
 
-    They are whether each cell has the reference's error, which a difference decides, or equivalence where the
-    search space sets a margin; whether it has the reference's S2 where the study is about stability; in a
-    sequential study whether runs diverge as often, where any did; and the paper's claims on error and on S2.
-    S decides nothing, for more seeds do not make it more precise.
+    They are whether each cell has the reference's error, which a difference decides, or equivalence where
+    the search space sets a margin; where the study is about stability, whether it has the reference's S2,
+    which a difference decides, or equality within the factor that the search space sets; in a sequential
+    study whether runs diverge as often, where any did; and the paper's claims on error and on S2, which a
+    verdict decides, or that all that they compare is equal likewise. S decides nothing, for more seeds do
+    not make it more precise.
     """
     return (*_ask_of_cells(summary), *_ask_of_claims(summary))
 
@@ -85,10 +91,11 @@ def _ask_of_cells(summary: Summary) -> Iterator[Question]:
             lost=difference is None or difference.out_of_reach,
         )
         if summary.measure == "stability":
+            ratio = steadiness.get(cell.name)
             yield _ask(
                 f"S2 of {against}",
                 [cell, reference],
-                decided=_decide_ratio(steadiness.get(cell.name)),
+                decided="" if ratio is None else ratio.verdict,
                 lost=lost_in_common(cell, reference),
             )
         rates = next((item for item in summary.divergence if item.cell == cell.name), None)
@@ -132,26 +139,48 @@ def _decide_error(difference: Comparison | None, equivalence: Comparison | None)
     return ""
 
 
-def _decide_ratio(ratio: Ratio | None) -> str:
-    if ratio is None or ratio.ratio is None or not ratio.significant:
-        return ""
-    return "steadier" if ratio.ratio < 1 else "less steady"
-
-
 def _ask_of_claims(summary: Summary) -> Iterator[Question]:
     cells = {cell.name: cell for cell in summary.cells}
-    for verdict in summary.all_verdicts:
-        if verdict.claim.judged_on == "S":
-            continue
+    verdicts = [verdict for verdict in summary.all_verdicts if verdict.claim.judged_on != "S"]
+    # What equality each claim shows is a table of tests of its own.
+    equal = stats.holm([_p_of_equality(verdict, summary.sweep) for verdict in verdicts])
+    for verdict, p in zip(verdicts, equal, strict=True):
         needed = {name: cells[name] for name in _find_names(verdict, summary) if name in cells}
         if needed:
             undecided = [item for item in verdict.comparisons if not (item.supports or item.opposes)]
             yield _ask(
                 f"“{verdict.claim.statement}”" + (" on S2" if verdict.claim.judged_on == "S2" else ""),
                 list(needed.values()),
-                decided=verdict.outcome if verdict.outcome in ("reproduced", "contradicted") else "",
+                decided=_decide_claim(verdict, p, summary.sweep),
                 lost=all(item.out_of_reach for item in undecided),
             )
+
+
+def _decide_claim(verdict: Verdict, p_equal: float, sweep: Sweep) -> str:
+    if verdict.outcome in ("reproduced", "contradicted"):
+        return verdict.outcome
+    if p_equal > stats.LEVEL:
+        return ""
+    of_s2 = verdict.claim.judged_on == "S2"
+    return f"equal within {f'a factor of {sweep.s2_factor:g}' if of_s2 else f'{sweep.margin:g} pp'}"
+
+
+def _p_of_equality(verdict: Verdict, sweep: Sweep) -> float:
+    """P of all that a claim compares being equal within the margin or factor: all must be, so the largest.
+
+    Where the search space does not ask for that, or something has no such test, it is 1.
+    """
+    return max((_p_within(comparison, sweep) for comparison in verdict.comparisons), default=1.0)
+
+
+def _p_within(comparison: Comparison, sweep: Sweep) -> float:
+    if comparison.within is not None:
+        return comparison.within.p
+    testable = comparison.measure == "error" and not comparison.reservation and len(comparison.by_seed) > 1
+    if not (testable and sweep.asks_equivalence):
+        return 1.0
+    differences = np.array(comparison.by_seed)
+    return margin_over_looks(differences, comparison.looks, margin=sweep.margin, one_sided=False).p
 
 
 def _find_names(verdict: Verdict, summary: Summary) -> Iterator[str]:

@@ -1,6 +1,6 @@
 """Sets S2 and standard deviations over seeds of cells over those of the reference, as a table of tests."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 from hkrun import stats
@@ -13,11 +13,13 @@ from hkrun.report.comparing import (
     pair_windows,
     reserve_curves,
 )
-from hkrun.report.comparison import Comparison, Ratio
+from hkrun.report.comparison import Comparison, Ratio, WithinFactor
 from hkrun.report.families import Families
-from hkrun.report.monitoring import Tested, ratio_over_looks
+from hkrun.report.monitoring import Tested, factor_over_looks, ratio_over_looks
 from hkrun.report.summary import CellSummary, Curve
 from hkrun.spaces import Sweep
+
+_WITHIN = "s2 within a factor"
 
 
 def compare_ratios(
@@ -29,7 +31,8 @@ def compare_ratios(
 ) -> tuple[Ratio, ...]:
     """Sets S2 ("s2") or the standard deviation over seeds ("deviation") of every cell over the reference's.
 
-    All are one table of tests; a pair without common data is left out. What holds of a comparison of S holds
+    All are one table of tests, and those of S2 within a factor, where the search space sets one, another; a
+    pair without common data is left out. What holds of a comparison of S holds
     of these: nothing is concluded where a common seed has no result in one of the two.
     """
     if reference is None:
@@ -37,12 +40,52 @@ def compare_ratios(
     compare = _compare_s2 if measure == "s2" else _compare_deviations
     found = [ratio for cell in cells if (ratio := compare(cell, reference, sweep)) is not None]
     corrected = families.correct({(measure, *ratio.test): ratio.p for ratio in found})
-    return tuple(replace(ratio, p_holm=corrected[measure, *ratio.test]) for ratio in found)
+    found = [replace(ratio, p_holm=corrected[measure, *ratio.test]) for ratio in found]
+    return tuple(_correct_within(found, families))
+
+
+def _correct_within(ratios: Sequence[Ratio], families: Families) -> Iterator[Ratio]:
+    """The ratios with the tests of equivalence among them corrected as a table."""
+    asked = {(_WITHIN, *ratio.test): ratio.within.p for ratio in ratios if ratio.within is not None}
+    corrected = families.correct(asked) if asked else {}
+    for ratio in ratios:
+        within = ratio.within
+        if within is not None:
+            within = replace(within, p_holm=corrected[_WITHIN, *ratio.test])
+        yield replace(ratio, within=within)
 
 
 def _compare_s2(cell: CellSummary, other: CellSummary, sweep: Sweep) -> Ratio | None:
     pair = pair_windows(cell, other, sweep)
-    return None if pair is None else _compare_windows(pair, cell, other, sweep)
+    if pair is None:
+        return None
+    ratio = _compare_windows(pair, cell, other, sweep)
+    return replace(ratio, within=_equate_windows(pair, ratio, sweep))
+
+
+def _equate_windows(pair: tuple[Curve, Curve], ratio: Ratio, sweep: Sweep) -> WithinFactor | None:
+    """Whether S2 is equal within the search space's factor; None where it sets none."""
+    factor = sweep.s2_factor
+    if factor is None:
+        return None
+    ours, theirs = pair
+
+    def equate(runs: int, level: float) -> stats.RatioEquivalence:
+        return stats.equate_pair_stability(
+            *(ours[:runs], theirs[:runs]), factor=factor, window=sweep.window, ddof=sweep.ddof, level=level
+        )
+
+    told = None if ratio.reservation else factor_over_looks(equate, ratio.n, ratio.looks)
+    if told is None:
+        return WithinFactor(factor=factor, ci90=None, p=1.0, p_holm=1.0)
+    several = len(ratio.looks.counts) > 1
+    return WithinFactor(
+        factor=factor,
+        ci90=told.ci,
+        p=told.p,
+        p_holm=told.p,
+        p_nominal=told.p_nominal if several else None,
+    )
 
 
 def compare_s2(cell: CellSummary, other: CellSummary, sweep: Sweep) -> Comparison | None:
@@ -70,6 +113,7 @@ def compare_s2(cell: CellSummary, other: CellSummary, sweep: Sweep) -> Compariso
         p_nominal=ratio.p_nominal,
         p_by_look=ratio.p_by_look,
         test=ratio.test,
+        within=_equate_windows(pair, ratio, sweep),
         reservation=ratio.reservation,
         out_of_reach=lost_in_common(cell, other),
         n=ratio.n,

@@ -42,6 +42,8 @@ def _tabulate(
     columns = ["Runs", heading, "95 %"]
     if ratios:
         columns += [f"Over that of {name_reference(summary)}", "95 % of it", "p", "p, Holm"]
+    if within := next((ratio.within for ratio in ratios if ratio.within is not None), None):
+        columns += [f"p, {within}, Holm", "Verdict"]
     by_cell = {ratio.cell: ratio for ratio in ratios}
     rows = []
     for cell in summary.cells:
@@ -53,6 +55,8 @@ def _tabulate(
         ]
         if ratios:
             row += _describe(by_cell.get(cell.name), cell, summary)
+        if within:
+            row += _judge(by_cell.get(cell.name))
         rows.append((cell.name, row))
     return make_cell_table(identity, columns, rows, naming=summary.columns)
 
@@ -70,3 +74,13 @@ def _describe(ratio: Ratio | None, cell: CellSummary, summary: Summary) -> list[
         Entry(text=p_value(ratio.p), value=ratio.p),
         Entry(text=p_value(ratio.p_holm), value=ratio.p_holm, strong=strong),
     ]
+
+
+def _judge(ratio: Ratio | None) -> list[Field]:
+    """Whether S2 is equal within a factor, and the verdict of both tests."""
+    if ratio is None or ratio.within is None or ratio.reservation:
+        return ["", ""]
+    within, verdict = ratio.within, ratio.verdict or "open"
+    if ratio.significant and within.shown:
+        verdict += f", {within}"
+    return [Entry(text=p_value(within.p_holm), value=within.p_holm, strong=within.shown), verdict]

@@ -27,8 +27,9 @@ def write_steadiness(summary: Summary) -> Iterator[str]:
         none = f": neither S2 nor S tells {others} from it" if len(open_) == len(ratios) and not by_s else ""
         yield f"{first} is shown to be steadier than {reference}{none}."
     yield from conclude_ratios(summary)
-    if open_ and len(open_) < len(ratios):
-        names = join([summary.label(found.cell) for found in open_])
+    undecided = [found for found in open_ if not found.verdict]
+    if undecided and len(undecided) < len(ratios):
+        names = join([summary.label(found.cell) for found in undecided])
         yield f"By S2, no difference from {reference} is shown for {names}."
     for reason in dict.fromkeys(found.reservation for found in withheld):
         names = join([summary.label(found.cell) for found in withheld if found.reservation == reason])

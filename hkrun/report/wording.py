@@ -335,15 +335,15 @@ def _tell_margins(undecided: Sequence[Comparison]) -> str:
 
 
 def conclude_ratios(summary: Summary) -> Iterator[str]:
-    """What S2 tells apart, with direction and size."""
+    """What S2 tells apart, with direction and size, or shows to be equal within the space's factor."""
     for found in take_ratios(summary):
-        if found.ratio is not None and found.steadiness:
+        if found.ratio is not None and found.verdict:
             cell, reference = (join([summary.label(name)]) for name in (found.cell, found.reference))
             size = f"{digits(found.ratio)} times {interval(found.ci95)}".strip()
-            yield (
-                f"By S2, {cell} is {found.steadiness} than {reference} ({size}, p {equals(found.p_holm)}, "
-                f"{describe_seeds(found)})."
-            )
+            compared, p = f"{found.steadiness} than {reference}", found.p_holm
+            if not found.steadiness and found.within is not None:
+                compared, p = f"as steady as {reference} {found.within}", found.within.p_holm
+            yield f"By S2, {cell} is {compared} ({size}, p {equals(p)}, {describe_seeds(found)})."
 
 
 def take_ratios(summary: Summary) -> list[Ratio]:

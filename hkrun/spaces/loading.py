@@ -116,6 +116,7 @@ def load_sweep(
         claims=read.claims,
         margin=read.margin or MARGIN,
         asks_equivalence=read.margin is not None,
+        s2_factor=read.s2_factor,
         measure=read.measure,
         family=read.family,
         command=(
@@ -197,6 +198,7 @@ class _Space:
     cells: list[WrittenCell]
     axes: list[Axis]
     margin: float | None
+    s2_factor: float | None
     measure: str
     family: str
     published: tuple[str, ...]
@@ -212,7 +214,7 @@ class _Space:
 def _read_space(table: Table, arguments: Arguments) -> _Space:
     table.allow_only(*_TOP)
     analysis = table.table("analysis")
-    analysis.allow_only("window", "ddof", "margin", "measure", "family")
+    analysis.allow_only("window", "ddof", "margin", "s2_factor", "measure", "family")
     tables, claims = _read_published(table.table("published"))
     dataset = _read_dataset(table, arguments)
     seeds = _read_seeds(table, arguments)
@@ -233,6 +235,7 @@ def _read_space(table: Table, arguments: Arguments) -> _Space:
         cells=cells,
         axes=axes,
         margin=analysis.number("margin", above=0.0),
+        s2_factor=analysis.number("s2_factor", above=1.0),
         measure=_read_word(analysis, "measure", MEASURES),
         family=_read_word(analysis, "family", FAMILIES) or TABLE_FAMILY,
         published=tables,

@@ -15,7 +15,7 @@ MEASURES = ("error", "stability")
 FAMILIES = TABLE_FAMILY, STUDY_FAMILY = ("table", "all")
 _TUPLES = ("seeds", "published", "claims", "command")  # fields that JSON holds as lists
 # Fields that documents without them leave at their defaults.
-_OPTIONAL = ("asks_equivalence", "measure", "family")
+_OPTIONAL = ("asks_equivalence", "s2_factor", "measure", "family")
 # What a cell holds besides its keys: the state of files when it was built.
 _FIXED = (
     *("dataset_sha256", "sources", "own_widths", "own_descriptors", "declared", "own_values"),
@@ -73,6 +73,7 @@ class Sweep:
         claims: Ids of claims of the paper that belong to no table and that this sweep judges.
         margin: How far apart two errors may lie, in percentage points, to count as equivalent.
         asks_equivalence: Whether the file sets that margin, and so asks for what lies within it.
+        s2_factor: Within which factor, above 1, two S2 count as equal; None where the file sets none.
         measure: What the question is about, "error" or "stability"; empty where the file does not say.
         family: Which tests are corrected together: those of a "table", or "all" of the study.
         command: What gets this sweep again but for data set and seeds: "hkrun", the verb, what was named (a
@@ -94,6 +95,7 @@ class Sweep:
     claims: tuple[str, ...] = ()
     margin: float = MARGIN
     asks_equivalence: bool = False
+    s2_factor: float | None = None
     measure: str = ""
     family: str = TABLE_FAMILY
     command: tuple[str, ...] = ()

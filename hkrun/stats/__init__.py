@@ -34,7 +34,7 @@ from hkrun.stats.errors import (
     summarise_errors,
     unpaired_difference,
 )
-from hkrun.stats.jackknife import FEW_RUNS, LEAST_RUNS, RatioComparison
+from hkrun.stats.jackknife import FEW_RUNS, LEAST_RUNS, RatioComparison, RatioEquivalence
 from hkrun.stats.looks import error_of_stages, nominal_level, p_over_looks
 from hkrun.stats.memory import Memory, remembering
 from hkrun.stats.pair_stability import (
@@ -42,6 +42,7 @@ from hkrun.stats.pair_stability import (
     PairStability,
     analyse_pair_stability,
     compare_pair_stability,
+    equate_pair_stability,
 )
 from hkrun.stats.permutations import PERMUTATIONS, Floats, holm, smallest_runs
 from hkrun.stats.power import (

@@ -60,6 +60,25 @@ class RatioComparison:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RatioEquivalence:
+    """Whether the ratio of two figures lies within a factor.
+
+    Attributes:
+        factor: Above 1: the ratio may lie between 1 / factor and factor.
+        ci90: Interval of the ratio, of 90 % or the level asked for: within these bounds exactly where the two
+            one-sided tests reject; None where a logarithm does not exist.
+        p_above: One-sided p of a ratio of 1 / factor or less: small where it is above; None where there is no
+            interval.
+        p_below: One-sided p of a ratio of `factor` or more: small where it is below; None likewise.
+    """
+
+    factor: float
+    ci90: Interval | None
+    p_above: float | None
+    p_below: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class _Estimate:
     """A sum of means of pseudo-values, and how it is distributed.
 
@@ -102,21 +121,65 @@ def compare_ratio(
     Raises:
         ValueError: Paired numbers of runs that differ.
     """
-    n, n_reference = len(first.without), len(second.without)
-    if paired and n != n_reference:
-        raise ValueError(f"{n} and {n_reference} runs are not paired")
-    ratio = first.whole / second.whole if second.whole > 0 else None
-    interval, p = None, None
-    if first.has_logarithms and second.has_logarithms:
-        wholes = [float(np.log(figure.whole)) for figure in (first, second)]
-        withouts = [np.log(figure.without) for figure in (first, second)]
-        if paired:
-            estimate = _estimate(wholes[0] - wholes[1], withouts[0] - withouts[1])
-        else:
-            estimate = _difference(*map(_estimate, wholes, withouts))
-        low, high = _interval(estimate, level)
-        interval, p = (float(np.exp(low)), float(np.exp(high))), _p_of_zero(estimate)
-    return RatioComparison(ratio=ratio, ci95=interval, p=p, n=n, n_reference=n_reference, paired=paired)
+    estimate = _log_ratio(first, second, paired=paired)
+    return RatioComparison(
+        ratio=first.whole / second.whole if second.whole > 0 else None,
+        ci95=None if estimate is None else _exponentials(_interval(estimate, level)),
+        p=None if estimate is None else _p_of_zero(estimate),
+        n=len(first.without),
+        n_reference=len(second.without),
+        paired=paired,
+    )
+
+
+def equate_ratio(
+    first: LeaveOneOut, second: LeaveOneOut, *, factor: float, paired: bool = True, level: float = LEVEL
+) -> RatioEquivalence:
+    """Tests whether two figures are equal within a factor: two one-sided tests of their log-ratio.
+
+    They are those of `compare_ratio` at the two ends (Schuirmann 1987), widened for skewness as there.
+
+    Args:
+        first: Of one configuration.
+        second: Of the other.
+        factor: Above 1.
+        paired: As of `compare_ratio`.
+        level: What the interval leaves out on each side.
+
+    Raises:
+        ValueError: A factor of 1 or less, or paired numbers of runs that differ.
+    """
+    if not factor > 1:
+        raise ValueError(f"the factor is {factor}; it must be above 1")
+    estimate = _log_ratio(first, second, paired=paired)
+    if estimate is None:
+        return RatioEquivalence(factor=factor, ci90=None, p_above=None, p_below=None)
+    end = float(np.log(factor))
+    return RatioEquivalence(
+        factor=factor,
+        ci90=_exponentials(_interval(estimate, 2 * level)),
+        p_above=_p_above(estimate, -end),
+        p_below=_p_below(estimate, end),
+    )
+
+
+def _log_ratio(first: LeaveOneOut, second: LeaveOneOut, *, paired: bool) -> _Estimate | None:
+    """The logarithm of the ratio; None where one of the figures has none."""
+    runs = len(first.without), len(second.without)
+    if paired and runs[0] != runs[1]:
+        raise ValueError(f"{runs[0]} and {runs[1]} runs are not paired")
+    if not (first.has_logarithms and second.has_logarithms):
+        return None
+    wholes = [float(np.log(figure.whole)) for figure in (first, second)]
+    withouts = [np.log(figure.without) for figure in (first, second)]
+    if paired:
+        return _estimate(wholes[0] - wholes[1], withouts[0] - withouts[1])
+    return _difference(*map(_estimate, wholes, withouts))
+
+
+def _exponentials(interval: Interval) -> Interval:
+    low, high = interval
+    return float(np.exp(low)), float(np.exp(high))
 
 
 def _estimate(whole: float, without: Floats) -> _Estimate:
@@ -153,9 +216,27 @@ def _difference(first: _Estimate, second: _Estimate) -> _Estimate:
 def _p_of_zero(estimate: _Estimate) -> float:
     if estimate.error == 0:
         return 1.0 if abs(estimate.value) <= _ROUNDING else 0.0
-    t = estimate.value / estimate.error
-    quantile = _narrow(abs(t), estimate.skew if t < 0 else -estimate.skew)
-    return 2 * t_tail(quantile, estimate.degrees)
+    return 2 * t_tail(abs(_quantile(estimate, 0.0)), estimate.degrees)
+
+
+def _p_above(estimate: _Estimate, null: float) -> float:
+    """One-sided p of the value being at or below `null`."""
+    if estimate.error == 0:
+        return 0.0 if estimate.value > null + _ROUNDING else 1.0
+    return t_tail(_quantile(estimate, null), estimate.degrees)
+
+
+def _p_below(estimate: _Estimate, null: float) -> float:
+    """One-sided p of the value being at or above `null`."""
+    if estimate.error == 0:
+        return 0.0 if estimate.value < null - _ROUNDING else 1.0
+    return t_tail(-_quantile(estimate, null), estimate.degrees)
+
+
+def _quantile(estimate: _Estimate, null: float) -> float:
+    """The t value of the distance from `null`, nearer to 0 where skewness makes such values large."""
+    t = (estimate.value - null) / estimate.error
+    return float(np.copysign(_narrow(abs(t), estimate.skew if t < 0 else -estimate.skew), t))
 
 
 def _interval(estimate: _Estimate, level: float = LEVEL) -> Interval:

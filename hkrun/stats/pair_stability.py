@@ -12,7 +12,15 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from hkrun.stats.errors import LEVEL, Interval
-from hkrun.stats.jackknife import FEW_RUNS, LeaveOneOut, RatioComparison, compare_ratio, log_interval
+from hkrun.stats.jackknife import (
+    FEW_RUNS,
+    LeaveOneOut,
+    RatioComparison,
+    RatioEquivalence,
+    compare_ratio,
+    equate_ratio,
+    log_interval,
+)
 from hkrun.stats.memory import remembered
 from hkrun.stats.permutations import Floats
 from hkrun.stats.stability import last_epochs
@@ -96,11 +104,38 @@ def compare_pair_stability(
     Raises:
         ValueError: As `hkrun.stats.stability`, or paired numbers of runs that differ.
     """
-    (first, _), (second, _) = (
-        _leave_one_out(last_epochs(errors, window=window, ddof=ddof), ddof)
-        for errors in (error_pct, reference_pct)
-    )
+    first, second = (_figure(errors, window, ddof) for errors in (error_pct, reference_pct))
     return compare_ratio(first, second, paired=paired, level=level)
+
+
+def equate_pair_stability(
+    error_pct: ArrayLike,
+    reference_pct: ArrayLike,
+    *,
+    factor: float,
+    window: int = 100,
+    ddof: int = 0,
+    level: float = LEVEL,
+) -> RatioEquivalence:
+    """Tests whether two configurations have the same S2 within a factor, on the same seeds, row for row.
+
+    Args:
+        error_pct: Test error in percent, shape [runs, epochs], complete.
+        reference_pct: The same of the other configuration.
+        factor: Above 1: S2 over that of the reference may lie between 1 / factor and factor.
+        window: Number of last epochs that count.
+        ddof: Delta degrees of freedom of the variance, 0 or 1.
+        level: What the interval leaves out on each side.
+
+    Raises:
+        ValueError: As `hkrun.stats.stability`, a factor of 1 or less, or numbers of runs that differ.
+    """
+    first, second = (_figure(errors, window, ddof) for errors in (error_pct, reference_pct))
+    return equate_ratio(first, second, factor=factor, level=level)
+
+
+def _figure(error_pct: ArrayLike, window: int, ddof: int) -> LeaveOneOut:
+    return _leave_one_out(last_epochs(error_pct, window=window, ddof=ddof), ddof)[0]
 
 
 @remembered(LeaveOneOut)

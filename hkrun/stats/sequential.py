@@ -78,16 +78,19 @@ def plan_looks(most: int) -> tuple[int, ...]:
     return tuple(range(FIRST_LOOK, most + 1))
 
 
-def sequential_p(nominal: Callable[[int], float], looks: Sequence[int], *, pairs: int) -> float:
+def sequential_p(
+    nominal: Callable[[int], float], looks: Sequence[int], *, pairs: int, two_sided: bool = True
+) -> float:
     """P of a test over all looks of a plan, from its p at each of those that were.
 
     The plan's error is exact for the t test of normal differences; it is that of other tests as far as their
     estimates gain information pair by pair likewise.
 
     Args:
-        nominal: Two-sided p of the first so many pairs.
+        nominal: P of the first so many pairs.
         looks: After how many pairs the plan allows a look.
         pairs: How many there are by now.
+        two_sided: Whether p is of both directions.
 
     Returns:
         The p; 1 before the first look.
@@ -95,7 +98,7 @@ def sequential_p(nominal: Callable[[int], float], looks: Sequence[int], *, pairs
     Raises:
         ValueError: More pairs than the plan has.
     """
-    return _over_looks([nominal(look) for look in _taken(looks, pairs)], looks, two_sided=True)
+    return _over_looks([nominal(look) for look in _taken(looks, pairs)], looks, two_sided=two_sided)
 
 
 def largest_p_by_look(

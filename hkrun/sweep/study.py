@@ -109,7 +109,11 @@ class Study:
     @functools.cached_property
     def rounds(self) -> RoundsForecast | None:
         """What rounds of seeds do, where they come in rounds."""
-        return foresee_rounds(self.plan, self.power) if self.options.shortcuts.until_decided else None
+        if not self.options.shortcuts.until_decided:
+            return None
+        from hkrun.report import load_published  # which takes long to load
+
+        return foresee_rounds(self.plan, self.power, measure=load_published().measure_of(self.sweep))
 
     @property
     def other_code(self) -> str:

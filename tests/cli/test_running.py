@@ -162,7 +162,8 @@ def test_a_dry_run_says_what_rounds_can_do(folder, document, capsys):
     _, told = document("sweep", "stability", "--until", "decided", "--max-seeds", "12", "--dry-run")
     assert (told["rounds"]["most"], told["rounds"]["comparisons"]) == (12, 3)
     assert 6 < told["rounds"]["mean_seeds"]["1.5"] < told["rounds"]["mean_seeds"]["1"] < 12
-    assert told["rounds"]["equal_seeds"] > 11.5
+    assert 6 < told["rounds"]["equal_seeds"] < 12
+    assert told["rounds"]["s2_factor"] == 2.5
     assert told["trials"] == 16  # four cells; rounds of 6, 2, 2 and 2
     assert {cell["pack"] for cell in told["cells"]} == {6}
     assert call(["sweep", "stability", "--until", "decided", "--max-seeds", "12", "--dry-run"]) == 0
