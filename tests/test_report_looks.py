@@ -25,6 +25,7 @@ from hkrun.report.drawing import draw_figures
 from hkrun.report.monitoring import PairedLooks, margin_over_looks
 from hkrun.stats.looks import nominal_level, p_over_looks
 from hkrun.store import open_store
+from hkrun.sweep.rounds import take_look
 
 NAMES = ("L_b", "L_b + L_is")
 WEIGHED = ("L_b", "L_b + L_is", "L_b + L_adv", "L_b + L_adv + L_is")
@@ -308,6 +309,10 @@ def test_a_sequential_study_says_after_how_many_seeds_it_decided_and_what_is_ope
     written = read_markdown(summary)
     assert "27 of 36 runs finished, 3 spared" in written
     assert ("t over all looks" in written, "sign-flip" in written) == (True, False)
+    assert "Intervals of single cells" in written
+    for name, content in render_report(summary).items():
+        if name.endswith((".md", ".html", ".tex")):
+            assert b"sign-flip permutation" not in content
     findings = summary_document(summary)["findings"]
     assert any("is shown for L_b + L_adv (open at 9 of 12 seeds)" in finding for finding in findings)
     assert describe_next(summary)[0] == "hkrun resume stability --dataset digits"
@@ -363,6 +368,22 @@ def test_questions_of_a_study_of_stability_are_error_and_s2_of_each_cell_and_the
     assert all(question.cells == (identity("L_b + L_is"), identity("L_b")) for question in found[:2])
     assert {question.n for question in found} == {9}
     assert describe_open(found).startswith(f"0 of {len(found)} questions decided; open: error of L_b + L_is")
+
+
+def test_a_claim_that_lacks_one_of_its_cells_is_not_asked_and_keeps_no_cell_running(store):
+    names = ("L_b", "L_b + L_adv")  # table 5 sets L_b + L_adv beside L_b + L_adv + L_is too
+    (whole, partial) = (open_questions(summarise(make_sweep(12, found), store)) for found in (NAMES, names))
+    assert [question.text[:5] for question in whole] == ["error", "S2 of", "“inte"]
+    assert [question.text[:5] for question in partial] == ["error", "S2 of"]
+    sweep = make_sweep(20, names)
+    put(store, sweep, "L_b", range(10), wobble=8.0)
+    put(store, sweep, "L_b + L_adv", range(10), shift=-30.0, wobble=1.0)
+    save_looks(store, sweep, Looks(plan=SequentialPlan(most=20)))
+    summary = summarise(sweep, store)
+    assert any(verdict.missing for verdict in summary.s2_verdicts)
+    assert [question.decided for question in open_questions(summary)] == ["lower", "steadier"]
+    look = take_look(sweep, store, world_size=1)
+    assert (look.needs, look.decided) == ((), {identity(name): 10 for name in names})
 
 
 def test_questions_stay_the_same_from_look_to_look_and_a_difference_decides(store):
@@ -437,6 +458,24 @@ def test_without_reference_and_claims_there_is_no_question(store):
     sweep = put_sequential(store, reference=None, published=())
     assert open_questions(summarise(sweep, store)) == ()
     assert describe_open(()) == "0 of 0 questions decided."
+
+
+def test_differences_that_drift_with_the_seeds_leave_verdicts_withheld(store):
+    sweep = make_sweep(20, margin=5.0, asks_equivalence=True)
+    put(store, sweep, "L_b", range(20), noise=1.0)
+    put(store, sweep, "L_b + L_is", range(7), shift=20.0, noise=1.0)
+    save_looks(store, sweep, Looks(plan=SequentialPlan(most=20)))
+    (higher,) = summarise(sweep, store).comparisons
+    assert (higher.opposes, higher.withheld, higher.decided_after) == (True, False, 6)
+    put(store, sweep, "L_b + L_is", range(7, 20), shift=-20.0, noise=1.0)
+    summary = summarise(sweep, store)
+    assert np.mean(summary.comparisons[0].by_seed) < 0
+    for found in (*summary.comparisons, *summary.equivalences):
+        assert (found.withheld, found.significant, found.ci95) == (True, False, None)
+        assert "the differences drift with the seeds" in found.reservation
+    assert open_questions(summary)[0].decided == ""
+    assert "withheld: the differences drift with the seeds" in print_terminal(summary)
+    assert "within 5 pp" not in print_terminal(summary)
 
 
 # --- the price of a further look ----------------------------------------------------------------------------

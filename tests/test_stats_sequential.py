@@ -168,6 +168,36 @@ def test_a_decision_stands_when_later_pairs_come():
     assert p[-1] < 0.05
 
 
+def test_looks_that_contradict_each_other_are_said_to_drift():
+    generator, looks = np.random.default_rng(8), sequential.plan_looks(20)
+    values = np.concatenate([generator.standard_normal(8) + 3, generator.standard_normal(12) - 5])
+    told = [sequential.sequential_difference(values[:pairs], looks) for pairs in (5, 8, 10, 16, 20)]
+    assert [found.drifts for found in told] == [False, False, False, True, True]
+    assert told[2].ci95[0] > 0
+    last = told[-1]
+    assert (last.difference < 0, last.p < 0.05, last.ci95) == (True, True, None)
+    near = sequential.sequential_equivalence(values, looks, margin=1.0)
+    assert (near.p < 0.05, near.ci90, near.drifts) == (True, None, True)
+    assert not sequential.sequential_equivalence(values[:8], looks, margin=1.0).drifts
+
+
+def test_a_present_mean_against_the_decision_drifts_though_an_interval_is_left():
+    looks = sequential.plan_looks(20)
+    decided = np.array([1.0, 1.2, 0.8, 1.1, 0.9, 1.05])
+    later = np.append(decided, [-40.0])  # so far off that its look rejects nothing
+    assert not sequential.sequential_difference(decided, looks).drifts
+    told = sequential.sequential_difference(later, looks)
+    assert told.ci95 is not None
+    assert (told.ci95[0] > 0, told.difference < 0, told.drifts) == (True, True, True)
+
+
+def test_one_mean_drifts_no_more_often_than_the_level_allows():
+    generator, looks = np.random.default_rng(21), sequential.plan_looks(20)
+    studies = generator.standard_normal((1_000, 20))
+    drifting = np.mean([sequential.sequential_difference(values, looks).drifts for values in studies])
+    assert drifting < 0.05 + 3 * np.sqrt(0.05 * 0.95 / 1_000)
+
+
 @pytest.mark.parametrize("draw", ["normal", "laplace", "one run in ten collapses"])
 def test_level_holds_with_a_look_after_every_pair(draw):
     # Differences of equally distributed errors are symmetric.

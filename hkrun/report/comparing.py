@@ -145,7 +145,7 @@ def compare_errors(side: Side, other: Side) -> Comparison | None:
         windows = " and ".join(f"the {one.epochs} of {one.name}" for one in (side, other))
         return _reserve(comparison, f"the errors are {windows}")
     bounds = _bound_pairs(side, other)
-    if not len(bounds):
+    if tested.drift or not len(bounds):
         return comparison
     worst = bounded_over_looks(bounds, pair.looks, generator)
     comparison = replace(comparison, p_by_look=worst.p_by_look, out_of_reach=worst.out_of_reach)
@@ -176,7 +176,7 @@ def compare_equivalence(side: Side, other: Side, *, margin: float, one_sided: bo
 def _compare(
     measure: str, side: Side, other: Side, pair: "_Pair", tested: Tested, **described: Any
 ) -> Comparison:
-    return Comparison(
+    comparison = Comparison(
         measure=measure,
         cell=side.name,
         reference=other.name,
@@ -196,6 +196,7 @@ def _compare(
         n=len(pair.differences),
         **described,
     )
+    return _reserve(comparison, tested.drift) if tested.drift else comparison
 
 
 def identify_test(*identities: str) -> tuple[str, ...]:

@@ -64,8 +64,9 @@ class Comparison:
         epochs: Of which epochs the errors are means, as a sentence's part; empty where of the last alone.
         one_number: Name of the side that is one number and no runs, such as a teacher: a one-sample test.
         reservation: Why these runs do not stand for all, as a sentence's part: runs of either side that have
-            no result, or windows of S on different epochs. `p` is then the largest that any results of the
-            lost runs would give, 1 where there is no such bound, and there is neither interval nor effect.
+            no result, windows of S on different epochs, or differences that drift with the seeds. `p` is then
+            the largest that any results of the lost runs would give, 1 where there is no such bound, and
+            there is neither interval nor effect.
         out_of_reach: Whether lost runs keep all seeds that a plan has left, or ten more, from deciding it.
         n: Number of seeds.
     """
@@ -171,7 +172,8 @@ class Ratio:
         within: Of S2, where the search space asks for it: whether the two are equal within a factor.
         test: Identities of the two sides, in order: names that stand for one configuration share one test.
         reservation: Why nothing may be concluded, as a sentence's part: runs of either side that have no
-            result, windows on different epochs, too few runs; empty where it may.
+            result, windows on different epochs, too few runs, looks that contradict the ratio; empty
+            where it may.
         n: Number of seeds.
     """
 

@@ -60,7 +60,9 @@ def explain_looks(summary: Summary) -> str:
             f"Sequential study: a comparison may end at any seed from the {looks[0]}th to the {looks[-1]}th. "
             "p is of t values at all these looks (Pocock 1977), and intervals of differences and ratios "
             "are 95 % confidence sequences, which hold at every look at once. What stops early leans away "
-            "from no effect: differences and ratios of such comparisons are likely too large."
+            "from no effect: differences and ratios of such comparisons are likely too large. Intervals of "
+            "single cells (mean, S, S2, standard deviation) are of one look at a number of seeds fixed "
+            "ahead, which here the data set: they cover less often than they say."
         )
     were = "may have been" if summary.monitoring.lost else "were"
     return (

@@ -12,6 +12,7 @@ from hkrun.stats import Floats
 Interval = tuple[float, float]
 _LEAST_PAIRS = 2  # of a t test
 MORE_SEEDS = 10  # that a study without a plan is told to make
+_DRIFT = "the differences drift with the seeds: looks at fewer of them contradict later ones"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,6 +104,7 @@ class Tested:
         p_nominal: `p` of the present look alone; None of a sequential study, whose p is of all looks.
         p_by_look: Of a sequential study, what `p` was at each look so far.
         out_of_reach: Whether lost runs keep all seeds that a plan has left, or ten more, from deciding it.
+        drift: Of a sequential study, that looks contradict each other, as a sentence's part; else empty.
     """
 
     p: float
@@ -111,6 +113,7 @@ class Tested:
     p_nominal: float | None
     p_by_look: tuple[float, ...] = ()
     out_of_reach: bool = False
+    drift: str = ""
 
 
 def difference_over_looks(differences: Floats, looks: PairedLooks, generator: np.random.Generator) -> Tested:
@@ -127,7 +130,13 @@ def difference_over_looks(differences: Floats, looks: PairedLooks, generator: np
             for look in (*looks.until(len(differences)), len(differences))
         ]
         p_by_look = tuple(found.p for found in told[:-1])
-        return Tested(p=told[-1].p, ci=told[-1].ci95, p_nominal=None, p_by_look=p_by_look)
+        return Tested(
+            p=told[-1].p,
+            ci=told[-1].ci95,
+            p_nominal=None,
+            p_by_look=p_by_look,
+            drift=_DRIFT if told[-1].drifts else "",
+        )
     found = stats.paired_difference(
         differences, np.zeros_like(differences), generator=generator, level=looks.level()
     )
@@ -186,7 +195,8 @@ def margin_over_looks(differences: Floats, looks: PairedLooks, *, margin: float,
     if looks.sequential:
         told = stats.sequential_equivalence(differences, looks.counts, margin=margin)
         p = (told.p_below, told.p_not_below) if one_sided else (told.p, told.p_beyond)
-        return Tested(p=p[0], p_against=p[1], ci=told.ci90, p_nominal=None)
+        drift = _DRIFT if told.drifts else ""
+        return Tested(p=p[0], p_against=p[1], ci=told.ci90, p_nominal=None, drift=drift)
     found = stats.equivalence(differences, margin=margin, level=looks.level(two_sided=False))
 
     def correct(p: float) -> float:

@@ -1,6 +1,6 @@
 """What a sequential study asks, and what of it is decided: cells that no open question needs may stop."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,8 +49,8 @@ def open_questions(summary: Summary) -> tuple[Question, ...]:
     the search space sets a margin; where the study is about stability, whether it has the reference's S2,
     which a difference decides, or equality within the factor that the search space sets; in a sequential
     study whether runs diverge as often, where any did; and the paper's claims on error and on S2, which a
-    verdict decides, or that all that they compare is equal likewise. S decides nothing, for more seeds do
-    not make it more precise.
+    verdict decides, or that all that they compare is equal likewise, as far as the study has all of their
+    cells. S decides nothing, for more seeds do not make it more precise.
     """
     return (*_ask_of_cells(summary), *_ask_of_claims(summary))
 
@@ -141,7 +141,11 @@ def _decide_error(difference: Comparison | None, equivalence: Comparison | None)
 
 def _ask_of_claims(summary: Summary) -> Iterator[Question]:
     cells = {cell.name: cell for cell in summary.cells}
-    verdicts = [verdict for verdict in summary.all_verdicts if verdict.claim.judged_on != "S"]
+    verdicts = [
+        verdict
+        for verdict in summary.all_verdicts
+        if verdict.claim.judged_on != "S" and _has_all(verdict, cells)
+    ]
     # What equality each claim shows is a table of tests of its own.
     equal = stats.holm([_p_of_equality(verdict, summary.sweep) for verdict in verdicts])
     for verdict, p in zip(verdicts, equal, strict=True):
@@ -180,7 +184,17 @@ def _p_within(comparison: Comparison, sweep: Sweep) -> float:
     if not (testable and sweep.asks_equivalence):
         return 1.0
     differences = np.array(comparison.by_seed)
-    return margin_over_looks(differences, comparison.looks, margin=sweep.margin, one_sided=False).p
+    tested = margin_over_looks(differences, comparison.looks, margin=sweep.margin, one_sided=False)
+    return 1.0 if tested.drift else tested.p
+
+
+def _has_all(verdict: Verdict, cells: Collection[str]) -> bool:
+    """Whether every pair of a claim is of cells of the study, or compared already, as one with a teacher is.
+
+    Without one of its pairs a claim is never reproduced, so no seed of the others would decide it.
+    """
+    absent = {*verdict.claim.pairs} & {*verdict.missing}
+    return all(name in cells for pair in absent for side in pair for name in side.split(OVER))
 
 
 def _find_names(verdict: Verdict, summary: Summary) -> Iterator[str]:

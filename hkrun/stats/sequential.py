@@ -4,7 +4,8 @@ The design is Pocock's (1977): every look asks for the same nominal p, so small 
 at any of the looks that the plan allows with 5 %. `hkrun.stats.looks` takes that probability exactly for
 normal differences. A look after every pair is allowed for, so any coarser series of looks, and any rule of
 stopping, keeps the level too. p of a comparison is the probability that chance shows as small a nominal p at
-any look of the whole plan: it may be read, and corrected by Holm, at any time.
+any look of the whole plan: it may be read, and corrected by Holm, at any time. All of that is of one mean:
+where it drifts as pairs come in, looks may contradict each other, and then nothing is to be concluded.
 """
 
 from collections.abc import Callable, Sequence
@@ -33,12 +34,15 @@ class SequentialDifference:
         ci95: All values that no look so far rejected at 5 %, of all looks together: with 95 % the true mean
             is in it at every look at once. None before the first look, or where looks contradict each other.
         p: Two-sided, of no difference, over all looks of the plan; 1 before the first look.
+        drifts: Whether looks contradict each other, so that the pairs are not of one mean: no value is in the
+            intervals of all, or a look at which a difference stood points another way than the last one.
         n: Number of pairs so far.
     """
 
     difference: float
     ci95: Interval | None
     p: float
+    drifts: bool
     n: int
 
 
@@ -54,6 +58,8 @@ class SequentialEquivalence:
         p: Of the two one-sided tests together: small where the mean is within both margins.
         p_not_below: One-sided p of the mean being at or below the margin: small where it is above.
         p_beyond: Two-sided p of lying within the margins: small where it is beyond one of them.
+        drifts: Whether looks contradict each other, so that the pairs are not of one mean: no value is in the
+            intervals of all. Early looks may then exclude one margin and late ones the other, and p be small.
         n: Number of pairs so far.
     """
 
@@ -64,6 +70,7 @@ class SequentialEquivalence:
     p: float
     p_not_below: float
     p_beyond: float
+    drifts: bool
     n: int
 
 
@@ -150,13 +157,29 @@ def sequential_difference(differences: ArrayLike, looks: Sequence[int]) -> Seque
     """
     values = finite_vector(differences)
     taken = _taken(looks, len(values))
-    above = _one_sided(values, taken, 0.0)
+    p_values = [2 * min(p, 1 - p) for p in _one_sided(values, taken, 0.0)]
+    intervals = confidence_sequence(values, looks)
+    means = [float(values[:look].mean()) for look in taken]
     return SequentialDifference(
         difference=float(values.mean()),
-        ci95=_last(confidence_sequence(values, looks)),
-        p=_over_looks([2 * min(p, 1 - p) for p in above], looks, two_sided=True),
+        ci95=_last(intervals),
+        p=_over_looks(p_values, looks, two_sided=True),
+        drifts=_is_empty(intervals) or _directions_differ(means, p_values, looks),
         n=len(values),
     )
+
+
+def _directions_differ(effects: Sequence[float], p_values: Sequence[float], looks: Sequence[int]) -> bool:
+    """Whether a look at which an effect stood at 5 % points another way than the last look, or than another.
+
+    Args:
+        effects: One per look so far, 0 where there is none.
+        p_values: Two-sided nominal p of each.
+        looks: After how many pairs the plan allows a look.
+    """
+    nominal = nominal_level(tuple(looks))
+    stood = {np.sign(effect) for effect, p in zip(effects, p_values, strict=True) if p <= nominal}
+    return bool(stood) and len((stood | {np.sign(effects[-1])}) - {0}) > 1
 
 
 def confidence_sequence(
@@ -212,14 +235,16 @@ def sequential_equivalence(
     p_below = one_sided(_one_sided(-values, taken, -margin))
     p_beyond_high = one_sided(_one_sided(values, taken, margin))
     p_beyond_low = one_sided(_one_sided(-values, taken, margin))
+    intervals = confidence_sequence(values, looks, two_sided=False)
     return SequentialEquivalence(
         margin=margin,
         difference=float(values.mean()),
-        ci90=_last(confidence_sequence(values, looks, two_sided=False)),
+        ci90=_last(intervals),
         p_below=p_below,
         p=max(p_above, p_below),
         p_not_below=p_beyond_high,
         p_beyond=min(1.0, 2 * min(p_beyond_high, p_beyond_low)),
+        drifts=_is_empty(intervals),
         n=len(values),
     )
 
@@ -314,6 +339,11 @@ def _one_sided(values: Floats, looks: Sequence[int], null: float) -> list[float]
 
 def _last(intervals: Sequence[Interval | None]) -> Interval | None:
     return intervals[-1] if intervals else None
+
+
+def _is_empty(intervals: Sequence[Interval | None]) -> bool:
+    """Whether there were values that no look had rejected, and are none any more."""
+    return bool(intervals) and intervals[-1] is None and any(intervals)
 
 
 def _mean_and_error(values: Floats) -> tuple[float, float]:
