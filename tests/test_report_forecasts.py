@@ -10,6 +10,7 @@ from hkrun import stats
 from hkrun.report import render_report, summarise, summary_document
 from hkrun.report.comparison import Comparison
 from hkrun.report.forecasts import TOO_FEW, WINDOW, foresee
+from hkrun.report.monitoring import ONE_LOOK, PairedLooks
 from hkrun.report.paper_tables import describe_forecast
 from hkrun.report.verdict import PowerForecast
 from hkrun.store import open_store
@@ -36,6 +37,7 @@ def compare(differences, *, measure="error", margin=None, **results):
         p=results.get("p", 0.2),
         p_holm=results.get("p_holm", 0.2),
         margin=margin,
+        looks=results.get("looks", ONE_LOOK),
         test=("a", "b"),
         n=len(values),
     )
@@ -52,7 +54,7 @@ def test_a_difference_whose_interval_leaves_0_out_has_the_seeds_of_both_its_ends
     comparison = compare(draw(d_z))
     near, far = sorted(map(abs, comparison.effect.ci95))
     found = foresee([comparison], num_claims=4, num_tests=4, complete=True)
-    assert found.fewest == stats.pairs_for_difference(far, level=0.05 / 4)
+    assert found.fewest == max(13, stats.pairs_for_difference(far, level=0.05 / 4))
     assert found.most == stats.pairs_for_difference(near, level=0.05 / 4)
     assert found.fewest < found.most
     assert (found.outcome, found.reason) == (outcome, "")
@@ -116,23 +118,63 @@ def test_an_equivalence_is_foreseen_where_the_whole_interval_is_on_one_side_of_t
     assert found.most == stats.pairs_for_equivalence(far, sd, margin=0.6, level=0.025)
     assert found.outcome == "reproduced"
     outside = compare(draw(3.0), measure="equivalence", margin=1.0)
-    low, high = stats.summarise_errors(outside.by_seed).ci95
+    low, _ = stats.summarise_errors(outside.by_seed).ci95
     found = foresee([outside], num_claims=1, num_tests=1, complete=True)
-    assert (found.fewest, found.most) == (
-        stats.pairs_for_difference(high - 1.0),
-        stats.pairs_for_difference(low - 1.0),
-    )
+    # Six or seven would have done; twelve have not.
+    assert stats.pairs_for_difference(low - 1.0) < 12
+    assert (found.fewest, found.most) == (13, 13)
     assert found.outcome == "contradicted"
     across = compare(draw(0.5), measure="equivalence", margin=0.5)
     assert foresee([across], num_claims=1, num_tests=1, complete=True).most is None
 
 
+@pytest.mark.parametrize(("d_z", "n"), [(0.1, 30), (-0.9, 12), (0.45, 40)])
+def test_what_is_undecided_is_never_foreseen_at_the_seeds_that_there_are(d_z, n):
+    comparison = compare(draw(d_z, n=n))
+    found = foresee([comparison], num_claims=1, num_tests=1, complete=True)
+    without = max(map(abs, comparison.effect.ci95))
+    assert found.fewest == max(n + 1, stats.pairs_for_difference(without))
+    assert found.most is None or found.most > n
+
+
+def test_claims_of_unequal_seeds_are_each_foreseen_beyond_their_own():
+    few, many = compare(draw(-2.0, n=6)), compare(draw(-0.1, n=60))
+    found = foresee([few, many], num_claims=1, num_tests=1, complete=False)
+    assert found.fewest == max(61, stats.pairs_for_difference(many.effect.ci95[1]))
+
+
+@pytest.mark.parametrize(
+    ("looks", "ahead"),
+    [
+        (PairedLooks(counts=(20,)), (20, 40)),
+        (PairedLooks(counts=(12, 20)), (12, 20, 40)),
+        (PairedLooks(counts=stats.plan_looks(24), sequential=True), stats.plan_looks(24)),
+    ],
+)
+def test_a_further_look_is_foreseen_at_its_own_level(looks, ahead):
+    difference = compare(draw(-0.5, n=20), looks=looks)
+    nominal = stats.level_over_looks(0.05 / 3, ahead)
+    found = foresee([difference], num_claims=3, num_tests=3, complete=True)
+    far, near = difference.effect.ci95
+    assert found.fewest == max(21, stats.pairs_for_difference(far, level=nominal))
+    assert found.most == (stats.pairs_for_difference(near, level=nominal) if near < 0 else None)
+    alone = foresee([compare(draw(-0.5, n=20))], num_claims=3, num_tests=3, complete=True)
+    assert stats.pairs_for_difference(-0.5, level=nominal) > stats.pairs_for_difference(-0.5, level=0.05 / 3)
+    assert found.fewest >= alone.fewest
+
+    inside = compare(draw(0.0, n=20), measure="equivalence", margin=0.6, looks=looks)
+    one_sided = stats.level_over_looks(0.05 / 3, ahead, two_sided=False)
+    sd = np.std(inside.by_seed, ddof=1)
+    found = foresee([inside], num_claims=3, num_tests=3, complete=True)
+    assert found.fewest == stats.pairs_for_equivalence(0.0, sd, margin=0.6, level=one_sided)
+
+
 def test_no_worse_is_one_sided():
-    better = compare(draw(-1.0), measure="no worse", margin=0.5)
+    better = compare(draw(-0.6), measure="no worse", margin=0.5)
     low, high = stats.summarise_errors(better.by_seed).ci95
     found = foresee([better], num_claims=1, num_tests=1, complete=True)
     assert (found.fewest, found.most, found.outcome) == (
-        stats.pairs_for_difference(0.5 - low, level=0.1),
+        max(13, stats.pairs_for_difference(0.5 - low, level=0.1)),
         stats.pairs_for_difference(0.5 - high, level=0.1),
         "reproduced",
     )
@@ -169,7 +211,7 @@ def test_the_report_tells_that_a_number_is_not_foreseeable(store, num_seeds):
     sweep = make_rows("L_b + L_is", "L_b + L_adv", num_seeds=num_seeds, published=("table4",))
     put_wrong(store, sweep, {"L_b + L_is": first, "L_b + L_adv": other})
     far = max(map(abs, stats.effect_size(np.subtract(first, other)).ci95))
-    least = stats.pairs_for_difference(far)
+    least = stats.pairs_for_difference(far, level=stats.level_over_looks(0.05, (8, 16)))
     words = TOO_FEW if num_seeds == 4 else f"not foreseeable, {least} seeds at least"
     assert words in render_report(summarise(sweep, store))["report.md"].decode()
 

@@ -154,8 +154,9 @@ def test_seeds_that_would_decide_on_s2_follow_from_the_interval_of_the_ratio(sto
         (comparison,) = verdict.comparisons
         low, high = np.log(comparison.ci95)
         sd = (high - low) / 2 * stats.spread_behind((-1.0, 1.0), n=12)
-        fewest = stats.pairs_for_difference(low / sd, level=0.05 / 2)
-        against = stats.pairs_for_difference(high / sd, level=0.05 / 2) if high > 0 else None
+        level = stats.level_over_looks(0.05 / 2, (12, 24))  # of a second look
+        fewest = stats.pairs_for_difference(low / sd, level=level)
+        against = stats.pairs_for_difference(high / sd, level=level) if high > 0 else None
         assert verdict.forecast.fewest == min(filter(None, (fewest, against)))
         assert (verdict.forecast.most is None) == (low < 0 < high)
 

@@ -198,6 +198,16 @@ def test_one_mean_drifts_no_more_often_than_the_level_allows():
     assert drifting < 0.05 + 3 * np.sqrt(0.05 * 0.95 / 1_000)
 
 
+@pytest.mark.parametrize("two_sided", [True, False])
+def test_the_level_of_a_look_is_found_for_any_level_over_all(two_sided):
+    for looks in (sequential.plan_looks(20), (12, 24)):
+        for level in (0.05, 0.05 / 7):
+            found = sequential.level_over_looks(level, looks, two_sided=two_sided)
+            exact = repeated.nominal_level(looks, level=level, two_sided=two_sided)
+            assert found == pytest.approx(exact, rel=5e-3)
+    assert sequential.level_over_looks(0.05, (20,)) == pytest.approx(0.05, rel=1e-5)
+
+
 @pytest.mark.parametrize("draw", ["normal", "laplace", "one run in ten collapses"])
 def test_level_holds_with_a_look_after_every_pair(draw):
     # Differences of equally distributed errors are symmetric.

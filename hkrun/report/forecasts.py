@@ -8,6 +8,7 @@ import numpy as np
 
 from hkrun import stats
 from hkrun.report.comparison import Comparison
+from hkrun.report.monitoring import PairedLooks
 from hkrun.report.verdict import PowerForecast
 
 # With fewer there is no forecast: at four seeds, the interval of d_z = 1 is -0.3 to 2.2.
@@ -20,10 +21,17 @@ Number = int | None
 
 @dataclass(frozen=True, kw_only=True)
 class _Levels:
-    """At which level a comparison supports its claim, and at which it opposes it."""
+    """At which p, over all looks, a comparison supports its claim, and at which it opposes it."""
 
     support: float
     oppose: float
+
+    def to_come(self, looks: PairedLooks, *, two_sided: bool = True) -> "_Levels":
+        """The same of a further look alone."""
+        return _Levels(
+            support=looks.level_to_come(self.support, two_sided=two_sided),
+            oppose=looks.level_to_come(self.oppose),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +52,8 @@ def foresee(
     comparisons: Sequence[Comparison], *, num_claims: int, num_tests: int, complete: bool
 ) -> PowerForecast | None:
     """The seeds that would decide an undecided claim, at the level of the first step of Holm's correction.
+
+    It is what a further look would ask for, and the seeds are more than have not decided it so far.
 
     A claim is reproduced where its last comparison supports it, and contradicted where one opposes it.
 
@@ -85,8 +95,18 @@ def _without_number(reason: str) -> PowerForecast:
 
 
 def _look_at(comparison: Comparison, levels: _Levels) -> _Outlook:
-    if comparison.measure == "s2":
-        return _look_at_ratio(comparison, levels)
+    """The outlook of one comparison: no fewer seeds than it has and one, for those have not decided it."""
+    look_at = _look_at_ratio if comparison.measure == "s2" else _look_at_error
+    outlook = look_at(comparison, levels.to_come(comparison.looks, two_sided=comparison.margin is None))
+
+    def more(numbers: tuple[Number, Number]) -> tuple[Number, Number]:
+        first, last = (None if number is None else max(number, comparison.n + 1) for number in numbers)
+        return first, last
+
+    return _Outlook(support=more(outlook.support), oppose=more(outlook.oppose))
+
+
+def _look_at_error(comparison: Comparison, levels: _Levels) -> _Outlook:
     if comparison.effect is None:  # the differences do not vary, so they have no interval
         return _Outlook(support=(None, None), oppose=(None, None))
     if comparison.margin is None:
@@ -124,7 +144,7 @@ def _look_at_ratio(comparison: Comparison, levels: _Levels) -> _Outlook:
     if comparison.ci95 is None:
         return _Outlook(support=(None, None), oppose=(None, None))
     low, high = map(math.log, comparison.ci95)
-    sd = stats.spread_behind((low, high), n=comparison.n)
+    sd = stats.spread_behind((low, high), n=comparison.n, level=comparison.looks.level())
     return _Outlook(
         support=(_below(low / sd, levels.support), _below(high / sd, levels.support)),
         oppose=(_below(-high / sd, levels.oppose), _below(-low / sd, levels.oppose)),

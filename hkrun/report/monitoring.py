@@ -49,6 +49,17 @@ class PairedLooks:
         """The p that each look asks for, so that all together err at this level."""
         return stats.nominal_level(self.counts, level=level, two_sided=two_sided) if self.counts else level
 
+    def level_to_come(self, level: float, *, two_sided: bool = True) -> float:
+        """The p that a further look asks for, so that all together err at this level.
+
+        Of a sequential study it is that of its plan. Else the further look is taken to be at twice as many
+        pairs: a second look at 5 % asks for 0.029 there, for 0.031 at half as many again, never below 0.025.
+        """
+        if not self.counts:
+            return level
+        counts = self.counts if self.sequential else (*self.counts, 2 * self.counts[-1])
+        return stats.level_over_looks(level, counts, two_sided=two_sided)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Monitoring:

@@ -60,6 +60,7 @@ from hkrun.stats.sequential import (
     FIRST_LOOK,
     confidence_sequence,
     largest_p_by_look,
+    level_over_looks,
     plan_looks,
     sequential_difference,
     sequential_equivalence,

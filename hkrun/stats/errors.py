@@ -215,7 +215,7 @@ def t_interval(values: Floats, *, level: float = LEVEL) -> Interval | None:
     return mean - half, mean + half
 
 
-def spread_behind(ends: Interval, *, n: int) -> float:
-    """The standard deviation of n values that the 95 % t interval of their mean stands for."""
-    quantile = t_quantile(1 - LEVEL / 2, n - 1)
+def spread_behind(ends: Interval, *, n: int, level: float = LEVEL) -> float:
+    """The standard deviation of n values of whose mean a t interval leaves out `level` in all."""
+    quantile = t_quantile(1 - level / 2, n - 1)
     return (ends[1] - ends[0]) / 2 / quantile * float(np.sqrt(n))

@@ -320,6 +320,23 @@ def _over_looks(p_values: Sequence[float], looks: Sequence[int], *, two_sided: b
     return p_over_looks(min(p_values), looks, two_sided=two_sided)
 
 
+def level_over_looks(level: float, looks: Sequence[int], *, two_sided: bool = True) -> float:
+    """The nominal p whose p over all looks is `level`: `nominal_level`, interpolated, for many levels.
+
+    Args:
+        level: Above 0, below 1.
+        looks: After how many pairs there is a look, at least 2 each, in rising order.
+        two_sided: Whether p is of both directions.
+    """
+
+    def excess(log_nominal: float) -> float:
+        return float(np.log(p_over_looks(float(np.exp(log_nominal)), looks, two_sided=two_sided) / level))
+
+    # By Boole's inequality one between these; a hundredth wider, for what is interpolated.
+    least, most = np.log(0.99 * level / len(looks)), min(np.log(1.01 * level), 0.0)
+    return float(np.exp(scipy.optimize.brentq(excess, least, most, xtol=1e-6)))
+
+
 def _one_sided(values: Floats, looks: Sequence[int], null: float) -> list[float]:
     """P of the mean being at or below `null`, of the first values of each look.
 
