@@ -118,7 +118,8 @@ def report(
     if publication.directory is None:
         sweep = stored.sweep if family is None else dataclasses.replace(stored.sweep, family=family)
         summary = summarise(sweep, store, world_size=stored.workers.world_size)
-        place, mlflow = renew_report(summary, store)["report.html"], _find_in_mlflow(stored.sweep, store)
+        place = renew_report(summary, store, with_closing=True)["report.html"]
+        mlflow = _find_in_mlflow(stored.sweep, store)
     else:
         summary = publish_study(stored, store, publication.directory, processor=publication.processor)
         place, mlflow = f"{summary.store}/report.md", None

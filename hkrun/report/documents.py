@@ -235,30 +235,33 @@ def _shared_facts(summary: Summary) -> list[str]:
     return [f"student {network}", count(epochs, "epoch")]
 
 
-def renew_report(summary: Summary, store: Store) -> dict[str, str]:
+def renew_report(summary: Summary, store: Store, *, with_closing: bool = False) -> dict[str, str]:
     """Writes the report, unless the store has it whole and of the same results.
+
+    Args:
+        summary: What to report.
+        store: Where.
+        with_closing: Whether what executions did after their report is news: for who asks for the report, and
+            not for a sweep, which would have news each time that it is asked for again.
 
     Returns:
         Where each file is, by name, as `write_report` does.
     """
     folder = store.sweep_folder(summary.sweep.name, summary.sweep.dataset)
-    content = _describe_content(summary)
-    names = _find_current(store, folder, content)
+    before = tuple(execution.before_report() for execution in summary.executions)
+    content = {"content": _digest([describe_makers(), dataclasses.replace(summary, executions=before)])}
+    closing = {"closing": _digest(summary.executions)}
+    names = _find_current(store, folder, content | closing if with_closing else content)
     if names:
         return {name: f"{store.place}/{folder}/{name}" for name in names}
     paths = write_report(summary, store)
-    note = {"content": content, "files": _sums(store, folder, list(paths))}
+    note = {**content, **closing, "files": _sums(store, folder, list(paths))}
     store.commit(folder, {RECEIPT_FILE: json.dumps(note, indent=1).encode()}, keep=None)
     return paths
 
 
-def _describe_content(summary: Summary) -> str:
-    """SHA-256 of all that the report is made from, and of the code that makes it.
-
-    What an execution did after its report does not count: else each sweep asked for again would have news.
-    """
-    executions = tuple(execution.before_report() for execution in summary.executions)
-    content = [describe_makers(), dataclasses.replace(summary, executions=executions)]
+def _digest(content: object) -> str:
+    """SHA-256 of what a report is made from, such as its numbers and the code that makes it."""
     return hashlib.sha256(json.dumps(content, default=_plain).encode()).hexdigest()
 
 
@@ -273,12 +276,12 @@ def _plain(value: object) -> object:
     return str(value)
 
 
-def _find_current(store: Store, folder: str, content: str) -> list[str]:
-    """The names of the report's files where they are those of this content; none where any is not."""
+def _find_current(store: Store, folder: str, content: dict[str, str]) -> list[str]:
+    """The names of the report's files where they are of this content, by digests; none where any is not."""
     try:
         note = json.loads(store.read(folder, RECEIPT_FILE))
         names = list(note["files"])
-        same = note["content"] == content and _sums(store, folder, names) == note["files"]
+        same = content.items() <= note.items() and _sums(store, folder, names) == note["files"]
     except (StoreError, ValueError, KeyError, TypeError):
         return []
     return names if same else []
