@@ -304,6 +304,7 @@ def test_a_sequential_study_says_after_how_many_seeds_it_decided_and_what_is_ope
     for text in (print_terminal(summary), read_markdown(summary)):
         assert f"decided after {lower.decided_after} of at most 12 seeds" in text
         assert "hold at every look" in text
+        assert "comparisons may end at any number of seeds from 6 to 12." in " ".join(text.split())
         assert "away from no effect" in text
         assert "Ended early, since all about them is decided: L_b + L_is after 9 of 12 seeds." in text
     written = read_markdown(summary)

@@ -57,7 +57,7 @@ def explain_looks(summary: Summary) -> str:
         return ""
     if summary.monitoring.sequential:
         return (
-            f"Sequential study: a comparison may end at any seed from the {looks[0]}th to the {looks[-1]}th. "
+            f"Sequential study: comparisons may end at any number of seeds from {looks[0]} to {looks[-1]}. "
             "p is of t values at all these looks (Pocock 1977), and intervals of differences and ratios "
             "are 95 % confidence sequences, which hold at every look at once. What stops early leans away "
             "from no effect: differences and ratios of such comparisons are likely too large. Intervals of "
