@@ -335,15 +335,40 @@ def _tell_margins(undecided: Sequence[Comparison]) -> str:
 
 
 def conclude_ratios(summary: Summary) -> Iterator[str]:
-    """What S2 tells apart, with direction and size, or shows to be equal within the space's factor."""
+    """What S2 tells apart, with direction and size, or shows to be equal within the space's factor.
+
+    Cells that are shown to be equal share a sentence; the table has the interval of each.
+    """
+    equal = []
     for found in take_ratios(summary):
-        if found.ratio is not None and found.verdict:
-            cell, reference = (join([summary.label(name)]) for name in (found.cell, found.reference))
-            size = f"{digits(found.ratio)} times {interval(found.ci95)}".strip()
-            compared, p = f"{found.steadiness} than {reference}", found.p_holm
-            if not found.steadiness and found.within is not None:
-                compared, p = f"as steady as {reference} {found.within}", found.within.p_holm
-            yield f"By S2, {cell} is {compared} ({size}, p {equals(p)}, {describe_seeds(found)})."
+        if found.ratio is None or not found.verdict:
+            continue
+        if not found.steadiness:
+            equal.append(found)
+            continue
+        cell, reference = (join([summary.label(name)]) for name in (found.cell, found.reference))
+        size = f"{digits(found.ratio)} times {interval(found.ci95)}".strip()
+        p = f"p {equals(found.p_holm)}, {describe_seeds(found)}"
+        yield f"By S2, {cell} is {found.steadiness} than {reference} ({size}, {p})."
+    if equal:
+        yield _conclude_equal(equal, summary)
+
+
+def _conclude_equal(equal: Sequence[Ratio], summary: Summary) -> str:
+    """That these cells are as steady as their reference, with the range of their ratios and the largest p."""
+    several, one = len(equal) > 1, equal[0]
+    names = join([summary.label(found.cell) for found in equal])
+    ratios = [found.ratio for found in equal if found.ratio is not None]
+    size = " to ".join(dict.fromkeys(digits(end) for end in (min(ratios), max(ratios)))) + " times"
+    largest = max(found.within.p_holm for found in equal if found.within is not None)
+    seeds = dict.fromkeys(describe_seeds(found) for found in equal)
+    told = [
+        size if several else f"{size} {interval(one.ci95)}".strip(),
+        f"p {equals(largest)}" + (" or less" if several and equals(largest).startswith("=") else ""),
+        *(seeds if len(seeds) == 1 else ()),
+    ]
+    are, reference = "are" if several else "is", summary.label(one.reference)
+    return f"By S2, {names} {are} as steady as {reference} {one.within} ({', '.join(told)})."
 
 
 def take_ratios(summary: Summary) -> list[Ratio]:
