@@ -12,8 +12,9 @@ In a command {python} is this Python, {folder} an empty folder for each time it 
 the side, and {here} the working tree on both sides: so one script measures both.
 
 The time is that of the whole process, wall clock; the memory the most that it, or one that it waited for,
-ever held. If the last line that a command prints is a JSON object, its numbers are compared likewise (less is
-better), and whatever else is in it is said to be the same or not.
+ever held (Linux counts in what this script held when it started it, about 20 MB). If the last line that a
+command prints is a JSON object, its numbers are compared likewise (less is better), and whatever else is in
+it is said to be the same or not.
 
 Each repetition runs both sides, and each is first in every other one, so that a machine that gets slower hits
 both. "Times as fast" is the median of the other revision over that of the working tree; its spread is that of

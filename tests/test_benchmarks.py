@@ -6,6 +6,7 @@ import importlib
 import json
 import math
 import os
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -267,7 +268,14 @@ def test_two_revisions_take_turns_and_each_is_first_in_every_other_one(against, 
     assert "one: the same on both sides and in all repetitions" in printed
     rows = [line.split(" | ") for line in printed.splitlines() if line.startswith("| ")]
     assert [row[0] for row in rows[1:]] == ["| whole process, s", "| peak memory, MB", "| number"]
-    assert all(0 < float(figure) < 1000 for row in rows[1:3] for figure in row[1:7])
+    assert all(float(figure) > 0 for row in rows[1:3] for figure in row[1:7])
+
+
+def test_the_memory_is_the_most_that_the_command_held(against):
+    side = against.Side("here", against.HERE)
+    figures = against.run("{python} -c 'bytearray(300 * 2**20)'", side)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # the least that Linux can say
+    assert 300 < figures[against.PEAK] < 350 + before
 
 
 def test_the_checkout_of_the_other_revision_is_gone_afterwards(against):
