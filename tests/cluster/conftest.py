@@ -2,9 +2,9 @@
 
 import os
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
+from fake_tasks import python_path
 from ports import free_port
 
 
@@ -52,9 +52,7 @@ def cluster() -> Iterator[str]:
     # when it ends after the cluster.
     os.environ["RAY_enable_open_telemetry"] = "0"  # noqa: SIM112
     with pytest.MonkeyPatch.context() as environment:
-        environment.setenv(
-            "PYTHONPATH", str(Path(__file__).parent)
-        )  # where its processes find the fake tasks
+        environment.setenv("PYTHONPATH", python_path())
         head = {
             "num_cpus": 2,
             "object_store_memory": 100 << 20,
@@ -73,4 +71,6 @@ def cluster() -> Iterator[str]:
 @pytest.fixture
 def joined(cluster, monkeypatch) -> str:
     monkeypatch.setenv("RAY_ADDRESS", cluster)
+    if "PYTHONPATH" in os.environ:  # which the tasks' processes then have instead of the cluster's
+        monkeypatch.setenv("PYTHONPATH", python_path())
     return cluster

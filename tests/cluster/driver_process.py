@@ -9,6 +9,7 @@ import uuid
 from contextlib import suppress
 from pathlib import Path
 
+import fake_tasks
 from processes import find_processes
 
 
@@ -20,8 +21,9 @@ class Driver:
         self.mark = uuid.uuid4().hex
         env = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
         self.temporary = Path(tempfile.mkdtemp(dir="/tmp"))  # short enough for Ray's sockets
-        here = str(Path(__file__).parent)  # where workers find the fake tasks
-        env["PYTHONPATH"] = here if python_path is None else os.pathsep.join([str(python_path), here])
+        env["PYTHONPATH"] = fake_tasks.python_path()  # where workers find the fake tasks
+        if python_path is not None:
+            env["PYTHONPATH"] = os.pathsep.join([str(python_path), env["PYTHONPATH"]])
         env |= {"HKRUN_TEST_MARK": self.mark, "TMPDIR": str(self.temporary)}
         self.process = subprocess.Popen(
             [sys.executable, Path(__file__).with_name("fake_driver.py"), folder, *does],

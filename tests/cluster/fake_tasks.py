@@ -13,6 +13,11 @@ import hkrun
 from hkrun.errors import DataError
 
 
+def python_path() -> str:
+    """PYTHONPATH of processes that find this folder's modules, beside what it was."""
+    return os.pathsep.join(filter(None, [str(Path(__file__).parent), os.environ.get("PYTHONPATH")]))
+
+
 @dataclass(frozen=True, kw_only=True)
 class FakeTask:
     """What `run_tasks` knows of a task, and where this one leaves its traces.

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import patched_drivers
 import pytest
-from fake_tasks import FakeTask, run
+from fake_tasks import FakeTask, python_path, run
 from imagenet_example import make_tree
 from ports import free_port
 from real_tasks import run_slowly
@@ -46,11 +46,9 @@ def started_cluster(
     monkeypatch, *, head_cpus: int = 0, nodes: tuple[dict, ...] = ({"num_cpus": 1},) * 2
 ) -> Iterator:
     """A cluster of a head and more nodes, which this process will join."""
-    from pathlib import Path
-
     from ray.cluster_utils import Cluster
 
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+    monkeypatch.setenv("PYTHONPATH", python_path())
     memory = {"object_store_memory": 100 << 20}
     head = {"num_cpus": head_cpus, "include_dashboard": True, "dashboard_port": free_port(), **memory}
     cluster = Cluster(initialize_head=True, head_node_args=head)
