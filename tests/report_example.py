@@ -1,5 +1,7 @@
 """Finished sweeps for tests of the report: their runs in a store, from counts of wrong images."""
 
+import functools
+
 import numpy as np
 import pyarrow as pa
 
@@ -54,13 +56,17 @@ def make_errors(name, seed, *, epochs=EPOCHS, level=40, jitter=6):
     return [100.0 * int(count) / TEST_IMAGES for count in wrong]
 
 
+# They follow from the cell alone, and every run asks for them.
+identify, canonicalise, identify_teacher = map(functools.cache, (cell_id, canonical_json, teacher_id))
+
+
 def put_run(store, named, seed, errors=None, **changes):
     """Puts a run; a status other than finished has no error of its last epoch."""
     errors = make_errors(named.name, seed, epochs=named.cell.student.epochs) if errors is None else errors
     finished = changes.get("status", "finished") == "finished"
-    identity = cell_id(named.cell)
-    store.put_cell(identity, canonical_json(named.cell))
-    taught = named.cell.uses_teacher
+    identity = identify(named.cell)
+    store.put_cell(identity, canonicalise(named.cell))
+    teacher = identify_teacher(named.cell.with_teacher_of(seed)) if named.cell.uses_teacher else None
     values = {
         "cell_id": identity,
         "seed": seed,
@@ -68,8 +74,8 @@ def put_run(store, named, seed, errors=None, **changes):
         "epochs": len(errors),
         "error_last_pct": errors[-1] if finished else None,
         "error_best_pct": min(errors) if finished else None,
-        "teacher_id": teacher_id(named.cell.with_teacher_of(seed)) if taught else None,
-        "teacher_hash": HASH if taught else None,
+        "teacher_id": teacher,
+        "teacher_hash": HASH if teacher else None,
         "device": "cpu x86_64",
         "threads": 1,
         "started_at": 1_760_000_000.0 + 60 * seed,

@@ -1,6 +1,7 @@
 """What the HKSANC paper published: its figures, and its claims as comparisons that a report can judge."""
 
 import dataclasses
+import functools
 import math
 import tomllib
 from collections.abc import Mapping
@@ -114,6 +115,7 @@ class Published:
         return sweep.measure or next(iter(tables), "error")
 
 
+@functools.cache
 def load_published() -> Published:
     """Reads the figures and claims that hkrun ships."""
     document = tomllib.loads(resources.files("hkrun").joinpath("published.toml").read_text(encoding="utf-8"))

@@ -1,5 +1,6 @@
 """Fills the report's templates, in the language of each."""
 
+import functools
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -26,6 +27,7 @@ def read_template(name: str) -> str:
     return environment.loader.get_source(environment, name)[0]
 
 
+@functools.cache  # with what it has compiled, half of the time that a page takes
 def _environment(name: str) -> jinja2.Environment:
     # Braces and percent signs mean something else in LaTeX.
     marks: dict[str, Any] = (
