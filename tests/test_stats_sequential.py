@@ -58,6 +58,16 @@ def test_many_pairs_give_the_nominal_levels_of_pocock():
     assert repeated.any_look_p(0.0158, (80, 160, 240, 320, 400)) == pytest.approx(0.05, abs=4e-4)
 
 
+@pytest.mark.parametrize("looks", [(400, 1000), (2500, 5000), (2500, 2510)])
+def test_thousands_of_pairs_give_what_a_known_variance_does(looks):
+    # Two means of independent normal values are bivariate normal.
+    correlation = np.sqrt(looks[0] / looks[1])
+    both = scipy.stats.multivariate_normal(cov=[[1, correlation], [correlation, 1]])
+    z = scipy.stats.norm.isf(0.025)
+    within = both.cdf([z, z]) - 2 * both.cdf([z, -z]) + both.cdf([-z, -z])
+    assert repeated.any_look_p(0.05, looks) == pytest.approx(1 - within, abs=1e-4)
+
+
 def test_ten_seed_looks_from_20_to_100_err_in_17_percent():
     assert repeated.any_look_p(0.05, tuple(range(20, 101, 10))) == pytest.approx(0.171, abs=1e-3)
 
