@@ -84,18 +84,25 @@ def store(taught: Path, tmp_path: Path) -> Store:
     return open_store(tmp_path / "store")
 
 
-@pytest.mark.parametrize("values", METHODS, ids=str)
+@pytest.fixture(scope="module", params=METHODS, ids=str)
+def live(request: pytest.FixtureRequest, taught: Path) -> tuple[Cell, list[dict[str, list[float]]]]:
+    """A cell in float64 whose teacher answers each step, and the curves of its seeds 0 and 1."""
+    cell = make_cell(request.param, precision="float64", teacher_table="off")
+    store = open_store(taught)
+    train(store, cell, 0, 1)
+    return cell, [curves(store, cell, seed) for seed in (0, 1)]
+
+
 @pytest.mark.parametrize("table", ["first_use", "ahead"])
 def test_in_float64_the_curves_equal_the_live_teacher_s(
-    store: Store, values: dict[str, object], table: str
+    store: Store, live: tuple[Cell, list[dict[str, list[float]]]], table: str
 ) -> None:
-    live = make_cell(values, precision="float64", teacher_table="off")
-    looked_up = dataclasses.replace(live, teacher_table="float32")
-    assert cell_id(live) != cell_id(looked_up)
-    train(store, live, 0, 1)
+    cell, expected_of = live
+    looked_up = dataclasses.replace(cell, teacher_table="float32")
+    assert cell_id(cell) != cell_id(looked_up)
     train(store, looked_up, 0, 1, table=table)
-    for seed in (0, 1):
-        expected, found = curves(store, live, seed), curves(store, looked_up, seed)
+    for seed, expected in enumerate(expected_of):
+        found = curves(store, looked_up, seed)
         assert found["error_pct"] == expected["error_pct"]
         for name, column in expected.items():
             if column[0] is not None:

@@ -6,6 +6,7 @@ import importlib.metadata
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -68,12 +69,20 @@ def store(tmp_path: Path) -> Store:
     return open_store(tmp_path / "store")
 
 
-@pytest.fixture
-def taught(store: Store) -> Store:
-    """A store with the teacher."""
+@pytest.fixture(scope="module")
+def taught_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a store with the teacher, to be copied."""
+    store = open_store(tmp_path_factory.mktemp("taught") / "store")
     (outcome,) = run_task(make_task(store, make_cell()), SingleProcess())
     assert outcome["status"] == "finished"
-    return store
+    return Path(store.uri)
+
+
+@pytest.fixture
+def taught(taught_once: Path, tmp_path: Path) -> Store:
+    """A store with the teacher."""
+    shutil.copytree(taught_once, tmp_path / "store")
+    return open_store(tmp_path / "store")
 
 
 def test_teacher_leaves_its_weights_with_their_hash(taught: Store) -> None:
@@ -525,12 +534,12 @@ def test_killed_runs_end_as_if_undisturbed(tmp_path: Path, seeds: tuple[int, ...
     undisturbed, killed = open_store(tmp_path / "undisturbed"), open_store(tmp_path / "killed")
     for store in (undisturbed, killed):
         run_task(make_task(store, cell), SingleProcess())
-    finish(make_task(undisturbed, cell, *seeds))
+    run_task(make_task(undisturbed, cell, *seeds), SingleProcess())
     random = np.random.default_rng(11)
     for _ in range(kills):
         kill_after(make_task(killed, cell, *seeds), 2, float(random.uniform(0, 0.3)))
     assert killed.record(cell_id(cell), 3) is None, "the kill came too late to show anything"
-    finish(make_task(killed, cell, *seeds))
+    run_task(make_task(killed, cell, *seeds), SingleProcess())
     for seed in seeds:
         record = killed.record(cell_id(cell), seed)
         assert record is not None
