@@ -8,14 +8,25 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import hkrun
 from hkrun.errors import DataError
+
+if TYPE_CHECKING:
+    import pytest
 
 
 def python_path() -> str:
     """PYTHONPATH of processes that find this folder's modules, beside what it was."""
     return os.pathsep.join(filter(None, [str(Path(__file__).parent), os.environ.get("PYTHONPATH")]))
+
+
+def join(address: str, environment: "pytest.MonkeyPatch") -> None:
+    """From now on tasks go to the cluster at an address."""
+    environment.setenv("RAY_ADDRESS", address)
+    if "PYTHONPATH" in os.environ:  # which the tasks' processes then have instead of the cluster's
+        environment.setenv("PYTHONPATH", python_path())
 
 
 @dataclass(frozen=True, kw_only=True)

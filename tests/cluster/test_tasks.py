@@ -2,12 +2,14 @@
 
 import os
 from pathlib import Path
+from typing import NamedTuple
 
 import patched_drivers
 import pytest
-from fake_tasks import FakeTask, run
+from fake_tasks import FakeTask, join, run
+from recorder import Recorder
 
-from hkrun.cluster import TaskList, run_tasks
+from hkrun.cluster import TaskList, TaskResult, run_tasks
 from hkrun.errors import DataError, ResourceError
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
@@ -32,42 +34,64 @@ def test_no_tasks_start_no_ray(observer, tmp_path):
     assert not (tmp_path / "logs").exists()
 
 
-def test_a_raising_task_disturbs_no_other_and_results_keep_their_order(joined, observer, tmp_path):
-    does = ["finish", "fail", "tell", "leave", "finish"]
-    tasks = [FakeTask(name=f"t{index}", does=what) for index, what in enumerate(does)]
-    before = dict(os.environ)
-    results = run_fakes(tasks, observer, tmp_path)
+class Done(NamedTuple):
+    """A list of tasks that was done.
 
-    assert [result.outcomes is not None for result in results] == [True, False, True, False, True]
-    assert [results[index].outcomes[0]["name"] for index in (0, 4)] == ["t0", "t4"]
+    Attributes:
+        results: In the tasks' order.
+        before, after: The environment variables.
+    """
+
+    results: list[TaskResult]
+    observer: Recorder
+    logs: Path
+    before: dict[str, str]
+    after: dict[str, str]
+
+
+@pytest.fixture(scope="module")
+def done(cluster, tmp_path_factory) -> Done:
+    """Twelve tasks on two CPUs: some go wrong, and two need another."""
+    does = {1: "fail", 2: "tell", 3: "leave"}
+    tasks = [FakeTask(name=f"t{index}", does=does.get(index, "finish")) for index in range(12)]
+    observer, folder = Recorder(), tmp_path_factory.mktemp("done")
+    with pytest.MonkeyPatch.context() as environment:
+        join(cluster, environment)
+        before = dict(os.environ)
+        results = run_fakes(tasks, observer, folder, needs={5: [0], 6: [1]})
+        return Done(results, observer, folder / "logs", before, dict(os.environ))
+
+
+def test_a_raising_task_disturbs_no_other_and_results_keep_their_order(done):
+    results, observer = done.results, done.observer
+    assert [result.outcomes is not None for result in results[:6]] == [True, False, True, False, True, True]
+    assert all(result.outcomes is not None for result in results[7:])
+    assert [results[index].outcomes[0]["name"] for index in (0, 4, 11)] == ["t0", "t4", "t11"]
     assert results[1].error == "ValueError: t1 is wrong"
-    assert [result.retries for result in results] == [0] * 5  # wrong code is not tried again
+    assert [result.retries for result in results] == [0] * 12  # wrong code is not tried again
     assert observer.of(0) == ["started", "done"]
     assert observer.of(2) == ["started", "progress", "progress", "progress", "done"]
     assert [event[2]["epoch"] for event in observer.events if event[0] == "progress"] == [1, 2, 3]
 
     assert results[2].outcomes[0]["threads"] == "1"
     assert results[2].outcomes[0]["cwd"] == str(Path.cwd())  # relative paths mean what they meant
-    assert (tmp_path / "logs" / "t2.log").read_text() == "t2 prints\nt2 has children\n"
-    log_file = tmp_path / "logs" / "t1.log"
+    assert (done.logs / "t2.log").read_text() == "t2 prints\nt2 has children\n"
+    log_file = done.logs / "t1.log"
     assert observer.message(1) == f"ValueError: t1 is wrong; see {log_file}"
     assert "Traceback" in log_file.read_text()
-    assert os.environ == before
+    assert done.after == done.before
 
 
-def test_fewer_processes_than_tasks_do_them_all(joined, observer, tmp_path):
-    results = run_fakes([FakeTask(name=f"t{index}") for index in range(12)], observer, tmp_path)
-    processes = {result.outcomes[0]["pid"] for result in results}
-    assert len(processes) <= 2
+def test_fewer_processes_than_tasks_do_them_all(done):
+    outcomes = [result.outcomes[0] for result in done.results if result.outcomes is not None]
+    assert len(outcomes) == 9
+    assert len({outcome["pid"] for outcome in outcomes}) <= 2
 
 
-def test_what_needs_a_task_follows_it_in_a_process_that_is_there(joined, observer, tmp_path):
-    tasks = [FakeTask(name=f"t{index}", does="fail" if index == 1 else "finish") for index in range(5)]
-    results = run_fakes(tasks, observer, tmp_path, needs={2: [0], 3: [0], 4: [1]})
-    assert [result.begun for result in results] == [True, True, True, True, False]
-    assert observer.of(4) == []
-    assert observer.events.index(("done", 0)) < observer.events.index(("started", 2))
-    assert len({results[index].outcomes[0]["pid"] for index in (0, 2, 3)}) <= 2
+def test_what_needs_a_task_follows_it_in_a_process_that_is_there(done):
+    assert [result.begun for result in done.results] == [True] * 6 + [False] + [True] * 5
+    assert done.observer.of(6) == []
+    assert done.observer.events.index(("done", 0)) < done.observer.events.index(("started", 5))
 
 
 @pytest.mark.slow
@@ -125,10 +149,10 @@ def test_a_task_that_kills_every_process_fails_at_last(joined, observer, tmp_pat
 
 def test_a_stopped_trial_never_starves_the_next(joined, observer, tmp_path, monkeypatch):
     monkeypatch.setattr("hkrun.cluster.tasks._tune", patched_drivers.stop_trials_that_report)
-    stopped = [FakeTask(name=f"long{index}", does="sleep", folder=str(tmp_path)) for index in range(3)]
-    tasks = [*stopped, *(FakeTask(name=f"t{index}") for index in range(3))]
+    stopped = [FakeTask(name=f"long{index}", does="sleep", folder=str(tmp_path)) for index in range(2)]
+    tasks = [*stopped, *(FakeTask(name=f"t{index}") for index in range(2))]  # on two CPUs
     results = run_fakes(tasks, observer, tmp_path)
-    assert [result.outcomes is not None for result in results] == [False] * 3 + [True] * 3
+    assert [result.outcomes is not None for result in results] == [False] * 2 + [True] * 2
     assert all((result.error, result.retries) == (None, 0) for result in results)
 
 
