@@ -351,10 +351,10 @@ def serve_moto(port: int, log: str, *, deaf: bool) -> None:
 
     One request at a time is handled: moto looks at a condition and then writes, without a lock.
     """
-    from moto.server import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
+    from moto.server import MotoRequestHandler, create_backend_app
     from werkzeug.serving import run_simple
 
-    application = DomainDispatcherApplication(create_backend_app)
+    application = create_backend_app("s3")
     turn = threading.Lock()
 
     class Quiet(MotoRequestHandler):

@@ -1,11 +1,14 @@
 """What a sweep does around its training: it leaves alone what is up to date, and refuses before it writes."""
 
 import dataclasses
+import shutil
 import subprocess
 import sys
 import textwrap
+from unittest.mock import MagicMock
 
 import pytest
+from study_example import run
 from sweep_example import fill_store, make_sweep
 
 from hkrun.cli.program import call
@@ -37,8 +40,8 @@ def store(folder):
     return store
 
 
-def run_finished_sweep(store):
-    """Runs `make_sweep` in a process of its own; which of the heavy packages it imported."""
+def imported_by_sweep(store):
+    """Asks for `make_sweep` in a process of its own; which of the heavy packages it imported."""
     code = f"""
         import sys
         from unittest.mock import MagicMock
@@ -57,13 +60,21 @@ def run_finished_sweep(store):
     return done.stdout.split()
 
 
-def test_a_finished_sweep_asked_for_again_writes_nothing_and_needs_neither_mlflow_nor_ray(store):
-    assert "mlflow" in run_finished_sweep(store)
+@pytest.mark.usefixtures("undrawn_figures")
+def test_a_finished_sweep_asked_for_again_writes_nothing_and_needs_neither_mlflow_nor_ray(
+    store, empty_database
+):
+    database = store.local_path / "mlflow.db"
+    shutil.copy(empty_database, database)
+    empty = database.read_bytes()
+    run(make_sweep(), store, MagicMock())
+    assert database.read_bytes() != empty
     before = contents(store.local_path)
-    assert run_finished_sweep(store) == []
+    assert imported_by_sweep(store) == []
     assert contents(store.local_path) == before
-    (store.local_path / "mlflow.db").unlink()
-    assert "mlflow" in run_finished_sweep(store)
+    database.unlink()
+    run(make_sweep(), store, MagicMock())
+    assert database.exists()
 
 
 @pytest.mark.usefixtures("undrawn_figures")

@@ -2,6 +2,7 @@
 
 import dataclasses
 from types import SimpleNamespace
+from unittest.mock import MagicMock
 
 import pytest
 import study_example
@@ -11,11 +12,14 @@ from two_slots import TWO_SLOTS
 
 import hkrun.cluster
 import hkrun.sweep.planning
+import hkrun.tracking
 from hkrun.cluster import EarlyStopping, Search, TaskResult
 from hkrun.config import cell_id, teacher_id
 from hkrun.errors import TrainingError
 from hkrun.plans import Shortcuts, load_stopped, make_plan
 from hkrun.store import open_store
+
+pytestmark = pytest.mark.usefixtures("undrawn_figures")
 
 
 class Watcher:
@@ -49,8 +53,11 @@ def sweep():
 
 @pytest.fixture
 def store(tmp_path, monkeypatch, sweep):
-    """A store that has the teacher."""
+    """A store that has the teacher; there is no MLflow."""
     monkeypatch.chdir(tmp_path)
+    mirror = MagicMock()
+    mirror.return_value.__exit__.return_value = False
+    monkeypatch.setattr(hkrun.tracking, "Mirror", mirror)
     for name in ("MLFLOW_TRACKING_URI", "RAY_ADDRESS"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(hkrun.sweep.planning, "find_machine", lambda *_, **__: TWO_SLOTS)

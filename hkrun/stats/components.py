@@ -135,14 +135,14 @@ def _tukey_williams(upper: _MeanSquare, lower: _MeanSquare, times: float) -> Int
     tails = (1 - LEVEL / 2, LEVEL / 2)
     ends = []
     for tail in tails:
-        ratio = scipy.stats.f.ppf(tail, upper.df, lower.df)
-        chi_square = scipy.stats.chi2.ppf(tail, upper.df)
+        ratio = scipy.special.fdtri(upper.df, lower.df, tail)
+        chi_square = 2 * scipy.special.gammaincinv(upper.df / 2, tail)
         ends.append(max(0.0, float(upper.df * (upper.value - ratio * lower.value) / (times * chi_square))))
     return ends[0], ends[1]
 
 
 def _chi_square(square: _MeanSquare) -> Interval:
-    low, high = (scipy.stats.chi2.ppf(tail, square.df) for tail in (1 - LEVEL / 2, LEVEL / 2))
+    low, high = (2 * scipy.special.gammaincinv(square.df / 2, tail) for tail in (1 - LEVEL / 2, LEVEL / 2))
     return float(square.df * square.value / low), float(square.df * square.value / high)
 
 

@@ -203,7 +203,7 @@ def confidence_sequence(
     for look in _taken(looks, len(values)):
         mean, error = _mean_and_error(values[:look])
         if error > 0:  # values that do not vary tell nothing
-            half = float(scipy.stats.t.isf(nominal, look - 1)) * error
+            half = -float(scipy.special.stdtrit(look - 1, nominal)) * error
             low, high = max(low, mean - half), min(high, mean + half)
         found.append((low, high) if -np.inf < low <= high else None)
     return tuple(found)
@@ -346,7 +346,7 @@ def _one_sided(values: Floats, looks: Sequence[int], null: float) -> list[float]
     for look in looks:
         mean, error = _mean_and_error(values[:look] - null)
         if error > 0:
-            p_values.append(float(scipy.stats.t.sf(mean / error, look - 1)))
+            p_values.append(float(scipy.special.stdtr(look - 1, -mean / error)))
         elif abs(mean) <= _ROUNDING:
             p_values.append(0.5)
         else:

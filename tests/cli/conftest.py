@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -31,14 +32,21 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
-@pytest.fixture
-def store(folder):
-    """The default store, with the finished sweep `stability` on digits."""
-    store = open_store(folder / "hkrun-store")
-    sweep = make_sweep()
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory):
+    """A store with the finished sweep `stability` on digits; for copies of it."""
+    place = tmp_path_factory.mktemp("finished") / "hkrun-store"
+    store, sweep = open_store(place), make_sweep()
     fill_store(store, sweep)
     save_plan(store, sweep)
-    return store
+    return place
+
+
+@pytest.fixture
+def store(folder, finished):
+    """The default store, with the finished sweep `stability` on digits."""
+    shutil.copytree(finished, folder / "hkrun-store")
+    return open_store(folder / "hkrun-store")
 
 
 @pytest.fixture

@@ -53,15 +53,22 @@ LINES = {
 }
 
 
-@pytest.fixture
-def place(folder):
-    """A working directory with a store of two studies, files, folders, and nothing of the user's."""
-    store = open_store(folder / "hkrun-store")
-    sweep = make_sweep(num_cells=2)
+@pytest.fixture(scope="module")
+def two_studies(tmp_path_factory):
+    """A store of two studies; for copies of it."""
+    place = tmp_path_factory.mktemp("two-studies") / "hkrun-store"
+    store, sweep = open_store(place), make_sweep(num_cells=2)
+    fill_store(store, sweep)
     cells = (sweep.cells[0], dataclasses.replace(sweep.cells[1], name=AWKWARD))
     for study in (dataclasses.replace(sweep, cells=cells), make_sweep(name="trial", num_cells=1)):
-        fill_store(store, make_sweep(num_cells=2))
         save_plan(store, study)
+    return place
+
+
+@pytest.fixture
+def place(folder, two_studies):
+    """A working directory with a store of two studies, files, folders, and nothing of the user's."""
+    shutil.copytree(two_studies, folder / "hkrun-store")
     for name in ("own.toml", "other.txt", "stab.toml"):
         (folder / name).touch()
     (folder / "my data").mkdir()
