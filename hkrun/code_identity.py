@@ -7,8 +7,11 @@ hash, such as a clone with another loss, is of no epoch: its results are those o
 """
 
 import ast
+import contextlib
 import functools
 import hashlib
+import os
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,17 +80,50 @@ class Code:
 @functools.cache
 def find_code() -> Code:
     """The code of this process, as its files were when it first asked."""
-    source = hash_source(Path(__file__).parent)
+    source = find_source(Path(__file__).parent)
     known = source == EPOCH_SOURCE
     return Code(numbers=f"epoch {NUMBERS_EPOCH}" if known else f"source {source}", source=source)
 
 
 def hash_source(package: Path) -> str:
     """First 12 hex digits of the SHA-256 of what can change numbers in a package, without comments."""
+    return _hash_code(_read(package))
+
+
+def find_source(package: Path) -> str:
+    """`hash_source`, as the user's cache has it where it was the same files, byte for byte, that it hashed.
+
+    To tell comments from code takes longer than all else that a command such as `hkrun ls` does first.
+    """
+    contents = _read(package)
+    digest = hashlib.sha256(Path(__file__).read_bytes())  # how it hashes
+    for label, content in contents.items():
+        digest.update(f"{label}\0{len(content)}\0".encode() + content)
+    files = digest.hexdigest()
+    kept = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "hkrun" / "source.txt"  # noqa: PTH111
+    with contextlib.suppress(OSError, ValueError):
+        known, source = kept.read_text(encoding="ascii").split()
+        if known == files and re.fullmatch("[0-9a-f]{12}", source):
+            return source
+    source = _hash_code(contents)
+    if kept.is_absolute():  # else there is no home
+        with contextlib.suppress(OSError):  # closed to us, or full: the next command asks again
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            unfinished = kept.with_name(f".{kept.name}.{os.getpid()}.tmp")
+            unfinished.write_text(f"{files} {source}\n", encoding="ascii")
+            unfinished.replace(kept)
+    return source
+
+
+def _read(package: Path) -> dict[str, bytes]:
+    """The files that can change numbers, by their path within the package."""
+    return {path.relative_to(package).as_posix(): path.read_bytes() for path in number_files(package)}
+
+
+def _hash_code(contents: Mapping[str, bytes]) -> str:
     digest = hashlib.sha256()
-    for path in number_files(package):
-        label = path.relative_to(package).as_posix()
-        code = "\n".join(_code_lines(path.read_text(encoding="utf-8")))
+    for label, content in contents.items():
+        code = "\n".join(_code_lines(content.decode()))
         digest.update(f"{label}\0{code}\0".encode())
     return digest.hexdigest()[:12]
 

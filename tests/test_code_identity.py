@@ -13,7 +13,7 @@ from test_structure import PACKAGE, find_imports, read
 
 import hkrun.trial.run
 from hkrun import code_identity
-from hkrun.code_identity import NUMBERS_EPOCH, Code, hash_source, number_files
+from hkrun.code_identity import NUMBERS_EPOCH, Code, find_source, hash_source, number_files
 from hkrun.methods import SHIPPED_FORMS
 
 # What training imports and what can change no number, with the reason.
@@ -164,6 +164,49 @@ def test_a_changed_clone_is_of_no_epoch_and_says_so(package):
         check=True,
     ).stdout
     assert told.strip() == repr(Code(numbers=f"source {source}", source=source))
+
+
+# What the user's cache keeps of it
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "hkrun" / "source.txt"
+
+
+def test_the_source_of_the_very_same_files_is_taken_from_the_cache(package, cache, monkeypatch):
+    source = find_source(package)
+    assert source == hash_source(package)
+    assert cache.read_text().split()[1] == source
+    monkeypatch.setattr(code_identity, "_code_lines", lambda _: pytest.fail("hashed once more"))
+    assert find_source(package) == source
+
+
+def test_any_change_of_a_file_is_seen_past_the_cache(package, cache):
+    before = find_source(package)
+    change(package, "losses/response.py", "divergence.mean()", "100 * divergence.mean()")
+    changed = find_source(package)
+    assert changed == hash_source(package) != before
+    (package / "losses" / "more.py").write_text("X = 1\n")
+    assert find_source(package) == hash_source(package) != changed
+
+
+@pytest.mark.parametrize("content", ["", "x", "{files} no digits", "{files}", "\N{SNOWMAN} 0123456789ab"])
+def test_a_damaged_cache_is_made_anew(package, cache, content):
+    source = find_source(package)
+    whole = cache.read_text()
+    cache.write_text(content.format(files=whole.split()[0]), encoding="utf-8")
+    assert find_source(package) == source
+    assert cache.read_text() == whole
+
+
+@pytest.mark.parametrize("home", ["/proc/nowhere", "relative"])
+def test_without_a_cache_the_source_is_found_all_the_same(package, home, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", home)
+    assert find_source(package) == hash_source(package)
+    assert not (tmp_path / "relative").exists()
 
 
 # The epoch

@@ -104,10 +104,10 @@ def _plan_cell(
     earlier = frozenset[int]() if runs is None else runs.with_earlier
     held = {} if runs is None else {record.seed: record for record in runs.read_records()}
     beside: list[int] = []
-    for seed in sweep.seeds:
+    for seed in filter(earlier.__contains__, sweep.seeds):
         standing = held.get(seed)
         done = standing is not None and standing.status != "failed" and (trust or _is_ours(standing))
-        if store is not None and seed in earlier and not done:
+        if store is not None and not done:
             own = store.find_earlier_run(identity, seed, find_code())
             if own is not None:
                 held[seed] = own

@@ -25,7 +25,8 @@ COLLECTED = "collected"
 LEAST_RUNS = 8  # fewer are read as quickly from their own folders
 SEEDS_PER_FILE = 100  # of 600 epochs and six columns, 3 MB
 RECORDS_FILE = "records.json"
-_FORMAT = 1
+_FORMAT = 1  # of curves
+_RECORDS_FORMAT = 2
 _NOTE = b"hkrun"
 # What a file of another form raises where it is read.
 _NOT_UNDERSTOOD = (
@@ -62,11 +63,12 @@ def read_records(folders: CommittedFolders, cell_id: str, fingerprints: Fingerpr
         return {}
     try:
         document = json.loads(folders.read(collected_folder(cell_id), RECORDS_FILE))
-        if document["format"] != _FORMAT:
+        if document["format"] != _RECORDS_FORMAT:
             return {}
+        common, names = document["common"], document["names"]
         before: dict[str, Any] = {}
         return {
-            seed: from_values(Record, _share(values, before))
+            seed: from_values(Record, common | _share(dict(zip(names, values, strict=True)), before))
             for seed, fingerprint, values in document["runs"]
             if fingerprints.get(seed) == fingerprint
         }
@@ -89,14 +91,23 @@ def _share(values: dict[str, Any], before: dict[str, Any]) -> dict[str, Any]:
 def write_records(
     folders: CommittedFolders, cell_id: str, fingerprints: Fingerprints, records: Sequence[Record]
 ) -> None:
-    """Collects the records of runs that have a fingerprint; where it cannot, all stays as it is."""
-    runs = [
-        [record.seed, fingerprints[record.seed], to_values(record)]
-        for record in records
-        if record.seed in fingerprints
-    ]
-    if len(runs) >= LEAST_RUNS:
-        _write(folders, cell_id, RECORDS_FILE, json.dumps({"format": _FORMAT, "runs": runs}).encode())
+    """Collects the records of runs that have a fingerprint; where it cannot, all stays as it is.
+
+    What is the same of all of them is written once: that halves the time of reading them.
+    """
+    known = {record.seed: to_values(record) for record in records if record.seed in fingerprints}
+    if len(known) < LEAST_RUNS:
+        return
+    first = next(iter(known.values()))
+    common = {
+        name: value
+        for name, value in first.items()
+        if all(repr(values[name]) == repr(value) for values in known.values())  # 1 and True are equal, too
+    }
+    names = [name for name in first if name not in common]
+    runs = [[seed, fingerprints[seed], [values[name] for name in names]] for seed, values in known.items()]
+    document = {"format": _RECORDS_FORMAT, "common": common, "names": names, "runs": runs}
+    _write(folders, cell_id, RECORDS_FILE, json.dumps(document).encode())
 
 
 # --- curves -------------------------------------------------------------------------------------------------

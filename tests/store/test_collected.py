@@ -137,6 +137,18 @@ def test_a_run_that_is_added_joins_those_that_are_collected(full: Store, sweep: 
     assert report(full, more) == after
 
 
+def test_records_are_collected_each_as_it_is_however_much_they_share(full: Store, sweep: Sweep) -> None:
+    named, identity = sweep.cells[0], cell_id(sweep.cells[0].cell)
+    put_run(
+        full, named, 2, versions={"torch": "2.11"}, alarms=("loss spike",), pack=(2, 3), processor="another"
+    )
+    put_run(full, named, 4, status="failed", error_last_pct=None, traceback="out of memory", epochs=8)
+    put_run(full, named, 6, threads=True)  # as 1, and yet another value
+    before = full.records(identity)
+    report(full, sweep)
+    assert list(map(repr, full.records(identity))) == list(map(repr, before))
+
+
 @pytest.mark.parametrize("name", ["records.json", "curves-0.parquet", MANIFEST])
 @pytest.mark.parametrize("content", [b"", b"{}", b'{"format": 2, "runs": []}', b"PAR1"])
 def test_damaged_collected_files_are_no_error_and_made_anew(
@@ -152,7 +164,14 @@ def test_damaged_collected_files_are_no_error_and_made_anew(
 
 @pytest.mark.parametrize("name", ["records.json", "curves-0.parquet"])
 @pytest.mark.parametrize(
-    "content", [b"[]", b'{"format": 2, "runs": []}', b'{"format": 1, "runs": [[1]]}', b"no such format"]
+    "content",
+    [
+        b"[]",
+        b'{"format": 3, "runs": []}',
+        b'{"format": 1, "runs": [[1]]}',
+        b'{"format": 2, "common": {}, "names": ["seed"], "runs": [[1, "", []]]}',
+        b"no such format",
+    ],
 )
 def test_collected_files_of_another_form_are_not_used(
     full: Store, sweep: Sweep, name: str, content: bytes
