@@ -1,5 +1,6 @@
-"""The processes of a sweep or a cluster under test: what they inherit, and which they are by now."""
+"""The processes of a sweep, a server or a cluster under test: what they inherit, and which they are by now."""
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -25,4 +26,15 @@ def find_processes(mark: str, folder: Path) -> list[Path]:
                 found.append(process)
         except OSError:
             continue  # it has ended
+    return found
+
+
+def find_mlflow_servers(folder: Path) -> list[int]:
+    """The processes of `mlflow server` on a store, which have its database in their environment."""
+    database = f"MLFLOW_BACKEND_STORE_URI=sqlite:///{folder}/".encode()
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if database in (process / "environ").read_bytes():
+                found.append(int(process.name))
     return found

@@ -5,6 +5,7 @@ import dataclasses
 import io
 import json
 import random
+import shutil
 from types import SimpleNamespace
 
 import pytest
@@ -227,8 +228,9 @@ def test_a_file_that_cannot_be_understood_is_warned_of_and_hides_no_results(swee
 
 
 @pytest.fixture
-def ray(monkeypatch, sweep, store, clock):
+def ray(monkeypatch, sweep, store, clock, empty_database):
     """Replaces Ray by one that takes 6 s, and trains each run for 10 s in one of two slots."""
+    shutil.copy(empty_database, store.local_path / "mlflow.db")
     ray = SimpleNamespace(ends_after=None)
 
     def run_tasks(work, observer):

@@ -2,6 +2,7 @@
 
 import math
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 from browsing import CHROMIUM, WAIT_MS, links_to, open_page, open_view
 from playwright.sync_api import Page, expect
+from processes import find_mlflow_servers
 from sweep_example import fill_store, make_curves, make_summaries, make_sweep
 
 from hkrun.spaces import name_cells
@@ -45,14 +47,18 @@ SEEN = """() => {
 
 
 @pytest.fixture(scope="module")
-def links(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Links]:
+def links(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> Iterator[Links]:
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
         store = open_store(tmp_path_factory.mktemp("ui") / "store")
+        assert store.local_path is not None
+        shutil.copy(empty_database, store.local_path / "mlflow.db")
         fill_store(store, SWEEP)
         sync(SWEEP, store, summaries=make_summaries(store, SWEEP), files={"report.md": b"# The report\n"})
         with serve(store) as server:
             yield links_to(store, "stability-digits", address=server.address)
+            assert len(find_mlflow_servers(store.local_path)) >= 3  # the supervisor, MLflow and uvicorn
+        assert find_mlflow_servers(store.local_path) == []
 
 
 @pytest.fixture(scope="module")

@@ -25,6 +25,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from processes import find_mlflow_servers
 from sweep_example import (
     SECONDS_PER_EPOCH,
     STARTED_AT,
@@ -1193,11 +1194,46 @@ def test_a_server_takes_no_file_of_the_working_directory_for_a_library(
         assert answer.status == 200
 
 
-def ui_in_the_background(folder: Path) -> subprocess.Popen[str]:
+# `hkrun ui` whose server is STAND_IN; what it finds in MLflow's database is left out.
+UI_OF_STAND_IN = """
+import sys
+from types import SimpleNamespace
+from hkrun.cli.program import call
+from hkrun.tracking import server
+
+server.sys = SimpleNamespace(executable=sys.argv[1])
+server.connect = server.renew_locations = lambda *_: None
+server.find_experiments = lambda *_: {}
+sys.exit(call(["ui", *sys.argv[2:]]))
+"""
+# As `mlflow server`: a command that waits for the process which answers.
+STAND_IN = """
+import http.server, subprocess, sys
+if "--port" in sys.argv:
+    port = sys.argv[sys.argv.index("--port") + 1]
+    sys.exit(subprocess.call([sys.executable, __file__, port]))
+handler = type("Healthy", (http.server.BaseHTTPRequestHandler,), {"do_GET": lambda self: self.send_error(200)})
+http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), handler).serve_forever()
+"""
+
+
+def ui_in_the_background(folder: Path, *, real: bool) -> subprocess.Popen[str]:
     """`hkrun ui` as a script starts it with `&`: SIGINT is ignored. It answers; its group is its own."""
-    command = f"trap '' INT; exec {sys.executable} -m hkrun ui --no-browser --json --store {folder}"
+    program = ["-m", "hkrun", "ui"]
+    if not real:
+        python, server = folder.parent / "python", folder.parent / "server.py"
+        server.write_text(STAND_IN)
+        python.write_text(
+            f'#!/bin/sh\n[ "$1" = -m ] && exec {sys.executable} {server} "$@"\nexec {sys.executable} "$@"\n'
+        )
+        python.chmod(0o755)
+        program = ["-c", UI_OF_STAND_IN, str(python)]
+    command = [sys.executable, *program, "--no-browser", "--json", "--store", str(folder)]
     process = subprocess.Popen(
-        ["sh", "-c", command], stdout=subprocess.PIPE, text=True, start_new_session=True
+        ["sh", "-c", "trap '' INT; exec \"$@\"", "sh", *command],
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     )
     assert process.stdout is not None
     document = ""
@@ -1208,26 +1244,18 @@ def ui_in_the_background(folder: Path) -> subprocess.Popen[str]:
     return process
 
 
-def processes_of_servers_of(folder: Path) -> list[int]:
-    """The processes of `mlflow server` on a store, which have its database in their environment."""
-    database = f"MLFLOW_BACKEND_STORE_URI=sqlite:///{folder}/".encode()
-    found = []
-    for process in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            if database in (process / "environ").read_bytes():
-                found.append(int(process.name))
-    return found
-
-
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs /proc")
+@pytest.mark.parametrize("real", [False, pytest.param(True, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_no_server_outlives_a_ui_that_ignores_ctrl_c(store: Store, number: signal.Signals) -> None:
+def test_no_server_outlives_a_ui_that_ignores_ctrl_c(
+    store: Store, number: signal.Signals, real: bool
+) -> None:
     folder = store.local_path
     assert folder is not None
-    with ui_in_the_background(folder) as process:
+    with ui_in_the_background(folder, real=real) as process:
         try:
             deadline = time.monotonic() + 60
-            while len(processes_of_servers_of(folder)) < 3:  # the supervisor, MLflow and uvicorn
+            while len(find_mlflow_servers(folder)) < 3:  # the supervisor, MLflow and uvicorn
                 assert time.monotonic() < deadline
                 time.sleep(0.1)
             process.send_signal(number)
@@ -1235,9 +1263,9 @@ def test_no_server_outlives_a_ui_that_ignores_ctrl_c(store: Store, number: signa
         finally:
             process.kill()  # else leaving the block would wait for it
     deadline = time.monotonic() + 30
-    while processes_of_servers_of(folder) and number != signal.SIGTERM and time.monotonic() < deadline:
+    while find_mlflow_servers(folder) and number != signal.SIGTERM and time.monotonic() < deadline:
         time.sleep(0.1)
-    assert processes_of_servers_of(folder) == []
+    assert find_mlflow_servers(folder) == []
 
 
 def test_the_ui_says_where_it_starts_a_server_before_it_does(

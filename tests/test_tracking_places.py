@@ -340,6 +340,18 @@ def senseless_row(path: Path) -> None:
 DAMAGES = [empty_file, no_database, cut_short, garble_pages, other_schema, no_table, senseless_row]
 
 
+@pytest.fixture
+def ready_schema(monkeypatch: pytest.MonkeyPatch, empty_database: Path) -> None:
+    """A new database is a copy of an empty one, which takes no second."""
+
+    def copy(path: Path) -> None:
+        if not path.exists():
+            shutil.copy(empty_database, path)
+
+    monkeypatch.setattr(connection, "make_database", copy)
+
+
+@pytest.mark.usefixtures("ready_schema")
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_database_is_put_aside_by_name_and_filled_again_once(
     store: Store, sweep: Sweep, caplog: pytest.LogCaptureFixture, damage: Callable[[Path], None]

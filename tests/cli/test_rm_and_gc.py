@@ -1,4 +1,5 @@
 import dataclasses
+import shutil
 
 import click
 import pytest
@@ -131,8 +132,9 @@ def test_neither_makes_a_store(folder, arguments, capsys):
 
 
 @pytest.fixture
-def mirrored(store, second):
+def mirrored(store, second, empty_database):
     """Both studies in MLflow, in the store's own database."""
+    shutil.copy(empty_database, store.local_path / "mlflow.db")
     for sweep in (make_sweep(), second):
         sync(sweep, store, summaries=make_summaries(store, sweep), files={})
     return second

@@ -2,6 +2,7 @@
 
 import hashlib
 import http.server
+import os
 import re
 import shutil
 import subprocess
@@ -58,7 +59,8 @@ def index(tmp_path):
 
 def make_lock(tmp_path, index, lock=REPOSITORY / "requirements.lock"):
     command = [sys.executable, SCRIPT, UV, lock, tmp_path / "cpu.lock", index]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+    once = os.environ | {"UV_HTTP_RETRIES": "0"}  # what does not answer is asked again for seconds
+    return subprocess.run(command, env=once, capture_output=True, text=True, check=False)
 
 
 def blocks(path):
