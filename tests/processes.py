@@ -1,4 +1,4 @@
-"""The processes of a sweep, a server or a cluster under test: what they inherit, and which they are by now."""
+"""Processes of a sweep, a server or a cluster under test: what they inherit, and which they are by now."""
 
 import contextlib
 import os

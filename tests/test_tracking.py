@@ -1212,7 +1212,8 @@ import http.server, subprocess, sys
 if "--port" in sys.argv:
     port = sys.argv[sys.argv.index("--port") + 1]
     sys.exit(subprocess.call([sys.executable, __file__, port]))
-handler = type("Healthy", (http.server.BaseHTTPRequestHandler,), {"do_GET": lambda self: self.send_error(200)})
+answers = {"do_GET": lambda self: self.send_error(200)}
+handler = type("Healthy", (http.server.BaseHTTPRequestHandler,), answers)
 http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), handler).serve_forever()
 """
 
