@@ -56,14 +56,16 @@ def store(tmp_path):
     return open_store(tmp_path / "store")
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def sweep():
     return make_sweep(published=())  # its claims would be simulated for a second each time
 
 
-@pytest.fixture
-def stored(store, sweep):
+@pytest.fixture(scope="module")
+def made(tmp_path_factory, sweep):
     """A finished study with its teacher, and runs of other seeds and cells that are none of its own."""
+    place = tmp_path_factory.mktemp("made") / "store"
+    store = open_store(place)
     fill(store, sweep)
     for seed in sweep.seeds:
         put_adversarial_run(store, sweep.cells[3], seed)
@@ -74,6 +76,13 @@ def stored(store, sweep):
     put_run(store, NamedCell(name="other", cell=make_cell(0.0, 3.0)), 0)
     save_plan(store, sweep)
     save_executions(store, sweep, [EXECUTION])
+    return place
+
+
+@pytest.fixture
+def stored(store, made):
+    """That study in the store."""
+    shutil.copytree(made, store.local_path, dirs_exist_ok=True)
     return publishing.stored_plans(store)[0][0]
 
 

@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import shutil
 
 import pytest
 from sweep_example import fill_store, make_sweep
@@ -17,10 +18,18 @@ def put_study(store, name, *, dataset="digits", **values):
     return sweep
 
 
+@pytest.fixture(scope="module")
+def two_studies(finished, tmp_path_factory):
+    """A store with `stability` of 12 epochs, and a shorter one; for copies of it."""
+    place = shutil.copytree(finished, tmp_path_factory.mktemp("two-studies") / "hkrun-store")
+    put_study(open_store(place), "short", epochs=8)
+    return place
+
+
 @pytest.fixture
-def studies(store):
-    """The default store with `stability` of 12 epochs, and a shorter one."""
-    return [put_study(store, "short", epochs=8)]
+def studies(folder, two_studies):
+    """The default store with these two."""
+    shutil.copytree(two_studies, folder / "hkrun-store")
 
 
 def test_two_studies_are_set_side_by_side(studies, document, capsys):
@@ -36,6 +45,7 @@ def test_two_studies_are_set_side_by_side(studies, document, capsys):
     assert max(map(len, text.splitlines())) <= 100
 
 
+@pytest.mark.usefixtures("undrawn_figures")
 def test_a_study_is_named_by_its_data_set_too_or_by_its_store_or_its_folder(store, folder, document, capsys):
     put_study(store, "stability", dataset="mnist5k")
     put_study(open_store(folder / "other"), "stability")
@@ -75,6 +85,7 @@ def test_what_cannot_be_compared_is_refused_in_a_line(studies, capsys, arguments
     assert json.loads(capsys.readouterr().out)["error"]["code"] == code
 
 
+@pytest.mark.usefixtures("undrawn_figures")
 def test_several_published_studies_are_none_to_compare(studies, capsys):
     for name in ("stability", "short"):
         assert call(["report", name, "--publish", "public"]) == 0

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import shutil
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -10,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from sweep_example import fill_store, make_sweep, put_run
+from sweep_example import fill_store, make_curves, make_sweep, put_run
 
-from hkrun.config import cell_id
+from hkrun.config import canonical_json, cell_id
 from hkrun.errors import StoreError
 from hkrun.plans import save_plan
 from hkrun.report import summarise, summary_document
@@ -30,22 +31,30 @@ def settled(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(folder_states, "SETTLED_S", -1.0)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def sweep() -> Sweep:
     return make_sweep(num_cells=2, num_seeds=SEEDS, epochs=8)
 
 
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory, sweep: Sweep) -> Path:
+    """A filled store; for copies of it."""
+    place = tmp_path_factory.mktemp("full") / "store"
+    fill(open_store(place), sweep)
+    return place
+
+
 @pytest.fixture
-def full(tmp_path: Path, sweep: Sweep) -> Store:
-    return fill(open_store(tmp_path / "store"), sweep)
+def full(tmp_path: Path, made: Path) -> Store:
+    return open_store(shutil.copytree(made, tmp_path / "store"))
 
 
 def fill(store: Store, sweep: Sweep) -> Store:
     """Puts runs into a store, whose curves have a column of the discriminator, and of which one diverged."""
-    fill_store(store, sweep)
     for named in sweep.cells:
+        store.put_cell(cell_id(named.cell), canonical_json(named.cell))
         for seed in sweep.seeds:
-            curves = store.curves(cell_id(named.cell), seed)
+            curves = make_curves(named.name, seed, epochs=8)
             accuracy = pa.array(np.random.default_rng(seed).uniform(0.4, 0.6, 8))
             put_run(store, named, seed, curves=curves.append_column("discriminator_accuracy", accuracy))
     put_run(store, sweep.cells[1], 3, status="diverged", epochs=8, error_last_pct=None, diverged_epoch=8)
