@@ -31,6 +31,7 @@ def count_runs(study):
 
 
 @pytest.mark.cluster
+@pytest.mark.usefixtures("undrawn_figures")
 def test_rounds_come_under_one_start_of_ray(folder):
     starts, rounds = [], []
 
@@ -46,6 +47,7 @@ def test_rounds_come_under_one_start_of_ray(folder):
     assert sorted(rounds) == [("one", 2), ("one", 6), ("still", 6), ("twin", 2), ("twin", 6)]
 
 
+@pytest.mark.usefixtures("undrawn_figures")
 def test_seeds_come_in_rounds_until_each_cell_is_decided(folder, capfd, monkeypatch):
     monkeypatch.setattr(hkrun.cluster, "run_tasks", in_process.run_tasks)
     rounds, looks = [], []

@@ -83,7 +83,7 @@ def assert_same_runs(first: Sequence[Run], second: Sequence[Run]) -> None:
 
 @pytest.mark.parametrize("name", METHOD_CELLS)
 def test_packed_runs_are_what_they_are_alone(dataset: Dataset, name: str) -> None:
-    cell = method_cell(name)
+    cell = method_cell(name, student__epochs=2)
     packed = train(cell, dataset, start(cell, dataset))
     alone = [train(cell, dataset, [run])[0] for run in start(cell, dataset)]
     assert_same_runs(packed, alone)
@@ -103,7 +103,7 @@ def test_packed_runs_are_what_they_are_alone(dataset: Dataset, name: str) -> Non
     ],
 )
 def test_hksanc_s_packed_runs_are_what_they_are_alone(dataset: Dataset, values: dict[str, object]) -> None:
-    cell = tiny_cell(student__learning_rate=0.01, **values)
+    cell = tiny_cell(student__learning_rate=0.01, student__epochs=2, **values)
     packed = train(cell, dataset, start(cell, dataset))
     alone = [train(cell, dataset, [run])[0] for run in start(cell, dataset)]
     assert_same_runs(packed, alone)
@@ -281,7 +281,8 @@ def test_packs_compute_in_bfloat16_too(dataset: Dataset, name: str) -> None:
 
 @pytest.mark.parametrize("name", ["hksanc", "anc", "kd", "at", "fsp"])
 def test_packed_runs_with_teachers_of_their_own_are_what_they_are_alone(dataset: Dataset, name: str) -> None:
-    cell = tiny_cell(student__learning_rate=0.01) if name == "hksanc" else method_cell(name)
+    few = {"student__epochs": 2, "student__learning_rate": 0.01}
+    cell = tiny_cell(**few) if name == "hksanc" else method_cell(name, **few)
     seeds = (*SEEDS, 4)
     teachers = {
         seed: make_teacher(replace(cell, teacher=replace(cell.teacher, seed=own)), dataset)

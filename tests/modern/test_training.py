@@ -194,7 +194,7 @@ def test_each_stands_in_hksanc_s_place_of_the_squeezed_vectors(dataset: Dataset,
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_packed_runs_are_what_they_are_alone(dataset: Dataset, name: str) -> None:
-    cell = small_cell(name)
+    cell = small_cell(name, student__epochs=2)
     packed = train(cell, dataset, start(cell, dataset))
     alone = [train(cell, dataset, [run])[0] for run in start(cell, dataset)]
     assert_same_runs(packed, alone)
