@@ -1,6 +1,7 @@
 """Real runs until a study is decided: in rounds, interrupted, gone on with, extended; and once on Ray."""
 
 import json
+import shutil
 
 import in_process
 import pytest
@@ -30,8 +31,14 @@ def count_runs(study):
     return {name: sum(run["cell"] == name for run in table) for name in ("one", "still", "twin")}
 
 
+@pytest.fixture(autouse=True)
+def store(folder, empty_database, undrawn_figures):
+    """A store in which MLflow finds its tables, and whose reports draw nothing: neither is looked at."""
+    (folder / "s").mkdir()
+    shutil.copy(empty_database, folder / "s" / "mlflow.db")
+
+
 @pytest.mark.cluster
-@pytest.mark.usefixtures("undrawn_figures")
 def test_rounds_come_under_one_start_of_ray(folder):
     starts, rounds = [], []
 
@@ -47,7 +54,6 @@ def test_rounds_come_under_one_start_of_ray(folder):
     assert sorted(rounds) == [("one", 2), ("one", 6), ("still", 6), ("twin", 2), ("twin", 6)]
 
 
-@pytest.mark.usefixtures("undrawn_figures")
 def test_seeds_come_in_rounds_until_each_cell_is_decided(folder, capfd, monkeypatch):
     monkeypatch.setattr(hkrun.cluster, "run_tasks", in_process.run_tasks)
     rounds, looks = [], []

@@ -35,17 +35,14 @@ class Sgd:
 
 
 def crop(image: Tensor, view: int, padding: int, flip: bool) -> Tensor:
-    """One view of a uint8 image [C, H, W], by loops over pixels."""
+    """One view of a uint8 image [C, H, W], cut out of it and a margin of zeros."""
     height, width = image.shape[1:]
     places = 2 * padding + 1
     mirrored, corner = divmod(view, places * places)
     top, left = divmod(corner, places)
-    result = torch.zeros_like(image)
-    for y in range(height):
-        for x in range(width):
-            source_y, source_x = y + top - padding, x + left - padding
-            if 0 <= source_y < height and 0 <= source_x < width:
-                result[:, y, x] = image[:, source_y, source_x]
+    framed = torch.zeros(image.shape[0], height + 2 * padding, width + 2 * padding, dtype=image.dtype)
+    framed[:, padding : padding + height, padding : padding + width] = image
+    result = framed[:, top : top + height, left : left + width]
     assert flip or not mirrored
     return result.flip(-1) if mirrored else result
 

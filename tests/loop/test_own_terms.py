@@ -546,6 +546,7 @@ def test_whole_runs_of_own_losses_use_the_teacher_table_and_are_recorded(tmp_pat
     assert {"logits", "descriptor"} <= {part for text in documents for part in re.findall(PART, text)}
 
 
+@pytest.mark.usefixtures("undrawn_figures")
 def test_a_report_scans_an_own_key_from_its_default(folder: Path) -> None:
     write_space(
         folder,

@@ -569,13 +569,21 @@ def stop_pack(task: Task, monkeypatch: pytest.MonkeyPatch, *, epoch: int, saved:
             run_task(task, SingleProcess())
 
 
+@pytest.fixture(scope="module")
+def undisturbed(taught_once: Path, tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """A store in which the seeds 0 to 2 were trained together for four epochs."""
+    folder = tmp_path_factory.mktemp("undisturbed") / "store"
+    shutil.copytree(taught_once, folder)
+    store = open_store(folder)
+    run_task(make_task(store, make_cell(student__epochs=4), 0, 1, 2), SingleProcess())
+    return store
+
+
 @pytest.mark.parametrize(("epoch", "resumed"), [(1, 0), (2, 1)])
 def test_a_kill_between_two_checkpoints_of_a_pack_parts_it_for_no_epoch(
-    taught: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, epoch: int, resumed: int
+    taught: Store, undisturbed: Store, monkeypatch: pytest.MonkeyPatch, epoch: int, resumed: int
 ) -> None:
-    cell, undisturbed = make_cell(student__epochs=4), open_store(tmp_path / "undisturbed")
-    for seeds in ((), (0, 1, 2)):
-        run_task(make_task(undisturbed, cell, *seeds), SingleProcess())
+    cell = make_cell(student__epochs=4)
     task = make_task(taught, cell, 0, 1, 2)
     stop_pack(task, monkeypatch, epoch=epoch, saved=2)
     run_task(task, SingleProcess())
@@ -804,26 +812,56 @@ def test_a_seed_with_its_own_teacher_is_the_run_of_a_study_of_that_one_teacher(
     assert records[0].teacher_hash == records[1].teacher_hash
 
 
-@pytest.mark.parametrize("table", ["float32", "off"])
-@pytest.mark.parametrize("ahead", ["ahead", "first_use"])
-def test_runs_of_a_pack_read_what_their_own_teachers_say(store: Store, table: str, ahead: str) -> None:
-    paired = make_cell(teacher__seeds="paired", teacher_table=table, precision="float64")
-    seeds = (0, 1, 2)
-    teach(store, paired, *seeds)
-    run_task(make_task(store, paired, *seeds, table=ahead), SingleProcess())
-    for seed in seeds:
-        one = make_cell(teacher__seed=seed, teacher_table=table, precision="float64")
+OWN_SEEDS = (0, 1, 2)
+
+
+def of_own_teachers(table: str, **values: object) -> Cell:
+    return make_cell(teacher_table=table, precision="float64", **values)
+
+
+@pytest.fixture(scope="module")
+def taught_own(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a store with a teacher for each of OWN_SEEDS, to be copied."""
+    store = open_store(tmp_path_factory.mktemp("own") / "store")
+    teach(store, of_own_teachers("off", teacher__seeds="paired"), *OWN_SEEDS)
+    return Path(store.uri)
+
+
+@pytest.fixture(scope="module", params=["float32", "off"])
+def alone(
+    request: pytest.FixtureRequest, taught_own: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[str, dict[int, dict[str, list[float]]]]:
+    """Whether there is a table, and the curves of each seed in a study of its teacher alone."""
+    folder = tmp_path_factory.mktemp("alone") / "store"
+    shutil.copytree(taught_own, folder)
+    store, found = open_store(folder), {}
+    for seed in OWN_SEEDS:
+        one = of_own_teachers(request.param, teacher__seed=seed)
         run_task(make_task(store, one, seed), SingleProcess())
-        packed, alone = (curves(store, cell, seed) for cell in (paired, one))
-        assert packed["error_pct"] == alone["error_pct"]
-        for name in set(alone) - {"error_top5_pct"}:
-            np.testing.assert_allclose(packed[name], alone[name], rtol=1e-8, atol=1e-8)
+        found[seed] = curves(store, one, seed)
+    return request.param, found
+
+
+@pytest.mark.parametrize("ahead", ["ahead", "first_use"])
+def test_runs_of_a_pack_read_what_their_own_teachers_say(
+    taught_own: Path, alone: tuple[str, dict[int, dict[str, list[float]]]], tmp_path: Path, ahead: str
+) -> None:
+    shutil.copytree(taught_own, tmp_path / "store")
+    store, (table, expected_of) = open_store(tmp_path / "store"), alone
+    paired = of_own_teachers(table, teacher__seeds="paired")
+    run_task(make_task(store, paired, *OWN_SEEDS, table=ahead), SingleProcess())
+    for seed, expected in expected_of.items():
+        packed = curves(store, paired, seed)
+        assert packed["error_pct"] == expected["error_pct"]
+        for name in set(expected) - {"error_top5_pct"}:
+            np.testing.assert_allclose(packed[name], expected[name], rtol=1e-8, atol=1e-8)
         record = store.record(cell_id(paired), seed)
         assert record is not None
-        assert (record.teacher_id, record.pack) == (teacher_id(one), seeds)
+        one = of_own_teachers(table, teacher__seed=seed)
+        assert (record.teacher_id, record.pack) == (teacher_id(one), OWN_SEEDS)
     whole = [path.with_name("table.json") for path in (Path(store.uri) / "tables").glob("*/manifest.json")]
     taught_ahead = {json.loads(path.read_text())["teacher_id"] for path in whole}
-    wanted = seeds if (table, ahead) == ("float32", "ahead") else ()
+    wanted = OWN_SEEDS if (table, ahead) == ("float32", "ahead") else ()
     assert taught_ahead == {teacher_id(paired.with_teacher_of(seed)) for seed in wanted}
 
 
