@@ -383,6 +383,25 @@ def test_differences_show_every_seed_the_mean_and_its_interval():
 # --- the discriminator --------------------------------------------------------------------------------------
 
 
+def test_of_many_seeds_as_many_are_drawn_as_can_be_told_apart_with_both_ends():
+    values = np.random.default_rng(3).normal(0, 1, 2_500).tolist()
+    item = PairedDifferences(
+        name="many", by_seed=values, mean=0.0, ci95=(-0.1, 0.1), seeds=tuple(range(2_500))
+    )
+    figure = figures.draw_differences([item], reference="L_b")
+    dots = figure.axes[0].get_lines()[1]
+    drawn = dots.get_xdata().tolist()
+    assert len(drawn) == figures.MOST_DOTS
+    assert (min(drawn), max(drawn)) == (min(values), max(values))
+    assert np.median(drawn) == pytest.approx(np.median(values), abs=0.01)
+    # Each at the height of its own seed, and with its own note.
+    heights = 0.12 + np.linspace(-0.16, 0.16, 2_500)
+    places = [values.index(value) for value in drawn]
+    np.testing.assert_allclose(dots.get_ydata(), heights[places])
+    notes = figure.notes[dots.get_gid()]
+    assert notes == tuple(f"many, seed {place}: {values[place]:+.2f} pp" for place in places)
+
+
 def test_what_the_discriminator_did_is_drawn_over_seeds_and_left_out_where_it_is_unknown():
     accuracy = np.array([[0.5, 0.6, 0.7], [0.7, 0.8, 0.9]])
     ratio = spread_of(np.array([[np.nan, 0.2, 0.1], [np.nan, 0.4, 0.3]]), epochs=3)

@@ -17,7 +17,7 @@ Readable in grey: each cell has a line style, a lightness and, beyond four cells
 """
 
 from hkrun.figures.axis_lines import MOST_LINES, AxisLine, LinePanel, draw_lines
-from hkrun.figures.differences import PairedDifferences, draw_differences
+from hkrun.figures.differences import MOST_DOTS, PairedDifferences, draw_differences
 from hkrun.figures.discriminator import CellHealth, draw_health
 from hkrun.figures.dots import DotRow, draw_dots
 from hkrun.figures.error_panels import draw_error_panels

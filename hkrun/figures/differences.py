@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
 
 from hkrun.figures.style import (
     COLORS,
@@ -20,6 +21,7 @@ from hkrun.figures.style import (
     wrap,
 )
 
+MOST_DOTS = 400  # of one cell: more are a blot, and a megabyte of the page
 _LONGEST_SIDE = 24  # characters
 
 # One seed: open, so that equal values show, and dark enough to print.
@@ -53,7 +55,10 @@ class PairedDifferences:
 
 
 def draw_differences(differences: Sequence[PairedDifferences], *, reference: str) -> Drawing:
-    """Last epoch's error minus the reference's: each seed a dot, the mean a diamond in its 95 % interval."""
+    """Last epoch's error minus the reference's: each seed a dot, the mean a diamond in its 95 % interval.
+
+    Of more seeds than `MOST_DOTS` those are drawn that `choose_dots` gives.
+    """
     with styled():
         figure = new_figure(PAGE, 0.95 + 0.46 * len(differences))
         axes = figure.subplots()
@@ -76,18 +81,32 @@ def name_side(reference: str) -> str:
     return typeset(reference) if len(reference) <= _LONGEST_SIDE else "the reference"
 
 
+def choose_dots(values: Sequence[float]) -> list[int]:
+    """Which values to draw: all, or `MOST_DOTS` of them at even ranks from the smallest to the largest."""
+    if len(values) <= MOST_DOTS:
+        return list(range(len(values)))
+    ranks = np.linspace(0, len(values) - 1, MOST_DOTS).round().astype(int)
+    return sorted(np.argsort(values, kind="stable")[ranks].tolist())
+
+
+def plot_dots(axes: Axes, row: int, values: Sequence[float]) -> tuple[Line2D, list[int]]:
+    """The dots of one cell's seeds in its row, and the places of those drawn.
+
+    They stand side by side in seed order: no random jitter, and equal values stay visible.
+    """
+    offsets = np.linspace(-0.16, 0.16, len(values)) if len(values) > 1 else np.zeros(1)
+    chosen = choose_dots(values)
+    (dots,) = axes.plot([values[place] for place in chosen], row + 0.12 + offsets[chosen], **DOT)
+    return dots, chosen
+
+
 def plot_difference(axes: Axes, row: int, item: PairedDifferences) -> None:
     """The differences of one cell, in a row of their own."""
-    # Dots side by side in seed order: no random jitter, and equal values stay visible.
-    offsets = np.linspace(-0.16, 0.16, len(item.by_seed)) if len(item.by_seed) > 1 else np.zeros(1)
-    (dots,) = axes.plot(item.by_seed, row + 0.12 + offsets, **DOT)
+    dots, chosen = plot_dots(axes, row, item.by_seed)
     if item.seeds:
         explain(
             dots,
-            *(
-                f"{item.name}, seed {seed}: {value:+.2f} pp"
-                for seed, value in zip(item.seeds, item.by_seed, strict=True)
-            ),
+            *(f"{item.name}, seed {item.seeds[place]}: {item.by_seed[place]:+.2f} pp" for place in chosen),
         )
     color = COLORS[item.look % len(COLORS)]
     half = ""

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
-from hkrun.figures.differences import DOT, PairedDifferences, name_side, plot_difference
+from hkrun.figures.differences import PairedDifferences, name_side, plot_difference, plot_dots
 from hkrun.figures.points import TITLES, CellPoint, mark_point
 from hkrun.figures.style import (
     INK,
@@ -95,9 +95,7 @@ def _plot_errors(axes: Axes, row: int, point: CellPoint) -> None:
         explain(cross, point.note)
         axes.text(0.05, row, point.lost, transform=axes.get_yaxis_transform(), **_WORDS)
         return
-    number = len(point.by_seed)
-    offsets = np.linspace(-0.16, 0.16, number) if number > 1 else np.zeros(1)
-    axes.plot(point.by_seed, row + 0.12 + offsets, **DOT)
+    plot_dots(axes, row, point.by_seed)
     place = (point.error, row - 0.22)
     if point.ci95 is not None:
         axes.plot(point.ci95, (place[1],) * 2, color=point.color, linewidth=2.2, solid_capstyle="butt")

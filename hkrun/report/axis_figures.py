@@ -17,7 +17,7 @@ from hkrun.figures import (
     PairedDifferences,
     PlacedPoint,
 )
-from hkrun.report.figure_cells import NAME_WIDTH, Points, name_shortly
+from hkrun.report.figure_cells import NAME_WIDTH, Points, describe_dots, name_shortly
 from hkrun.report.summary import CellSummary, Summary
 from hkrun.spaces import NamedCell, shorten_names, write_value
 
@@ -271,10 +271,11 @@ def _dots(crossing: Crossing, points: Points, summary: Summary) -> AxisFigure:
         if any(row.point.lost for row in rows)
         else ""
     )
+    few = describe_dots(len(row.point.by_seed) for row in rows)
     return AxisFigure(
         kind="categories",
         caption=f"Test error of the last epoch by {keys}: each seed a circle, the mean a diamond in its 95 % "
-        f"interval.{beside}{lost}",
+        f"interval.{few}{beside}{lost}",
         drawn=figures.draw_dots(
             rows, title=", ".join(factor.name for factor in factors), reference=reference
         ),

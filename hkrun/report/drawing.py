@@ -12,6 +12,7 @@ from hkrun.report.figure_cells import (
     choose_cells,
     choose_looks,
     describe_cell,
+    describe_dots,
     find_ends,
     find_reference,
     name_shortly,
@@ -182,11 +183,12 @@ def _draw_differences(summary: Summary, over_axes: Sequence[AxisFigure]) -> list
     ids = {cell.name: cell.cell_id for cell in summary.cells}
     rest = len({ids[item.cell] for item in summary.comparisons}) - len(compared)
     more = f" Not drawn: {count(rest, 'configuration')} that the table compares." if rest else ""
+    few = describe_dots(len(found.by_seed) for _, found in compared)
     return [
         Figure(
             name="differences",
             caption=f"Error of the last epoch minus that of {reference}, paired by seed: each seed a circle, "
-            f"the mean a diamond in its 95 % interval.{more}",
+            f"the mean a diamond in its 95 % interval.{few}{more}",
             section="errors",
             drawn=figures.draw_differences(differences, reference=reference),
         )

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from hkrun.figures import CellPoint
+from hkrun.figures import MOST_DOTS, CellPoint
 from hkrun.report.summary import CellSummary, Summary
 from hkrun.report.wording import digits, interval, plus_minus
 from hkrun.spaces import shorten_names
@@ -138,3 +138,12 @@ class Points:
             look=self._looks.get(cell.cell_id),
             note=describe_cell(cell, self._names[cell.name]),
         )
+
+
+def describe_dots(numbers: Iterable[int]) -> str:
+    """What a caption adds where a cell has more seeds than a figure draws; `numbers` are those of cells."""
+    if max(numbers, default=0) <= MOST_DOTS:
+        return ""
+    return (
+        f" Of more than {MOST_DOTS} seeds so many are drawn, at even ranks from the smallest to the largest."
+    )

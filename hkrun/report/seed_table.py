@@ -1,7 +1,10 @@
 """The table of single runs: one row a seed and one column a cell, or the other way round."""
 
+from collections.abc import Sequence
+
 from hkrun.report.summary import CellSummary, Summary
 from hkrun.report.table import Entry, Table, make_cell_table, make_table
+from hkrun.store import Record
 
 
 def tabulate_seeds(summary: Summary) -> Table:
@@ -13,15 +16,8 @@ def tabulate_seeds(summary: Summary) -> Table:
     cells: dict[str, CellSummary] = {}
     for cell in summary.cells:
         cells.setdefault(cell.cell_id, cell)
-    errors = {
-        cell.cell_id: {record.seed: record.error_last_pct for record in cell.records}
-        for cell in cells.values()
-    }
     seeds = summary.sweep.seeds
-    runs = [
-        [_describe_run(cell, seed, errors[cell.cell_id].get(seed)) for seed in seeds]
-        for cell in cells.values()
-    ]
+    runs = [_describe_runs(cell, seeds) for cell in cells.values()]
     names = [cell.name for cell in cells.values()]
     if len(names) > len(seeds):
         heads = [f"Seed {seed}" for seed in seeds]
@@ -30,12 +26,16 @@ def tabulate_seeds(summary: Summary) -> Table:
     return make_table("seeds", ["Seed", *map(summary.label, names)], rows)
 
 
-def _describe_run(cell: CellSummary, seed: int, error_pct: float | None) -> Entry:
-    if seed in cell.seeds and error_pct is not None:
-        return Entry(text=f"{error_pct:.2f}", value=error_pct)
-    diverged = {record.seed: record.diverged_epoch for record in cell.records}
-    if seed in cell.diverged:
-        return Entry(text=f"diverged, epoch {diverged[seed]}")
+def _describe_runs(cell: CellSummary, seeds: Sequence[int]) -> list[Entry]:
+    finished, records = {*cell.seeds}, {record.seed: record for record in cell.records}
+    return [_describe_run(cell, seed, records.get(seed), is_finished=seed in finished) for seed in seeds]
+
+
+def _describe_run(cell: CellSummary, seed: int, record: Record | None, *, is_finished: bool) -> Entry:
+    if is_finished and record is not None and record.error_last_pct is not None:
+        return Entry(text=f"{record.error_last_pct:.2f}", value=record.error_last_pct)
+    if seed in cell.diverged and record is not None:
+        return Entry(text=f"diverged, epoch {record.diverged_epoch}")
     for found, what in (
         (cell.stopped, "stopped early"),
         (cell.failed, "failed"),

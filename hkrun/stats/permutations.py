@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 
 PERMUTATIONS = 9_999
-_STEP = 4_000_000
+_STEP = 1_000_000
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -60,7 +60,7 @@ def _toss(generator: np.random.Generator, number: int) -> NDArray[np.bool_]:
 
 
 def steps(rows: int, width: int) -> Iterator[slice]:
-    """Cuts rows of so many numbers into parts of 32 MB at most: all at once could take gigabytes."""
+    """Cuts rows of so many numbers into parts of 8 MB at most: all at once could take gigabytes."""
     step = max(1, _STEP // width)
     for first in range(0, rows, step):
         yield slice(first, first + step)

@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike
 
 from hkrun.stats.errors import LEVEL, Interval, finite_vector, largest_p
 from hkrun.stats.looks import nominal_level, p_over_looks
+from hkrun.stats.memory import remembered
 from hkrun.stats.permutations import Floats
 
 FIRST_LOOK = 6  # fewer pairs cannot reach 5 % by their signs alone
@@ -320,6 +321,7 @@ def _over_looks(p_values: Sequence[float], looks: Sequence[int], *, two_sided: b
     return p_over_looks(min(p_values), looks, two_sided=two_sided)
 
 
+@remembered()
 def level_over_looks(level: float, looks: Sequence[int], *, two_sided: bool = True) -> float:
     """The nominal p whose p over all looks is `level`: `nominal_level`, interpolated, for many levels.
 

@@ -323,7 +323,9 @@ def _subsets(runs: int, size: int, count: int, generator: np.random.Generator) -
     if comb(runs, size) <= count:
         members = np.array(list(combinations(range(runs), size)))
     else:
-        members = generator.permuted(np.tile(np.arange(runs), (count, 1)), axis=1)[:, :size]
+        # In place and of 32 bits: of thousands of runs it would be the most of a report's memory else.
+        shuffled = np.tile(np.arange(runs, dtype=np.int32), (count, 1))
+        members = generator.permuted(shuffled, axis=1, out=shuffled)[:, :size]
     taken = np.zeros((len(members), runs), dtype=np.bool_)
     np.put_along_axis(taken, members, values=True, axis=1)
     return taken
