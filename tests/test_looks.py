@@ -54,8 +54,8 @@ def with_seeds(number, **changes):
 
 @pytest.mark.usefixtures("mirror", "undrawn_figures")
 def test_sweeps_that_end_with_verdicts_are_looks_and_the_same_number_again_is_none(store):
+    sweep_example.fill_store(store, with_seeds(8))
     for number in (3, 6, 8, 8, 6):  # three seeds cannot show anything at 5 %
-        sweep_example.fill_store(store, with_seeds(number))
         run(with_seeds(number), store, MagicMock())
     looks = load_looks(store, with_seeds(8))
     assert looks == Looks(ordinary=(6, 8))

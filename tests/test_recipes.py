@@ -1,5 +1,6 @@
 """CONTRIBUTING's recipes for losses, methods, networks and data sets, followed in a copy of the package."""
 
+import json
 import os
 import re
 import shutil
@@ -19,35 +20,11 @@ def read_blocks(title: str) -> list[str]:
     return re.findall(r"```\w+\n(.*?)```", section, flags=re.DOTALL)
 
 
-@pytest.fixture
-def copy(tmp_path: Path) -> Path:
-    # With what Python has compiled already; not with what it is writing.
-    for folder in ("hkrun", "search_spaces"):
-        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("*.pyc.*"))
-    shutil.copy(ROOT / "pyproject.toml", tmp_path)
-    return tmp_path
-
-
 def insert(file: Path, block: str, *, into: str) -> None:
     """Puts lines at the start of a mapping."""
     text = file.read_text(encoding="utf-8")
     start = text.index("{\n", text.index(f"\n{into}:")) + 2
     file.write_text(text[:start] + block + text[start:], encoding="utf-8")
-
-
-def run(copy: Path, code: str, *commands: list[str]) -> str:
-    """What a process prints that runs code, then commands of hkrun, on the copy."""
-    calls = [f"assert call({arguments}) == 0" for arguments in commands]
-    code = "\n".join([code, "from hkrun.cli.program import call", *calls])
-    done = subprocess.run(
-        [sys.executable, "-P", "-c", code],
-        cwd=copy,
-        env={**os.environ, "PYTHONPATH": str(copy)},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 TRY_NETWORK = """
@@ -105,41 +82,105 @@ Objective(cell, 0, DataSizes(num_classes=3, num_images=40))
 """
 
 
-def test_a_loss_is_added_as_the_recipe_says(copy):
+def add_loss(copy: Path) -> None:
     (module,) = read_blocks("A loss")
     (copy / "hkrun/modern/cosine.py").write_text(module, encoding="utf-8")
     methods = copy / "hkrun/methods.py"
     text = methods.read_text(encoding="utf-8")
     assert "\nSHIPPED = (" in text
     methods.write_text(text.replace("\nSHIPPED = (", '\nSHIPPED = ("cosine", '), encoding="utf-8")
-    assert "cosine.power = 2.0" in run(copy, TRY_LOSS, ["keys", "cosine"])
 
 
-def test_a_method_is_added_as_the_recipe_says(copy):
+def add_method(copy: Path) -> None:
     (entry,) = read_blocks("A method")
     methods = copy / "hkrun/methods.py"
     text = methods.read_text(encoding="utf-8")
     start = text.index("{\n", text.index("\nMETHODS = ")) + 2
     methods.write_text(text[:start] + entry + text[start:], encoding="utf-8")
-    assert "l1: labels and the absolute difference" in run(copy, TRY_METHOD, ["keys", "method"])
 
 
-def test_a_network_is_added_as_the_recipe_says(copy):
+def add_network(copy: Path) -> None:
     function, line, shape = read_blocks("A network")
     cifar = copy / "hkrun/models/cifar.py"
     insert(cifar, line, into="_PARTS")
     text = cifar.read_text(encoding="utf-8")
     cifar.write_text(text.replace("\n_PARTS:", f"\n{function}\n\n_PARTS:"), encoding="utf-8")
     insert(copy / "hkrun/networks.py", shape, into="CIFAR_NETWORKS")
-    run(copy, TRY_NETWORK)
 
 
-def test_a_data_set_is_added_as_the_recipe_says(copy):
+def add_dataset(copy: Path) -> None:
     module, entry, recipe = read_blocks("A data set")
     (copy / "hkrun/data/stripes.py").write_text(module, encoding="utf-8")
     (copy / "search_spaces/recipes/stripes.toml").write_text(recipe, encoding="utf-8")
     insert(copy / "hkrun/datasets.py", entry, into="DATASETS")
-    told = run(copy, TRY_DATASET, ["data", "verify", "stripes"], ["keys", "dataset"])
-    verified, _, listed = told.partition("\n")
+
+
+RECIPES = {
+    "loss": (add_loss, TRY_LOSS, [["keys", "cosine"]]),
+    "method": (add_method, TRY_METHOD, [["keys", "method"]]),
+    "network": (add_network, TRY_NETWORK, []),
+    "dataset": (add_dataset, TRY_DATASET, [["data", "verify", "stripes"], ["keys", "dataset"]]),
+}
+
+
+@pytest.fixture(scope="module")
+def tried(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, str]]:
+    """All recipes followed in one copy, and tried in one process: what each printed, or how it failed."""
+    copy = tmp_path_factory.mktemp("copy")
+    # With what Python has compiled already; not with what it is writing.
+    for folder in ("hkrun", "search_spaces"):
+        shutil.copytree(ROOT / folder, copy / folder, ignore=shutil.ignore_patterns("*.pyc.*"))
+    shutil.copy(ROOT / "pyproject.toml", copy)
+    for add, _, _ in RECIPES.values():
+        add(copy)
+    trials = {name: (code, commands) for name, (_, code, commands) in RECIPES.items()}
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", TRY_ALL, json.dumps(trials)],
+        cwd=copy,
+        env={**os.environ, "PYTHONPATH": str(copy)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+TRY_ALL = """
+import contextlib, io, json, sys, traceback
+from hkrun.cli.program import call
+
+tried = {}
+for name, (code, commands) in json.loads(sys.argv[1]).items():
+    failure = ""
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        try:
+            exec(code, {})
+            assert all(call(command) == 0 for command in commands)
+        except BaseException:
+            failure = traceback.format_exc()
+    tried[name] = {"out": out.getvalue(), "failure": failure}
+print(json.dumps(tried))
+"""
+
+
+def told_by(tried: dict[str, dict[str, str]], recipe: str) -> str:
+    assert tried[recipe]["failure"] == ""
+    return tried[recipe]["out"]
+
+
+def test_a_loss_is_added_as_the_recipe_says(tried):
+    assert "cosine.power = 2.0" in told_by(tried, "loss")
+
+
+def test_a_method_is_added_as_the_recipe_says(tried):
+    assert "l1: labels and the absolute difference" in told_by(tried, "method")
+
+
+def test_a_network_is_added_as_the_recipe_says(tried):
+    assert told_by(tried, "network") == ""
+
+
+def test_a_data_set_is_added_as_the_recipe_says(tried):
+    verified, _, listed = told_by(tried, "dataset").partition("\n")
     assert verified.startswith("stripes: whole")
     assert "stripes" in listed
