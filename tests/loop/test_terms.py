@@ -1,6 +1,7 @@
 """Terms are what they declare: those keys change identity and loss, and no others change either."""
 
 import inspect
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -111,6 +112,7 @@ SETTINGS = [
 ]
 
 
+@cache
 def make_output(seed: int) -> Output:
     """A stem and three stages of five images; no two networks have anything in common."""
     generator = torch.Generator().manual_seed(seed)

@@ -761,15 +761,15 @@ def test_two_drivers_with_the_same_work_leave_one_teacher_and_one_run_of_it(tmp_
 
 
 def test_a_checkpoint_of_another_teacher_is_not_gone_on_with(
-    taught: Store, caplog: pytest.LogCaptureFixture
+    taught: Store, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cell = make_cell(student__epochs=12)
+    cell = make_cell()
     task = make_task(taught, cell, 0)
-    kill_after(task, 2, 0.0)
+    stop_pack(task, monkeypatch, epoch=2)
     record = taught.teacher(teacher_id(cell))
     assert record is not None
     Path(str(taught.local_path), "teachers", record.teacher_id, "manifest.json").unlink()
-    other = make_cell(student__epochs=12, teacher__seed=9)
+    other = make_cell(teacher__seed=9)
     run_task(make_task(taught, other), SingleProcess())
     foreign = taught.teacher(teacher_id(other))
     assert foreign is not None
@@ -778,6 +778,7 @@ def test_a_checkpoint_of_another_teacher_is_not_gone_on_with(
         weights=taught.teacher_weights(foreign.teacher_id),
         curves=tabulate([{"epoch": 1, "error_pct": 1.0}]),
     )
+    inputs.load_teacher.cache_clear()
     run_task(task, SingleProcess())
     assert "begins anew" in caplog.text
     finished = taught.record(cell_id(cell), 0)

@@ -93,7 +93,8 @@ def test_a_network_is_the_librarys_with_our_weights(name):
     # A second build starts from the same weights: they come from the generator alone.
     again = build_network(name, num_classes=3, in_channels=3)
     initialise(again, torch.Generator().manual_seed(4))
-    assert all(torch.equal(value, network.state_dict()[key]) for key, value in again.state_dict().items())
+    first = network.state_dict()
+    assert all(torch.equal(value, first[key]) for key, value in again.state_dict().items())
     # Training changes every parameter, and its statistics can be those of several workers.
     network.train()(images).logits.square().sum().backward()
     assert all(bool(parameter.grad.isfinite().all()) for parameter in network.parameters())
@@ -304,5 +305,5 @@ def test_weights_of_densenets_load_with_the_keys_of_torchvisions_files(tmp_path)
     ]
     network = build_network(name, num_classes=3, in_channels=3)
     load_weights(network, load_cell(overrides=overrides).cells[0].cell, "student")
-    for key, value in theirs.state_dict().items():
-        assert torch.equal(network.state_dict()[key], value)
+    loaded = network.state_dict()
+    assert all(torch.equal(loaded[key], value) for key, value in theirs.state_dict().items())
