@@ -1,5 +1,6 @@
 """Fixtures that any test may take."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -11,6 +12,9 @@ from hkrun import code_identity
 # Code in the middle of a change counts as of its epoch: one test of tests/test_code_identity.py says that it
 # is to be checked, not every test with a store.
 code_identity.EPOCH_SOURCE = code_identity.hash_source(Path(code_identity.__file__).parent)
+
+# It is for a loss of power, which no test has, and takes milliseconds: a third of what tests of reports take.
+os.fsync = lambda _descriptor: None
 
 __all__ = ["each_s3_server", "radosgw", "s3_server", "s3_store"]
 
