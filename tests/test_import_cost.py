@@ -48,15 +48,9 @@ def test_the_command_line_loads_nothing_heavy():
 
 
 def test_help_and_mistakes_load_nothing_heavy():
-    for arguments in (
-        ["--help"],
-        ["--version"],
-        ["sweep", "--help"],
-        ["swep"],
-        ["sweep", "--no-such-option"],
-    ):
-        statement = f"from hkrun.cli.program import call\ncall({arguments!r})"
-        assert not loaded_by(statement) & HEAVY, arguments
+    lines = [["--help"], ["--version"], ["sweep", "--help"], ["swep"], ["sweep", "--no-such-option"]]
+    statement = f"from hkrun.cli.program import call\nfor arguments in {lines!r}: call(arguments)"
+    assert not loaded_by(statement) & HEAVY
 
 
 def test_the_package_offers_the_store_without_loading_it_first():

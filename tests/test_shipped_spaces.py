@@ -1,3 +1,4 @@
+import functools
 import itertools
 import math
 import re
@@ -9,13 +10,14 @@ import pytest
 from hkrun.config import cell_id, teacher_id
 from hkrun.errors import InputError
 from hkrun.plans import make_plan
-from hkrun.spaces import load_sweep
+from hkrun.spaces import load_sweep as load_anew
 
 REPOSITORY = Path(__file__).parents[1]
 FOLDER = REPOSITORY / "search_spaces"
 SPACES = sorted(path.stem for path in FOLDER.glob("*.toml"))
 DATASETS = sorted(path.stem for path in (FOLDER / "recipes").glob("*.toml"))
 PUBLISHED = tomllib.loads((REPOSITORY / "hkrun" / "published.toml").read_text(encoding="utf-8"))
+load_sweep = functools.cache(load_anew)  # which nothing changes, and many tests ask for
 # CRD remembers each training image, and those of ImageNet have no number.
 PLACES = [
     (space, dataset) for space in SPACES for dataset in DATASETS if (space, dataset) != ("modern", "imagenet")
@@ -249,7 +251,7 @@ def test_the_search_space_in_the_docs_is_one(tmp_path):
     blocks = re.findall(r"```toml\n(.*?)```", text, re.DOTALL)
     whole, axes = blocks[0], next(block for block in blocks if '"center"' in block)
     (tmp_path / "mine.toml").write_text(whole)
-    assert [named.name for named in load_sweep("mine.toml").cells] == ["sum", "avg"]
+    assert [named.name for named in load_anew("mine.toml").cells] == ["sum", "avg"]
     (tmp_path / "curves.toml").write_text('dataset = "digits"\nseeds = 5\n' + axes)
-    sweep = load_sweep("curves.toml")
+    sweep = load_anew("curves.toml")
     assert (len(sweep.cells), len(set(configurations(sweep).values()))) == (1 + 3 + 9, 9)
