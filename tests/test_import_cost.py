@@ -38,6 +38,14 @@ def test_plans_are_read_without_scipy():
     assert "scipy" not in loaded_by("import hkrun.plans")
 
 
+def test_what_a_plan_says_of_power_is_computed_without_the_half_second_of_scipy_stats():
+    loaded = modules_loaded_by(
+        "from hkrun import stats\nstats.detectable_effect(20), stats.detectable_margin(20)"
+    )
+    assert "scipy.special" in loaded
+    assert "scipy.stats" not in loaded
+
+
 def test_ray_need_not_wait_for_scipy():
     statement = "import hkrun.tracking, hkrun.sweep.planning, hkrun.sweep.running, hkrun.cluster.tasks"
     assert "scipy" not in loaded_by(statement)

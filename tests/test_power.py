@@ -1,10 +1,12 @@
 """What a dry run says that a study's seeds can decide."""
 
+import itertools
 import math
 import statistics
 
 import numpy as np
 import pytest
+import scipy
 from report_example import TEST_IMAGES, make_cell, make_sweep, put_run
 
 from hkrun import stats
@@ -122,3 +124,14 @@ def test_names_of_one_configuration_count_once(store):
         for seed in range(6):
             put_run(store, named, seed, [90.0] * 7 + [5.0 + (seed * (1 + place)) % 4])
     assert foresee_power(make_plan(sweep, store)).comparisons == 1
+
+
+@pytest.mark.parametrize("pairs", [2, 3, 5, 8, 20, 200, 2_500])
+def test_the_power_is_that_of_scipys_noncentral_t_far_out_too(pairs):
+    sizes, levels = (0.0, 0.01, 0.3, 1.0, 2.5, 5.0, 20.0, 100.0), (0.05, 0.05 / 3, 1e-4)
+    for d_z, level in itertools.product(sizes, levels):
+        critical, noncentrality = scipy.stats.t.isf(level / 2, pairs - 1), d_z * np.sqrt(pairs)
+        found = scipy.stats.nct.sf(critical, pairs - 1, noncentrality)
+        wrong = 1 - scipy.stats.nct.sf(-critical, pairs - 1, noncentrality)
+        power = stats.paired_power(d_z, pairs=pairs, level=level)
+        assert power == pytest.approx(found + wrong, rel=1e-9, abs=1e-12), (d_z, level)

@@ -1,10 +1,11 @@
 """Power analysis: how many runs would decide what few left open, were the measured figures true."""
 
+import math
 from collections.abc import Callable
 
-import numpy as np
 import scipy
 
+from hkrun.stats.distributions import noncentral_tail, t_quantile
 from hkrun.stats.errors import LEVEL
 from hkrun.stats.memory import remembered
 from hkrun.stats.permutations import smallest_runs
@@ -23,11 +24,10 @@ def paired_power(d_z: float, *, pairs: int, level: float = LEVEL) -> float:
         pairs: At least 2.
         level: Two-sided.
     """
-    degrees, noncentrality = pairs - 1, abs(d_z) * np.sqrt(pairs)
-    critical = scipy.stats.t.ppf(1 - level / 2, degrees)
-    found = scipy.stats.nct.sf(critical, degrees, noncentrality)
-    wrong = 1 - scipy.stats.nct.sf(-critical, degrees, noncentrality)  # cdf gives NaN far out
-    return float(found + wrong)
+    degrees, noncentrality = pairs - 1, abs(d_z) * math.sqrt(pairs)
+    critical = t_quantile(1 - level / 2, degrees)
+    found, wrong = (noncentral_tail(critical, degrees, side * noncentrality) for side in (1, -1))
+    return found + wrong
 
 
 @remembered()
@@ -59,13 +59,13 @@ def equivalence_power(
         pairs: At least 2.
         level: Of each one-sided test.
     """
-    degrees, root = pairs - 1, np.sqrt(pairs) / sd
-    critical = scipy.stats.t.ppf(1 - level, degrees)
+    degrees, root = pairs - 1, math.sqrt(pairs) / sd
+    critical = t_quantile(1 - level, degrees)
     above, below = (
-        scipy.stats.nct.sf(critical, degrees, root * distance)
+        noncentral_tail(critical, degrees, root * distance)
         for distance in (margin + difference, margin - difference)
     )
-    return max(0.0, float(above + below - 1))
+    return max(0.0, above + below - 1)
 
 
 @remembered()
