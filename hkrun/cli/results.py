@@ -119,11 +119,12 @@ def report(
         sweep = stored.sweep if family is None else dataclasses.replace(stored.sweep, family=family)
         summary = summarise(sweep, store, world_size=stored.workers.world_size)
         place = renew_report(summary, store, with_closing=True)["report.html"]
-        mlflow = _find_in_mlflow(stored.sweep, store)
     else:
         summary = publish_study(stored, store, publication.directory, processor=publication.processor)
-        place, mlflow = f"{summary.store}/report.md", None
+        place = f"{summary.store}/report.md"
     if invocation.as_json:
+        # Only here: to ask MLflow takes as long as all else that is done for a report that is there already.
+        mlflow = _find_in_mlflow(stored.sweep, store) if publication.directory is None else None
         invocation.print_document({**summary_document(summary), "mlflow": mlflow})
     else:
         print_summary(summary, invocation.results)

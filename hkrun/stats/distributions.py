@@ -2,8 +2,11 @@
 
 import math
 
-import scipy
+import numpy as np
 from scipy import special
+
+# Midpoints of equal shares of a distribution: what an integral over it is a mean over.
+_RANKS = (np.arange(20_000) + 0.5) / 20_000
 
 
 def t_quantile(share: float, degrees: float) -> float:
@@ -16,10 +19,14 @@ def t_tail(t: float, degrees: float) -> float:
     return float(special.stdtr(degrees, -t))
 
 
-def noncentral_tail(t: float, degrees: float, noncentrality: float) -> float:
-    """The share of values of a noncentral t that lie above `t`.
+def noncentral_share(t: float, degrees: float, noncentrality: float) -> float:
+    """The share of a noncentral t distribution that is at most `t`.
 
-    The special function gives NaN for some that are far out; `scipy.stats` does not.
+    Far out SciPy's series gives NaN; there it is the mean, over the distribution of the spread, of the normal
+    share given the spread.
     """
-    below = float(special.nctdtr(degrees, noncentrality, t))
-    return float(scipy.stats.nct.sf(t, degrees, noncentrality)) if math.isnan(below) else 1 - below
+    share = float(special.nctdtr(degrees, noncentrality, t))
+    if not math.isnan(share):
+        return share
+    spread = np.sqrt(2 * special.gammaincinv(degrees / 2, _RANKS) / degrees)
+    return float(special.ndtr(t * spread - noncentrality).mean())

@@ -6,15 +6,12 @@ import numpy as np
 import scipy
 from numpy.typing import ArrayLike
 
-from hkrun.stats.distributions import t_tail
+from hkrun.stats.distributions import noncentral_share, t_tail
 from hkrun.stats.errors import LEVEL, Interval, finite_vector, t_interval
 from hkrun.stats.memory import remembered
 
 # A difference that varies by less than this share of its size only does so by rounding.
 _ROUNDING = 1e-12
-
-# Midpoints of equal shares of a distribution: what an integral over it is a mean over.
-_RANKS = (np.arange(20_000) + 0.5) / 20_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,25 +93,12 @@ def _noncentrality(t: float, degrees: int, share: float) -> float:
     reach = 10.0
     while True:
         ends = t - reach, t + reach
-        shares = [_share_below(t, degrees, end) for end in ends]
+        shares = [noncentral_share(t, degrees, end) for end in ends]
         if shares[0] > share > shares[1]:
             break
         reach *= 2
-    root = scipy.optimize.brentq(lambda end: _share_below(t, degrees, end) - share, *ends)
+    root = scipy.optimize.brentq(lambda end: noncentral_share(t, degrees, end) - share, *ends)
     return float(root)
-
-
-def _share_below(t: float, degrees: int, noncentrality: float) -> float:
-    """The share of a noncentral t distribution that is at most `t`.
-
-    Far out SciPy's series gives NaN; there it is the mean, over the distribution of the spread, of the normal
-    share given the spread.
-    """
-    share = float(scipy.special.nctdtr(degrees, noncentrality, t))
-    if not np.isnan(share):
-        return share
-    spread = scipy.stats.chi.ppf(_RANKS, degrees) / np.sqrt(degrees)
-    return float(scipy.stats.norm.cdf(t * spread - noncentrality).mean())
 
 
 def equivalence(differences: ArrayLike, *, margin: float, level: float = LEVEL) -> Equivalence:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import scipy
 
-from hkrun.stats.distributions import noncentral_tail, t_quantile
+from hkrun.stats.distributions import noncentral_share, t_quantile
 from hkrun.stats.errors import LEVEL
 from hkrun.stats.memory import remembered
 from hkrun.stats.permutations import smallest_runs
@@ -26,7 +26,7 @@ def paired_power(d_z: float, *, pairs: int, level: float = LEVEL) -> float:
     """
     degrees, noncentrality = pairs - 1, abs(d_z) * math.sqrt(pairs)
     critical = t_quantile(1 - level / 2, degrees)
-    found, wrong = (noncentral_tail(critical, degrees, side * noncentrality) for side in (1, -1))
+    found, wrong = (1 - noncentral_share(critical, degrees, side * noncentrality) for side in (1, -1))
     return found + wrong
 
 
@@ -62,7 +62,7 @@ def equivalence_power(
     degrees, root = pairs - 1, math.sqrt(pairs) / sd
     critical = t_quantile(1 - level, degrees)
     above, below = (
-        noncentral_tail(critical, degrees, root * distance)
+        1 - noncentral_share(critical, degrees, root * distance)
         for distance in (margin + difference, margin - difference)
     )
     return max(0.0, above + below - 1)
