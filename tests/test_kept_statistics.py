@@ -164,6 +164,7 @@ def test_a_study_that_was_never_started_gets_no_folder(study):
     assert store.sweep_folders() == [store.sweep_folder(sweep.name, sweep.dataset)]
 
 
+@pytest.mark.usefixtures("undrawn_figures")
 def test_a_report_that_is_there_is_not_made_again_and_one_of_other_code_is(study, monkeypatch):
     sweep, store = study
     summary = summarise(sweep, store)

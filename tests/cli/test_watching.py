@@ -281,6 +281,7 @@ def test_status_tells_what_the_driver_of_a_study_does_and_changes_nothing(store,
         assert process.stdout.readline() == "held\n"
         deadline = time.monotonic() + 30.0
         while study["phase"] != "training" and time.monotonic() < deadline:
+            time.sleep(0.05)  # the driver needs a processor too
             _, told = document("status")
             study = told["sweeps"][0]
         assert (study["phase"], study["epochs_done"], study["epochs_total"]) == ("training", 40, 48)
