@@ -122,16 +122,20 @@ def start_ray(*, memory_bytes: int, folder: Path, **options: Any) -> None:
 def skip_helper_processes() -> None:
     """Starts Ray without the autoscaler's monitor and without the process that sends logs to drivers.
 
-    A cluster of one machine needs neither. Saves a second at its end.
+    A cluster of one machine needs neither. Saves a second at its end. Its dashboard's agent takes any free
+    port: it would try for 3.5 s to get the same one as that of another cluster on this machine, and no
+    worker starts before it has given up.
     """
     found = _find(
         "ray._private.parameter",
         "RayParams",
-        parameters=("no_monitor", "include_log_monitor"),
-        consequence="Ray ends a second later",
+        parameters=("no_monitor", "include_log_monitor", "dashboard_agent_listen_port"),
+        consequence="Ray ends a second later, and starts seconds later beside another cluster",
     )
     if found:
-        found.RayParams = functools.partial(found.RayParams, no_monitor=True, include_log_monitor=False)
+        found.RayParams = functools.partial(
+            found.RayParams, no_monitor=True, include_log_monitor=False, dashboard_agent_listen_port=0
+        )
 
 
 def see_raylet_at_once() -> None:

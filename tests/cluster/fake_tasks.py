@@ -92,6 +92,14 @@ def look_around(task, context):
     return finish(task, context)
 
 
+def note_times(task, context):
+    """Tells when its process was started, and when it was itself, in seconds since the machine was."""
+    began_s = time.clock_gettime(time.CLOCK_BOOTTIME)
+    time.sleep(1)
+    ticks = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
+    return outcome(began_s=began_s, process_began_s=ticks / os.sysconf("SC_CLK_TCK"))
+
+
 def read_process(folder: Path) -> tuple[int, bytes]:
     """The parent and the title of a process; 0 and nothing of one that has ended."""
     try:

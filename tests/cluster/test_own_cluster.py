@@ -15,11 +15,12 @@ from pathlib import Path
 
 import pytest
 from driver_process import Driver
+from fake_tasks import FakeTask, run
 from ray import NodeID
 from ray.exceptions import GetTimeoutError
 
 import hkrun
-from hkrun.cluster import ray_private
+from hkrun.cluster import TaskList, ray_private, run_tasks
 from hkrun.cluster.driver import cleanup, runtime, supervisor
 from hkrun.cluster.driver.calls import OwnCluster
 from hkrun.cluster.nodes.resources import Node, Request
@@ -67,6 +68,19 @@ def test_tasks_begin_in_processes_that_have_imported_ahead_of_which_there_are_no
     found = [json.loads(path.read_text()) for path in tmp_path.glob("look_around*.json")]
     code = str(Path(hkrun.__file__).parent)
     assert found == [{"ready": True, "code": code, "processes": min(number, cpus)}] * number
+
+
+@pytest.mark.cluster
+@pytest.mark.timeout(300)
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one process at a time")
+def test_what_needs_a_task_begins_in_processes_that_were_ready_before_it(observer, tmp_path, monkeypatch):
+    folders = [str(Path(hkrun.__file__).parents[1]), str(Path(__file__).parent)]  # of the fake tasks
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(folders))
+    tasks = [FakeTask(name=f"t{index}", does="note_times") for index in range(3)]
+    work = TaskList(tasks=tasks, needs={1: [0], 2: [0]}, log_folder=tmp_path / "logs", function=run)
+    first, *others = [result.outcomes[0] for result in run_tasks(work, observer)]
+    assert len({each["pid"] for each in others}) == 2
+    assert all(each["process_began_s"] < first["began_s"] for each in others)
 
 
 @pytest.mark.parametrize(

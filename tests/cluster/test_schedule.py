@@ -203,7 +203,18 @@ def test_a_task_waits_for_the_one_it_needs_and_holds_up_nobody():
     schedule.died(0, "killed")
     schedule.release(0)
     assert schedule.take() is None  # not even while the one it needs rests
+    schedule.returned(0, FINISHED)  # at last
+    assert [schedule.take(), schedule.take()] == [1, 2]
+
+
+def test_a_task_waits_until_the_process_of_the_one_it_needs_is_free():
+    schedule = limited(3, 2, needs={1: [0], 2: [0]})
+    assert schedule.take() == 0
     schedule.returned(0, FINISHED)
+    assert not schedule.has_result(0)
+    assert schedule.take() is None
+    schedule.release(0)
+    assert schedule.has_result(0)
     assert [schedule.take(), schedule.take()] == [1, 2]
 
 
@@ -244,8 +255,10 @@ def test_a_task_waits_for_all_that_it_needs():
     schedule = limited(4, 4, needs={2: [0, 1], 3: [1]})
     assert [schedule.take(), schedule.take(), schedule.take()] == [0, 1, None]
     schedule.returned(1, FINISHED)
+    schedule.release(1)
     assert [schedule.take(), schedule.take()] == [3, None]
     schedule.returned(0, FINISHED)
+    schedule.release(0)
     assert schedule.take() == 2
 
 
@@ -254,6 +267,8 @@ def test_a_task_is_left_out_where_nothing_that_it_needs_is_usable():
     assert [schedule.take(), schedule.take()] == [0, 1]
     schedule.returned(0, DIVERGED)
     schedule.returned(1, FINISHED)
+    schedule.release(0)
+    schedule.release(1)
     assert schedule.take() == 2
     schedule = limited(3, 3, needs={2: [0, 1]})
     assert [schedule.take(), schedule.take()] == [0, 1]

@@ -95,7 +95,7 @@ class Schedule:
     """The state of a list of tasks, each known by its index.
 
     An error that every other task would meet too ends everything. A task that `needs` the results of others,
-    all by index, waits for them, and is left out, with an empty result, where none of them is usable.
+    all by index, waits until these have ended, and is left out, with an empty result, where none is usable.
     """
 
     def __init__(
@@ -172,15 +172,20 @@ class Schedule:
         return self._end(index, TaskResult(error=reason, retries=self.retries(index)))
 
     def _may_begin(self, index: int) -> bool:
-        return self.admits(index) and all(need in self._results for need in self._needs.get(index, ()))
+        return self.admits(index) and all(map(self.has_result, self._needs.get(index, ())))
 
     def retries(self, index: int) -> int:
         """How often a task has been tried again so far."""
         return self._retries.get(index, 0)
 
     def has_result(self, index: int) -> bool:
-        """Whether a task has ended for good."""
-        return index in self._results
+        """Whether a task has ended for good, and its process is free.
+
+        A result comes a moment before that. What begins within it would get a process that is free already,
+        and then, from Tune, the freed one in its place: Tune kills the first, and the next task would wait
+        until Python and torch are imported anew.
+        """
+        return index in self._results and index not in self._running
 
     def result(self, index: int) -> TaskResult | None:
         """How a task has ended; None if it has not."""
