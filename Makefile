@@ -33,6 +33,9 @@ LOCK := $(BIN)/uv pip compile -q pyproject.toml --group dev --group docs --all-e
 BUILD_LOCK := echo 'hatchling>=1.27' | $(BIN)/uv pip compile -q - --universal --python-version 3.11 \
         --generate-hashes --no-emit-index-url --no-header
 
+# In containers it is often set, for images that hold no bytecode. Here each of many short processes would compile hkrun anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: setup stability test test-all check docs keys lock audit sbom crds bench bench-gpu digits-recipe findings results numbers statistics statistics-of-runs
 
 setup: $(STAMP)
@@ -136,6 +139,7 @@ $(STAMP): requirements.lock build.lock pyproject.toml $(BIN)/uv
 	@echo "Installing the packages into .venv: $(SIZE), minutes on a fast network"
 	$(BIN)/uv pip sync --quiet --compile-bytecode --python $(BIN)/python --require-hashes $(INDEX) $(LOCKED)
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --build-constraints build.lock --editable .
+	$(BIN)/python -m compileall -q hkrun
 	rm -f .venv/.synced .venv/.synced-cpu
 	touch $@
 
