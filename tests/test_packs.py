@@ -42,8 +42,8 @@ def test_packs_take_turns_across_the_cells():
     sizes = {cell_id(L_B): 2, cell_id(L_IS): 3}
     plan = plan_on(make_sweep(seeds=range(5)), None, sizes=sizes)
     assert packs_of(plan) == [
-        ("L_b", (0, 1)),
         ("L_is", (0, 1, 2)),
+        ("L_b", (0, 1)),
         ("L_b", (2, 3)),
         ("L_is", (3, 4)),
         ("L_b", (4,)),
@@ -58,8 +58,8 @@ def test_the_longest_runs_of_a_turn_come_first():
     plan = plan_on(sweep, None, sizes=dict.fromkeys(map(cell_id, (L_B, longer, L_IS)), 2))
     first, second = (0, 1), (2, 3)
     assert packs_of(plan) == [
-        *(("longer", first), ("L_b", first), ("L_is", first)),
-        *(("longer", second), ("L_b", second), ("L_is", second)),
+        *(("longer", first), ("L_is", first), ("L_b", first)),  # by epochs, then by terms
+        *(("longer", second), ("L_is", second), ("L_b", second)),
     ]
 
 

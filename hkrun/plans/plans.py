@@ -377,13 +377,13 @@ def form_packs(
     """The packs of runs that remain: the first of every cell comes before the second of any.
 
     In each such turn the cells with the longest runs come first: else their last packs would end alone, while
-    all other slots are idle.
+    all other slots are idle. Of those that are expected to take equally long, those with more terms do.
 
     Which seeds go together depends on their place in the sweep alone, not on which of them are done: runs
     that were interrupted find the others of their pack again. Those of a round go together, of several in
     packs as even as can be.
     """
-    packs: list[tuple[tuple[int, int, float], Pack]] = []
+    packs: list[tuple[tuple[int, int, float, int], Pack]] = []
     for cell in find_distinct(cells):
         most, to_run = sizes.get(cell.cell_id, 1), frozenset(cell.to_run)
         length = expect_length(cell.cell, recipe).alone
@@ -395,5 +395,5 @@ def form_packs(
                     pack = Pack(
                         name=cell.name, cell=cell.cell, cell_id=cell.cell_id, seeds=together, round=number
                     )
-                    packs.append(((number, first, -length), pack))
+                    packs.append(((number, first, -length, -len(cell.cell.terms)), pack))
     return tuple(pack for _, pack in sorted(packs, key=lambda placed: placed[0]))
