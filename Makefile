@@ -36,6 +36,9 @@ BUILD_LOCK := echo 'hatchling>=1.27' | $(BIN)/uv pip compile -q - --universal --
 # In containers it is often set, for images that hold no bytecode. Here each of many short processes would compile hkrun anew.
 unexport PYTHONDONTWRITEBYTECODE
 
+# A process per core, but not more than there are tests for; the tests of a file share what is made for them.
+PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadfile
+
 .PHONY: setup stability test test-all check docs keys lock audit sbom crds bench bench-gpu digits-recipe findings results numbers statistics statistics-of-runs
 
 setup: $(STAMP)
@@ -44,10 +47,10 @@ stability: setup
 	$(BIN)/hkrun sweep stability
 
 test: setup
-	$(BIN)/pytest -m "not slow"
+	$(BIN)/pytest $(PARALLEL) -m "not slow"
 
 test-all: setup
-	$(BIN)/pytest
+	$(BIN)/pytest $(PARALLEL)
 
 # Lint, format, types, layers, and whether the lock still follows pyproject.toml.
 check: setup
@@ -140,6 +143,7 @@ $(STAMP): requirements.lock build.lock pyproject.toml $(BIN)/uv
 	$(BIN)/uv pip sync --quiet --compile-bytecode --python $(BIN)/python --require-hashes $(INDEX) $(LOCKED)
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --build-constraints build.lock --editable .
 	$(BIN)/python -m compileall -q hkrun
+	$(BIN)/python -c 'from hkrun.models.small_images import compile_ahead; compile_ahead()'
 	rm -f .venv/.synced .venv/.synced-cpu
 	touch $@
 

@@ -9,7 +9,7 @@ processor's.
                         itself, but spreads a BatchNorm over several operations
     grouped             `PackedNetwork` of grouped convolutions alone, channels first
     grouped, last       the same, channels last
-    products            `PackedNetwork` as hkrun uses it: products where images are small, else channels last
+    as hkrun does       `PackedNetwork`: compiled convolutions where images are small, else channels last
 
     python benchmarks/pack_forms.py                     # preact-8-w4 at 8x8 and preact-20 at 32x32
     python benchmarks/pack_forms.py --convolutions      # forms of one convolution of twenty members
@@ -22,7 +22,7 @@ Forms of a convolution, without gradients and with its backward pass:
     whole images        a matrix between whole images for each member, mostly zeros
     blocks of 16        members merged to 16 channels, one's weights for another's channels being zeros. It is
                         not to be used: zero times NaN is NaN, so one member that diverges takes others along
-    columns             hkrun's (hkrun/models/small_images.py): matrices between columns of images
+    compiled            hkrun's (hkrun/models/image_kernels.py): loops over the images of a batch
 """
 
 import argparse
@@ -59,7 +59,8 @@ def main() -> None:
         return
     for network, side, channels in CASES:
         print(f"\n{network}, {side}x{side}, batch of {BATCH}: ms per step of a seed, median (spread)\n")
-        print("| k | one by one | vmap | grouped | grouped, last | products |\n|---|---|---|---|---|---|")
+        print("| k | one by one | vmap | grouped | grouped, last | as hkrun does |")
+        print("|---|---|---|---|---|---|")
         for size in options.packs:
             found = measure(network, side, channels, size, repeats=options.repeats)
             print(f"| {size} | " + " | ".join(map(describe, found)) + " |", flush=True)
@@ -83,7 +84,7 @@ def measure(network: str, side: int, channels: int, size: int, *, repeats: int) 
             networks.append(backbone)
         return networks
 
-    forms = (one_by_one, mapped, grouped_first, grouped_last, products)
+    forms = (one_by_one, mapped, grouped_first, grouped_last, as_hkrun_does)
     steps = [form(members(), images, labels) for form in forms]
     seconds: list[list[float]] = [[] for _ in steps]
     for repetition in range(repeats + 1):
@@ -134,7 +135,7 @@ def grouped_last(members: list[nn.Module], images: Tensor, labels: Tensor) -> Ca
     return _packed(members, images, labels, torch.channels_last)
 
 
-def products(members: list[nn.Module], images: Tensor, labels: Tensor) -> Callable[[], None]:
+def as_hkrun_does(members: list[nn.Module], images: Tensor, labels: Tensor) -> Callable[[], None]:
     """As hkrun does."""
     return _packed(members, images, labels, None)
 
@@ -207,7 +208,7 @@ def measure_convolutions(
 
 def lay_out(maps: Tensor, form: Convolution) -> Tensor:
     """Maps [B, C, H, W] in the order of memory of a form's own outputs."""
-    if form in (columns, offsets):
+    if form in (compiled, offsets):
         return maps.permute(1, 2, 3, 0).contiguous().permute(3, 0, 1, 2)
     if form in (grouped, blocks):
         return maps.contiguous(memory_format=torch.channels_last)
@@ -266,8 +267,8 @@ def blocks(maps: Tensor, weight: Tensor, stride: int) -> Tensor:
     return F.conv2d(maps, weights, stride=stride, padding=1, groups=members // merged)
 
 
-def columns(maps: Tensor, weight: Tensor, stride: int) -> Tensor:
-    """What hkrun does: products between columns of images."""
+def compiled(maps: Tensor, weight: Tensor, stride: int) -> Tensor:
+    """What hkrun does."""
     return small_images.convolve(maps, weight, small_images.Geometry((3, 3), (stride, stride), (1, 1)))
 
 
@@ -277,7 +278,7 @@ FORMS: dict[str, Convolution] = {
     "offsets": offsets,
     "whole images": whole_images,
     "blocks of 16": blocks,
-    "columns": columns,
+    "compiled": compiled,
 }
 
 

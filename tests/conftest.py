@@ -1,5 +1,6 @@
 """Fixtures that any test may take."""
 
+import gc
 import os
 import sys
 from pathlib import Path
@@ -24,6 +25,12 @@ def pytest_runtest_setup():
     """Trains on one thread: networks this small gain nothing from two, which wait for each other."""
     if (torch := sys.modules.get("torch")) is not None:
         torch.set_num_threads(1)
+
+
+def pytest_collection_finish():
+    """Lets the garbage collector leave alone what stays: six thousand tests, torch, Ray, MLflow."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture

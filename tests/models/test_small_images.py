@@ -1,4 +1,4 @@
-"""Convolutions of small images as products are the library's, member by member."""
+"""Compiled convolutions of small images are the library's, member by member."""
 
 import pytest
 import torch
@@ -19,6 +19,10 @@ from hkrun.models.small_images import (
 
 # Members, channels in and out, height and width; kernel, stride and padding, (height, width) each.
 SHAPES = {
+    "five channels": (2, 5, 6, 4, 4, (3, 3), (1, 1), (1, 1)),
+    "seven channels, strided": (2, 7, 5, 6, 6, (3, 3), (2, 2), (1, 1)),
+    "wider than a row's part": (1, 4, 4, 3, 500, (3, 3), (1, 1), (1, 1)),
+    "wide kernel": (2, 3, 4, 7, 7, (5, 5), (1, 1), (2, 2)),
     "3x3": (3, 2, 3, 4, 4, (3, 3), (1, 1), (1, 1)),
     "strided": (2, 2, 3, 4, 4, (3, 3), (2, 2), (1, 1)),
     "strided on odd sides": (2, 1, 2, 5, 7, (3, 3), (2, 2), (1, 1)),
@@ -50,7 +54,7 @@ def grouped(maps: Tensor, weight: Tensor, geometry: Geometry) -> Tensor:
 
 
 @pytest.mark.parametrize("name", SHAPES)
-def test_products_are_the_grouped_convolution_with_its_gradients(name: str) -> None:
+def test_they_are_the_grouped_convolution_with_its_gradients(name: str) -> None:
     maps, weight, geometry = draw(name)
     ours, expected = convolve(maps, weight, geometry), grouped(maps, weight, geometry)
     torch.testing.assert_close(ours, expected, rtol=1e-12, atol=1e-12)
@@ -61,8 +65,28 @@ def test_products_are_the_grouped_convolution_with_its_gradients(name: str) -> N
         torch.testing.assert_close(gradient, theirs, rtol=1e-12, atol=1e-12)
 
 
+def test_in_float32_they_are_those_of_float64_but_for_rounding() -> None:
+    maps, weight, geometry = draw("3x3")
+    wide = maps.detach().repeat(40, 1, 1, 1)  # a batch of many vectors
+    along = torch.randn_like(grouped(wide, weight, geometry))
+    found = []
+    for dtype in (torch.float32, torch.float64):
+        own = [value.detach().to(dtype).requires_grad_() for value in (wide, weight)]
+        outputs = convolve(*own, geometry)
+        found.append([outputs, *torch.autograd.grad(outputs, own, along.to(dtype))])
+    for single, double in zip(*found, strict=True):
+        assert single.dtype == torch.float32
+        torch.testing.assert_close(single.double(), double, rtol=1e-5, atol=1e-4)
+
+
+def test_without_a_compiler_convolutions_are_grouped(monkeypatch: pytest.MonkeyPatch) -> None:
+    maps, weight = torch.randn(2, 8, 8, 8), torch.randn(2, 4, 4, 3, 3)
+    monkeypatch.setattr("hkrun.models.small_images._can_compile", lambda: False)
+    assert not pays(maps, weight)
+
+
 @pytest.mark.parametrize("name", ["3x3", "strided on odd sides"])
-def test_products_have_second_derivatives_for_the_sharpness(name: str) -> None:
+def test_they_have_second_derivatives_for_the_sharpness(name: str) -> None:
     maps, weight, geometry = draw(name)
     assert torch.autograd.gradgradcheck(lambda *args: convolve(*args, geometry), (maps, weight))
 
@@ -141,7 +165,7 @@ def test_a_member_that_is_not_a_number_touches_no_other_in_any_form(
         assert torch.equal(ours[[0, 2]], theirs[[0, 2]])
 
 
-def test_the_networks_of_digits_compute_in_products_and_those_of_cifar_do_not() -> None:
+def test_the_networks_of_digits_compute_with_images_last_and_those_of_cifar_do_not() -> None:
     small = PackedNetwork(build_members("preact-8-w4", 3))
     output, held = small(torch.randn(3, 5, 1, 8, 8))
     assert all(lie_images_last(stage) for stage in held.stages)
@@ -151,13 +175,15 @@ def test_the_networks_of_digits_compute_in_products_and_those_of_cifar_do_not() 
     assert not any(lie_images_last(stage) for stage in held.stages)
 
 
-def test_products_are_of_cpus_and_full_precision_alone() -> None:
+def test_they_are_of_cpus_and_full_precision_alone() -> None:
     maps, weight = torch.randn(2, 8, 8, 8), torch.randn(2, 4, 4, 3, 3)
     assert pays(maps, weight)
     assert not pays(maps.to("meta"), weight)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert not pays(maps, weight)
-    assert not pays(torch.randn(2, 8, 16, 16), weight)
+    assert not pays(torch.randn(2, 8, 32, 32), weight)
+    assert not pays(torch.randn(2, 32, 8, 8), torch.randn(2, 4, 16, 3, 3))
+    assert pays(torch.randn(2, 32, 4, 4), torch.randn(2, 4, 16, 3, 3))
 
 
 @pytest.mark.parametrize(

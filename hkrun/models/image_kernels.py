@@ -1,0 +1,285 @@
+"""Convolutions of a pack's members on small images, compiled by Numba for this machine's processor.
+
+Maps are [k, C, H, W B]: each row of an image holds all images of the batch, one position after another, so
+that the innermost loops run over images and are vectors whatever the number of channels. Four channels are
+computed at once, from up to three positions, so that what is loaded is used several times. Sums are taken in
+any order; NaN and infinity are what they are.
+
+Compiling takes seconds, once: the machine code is kept beside this file, or in the user's cache folder.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[Any]  # all of float32, or all of float64
+Four = tuple[Floats, Floats, Floats, Floats]
+
+# Numbers of a row at a time: seven rows of them in float32 stay in a cache of 32 KiB.
+_CHUNK = 768
+_OPTIONS: dict[str, Any] = {
+    "fastmath": {"arcp", "contract", "nsz", "reassoc"},  # but neither nnan nor ninf
+    "error_model": "numpy",
+}
+
+
+def _compiled(function: Callable[..., None]) -> Callable[..., None]:
+    try:
+        compiled: Callable[..., None] = numba.njit(function, cache=True, **_OPTIONS)
+    except RuntimeError:  # no folder can be written
+        compiled = numba.njit(function, **_OPTIONS)
+    return compiled
+
+
+def _inlined(function: Callable[..., Any]) -> Callable[..., Any]:
+    inlined: Callable[..., Any] = numba.njit(function, forceinline=True, **_OPTIONS)
+    return inlined
+
+
+@_inlined
+def _next_three(channel: int, channels: int) -> tuple[int, int, int]:
+    """The channels after one; where there are no more, the last again."""
+    last = channels - 1
+    return min(channel + 1, last), min(channel + 2, last), min(channel + 3, last)
+
+
+@_inlined
+def _open_rows(maps: Floats, k: int, channel: int, y: int, spare: Floats) -> Four:
+    """A row of four channels, set to zero; spare ones where there are no more channels."""
+    channels = maps.shape[1]
+    rows = (
+        maps[k, channel, y],
+        maps[k, channel + 1, y] if channel + 1 < channels else spare[0],
+        maps[k, channel + 2, y] if channel + 2 < channels else spare[1],
+        maps[k, channel + 3, y] if channel + 3 < channels else spare[2],
+    )
+    for row in rows:
+        row[:] = 0
+    return rows
+
+
+@_inlined
+def _add_one(rows: Four, weights: Four, column: int, a: Floats) -> None:
+    p0, p1, p2, p3 = rows
+    w0, w1, w2, w3 = weights[0][column], weights[1][column], weights[2][column], weights[3][column]
+    for n in range(len(a)):
+        p0[n] += w0 * a[n]
+        p1[n] += w1 * a[n]
+        p2[n] += w2 * a[n]
+        p3[n] += w3 * a[n]
+
+
+@_inlined
+def _add_two(rows: Four, weights: Four, column: int, a: Floats, b: Floats) -> None:
+    p0, p1, p2, p3 = rows
+    w0, w1, w2, w3 = weights[0][column], weights[1][column], weights[2][column], weights[3][column]
+    then = column + 1
+    v0, v1, v2, v3 = weights[0][then], weights[1][then], weights[2][then], weights[3][then]
+    for n in range(len(a)):
+        p0[n] += w0 * a[n] + v0 * b[n]
+        p1[n] += w1 * a[n] + v1 * b[n]
+        p2[n] += w2 * a[n] + v2 * b[n]
+        p3[n] += w3 * a[n] + v3 * b[n]
+
+
+@_inlined
+def _add_three(rows: Four, weights: Four, column: int, a: Floats, b: Floats, c: Floats) -> None:
+    p0, p1, p2, p3 = rows
+    w0, w1, w2, w3 = weights[0][column], weights[1][column], weights[2][column], weights[3][column]
+    then, last = column + 1, column + 2
+    v0, v1, v2, v3 = weights[0][then], weights[1][then], weights[2][then], weights[3][then]
+    u0, u1, u2, u3 = weights[0][last], weights[1][last], weights[2][last], weights[3][last]
+    for n in range(len(a)):
+        p0[n] += w0 * a[n] + v0 * b[n] + u0 * c[n]
+        p1[n] += w1 * a[n] + v1 * b[n] + u1 * c[n]
+        p2[n] += w2 * a[n] + v2 * b[n] + u2 * c[n]
+        p3[n] += w3 * a[n] + v3 * b[n] + u3 * c[n]
+
+
+@_compiled
+def convolve(
+    maps: Floats,
+    weight: Floats,
+    outputs: Floats,
+    batch: int,
+    stride: tuple[int, int],
+    padding: tuple[int, int],
+) -> None:
+    """Writes the convolution of each member's maps with its own weights.
+
+    Args:
+        maps: Shape [k, C, H, W B].
+        weight: Shape [k, C', C, *kernel].
+        outputs: Shape [k, C', H', W' B].
+        batch: B.
+        stride: Of the output's positions in the input, [height, width].
+        padding: Zeros at each edge, [height, width].
+    """
+    members, channels, height, width = maps.shape
+    out_channels, out_height, out_width = outputs.shape[1:]
+    width, out_width = width // batch, out_width // batch
+    kernel_height, kernel_width = weight.shape[3:]
+    spare = np.empty((3, out_width * batch), outputs.dtype)
+    for k in range(members):
+        for c0 in range(0, out_channels, 4):
+            c1, c2, c3 = _next_three(c0, out_channels)
+            for y in range(out_height):
+                o0, o1, o2, o3 = _open_rows(outputs, k, c0, y, spare)
+                top = y * stride[0] - padding[0]
+                kernel_rows = range(max(0, -top), min(kernel_height, height - top))
+                x = 0
+                while x < out_width:
+                    # From x on, so many positions see the same columns of the kernel.
+                    left, positions = x * stride[1] - padding[1], 1
+                    first, after = max(0, -left), min(kernel_width, width - left)
+                    if stride[1] == 1 and after - first == kernel_width:
+                        positions = min(width - left - kernel_width + 1, out_width - x, _CHUNK // batch)
+                        positions = max(1, positions)
+                    here, length = x * batch, positions * batch
+                    rows = (
+                        *(o0[here : here + length], o1[here : here + length]),
+                        *(o2[here : here + length], o3[here : here + length]),
+                    )
+                    for c in range(channels):
+                        for row in kernel_rows:
+                            line = maps[k, c, top + row]
+                            weights = (
+                                *(weight[k, c0, c, row], weight[k, c1, c, row]),
+                                *(weight[k, c2, c, row], weight[k, c3, c, row]),
+                            )
+                            column = first
+                            while column < after:
+                                at = (left + column) * batch
+                                if column + 3 <= after:
+                                    _add_three(
+                                        rows,
+                                        weights,
+                                        column,
+                                        line[at : at + length],
+                                        line[at + batch : at + batch + length],
+                                        line[at + 2 * batch : at + 2 * batch + length],
+                                    )
+                                    column += 3
+                                elif column + 2 == after:
+                                    a, b = line[at : at + length], line[at + batch : at + batch + length]
+                                    _add_two(rows, weights, column, a, b)
+                                    column += 2
+                                else:
+                                    _add_one(rows, weights, column, line[at : at + length])
+                                    column += 1
+                    x += positions
+
+
+@_compiled
+def convolve_back(
+    gradient: Floats,
+    weight: Floats,
+    of_maps: Floats,
+    batch: int,
+    stride: tuple[int, int],
+    padding: tuple[int, int],
+) -> None:
+    """Writes the gradient of the maps from that of the outputs; shapes as those of `convolve`."""
+    members, out_channels, out_height, out_width = gradient.shape
+    channels, height, width = of_maps.shape[1:]
+    width, out_width = width // batch, out_width // batch
+    kernel_height, kernel_width = weight.shape[3:]
+    spare = np.empty((3, width * batch), of_maps.dtype)
+    # By the kernel's place and the maps' channel, so that weights of one channel after another lie in a row.
+    turned = np.ascontiguousarray(weight.transpose(0, 3, 4, 2, 1))
+    for k in range(members):
+        for c0 in range(0, channels, 4):
+            c1, c2, c3 = _next_three(c0, channels)
+            for y in range(height):
+                o0, o1, o2, o3 = _open_rows(of_maps, k, c0, y, spare)
+                for row in range(kernel_height):
+                    out_y, rest = divmod(y + padding[0] - row, stride[0])
+                    if rest or not 0 <= out_y < out_height:
+                        continue
+                    for x in range(width):
+                        here = x * batch
+                        rows = (
+                            *(o0[here : here + batch], o1[here : here + batch]),
+                            *(o2[here : here + batch], o3[here : here + batch]),
+                        )
+                        for column in range(kernel_width):
+                            out_x, rest = divmod(x + padding[1] - column, stride[1])
+                            if rest or not 0 <= out_x < out_width:
+                                continue
+                            at, after = out_x * batch, out_x * batch + batch
+                            place = turned[k, row, column]
+                            weights = (place[c0], place[c1], place[c2], place[c3])
+                            c = 0
+                            while c < out_channels:
+                                if c + 3 <= out_channels:
+                                    _add_three(
+                                        rows,
+                                        weights,
+                                        c,
+                                        gradient[k, c, out_y][at:after],
+                                        gradient[k, c + 1, out_y][at:after],
+                                        gradient[k, c + 2, out_y][at:after],
+                                    )
+                                    c += 3
+                                elif c + 2 == out_channels:
+                                    a, b = (
+                                        gradient[k, c, out_y][at:after],
+                                        gradient[k, c + 1, out_y][at:after],
+                                    )
+                                    _add_two(rows, weights, c, a, b)
+                                    c += 2
+                                else:
+                                    _add_one(rows, weights, c, gradient[k, c, out_y][at:after])
+                                    c += 1
+
+
+@_compiled
+def correlate(
+    maps: Floats,
+    gradient: Floats,
+    of_weight: Floats,
+    batch: int,
+    stride: tuple[int, int],
+    padding: tuple[int, int],
+) -> None:
+    """Writes the gradient of the weights from that of the outputs; shapes as those of `convolve`."""
+    members, channels, height, width = maps.shape
+    out_channels, out_height, out_width = gradient.shape[1:]
+    width, out_width = width // batch, out_width // batch
+    kernel_height, kernel_width = of_weight.shape[3:]
+    for k in range(members):
+        for c0 in range(0, out_channels, 4):
+            c1, c2, c3 = _next_three(c0, out_channels)
+            for c in range(channels):
+                for row in range(kernel_height):
+                    for column in range(kernel_width):
+                        # The output's positions that see this column of the kernel within the image.
+                        first = max(0, -((column - padding[1]) // stride[1]))
+                        after = min(out_width, (width - 1 + padding[1] - column) // stride[1] + 1)
+                        positions = after - first if stride[1] == 1 else 1
+                        s0 = s1 = s2 = s3 = of_weight.dtype.type(0)
+                        for y in range(out_height):
+                            line_number = y * stride[0] - padding[0] + row
+                            if not 0 <= line_number < height or after <= first:
+                                continue
+                            line = maps[k, c, line_number]
+                            g0, g1 = gradient[k, c0, y], gradient[k, c1, y]
+                            g2, g3 = gradient[k, c2, y], gradient[k, c3, y]
+                            for x in range(first, after, positions):
+                                at, here = (x * stride[1] - padding[1] + column) * batch, x * batch
+                                length = positions * batch
+                                a = line[at : at + length]
+                                p0, p1 = g0[here : here + length], g1[here : here + length]
+                                p2, p3 = g2[here : here + length], g3[here : here + length]
+                                for n in range(length):
+                                    s0 += a[n] * p0[n]
+                                    s1 += a[n] * p1[n]
+                                    s2 += a[n] * p2[n]
+                                    s3 += a[n] * p3[n]
+                        of_weight[k, c0, c, row, column] = s0
+                        of_weight[k, c1, c, row, column] = s1
+                        of_weight[k, c2, c, row, column] = s2
+                        of_weight[k, c3, c, row, column] = s3
