@@ -20,7 +20,8 @@ from hkrun.training import SingleProcess
 from loop.conftest import CPU, make_sets, tiny_cell
 from loop.reference import Sgd, batches, rate_scale
 
-SEEDS = (3, 0, 11)
+# In some seeds sums of signs equal their mean: the sign of the difference is up to the order of additions.
+SEEDS = (3, 0, 12)
 TRICKS = {
     "bwn": ("scale_gradient", "center", "clamp"),
     "xnor": ("scale_gradient", "center", "clamp"),
