@@ -21,7 +21,7 @@ from loop.conftest import CPU, make_sets, tiny_cell
 from loop.reference import Sgd, batches, rate_scale
 
 # In some seeds sums of signs equal their mean: the sign of the difference is up to the order of additions.
-SEEDS = (3, 0, 12)
+SEEDS = (3, 0, 8)
 TRICKS = {
     "bwn": ("scale_gradient", "center", "clamp"),
     "xnor": ("scale_gradient", "center", "clamp"),
