@@ -4,7 +4,7 @@
 #        each access has a branch and the loop is not vectorised; through a slice, whose n is never negative, it is.
 # Hurts: kernels written as in C, with offsets into flat arrays: several times slower than the same loop over slices.
 . "$(dirname "$0")/isolated.bash"
-packages "numba==0.68.1" "numpy==2.4.6"
+packages numba==0.68.1 numpy==2.4.6
 
 python -W ignore - <<'PYTHON'
 import time

@@ -5,7 +5,7 @@
 # Hurts: simulations of studies in a loop, and test suites; `gc.freeze()` before, or Holm in two lines of NumPy, is a
 #        thousand times as fast.
 . "$(dirname "$0")/isolated.bash"
-packages "statsmodels==0.14.6" "pandas==2.3.3" "scipy==1.16.3"
+packages statsmodels==0.14.6 pandas==2.3.3 scipy==1.16.3
 
 python -W ignore - <<'PYTHON'
 import gc

@@ -21,9 +21,8 @@ WEIGHTS = {
 
 
 def make_cell(lambda_2, lambda_3, **values):
-    return cell_from_values(
-        {"student.epochs": EPOCHS, "loss.lambda_2": lambda_2, "loss.lambda_3": lambda_3, **values}
-    )
+    weights = {"loss.lambda_2": float(lambda_2), "loss.lambda_3": float(lambda_3)}
+    return cell_from_values({"student.epochs": EPOCHS, **weights, **values})
 
 
 def make_sweep(names=tuple(WEIGHTS), *, num_seeds=6, **changes):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from imported_modules import modules_below
 
 from hkrun import user_parts
 from hkrun.config import canonical, cell_id, check_weight_file, teacher_id
@@ -63,7 +64,6 @@ BOTH = ["student.network=nets:Small", "teacher.network=nets:Small"]
 @pytest.fixture(autouse=True)
 def folder(tmp_path, monkeypatch):
     """A working directory with the modules `nets` and `sets`, which no other test sees."""
-    known = set(sys.modules)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
@@ -71,7 +71,7 @@ def folder(tmp_path, monkeypatch):
     write("nets.py", NETWORK)
     write("sets.py", DATA)
     yield tmp_path
-    for name in set(sys.modules) - known:
+    for name in modules_below(tmp_path):
         del sys.modules[name]
     user_parts.identify_source.cache_clear()
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from imported_modules import modules_below
 from task_example import make_task
 
 from hkrun import user_parts
@@ -108,7 +109,6 @@ PART = r'"part": ?"(\w+)"'  # in the description of a teacher table
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A working directory with the modules `mylosses` and `mymethods`, which no other test sees."""
-    known = set(sys.modules)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
@@ -116,7 +116,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     (tmp_path / "mylosses.py").write_text(LOSSES)
     (tmp_path / "mymethods.py").write_text(METHODS)
     yield tmp_path
-    forget(*(set(sys.modules) - known))
+    forget(*modules_below(tmp_path))
 
 
 def forget(*names: str) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from imported_modules import modules_below
 
 from hkrun import user_parts
 from hkrun.cli.program import call
@@ -31,13 +32,12 @@ SIZES = DataSizes(num_classes=3, num_images=40)
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    known = set(sys.modules)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
     user_parts.identify_source.cache_clear()
     yield tmp_path
-    for name in set(sys.modules) - known:
+    for name in modules_below(tmp_path):
         del sys.modules[name]
     user_parts.identify_source.cache_clear()
 

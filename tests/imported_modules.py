@@ -1,0 +1,10 @@
+"""What tests import that write modules of the user's."""
+
+import sys
+from pathlib import Path
+
+
+def modules_below(folder: Path) -> list[str]:
+    """The names of imported modules whose files lie in a folder."""
+    files = {name: getattr(module, "__file__", None) for name, module in list(sys.modules.items())}
+    return [name for name, file in files.items() if file and folder.resolve() in Path(file).resolve().parents]
