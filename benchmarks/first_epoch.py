@@ -11,6 +11,10 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from hkrun.sweep.progress import Phase
 
 
 def command_began_s() -> float:
@@ -34,8 +38,8 @@ def main() -> None:
     class Watch(display.Display):
         """Notes the phases, and ends the command with the first epoch."""
 
-        def entered(self, phase: display.Phase) -> None:
-            note(f"until {phase.value}, s")
+        def entered(self, phase: "Phase") -> None:
+            note(f"until {phase}, s")
             super().entered(phase)
 
         def progressed(self, task: object, progress: Mapping[str, object]) -> None:  # noqa: ARG002
