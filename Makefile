@@ -36,7 +36,7 @@ BUILD_LOCK := echo 'hatchling>=1.27' | $(BIN)/uv pip compile -q - --universal --
 # In containers it is often set, for images that hold no bytecode. Here each of many short processes would compile hkrun anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-# A process per core, but not more than there are tests for; the tests of a file share what is made for them.
+# A process per core, four at most; the tests of a file share what is made for them.
 PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadfile
 
 .PHONY: setup stability test test-all check docs keys lock audit sbom crds bench bench-gpu digits-recipe findings results numbers statistics statistics-of-runs

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 NUMBERS_EPOCH = 1
-EPOCH_SOURCE = "ca5b57de99a4"
+EPOCH_SOURCE = "26e21b32737c"
 
 # What a run's numbers follow from, below hkrun/: all that `hkrun.trial.run` imports, but for what can change
 # no number. tests/test_code_identity.py compares this with the imports, so that no module is forgotten.
@@ -101,17 +101,18 @@ def find_source(package: Path) -> str:
         digest.update(f"{label}\0{len(content)}\0".encode() + content)
     files = digest.hexdigest()
     kept = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "hkrun" / "source.txt"  # noqa: PTH111
+    if not kept.is_absolute():  # there is no home
+        return _hash_code(contents)
     with contextlib.suppress(OSError, ValueError):
         known, source = kept.read_text(encoding="ascii").split()
         if known == files and re.fullmatch("[0-9a-f]{12}", source):
             return source
     source = _hash_code(contents)
-    if kept.is_absolute():  # else there is no home
-        with contextlib.suppress(OSError):  # closed to us, or full: the next command asks again
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            unfinished = kept.with_name(f".{kept.name}.{os.getpid()}.tmp")
-            unfinished.write_text(f"{files} {source}\n", encoding="ascii")
-            unfinished.replace(kept)
+    with contextlib.suppress(OSError):  # closed to us, or full: the next command asks again
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = kept.with_name(f".{kept.name}.{os.getpid()}.tmp")
+        unfinished.write_text(f"{files} {source}\n", encoding="ascii")
+        unfinished.replace(kept)
     return source
 
 

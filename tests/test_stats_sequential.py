@@ -338,3 +338,8 @@ def test_where_all_pairs_were_lost_there_is_no_p_below_1():
     assert sequential.largest_p_by_look(bounds, (6, 7, 8), generator=np.random.default_rng(0)) == (1.0,) * 3
     with pytest.raises(ValueError, match="a lowest and a highest value each"):
         sequential.largest_p_by_look([1.0, 2.0], (6, 7), generator=np.random.default_rng(0))
+
+
+def test_p_over_looks_of_a_tiny_p_is_booles_bound() -> None:
+    assert repeated.any_look_p(1e-300, (6, 20, 40)) == pytest.approx(3e-300, rel=1e-12)
+    assert repeated.any_look_p(1e-99, (6, 20)) == pytest.approx(2e-99, rel=1e-6)

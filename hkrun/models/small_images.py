@@ -8,7 +8,8 @@ A member's numbers meet no other member's, so one that is NaN stays alone.
 """
 
 import functools
-from importlib.util import find_spec
+import importlib
+import logging
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -16,6 +17,10 @@ from torch import Tensor, nn
 
 if TYPE_CHECKING:
     from hkrun.models.image_kernels import Floats
+
+logger = logging.getLogger("hkrun")
+
+_DTYPES = (torch.float32, torch.float64)
 
 
 class Geometry(NamedTuple):
@@ -50,7 +55,13 @@ def find_geometry(layer: nn.Conv2d) -> Geometry | None:
 
 @functools.cache
 def _can_compile() -> bool:
-    return find_spec("numba") is not None
+    """Whether Numba is here and works with what else is; asked only where a kernel would be used."""
+    try:
+        importlib.import_module("hkrun.models.image_kernels")
+    except (ImportError, OSError) as error:
+        logger.warning("convolutions of packs are the library's, which take longer: Numba: %s", error)
+        return False
+    return True
 
 
 def pays(maps: Tensor, weight: Tensor) -> bool:
@@ -60,10 +71,11 @@ def pays(maps: Tensor, weight: Tensor) -> bool:
         maps: Shape [B, k C, H, W].
         weight: Shape [k, C', C, *kernel].
     """
-    if maps.device.type != "cpu" or torch.is_autocast_enabled("cpu") or not _can_compile():
+    if maps.device.type != "cpu" or torch.is_autocast_enabled("cpu") or maps.dtype not in _DTYPES:
         return False
     channels, height = weight.shape[2], maps.shape[2]
-    return height <= 16 and channels <= (32 if height <= 4 else 8)  # measured: benchmarks/pack_forms.py
+    # Measured: benchmarks/pack_forms.py.
+    return height <= 16 and channels <= (32 if height <= 4 else 8) and _can_compile()
 
 
 def _images_last(maps: Tensor) -> Tensor:
@@ -96,7 +108,13 @@ def convolve(maps: Tensor, weight: Tensor, geometry: Geometry) -> Tensor:
 
     Returns:
         Shape [B, k C', H', W'], with the images last in memory.
+
+    Raises:
+        ValueError: Maps and weights do not fit: the kernels would read beside them.
     """
+    if maps.shape[1] != weight.shape[0] * weight.shape[2] or maps.dtype != weight.dtype:
+        found = f"maps of {list(maps.shape)} {maps.dtype}"
+        raise ValueError(f"{found} do not fit weights of {list(weight.shape)} {weight.dtype}")
     outputs: Tensor = _Convolution.apply(maps, weight, geometry)
     return outputs
 

@@ -144,6 +144,5 @@ def describe_dots(numbers: Iterable[int]) -> str:
     """What a caption adds where a cell has more seeds than a figure draws; `numbers` are those of cells."""
     if max(numbers, default=0) <= MOST_DOTS:
         return ""
-    return (
-        f" Of more than {MOST_DOTS} seeds so many are drawn, at even ranks from the smallest to the largest."
-    )
+    drawn = f"{MOST_DOTS} are drawn, at even ranks from the smallest to the largest"
+    return f" Of a cell with more than {MOST_DOTS} seeds, {drawn}."

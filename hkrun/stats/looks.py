@@ -30,6 +30,7 @@ from hkrun.stats.permutations import Floats
 _GRID = 401  # directions at which a probability is known; a cubic spline runs between them
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(24)
 _TAIL = 1e-13  # of the steps that are left out
+_TINY = 1e-100  # a p at which the square of t is no number any more
 # Between these logarithms of p, closest where p is near 1, that over all looks is interpolated.
 _SMALLEST = 1e-5
 _LOGS = np.log(_SMALLEST) * np.linspace(1.0, 0.0, 17) ** 2
@@ -112,6 +113,8 @@ def _any_look_p(levels: tuple[float, ...], looks: tuple[int, ...], two_sided: bo
     """Probability that at some look p is up to the level of that look."""
     if len(looks) == 1 or max(levels) in (0.0, 1.0):
         return max(levels)
+    if max(levels) < _TINY:  # Boole's bound, and the boundary would be no number
+        return math.fsum(levels)
     boundaries = [_boundary(look, level, two_sided) for look, level in zip(looks, levels, strict=True)]
     later: scipy.interpolate.CubicSpline | None = None
     for place in range(len(looks) - 2, -1, -1):

@@ -51,7 +51,7 @@ def reproducible(threads: int) -> Iterator[None]:
 def describe_environment(task: Task, *, world_size: int) -> dict[str, Any]:
     """Versions, code, device, processor, threads and number of workers, by their names in the records."""
     versions = {"python": platform.python_version(), **describe_code()}
-    for name in ("torch", "torchvision", "numpy", "ray"):
+    for name in ("torch", "torchvision", "numpy", "numba", "ray"):
         try:
             versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:

@@ -1,11 +1,13 @@
 """Compiled convolutions of small images are the library's, member by member."""
 
+import sys
+
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hkrun.models import DistilledNetwork, build_network, initialise
+from hkrun.models import DistilledNetwork, build_network, initialise, small_images
 from hkrun.models.packed import PackedNetwork
 from hkrun.models.small_images import (
     Geometry,
@@ -22,6 +24,9 @@ SHAPES = {
     "five channels": (2, 5, 6, 4, 4, (3, 3), (1, 1), (1, 1)),
     "seven channels, strided": (2, 7, 5, 6, 6, (3, 3), (2, 2), (1, 1)),
     "wider than a row's part": (1, 4, 4, 3, 500, (3, 3), (1, 1), (1, 1)),
+    "padding beyond the kernel": (1, 2, 2, 3, 3, (1, 1), (1, 1), (2, 2)),
+    "stride beyond the image": (2, 2, 3, 2, 2, (3, 3), (5, 5), (1, 1)),
+    "one column": (2, 4, 4, 5, 1, (3, 3), (1, 1), (1, 1)),
     "wide kernel": (2, 3, 4, 7, 7, (5, 5), (1, 1), (2, 2)),
     "3x3": (3, 2, 3, 4, 4, (3, 3), (1, 1), (1, 1)),
     "strided": (2, 2, 3, 4, 4, (3, 3), (2, 2), (1, 1)),
@@ -65,6 +70,28 @@ def test_they_are_the_grouped_convolution_with_its_gradients(name: str) -> None:
         torch.testing.assert_close(gradient, theirs, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("batch", [1, 3, 800])
+def test_they_are_so_for_batches_of_any_size_and_maps_of_any_order_of_memory(batch: int) -> None:
+    maps, weight, geometry = draw("seven channels, strided")
+    many = maps.detach()[:1].expand(batch, -1, -1, -1) + torch.arange(batch)[:, None, None, None]
+    for laid_out in (many, many.contiguous(memory_format=torch.channels_last), many.mT.contiguous().mT):
+        inputs = [laid_out.requires_grad_(), weight]
+        ours, expected = convolve(*inputs, geometry), grouped(*inputs, geometry)
+        torch.testing.assert_close(ours, expected, rtol=1e-12, atol=1e-9)
+        along = torch.randn_like(expected)
+        found = torch.autograd.grad(ours, inputs, along)
+        for gradient, theirs in zip(found, torch.autograd.grad(expected, inputs, along), strict=True):
+            torch.testing.assert_close(gradient, theirs, rtol=1e-12, atol=1e-8)
+
+
+def test_what_does_not_fit_is_refused_before_a_kernel_reads_beside_it() -> None:
+    maps, weight, geometry = draw("3x3")
+    with pytest.raises(ValueError, match="do not fit weights"):
+        convolve(maps[:, :-1], weight, geometry)
+    with pytest.raises(ValueError, match="do not fit weights"):
+        convolve(maps.float(), weight, geometry)
+
+
 def test_in_float32_they_are_those_of_float64_but_for_rounding() -> None:
     maps, weight, geometry = draw("3x3")
     wide = maps.detach().repeat(40, 1, 1, 1)  # a batch of many vectors
@@ -79,10 +106,19 @@ def test_in_float32_they_are_those_of_float64_but_for_rounding() -> None:
         torch.testing.assert_close(single.double(), double, rtol=1e-5, atol=1e-4)
 
 
-def test_without_a_compiler_convolutions_are_grouped(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_numba_that_works_convolutions_are_grouped(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     maps, weight = torch.randn(2, 8, 8, 8), torch.randn(2, 4, 4, 3, 3)
-    monkeypatch.setattr("hkrun.models.small_images._can_compile", lambda: False)
-    assert not pays(maps, weight)
+    monkeypatch.setitem(sys.modules, "hkrun.models.image_kernels", None)
+    small_images._can_compile.cache_clear()
+    try:
+        assert not pays(maps, weight)
+        assert not pays(maps, weight)
+    finally:
+        small_images._can_compile.cache_clear()
+    assert len(caplog.messages) == 1
+    assert "which take longer: Numba: " in caplog.messages[0]
 
 
 @pytest.mark.parametrize("name", ["3x3", "strided on odd sides"])

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from packaging.requirements import Requirement
 
 # Those that numbers depend on, or that processes speak to each other through.
-COMPARED = ("torch", "torchvision", "numpy", "scipy", "pyarrow", "ray", "mlflow")
+COMPARED = ("torch", "torchvision", "numpy", "numba", "scipy", "pyarrow", "ray", "mlflow")
 _SHARE = "a path must name a folder that all nodes share (NFS), or use --store s3://BUCKET/PREFIX"
 
 

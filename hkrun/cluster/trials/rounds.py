@@ -34,7 +34,7 @@ class RoundGate:
     Args:
         rounds: What there is.
         needs: For each task, the tasks that it builds on: teachers are trained for runs that may begin.
-        has_result: Whether a task has ended for good.
+        has_result: Whether a task has ended for good, and its process is free.
     """
 
     def __init__(
