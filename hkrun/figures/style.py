@@ -110,7 +110,7 @@ STYLE: dict[Any, Any] = {
     "axes.spines.right": False,
     "axes.titlesize": 9,
     "axes.titlelocation": "left",
-    "axes.titley": 1.0,  # where it lies here; looking for a free place takes a fifth of the time
+    "axes.titley": 1.0,  # where it lies anyway; to look for a free place takes time
     "grid.color": GRID,
     "grid.linewidth": 0.7,
     "xtick.color": MUTED,

@@ -27,7 +27,7 @@ def read_template(name: str) -> str:
     return environment.loader.get_source(environment, name)[0]
 
 
-@functools.cache  # with what it has compiled, half of the time that a page takes
+@functools.cache  # with the templates that it has compiled
 def _environment(name: str) -> jinja2.Environment:
     # Braces and percent signs mean something else in LaTeX.
     marks: dict[str, Any] = (

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("hkrun")
 
-# What a report imports by itself where it is needed: half of the time of writing one.
+# What a report imports by itself where it is needed, which takes it a second.
 REPORT_MODULES = (
     *("hkrun.report.documents", "hkrun.report.drawing", "hkrun.report.page"),
     *("scipy.stats", "matplotlib.backends.backend_svg", "PIL.PngImagePlugin"),
