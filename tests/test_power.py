@@ -12,6 +12,7 @@ from report_example import TEST_IMAGES, make_cell, make_sweep, put_run
 from hkrun import stats
 from hkrun.plans import describe_power, foresee_power, make_plan
 from hkrun.spaces import NamedCell, load_sweep
+from hkrun.stats.noncentral import noncentral_share, upper_quantile
 from hkrun.store import open_store
 
 
@@ -135,3 +136,17 @@ def test_the_power_is_that_of_scipys_noncentral_t_far_out_too(pairs):
         wrong = 1 - scipy.stats.nct.sf(-critical, pairs - 1, noncentrality)
         power = stats.paired_power(d_z, pairs=pairs, level=level)
         assert power == pytest.approx(found + wrong, rel=1e-9, abs=1e-12), (d_z, level)
+
+
+@pytest.mark.parametrize("degrees", [1, 2, 3, 7.5, 19, 2_499, 9_999])
+def test_shares_and_quantiles_of_t_are_scipys_to_rounding(degrees):
+    for share in (0.4, 0.025, 0.05 / 6, 1e-4, 1e-6):
+        assert upper_quantile(share, degrees) == pytest.approx(scipy.stats.t.isf(share, degrees), rel=1e-13)
+    for noncentrality, t in itertools.product((-2.0, 0.5, 8.0, 60.0), (-1.0, 0.0, 3.0, 12.0, 200.0)):
+        share = scipy.stats.nct.cdf(t, degrees, noncentrality)
+        assert noncentral_share(t, degrees, noncentrality) == pytest.approx(share, abs=1e-12)
+
+
+def test_a_share_too_steep_for_the_sum_still_lies_where_its_spread_does():
+    # With one degree of freedom the spread is that of |z|: half of its values lie below 0.674.
+    assert noncentral_share(1e6 / scipy.stats.norm.isf(0.25), 1, 1e6) == pytest.approx(0.5, abs=1e-4)

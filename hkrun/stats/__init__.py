@@ -12,6 +12,7 @@ sequential.py     tests and intervals that hold at every look at runs that still
 memory.py         what statistics gave, for when the same is asked again
 permutations.py   permutation tests and Holm's correction
 distributions.py  Student's t
+noncentral.py     the noncentral t, for power
 rates.py          how often something happens to runs of two configurations
 spread.py         mean and range of curves, run by run
 components.py     how much of a spread is that of teachers, of students, of epochs

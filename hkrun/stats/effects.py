@@ -6,9 +6,10 @@ import numpy as np
 import scipy
 from numpy.typing import ArrayLike
 
-from hkrun.stats.distributions import noncentral_share, t_tail
+from hkrun.stats.distributions import t_tail
 from hkrun.stats.errors import LEVEL, Interval, finite_vector, t_interval
 from hkrun.stats.memory import remembered
+from hkrun.stats.noncentral import noncentral_share
 
 # A difference that varies by less than this share of its size only does so by rounding.
 _ROUNDING = 1e-12

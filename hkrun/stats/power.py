@@ -3,11 +3,9 @@
 import math
 from collections.abc import Callable
 
-import scipy
-
-from hkrun.stats.distributions import noncentral_share, t_quantile
 from hkrun.stats.errors import LEVEL
 from hkrun.stats.memory import remembered
+from hkrun.stats.noncentral import noncentral_share, upper_quantile
 from hkrun.stats.permutations import smallest_runs
 
 POWER = 0.8
@@ -25,7 +23,7 @@ def paired_power(d_z: float, *, pairs: int, level: float = LEVEL) -> float:
         level: Two-sided.
     """
     degrees, noncentrality = pairs - 1, abs(d_z) * math.sqrt(pairs)
-    critical = t_quantile(1 - level / 2, degrees)
+    critical = upper_quantile(level / 2, degrees)
     found, wrong = (1 - noncentral_share(critical, degrees, side * noncentrality) for side in (1, -1))
     return found + wrong
 
@@ -60,7 +58,7 @@ def equivalence_power(
         level: Of each one-sided test.
     """
     degrees, root = pairs - 1, math.sqrt(pairs) / sd
-    critical = t_quantile(1 - level, degrees)
+    critical = upper_quantile(level, degrees)
     above, below = (
         1 - noncentral_share(critical, degrees, root * distance)
         for distance in (margin + difference, margin - difference)
@@ -129,11 +127,14 @@ def detectable_margin(pairs: int, *, level: float = LEVEL, tests: int = 1) -> fl
 
 
 def _smallest(power: Callable[[float], float], *, needed: float = POWER) -> float:
-    """Where a power that grows with a size reaches what is needed."""
-    high = 1.0
+    """Where a power that grows with a size reaches what is needed, to 12 digits."""
+    low, high = 0.0, 1.0
     while power(high) < needed:
-        high *= 2
-    return float(scipy.optimize.brentq(lambda size: power(size) - needed, 0.0, high))
+        low, high = high, 2 * high
+    while high - low > 1e-12 * high:
+        middle = (low + high) / 2
+        low, high = (low, middle) if power(middle) >= needed else (middle, high)
+    return high
 
 
 def _fewest(is_enough: Callable[[int], bool], *, least: int) -> int | None:

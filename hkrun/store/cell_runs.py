@@ -53,14 +53,13 @@ class CellRuns:
         known = read_records(self._store, self._cell_id, prints)
 
         def read(seed: int) -> Record | None:
-            if seed in known:
-                return known[seed]
             return self._store.read_run_record(self._cell_id, seed, self._states[seed].sizes)
 
-        found = [record for record in self._store.map(read, sorted(self._states)) if record is not None]
-        if collect and any(
-            record.seed in self._fingerprints and record.seed not in known for record in found
-        ):
+        missing = [seed for seed in sorted(self._states) if seed not in known]
+        fresh = {record.seed: record for record in self._store.map(read, missing) if record is not None}
+        both = known | fresh
+        found = [both[seed] for seed in sorted(both)]
+        if collect and not prints.keys().isdisjoint(fresh):
             write_records(self._store, self._cell_id, prints, found)
         return found
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from pyarrow import parquet as pq
 
 from hkrun.errors import StoreError
-from hkrun.records import Record, from_values, to_values
+from hkrun.records import Record, from_rows, to_values
 from hkrun.store.columns import of_floats, to_floats
 from hkrun.store.transactions import CommittedFolders
 
@@ -66,12 +66,14 @@ def read_records(folders: CommittedFolders, cell_id: str, fingerprints: Fingerpr
         if document["format"] != _RECORDS_FORMAT:
             return {}
         common, names = document["common"], document["names"]
-        before: dict[str, Any] = {}
-        return {
-            seed: from_values(Record, common | _share(dict(zip(names, values, strict=True)), before))
+        kept = {
+            seed: values
             for seed, fingerprint, values in document["runs"]
             if fingerprints.get(seed) == fingerprint
         }
+        before: dict[str, Any] = {}
+        rows = (_share(dict(zip(names, values, strict=True)), before) for values in kept.values())
+        return dict(zip(kept, from_rows(common, rows), strict=True))
     except _NOT_UNDERSTOOD as error:
         log.debug("%s: no collected records: %s", cell_id, error)
         return {}

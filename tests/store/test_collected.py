@@ -16,6 +16,7 @@ from sweep_example import fill_store, make_curves, make_sweep, put_run
 from hkrun.config import canonical_json, cell_id
 from hkrun.errors import StoreError
 from hkrun.plans import save_plan
+from hkrun.records import Record, from_rows, from_values
 from hkrun.report import summarise, summary_document
 from hkrun.spaces import Sweep
 from hkrun.store import Store, collected, folder_states, open_store
@@ -156,6 +157,17 @@ def test_records_are_collected_each_as_it_is_however_much_they_share(full: Store
     before = full.records(identity)
     report(full, sweep)
     assert list(map(repr, full.records(identity))) == list(map(repr, before))
+
+
+def test_collected_records_may_hold_what_this_version_does_not_know_but_no_status_it_does_not() -> None:
+    common = {"epochs": 8, "device": "cpu", "threads": 1, "started_at": 0.0, "cell_id": "a", "later": 1}
+    rows = [
+        {"seed": 0, "status": "finished", "new": 2, "pack": [0, 1]},
+        {"seed": 1, "status": "failed", "new": 3, "pack": []},
+    ]
+    assert list(from_rows(common, rows)) == [from_values(Record, common | row) for row in rows]
+    with pytest.raises(ValueError, match="status 'lost' is none of finished, diverged, failed"):
+        list(from_rows(common, [*rows, rows[0] | {"status": "lost"}]))
 
 
 @pytest.mark.parametrize("name", ["records.json", "curves-0.parquet", MANIFEST])
