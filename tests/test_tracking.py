@@ -19,7 +19,7 @@ import time
 import urllib.request
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,8 +45,8 @@ from hkrun.store import Store, open_store
 from hkrun.tracking import Links, Mirror, Site, background, resolve_uri, serve, server, sync, ui
 from hkrun.tracking.connection import connect
 from hkrun.tracking.content import RunContent, cells_of, digest, run_digest
-from hkrun.tracking.points import Point
-from hkrun.tracking.runs import ClientRuns
+from hkrun.tracking.points import Points
+from hkrun.tracking.runs import ClientRuns, MirroredRun
 from hkrun.tracking.tables import DatabaseRuns
 
 REPORT = {"report.md": b"# Report\n", "figure.svg": b"<svg/>"}
@@ -427,7 +427,7 @@ def test_each_batch_shows_that_mlflow_answers(monkeypatch: pytest.MonkeyPatch) -
         started_at=1.0,
         ended_at=2.0,
         tags={},
-        points=[Point("error_pct", 1.0, epoch, epoch) for epoch in range(25)],
+        points=[Points("error_pct", [1.0] * 25, range(25), range(25))],
     )
     runs = ClientRuns(Client(), "1", progress=lambda: events.append("progress"))  # type: ignore[arg-type]
     runs.write([content])
@@ -470,7 +470,7 @@ def make_contents(number: int) -> list[RunContent]:
             started_at=1.0,
             ended_at=2.0,
             tags={"hkrun.seed": str(place)},
-            points=[Point("error_pct", 1.0, 1, 1)],
+            points=[Points("error_pct", [1.0], [1], [1])],
         )
         for place in range(number)
     ]
@@ -565,11 +565,63 @@ def test_rows_are_those_that_mlflows_own_client_writes_where_the_tables_are_not_
         use_client(monkeypatch)
     else:
         columns = hkrun.tracking.tables._COLUMNS
-        monkeypatch.setitem(columns, "metrics", columns["metrics"] - {"is_nan"})
+        monkeypatch.setitem(columns, "metrics", columns["metrics"][:-1])
     monkeypatch.setattr(DatabaseRuns, "write", pytest.fail)
     mirror_all(sweep, other)
     assert rows_without_ids(store) == rows_without_ids(other)
     assert len(rows_without_ids(store)["latest_metrics"]) > 20
+
+
+@pytest.mark.parametrize(("together", "sizes"), [(1, [1, 1, 1, 1]), (2, [2, 2]), (3, [3, 1])])
+def test_runs_are_written_together_up_to_so_many_points_and_are_the_same(
+    store: Store,
+    tmp_path: Path,
+    empty_database: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    together: int,
+    sizes: list[int],
+) -> None:
+    sweep = make_sweep(num_cells=1, num_seeds=4, epochs=12)
+    fill_store(store, sweep)
+    mirror_all(sweep, store)
+    [(points,)] = query(
+        store, "select count(*) from metrics join tags t using (run_uuid) where t.key = 'hkrun.seed'"
+    )
+    other = open_store(tmp_path / "other")
+    shutil.copy(empty_database, tmp_path / "other" / "mlflow.db")
+    fill_store(other, sweep)
+    monkeypatch.setattr(hkrun.tracking.mirror, "POINTS_PER_BATCH", together * points // 4)
+    written: list[int] = []
+    write = DatabaseRuns.write
+
+    def count(runs: DatabaseRuns, contents: Sequence[RunContent]) -> list[MirroredRun]:
+        written.append(len(contents))
+        return write(runs, contents)
+
+    monkeypatch.setattr(DatabaseRuns, "write", count)
+    mirror_all(sweep, other)
+    assert written == [1, *sizes, 1]  # the parent is begun first, and ended last
+    assert rows_without_ids(store) == rows_without_ids(other)
+
+
+def test_the_mean_over_seeds_is_that_of_all_of_them_whichever_were_mirrored_before(
+    store: Store, tmp_path: Path, empty_database: Path
+) -> None:
+    sweep = make_sweep(num_cells=1, num_seeds=3, epochs=12)
+    fill_store(store, sweep)
+    mirror_all(sweep, store)
+    other = open_store(tmp_path / "other")
+    shutil.copy(empty_database, tmp_path / "other" / "mlflow.db")
+    fill_store(other, dataclasses.replace(sweep, seeds=(0, 1)))
+    mirror_all(dataclasses.replace(sweep, seeds=(0, 1)), other)
+    fill_store(other, sweep)
+    mirror_all(sweep, other)
+    mean = (
+        "select m.step, m.value from metrics m join tags t using (run_uuid) join runs using (run_uuid) "
+        "where t.value = 'cell' and m.key = 'error_pct' and lifecycle_stage = 'active'"
+    )
+    assert sorted(query(other, mean)) == sorted(query(store, mean))
+    assert len(query(store, mean)) == 12
 
 
 def test_a_database_that_another_process_writes_to_is_waited_for(store: Store) -> None:

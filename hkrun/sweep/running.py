@@ -222,15 +222,16 @@ def mirror_sweep(
     from hkrun.tracking import check_listens, resolve_uri, sync
 
     check_listens(resolve_uri(store))  # before a report is made for a server that is away
+    summaries, files = _renew_report(sweep, store, workers)
+    return sync(sweep, store, summaries=summaries, files=files, world_size=workers.world_size, every=every)
+
+
+def _renew_report(
+    sweep: Sweep, store: Store, workers: Workers
+) -> tuple[dict[str, dict[str, float | None]], dict[str, bytes]]:
+    """The figures of every cell for MLflow, and the report's files; the results, 100 MB, are let go."""
     summary, report = _write_report(sweep, store, workers)
-    return sync(
-        sweep,
-        store,
-        summaries=_summary_metrics(summary),
-        files=_report_files(store, sweep, report),
-        world_size=workers.world_size,
-        every=every,
-    )
+    return _summary_metrics(summary), _report_files(store, sweep, report)
 
 
 def _write_report(sweep: Sweep, store: Store, workers: Workers) -> "tuple[Summary, dict[str, str]]":

@@ -10,7 +10,7 @@ from typing import Literal
 from hkrun.config import canonical, cell_id
 from hkrun.records import Record
 from hkrun.spaces import Sweep, name_cells
-from hkrun.tracking.points import Point
+from hkrun.tracking.points import Points
 
 FORMAT = 1  # part of every digest: a change in what is mirrored renews what an older hkrun wrote
 # The UI colours a group by a hash of this key and the cell's name; under this key the cells of the main sweep
@@ -80,7 +80,7 @@ class RunContent:
     ended_at: float | None = None
     tags: Mapping[str, str]
     parameters: Mapping[str, str] = field(default_factory=dict)
-    points: Sequence[Point] = ()
+    points: Sequence[Points] = ()
 
 
 def begin_parent(cell: MirroredCell, started_at: float) -> RunContent:
@@ -104,7 +104,7 @@ def whole_run(
     span: tuple[float, float],
     finished: bool,
     tags: Mapping[str, str],
-    points: Sequence[Point],
+    points: Sequence[Points],
 ) -> RunContent:
     """The run of a seed, or without one the parent of its cell.
 

@@ -7,7 +7,7 @@ at the same time for one.
 import hashlib
 import math
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -43,14 +43,16 @@ from hkrun.tracking.database import (
     put_aside,
 )
 from hkrun.tracking.experiments import open_experiment
-from hkrun.tracking.points import ERROR_METRIC, Density, Point, curve_points, mean_curve, single_points
+from hkrun.tracking.points import ERROR_METRIC, Density, MeanCurve, Points, curve_points, single_points
 from hkrun.tracking.receipt import Summaries, describe_content, is_checked, keep_receipt
 from hkrun.tracking.runs import CellRuns, MirroredRun
 from hkrun.tracking.tables import open_runs
 from hkrun.tracking.view import RUNS_PER_PAGE, SHOWN_TAG, Links, find_links, save_views
 
 Result = TypeVar("Result")
-RUNS_PER_BATCH = 20  # written together: a transaction of a database, what a server's connections share
+# Written together, with the rest of the last run's: a transaction of a database, 20 MB of rows; what the
+# connections to a server share.
+POINTS_PER_BATCH = 100_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,7 +169,7 @@ class Experiment:
     def _mirror(self, record: Record) -> None:
         with explained(self._uri):
             cell = self._cells[record.cell_id]
-            self._add(cell, [(record, run_digest(cell, record))])
+            self._add(cell, [(record, run_digest(cell, record))], MeanCurve())
 
     def complete(self, *, summaries: Summaries, files: Mapping[str, bytes]) -> Mirrored:
         """Mirrors what is still missing, then summaries, report and the comparison view; see `sync`."""
@@ -185,8 +187,9 @@ class Experiment:
             if not records:
                 continue
             with explained(self._uri):
-                children = self._add(cell, records)
-                parents.append(self._summarise(cell, records, summaries.get(cell.cell_id, {})))
+                mean = MeanCurve()
+                children = self._add(cell, records, mean)
+                parents.append(self._summarise(cell, records, summaries.get(cell.cell_id, {}), mean))
                 self._runs_of(cell).adopt(parents[-1])
                 self._attach(parents[-1], files)
             digests += [content for _, content in records]
@@ -213,8 +216,13 @@ class Experiment:
             self._runs[cell.cell_id] = CellRuns(self._writer, cell)
         return self._runs[cell.cell_id]
 
-    def _add(self, cell: MirroredCell, records: Sequence[tuple[Record, str]]) -> list[MirroredRun]:
-        """The MLflow runs of these records, given with their digests, once they have everything."""
+    def _add(
+        self, cell: MirroredCell, records: Sequence[tuple[Record, str]], mean: MeanCurve
+    ) -> list[MirroredRun]:
+        """The MLflow runs of these records, given with their digests, once they have everything.
+
+        The curves that are read for that, of finished runs, go into `mean`, too.
+        """
         runs = self._runs_of(cell)
         found: dict[int, MirroredRun] = {}
         lacking: list[tuple[Record, str, str | None]] = []
@@ -224,21 +232,30 @@ class Experiment:
                 found[record.seed] = run
             else:
                 lacking.append((record, content, None if run is None else run.run_id))
-        for start in range(0, len(lacking), RUNS_PER_BATCH):
+        if lacking:
             parent = runs.parent(records[0][0].started_at)
-            batch = lacking[start : start + RUNS_PER_BATCH]
-            written = runs.write([self._content(cell, *one, parent=parent) for one in batch])
-            found |= {record.seed: run for (record, *_), run in zip(batch, written, strict=True)}
+            contents = (self._content(cell, *each, parent=parent, mean=mean) for each in lacking)
+            for batch in _in_batches(contents):
+                found |= {run.seed: run for run in runs.write(batch) if run.seed is not None}
         return [found[record.seed] for record, _ in records]
 
     def _content(
-        self, cell: MirroredCell, record: Record, content: str, run_id: str | None, *, parent: MirroredRun
+        self,
+        cell: MirroredCell,
+        record: Record,
+        content: str,
+        run_id: str | None,
+        *,
+        parent: MirroredRun,
+        mean: MeanCurve,
     ) -> RunContent:
-        points: list[Point] = []
+        points: list[Points] = []
         left_out: list[str] = []
         curves = self._curves(record)
         if curves is not None:
             points, left_out = curve_points(record, curves, density=self._density, epochs=cell.epochs)
+            if record.status == "finished":
+                mean.add(record, curves)
         single = {"error_last": record.error_last_pct, "error_best": record.error_best_pct}
         tags = run_tags(record) | {
             PARENT_TAG: parent.run_id,
@@ -269,8 +286,9 @@ class Experiment:
         cell: MirroredCell,
         records: Sequence[tuple[Record, str]],
         summary: Mapping[str, float | None],
+        mean: MeanCurve,
     ) -> MirroredRun:
-        """The parent of these runs, once it has everything."""
+        """The parent of these runs, once it has everything; `mean` is taken where it is of all finished."""
         runs = self._runs_of(cell)
         numbers = {
             name: float(value)
@@ -283,6 +301,9 @@ class Experiment:
             return parent
         each = [record for record, _ in records]
         span = (min(r.started_at for r in each), max(ended_at(r) for r in each))
+        ended = [record for record in each if record.status == "finished"]
+        if mean.runs != len(ended):
+            mean = self._read_mean(ended)
         return runs.write(
             [
                 whole_run(
@@ -290,18 +311,20 @@ class Experiment:
                     None,
                     run_id=None if parent is None else parent.run_id,
                     span=span,
-                    finished=any(record.status == "finished" for record in each),
+                    finished=bool(ended),
                     tags={DIGEST_TAG: content, **cell_tags(each)},
-                    points=mean_curve(self._finished_curves(each)) + single_points(numbers, span[1]),
+                    points=mean.points() + single_points(numbers, span[1]),
                 )
             ]
         )[0]
 
-    def _finished_curves(self, records: Sequence[Record]) -> Iterator[tuple[Record, pa.Table]]:
-        finished = [record for record in records if record.status == "finished"]
+    def _read_mean(self, finished: Sequence[Record]) -> MeanCurve:
+        mean = MeanCurve()
         places = [(record.cell_id, record.seed) for record in finished]
         columns = ("epoch", ERROR_METRIC, "seconds")
-        return zip(finished, self._store.each_curves(places, columns=columns), strict=True)
+        for record, curves in zip(finished, self._store.each_curves(places, columns=columns), strict=True):
+            mean.add(record, curves)
+        return mean
 
     def _attach(self, parent: MirroredRun, files: Mapping[str, bytes]) -> None:
         """Uploads the report where it differs from what the parent carries, or is not where MLflow looks."""
@@ -322,3 +345,17 @@ class Experiment:
             return all((Path(unquote(place.path)) / "report" / name).is_file() for name in files)
         found = self._client.list_artifacts(parent.run_id, "report")
         return {f"report/{name}" for name in files} <= {file.path for file in found}
+
+
+def _in_batches(contents: Iterable[RunContent]) -> Iterator[list[RunContent]]:
+    """Runs in order, as many at a time as POINTS_PER_BATCH says."""
+    batch: list[RunContent] = []
+    number = 0
+    for content in contents:
+        batch.append(content)
+        number += sum(len(points.values) for points in content.points)
+        if number >= POINTS_PER_BATCH:
+            yield batch
+            batch, number = [], 0
+    if batch:
+        yield batch

@@ -6,8 +6,9 @@ store. The test error is whole: views enlarge its last epochs, and `hkrun stabil
 store has. A value is that of its epoch, never a mean.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 from typing import NamedTuple
 
 import numpy as np
@@ -28,6 +29,19 @@ class Point(NamedTuple):
     value: float
     time_ms: int
     step: int
+
+
+class Points(NamedTuple):
+    """Such points of one metric, in lists of the same length: a run of 600 epochs has a thousand."""
+
+    name: str
+    values: Sequence[float]
+    times_ms: Sequence[int]
+    steps: Sequence[int]
+
+    def each(self) -> Iterator[Point]:
+        """One after another."""
+        return map(Point, repeat(self.name), self.values, self.times_ms, self.steps)
 
 
 @dataclass(frozen=True)
@@ -60,7 +74,7 @@ class Density:
 
 def curve_points(
     record: Record, curves: pa.Table, *, density: Density, epochs: int
-) -> tuple[list[Point], list[str]]:
+) -> tuple[list[Points], list[str]]:
     """The finite points of a run's curves, each with the time that the record keeps for its epoch.
 
     MLflow would keep an infinity as the largest number there is, and a NaN as a zero with a mark.
@@ -74,7 +88,7 @@ def curve_points(
     Returns:
         The points, and in words where a curve among them was not finite.
     """
-    points: list[Point] = []
+    points: list[Points] = []
     left_out: list[str] = []
     at = curves["epoch"].to_numpy()
     times = end_times(record, curves)
@@ -88,15 +102,15 @@ def curve_points(
         if len(odd):
             left_out.append(f"{name}: {len(odd)} from epoch {odd[0]}")
         kept = finite & ((epochs - at) % spacing == 0)
-        rows = zip(values[kept].tolist(), times[kept].tolist(), at[kept].tolist(), strict=True)
-        points += [Point(name, value, time, epoch) for value, time, epoch in rows]
+        if kept.any():
+            points.append(Points(name, values[kept].tolist(), times[kept].tolist(), at[kept].tolist()))
     return points, left_out
 
 
-def single_points(numbers: Mapping[str, float | None], time: float) -> list[Point]:
+def single_points(numbers: Mapping[str, float | None], time: float) -> list[Points]:
     """One point for each number that is one, at Unix time in seconds."""
     return [
-        Point(name, value, round(time * 1000), 0)
+        Points(name, [value], [round(time * 1000)], [0])
         for name, value in numbers.items()
         if value is not None and np.isfinite(value)
     ]
@@ -110,24 +124,39 @@ def end_times(record: Record, curves: pa.Table) -> NDArray[np.int64]:
     return times
 
 
-def mean_curve(runs: Iterable[tuple[Record, pa.Table]]) -> list[Point]:
-    """The mean test error over runs, at each epoch that all have: a line per cell for any number of seeds."""
-    sums, latest, counts = np.zeros(0), np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
-    number = 0
-    for record, curves in runs:
+class MeanCurve:
+    """The mean test error over runs, at each epoch that all have: a line per cell for any number of seeds.
+
+    Attributes:
+        runs: How many were added.
+    """
+
+    def __init__(self) -> None:
+        self.runs = 0
+        self._sums: NDArray[np.float64] = np.zeros(0)
+        self._latest: NDArray[np.int64] = np.zeros(0, dtype=np.int64)
+        self._counts: NDArray[np.int64] = np.zeros(0, dtype=np.int64)
+
+    def add(self, record: Record, curves: pa.Table) -> None:
+        """Takes the curves of one more run."""
+        self.runs += 1
         if ERROR_METRIC not in curves.column_names:
-            return []
+            return
         at = curves["epoch"].to_numpy()
-        missing = (0, max(0, int(at.max()) + 1 - len(sums)))
-        sums, latest, counts = np.pad(sums, missing), np.pad(latest, missing), np.pad(counts, missing)
-        sums[at] += _values(curves, ERROR_METRIC)
-        latest[at] = np.maximum(latest[at], end_times(record, curves))
-        counts[at] += 1
-        number += 1
-    epochs = np.flatnonzero((counts == number) & np.isfinite(sums)) if number else np.zeros(0, dtype=np.int64)
-    means = sums[epochs] / max(number, 1)
-    rows = zip(means.tolist(), latest[epochs].tolist(), epochs.tolist(), strict=True)
-    return [Point(ERROR_METRIC, mean, time, epoch) for mean, time, epoch in rows]
+        missing = (0, max(0, int(at.max()) + 1 - len(self._sums)))
+        self._sums = np.pad(self._sums, missing)
+        self._latest, self._counts = np.pad(self._latest, missing), np.pad(self._counts, missing)
+        self._sums[at] += _values(curves, ERROR_METRIC)
+        self._latest[at] = np.maximum(self._latest[at], end_times(record, curves))
+        self._counts[at] += 1
+
+    def points(self) -> list[Points]:
+        """The mean, at the time at which the last of the runs had it; none where a run has no test error."""
+        epochs = np.flatnonzero((self._counts == self.runs) & np.isfinite(self._sums))
+        if not len(epochs):
+            return []
+        means = self._sums[epochs] / self.runs
+        return [Points(ERROR_METRIC, means.tolist(), self._latest[epochs].tolist(), epochs.tolist())]
 
 
 def _values(curves: pa.Table, name: str) -> NDArray[np.float64]:

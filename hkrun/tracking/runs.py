@@ -111,7 +111,7 @@ class ClientRuns:
                 run_name=content.name,
             )
             run_id, tags = run.info.run_id, []
-        metrics = [Metric(point.name, point.value, point.time_ms, point.step) for point in content.points]
+        metrics = [Metric(*point) for points in content.points for point in points.each()]
         parameters = [Param(key, value) for key, value in content.parameters.items()]
         first = ENTITIES_PER_BATCH - len(parameters)
         self._client.log_batch(run_id, params=parameters, metrics=metrics[:first], synchronous=True)

@@ -1,14 +1,15 @@
 """Runs as rows of MLflow's tables, where MLflow is a database: through its own engine and models.
 
 MLflow's client takes a second for the 8,400 points of 600 epochs: it makes an object of each and looks for
-the latest of each batch. As rows, twenty runs in a transaction, that takes a tenth, and a run is there whole
-or not at all. The tables must be those that this module knows, column for column, as MLflow's models declare
-them and MLflow compares them with the database. Where they are not, and in databases not tried, its client
-does it.
+the latest of each batch. As rows, many runs in a transaction, that takes a tenth at most, and a run is there
+whole or not at all. The tables must be those that this module knows, column for column, as MLflow's models
+declare them and MLflow compares them with the database. Where they are not, and in databases not tried, its
+client does it.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from itertools import repeat
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -21,30 +22,27 @@ from hkrun.tracking.content import (
     SEED_TAG,
     RunContent,
 )
-from hkrun.tracking.points import Point
+from hkrun.tracking.points import Point, Points
 from hkrun.tracking.runs import ClientRuns, MirroredRun, RunWriter, read_run
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
     from sqlalchemy.orm import Session
 
+Row = tuple[Any, ...]
 _DATABASES = ("sqlite", "postgresql")
-_VALUE = {"run_uuid", "key", "value"}
-_POINT = _VALUE | {"timestamp", "step", "is_nan"}
-_RUN = {
-    *(
-        "run_uuid",
-        "name",
-        "source_type",
-        "source_name",
-        "entry_point_name",
-        "user_id",
-        "status",
-        "start_time",
-    ),
-    *("end_time", "deleted_time", "source_version", "lifecycle_stage", "artifact_uri", "experiment_id"),
-}
+_VALUE = ("run_uuid", "key", "value")
+_POINT = ("run_uuid", "key", "value", "timestamp", "step", "is_nan")
+_RUN = (
+    *("run_uuid", "name", "experiment_id", "artifact_uri", "user_id", "source_type", "source_name"),
+    *("source_version", "entry_point_name", "status", "start_time", "end_time", "lifecycle_stage"),
+    "deleted_time",
+)
+# In the order in which rows are made of them.
 _COLUMNS = {"runs": _RUN, "tags": _VALUE, "params": _VALUE, "metrics": _POINT, "latest_metrics": _POINT}
+_CACHE_KIB = (
+    32 * 1024
+)  # for a transaction's pages: with SQLite's own 2 MB it writes and reads them several times
 _IDS_PER_QUESTION = 500
 _KEPT_TAGS = (CELL_TAG, SEED_TAG, DIGEST_TAG, PARENT_TAG, POINTS_TAG, REPORT_TAG)
 
@@ -61,7 +59,7 @@ def open_runs(client: "MlflowClient", experiment_id: str, *, progress: Callable[
 
 def _knows_tables() -> bool:
     tables = _tables()
-    return all({column.name for column in tables[name].columns} == _COLUMNS[name] for name in _COLUMNS)
+    return all({column.name for column in tables[name].columns} == {*_COLUMNS[name]} for name in _COLUMNS)
 
 
 def _tables() -> Mapping[str, Any]:
@@ -111,9 +109,10 @@ class DatabaseRuns:
 
     def write(self, contents: Sequence[RunContent]) -> list[MirroredRun]:
         """See `RunWriter`."""
-        rows: dict[str, list[dict[str, object]]] = defaultdict(list)
+        rows: dict[str, list[Row]] = defaultdict(list)
         written = []
         with self._store.ManagedSessionMaker(read_only=False) as session:
+            _widen_cache(session)
             for content in contents:
                 there: set[Point] = set()
                 if content.run_id is None:
@@ -122,38 +121,30 @@ class DatabaseRuns:
                 else:
                     run_id, tags = content.run_id, dict(content.tags)
                     there = _make_room(session, run_id, content)
-                points = dict.fromkeys(content.points)
-                rows["tags"] += _value_rows(run_id, tags)
-                rows["params"] += _value_rows(run_id, content.parameters)
-                rows["latest_metrics"] += _point_rows(run_id, _latest([*there, *points]))
-                rows["metrics"] += _point_rows(run_id, [point for point in points if point not in there])
+                rows["tags"] += zip(repeat(run_id), tags.keys(), tags.values())
+                rows["params"] += zip(repeat(run_id), content.parameters.keys(), content.parameters.values())
+                for points in content.points:
+                    rows["metrics"] += _point_rows(run_id, points, there)
+                rows["latest_metrics"] += _latest_rows(run_id, content.points, there)
                 written.append(read_run(run_id, content.status, "", content.tags))
             for table in _COLUMNS:
                 if rows[table]:
-                    session.execute(_tables()[table].insert(), rows[table])
+                    _insert(session, table, rows[table])
         self._progress()
         return written
 
-    def _run_row(self, run_id: str, content: RunContent) -> dict[str, object]:
+    def _run_row(self, run_id: str, content: RunContent) -> Row:
         """As MLflow's client has it made."""
         from mlflow.utils.uri import append_to_uri_path
 
-        return {
-            "run_uuid": run_id,
-            "name": content.name,
-            "experiment_id": self._experiment_id,
-            "artifact_uri": append_to_uri_path(self._artifacts, run_id, "artifacts"),  # type: ignore[no-untyped-call]
-            "user_id": "unknown",
-            "source_type": "UNKNOWN",
-            "source_name": "",
-            "source_version": "",
-            "entry_point_name": "",
-            "status": content.status,
-            "start_time": round(content.started_at * 1000),
-            "end_time": None if content.ended_at is None else round(content.ended_at * 1000),
-            "lifecycle_stage": "active",
-            "deleted_time": None,
-        }
+        return (
+            *(run_id, content.name, self._experiment_id),
+            append_to_uri_path(self._artifacts, run_id, "artifacts"),  # type: ignore[no-untyped-call]
+            *("unknown", "UNKNOWN", "", "", "", content.status),
+            round(content.started_at * 1000),
+            None if content.ended_at is None else round(content.ended_at * 1000),
+            *("active", None),
+        )
 
     def set_tag(self, run_ids: Sequence[str], key: str, value: str) -> None:
         """Gives runs the same tag."""
@@ -183,7 +174,7 @@ def _make_room(session: "Session", run_id: str, content: RunContent) -> set[Poin
     session.execute(
         runs.update().where(runs.c.run_uuid == run_id).values(status=content.status, end_time=ended)
     )
-    names = {point.name for point in content.points}
+    names = {points.name for points in content.points}
     for name, keys in (("tags", content.tags), ("params", content.parameters), ("latest_metrics", names)):
         table = _tables()[name]
         session.execute(table.delete().where(table.c.run_uuid == run_id, table.c.key.in_(keys)))
@@ -193,22 +184,39 @@ def _make_room(session: "Session", run_id: str, content: RunContent) -> set[Poin
     return {Point(*row) for row in there}
 
 
-def _value_rows(run_id: str, values: Mapping[str, str]) -> list[dict[str, object]]:
-    return [{"run_uuid": run_id, "key": key, "value": value} for key, value in values.items()]
+def _widen_cache(session: "Session") -> None:
+    connection = session.connection()
+    if connection.dialect.name == "sqlite":
+        connection.exec_driver_sql(f"PRAGMA cache_size = -{_CACHE_KIB}")
 
 
-def _point_rows(run_id: str, points: Iterable[Point]) -> list[dict[str, object]]:
-    return [
-        {"run_uuid": run_id, "key": name, "value": value, "timestamp": time, "step": step, "is_nan": False}
-        for name, value, time, step in points
-    ]
+def _insert(session: "Session", name: str, rows: Sequence[Row]) -> None:
+    """Adds rows to a table; to SQLite's as they are: in SQLAlchemy's form they take twice the time."""
+    columns = _COLUMNS[name]
+    connection = session.connection()
+    if connection.dialect.name == "sqlite":
+        places = ", ".join("?" for _ in columns)
+        listed = ", ".join(f'"{column}"' for column in columns)
+        statement = f'INSERT INTO "{name}" ({listed}) VALUES ({places})'  # noqa: S608 - names of our own
+        connection.exec_driver_sql(statement, rows)
+    else:
+        session.execute(_tables()[name].insert(), [dict(zip(columns, row, strict=True)) for row in rows])
 
 
-def _latest(points: Iterable[Point]) -> Collection[Point]:
-    """The last point of each metric, as MLflow tells it."""
-    latest: dict[str, Point] = {}
-    for point in points:
-        known = latest.get(point.name)
-        if known is None or (point.step, point.time_ms) > (known.step, known.time_ms):
-            latest[point.name] = point
-    return latest.values()
+def _point_rows(run_id: str, points: Points, there: Collection[Point]) -> Iterable[Row]:
+    """The rows of those points that are not there."""
+    each = (points.values, points.times_ms, points.steps)
+    rows = dict.fromkeys(zip(repeat(run_id), repeat(points.name), *each, repeat(False)))
+    return [row for row in rows if row[1:5] not in there] if there else rows
+
+
+def _latest_rows(run_id: str, content: Iterable[Points], there: Iterable[Point]) -> Iterator[Row]:
+    """The row of the last point of each metric, as MLflow tells it."""
+    known: dict[str, list[Point]] = defaultdict(list)
+    for point in there:
+        known[point.name].append(point)
+    for points in content:
+        step, time, value = max(zip(points.steps, points.times_ms, points.values, strict=True))
+        candidates = [*known[points.name], Point(points.name, value, time, step)]
+        last = max(candidates, key=lambda point: (point.step, point.time_ms))
+        yield (run_id, *last, False)
