@@ -14,7 +14,7 @@ def observer() -> Recorder:
     return Recorder()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")  # idle, its processes take a twentieth of a core
 def cluster() -> Iterator[str]:
     """The address of a cluster of two CPUs, on which each list of tasks meets what the one before left."""
     from ray.cluster_utils import Cluster

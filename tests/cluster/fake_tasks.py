@@ -92,6 +92,11 @@ def look_around(task, context):
     return finish(task, context)
 
 
+def look_around_and_sleep(task, context):
+    look_around(task, context)
+    sleep(task, context)
+
+
 def note_times(task, context):
     """Tells when its process was started, and when it was itself, in seconds since the machine was."""
     began_s = time.clock_gettime(time.CLOCK_BOOTTIME)

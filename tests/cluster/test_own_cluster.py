@@ -28,6 +28,8 @@ from hkrun.cluster.redirect import output_to
 from hkrun.cluster.token import ensure_token
 from hkrun.errors import HkrunError, ResourceError
 
+CODE = str(Path(hkrun.__file__).parent)
+
 
 @pytest.fixture
 def sleeping(tmp_path) -> Driver:
@@ -57,17 +59,20 @@ def test_nothing_is_printed_nothing_is_left_and_the_driver_imports_neither_torch
     ]
 
 
+def read_neighbours(folder: Path) -> list[dict[str, object]]:
+    """What the tasks have found that look around."""
+    return [json.loads(path.read_text()) for path in folder.glob("look_around*.json")]
+
+
+@pytest.mark.slow
 @pytest.mark.cluster
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("number", [1, pytest.param(2, marks=pytest.mark.slow)])
-def test_tasks_begin_in_processes_that_have_imported_ahead_of_which_there_are_no_more(tmp_path, number):
-    cpus = len(os.sched_getaffinity(0))
-    driver = Driver(tmp_path, *["look_around"] * number)
+def test_tasks_begin_in_processes_that_have_imported_ahead_of_which_there_are_no_more(tmp_path):
+    driver = Driver(tmp_path, "look_around", "look_around")
     _, stderr = driver.process.communicate()
     assert stderr == ""
-    found = [json.loads(path.read_text()) for path in tmp_path.glob("look_around*.json")]
-    code = str(Path(hkrun.__file__).parent)
-    assert found == [{"ready": True, "code": code, "processes": min(number, cpus)}] * number
+    processes = min(2, len(os.sched_getaffinity(0)))
+    assert read_neighbours(tmp_path) == [{"ready": True, "code": CODE, "processes": processes}] * 2
 
 
 @pytest.mark.cluster
@@ -98,15 +103,15 @@ def test_no_more_processes_are_made_ready_than_tasks_can_use(node, device, num_t
     assert supervisor._useful_cpus(node, [request]) == cpus
 
 
-def call_ready(*, code: str) -> list[str]:
+def call_ready(*, code: str, first: str = "") -> list[str]:
     """What a process says of itself that tries to get ready for a driver whose hkrun lies somewhere."""
-    look = """
+    look = f"""{first}
 import gc, sys
 try:
     import hkrun.cluster.driver.preload
 except ImportError as error:
     print(str(error).partition(",")[0])
-found = {"torch", "hkrun", "hkrun.trial.run"} & set(sys.modules)
+found = {{"torch", "hkrun", "hkrun.trial.run"}} & set(sys.modules)
 print(gc.isenabled(), gc.get_freeze_count() > 100_000, found)
 """
     environment = {**os.environ, ray_private.PRELOAD_FROM_VARIABLE: code}
@@ -131,28 +136,20 @@ def test_tasks_run_the_code_of_a_driver_that_is_not_the_installed_one(tmp_path):
     driver = Driver(tmp_path, "look_around", python_path=tmp_path)
     _, stderr = driver.process.communicate()
     assert stderr == ""
-    (found,) = [json.loads(path.read_text()) for path in tmp_path.glob("look_around*.json")]
+    (found,) = read_neighbours(tmp_path)
     assert found["code"] == str(tmp_path / "hkrun")
 
 
-def test_importing_ahead_leaves_the_gpus_to_be_chosen():
+def test_importing_ahead_leaves_the_gpus_to_be_chosen_and_the_garbage_collector_leaves_it_alone():
     """Ray says which GPU is a process's own when its actor comes; who looked before would see all of them."""
-    look = """
-import torch
+    watch = """
+import atexit, torch
 def looked(*_): raise AssertionError("somebody looked at the GPUs")
 torch._C._cuda_getDeviceCount = torch._C._cuda_init = torch.cuda._raw_device_count_nvml = looked
-import hkrun.cluster.driver.preload, sys
-print(torch.cuda.is_initialized(), "hkrun.trial.run" in sys.modules)
+atexit.register(lambda: print(torch.cuda.is_initialized()))
 """
-    environment = {**os.environ, ray_private.PRELOAD_FROM_VARIABLE: str(Path(hkrun.__file__).parent)}
-    told = subprocess.run(
-        [sys.executable, "-c", look], env=environment, check=True, capture_output=True, text=True
-    )
-    assert told.stdout == "False True\n"
-
-
-def test_what_was_imported_ahead_is_left_alone_by_the_garbage_collector():
-    (told,) = call_ready(code=str(Path(hkrun.__file__).parent))
+    told, initialised = call_ready(code=CODE, first=watch)
+    assert initialised == "False"
     assert told.startswith("True True {")
     assert told.count("'") == 6  # torch, hkrun and the loop
 
@@ -196,13 +193,22 @@ def test_a_node_that_never_comes_is_not_waited_for_for_ever(monkeypatch, nodes):
 @pytest.mark.parametrize(
     "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)], ids=["ctrl-c", "sigterm"]
 )
-def test_a_signal_to_the_whole_group_ends_everything_silently(sleeping, number):
-    assert len(sleeping.family()) > 5
-    os.killpg(sleeping.process.pid, number)
-    stdout, stderr = sleeping.process.communicate(timeout=60)
+def test_one_task_begins_in_the_one_process_that_is_ready_and_a_signal_to_the_group_ends_all(
+    tmp_path, number
+):
+    driver = Driver(tmp_path, "look_around_and_sleep")
+    try:
+        driver.wait_for(tmp_path / "look_around_and_sleep0.0")
+        assert read_neighbours(tmp_path) == [{"ready": True, "code": CODE, "processes": 1}]
+        assert len(driver.family()) > 5
+        os.killpg(driver.process.pid, number)
+        stdout, stderr = driver.process.communicate(timeout=60)
+    finally:
+        driver.process.kill()
+        driver.process.communicate()
     assert (stdout, stderr) == ("", "")
-    assert sleeping.process.returncode == 75
-    assert sleeping.left_behind(patience_s=10) == []
+    assert driver.process.returncode == 75
+    assert driver.left_behind(patience_s=10) == []
 
 
 @pytest.mark.slow

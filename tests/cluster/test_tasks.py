@@ -34,6 +34,9 @@ def test_no_tasks_start_no_ray(observer, tmp_path):
     assert not (tmp_path / "logs").exists()
 
 
+KILLED = 12
+
+
 class Done(NamedTuple):
     """A list of tasks that was done.
 
@@ -51,10 +54,13 @@ class Done(NamedTuple):
 
 @pytest.fixture(scope="module")
 def done(cluster, tmp_path_factory) -> Done:
-    """Twelve tasks on two CPUs: some go wrong, and two need another."""
-    does = {1: "fail", 2: "tell", 3: "leave"}
-    tasks = [FakeTask(name=f"t{index}", does=does.get(index, "finish")) for index in range(12)]
+    """Thirteen tasks on two CPUs: some go wrong, two need another, and the last is killed once."""
+    does = {1: "fail", 2: "tell", 3: "leave", KILLED: "die_once"}
     observer, folder = Recorder(), tmp_path_factory.mktemp("done")
+    tasks = [
+        FakeTask(name=f"t{index}", does=does.get(index, "finish"), folder=str(folder))
+        for index in range(KILLED + 1)
+    ]
     with pytest.MonkeyPatch.context() as environment:
         join(cluster, environment)
         before = dict(os.environ)
@@ -68,10 +74,10 @@ def test_a_raising_task_disturbs_no_other_and_results_keep_their_order(done):
     assert all(result.outcomes is not None for result in results[7:])
     assert [results[index].outcomes[0]["name"] for index in (0, 4, 11)] == ["t0", "t4", "t11"]
     assert results[1].error == "ValueError: t1 is wrong"
-    assert [result.retries for result in results] == [0] * 12  # wrong code is not tried again
+    assert [result.retries for result in results[:KILLED]] == [0] * 12  # wrong code is not tried again
     assert observer.of(0) == ["started", "done"]
     assert observer.of(2) == ["started", "progress", "progress", "progress", "done"]
-    assert [event[2]["epoch"] for event in observer.events if event[0] == "progress"] == [1, 2, 3]
+    assert [event[2]["epoch"] for event in observer.events if event[:2] == ("progress", 2)] == [1, 2, 3]
 
     assert results[2].outcomes[0]["threads"] == "1"
     assert results[2].outcomes[0]["cwd"] == str(Path.cwd())  # relative paths mean what they meant
@@ -83,15 +89,23 @@ def test_a_raising_task_disturbs_no_other_and_results_keep_their_order(done):
 
 
 def test_fewer_processes_than_tasks_do_them_all(done):
-    outcomes = [result.outcomes[0] for result in done.results if result.outcomes is not None]
+    outcomes = [result.outcomes[0] for result in done.results[:KILLED] if result.outcomes is not None]
     assert len(outcomes) == 9
     assert len({outcome["pid"] for outcome in outcomes}) <= 2
 
 
 def test_what_needs_a_task_follows_it_in_a_process_that_is_there(done):
-    assert [result.begun for result in done.results] == [True] * 6 + [False] + [True] * 5
+    assert [result.begun for result in done.results] == [True] * 6 + [False] + [True] * 6
     assert done.observer.of(6) == []
     assert done.observer.events.index(("done", 0)) < done.observer.events.index(("started", 5))
+
+
+def test_a_killed_process_is_replaced_and_its_task_goes_on(done):
+    killed, observer = done.results[KILLED], done.observer
+    assert killed.retries == 1
+    assert killed.outcomes[0]["attempts"] == 2
+    assert sorted(observer.tries) == [*range(6), *range(7, KILLED), KILLED, KILLED]  # a slot for each try
+    assert observer.of(KILLED) == ["started", "progress", "progress", "done"]  # started once for the observer
 
 
 @pytest.mark.slow
@@ -120,20 +134,6 @@ def test_data_that_one_task_misses_stops_all_and_keeps_its_class(joined, observe
     assert results[1].common_error.message == message
     assert not results[2].begun
     assert observer.message(1) == f"{message}; see {tmp_path / 'logs' / 'bad.log'}"
-
-
-def test_a_killed_process_is_replaced_and_its_task_goes_on(joined, observer, tmp_path):
-    tasks = [
-        FakeTask(name="t0", does="die_once", folder=str(tmp_path)),
-        FakeTask(name="t1"),
-        FakeTask(name="t2"),
-    ]
-    results = run_fakes(tasks, observer, tmp_path)
-    assert [result.retries for result in results] == [1, 0, 0]
-    assert results[0].outcomes[0]["attempts"] == 2
-    assert sorted(observer.tries) == [0, 0, 1, 2]  # a slot for each try
-    assert observer.of(0) == ["started", "progress", "progress", "done"]  # started once for the observer
-    assert observer.of(2)[-1] == "done"
 
 
 @pytest.mark.slow

@@ -1,3 +1,5 @@
+import shutil
+
 import pytest
 from sweep_example import fill_store, make_sweep
 
@@ -23,3 +25,14 @@ def files(folder):
     save_plan(store, make_sweep())
     save_plan(store, make_sweep(name="empty", num_seeds=2, epochs=9))
     return store
+
+
+@pytest.fixture
+def quick_mirror(folder, empty_database):
+    """Puts MLflow's tables, which take seconds to make, where a store will be."""
+
+    def prepare(store):
+        (folder / store).mkdir()
+        shutil.copy(empty_database, folder / store / "mlflow.db")
+
+    return prepare

@@ -4,7 +4,9 @@ import ast
 import re
 from pathlib import Path
 
-import pytest
+import in_process
+
+import hkrun.cluster
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -25,8 +27,10 @@ def execute(code: str, names: dict[str, object]) -> object:
     return eval(compile(ast.Expression(last.value), "block", "eval"), names) if last is not None else None
 
 
-@pytest.mark.cluster
-def test_the_page_can_be_executed_from_top_to_bottom(folder, capsys):
+def test_the_page_can_be_executed_from_top_to_bottom(folder, quick_mirror, capsys, monkeypatch):
+    """With tasks in this process: test_python_runs.py has them on Ray, a notebook executes the page there."""
+    monkeypatch.setattr(hkrun.cluster, "run_tasks", in_process.run_tasks)
+    quick_mirror("hkrun-store")
     names: dict[str, object] = {}
     values = [execute(block, names) for block in read_blocks("docs/python.md")]
     plans = [value for value in values if type(value).__name__ == "Plan"]

@@ -1,7 +1,7 @@
 """Real runs until a study is decided: in rounds, interrupted, gone on with, extended; and once on Ray."""
 
 import json
-import shutil
+import signal
 
 import in_process
 import pytest
@@ -32,14 +32,14 @@ def count_runs(study):
 
 
 @pytest.fixture(autouse=True)
-def store(folder, empty_database, undrawn_figures):
+def store(quick_mirror, undrawn_figures):
     """A store in which MLflow finds its tables, and whose reports draw nothing: neither is looked at."""
-    (folder / "s").mkdir()
-    shutil.copy(empty_database, folder / "s" / "mlflow.db")
+    quick_mirror("s")
 
 
 @pytest.mark.cluster
 def test_rounds_come_under_one_start_of_ray(folder):
+    handlers = [signal.getsignal(number) for number in (2, 15)]
     starts, rounds = [], []
 
     def watch(event):
@@ -52,6 +52,7 @@ def test_rounds_come_under_one_start_of_ray(folder):
     assert count_runs(study) == {"one": 8, "still": 6, "twin": 8}
     assert len(starts) == 1
     assert sorted(rounds) == [("one", 2), ("one", 6), ("still", 6), ("twin", 2), ("twin", 6)]
+    assert [signal.getsignal(number) for number in (2, 15)] == handlers
 
 
 def test_seeds_come_in_rounds_until_each_cell_is_decided(folder, capfd, monkeypatch):
