@@ -644,10 +644,10 @@ def test_mlflow_shows_the_source_of_runs_and_of_cells_that_share_one(filled, emp
 
 @pytest.fixture
 def clone(folder):
-    """A copy of the repository in which KD's loss is a hundred times as large."""
+    """A copy of the repository in which KD's loss is a hundred times as large, with all that is compiled."""
     repository, copy = Path(hkrun.__file__).parents[1], folder / "clone"
     for name in ("hkrun", "search_spaces"):
-        shutil.copytree(repository / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(repository / name, copy / name)
     shutil.copy(repository / "pyproject.toml", copy)
     file = copy / "hkrun" / "losses" / "response.py"
     text = file.read_text(encoding="utf-8")
