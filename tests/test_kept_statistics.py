@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 from sweep_example import fill_store, make_sweep, put_run
+from test_import_cost import modules_loaded_by
 
 from hkrun import stats
 from hkrun.plans import save_plan
@@ -109,6 +110,30 @@ def study(tmp_path, monkeypatch):
 
 def document(sweep, store):
     return json.dumps(summary_document(summarise(sweep, store)))
+
+
+def test_the_next_report_of_a_study_says_the_same_without_the_parts_of_scipy_that_it_was_computed_with(study):
+    _, store = study
+    report = (
+        "from hkrun.report import kept_statistics\nkept_statistics.LEAST_RUNS = 10\n"
+        "from hkrun.cli.program import call\n"
+        f"call(['report', 'stability', '--store', {store.place!r}])"
+    )
+    first, again = modules_loaded_by(report), modules_loaded_by(report)
+    parts = {"scipy.special", "scipy.optimize", "scipy.interpolate", "matplotlib", "jinja2"}
+    assert (first & parts, again & parts) == (parts, set())
+
+
+def test_a_block_within_one_of_the_same_study_is_part_of_it(study):
+    sweep, store = study
+    folder = store.sweep_folder(sweep.name, sweep.dataset)
+    with kept_statistics.remembering_statistics(sweep, store):
+        summarise(sweep, store)
+        assert STATISTICS_FILE not in store.names(folder)
+        stats.nominal_level((20, 28))
+    kept = store.read(folder, STATISTICS_FILE)
+    summarise(sweep, store)
+    assert store.read(folder, STATISTICS_FILE) == kept, "nothing is new, and nothing dropped for it"
 
 
 def test_the_next_report_computes_nothing_and_says_the_same(study, counted):

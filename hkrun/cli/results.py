@@ -97,11 +97,10 @@ def report(
     """
     from hkrun.report import (
         find_studies,
-        print_summary,
         publish_study,
+        remembering_statistics,
         renew_report,
         summarise,
-        summary_document,
     )
 
     if folders := find_studies(Path(name)):
@@ -115,22 +114,37 @@ def report(
             "--family: not with --publish, whose report is computed again from the study alone; "
             f'[analysis] family = "{family}" of its search space goes along'
         )
-    if publication.directory is None:
-        sweep = stored.sweep if family is None else dataclasses.replace(stored.sweep, family=family)
+    if publication.directory is not None:
+        summary = publish_study(stored, store, publication.directory, processor=publication.processor)
+        _show(invocation, summary, f"{summary.store}/report.md", store, mlflow=None)
+        return _exit_code([summary])
+    sweep = stored.sweep if family is None else dataclasses.replace(stored.sweep, family=family)
+    with remembering_statistics(sweep, store):
         summary = summarise(sweep, store, world_size=stored.workers.world_size)
         place = renew_report(summary, store, with_closing=True)["report.html"]
-    else:
-        summary = publish_study(stored, store, publication.directory, processor=publication.processor)
-        place = f"{summary.store}/report.md"
-    if invocation.as_json:
         # Only here: to ask MLflow takes as long as all else that is done for a report that is there already.
-        mlflow = _find_in_mlflow(stored.sweep, store) if publication.directory is None else None
+        mlflow = _find_in_mlflow(stored.sweep, store) if invocation.as_json else None
+        _show(invocation, summary, place, store, mlflow=mlflow)
+    return _exit_code([summary])
+
+
+def _show(
+    invocation: Invocation,
+    summary: "Summary",
+    place: str,
+    store: "Store",
+    *,
+    mlflow: dict[str, object] | None,
+) -> None:
+    """Prints a summary, where its report is, and what comes next."""
+    from hkrun.report import print_summary, summary_document
+
+    if invocation.as_json:
         invocation.print_document({**summary_document(summary), "mlflow": mlflow})
     else:
         print_summary(summary, invocation.results)
         invocation.say(f"\nReport   {place}")
         print_next(invocation, summary, store)
-    return _exit_code([summary])
 
 
 def _renew(invocation: Invocation, folders: "Sequence[Path]") -> int:

@@ -34,6 +34,7 @@ from hkrun.report.commands import describe_next, describe_price
 from hkrun.report.comparison_forms import comparison_document, print_comparison
 from hkrun.report.documents import render_report, renew_report, write_report
 from hkrun.report.json_document import summary_document
+from hkrun.report.kept_statistics import remembering_statistics
 from hkrun.report.published import load_published
 from hkrun.report.publishing import find_studies, publish_study, renew_studies, summarise_study
 from hkrun.report.questions import describe_open, open_questions

@@ -7,6 +7,7 @@ import importlib.metadata
 import json
 import logging
 from collections.abc import Iterator
+from contextvars import ContextVar
 from pathlib import Path
 
 import hkrun
@@ -20,6 +21,7 @@ LEAST_RUNS = 1_000  # of fewer, all is computed in less than a second
 _SOURCES = (".py", ".toml", ".html", ".md", ".tex", ".css", ".js")
 
 log = logging.getLogger("hkrun")
+_study: ContextVar[tuple[str, str] | None] = ContextVar("study", default=None)
 
 
 @functools.cache
@@ -40,17 +42,25 @@ def remembering_statistics(sweep: Sweep, store: Store) -> Iterator[None]:
     """Within the block nothing is computed twice; of a large study, nothing that an earlier report has.
 
     What is kept is found by a digest of the very numbers it was computed from. What is damaged or of other
-    code is not used; where the store cannot be written, nothing is kept.
+    code is not used; where the store cannot be written, nothing is kept. Such a block within one of the same
+    study is part of it.
     """
     memory, folder = stats.Memory(), store.sweep_folder(sweep.name, sweep.dataset)
+    if _study.get() == (store.place, folder):
+        yield
+        return
     large = len(sweep.cells) * len(sweep.seeds) >= LEAST_RUNS
     if large:
         _load(memory, store, folder)
     known = set(memory.given)
-    with stats.remembering(memory):
-        yield
+    token = _study.set((store.place, folder))
+    try:
+        with stats.remembering(memory):
+            yield
+    finally:
+        _study.reset(token)
     # A study that was never started has no folder, and none is made for this.
-    if large and memory.used != known and store.names(folder):
+    if large and not memory.used <= known and store.names(folder):
         content = json.dumps({"makers": describe_makers(), "statistics": memory.dump()}).encode()
         try:
             store.commit(folder, {STATISTICS_FILE: content}, keep=None)

@@ -25,6 +25,7 @@ import numpy as np
 import scipy
 
 from hkrun.stats.errors import LEVEL
+from hkrun.stats.memory import remembered
 from hkrun.stats.permutations import Floats
 
 _GRID = 401  # directions at which a probability is known; a cubic spline runs between them
@@ -70,7 +71,12 @@ def error_of_stages(stages: Sequence[Sequence[int]]) -> float:
     for stage in stages:
         levels |= dict.fromkeys(set(stage) - set(levels), nominal_level(tuple(stage)))
     looks = tuple(sorted(levels))
-    return _any_look_p(tuple(levels[look] for look in looks), looks, True)
+    return _p_of_levels([levels[look] for look in looks], looks)
+
+
+@remembered()
+def _p_of_levels(levels: Sequence[float], looks: Sequence[int]) -> float:
+    return _any_look_p(tuple(levels), tuple(looks), True)
 
 
 def p_over_looks(nominal: float, looks: Sequence[int], *, two_sided: bool = True) -> float:
@@ -89,6 +95,7 @@ def p_over_looks(nominal: float, looks: Sequence[int], *, two_sided: bool = True
     return float(np.exp(scipy.interpolate.PchipInterpolator(near, found)(log)))
 
 
+@remembered()
 @functools.lru_cache(maxsize=4096)
 def nominal_level(looks: tuple[int, ...], *, level: float = LEVEL, two_sided: bool = True) -> float:
     """The p that every look asks for, so that chance crosses it at any of them with the probability `level`.
