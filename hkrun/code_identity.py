@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 NUMBERS_EPOCH = 1
-EPOCH_SOURCE = "dddd3351ae53"
+EPOCH_SOURCE = "abe854e4059f"
 
 # What a run's numbers follow from, below hkrun/: all that `hkrun.trial.run` imports, but for what can change
 # no number. tests/test_code_identity.py compares this with the imports, so that no module is forgotten.

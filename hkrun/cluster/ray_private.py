@@ -12,10 +12,11 @@ import importlib
 import inspect
 import logging
 import os
+import random
 import socket
 import time
 from collections.abc import Callable, Collection, Iterable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -44,10 +45,12 @@ SETTINGS = {
 
 # For a cluster of this machine whose tasks are single processes. Ray starts a process per CPU, which imports
 # what tasks take while the driver still waits for Ray. It must not end one that is idle for a moment: its CPU
-# may be reserved, and its task on the way.
+# may be reserved, and its task on the way. Nor may the process give way to Ray's agents, which import beside
+# it for as long and which nobody waits for: they have the command's own priority, and tasks 15 below it.
 PRELOAD_SETTINGS = {
     "RAY_preload_python_modules": "hkrun.cluster.driver.preload",
     "RAY_kill_idle_workers_interval_ms": "0",
+    "RAY_worker_niceness": "0",
 }
 PRELOAD_FROM_VARIABLE = "HKRUN_PRELOAD_FROM"  # tells `preload` where the driver's hkrun lies
 
@@ -67,6 +70,14 @@ UPLOAD_LOGGERS = (
     "ray.dashboard.modules.job.sdk",
     "ray._private.runtime_env.packaging",
 )
+
+AGENT_PORTS = (
+    "dashboard_agent_listen_port",
+    "metrics_agent_port",
+    "metrics_export_port",
+    "runtime_env_agent_port",
+)
+AGENT_PORTS_FROM_TO = (20_000, 32_768)
 
 RAYLET_WITHIN_S = 20.0  # Ray itself waits longer
 ANSWER_WITHIN_S, HEAD_ANSWERS_WITHIN_S = 2, 10
@@ -122,20 +133,91 @@ def start_ray(*, memory_bytes: int, folder: Path, **options: Any) -> None:
 def skip_helper_processes() -> None:
     """Starts Ray without the autoscaler's monitor and without the process that sends logs to drivers.
 
-    A cluster of one machine needs neither. Saves a second at its end. Its dashboard's agent takes any free
-    port: it would try for 3.5 s to get the same one as that of another cluster on this machine, and no
-    worker starts before it has given up.
+    A cluster of one machine needs neither. Saves a second at its end.
     """
     found = _find(
         "ray._private.parameter",
         "RayParams",
-        parameters=("no_monitor", "include_log_monitor", "dashboard_agent_listen_port"),
-        consequence="Ray ends a second later, and starts seconds later beside another cluster",
+        parameters=("no_monitor", "include_log_monitor"),
+        consequence="Ray ends a second later",
     )
     if found:
-        found.RayParams = functools.partial(
-            found.RayParams, no_monitor=True, include_log_monitor=False, dashboard_agent_listen_port=0
+        found.RayParams = functools.partial(found.RayParams, no_monitor=True, include_log_monitor=False)
+
+
+def give_agents_ports() -> None:
+    """Chooses the ports of the raylet's agents, and tells the raylet.
+
+    It starts no process for tasks before it knows them, and agents that choose theirs tell it after a second
+    of imports; of the one port that has a default, a second cluster on this machine waits four. Should a port
+    be taken before its agent has it, Ray ends.
+    """
+    consequence = "Ray starts a second later, and four beside another cluster"
+    told = "session_dir", "node_id", "dashboard_agent_listen_port"
+    parameter = _find("ray._private.parameter", "RayParams", consequence=consequence, parameters=AGENT_PORTS)
+    services = _find("ray._private.services", "start_raylet", consequence=consequence, parameters=told)
+    names = ("persist_port", "DASHBOARD_AGENT_LISTEN_PORT_NAME")
+    raylet = _find("ray._raylet", *names, consequence=consequence)
+    if not (parameter and services and raylet):
+        return
+    make, start = parameter.RayParams, services.start_raylet
+
+    def make_with_ports(**options: Any) -> Any:
+        return make(**options | dict(zip(AGENT_PORTS, _find_free_ports(), strict=True)))
+
+    @functools.wraps(start)
+    def start_knowing_ports(*args: Any, **options: Any) -> Any:
+        folder, node, port = map(inspect.signature(start).bind(*args, **options).arguments.__getitem__, told)
+        # The others are among the raylet's arguments.
+        raylet.persist_port(folder, node, raylet.DASHBOARD_AGENT_LISTEN_PORT_NAME, port)
+        return start(*args, **options)
+
+    parameter.RayParams, services.start_raylet = make_with_ports, start_knowing_ports
+
+
+def _find_free_ports() -> list[int]:
+    """A free port for each agent, below those that Linux gives to whoever asks for any: they stay free."""
+    found: list[int] = []
+    with ExitStack() as opened:
+        for port in random.SystemRandom().sample(range(*AGENT_PORTS_FROM_TO), k=1000):
+            with suppress(OSError):
+                opened.enter_context(socket.create_server(("", port)))
+                found.append(port)
+            if len(found) == len(AGENT_PORTS):
+                break
+    return found
+
+
+def skip_dashboard() -> None:
+    """Keeps Ray from starting, and waiting for, its dashboard's process where it is to have no dashboard.
+
+    There the process would only tell Ray's makers of the cluster's use. Saves a second at the start. Its
+    address is one at which nobody listens: an agent that finds none logs a traceback each second.
+    """
+    consequence = "Ray starts a second later"
+    wanted = ("include_dashboard", "gcs_address", "cluster_id_hex")
+    services = _find("ray._private.services", "start_api_server", parameters=wanted, consequence=consequence)
+    names = ("DASHBOARD_ADDRESS", "KV_NAMESPACE_DASHBOARD")
+    constants = _find("ray._private.ray_constants", *names, consequence=consequence)
+    if not (services and constants):
+        return
+    start = services.start_api_server
+
+    @functools.wraps(start)
+    def start_if_wanted(*args: Any, **options: Any) -> Any:
+        given = inspect.signature(start).bind(*args, **options).arguments
+        if given["include_dashboard"] is not False:
+            return start(*args, **options)
+        from ray import _raylet
+
+        client = _raylet.GcsClient(  # type: ignore[attr-defined]
+            address=given["gcs_address"], cluster_id=given["cluster_id_hex"]
         )
+        key, namespace = constants.DASHBOARD_ADDRESS.encode(), constants.KV_NAMESPACE_DASHBOARD
+        client.internal_kv_put(key, b"127.0.0.1:9", True, namespace=namespace)
+        return "", None  # its URL, its process
+
+    services.start_api_server = start_if_wanted
 
 
 def see_raylet_at_once() -> None:

@@ -4,6 +4,8 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
+from hkrun.models.small_images import pool
+
 
 class Features(NamedTuple):
     """What a backbone computes from a batch of B images.
@@ -48,7 +50,7 @@ class Backbone(nn.Module):
         for stage in self.stages:
             hidden = stage(hidden)
             stages.append(hidden)
-        descriptor = self.finish(hidden).mean(dim=(2, 3))
+        descriptor = pool(self.finish(hidden))
         logits = self.classifier(descriptor).to(self.classifier.weight.dtype)
         return Features(logits=logits, stages=tuple(stages), descriptor=descriptor, stem=stem)
 

@@ -36,7 +36,7 @@ class BasicBlock(nn.Module):
         active = self.activation(self.norm1(inputs))
         shortcut = inputs if self.projection is None else self.projection(active)
         residual: Tensor = self.conv2(self.activation(self.norm2(self.conv1(active))))
-        return residual + shortcut
+        return residual.add_(shortcut)
 
 
 class BottleneckBlock(nn.Module):
@@ -69,7 +69,7 @@ class BottleneckBlock(nn.Module):
         hidden = self.activation(self.norm2(self.conv1(active)))
         hidden = self.activation(self.norm3(self.conv2(hidden)))
         residual: Tensor = self.conv3(hidden)
-        return residual + shortcut
+        return residual.add_(shortcut)
 
 
 BLOCKS: dict[str, type[BasicBlock] | type[BottleneckBlock]] = {

@@ -131,6 +131,13 @@ def lie_images_last(maps: Tensor) -> bool:
     return maps.device.type == "cpu" and maps.permute(1, 2, 3, 0).is_contiguous()
 
 
+def pool(maps: Tensor) -> Tensor:
+    """The mean over the positions of maps [B, C, H, W], [B, C]; in the order in which they lie."""
+    if lie_images_last(maps):
+        return maps.permute(1, 2, 3, 0).mean(dim=(1, 2)).t()
+    return maps.mean(dim=(2, 3))
+
+
 def as_rows(maps: Tensor) -> Tensor:
     """Maps [B, C, H, W] with all of a channel in a row, [1, C, H W B]."""
     return _images_last(maps).flatten(1)[None]

@@ -24,6 +24,7 @@ def hide() -> None:
     from ray._private import parameter, services
 
     parameters, get_node, init = parameter.RayParams, services.get_node, ray.init
+    start_raylet, start_api_server = services.start_raylet, services.start_api_server
 
     def init_without(**options):
         if unknown := {"_memory", "_temp_dir"} & set(options):
@@ -33,6 +34,8 @@ def hide() -> None:
     ray.init = init_without
     parameter.RayParams = lambda **options: parameters(**options)
     services.get_node = lambda *arguments: get_node(*arguments)
+    services.start_raylet = lambda *arguments, **options: start_raylet(*arguments, **options)
+    services.start_api_server = lambda *arguments, **options: start_api_server(*arguments, **options)
 
 
 if __name__ == "__main__":

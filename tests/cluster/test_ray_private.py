@@ -17,7 +17,8 @@ import ray
 import ray.air._internal.usage
 import ray.experimental.internal_kv
 from packaging.requirements import Requirement
-from ray._private import parameter, services
+from ray import _raylet
+from ray._private import parameter, ray_constants, services
 from ray.exceptions import GetTimeoutError
 from ray.train.v2._internal.exceptions import RayTrainError, WorkerGroupStartupTimeoutError
 from ray.tune.execution import class_cache
@@ -102,50 +103,54 @@ def fresh(monkeypatch):
     monkeypatch.setattr(ray_private, "_told", set())
 
 
-def hide_rayparams(monkeypatch):
-    monkeypatch.delattr(parameter, "RayParams")
-
-
-def change_rayparams(monkeypatch):
-    monkeypatch.setattr(parameter, "RayParams", lambda num_cpus=None: num_cpus)
-
-
-def hide_get_node(monkeypatch):
-    monkeypatch.delattr(services, "get_node")
-
-
-def change_get_node(monkeypatch):
-    monkeypatch.setattr(services, "get_node", lambda address: address)
+HASTENING = {
+    "RayParams": (parameter, ray_private.skip_helper_processes, ray_private.give_agents_ports),
+    "start_raylet": (services, ray_private.give_agents_ports),
+    "persist_port": (_raylet, ray_private.give_agents_ports),
+    "start_api_server": (services, ray_private.skip_dashboard),
+    "DASHBOARD_ADDRESS": (ray_constants, ray_private.skip_dashboard),
+    "get_node": (services, ray_private.see_raylet_at_once),
+}
 
 
 @pytest.mark.usefixtures("fresh")
 @pytest.mark.parametrize(
-    ("change", "function", "name"),
+    ("name", "function", "change"),
     [
-        (hide_rayparams, ray_private.skip_helper_processes, "RayParams"),
-        (change_rayparams, ray_private.skip_helper_processes, "RayParams"),
-        (hide_get_node, ray_private.see_raylet_at_once, "get_node"),
-        (change_get_node, ray_private.see_raylet_at_once, "get_node"),
+        (name, function, change)
+        for name, (_, *functions) in HASTENING.items()
+        for function in functions
+        for change in ("gone", "other arguments")
+        if change == "gone" or name not in {"persist_port", "DASHBOARD_ADDRESS"}  # nothing by name
     ],
 )
-def test_ray_starts_without_the_names_that_make_it_start_sooner(monkeypatch, caplog, change, function, name):
-    change(monkeypatch)
-    before = [getattr(parameter, "RayParams", None), getattr(services, "get_node", None)]
+def test_ray_starts_without_the_names_that_make_it_start_sooner(monkeypatch, caplog, name, function, change):
+    module = HASTENING[name][0]
+    if change == "gone":
+        monkeypatch.delattr(module, name)
+    else:
+        monkeypatch.setattr(module, name, lambda address=None: address)
+    before = {name: getattr(module, name, None) for name, (module, *_) in HASTENING.items()}
     function()
     function()
-    assert [getattr(parameter, "RayParams", None), getattr(services, "get_node", None)] == before
+    assert {name: getattr(module, name, None) for name, (module, *_) in HASTENING.items()} == before
     (line,) = saw(caplog)
     assert line.startswith(f"Ray {ray.__version__} has no ")
     assert name in line
 
 
-def test_ray_starts_without_its_monitors_and_sees_its_raylet(monkeypatch, caplog):
-    monkeypatch.setattr(parameter, "RayParams", parameter.RayParams)
-    monkeypatch.setattr(
-        services, "get_node", lambda gcs_address, node_id, **more: (gcs_address, node_id, more)
-    )
+@pytest.fixture
+def genuine(monkeypatch):
+    """Gives Ray its own names back afterwards."""
+    for name, (module, *_) in HASTENING.items():
+        monkeypatch.setattr(module, name, getattr(module, name))
+    return monkeypatch
+
+
+def test_ray_starts_without_its_monitors_and_sees_its_raylet(genuine, caplog):
+    genuine.setattr(services, "get_node", lambda gcs_address, node_id, **more: (gcs_address, node_id, more))
     waited = []
-    monkeypatch.setattr(ray_private, "wait_for_raylet", lambda *node: waited.append(node))
+    genuine.setattr(ray_private, "wait_for_raylet", lambda *node: waited.append(node))
     ray_private.skip_helper_processes()
     ray_private.see_raylet_at_once()
     made = parameter.RayParams(num_cpus=1)
@@ -154,6 +159,66 @@ def test_ray_starts_without_its_monitors_and_sees_its_raylet(monkeypatch, caplog
     assert services.get_node("here:1", "ab", timeout=1) == ("here:1", "ab", {"timeout": 1})
     waited.pop()
     assert waited == [("here:1", "ab")]
+    assert saw(caplog) == []
+
+
+def test_the_raylet_knows_the_ports_of_its_agents_which_nobody_has_or_gets_by_chance(
+    genuine, caplog, tmp_path
+):
+    started = []
+    genuine.setattr(
+        services,
+        "start_raylet",
+        lambda redis, node_id, session_dir, *, dashboard_agent_listen_port: started.append(node_id),
+    )
+    ray_private.skip_helper_processes()
+    ray_private.give_agents_ports()
+    made = [parameter.RayParams(num_cpus=1) for _ in range(2)]  # each try gets its own
+    ports = [[getattr(each, name) for name in ray_private.AGENT_PORTS] for each in made]
+    assert all(len(set(own)) == len(ray_private.AGENT_PORTS) for own in ports)
+    assert ports[0] != ports[1]
+    assert made[0].no_monitor
+    first_of_linux = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    for port in [*ports[0], *ports[1]]:
+        assert 1023 < port < first_of_linux
+        socket.create_server(("", port)).close()
+    port = made[0].dashboard_agent_listen_port
+    services.start_raylet("redis", "ab", session_dir=str(tmp_path), dashboard_agent_listen_port=port)
+    assert started == ["ab"]
+    told = _raylet.wait_for_persisted_port(str(tmp_path), "ab", "dashboard_agent_listen_port", timeout_ms=1)
+    assert told == port
+    assert saw(caplog) == []
+
+
+def test_a_port_that_somebody_has_is_given_to_no_agent(monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        taken = server.getsockname()[1]
+        monkeypatch.setattr(ray_private, "AGENT_PORTS_FROM_TO", (taken, taken + 1000))
+        monkeypatch.setattr(ray_private.random.SystemRandom, "sample", lambda self, ports, k: ports[:k])
+        assert taken not in ray_private._find_free_ports()
+
+
+@pytest.mark.parametrize("wanted", [False, True, None])
+def test_the_dashboards_process_is_started_where_there_is_to_be_one(genuine, caplog, wanted):
+    told = {}
+
+    class Client:
+        def __init__(self, address, cluster_id):
+            assert (address, cluster_id) == ("here:1", "cd")
+
+        def internal_kv_put(self, key, value, overwrite, namespace):
+            told[namespace, key] = value
+
+    genuine.setattr(_raylet, "GcsClient", Client)
+    genuine.setattr(
+        services,
+        "start_api_server",
+        lambda include_dashboard, host, gcs_address, cluster_id_hex: ("started", host),
+    )
+    ray_private.skip_dashboard()
+    started = services.start_api_server(wanted, "host", gcs_address="here:1", cluster_id_hex="cd")
+    assert started == (("", None) if wanted is False else ("started", "host"))
+    assert list(told) == ([(b"dashboard", b"dashboard")] if wanted is False else [])
     assert saw(caplog) == []
 
 
@@ -444,7 +509,10 @@ def test_a_sweep_runs_with_a_ray_without_these_names(tmp_path):
     assert "Traceback" not in log
     assert sorted(name.partition("(")[0] for name in missing) == [
         "ray._private.parameter.RayParams",
+        "ray._private.parameter.RayParams",
         "ray._private.services.get_node",
+        "ray._private.services.start_api_server",
+        "ray._private.services.start_raylet",
         "ray.experimental.internal_kv.internal_kv_get_gcs_client",
         "ray.init",
     ]

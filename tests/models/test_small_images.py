@@ -16,6 +16,7 @@ from hkrun.models.small_images import (
     find_geometry,
     lie_images_last,
     pays,
+    pool,
     repeat_images,
 )
 
@@ -152,6 +153,19 @@ def test_its_batchnorm_keeps_the_variance_of_values_far_from_zero() -> None:
     maps = images_last((10_000 + values).view(4, 1, 4, 4))
     _, _, variance = batch_norm(maps, torch.ones(1), torch.zeros(1), 1e-5)
     assert variance.item() == pytest.approx(1.0, rel=1e-6)
+
+
+@pytest.mark.parametrize("order", ["images last", "channels last", "contiguous"])
+def test_pooling_is_the_mean_over_positions_with_all_derivatives(order: str) -> None:
+    maps = torch.randn(3, 4, 2, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    if order == "images last":
+        maps = maps.permute(1, 2, 3, 0).contiguous().permute(3, 0, 1, 2)
+    elif order == "channels last":
+        maps = maps.contiguous(memory_format=torch.channels_last)
+    assert lie_images_last(maps) == (order == "images last")
+    torch.testing.assert_close(pool(maps), maps.mean(dim=(2, 3)), rtol=1e-14, atol=0)
+    assert torch.autograd.gradgradcheck(pool, maps.requires_grad_())
+    assert torch.autograd.gradcheck(pool, maps)
 
 
 def test_images_are_repeated_for_each_member() -> None:
