@@ -36,8 +36,8 @@ BUILD_LOCK := echo 'hatchling>=1.27' | $(BIN)/uv pip compile -q - --universal --
 # In containers it is often set, for images that hold no bytecode. Here each of many short processes would compile hkrun anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-# A process per core, four at most. The tests of a file share what is made for them; in the order of the files, for those
-# with the fewest tests, which start Ray, would come last.
+# A process per core, four at most. The tests of a file share what is made for them, and one process starts Ray
+# (tests/conftest.py). In the order of the files, for those with the fewest tests, which take longest, would come last.
 PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 .PHONY: setup stability test test-all check docs keys lock audit sbom crds bench bench-gpu digits-recipe findings results numbers statistics statistics-of-runs

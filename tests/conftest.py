@@ -33,6 +33,26 @@ def pytest_collection_finish():
     gc.freeze()
 
 
+# Tests that start Ray in every test run, by the beginnings of their names.
+WITH_RAY = (
+    "tests/cluster/",
+    "tests/interface/test_python_runs.py",
+    "tests/interface/test_python_until_decided.py",
+)
+
+
+@pytest.hookimpl(optionalhook=True)  # where pytest-xdist is installed
+def pytest_xdist_make_scheduler(config, log):
+    """Gives all that starts Ray to one process: they share a cluster, and two at once would be in their way."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class Scheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid):
+            return "Ray" if nodeid.startswith(WITH_RAY) else super()._split_scope(nodeid)
+
+    return Scheduling(config, log) if config.getoption("dist") == "loadfile" else None
+
+
 @pytest.fixture
 def undrawn_figures(monkeypatch):
     """Builds figures without drawing them, which takes most of a report's time."""
