@@ -43,7 +43,7 @@ WITH_RAY = (
 
 @pytest.hookimpl(optionalhook=True)  # where pytest-xdist is installed
 def pytest_xdist_make_scheduler(config, log):
-    """Gives all that starts Ray to one process: they share a cluster, and two at once would be in their way."""
+    """Gives all that starts Ray to one process: they share a cluster, and two would be in their way."""
     from xdist.scheduler import LoadFileScheduling
 
     class Scheduling(LoadFileScheduling):

@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from sklearn.datasets import load_digits as load_sklearn_digits
 
 from hkrun.data import digits, load_dataset
 from hkrun.errors import DataError
@@ -13,7 +12,9 @@ from hkrun.errors import DataError
 
 @pytest.fixture(scope="module")
 def original() -> tuple[np.ndarray, np.ndarray]:
-    bunch = load_sklearn_digits()
+    from sklearn.datasets import load_digits  # takes a second, which each process that collects would have
+
+    bunch = load_digits()
     return bunch.images, bunch.target
 
 

@@ -6,11 +6,6 @@ import pytest
 from test_python_page import read_blocks
 from test_python_runs import SPACE, find_processes_of_ray
 
-nbformat = pytest.importorskip("nbformat")
-pytest.importorskip("ipykernel")
-preprocessors = pytest.importorskip("nbconvert.preprocessors")
-exporters = pytest.importorskip("nbconvert.exporters")
-
 # The page runs without a display; a notebook has one by itself.
 SHOWN = "hkrun.run(space, seeds=5, store='hkrun-store')"
 
@@ -19,6 +14,9 @@ SHOWN = "hkrun.run(space, seeds=5, store='hkrun-store')"
 @pytest.mark.cluster
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:.*IPython.*", "ignore:.*asyncio.*")
 def test_a_notebook_shows_plans_the_progress_studies_and_figures(folder):
+    nbformat = pytest.importorskip("nbformat")
+    preprocessors = pytest.importorskip("nbconvert.preprocessors")
+    exporters = pytest.importorskip("nbconvert.exporters")
     cells = [nbformat.v4.new_code_cell(block) for block in [*read_blocks("docs/python.md"), SHOWN]]
     notebook = nbformat.v4.new_notebook(cells=cells)
     preprocessors.ExecutePreprocessor(timeout=240, kernel_name="python3").preprocess(

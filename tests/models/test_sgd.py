@@ -1,8 +1,6 @@
 """hkrun's optimiser is torch's, step by step and byte by byte."""
 
 import copy
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -53,35 +51,3 @@ def test_a_loaded_momentum_steps_as_its_parameter_lies_in_memory() -> None:
     optimizer.step()
     expected = weight - 0.1 * (0.9 * momentum + gradient)
     torch.testing.assert_close(parameter.detach(), expected, rtol=1e-6, atol=1e-6)
-
-
-TRAIN = """
-import sys, torch
-from hkrun.config import cell_from_values
-from hkrun.data import load_dataset
-from hkrun.data.views import Views
-from hkrun.distill import distill, start_run
-from hkrun.training import Images, SingleProcess, ResidentEvaluationSet, ResidentTrainingSet
-values = {"method": "supervised", "student.network": "preact-8-w4", "student.epochs": 1}
-cell, data, cpu = cell_from_values(values), load_dataset("digits"), torch.device("cpu")
-runs = [start_run(cell, data, seed, context=SingleProcess(), device=cpu) for seed in (0, 1)]
-distill(
-    runs,
-    teach={},
-    images=Images(
-        ResidentTrainingSet(data, Views(1, False), dtype=torch.float32, device=cpu),
-        ResidentEvaluationSet(
-            data.test.images, data.test.labels, data, dtype=torch.float32, device=cpu
-        ),
-    ),
-    context=SingleProcess(),
-    on_epoch=lambda runs: [run.state_dict() for run in runs],
-)
-assert runs[0].epoch == 1
-print("torch._dynamo" in sys.modules)
-"""
-
-
-def test_training_does_not_import_torch_s_compiler() -> None:
-    done = subprocess.run([sys.executable, "-c", TRAIN], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["False"]
