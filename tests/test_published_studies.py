@@ -86,10 +86,17 @@ def stored(store, made):
     return publishing.stored_plans(store)[0][0]
 
 
+@pytest.fixture(scope="module")
+def published(tmp_path_factory):
+    """Where the study is published once, for copies of it."""
+    return tmp_path_factory.mktemp("published") / "results"
+
+
 @pytest.fixture
-def folder(stored, store, tmp_path):
-    publish_study(stored, store, tmp_path / "results")
-    return tmp_path / "results" / "stability-digits"
+def folder(stored, store, published, tmp_path):
+    if not published.exists():
+        publish_study(stored, store, published)
+    return shutil.copytree(published, tmp_path / "results") / "stability-digits"
 
 
 def contents(folder):
