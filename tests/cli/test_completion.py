@@ -337,7 +337,7 @@ def test_an_answer_takes_less_than_half_a_second_of_a_core_and_loads_nothing_hea
     """
     command = [sys.executable, "-c", textwrap.dedent(code), *line]
     took = []
-    for _ in range(3):
+    while len(took) < 3 and min(took, default=1.0) >= 0.5:  # another process may have had its core
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         told = subprocess.run(command, env=environment, cwd=place, capture_output=True, text=True, check=True)
         after = resource.getrusage(resource.RUSAGE_CHILDREN)

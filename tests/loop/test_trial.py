@@ -529,11 +529,13 @@ def finish(task: Task) -> None:
     [((3, 0, 7), 1), pytest.param((3,), 4, marks=pytest.mark.slow)],
     ids=["a pack once", "one alone again and again"],
 )
-def test_killed_runs_end_as_if_undisturbed(tmp_path: Path, seeds: tuple[int, ...], kills: int) -> None:
+def test_killed_runs_end_as_if_undisturbed(
+    taught_once: Path, tmp_path: Path, seeds: tuple[int, ...], kills: int
+) -> None:
     cell = make_cell(student__epochs=12)
+    for name in ("undisturbed", "killed"):
+        shutil.copytree(taught_once, tmp_path / name)
     undisturbed, killed = open_store(tmp_path / "undisturbed"), open_store(tmp_path / "killed")
-    for store in (undisturbed, killed):
-        run_task(make_task(store, cell), SingleProcess())
     run_task(make_task(undisturbed, cell, *seeds), SingleProcess())
     random = np.random.default_rng(11)
     for _ in range(kills):
