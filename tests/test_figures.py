@@ -1,4 +1,5 @@
 import contextlib
+import functools
 import subprocess
 import sys
 from itertools import pairwise
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
+from matplotlib.mathtext import MathTextParser
 
 from hkrun import figures
 from hkrun.figures import CellCurves, CellHealth, PairedDifferences, style
@@ -455,3 +457,26 @@ def test_a_logarithmic_axis_says_so():
     figure = figures.draw_errors([CellCurves(name="x", error_pct=errors)], window=5)
     assert figure.axes[0].get_ylabel() == "Test error (%, log scale)"
     assert "linear scale" in figure.axes[1].get_title(loc="left")
+
+
+def test_pictures_share_what_is_read_of_names_and_leave_matplotlib_as_it_was(monkeypatch):
+    read = []
+    parse = MathTextParser._parse_cached.__wrapped__
+
+    def count(parser, text, *rest):
+        read.append(text)
+        return parse(parser, text, *rest)
+
+    monkeypatch.setattr(MathTextParser, "_parse_cached", functools.lru_cache(50)(count))
+    each_their_own = mpl.text.TextToPath
+
+    def draw():
+        with style.styled():
+            figure = style.new_figure(4, 3)
+            figure.subplots().set_title(style.typeset("L_adv + L_is"))
+        return figures.encode(figure, "svg")
+
+    first = draw()
+    assert draw() == first
+    assert len(read) == 1
+    assert mpl.text.TextToPath is each_their_own

@@ -11,6 +11,7 @@ from typing import Any, Literal, NamedTuple
 
 import matplotlib as mpl
 import numpy as np
+from matplotlib import text, textpath
 from matplotlib.artist import Artist
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -133,6 +134,20 @@ def styled() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def _reading_symbols_once() -> Iterator[None]:
+    """Has all pictures within share Matplotlib's own reader of mathematics, which keeps what it has read.
+
+    Else every picture, and every layout of one, reads the names of cells anew: a quarter of the time.
+    """
+    each_their_own = text.TextToPath
+    text.TextToPath = lambda: textpath.text_to_path  # type: ignore[assignment, misc]
+    try:
+        yield
+    finally:
+        text.TextToPath = each_their_own  # type: ignore[misc]
+
+
 class Drawing(Figure):
     """A figure whose marks can be explained.
 
@@ -202,7 +217,7 @@ def encode(figure: Figure, kind: Literal["png", "svg"]) -> bytes:
     """The figure as a file's content, without dates or versions in it."""
     buffer = io.BytesIO()
     metadata = {"Date": None, "Creator": None} if kind == "svg" else {"Software": None}
-    with styled():
+    with styled(), _reading_symbols_once():
         figure.savefig(buffer, format=kind, metadata=metadata)
     return _shorten(buffer.getvalue()) if kind == "svg" else buffer.getvalue()
 

@@ -11,6 +11,7 @@ import logging
 import os
 import secrets
 import shutil
+import stat
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -134,14 +135,22 @@ class LocalFiles:
 
     def __init__(self, root: Path) -> None:
         self._root = root
-        self._real_root = os.path.realpath(root)
 
     def _folder(self, folder: str) -> Path:
-        """Where a folder is; refused where a link on the way to it leads elsewhere."""
-        place = self._root / folder
-        if os.path.realpath(place) != os.path.join(self._real_root, folder).rstrip("/"):  # noqa: PTH118
-            raise OSError(errno.ELOOP, "a link leads elsewhere", str(place))
-        return place
+        """Where a folder is; refused where a link on the way to it leads elsewhere.
+
+        The way begins in the store. To resolve all of it took a third of the time of reading a run.
+        """
+        path = str(self._root)
+        for name in folder.split("/") if folder else ():
+            path = f"{path}/{name}"
+            try:
+                is_link = stat.S_ISLNK(os.lstat(path).st_mode)
+            except FileNotFoundError:
+                break
+            if is_link or name == "..":
+                raise OSError(errno.ELOOP, "a link leads elsewhere", path)
+        return self._root / folder
 
     def put(self, folder: str, files: Mapping[str, bytes]) -> None:
         """See `Files`. The folder is created where it is missing."""
