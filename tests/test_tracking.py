@@ -41,7 +41,8 @@ import hkrun.tracking.tables
 from hkrun.config import canonical, cell_id
 from hkrun.errors import DataError, InputError, StoreError
 from hkrun.spaces import Sweep
-from hkrun.store import Store, open_store
+from hkrun.store import CellRuns, Store, open_store
+from hkrun.sweep import mirror_sweep
 from hkrun.tracking import Links, Mirror, Site, background, resolve_uri, serve, server, sync, ui
 from hkrun.tracking.connection import connect
 from hkrun.tracking.content import RunContent, cells_of, digest, run_digest
@@ -602,6 +603,31 @@ def test_runs_are_written_together_up_to_so_many_points_and_are_the_same(
     mirror_all(sweep, other)
     assert written == [1, *sizes, 1]  # the parent is begun first, and ended last
     assert rows_without_ids(store) == rows_without_ids(other)
+
+
+def test_the_runs_that_the_report_is_of_are_mirrored_without_another_look_at_their_folders(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep = make_sweep(num_cells=2, num_seeds=3, epochs=12)
+    fill_store(store, sweep)
+    put_run(store, sweep.cells[1], 0, status="failed", traceback="ValueError: no", curves=None)
+    put_run(store, sweep.cells[1], 1, status="diverged", diverged_epoch=12)
+    put_run(store, sweep.cells[0], 7)  # which the study does not have
+    listed: Counter[str] = Counter()
+    look = Store.cell_runs
+
+    def count(store: Store, identity: str) -> CellRuns:
+        listed[identity] += 1
+        return look(store, identity)
+
+    monkeypatch.setattr(Store, "cell_runs", count)
+    assert mirror_sweep(sweep, store).runs == 6
+    assert [listed[cell_id(named.cell)] for named in sweep.cells] == [1, 1]
+    ended = [own["hkrun.status"] for own in tags_of_runs(store).values() if "hkrun.seed" in own]
+    assert Counter(ended) == {"finished": 4, "failed": 1, "diverged": 1}
+    before = curve_points(store)
+    sync(sweep, store, summaries=make_summaries(store, sweep), files=REPORT)
+    assert curve_points(store) == before, "a look at their folders finds the same"
 
 
 def test_the_mean_over_seeds_is_that_of_all_of_them_whichever_were_mirrored_before(

@@ -22,6 +22,7 @@ from hkrun.plans import (
     save_plan,
     save_stopped,
 )
+from hkrun.records import Record
 from hkrun.spaces import Sweep
 from hkrun.stopwatch import Stopwatch
 from hkrun.store import Store
@@ -222,16 +223,25 @@ def mirror_sweep(
     from hkrun.tracking import check_listens, resolve_uri, sync
 
     check_listens(resolve_uri(store))  # before a report is made for a server that is away
-    summaries, files = _renew_report(sweep, store, workers)
-    return sync(sweep, store, summaries=summaries, files=files, world_size=workers.world_size, every=every)
+    summaries, files, records = _renew_report(sweep, store, workers)
+    return sync(
+        sweep,
+        store,
+        summaries=summaries,
+        files=files,
+        records=records,
+        world_size=workers.world_size,
+        every=every,
+    )
 
 
 def _renew_report(
     sweep: Sweep, store: Store, workers: Workers
-) -> tuple[dict[str, dict[str, float | None]], dict[str, bytes]]:
-    """The figures of every cell for MLflow, and the report's files; the results, 100 MB, are let go."""
+) -> tuple[dict[str, dict[str, float | None]], dict[str, bytes], dict[str, tuple[Record, ...]]]:
+    """The figures of every cell for MLflow, the report's files and its records; curves, 50 MB, are let go."""
     summary, report = _write_report(sweep, store, workers)
-    return _summary_metrics(summary), _report_files(store, sweep, report)
+    records = {cell.cell_id: cell.records for cell in summary.cells}
+    return _summary_metrics(summary), _report_files(store, sweep, report), records
 
 
 def _write_report(sweep: Sweep, store: Store, workers: Workers) -> "tuple[Summary, dict[str, str]]":

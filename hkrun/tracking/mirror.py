@@ -50,6 +50,7 @@ from hkrun.tracking.tables import open_runs
 from hkrun.tracking.view import RUNS_PER_PAGE, SHOWN_TAG, Links, find_links, save_views
 
 Result = TypeVar("Result")
+Records = Mapping[str, Sequence[Record]]
 # Written together, with the rest of the last run's: a transaction of a database, 20 MB of rows; what the
 # connections to a server share.
 POINTS_PER_BATCH = 100_000
@@ -77,22 +78,24 @@ def sync(
     *,
     summaries: Summaries,
     files: Mapping[str, bytes],
+    records: Records | None = None,
     world_size: int = 1,
     every: int | None = None,
 ) -> Mirrored:
     """Puts everything that MLflow lacks of a sweep there; run twice, the second time adds nothing.
 
     `summaries` are metrics of the parents by cell_id: error_last, error_best, stability, s2, mean_range; None
-    or what is not finite is left out. Every parent carries `files`, the report. `world_size` processes train
-    one run, where that is part of the cell. `every` asks for all curves, at every so-manieth epoch; runs that
-    lack points of it get them, and none loses any.
+    or what is not finite is left out. Every parent carries `files`, the report. `records` are those that the
+    report was made of, by cell_id; without them they are read now. `world_size` processes train one run,
+    where that is part of the cell. `every` asks for all curves, at every so-manieth epoch; runs that lack
+    points of it get them, and none loses any.
 
     Raises:
         StoreError: MLflow cannot be reached, or the store cannot be read.
         InputError: MLFLOW_TRACKING_URI cannot be used.
     """
     experiment = Experiment(sweep, store, world_size=world_size, thorough=True, every=every)
-    return experiment.complete(summaries=summaries, files=files)
+    return experiment.complete(summaries=summaries, files=files, records=records)
 
 
 class Experiment:
@@ -171,18 +174,20 @@ class Experiment:
             cell = self._cells[record.cell_id]
             self._add(cell, [(record, run_digest(cell, record))], MeanCurve())
 
-    def complete(self, *, summaries: Summaries, files: Mapping[str, bytes]) -> Mirrored:
+    def complete(
+        self, *, summaries: Summaries, files: Mapping[str, bytes], records: Records | None = None
+    ) -> Mirrored:
         """Mirrors what is still missing, then summaries, report and the comparison view; see `sync`."""
-        return self._in_sound_database(lambda: self._complete(summaries, files))
+        return self._in_sound_database(lambda: self._complete(summaries, files, records))
 
-    def _complete(self, summaries: Summaries, files: Mapping[str, bytes]) -> Mirrored:
+    def _complete(self, summaries: Summaries, files: Mapping[str, bytes], known: Records | None) -> Mirrored:
         seeds = frozenset(self._sweep.seeds)
         parents: list[MirroredRun] = []
         finished: list[tuple[Record, str]] = []
         digests: list[str] = []
         points: list[str | None] = []
         for cell in self._cells.values():
-            found = self._store.records(cell.cell_id)
+            found = self._store.records(cell.cell_id) if known is None else known.get(cell.cell_id, ())
             records = [(record, run_digest(cell, record)) for record in found if record.seed in seeds]
             if not records:
                 continue
