@@ -12,6 +12,7 @@ own; its files lie in a temporary folder.
 """
 
 import contextlib
+import functools
 import os
 import secrets
 import shutil
@@ -351,9 +352,12 @@ def serve_moto(port: int, log: str, *, deaf: bool) -> None:
 
     One request at a time is handled: moto looks at a condition and then writes, without a lock.
     """
+    from moto.core import serialize
     from moto.server import MotoRequestHandler, create_backend_app
     from werkzeug.serving import run_simple
 
+    # It reads the time of each object anew for every list, which takes half of it.
+    serialize.parse_to_aware_datetime = functools.cache(serialize.parse_to_aware_datetime)
     application = create_backend_app("s3")
     turn = threading.Lock()
 
