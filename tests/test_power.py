@@ -12,7 +12,7 @@ from report_example import TEST_IMAGES, make_cell, make_sweep, put_run
 from hkrun import stats
 from hkrun.plans import describe_power, foresee_power, make_plan
 from hkrun.spaces import NamedCell, load_sweep
-from hkrun.stats.noncentral import noncentral_share, upper_quantile
+from hkrun.stats.noncentral import noncentral_share, share_by_noncentrality, upper_quantile
 from hkrun.store import open_store
 
 
@@ -145,8 +145,13 @@ def test_shares_and_quantiles_of_t_are_scipys_to_rounding(degrees):
     for noncentrality, t in itertools.product((-2.0, 0.5, 8.0, 60.0), (-1.0, 0.0, 3.0, 12.0, 200.0)):
         share = scipy.stats.nct.cdf(t, degrees, noncentrality)
         assert noncentral_share(t, degrees, noncentrality) == pytest.approx(share, abs=1e-12)
+        for most in (abs(noncentrality), 100.0):
+            found = share_by_noncentrality(t, degrees, most=most)(noncentrality)
+            assert found == pytest.approx(share, abs=1e-12)
 
 
 def test_a_share_too_steep_for_the_sum_still_lies_where_its_spread_does():
     # With one degree of freedom the spread is that of |z|: half of its values lie below 0.674.
-    assert noncentral_share(1e6 / scipy.stats.norm.isf(0.25), 1, 1e6) == pytest.approx(0.5, abs=1e-4)
+    t = 1e6 / scipy.stats.norm.isf(0.25)
+    assert noncentral_share(t, 1, 1e6) == pytest.approx(0.5, abs=1e-4)
+    assert share_by_noncentrality(t, 1, most=1e6)(1e6) == pytest.approx(0.5, abs=1e-4)

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 from hkrun.stats.distributions import t_tail
 from hkrun.stats.errors import LEVEL, Interval, finite_vector, t_interval
 from hkrun.stats.memory import remembered
-from hkrun.stats.noncentral import noncentral_share
+from hkrun.stats.noncentral import share_by_noncentrality
 
 # A difference that varies by less than this share of its size only does so by rounding.
 _ROUNDING = 1e-12
@@ -94,11 +94,12 @@ def _noncentrality(t: float, degrees: int, share: float) -> float:
     reach = 10.0
     while True:
         ends = t - reach, t + reach
-        shares = [noncentral_share(t, degrees, end) for end in ends]
+        share_at = share_by_noncentrality(t, degrees, most=max(map(abs, ends)))
+        shares = [share_at(end) for end in ends]
         if shares[0] > share > shares[1]:
             break
         reach *= 2
-    root = scipy.optimize.brentq(lambda end: noncentral_share(t, degrees, end) - share, *ends)
+    root = scipy.optimize.brentq(lambda end: share_at(end) - share, *ends)
     return float(root)
 
 

@@ -8,6 +8,7 @@ it, where the trapezoidal sum of a smooth function that vanishes at both ends is
 import functools
 import math
 import statistics
+from collections.abc import Callable
 
 import numpy as np
 import scipy
@@ -34,6 +35,26 @@ def noncentral_share(t: float, degrees: float, noncentrality: float) -> float:
         weight * math.erfc((noncentrality - t * spread) / root) / 2
         for weight, spread in _weights(degrees, points)
     )
+
+
+def share_by_noncentrality(t: float, degrees: float, *, most: float) -> Callable[[float], float]:
+    """`noncentral_share` of one t as a function of the noncentrality, for a search.
+
+    All at once, by SciPy's normal shares, which a plan would wait for.
+
+    Args:
+        t: The value.
+        degrees: Its degrees of freedom.
+        most: What the noncentrality is at most, in size.
+    """
+    # The next power of two: searches with as many degrees of freedom share their weights.
+    points = _count_points(degrees, 2.0 ** math.ceil(math.log2(most)))
+    if points > _MOST_POINTS:
+        spreads = np.sqrt(2 * scipy.special.gammaincinv(degrees / 2, _RANKS) / degrees)
+        weights = np.full(len(spreads), 1 / len(spreads))
+    else:
+        weights, spreads = np.array(_weights(degrees, points)).T
+    return lambda noncentrality: float(weights @ scipy.special.ndtr(t * spreads - noncentrality))
 
 
 @functools.lru_cache(maxsize=64)
