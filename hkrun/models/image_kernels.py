@@ -2,8 +2,9 @@
 
 Maps are [k, C, H, W B]: each row of an image holds all images of the batch, one position after another, so
 that the innermost loops run over images and are vectors whatever the number of channels. Four channels are
-computed at once, from up to three positions, so that what is loaded is used several times. Sums are taken in
-any order; NaN and infinity are what they are.
+computed at once, from up to three positions, so that what is loaded is used several times. They are summed up
+in memory of their own: rows of maps often begin at a multiple of 4 KiB from each other, and would then push
+each other out of the first cache. Sums are taken in any order; NaN and infinity are what they are.
 
 Compiling takes seconds, once: the machine code is kept beside this file, or in the user's cache folder.
 """
@@ -47,18 +48,36 @@ def _next_three(channel: int, channels: int) -> tuple[int, int, int]:
 
 
 @_inlined
-def _open_rows(maps: Floats, k: int, channel: int, y: int, spare: Floats) -> Four:
-    """A row of four channels, set to zero; spare ones where there are no more channels."""
-    channels = maps.shape[1]
-    rows = (
-        maps[k, channel, y],
-        maps[k, channel + 1, y] if channel + 1 < channels else spare[0],
-        maps[k, channel + 2, y] if channel + 2 < channels else spare[1],
-        maps[k, channel + 3, y] if channel + 3 < channels else spare[2],
-    )
+def _begin(sums: Floats, length: int) -> Four:
+    """The first numbers of four rows, set to zero."""
+    rows = sums[0, :length], sums[1, :length], sums[2, :length], sums[3, :length]
     for row in rows:
         row[:] = 0
     return rows
+
+
+@_inlined
+def _part(rows: Four, first: int, after: int) -> Four:
+    return rows[0][first:after], rows[1][first:after], rows[2][first:after], rows[3][first:after]
+
+
+@_inlined
+def _copy(row: Floats, there: Floats) -> None:
+    for n in range(len(row)):
+        there[n] = row[n]
+
+
+@_inlined
+def _write(rows: Four, maps: Floats, channel: int, y: int, first: int) -> None:
+    """Copies rows into those of four channels of [C, H, W B], or of as many as there are."""
+    channels, after = len(maps), first + len(rows[0])
+    _copy(rows[0], maps[channel, y, first:after])
+    if channel + 1 < channels:
+        _copy(rows[1], maps[channel + 1, y, first:after])
+    if channel + 2 < channels:
+        _copy(rows[2], maps[channel + 2, y, first:after])
+    if channel + 3 < channels:
+        _copy(rows[3], maps[channel + 3, y, first:after])
 
 
 @_inlined
@@ -122,12 +141,12 @@ def convolve(
     out_channels, out_height, out_width = outputs.shape[1:]
     width, out_width = width // batch, out_width // batch
     kernel_height, kernel_width = weight.shape[3:]
-    spare = np.empty((3, out_width * batch), outputs.dtype)
+    sums = np.empty((4, max(_CHUNK, batch)), outputs.dtype)
     for k in range(members):
+        wanted = outputs[k]
         for c0 in range(0, out_channels, 4):
             c1, c2, c3 = _next_three(c0, out_channels)
             for y in range(out_height):
-                o0, o1, o2, o3 = _open_rows(outputs, k, c0, y, spare)
                 top = y * stride[0] - padding[0]
                 kernel_rows = range(max(0, -top), min(kernel_height, height - top))
                 x = 0
@@ -138,11 +157,8 @@ def convolve(
                     if stride[1] == 1 and after - first == kernel_width:
                         positions = min(width - left - kernel_width + 1, out_width - x, _CHUNK // batch)
                         positions = max(1, positions)
-                    here, length = x * batch, positions * batch
-                    rows = (
-                        *(o0[here : here + length], o1[here : here + length]),
-                        *(o2[here : here + length], o3[here : here + length]),
-                    )
+                    length = positions * batch
+                    rows = _begin(sums, length)
                     for c in range(channels):
                         for row in kernel_rows:
                             line = maps[k, c, top + row]
@@ -170,11 +186,12 @@ def convolve(
                                 else:
                                     _add_one(rows, weights, column, line[at : at + length])
                                     column += 1
+                    _write(rows, wanted, c0, y, x * batch)
                     x += positions
 
 
 @_compiled
-def convolve_back(
+def convolve_back(  # noqa: C901 - a function of its own for what is innermost takes a third longer
     gradient: Floats,
     weight: Floats,
     of_maps: Floats,
@@ -187,53 +204,61 @@ def convolve_back(
     channels, height, width = of_maps.shape[1:]
     width, out_width = width // batch, out_width // batch
     kernel_height, kernel_width = weight.shape[3:]
-    spare = np.empty((3, width * batch), of_maps.dtype)
+    sums = np.empty((4, max(_CHUNK, batch)), of_maps.dtype)
+    positions = max(1, _CHUNK // batch) if stride[1] == 1 else 1
     # By the kernel's place and the maps' channel, so that weights of one channel after another lie in a row.
     turned = np.ascontiguousarray(weight.transpose(0, 3, 4, 2, 1))
     for k in range(members):
+        wanted = of_maps[k]
         for c0 in range(0, channels, 4):
             c1, c2, c3 = _next_three(c0, channels)
             for y in range(height):
-                o0, o1, o2, o3 = _open_rows(of_maps, k, c0, y, spare)
-                for row in range(kernel_height):
-                    out_y, rest = divmod(y + padding[0] - row, stride[0])
-                    if rest or not 0 <= out_y < out_height:
-                        continue
-                    for x in range(width):
-                        here = x * batch
-                        rows = (
-                            *(o0[here : here + batch], o1[here : here + batch]),
-                            *(o2[here : here + batch], o3[here : here + batch]),
-                        )
+                for x in range(0, width, positions):
+                    end = min(width, x + positions)
+                    rows = _begin(sums, (end - x) * batch)
+                    for row in range(kernel_height):
+                        out_y, rest = divmod(y + padding[0] - row, stride[0])
+                        if rest or not 0 <= out_y < out_height:
+                            continue
                         for column in range(kernel_width):
+                            # From `first` on, until `after`, the maps' columns that the output saw here.
+                            first, after = x, end
                             out_x, rest = divmod(x + padding[1] - column, stride[1])
-                            if rest or not 0 <= out_x < out_width:
+                            if stride[1] == 1:
+                                first = max(x, column - padding[1])
+                                after = min(end, out_width + column - padding[1])
+                                out_x = first + padding[1] - column
+                            if rest or not 0 <= out_x < out_width or first >= after:
                                 continue
-                            at, after = out_x * batch, out_x * batch + batch
+                            here, until = out_x * batch, (out_x + after - first) * batch
+                            part = _part(rows, (first - x) * batch, (after - x) * batch)
                             place = turned[k, row, column]
                             weights = (place[c0], place[c1], place[c2], place[c3])
                             c = 0
                             while c < out_channels:
                                 if c + 3 <= out_channels:
                                     _add_three(
-                                        rows,
+                                        part,
                                         weights,
                                         c,
-                                        gradient[k, c, out_y][at:after],
-                                        gradient[k, c + 1, out_y][at:after],
-                                        gradient[k, c + 2, out_y][at:after],
+                                        gradient[k, c, out_y, here:until],
+                                        gradient[k, c + 1, out_y, here:until],
+                                        gradient[k, c + 2, out_y, here:until],
                                     )
                                     c += 3
                                 elif c + 2 == out_channels:
-                                    a, b = (
-                                        gradient[k, c, out_y][at:after],
-                                        gradient[k, c + 1, out_y][at:after],
+                                    _add_two(
+                                        part,
+                                        weights,
+                                        c,
+                                        gradient[k, c, out_y, here:until],
+                                        gradient[k, c + 1, out_y, here:until],
                                     )
-                                    _add_two(rows, weights, c, a, b)
                                     c += 2
                                 else:
-                                    _add_one(rows, weights, c, gradient[k, c, out_y][at:after])
+                                    _add_one(part, weights, c, gradient[k, c, out_y, here:until])
                                     c += 1
+                    _write(rows, wanted, c0, y, x * batch)
 
 
 @_compiled

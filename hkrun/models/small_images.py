@@ -132,9 +132,9 @@ def lie_images_last(maps: Tensor) -> bool:
 
 
 def pool(maps: Tensor) -> Tensor:
-    """The mean over the positions of maps [B, C, H, W], [B, C]; in the order in which they lie."""
+    """The mean over the positions of maps [B, C, H, W], shape [B, C], read in the order in which they lie."""
     if lie_images_last(maps):
-        return maps.permute(1, 2, 3, 0).mean(dim=(1, 2)).t()
+        return maps.permute(1, 2, 3, 0).mean(dim=(1, 2)).t().contiguous()
     return maps.mean(dim=(2, 3))
 
 
