@@ -174,8 +174,7 @@ class TaskObserver:
             self._enter(Phase.PROCESSES)
 
     def started(self, index: int) -> None:
-        """The report can be imported meanwhile."""
-        preload_report()
+        """See `taken`."""
         task = self._tasks[index]
         if task.seeds:
             self._enter(self.phase_of_runs)
@@ -184,7 +183,8 @@ class TaskObserver:
         self._observer.started(task)
 
     def progress(self, index: int, progress: Mapping[str, object]) -> None:
-        """It tells of its time too. Now that something trains, MLflow can be made ready."""
+        """It tells of its time too. Now that something trains, report and MLflow can be made ready."""
+        preload_report()
         if self._mirror is not None:
             self._mirror.prepare()
         if self._accounting is not None:
