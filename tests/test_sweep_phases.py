@@ -9,7 +9,7 @@ from task_example import make_task
 
 from hkrun.plans import Look, SequentialPlan, load_looks
 from hkrun.store import open_store
-from hkrun.sweep import Phase
+from hkrun.sweep import Phase, task_submission
 from hkrun.sweep.announcing import AnnouncingObserver
 from hkrun.sweep.rehearsing import _RehearsalObserver
 from hkrun.sweep.task_submission import TaskObserver
@@ -76,6 +76,19 @@ def test_a_teacher_that_trains_beside_runs_is_no_phase_of_its_own(study, tasks):
         watcher.taken(index)
         watcher.started(index)
     assert recorder.phases == [Phase.RAY, Phase.PROCESSES, Phase.LOADING]
+
+
+def test_the_report_is_imported_once_something_trains_and_not_beside_what_it_would_delay(
+    study, tasks, monkeypatch
+):
+    imported = []
+    monkeypatch.setattr(task_submission, "preload_report", lambda: imported.append("report"))
+    watcher = TaskObserver(tasks, study, Recorder())
+    watcher.taken(0)
+    watcher.started(0)
+    assert imported == []
+    watcher.progress(0, {"epoch": 1})
+    assert imported == ["report"]
 
 
 def test_a_rehearsal_is_called_one(study, tasks):

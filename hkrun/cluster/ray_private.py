@@ -12,11 +12,10 @@ import importlib
 import inspect
 import logging
 import os
-import random
 import socket
 import time
 from collections.abc import Callable, Collection, Iterable
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -77,11 +76,11 @@ AGENT_PORTS = (
     "metrics_export_port",
     "runtime_env_agent_port",
 )
-AGENT_PORTS_FROM_TO = (20_000, 32_768)
 
 RAYLET_WITHIN_S = 20.0  # Ray itself waits longer
 ANSWER_WITHIN_S, HEAD_ANSWERS_WITHIN_S = 2, 10
 _told: set[str] = set()
+_reserved: list[socket.socket] = []
 
 
 def _find(module: str, *names: str, consequence: str, parameters: Collection[str] = ()) -> Any:
@@ -149,8 +148,7 @@ def give_agents_ports() -> None:
     """Chooses the ports of the raylet's agents, and tells the raylet.
 
     It starts no process for tasks before it knows them, and agents that choose theirs tell it after a second
-    of imports; of the one port that has a default, a second cluster on this machine waits four. Should a port
-    be taken before its agent has it, Ray ends.
+    of imports; of the one port that has a default, a second cluster on this machine waits four.
     """
     consequence = "Ray starts a second later, and four beside another cluster"
     told = "session_dir", "node_id", "dashboard_agent_listen_port"
@@ -163,29 +161,32 @@ def give_agents_ports() -> None:
     make, start = parameter.RayParams, services.start_raylet
 
     def make_with_ports(**options: Any) -> Any:
-        return make(**options | dict(zip(AGENT_PORTS, _find_free_ports(), strict=True)))
+        return make(**options | {name: _reserve_port() for name in AGENT_PORTS})
 
     @functools.wraps(start)
     def start_knowing_ports(*args: Any, **options: Any) -> Any:
         folder, node, port = map(inspect.signature(start).bind(*args, **options).arguments.__getitem__, told)
-        # The others are among the raylet's arguments.
-        raylet.persist_port(folder, node, raylet.DASHBOARD_AGENT_LISTEN_PORT_NAME, port)
+        try:  # the others are among the raylet's arguments
+            raylet.persist_port(folder, node, raylet.DASHBOARD_AGENT_LISTEN_PORT_NAME, port)
+        except TypeError:
+            _do_without("ray._raylet.persist_port(folder, node, name, port)", consequence)
         return start(*args, **options)
 
     parameter.RayParams, services.start_raylet = make_with_ports, start_knowing_ports
 
 
-def _find_free_ports() -> list[int]:
-    """A free port for each agent, below those that Linux gives to whoever asks for any: they stay free."""
-    found: list[int] = []
-    with ExitStack() as opened:
-        for port in random.SystemRandom().sample(range(*AGENT_PORTS_FROM_TO), k=1000):
-            with suppress(OSError):
-                opened.enter_context(socket.create_server(("", port)))
-                found.append(port)
-            if len(found) == len(AGENT_PORTS):
-                break
-    return found
+def _reserve_port() -> int:
+    """A free port that stays free, as long as this process lives, for one who asks for it by number.
+
+    A server binds with SO_REUSEADDR, and so gets a port to which a socket is bound that has it as well and
+    does not listen. That it had it not when it was bound keeps out another one who looks for a free port.
+    """
+    reserved = socket.socket()
+    reserved.bind(("", 0))
+    reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    _reserved.append(reserved)
+    port: int = reserved.getsockname()[1]
+    return port
 
 
 def skip_dashboard() -> None:
@@ -208,13 +209,17 @@ def skip_dashboard() -> None:
         given = inspect.signature(start).bind(*args, **options).arguments
         if given["include_dashboard"] is not False:
             return start(*args, **options)
-        from ray import _raylet
-
-        client = _raylet.GcsClient(  # type: ignore[attr-defined]
-            address=given["gcs_address"], cluster_id=given["cluster_id_hex"]
-        )
         key, namespace = constants.DASHBOARD_ADDRESS.encode(), constants.KV_NAMESPACE_DASHBOARD
-        client.internal_kv_put(key, b"127.0.0.1:9", True, namespace=namespace)
+        try:
+            from ray import _raylet
+
+            client = _raylet.GcsClient(  # type: ignore[attr-defined]
+                address=given["gcs_address"], cluster_id=given["cluster_id_hex"]
+            )
+            client.internal_kv_put(key, b"127.0.0.1:9", True, namespace=namespace)
+        except (ImportError, AttributeError, TypeError):
+            _do_without("GcsClient.internal_kv_put(key, value, overwrite, namespace)", consequence)
+            return start(*args, **options)
         return "", None  # its URL, its process
 
     services.start_api_server = start_if_wanted

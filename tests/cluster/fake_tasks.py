@@ -81,12 +81,13 @@ def tell(task, context):
 
 
 def look_around(task, context):
-    """Writes down whether its process has imported ahead, and how many such processes there are."""
+    """Writes down whether its process has imported ahead, how nice it is, and how many there are."""
     processes = map(read_process, Path("/proc").glob("[0-9]*"))
     titles = [title for parent, title in processes if parent == os.getppid()]
     found = {
         "ready": "hkrun.trial.run" in sys.modules,
         "code": str(Path(hkrun.__file__).parent),
+        "niceness": os.getpriority(os.PRIO_PROCESS, 0),
         "processes": sum(title.startswith((b"ray::ImplicitFunc", b"ray::IDLE")) for title in titles),
     }
     Path(task.folder, f"{task.name}.json").write_text(json.dumps(found))

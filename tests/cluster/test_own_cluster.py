@@ -29,6 +29,8 @@ from hkrun.cluster.token import ensure_token
 from hkrun.errors import HkrunError, ResourceError
 
 CODE = str(Path(hkrun.__file__).parent)
+# Not nicer than this process, as Ray would have it.
+NEIGHBOUR = {"ready": True, "code": CODE, "niceness": os.getpriority(os.PRIO_PROCESS, 0)}
 
 
 @pytest.fixture
@@ -72,7 +74,7 @@ def test_tasks_begin_in_processes_that_have_imported_ahead_of_which_there_are_no
     _, stderr = driver.process.communicate()
     assert stderr == ""
     processes = min(2, len(os.sched_getaffinity(0)))
-    assert read_neighbours(tmp_path) == [{"ready": True, "code": CODE, "processes": processes}] * 2
+    assert read_neighbours(tmp_path) == [NEIGHBOUR | {"processes": processes}] * 2
 
 
 @pytest.mark.cluster
@@ -232,7 +234,7 @@ def test_one_task_begins_in_the_one_process_that_is_ready_and_a_signal_to_the_gr
     driver = Driver(tmp_path, "look_around_and_sleep")
     try:
         driver.wait_for(tmp_path / "look_around_and_sleep0.0")
-        assert read_neighbours(tmp_path) == [{"ready": True, "code": CODE, "processes": 1}]
+        assert read_neighbours(tmp_path) == [NEIGHBOUR | {"processes": 1}]
         assert len(driver.family()) > 5
         os.killpg(driver.process.pid, number)
         stdout, stderr = driver.process.communicate(timeout=60)

@@ -139,6 +139,16 @@ def test_ray_starts_without_the_names_that_make_it_start_sooner(monkeypatch, cap
     assert name in line
 
 
+@pytest.fixture(autouse=True)
+def _release(monkeypatch):
+    """Frees the ports that a test has reserved."""
+    reserved = []
+    monkeypatch.setattr(ray_private, "_reserved", reserved)
+    yield
+    for each in reserved:
+        each.close()
+
+
 @pytest.fixture
 def genuine(monkeypatch):
     """Gives Ray its own names back afterwards."""
@@ -162,9 +172,7 @@ def test_ray_starts_without_its_monitors_and_sees_its_raylet(genuine, caplog):
     assert saw(caplog) == []
 
 
-def test_the_raylet_knows_the_ports_of_its_agents_which_nobody_has_or_gets_by_chance(
-    genuine, caplog, tmp_path
-):
+def test_the_raylet_knows_the_ports_of_its_agents(genuine, caplog, tmp_path):
     started = []
     genuine.setattr(
         services,
@@ -174,14 +182,9 @@ def test_the_raylet_knows_the_ports_of_its_agents_which_nobody_has_or_gets_by_ch
     ray_private.skip_helper_processes()
     ray_private.give_agents_ports()
     made = [parameter.RayParams(num_cpus=1) for _ in range(2)]  # each try gets its own
-    ports = [[getattr(each, name) for name in ray_private.AGENT_PORTS] for each in made]
-    assert all(len(set(own)) == len(ray_private.AGENT_PORTS) for own in ports)
-    assert ports[0] != ports[1]
+    ports = [getattr(each, name) for each in made for name in ray_private.AGENT_PORTS]
+    assert len(set(ports)) == 2 * len(ray_private.AGENT_PORTS)
     assert made[0].no_monitor
-    first_of_linux = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
-    for port in [*ports[0], *ports[1]]:
-        assert 1023 < port < first_of_linux
-        socket.create_server(("", port)).close()
     port = made[0].dashboard_agent_listen_port
     services.start_raylet("redis", "ab", session_dir=str(tmp_path), dashboard_agent_listen_port=port)
     assert started == ["ab"]
@@ -190,12 +193,45 @@ def test_the_raylet_knows_the_ports_of_its_agents_which_nobody_has_or_gets_by_ch
     assert saw(caplog) == []
 
 
-def test_a_port_that_somebody_has_is_given_to_no_agent(monkeypatch):
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        taken = server.getsockname()[1]
-        monkeypatch.setattr(ray_private, "AGENT_PORTS_FROM_TO", (taken, taken + 1000))
-        monkeypatch.setattr(ray_private.random.SystemRandom, "sample", lambda self, ports, k: ports[:k])
-        assert taken not in ray_private._find_free_ports()
+@pytest.mark.parametrize("host", ["", "127.0.0.1"])
+def test_a_reserved_port_is_free_for_a_server_that_asks_for_it_and_for_nobody_who_looks_for_one(host):
+    port = ray_private._reserve_port()
+    with socket.socket() as looking, pytest.raises(OSError, match="in use"):
+        looking.bind((host, port))
+    with socket.create_server((host, port)) as server, socket.create_connection(("127.0.0.1", port)) as there:
+        accepted, address = server.accept()
+        accepted.close()
+        assert address == there.getsockname()
+
+
+@pytest.mark.usefixtures("fresh")
+def test_ray_starts_where_its_raylet_cannot_be_told_a_port(genuine, caplog):
+    genuine.setattr(
+        services, "start_raylet", lambda session_dir, node_id, *, dashboard_agent_listen_port: node_id
+    )
+    genuine.setattr(_raylet, "persist_port", lambda session_dir, node_id, port: None)
+    ray_private.give_agents_ports()
+    assert services.start_raylet("there", "ab", dashboard_agent_listen_port=1) == "ab"
+    (line,) = saw(caplog)
+    assert "persist_port" in line
+
+
+@pytest.mark.usefixtures("fresh")
+@pytest.mark.parametrize("changed", ["gone", "other arguments", "another method"])
+def test_the_dashboards_process_is_started_where_its_address_cannot_be_kept(genuine, caplog, changed):
+    if changed == "gone":
+        genuine.delattr(_raylet, "GcsClient")
+    elif changed == "other arguments":
+        genuine.setattr(_raylet, "GcsClient", lambda place: place)
+    else:
+        genuine.setattr(_raylet, "GcsClient", lambda address, cluster_id: object())
+    genuine.setattr(
+        services, "start_api_server", lambda include_dashboard, gcs_address, cluster_id_hex: "started"
+    )
+    ray_private.skip_dashboard()
+    assert services.start_api_server(False, "here:1", "cd") == "started"
+    (line,) = saw(caplog)
+    assert "GcsClient" in line
 
 
 @pytest.mark.parametrize("wanted", [False, True, None])
