@@ -1,5 +1,6 @@
 """What other training code has made is never used unasked, never lost, and never gone on with in silence."""
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -644,10 +645,16 @@ def test_mlflow_shows_the_source_of_runs_and_of_cells_that_share_one(filled, emp
 
 @pytest.fixture
 def clone(folder):
-    """A copy of the repository in which KD's loss is a hundred times as large, with all that is compiled."""
+    """A copy of the repository in which KD's loss is a hundred times as large, with the compiled kernels."""
     repository, copy = Path(hkrun.__file__).parents[1], folder / "clone"
     for name in ("hkrun", "search_spaces"):
-        shutil.copytree(repository / name, copy / name)
+        shutil.copytree(repository / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+    # Other processes may be compiling: kernels have their names once they are whole, and may go.
+    for kernel in (repository / "hkrun").rglob("__pycache__/*.nb[ic]"):
+        place = copy / kernel.relative_to(repository)
+        place.parent.mkdir(exist_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            shutil.copy2(kernel, place)
     shutil.copy(repository / "pyproject.toml", copy)
     file = copy / "hkrun" / "losses" / "response.py"
     text = file.read_text(encoding="utf-8")
