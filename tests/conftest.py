@@ -53,11 +53,18 @@ def pytest_xdist_make_scheduler(config, log):
     return Scheduling(config, log) if config.getoption("dist") == "loadfile" else None
 
 
-@pytest.fixture
-def undrawn_figures(monkeypatch):
+def leave_figures_undrawn():
     """Builds figures without drawing them, which takes most of a report's time."""
     svg = b'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 9 9"><g id="figure_1" /></svg>'
-    monkeypatch.setattr("hkrun.figures.encode", lambda figure, kind: svg if kind == "svg" else b"a figure")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("hkrun.figures.encode", lambda figure, kind: svg if kind == "svg" else b"a figure")
+        yield
+
+
+undrawn_figures = pytest.fixture(leave_figures_undrawn, name="undrawn_figures")
+undrawn_figures_of_module = pytest.fixture(
+    leave_figures_undrawn, scope="module", name="undrawn_figures_of_module"
+)
 
 
 @pytest.fixture(scope="session")

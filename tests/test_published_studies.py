@@ -25,7 +25,7 @@ from hkrun.spaces import NamedCell
 from hkrun.store import open_store, write_study
 from hkrun.store.study_folders import _RUNS
 
-pytestmark = pytest.mark.usefixtures("undrawn_figures")
+pytestmark = pytest.mark.usefixtures("undrawn_figures_of_module")
 
 EXECUTION = Execution(
     started_at=1_760_000_000.0,
@@ -87,15 +87,15 @@ def stored(store, made):
 
 
 @pytest.fixture(scope="module")
-def published(tmp_path_factory):
-    """Where the study is published once, for copies of it."""
-    return tmp_path_factory.mktemp("published") / "results"
+def published(tmp_path_factory, made, undrawn_figures_of_module):
+    """Where that study is published once, for copies of it."""
+    place, store = tmp_path_factory.mktemp("published") / "results", open_store(made)
+    publish_study(publishing.stored_plans(store)[0][0], store, place)
+    return place
 
 
 @pytest.fixture
-def folder(stored, store, published, tmp_path):
-    if not published.exists():
-        publish_study(stored, store, published)
+def folder(stored, published, tmp_path):
     return shutil.copytree(published, tmp_path / "results") / "stability-digits"
 
 
