@@ -121,7 +121,7 @@ def test_a_process_that_is_in_ray_stays_there_and_the_tasks_go_to_its_cluster(fo
     assert told.split()[-2:] == ["1.0", "1"], "its CPU is free again, and no other node is there"
 
 
-@pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_an_interrupt_leaves_a_store_that_the_same_call_goes_on_with(folder, number):
     script = """
         import signal
@@ -145,3 +145,22 @@ def test_an_interrupt_leaves_a_store_that_the_same_call_goes_on_with(folder, num
     assert lines[1] == "0/4"
     assert find_processes_of_ray() == set()
     assert hkrun.plan(SPACE, store="s", epochs=400).to_run == 4
+
+
+def test_a_function_that_stops_a_study_before_its_first_epoch_leaves_all_of_it_to_the_next_call(
+    folder, monkeypatch
+):
+    monkeypatch.setattr(hkrun.cluster, "run_tasks", in_process.run_tasks)
+
+    def stop_at_the_first_start(event):
+        if event.kind == "start":
+            raise KeyboardInterrupt
+
+    def in_thread():
+        hkrun.run(SPACE, store="s", progress=stop_at_the_first_start)
+
+    with ThreadPoolExecutor(1) as pool, pytest.raises(KeyboardInterrupt):
+        pool.submit(in_thread).result()
+    assert hkrun.open_store("s").study("trial").progress == "0/4"
+    assert hkrun.plan(SPACE, store="s").to_run == 4
+    assert hkrun.run(SPACE, store="s", progress=False).progress == "4/4"
