@@ -1,5 +1,6 @@
 """Nothing that a name, a link or a manifest says leads out of a store."""
 
+import contextlib
 import hashlib
 import json
 from pathlib import Path
@@ -11,6 +12,7 @@ from hkrun.cli.program import call
 from hkrun.data.shards import Place
 from hkrun.errors import StoreError
 from hkrun.store import DamagedError, Store, open_store
+from hkrun.store.files import LocalFiles
 
 FOLDER = "cells/0123456789ab/seeds/0"
 
@@ -40,6 +42,31 @@ def test_a_manifest_that_names_what_is_elsewhere_is_damaged(store: Store, outsid
             with pytest.raises(DamagedError, match=r"manifest\.json is damaged"):
                 read(FOLDER)
         assert store.record("0123456789ab", 0) is None
+
+
+@pytest.mark.parametrize(
+    "folder", ["..", "../outside", "missing/../../outside", "missing/../cells", "cells/.."]
+)
+def test_files_of_a_disk_are_not_reached_by_way_of_a_parent(
+    tmp_path: Path, outside: Path, folder: str
+) -> None:
+    (tmp_path / "store" / "cells").mkdir(parents=True)
+    files = LocalFiles(tmp_path / "store")
+    calls = [
+        lambda: files.put(folder, {"secret": b"mine"}),
+        lambda: files.get(f"{folder}/secret"),
+        lambda: files.sizes(folder),
+        lambda: files.remove(folder, ["secret"]),
+        lambda: files.exclusive(folder).__enter__(),
+    ]
+    for call_it in calls:
+        with pytest.raises(StoreError, match="may lead out of the store"):
+            call_it()
+    # Where nothing is, there is nothing to remove and nothing to refuse.
+    with contextlib.suppress(StoreError):
+        files.remove_folder(folder)
+    assert (outside / "secret").read_bytes() == b"not the store's"
+    assert [path.name for path in (tmp_path / "store").iterdir()] == ["cells"]
 
 
 @pytest.mark.parametrize("link", ["cells", "cells/0123456789ab", "cells/0123456789ab/seeds", FOLDER])
