@@ -150,6 +150,49 @@ def test_shares_and_quantiles_of_t_are_scipys_to_rounding(degrees):
             assert found == pytest.approx(share, abs=1e-12)
 
 
+def test_an_effect_without_bound_has_an_exact_power():
+    inf = float("inf")
+    for d_z, pairs in itertools.product((inf, -inf, 1e308, -1e300), (2, 20)):
+        assert stats.paired_power(d_z, pairs=pairs) == 1.0
+    assert stats.pairs_for_difference(-inf) == stats.smallest_runs(0.05) == 6
+    assert stats.equivalence_power(0.0, 1.0, margin=inf, pairs=2) == 1.0
+    assert stats.equivalence_power(inf, 1.0, margin=1.0, pairs=2) == 0.0
+    for size in (1e308, inf):
+        assert [noncentral_share(3.0, 4, side) for side in (size, -size)] == [0.0, 1.0]
+
+
+@pytest.mark.parametrize("pairs", [1, 0, -3])
+def test_fewer_than_two_pairs_have_no_power(pairs):
+    for tell in (
+        lambda: stats.paired_power(0.5, pairs=pairs),
+        lambda: stats.equivalence_power(0.0, 1.0, margin=1.0, pairs=pairs),
+        lambda: stats.detectable_effect(pairs),
+        lambda: stats.detectable_margin(pairs),
+    ):
+        with pytest.raises(ValueError, match=f"^a paired t test needs at least 2 pairs, not {pairs}$"):
+            tell()
+
+
+def test_what_is_not_a_number_has_no_power():
+    nan, inf = float("nan"), float("inf")
+    for tell in (
+        lambda: stats.paired_power(nan, pairs=5),
+        lambda: stats.pairs_for_difference(nan),
+        lambda: stats.equivalence_power(nan, 1.0, margin=1.0, pairs=5),
+        lambda: stats.equivalence_power(0.0, nan, margin=1.0, pairs=5),
+        lambda: stats.equivalence_power(inf, 1.0, margin=inf, pairs=5),
+    ):
+        with pytest.raises(ValueError, match="the size of the difference is not a number"):
+            tell()
+
+
+@pytest.mark.parametrize("level", [float("nan"), 0.0, 1.0, -0.1])
+def test_a_level_that_is_none_is_refused_and_not_searched_for(level):
+    for tell in (stats.detectable_effect, stats.detectable_margin):
+        with pytest.raises(ValueError, match=r"it must be between 0 and 0\.5"):
+            tell(5, level=level)
+
+
 def test_a_share_too_steep_for_the_sum_still_lies_where_its_spread_does():
     # With one degree of freedom the spread is that of |z|: half of its values lie below 0.674.
     t = 1e6 / scipy.stats.norm.isf(0.25)

@@ -18,14 +18,14 @@ def paired_power(d_z: float, *, pairs: int, level: float = LEVEL) -> float:
     The sign-flip test that hkrun uses has nearly the power of the t test on normal differences.
 
     Args:
-        d_z: True mean of the differences over their true standard deviation.
+        d_z: True mean of the differences over their true standard deviation; may be infinite.
         pairs: At least 2.
         level: Two-sided.
+
+    Raises:
+        ValueError: Fewer than two pairs, a size that is not a number, or a level outside 0 to 1.
     """
-    degrees, noncentrality = pairs - 1, abs(d_z) * math.sqrt(pairs)
-    critical = upper_quantile(level / 2, degrees)
-    found, wrong = (1 - noncentral_share(critical, degrees, side * noncentrality) for side in (1, -1))
-    return found + wrong
+    return sum(_one_sided_powers(abs(d_z), -abs(d_z), pairs=pairs, level=level / 2))
 
 
 @remembered()
@@ -56,14 +56,22 @@ def equivalence_power(
         margin: Above 0.
         pairs: At least 2.
         level: Of each one-sided test.
+
+    Raises:
+        ValueError: Fewer than two pairs, a figure that is not a number, or a level outside 0 to 0.5.
     """
-    degrees, root = pairs - 1, math.sqrt(pairs) / sd
-    critical = upper_quantile(level, degrees)
-    above, below = (
-        1 - noncentral_share(critical, degrees, root * distance)
-        for distance in (margin + difference, margin - difference)
-    )
-    return max(0.0, above + below - 1)
+    sizes = (margin + difference) / sd, (margin - difference) / sd
+    return max(0.0, sum(_one_sided_powers(*sizes, pairs=pairs, level=level)) - 1)
+
+
+def _one_sided_powers(*sizes: float, pairs: int, level: float) -> list[float]:
+    """For each true d_z, the probability that a one-sided paired t test finds a difference."""
+    if pairs < 2:
+        raise ValueError(f"a paired t test needs at least 2 pairs, not {pairs}")
+    if any(map(math.isnan, sizes)):
+        raise ValueError("the size of the difference is not a number, so no power can be told")
+    critical, root = upper_quantile(level, pairs - 1), math.sqrt(pairs)
+    return [1 - noncentral_share(critical, pairs - 1, root * size) for size in sizes]
 
 
 @remembered()
@@ -105,6 +113,9 @@ def detectable_effect(pairs: int, *, level: float = LEVEL) -> float:
     Args:
         pairs: At least 2.
         level: Two-sided level of the test.
+
+    Raises:
+        ValueError: Fewer than two pairs, or a level outside 0 to 1.
     """
     return _smallest(lambda d_z: paired_power(d_z, pairs=pairs, level=level))
 
@@ -119,6 +130,9 @@ def detectable_margin(pairs: int, *, level: float = LEVEL, tests: int = 1) -> fl
 
     Returns:
         The margin in standard deviations of the differences.
+
+    Raises:
+        ValueError: Fewer than two pairs, or a level outside 0 to 0.5.
     """
     return _smallest(
         lambda margin: equivalence_power(0.0, 1.0, margin=margin, pairs=pairs, level=level),
