@@ -10,6 +10,7 @@ from sweep_example import fill_store, make_sweep, put_run
 from test_import_cost import modules_loaded_by
 
 from hkrun import stats
+from hkrun.errors import StoreError
 from hkrun.plans import save_plan
 from hkrun.report import kept_statistics, renew_report, summarise, summary_document
 from hkrun.report.kept_statistics import STATISTICS_FILE
@@ -134,6 +135,59 @@ def test_a_block_within_one_of_the_same_study_is_part_of_it(study):
     kept = store.read(folder, STATISTICS_FILE)
     summarise(sweep, store)
     assert store.read(folder, STATISTICS_FILE) == kept, "nothing is new, and nothing dropped for it"
+
+
+def break_off(end, study, ask):
+    with kept_statistics.remembering_statistics(*study):
+        ask()
+        raise end
+
+
+@pytest.mark.parametrize("end", [BrokenPipeError, KeyboardInterrupt])
+def test_a_report_that_breaks_off_keeps_what_it_had_computed(study, counted, end):
+    sweep, store = study
+    with pytest.raises(end):
+        break_off(end, study, lambda: document(sweep, store))
+    assert counted
+    counted.clear()
+    document(sweep, store)
+    assert not counted
+
+
+def test_a_report_that_breaks_off_drops_nothing_that_it_had_not_come_to(study, counted):
+    sweep, store = study
+    first = document(sweep, store)
+    with pytest.raises(BrokenPipeError):
+        break_off(BrokenPipeError, study, compare)
+    counted.clear()
+    with kept_statistics.remembering_statistics(sweep, store):
+        assert document(sweep, store) == first
+        compare()
+    assert not counted
+
+
+def test_a_store_that_is_gone_does_not_hide_why_a_report_broke_off(study, monkeypatch):
+    def fail(*_):
+        raise StoreError("the store is gone")
+
+    def lose_the_store():
+        compare()
+        monkeypatch.setattr(type(study[1]), "names", fail)
+
+    with pytest.raises(KeyboardInterrupt):
+        break_off(KeyboardInterrupt, study, lose_the_store)
+
+
+def test_a_statistic_that_was_refused_keeps_no_other_from_being_kept(study, counted):
+    sweep, store = study
+    with kept_statistics.remembering_statistics(sweep, store):
+        with pytest.raises(ValueError, match="the window is 0"):
+            compare(window=0)
+        compare()
+    counted.clear()
+    with kept_statistics.remembering_statistics(sweep, store):
+        compare()
+    assert not counted
 
 
 def test_the_next_report_computes_nothing_and_says_the_same(study, counted):

@@ -42,8 +42,9 @@ def remembering_statistics(sweep: Sweep, store: Store) -> Iterator[None]:
     """Within the block nothing is computed twice; of a large study, nothing that an earlier report has.
 
     What is kept is found by a digest of the very numbers it was computed from. What is damaged or of other
-    code is not used; where the store cannot be written, nothing is kept. Such a block within one of the same
-    study is part of it.
+    code is not used; where the store cannot be written, nothing is kept. A block that breaks off, by Ctrl-C
+    or a reader of its output that is gone, keeps what it had computed, and what it had not come to stays.
+    Such a block within one of the same study is part of it.
     """
     memory, folder = stats.Memory(), store.sweep_folder(sweep.name, sweep.dataset)
     if _study.get() == (store.place, folder):
@@ -57,15 +58,22 @@ def remembering_statistics(sweep: Sweep, store: Store) -> Iterator[None]:
     try:
         with stats.remembering(memory):
             yield
+    except BaseException:
+        memory.used |= memory.given.keys()  # the next report will ask for what this one has not come to
+        raise
     finally:
         _study.reset(token)
-    # A study that was never started has no folder, and none is made for this.
-    if large and not memory.used <= known and store.names(folder):
-        content = json.dumps({"makers": describe_makers(), "statistics": memory.dump()}).encode()
-        try:
+        if large and not memory.used <= known:
+            _keep(memory, store, folder)
+
+
+def _keep(memory: stats.Memory, store: Store, folder: str) -> None:
+    content = json.dumps({"makers": describe_makers(), "statistics": memory.dump()}).encode()
+    try:
+        if store.names(folder):  # a study that was never started has no folder, and none is made for this
             store.commit(folder, {STATISTICS_FILE: content}, keep=None)
-        except StoreError as error:
-            log.debug("the statistics are not kept: %s", error.message)
+    except StoreError as error:
+        log.debug("the statistics are not kept: %s", error.message)
 
 
 def _load(memory: stats.Memory, store: Store, folder: str) -> None:

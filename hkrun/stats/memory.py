@@ -28,7 +28,7 @@ class Memory:
 
     Attributes:
         given: Each as JSON can hold it.
-        used: The digests of those that were asked for.
+        used: The digests of those that were asked for and had an answer.
     """
 
     def __init__(self) -> None:
@@ -87,16 +87,17 @@ def remembered(*types: type) -> Callable[[Callable[P, R]], Callable[P, R]]:
                 key = _digest(function.__name__, bound.arguments)
             except (TypeError, ValueError):  # the function says what is wrong with an argument
                 return function(*args, **kwargs)
-            memory.used.add(key)
             with contextlib.suppress(AttributeError, KeyError, TypeError, ValueError):
                 result, state = memory.given[key]
                 found = cast("R", _decode(result))
                 if generator is not None:
                     generator.bit_generator.state = state
+                memory.used.add(key)
                 return found
             given = function(*args, **kwargs)
             state = None if generator is None else generator.bit_generator.state
             memory.given[key] = [_encode(given), state]
+            memory.used.add(key)
             return given
 
         return asked
