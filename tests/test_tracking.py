@@ -3,7 +3,9 @@
 import base64
 import contextlib
 import dataclasses
+import gc
 import http.server
+import itertools
 import json
 import math
 import os
@@ -17,6 +19,7 @@ import sys
 import threading
 import time
 import urllib.request
+import weakref
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -46,6 +49,7 @@ from hkrun.sweep import mirror_sweep
 from hkrun.tracking import Links, Mirror, Site, background, resolve_uri, serve, server, sync, ui
 from hkrun.tracking.connection import connect
 from hkrun.tracking.content import RunContent, cells_of, digest, run_digest
+from hkrun.tracking.mirror import Experiment
 from hkrun.tracking.points import Points
 from hkrun.tracking.runs import ClientRuns, MirroredRun
 from hkrun.tracking.tables import DatabaseRuns
@@ -603,6 +607,109 @@ def test_runs_are_written_together_up_to_so_many_points_and_are_the_same(
     mirror_all(sweep, other)
     assert written == [1, *sizes, 1]  # the parent is begun first, and ended last
     assert rows_without_ids(store) == rows_without_ids(other)
+
+
+def test_where_mlflow_is_no_file_runs_are_written_a_few_together_however_few_points_they_have(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep = make_sweep(num_cells=1, num_seeds=7, epochs=2)
+    fill_store(store, sweep)
+    monkeypatch.setattr(hkrun.tracking.mirror, "database_path", lambda _: None)
+    monkeypatch.setattr(hkrun.tracking.mirror, "RUNS_PER_BATCH", 3)
+    written: list[int] = []
+    write = DatabaseRuns.write
+
+    def count(runs: DatabaseRuns, contents: Sequence[RunContent]) -> list[MirroredRun]:
+        written.append(len(contents))
+        return write(runs, contents)
+
+    monkeypatch.setattr(DatabaseRuns, "write", count)
+    mirror_all(sweep, store)
+    assert written == [1, 3, 3, 1, 1]
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_each_curve_that_is_read_is_a_sign_of_life(
+    store: Store, monkeypatch: pytest.MonkeyPatch, there: bool
+) -> None:
+    """Or the end of a sweep gives up on an MLflow that answers, where curves are slow to read."""
+    sweep = make_sweep(num_cells=1, num_seeds=6, epochs=2)
+    fill_store(store, sweep)
+    events: list[str] = []
+    read, read_each = Store.curves, Store.each_curves
+
+    def note(store: Store, identity: str, seed: int) -> pa.Table:
+        events.append("read")
+        return read(store, identity, seed)
+
+    def note_each(store: Store, *args: Any, **kwargs: Any) -> Iterator[pa.Table]:
+        for curves in read_each(store, *args, **kwargs):
+            events.append("read")
+            yield curves
+
+    monkeypatch.setattr(Store, "curves", note)
+    monkeypatch.setattr(Store, "each_curves", note_each)
+    experiment = Experiment(sweep, store, progress=lambda: events.append("sign"))
+    if there:  # then only the mean over seeds is left to do
+        for seed in sweep.seeds:
+            experiment.add(cell_id(sweep.cells[0].cell), seed)
+    events.clear()
+    experiment.complete(summaries={}, files={})
+    assert events.count("read") == 6
+    assert ("read", "read") not in itertools.pairwise(events)
+
+
+@pytest.fixture
+def unfrozen() -> Iterator[None]:
+    """A process that has frozen nothing, as the tests' own has."""
+    gc.unfreeze()
+    yield
+    gc.collect()
+    gc.freeze()
+
+
+class Held:
+    """An object in a cycle, which only a collection of garbage frees."""
+
+    def __init__(self) -> None:
+        self.itself = self
+
+
+@pytest.mark.usefixtures("unfrozen")
+@pytest.mark.parametrize("away", [False, True])
+def test_what_a_caller_holds_while_mlflow_is_written_is_collected_once_it_is_given_up(
+    store: Store, monkeypatch: pytest.MonkeyPatch, away: bool
+) -> None:
+    sweep = make_sweep(num_cells=1, num_seeds=1, epochs=2)
+    fill_store(store, sweep)
+    frozen: list[int] = []
+    write = DatabaseRuns.write
+
+    def look(runs: DatabaseRuns, contents: Sequence[RunContent]) -> list[MirroredRun]:
+        frozen.append(gc.get_freeze_count())
+        if away:
+            raise ConnectionRefusedError
+        return write(runs, contents)
+
+    monkeypatch.setattr(DatabaseRuns, "write", look)
+    held = Held()
+    seen = weakref.ref(held)
+    with pytest.raises(StoreError) if away else contextlib.nullcontext():
+        mirror_all(sweep, store)
+    del held
+    gc.collect()
+    assert seen() is None
+    assert min(frozen) > 0
+    assert gc.get_freeze_count() == 0
+
+
+@pytest.mark.usefixtures("unfrozen")
+def test_what_a_process_has_frozen_itself_stays_frozen(store: Store) -> None:
+    sweep = make_sweep(num_cells=1, num_seeds=1, epochs=2)
+    fill_store(store, sweep)
+    gc.freeze()
+    mirror_all(sweep, store)
+    assert gc.get_freeze_count() > 0
 
 
 def test_the_runs_that_the_report_is_of_are_mirrored_without_another_look_at_their_folders(

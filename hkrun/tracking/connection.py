@@ -1,8 +1,6 @@
 """Where MLflow is, and a client for it that says nothing in the terminal."""
 
 import contextlib
-import functools
-import gc
 import logging
 import os
 import socket
@@ -146,17 +144,7 @@ def connect(uri: str, *, create: bool = True) -> "MlflowClient":
             _await_answer(uri, look, SERVER_ANSWER_S)
         else:
             look()
-    _freeze()
     return client
-
-
-@functools.cache
-def _freeze() -> None:
-    """Leaves MLflow, which stays, out of every collection of garbage: a sixth of a sync.
-
-    Once in a process, for what waits to be collected then stays, too.
-    """
-    gc.freeze()
 
 
 def check_listens(uri: str) -> None:

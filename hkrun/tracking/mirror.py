@@ -4,6 +4,8 @@ Every metric carries the time the record stores for it, never the time of writin
 at the same time for one.
 """
 
+import contextlib
+import gc
 import hashlib
 import math
 import tempfile
@@ -51,9 +53,11 @@ from hkrun.tracking.view import RUNS_PER_PAGE, SHOWN_TAG, Links, find_links, sav
 
 Result = TypeVar("Result")
 Records = Mapping[str, Sequence[Record]]
-# Written together, with the rest of the last run's: a transaction of a database, 20 MB of rows; what the
-# connections to a server share.
+# Written together: into a SQLite file so many points, with the rest of the last run's, in a transaction of
+# 20 MB; elsewhere so many runs, in a transaction or shared by the connections to a server, for which the end
+# of a sweep has less patience.
 POINTS_PER_BATCH = 100_000
+RUNS_PER_BATCH = 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,9 +105,9 @@ def sync(
 class Experiment:
     """The experiment of one sweep, open for writing by this process alone.
 
-    `progress` is called whenever MLflow has taken something, to show that it answers. `thorough` reads the
-    whole database first, where it is a SQLite file that has changed since: what is damaged shows only when
-    it is read. `every` is that of `sync`.
+    `progress` is called whenever MLflow has taken something, to show that it answers, and for each curve that
+    is read, while MLflow is asked nothing. `thorough` reads the whole database first, where it is a SQLite
+    file that has changed since: what is damaged shows only when it is read. `every` is that of `sync`.
 
     Raises:
         StoreError: MLflow cannot be reached.
@@ -178,7 +182,8 @@ class Experiment:
         self, *, summaries: Summaries, files: Mapping[str, bytes], records: Records | None = None
     ) -> Mirrored:
         """Mirrors what is still missing, then summaries, report and the comparison view; see `sync`."""
-        return self._in_sound_database(lambda: self._complete(summaries, files, records))
+        with _collecting_what_is_new():
+            return self._in_sound_database(lambda: self._complete(summaries, files, records))
 
     def _complete(self, summaries: Summaries, files: Mapping[str, bytes], known: Records | None) -> Mirrored:
         seeds = frozenset(self._sweep.seeds)
@@ -240,7 +245,7 @@ class Experiment:
         if lacking:
             parent = runs.parent(records[0][0].started_at)
             contents = (self._content(cell, *each, parent=parent, mean=mean) for each in lacking)
-            for batch in _in_batches(contents):
+            for batch in _in_batches(contents, into_file=database_path(self._uri) is not None):
                 found |= {run.seed: run for run in runs.write(batch) if run.seed is not None}
         return [found[record.seed] for record, _ in records]
 
@@ -257,6 +262,7 @@ class Experiment:
         points: list[Points] = []
         left_out: list[str] = []
         curves = self._curves(record)
+        self._progress()
         if curves is not None:
             points, left_out = curve_points(record, curves, density=self._density, epochs=cell.epochs)
             if record.status == "finished":
@@ -329,6 +335,7 @@ class Experiment:
         columns = ("epoch", ERROR_METRIC, "seconds")
         for record, curves in zip(finished, self._store.each_curves(places, columns=columns), strict=True):
             mean.add(record, curves)
+            self._progress()
         return mean
 
     def _attach(self, parent: MirroredRun, files: Mapping[str, bytes]) -> None:
@@ -352,14 +359,31 @@ class Experiment:
         return {f"report/{name}" for name in files} <= {file.path for file in found}
 
 
-def _in_batches(contents: Iterable[RunContent]) -> Iterator[list[RunContent]]:
-    """Runs in order, as many at a time as POINTS_PER_BATCH says."""
+@contextlib.contextmanager
+def _collecting_what_is_new() -> Iterator[None]:
+    """Within the block MLflow, which stays, is left out of collections of garbage: a sixth of a sync.
+
+    So is everything else that is there when it begins. What of it dies meanwhile, a caller's figures or
+    tensors in cycles, is collected afterwards. A process that has itself frozen what it has is left so.
+    """
+    if gc.get_freeze_count():
+        yield
+        return
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+
+
+def _in_batches(contents: Iterable[RunContent], *, into_file: bool) -> Iterator[list[RunContent]]:
+    """Runs in order, as many at a time as POINTS_PER_BATCH says for a file, and RUNS_PER_BATCH elsewhere."""
     batch: list[RunContent] = []
     number = 0
     for content in contents:
         batch.append(content)
         number += sum(len(points.values) for points in content.points)
-        if number >= POINTS_PER_BATCH:
+        if number >= POINTS_PER_BATCH if into_file else len(batch) >= RUNS_PER_BATCH:
             yield batch
             batch, number = [], 0
     if batch:
