@@ -1,6 +1,7 @@
 """The entry point: from arguments to an exit code, whatever happens on the way."""
 
 import contextlib
+import errno
 import logging
 import os
 import platform
@@ -41,6 +42,7 @@ from hkrun.errors import (
     EXIT_DONE,
     EXIT_INPUT,
     EXIT_INTERRUPTED,
+    EXIT_STORE,
     ClusterLostError,
     HkrunError,
     Interrupted,
@@ -136,8 +138,13 @@ def call(arguments: Sequence[str]) -> int:
         return _say_interrupted(invocation, "interrupted")
     except (Exception, SystemExit) as error:
         if isinstance(error, BrokenPipeError) and _reader_is_gone():
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # so that the interpreter's last flush does not fail
+            _drop_output()
             return EXIT_INTERRUPTED if invocation.resumable else EXIT_DONE
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            if error.filename is None:
+                _drop_output()
+            place = error.filename or "the output"
+            return _refuse(invocation, EXIT_STORE, [f"{place} cannot be written: {error.strerror}"])
         if isinstance(error, HkrunError) and error.exit_code != EXIT_BUG:
             return _refuse(invocation, error.exit_code, error.problems)
         return _refuse(invocation, EXIT_BUG, [_describe_bug(error, invocation, arguments)])
@@ -169,7 +176,7 @@ def _say_interrupted(invocation: Invocation, why: str) -> int:
 def _refuse(invocation: Invocation, code: int, problems: Sequence[str]) -> int:
     """Says what is wrong, one line each, or in the JSON document; returns the code."""
     problems = [redact_text(problem, known=invocation.uris) for problem in problems]
-    with contextlib.suppress(BrokenPipeError):
+    with contextlib.suppress(OSError):  # what it would be said to is gone, or full
         if invocation.as_json:
             message = problems[0] if len(problems) == 1 else f"{len(problems)} problems"
             invocation.print_document({"error": {"code": code, "message": message, "problems": problems}})
@@ -230,6 +237,11 @@ def _warnings_shown(invocation: Invocation) -> Iterator[None]:
     finally:
         logger.removeHandler(handler)
         logger.setLevel(level)
+
+
+def _drop_output() -> None:
+    """Lets what stdout still holds go nowhere, so that the interpreter's last flush does not fail."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def _reader_is_gone() -> bool:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import pytest
 
@@ -329,6 +330,15 @@ def test_a_reader_that_goes_away_is_no_error(folder):
         os.close(write_end)
         assert process.communicate()[1] == ""
     assert process.returncode == 0
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device that is always full")
+@pytest.mark.parametrize("arguments", [("keys",), ("--help",), ("keys", "--json")])
+def test_an_output_that_has_no_room_is_one_line_and_no_bug(folder, arguments):
+    with Path("/dev/full").open("w") as full, hkrun_process("", *arguments, stdout=full) as process:
+        told = process.communicate()[1]
+    assert told == "hkrun: the output cannot be written: No space left on device\n"
+    assert process.returncode == 6
 
 
 def test_verbose_shows_where_a_refusal_comes_from(folder):
