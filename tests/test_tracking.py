@@ -577,6 +577,19 @@ def test_rows_are_those_that_mlflows_own_client_writes_where_the_tables_are_not_
     assert len(rows_without_ids(store)["latest_metrics"]) > 20
 
 
+def count_runs_written_together(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many runs each transaction from now on has."""
+    written: list[int] = []
+    write = DatabaseRuns.write
+
+    def count(runs: DatabaseRuns, contents: Sequence[RunContent]) -> list[MirroredRun]:
+        written.append(len(contents))
+        return write(runs, contents)
+
+    monkeypatch.setattr(DatabaseRuns, "write", count)
+    return written
+
+
 @pytest.mark.parametrize(("together", "sizes"), [(1, [1, 1, 1, 1]), (2, [2, 2]), (3, [3, 1])])
 def test_runs_are_written_together_up_to_so_many_points_and_are_the_same(
     store: Store,
@@ -596,14 +609,7 @@ def test_runs_are_written_together_up_to_so_many_points_and_are_the_same(
     shutil.copy(empty_database, tmp_path / "other" / "mlflow.db")
     fill_store(other, sweep)
     monkeypatch.setattr(hkrun.tracking.mirror, "POINTS_PER_BATCH", together * points // 4)
-    written: list[int] = []
-    write = DatabaseRuns.write
-
-    def count(runs: DatabaseRuns, contents: Sequence[RunContent]) -> list[MirroredRun]:
-        written.append(len(contents))
-        return write(runs, contents)
-
-    monkeypatch.setattr(DatabaseRuns, "write", count)
+    written = count_runs_written_together(monkeypatch)
     mirror_all(sweep, other)
     assert written == [1, *sizes, 1]  # the parent is begun first, and ended last
     assert rows_without_ids(store) == rows_without_ids(other)
@@ -616,14 +622,7 @@ def test_where_mlflow_is_no_file_runs_are_written_a_few_together_however_few_poi
     fill_store(store, sweep)
     monkeypatch.setattr(hkrun.tracking.mirror, "database_path", lambda _: None)
     monkeypatch.setattr(hkrun.tracking.mirror, "RUNS_PER_BATCH", 3)
-    written: list[int] = []
-    write = DatabaseRuns.write
-
-    def count(runs: DatabaseRuns, contents: Sequence[RunContent]) -> list[MirroredRun]:
-        written.append(len(contents))
-        return write(runs, contents)
-
-    monkeypatch.setattr(DatabaseRuns, "write", count)
+    written = count_runs_written_together(monkeypatch)
     mirror_all(sweep, store)
     assert written == [1, 3, 3, 1, 1]
 

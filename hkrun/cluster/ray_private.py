@@ -150,7 +150,7 @@ def give_agents_ports() -> None:
     It starts no process for tasks before it knows them, and agents that choose theirs tell it after a second
     of imports; of the one port that has a default, a second cluster on this machine waits four.
     """
-    consequence = "Ray starts a second later, and four beside another cluster"
+    consequence = "Ray starts up to a second later, and four beside another cluster"
     told = "session_dir", "node_id", "dashboard_agent_listen_port"
     parameter = _find("ray._private.parameter", "RayParams", consequence=consequence, parameters=AGENT_PORTS)
     services = _find("ray._private.services", "start_raylet", consequence=consequence, parameters=told)
@@ -192,10 +192,10 @@ def _reserve_port() -> int:
 def skip_dashboard() -> None:
     """Keeps Ray from starting, and waiting for, its dashboard's process where it is to have no dashboard.
 
-    There the process would only tell Ray's makers of the cluster's use. Saves a second at the start. Its
-    address is one at which nobody listens: an agent that finds none logs a traceback each second.
+    There the process would only tell Ray's makers of the cluster's use. Its address is one at which nobody
+    listens: an agent that finds none logs a traceback each second.
     """
-    consequence = "Ray starts a second later"
+    consequence = "Ray starts up to a second later"
     wanted = ("include_dashboard", "gcs_address", "cluster_id_hex")
     services = _find("ray._private.services", "start_api_server", parameters=wanted, consequence=consequence)
     names = ("DASHBOARD_ADDRESS", "KV_NAMESPACE_DASHBOARD")

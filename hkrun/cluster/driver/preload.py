@@ -6,7 +6,7 @@ The imports make objects by the hundred thousand that stay. Looking through them
 the garbage collector a tenth of the time: it is off meanwhile, and then told to leave them alone.
 
 Where the cores are two, processes import one after the other, and the driver beside them: the first task is
-one alone more often than not, a teacher, and begins a second sooner, the second process no later.
+one alone more often than not, a teacher, and begins sooner so.
 """
 
 import fcntl
