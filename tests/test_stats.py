@@ -551,16 +551,25 @@ def test_s_of_every_permutation_is_that_of_its_definition(runs):
 
 def test_a_choice_that_has_none_of_the_largest_values_gets_its_own():
     values = np.arange(400.0).reshape(200, 2)
-    taken = np.zeros((200, 3), dtype=bool)
-    taken[:5, 0] = taken[150:, 1] = taken[7, 2] = True
-    assert _Ranking(values).largest(taken).T.tolist() == [[8.0, 9.0], [398.0, 399.0], [14.0, 15.0]]
+    taken = np.zeros((3, 200), dtype=bool)
+    taken[0, :5] = taken[1, 150:] = taken[2, 7] = True
+    largest = [[8.0, 9.0], [398.0, 399.0], [14.0, 15.0]]
+    assert _Ranking(values).largest(taken).tolist() == largest
+    both, left = _Ranking(values).largest_of_both(taken)
+    assert both.tolist() == largest
+    assert left.tolist() == [[398.0, 399.0], [298.0, 299.0], [398.0, 399.0]]
+    assert _Ranking(values).largest_of_both(~taken)[1].tolist() == largest
 
 
 def test_random_swaps_are_the_same_in_parts_as_at_once(monkeypatch):
     monkeypatch.setattr(permutations, "_STEP", 100)
-    drawn, all_taken = permutations.swaps(17, 999, np.random.default_rng(5))
+    parts, all_taken = permutations.swaps(17, 999, np.random.default_rng(5))
+    drawn = list(parts)
     assert not all_taken
-    assert np.array_equal(drawn, np.random.default_rng(5).integers(0, 2, (999, 17)).astype(bool))
+    assert len(drawn) == 200
+    assert np.array_equal(
+        np.concatenate(drawn), np.random.default_rng(5).integers(0, 2, (999, 17)).astype(bool)
+    )
 
 
 @pytest.mark.parametrize("before", [0, 1, 2])
@@ -569,14 +578,14 @@ def test_random_swaps_are_what_numpy_draws_as_integers_and_leave_the_generator_s
     """They are read off the generator's raw words, with NumPy's own draws before and after."""
     generator, plain = (np.random.default_rng(pairs) for _ in range(2))
     assert np.array_equal(generator.integers(0, 9, before), plain.integers(0, 9, before))
-    drawn, _ = permutations.swaps(pairs, 99, generator)
+    (drawn,), _ = permutations.swaps(pairs, 99, generator)
     assert np.array_equal(drawn, plain.integers(0, 2, (99, pairs)).astype(bool))
     assert np.array_equal(generator.integers(0, 9, 5), plain.integers(0, 9, 5))
     assert generator.random() == plain.random()
 
 
 def test_swaps_of_another_generator_are_its_own_integers():
-    drawn, _ = permutations.swaps(20, 99, np.random.Generator(np.random.MT19937(1)))
+    (drawn,), _ = permutations.swaps(20, 99, np.random.Generator(np.random.MT19937(1)))
     plain = np.random.Generator(np.random.MT19937(1)).integers(0, 2, (99, 20))
     assert np.array_equal(drawn, plain.astype(bool))
 

@@ -1,10 +1,12 @@
 """S2 and standard deviations over runs: exact against their definitions and against SciPy."""
 
+from fractions import Fraction
 from itertools import combinations
 
 import numpy as np
 import pytest
 import scipy.stats
+from numpy.typing import NDArray
 
 from hkrun.stats import (
     Deviation,
@@ -14,10 +16,11 @@ from hkrun.stats import (
     compare_deviation,
     compare_pair_stability,
     equate_pair_stability,
-    pair_stability,
+    pair_sums,
     stability,
 )
 from hkrun.stats.jackknife import LeaveOneOut, compare_ratio, equate_ratio, log_interval
+from hkrun.stats.pair_sums import Circle, sum_variances
 
 
 def draw(runs: int, epochs: int = 12, *, seed: int = 0) -> Floats:
@@ -26,16 +29,25 @@ def draw(runs: int, epochs: int = 12, *, seed: int = 0) -> Floats:
     return np.round(20 + generator.standard_normal((runs, 1)) + noise, 2)
 
 
+def draw_uneven(runs: int, epochs: int = 12, *, seed: int = 0) -> Floats:
+    """Errors that are whole numbers of no step."""
+    return draw(runs, epochs, seed=seed) + 0.01 * np.random.default_rng(seed + 1).random((runs, epochs))
+
+
 def by_definition(errors: Floats, *, window: int, ddof: int) -> float:
     """S of eq. (10) of every two runs, averaged."""
     pairs = combinations(range(len(errors)), 2)
     return float(np.mean([stability(errors[list(pair)], window=window, ddof=ddof) for pair in pairs]))
 
 
+either_kind = pytest.mark.parametrize("draw_errors", [draw, draw_uneven])
+
+
+@either_kind
 @pytest.mark.parametrize("ddof", [0, 1])
 @pytest.mark.parametrize(("runs", "window"), [(2, 2), (3, 5), (4, 12), (7, 9), (8, 12), (31, 3)])
-def test_s2_is_s_of_two_runs_averaged_over_all_pairs(runs: int, window: int, ddof: int) -> None:
-    errors = draw(runs)
+def test_s2_is_s_of_two_runs_averaged_over_all_pairs(draw_errors, runs: int, window: int, ddof: int) -> None:
+    errors = draw_errors(runs)
     found = analyse_pair_stability(errors, window=window, ddof=ddof)
     assert found.s2 == pytest.approx(by_definition(errors, window=window, ddof=ddof), rel=1e-13)
     assert (found.pairs, found.runs, found.window, found.ddof) == (runs * (runs - 1) // 2, runs, window, ddof)
@@ -53,26 +65,58 @@ def test_s2_of_fewer_runs_is_on_average_that_of_all(size: int) -> None:
     )
 
 
-def test_of_many_runs_each_meets_equally_many_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    errors = draw(40)
-    monkeypatch.setattr(pair_stability, "_MOST_DIFFERENCES", 40 * 12 * 6)
+@either_kind
+def test_of_many_runs_each_meets_equally_many_others(draw_errors, monkeypatch: pytest.MonkeyPatch) -> None:
+    errors = draw_errors(40)
+    monkeypatch.setattr(pair_sums, "_MOST_DIFFERENCES", 40 * 12 * 6)
     found = analyse_pair_stability(errors, window=12)
     neighbours = [(run, (run + distance) % 40) for run in range(40) for distance in range(1, 7)]
     expected = np.mean([stability(errors[list(pair)], window=12) for pair in neighbours])
     assert (found.s2, found.pairs) == (pytest.approx(expected, rel=1e-13), 240)
-    monkeypatch.setattr(pair_stability, "_MOST_DIFFERENCES", 1)
+    monkeypatch.setattr(pair_sums, "_MOST_DIFFERENCES", 1)
     assert analyse_pair_stability(errors, window=12).pairs == 40
 
 
 def test_blocks_of_rows_give_what_all_rows_at_once_give(monkeypatch: pytest.MonkeyPatch) -> None:
-    errors = draw(30)
+    errors = draw_uneven(30)
     whole = analyse_pair_stability(errors, window=12)
-    monkeypatch.setattr(pair_stability, "_BLOCK", 30)
+    monkeypatch.setattr(pair_sums, "_BLOCK", 30)
     assert analyse_pair_stability(errors, window=12) == whole
 
 
+def exact_sums(counts: NDArray[np.int64], ddof: int) -> list[Fraction]:
+    """Of each run with all others, the sums of variances of whole numbers, in fractions."""
+
+    def variance(pair: NDArray[np.int64]) -> Fraction:
+        distances = [abs(int(ours) - int(theirs)) for ours, theirs in pair.T]
+        mean = Fraction(sum(distances), len(distances))
+        return sum((each - mean) ** 2 for each in distances) / Fraction(len(distances) - ddof)
+
+    runs = range(len(counts))
+    return [sum(variance(counts[[run, other]]) for other in runs if other != run) for run in runs]
+
+
+@pytest.mark.parametrize("ddof", [0, 1])
+@pytest.mark.parametrize("images", [3, 255, 1107, 50_000, 10_000_000])
+@pytest.mark.parametrize(("runs", "window"), [(2, 3), (5, 20), (8, 7)])
+def test_sums_of_shares_of_images_are_the_exact_ones(images: int, runs: int, window: int, ddof: int) -> None:
+    # Numbers of 8 to 32 bits, and at last some whose squares are no numbers of 64 bits with more partners.
+    counts = np.random.default_rng(images).integers(0, images + 1, (runs, window))
+    counts[0, :2] = 0, images
+    found = sum_variances(counts * 100 / images, Circle(runs, window), ddof)
+    expected = [float(each * Fraction(100, images) ** 2) for each in exact_sums(counts, ddof)]
+    assert found == pytest.approx(expected, rel=2e-14)
+
+
+def test_errors_of_too_many_images_for_64_bits_are_summed_pair_by_pair() -> None:
+    counts = np.random.default_rng(0).integers(0, 10**12, (3, 9))
+    counts[0, :2] = 0, 1
+    found = sum_variances(counts * 1e-10, Circle(3, 9), 0)
+    assert found == pytest.approx([float(each) * 1e-20 for each in exact_sums(counts, 0)], rel=1e-12)
+
+
 def test_a_collapsed_run_costs_no_digits() -> None:
-    errors = draw(6)
+    errors = draw_uneven(6)
     errors[2] = 98.0
     expected = by_definition(errors, window=12, ddof=0)
     assert analyse_pair_stability(errors, window=12).s2 == pytest.approx(expected, rel=1e-12)

@@ -4,8 +4,9 @@ import csv
 import dataclasses
 import hashlib
 import io
+import itertools
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +19,7 @@ from hkrun.report.commands import describe_command, describe_next
 from hkrun.report.kept_statistics import describe_makers
 from hkrun.report.look_wording import explain_looks
 from hkrun.report.seed_table import tabulate_seeds
-from hkrun.report.summary import PaperTable, Summary
+from hkrun.report.summary import CellSummary, PaperTable, Summary
 from hkrun.report.table import Table
 from hkrun.report.wording import (
     count,
@@ -267,13 +268,27 @@ def _digest(content: object) -> str:
 
 def _plain(value: object) -> object:
     """What JSON has no form for: dataclasses by their fields, curves by their bytes, the rest in words."""
-    if type(value) is Record:
-        return value.__dict__  # its fields: ten thousand of them by name would take half a second
     if isinstance(value, np.ndarray):
-        return [str(value.dtype), value.shape, hashlib.sha256(value.tobytes()).hexdigest()]
+        content = np.ascontiguousarray(value).data
+        return [str(value.dtype), value.shape, hashlib.sha256(content).hexdigest()]
     if dataclasses.is_dataclass(value):
-        return {spec.name: getattr(value, spec.name) for spec in dataclasses.fields(value)}
+        fields = {spec.name: getattr(value, spec.name) for spec in dataclasses.fields(value)}
+        return fields | {"records": _by_field(value.records)} if isinstance(value, CellSummary) else fields
     return str(value)
+
+
+def _by_field(records: Sequence[Record]) -> dict[str, list[tuple[object, int]]]:
+    """Each field's values over the records, equal ones in a row once with their number.
+
+    Most are the same in all of ten thousand records, which by themselves would be 35 MB of text.
+    """
+    return {
+        spec.name: [
+            (value, len(list(same)))
+            for value, same in itertools.groupby(getattr(record, spec.name) for record in records)
+        ]
+        for spec in dataclasses.fields(Record)
+    }
 
 
 def _find_current(store: Store, folder: str, content: dict[str, str]) -> list[str]:

@@ -3,13 +3,13 @@
 from dataclasses import dataclass
 
 import numpy as np
-import scipy
 from numpy.typing import ArrayLike
 
 from hkrun.stats.distributions import t_tail
 from hkrun.stats.errors import LEVEL, Interval, finite_vector, t_interval
 from hkrun.stats.memory import remembered
 from hkrun.stats.noncentral import share_by_noncentrality
+from hkrun.stats.roots import find_root
 
 # A difference that varies by less than this share of its size only does so by rounding.
 _ROUNDING = 1e-12
@@ -99,8 +99,7 @@ def _noncentrality(t: float, degrees: int, share: float) -> float:
         if shares[0] > share > shares[1]:
             break
         reach *= 2
-    root = scipy.optimize.brentq(lambda end: share_at(end) - share, *ends)
-    return float(root)
+    return find_root(lambda end: share_at(end) - share, *ends)
 
 
 def equivalence(differences: ArrayLike, *, margin: float, level: float = LEVEL) -> Equivalence:

@@ -7,7 +7,7 @@ from numpy.typing import ArrayLike
 
 from hkrun.stats.distributions import t_quantile, t_tail
 from hkrun.stats.memory import remembered
-from hkrun.stats.permutations import PERMUTATIONS, Floats, p_value, steps, swaps
+from hkrun.stats.permutations import PERMUTATIONS, Floats, p_value, swaps
 
 Interval = tuple[float, float]
 
@@ -118,7 +118,7 @@ def paired_difference(
         raise ValueError(f"{len(first)} values and {len(second)} reference values are not paired")
     differences = first - second
     flipped, all_taken = swaps(len(differences), permutations, generator)
-    turned = np.concatenate([flipped[part] @ differences for part in steps(*flipped.shape)])
+    turned = np.concatenate([part @ differences for part in flipped])
     means = (differences.sum() - 2 * turned) / len(differences)
     p = p_value(np.abs(means), abs(float(differences.mean())), all_taken)
     return PairedDifference(

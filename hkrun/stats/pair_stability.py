@@ -22,19 +22,15 @@ from hkrun.stats.jackknife import (
     log_interval,
 )
 from hkrun.stats.memory import remembered
+from hkrun.stats.pair_sums import Circle, sum_variances
 from hkrun.stats.permutations import Floats
 from hkrun.stats.stability import last_epochs
 
-# Of runs so many that all pairs would be more numbers than this, each meets equally many others.
-_MOST_DIFFERENCES = 150_000_000
 # What is to be said of a verdict of fewer than `FEW_RUNS` (docs/statistics.md).
 S2_OF_FEW = (
     f"with fewer than {FEW_RUNS} runs the test of S2 calls equal ones different in up to 8 % instead of 5 "
     "where a few runs of one cell are far noisier than its others"
 )
-_BLOCK = 32_768  # numbers at a time, which stay in a core's cache
-# Percentage points: a difference that varies by less only does so by rounding.
-_ROUNDING_PCT = 1e-12
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,37 +138,10 @@ def _figure(error_pct: ArrayLike, window: int, ddof: int) -> LeaveOneOut:
 def _leave_one_out(errors: Floats, ddof: int) -> tuple[LeaveOneOut, int]:
     """S2 with and without each run, and the number of pairs it is taken over."""
     runs, window = errors.shape
-    all_distances = (runs - 1) // 2  # around a circle of runs, but for the opposite ones of an even number
-    distances = min(all_distances, max(1, _MOST_DIFFERENCES // (runs * window)))
-    sums = np.zeros(runs)  # of each run's variances with the others
-    around = np.concatenate([errors, errors[: distances + 1]])
-    for distance in range(1, distances + 1):
-        variances = _variances(errors, around[distance : distance + runs], ddof)
-        sums += variances + np.roll(variances, distance)
-    partners = 2 * distances
-    if distances == all_distances and runs % 2 == 0:
-        half = runs // 2
-        variances = _variances(errors[:half], errors[half:], ddof)
-        sums += np.concatenate([variances, variances])
-        partners += 1
-    pairs = runs * partners // 2
+    circle = Circle(runs, window)
+    sums = sum_variances(errors, circle, ddof)
+    pairs = runs * circle.partners // 2
     total = sums.sum() / 2
-    without = (total - sums) / (pairs - partners) if pairs > partners else np.full(runs, np.nan)
+    rest = pairs - circle.partners
+    without = (total - sums) / rest if rest > 0 else np.full(runs, np.nan)
     return LeaveOneOut(whole=float(total / pairs), without=without), pairs
-
-
-def _variances(errors: Floats, others: Floats, ddof: int) -> Floats:
-    """Variance over epochs of the distance of two runs, row by row: [pairs, window] twice -> [pairs]."""
-    variances = np.empty(len(errors))
-    step = max(1, _BLOCK // errors.shape[1])
-    block = np.empty((min(step, len(errors)), errors.shape[1]))
-    for first in range(0, len(errors), step):
-        part = slice(first, first + step)
-        distances = block[: len(errors[part])]
-        np.subtract(errors[part], others[part], out=distances)
-        np.abs(distances, out=distances)
-        distances -= distances.mean(axis=1, keepdims=True)
-        np.einsum("pe,pe->p", distances, distances, out=variances[part])
-    variances /= errors.shape[1] - ddof
-    variances[variances < _ROUNDING_PCT**2] = 0.0
-    return variances

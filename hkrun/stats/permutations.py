@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 
 PERMUTATIONS = 9_999
-_STEP = 1_000_000
+_STEP = 1_000_000  # swaps at a time
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -34,16 +34,24 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return [float(value) for value in corrected]
 
 
-def swaps(pairs: int, permutations: int, generator: np.random.Generator) -> tuple[NDArray[np.bool_], bool]:
-    """Which pairs each permutation swaps, [permutations, pairs], and whether these are all there are."""
+def swaps(
+    pairs: int, permutations: int, generator: np.random.Generator
+) -> tuple[Iterator[NDArray[np.bool_]], bool]:
+    """Which pairs each permutation swaps, and whether these are all there are.
+
+    They come in parts of shape [permutations, pairs], drawn as they are asked for: of thousands of pairs, all
+    at once would be the most of a report's memory.
+
+    Raises:
+        ValueError: No permutation.
+    """
     if permutations < 1:
         raise ValueError(f"permutations is {permutations}; at least 1 is needed")
     if 2**pairs <= permutations:
-        return (np.arange(2**pairs)[:, None] >> np.arange(pairs) & 1).astype(np.bool_), True
-    drawn = np.empty((permutations, pairs), dtype=np.bool_)
-    for part in steps(permutations, pairs):
-        drawn[part] = _toss(generator, drawn[part].size).reshape(-1, pairs)
-    return drawn, False
+        return iter([(np.arange(2**pairs)[:, None] >> np.arange(pairs) & 1).astype(np.bool_)]), True
+    rows = max(1, _STEP // pairs)
+    sizes = (min(rows, permutations - first) for first in range(0, permutations, rows))
+    return (_toss(generator, size * pairs).reshape(-1, pairs) for size in sizes), False
 
 
 def _toss(generator: np.random.Generator, number: int) -> NDArray[np.bool_]:
@@ -57,13 +65,6 @@ def _toss(generator: np.random.Generator, number: int) -> NDArray[np.bool_]:
         return generator.integers(0, 2, number).astype(np.bool_)
     halves: NDArray[np.int32] = bits.random_raw(number // 2).view(np.int32)
     return halves < 0
-
-
-def steps(rows: int, width: int) -> Iterator[slice]:
-    """Cuts rows of so many numbers into parts of 8 MB at most: all at once could take gigabytes."""
-    step = max(1, _STEP // width)
-    for first in range(0, rows, step):
-        yield slice(first, first + step)
 
 
 def p_value(permuted: Floats, observed: float, all_taken: bool) -> float:
