@@ -116,7 +116,8 @@ class Pack:
 
     def classify(self, images: Tensor) -> Tensor:
         """Each student's logits in eval mode, [k, B, classes], of the same images, [B, channels, H, W]."""
-        self._students.eval()
+        if self._students.training:
+            self._students.eval()
         if isinstance(self._students, PackedNetwork):
             return self._students.classify(images)
         logits: Tensor = self._students.backbone(images).logits

@@ -115,6 +115,8 @@ def convolve(maps: Tensor, weight: Tensor, geometry: Geometry) -> Tensor:
     if maps.shape[1] != weight.shape[0] * weight.shape[2] or maps.dtype != weight.dtype:
         found = f"maps of {list(maps.shape)} {maps.dtype}"
         raise ValueError(f"{found} do not fit weights of {list(weight.shape)} {weight.dtype}")
+    if not torch.is_grad_enabled():
+        return _convolve(maps, weight, geometry)
     outputs: Tensor = _Convolution.apply(maps, weight, geometry)
     return outputs
 
@@ -161,22 +163,9 @@ class _Convolution(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, maps: Tensor, weight: Tensor, geometry: Geometry) -> Tensor:
-        from hkrun.models import image_kernels
-
         ctx.save_for_backward(maps, weight)
         ctx.geometry = geometry
-        members, out_channels = weight.shape[:2]
-        height, width = geometry.output_size((maps.shape[2], maps.shape[3]))
-        outputs = _empty(maps, members * out_channels, height, width)
-        image_kernels.convolve(
-            _lines(maps, members),
-            weight.detach().contiguous().numpy(),
-            _lines(outputs, members),
-            len(maps),
-            geometry.stride,
-            geometry.padding,
-        )
-        return outputs
+        return _convolve(maps, weight, geometry)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
@@ -253,6 +242,24 @@ class _OfWeight(torch.autograd.Function):
         if ctx.needs_input_grad[1]:
             of_gradient = _Convolution.apply(maps, along, ctx.geometry)
         return of_maps, of_gradient, None, None
+
+
+def _convolve(maps: Tensor, weight: Tensor, geometry: Geometry) -> Tensor:
+    """`convolve` of what fits, without a gradient."""
+    from hkrun.models import image_kernels
+
+    members, out_channels = weight.shape[:2]
+    height, width = geometry.output_size((maps.shape[2], maps.shape[3]))
+    outputs = _empty(maps, members * out_channels, height, width)
+    image_kernels.convolve(
+        _lines(maps, members),
+        weight.detach().contiguous().numpy(),
+        _lines(outputs, members),
+        len(maps),
+        geometry.stride,
+        geometry.padding,
+    )
+    return outputs
 
 
 def _lines(maps: Tensor, members: int) -> "Floats":

@@ -255,8 +255,9 @@ class EvaluationSet(ABC):
             with autocast(precision, self._device):
                 logits = classify(images)
             seen += len(labels)
-            wrong[0] += (logits.argmax(2) != labels).sum(1)
-            wrong[2] += logits.isnan().any(2).sum(1)
+            largest, answers = logits.max(2)  # NaN where one of them is
+            wrong[0] += (answers != labels).sum(1)
+            wrong[2] += largest.isnan().sum(1)
             if self._top5:
                 wrong[1] += (logits.topk(5, dim=2).indices != labels[:, None]).all(2).sum(1)
         sum_over_workers([seen, wrong], context)
