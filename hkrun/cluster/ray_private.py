@@ -13,11 +13,14 @@ import inspect
 import logging
 import os
 import socket
+import sys
 import time
 from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar
+
+from hkrun.cluster.driver import agent
 
 logger = logging.getLogger(__name__)
 
@@ -44,12 +47,13 @@ SETTINGS = {
 
 # For a cluster of this machine whose tasks are single processes. Ray starts a process per CPU, which imports
 # what tasks take while the driver still waits for Ray. It must not end one that is idle for a moment: its CPU
-# may be reserved, and its task on the way. Nor may the process give way to Ray's agents, which import beside
-# it for as long and which nobody waits for: they have the command's own priority, and tasks 15 below it.
+# may be reserved, and its task on the way. Nor may the process give way to all else that imports beside it,
+# as tasks of Ray do by 15. Metrics would go to an agent that is not there (`skip_dashboard`).
 PRELOAD_SETTINGS = {
     "RAY_preload_python_modules": "hkrun.cluster.driver.preload",
     "RAY_kill_idle_workers_interval_ms": "0",
     "RAY_worker_niceness": "0",
+    "RAY_enable_metrics_collection": "0",
 }
 PRELOAD_FROM_VARIABLE = "HKRUN_PRELOAD_FROM"  # tells `preload` where the driver's hkrun lies
 
@@ -190,39 +194,34 @@ def _reserve_port() -> int:
 
 
 def skip_dashboard() -> None:
-    """Keeps Ray from starting, and waiting for, its dashboard's process where it is to have no dashboard.
+    """Starts Ray without its dashboard's process and without the two agents of its raylet.
 
-    There the process would only tell Ray's makers of the cluster's use. Its address is one at which nobody
-    listens: an agent that finds none logs a traceback each second.
+    Ray starts all three also where it is told to leave the dashboard out. The agents serve the dashboard,
+    gather metrics and make environments for tasks that ask for one (`runtime_env`). The raylet ends with
+    either, so each has a stand-in. That tasks need neither is nothing that names could show.
     """
-    consequence = "Ray starts up to a second later"
-    wanted = ("include_dashboard", "gcs_address", "cluster_id_hex")
-    services = _find("ray._private.services", "start_api_server", parameters=wanted, consequence=consequence)
-    names = ("DASHBOARD_ADDRESS", "KV_NAMESPACE_DASHBOARD")
+    import ray
+
+    consequence = "two agents import beside the first task, and Ray starts up to a second later"
+    if not ray.__version__.startswith(f"{TESTED}."):
+        logger.warning("Ray %s was not tested without its agents: %s", ray.__version__, consequence)
+        return
+    program = "_build_python_executable_command_memory_profileable"
+    services = _find("ray._private.services", program, parameters=("component",), consequence=consequence)
+    services = services and _find("ray._private.services", "start_api_server", consequence=consequence)
+    names = ("PROCESS_TYPE_DASHBOARD_AGENT", "PROCESS_TYPE_RUNTIME_ENV_AGENT")
     constants = _find("ray._private.ray_constants", *names, consequence=consequence)
     if not (services and constants):
         return
-    start = services.start_api_server
+    agents, build = {getattr(constants, name) for name in names}, getattr(services, program)
 
-    @functools.wraps(start)
-    def start_if_wanted(*args: Any, **options: Any) -> Any:
-        given = inspect.signature(start).bind(*args, **options).arguments
-        if given["include_dashboard"] is not False:
-            return start(*args, **options)
-        key, namespace = constants.DASHBOARD_ADDRESS.encode(), constants.KV_NAMESPACE_DASHBOARD
-        try:
-            from ray import _raylet
+    def build_command(component: str, *args: Any, **options: Any) -> Any:
+        if component in agents:
+            return [sys.executable, "-I", "-S", agent.__file__]
+        return build(component, *args, **options)
 
-            client = _raylet.GcsClient(  # type: ignore[attr-defined]
-                address=given["gcs_address"], cluster_id=given["cluster_id_hex"]
-            )
-            client.internal_kv_put(key, b"127.0.0.1:9", True, namespace=namespace)
-        except (ImportError, AttributeError, TypeError):
-            _do_without("GcsClient.internal_kv_put(key, value, overwrite, namespace)", consequence)
-            return start(*args, **options)
-        return "", None  # its URL, its process
-
-    services.start_api_server = start_if_wanted
+    setattr(services, program, build_command)
+    services.start_api_server = lambda *_, **__: ("", None)  # its URL, its process
 
 
 def see_raylet_at_once() -> None:

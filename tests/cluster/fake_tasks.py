@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import hkrun
+from hkrun.cluster.driver import agent
 from hkrun.errors import DataError
 
 if TYPE_CHECKING:
@@ -81,14 +82,16 @@ def tell(task, context):
 
 
 def look_around(task, context):
-    """Writes down whether its process has imported ahead, how nice it is, and how many there are."""
+    """Writes down whether its process has imported ahead, how nice it is, how many there are, and what else."""
     processes = map(read_process, Path("/proc").glob("[0-9]*"))
     titles = [title for parent, title in processes if parent == os.getppid()]
+    own = [title.startswith((b"ray::ImplicitFunc", b"ray::IDLE")) for title in titles]
     found = {
         "ready": "hkrun.trial.run" in sys.modules,
         "code": str(Path(hkrun.__file__).parent),
         "niceness": os.getpriority(os.PRIO_PROCESS, 0),
-        "processes": sum(title.startswith((b"ray::ImplicitFunc", b"ray::IDLE")) for title in titles),
+        "processes": sum(own),
+        "agents of ray": len(titles) - sum(own) - sum(agent.__file__.encode() in title for title in titles),
     }
     Path(task.folder, f"{task.name}.json").write_text(json.dumps(found))
     return finish(task, context)

@@ -29,8 +29,11 @@ from hkrun.cluster.token import ensure_token
 from hkrun.errors import HkrunError, ResourceError
 
 CODE = str(Path(hkrun.__file__).parent)
-# Not nicer than this process, as Ray would have it.
-NEIGHBOUR = {"ready": True, "code": CODE, "niceness": os.getpriority(os.PRIO_PROCESS, 0)}
+# Not nicer than this process, and without agents, as Ray would have it.
+NEIGHBOUR = {
+    **{"ready": True, "code": CODE},
+    **{"niceness": os.getpriority(os.PRIO_PROCESS, 0), "agents of ray": 0},
+}
 
 
 @pytest.fixture

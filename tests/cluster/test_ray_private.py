@@ -5,6 +5,7 @@ import inspect
 import json
 import os
 import re
+import select
 import socket
 import subprocess
 import sys
@@ -26,6 +27,7 @@ from started_cluster import clean_environment
 
 import hkrun
 from hkrun.cluster import ray_private
+from hkrun.cluster.driver import agent
 
 PACKAGE = Path(hkrun.__file__).parent
 # Documented for users: where a cluster is, who may use it, where a job's files are.
@@ -108,9 +110,12 @@ HASTENING = {
     "start_raylet": (services, ray_private.give_agents_ports),
     "persist_port": (_raylet, ray_private.give_agents_ports),
     "start_api_server": (services, ray_private.skip_dashboard),
-    "DASHBOARD_ADDRESS": (ray_constants, ray_private.skip_dashboard),
+    "_build_python_executable_command_memory_profileable": (services, ray_private.skip_dashboard),
+    "PROCESS_TYPE_DASHBOARD_AGENT": (ray_constants, ray_private.skip_dashboard),
     "get_node": (services, ray_private.see_raylet_at_once),
 }
+
+NOTHING_BY_NAME = {"persist_port", "start_api_server", "PROCESS_TYPE_DASHBOARD_AGENT"}
 
 
 @pytest.mark.usefixtures("fresh")
@@ -121,7 +126,7 @@ HASTENING = {
         for name, (_, *functions) in HASTENING.items()
         for function in functions
         for change in ("gone", "other arguments")
-        if change == "gone" or name not in {"persist_port", "DASHBOARD_ADDRESS"}  # nothing by name
+        if change == "gone" or name not in NOTHING_BY_NAME
     ],
 )
 def test_ray_starts_without_the_names_that_make_it_start_sooner(monkeypatch, caplog, name, function, change):
@@ -216,46 +221,41 @@ def test_ray_starts_where_its_raylet_cannot_be_told_a_port(genuine, caplog):
     assert "persist_port" in line
 
 
-@pytest.mark.usefixtures("fresh")
-@pytest.mark.parametrize("changed", ["gone", "other arguments", "another method"])
-def test_the_dashboards_process_is_started_where_its_address_cannot_be_kept(genuine, caplog, changed):
-    if changed == "gone":
-        genuine.delattr(_raylet, "GcsClient")
-    elif changed == "other arguments":
-        genuine.setattr(_raylet, "GcsClient", lambda place: place)
-    else:
-        genuine.setattr(_raylet, "GcsClient", lambda address, cluster_id: object())
-    genuine.setattr(
-        services, "start_api_server", lambda include_dashboard, gcs_address, cluster_id_hex: "started"
-    )
+def test_ray_starts_without_its_dashboards_process_and_its_agents(genuine, caplog):
     ray_private.skip_dashboard()
-    assert services.start_api_server(False, "here:1", "cd") == "started"
-    (line,) = saw(caplog)
-    assert "GcsClient" in line
-
-
-@pytest.mark.parametrize("wanted", [False, True, None])
-def test_the_dashboards_process_is_started_where_there_is_to_be_one(genuine, caplog, wanted):
-    told = {}
-
-    class Client:
-        def __init__(self, address, cluster_id):
-            assert (address, cluster_id) == ("here:1", "cd")
-
-        def internal_kv_put(self, key, value, overwrite, namespace):
-            told[namespace, key] = value
-
-    genuine.setattr(_raylet, "GcsClient", Client)
-    genuine.setattr(
-        services,
-        "start_api_server",
-        lambda include_dashboard, host, gcs_address, cluster_id_hex: ("started", host),
-    )
-    ray_private.skip_dashboard()
-    started = services.start_api_server(wanted, "host", gcs_address="here:1", cluster_id_hex="cd")
-    assert started == (("", None) if wanted is False else ("started", "host"))
-    assert list(told) == ([(b"dashboard", b"dashboard")] if wanted is False else [])
+    assert services.start_api_server(include_dashboard=False, host="here") == ("", None)
+    program = services._build_python_executable_command_memory_profileable
+    for component in ("dashboard_agent", "runtime_env_agent"):
+        command = program(component, "session")
+        assert command[0] == sys.executable
+        assert command[-1] == agent.__file__
+    assert program("monitor", "session") == [sys.executable, "-u"]
+    assert program("monitor", "session", unbuffered=False) == [sys.executable]
     assert saw(caplog) == []
+
+
+def test_a_ray_that_was_not_tested_has_its_agents(genuine, caplog):
+    genuine.setattr(ray, "__version__", "2.601.0")
+    before = services.start_api_server, services._build_python_executable_command_memory_profileable
+    ray_private.skip_dashboard()
+    assert before == (
+        services.start_api_server,
+        services._build_python_executable_command_memory_profileable,
+    )
+    (line,) = saw(caplog)
+    assert line.startswith("Ray 2.601.0 was not tested without its agents")
+
+
+def test_what_stands_in_for_an_agent_ends_with_the_raylet_and_not_before():
+    """The shell is its parent; both hold the pipe, which ends with the last of them."""
+    with subprocess.Popen(
+        ["sh", "-c", '"$@" & read -r line', "sh", sys.executable, agent.__file__, "--node-id=ab"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as shell:
+        assert select.select([shell.stdout], [], [], 1.5)[0] == []
+        output, _ = shell.communicate(timeout=30)
+    assert output == b""
 
 
 @pytest.mark.usefixtures("fresh")

@@ -96,7 +96,8 @@ def _start(own: "OwnCluster", folder: Path, fail: Fail) -> None:
 
     ray_private.skip_helper_processes()
     ray_private.give_agents_ports()
-    ray_private.skip_dashboard()
+    if not own.in_groups:
+        ray_private.skip_dashboard()
     ray_private.see_raylet_at_once()
     for tries_left in reversed(range(START_TRIES)):
         try:
