@@ -7,6 +7,7 @@ from itertools import pairwise
 import matplotlib as mpl
 import numpy as np
 import pytest
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.mathtext import MathTextParser
@@ -49,6 +50,23 @@ def draw(figure):
 def test_the_same_data_give_the_same_bytes(kind):
     first, second = (figures.encode(figures.draw_errors(make_cells(3), window=10), kind) for _ in range(2))
     assert first == second
+
+
+@pytest.mark.parametrize("kind", ["png", "svg"])
+def test_a_picture_is_drawn_once(kind, monkeypatch):
+    drawn, draw_axes = [], Axes.draw
+    monkeypatch.setattr(Axes, "draw", lambda axes, renderer: (drawn.append(axes), draw_axes(axes, renderer)))
+    figure = figures.draw_ranges(make_cells(2), window=10, ddof=0)
+    figures.encode(figure, kind)
+    assert drawn == figure.axes
+
+
+def test_the_pictures_of_a_figure_have_one_layout_whichever_is_first():
+    def encode(*kinds):
+        figure = figures.draw_ranges(make_cells(2), window=10, ddof=0)
+        return {kind: figures.encode(figure, kind) for kind in kinds}
+
+    assert encode("png", "svg") == encode("svg", "png")
 
 
 def test_svg_holds_no_date_and_needs_nothing_from_elsewhere():

@@ -14,6 +14,7 @@ import numpy as np
 from matplotlib import text, textpath
 from matplotlib.artist import Artist
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
@@ -83,6 +84,7 @@ MARKERS = ("", "o", "s", "^")
 PAGE, NARROW_PAGE = 9.6, 4.8
 _page: ContextVar[float] = ContextVar("page", default=PAGE)
 
+_SVG_DPI = 72  # which Matplotlib gives every figure that it saves as SVG
 _LONGEST_WORD = 36  # characters of a word that is not broken
 _PAIR = re.compile(r"\S+ = \S+")  # a key and its value
 _NO_BREAK = "\u00a0"
@@ -218,8 +220,26 @@ def encode(figure: Figure, kind: Literal["png", "svg"]) -> bytes:
     buffer = io.BytesIO()
     metadata = {"Date": None, "Creator": None} if kind == "svg" else {"Software": None}
     with styled(), _reading_symbols_once():
+        _lay_out(figure)
         figure.savefig(buffer, format=kind, metadata=metadata)
     return _shorten(buffer.getvalue()) if kind == "svg" else buffer.getvalue()
+
+
+def _lay_out(figure: Figure) -> None:
+    """Gives axes and texts their places, once for all pictures of a figure: as in the SVG file.
+
+    Left to do it, `savefig` draws every picture twice, the first time for nothing.
+    """
+    engine = figure.get_layout_engine()
+    if engine is None:
+        return
+    canvas, dpi = figure.canvas, figure.dpi
+    FigureCanvasSVG(figure)
+    figure.dpi = _SVG_DPI
+    engine.execute(figure)
+    figure.dpi = dpi
+    figure.set_canvas(canvas)
+    figure.set_layout_engine(None)
 
 
 def _shorten(svg: bytes) -> bytes:

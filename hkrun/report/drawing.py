@@ -48,8 +48,6 @@ class Figure:
     @functools.cached_property
     def png(self) -> bytes:
         """The figure as PNG."""
-        assert self.svg  # which lays the figure out: doing it again takes a fifth of the report
-        self.drawn.set_layout_engine("none")
         return figures.encode(self.drawn, "png")
 
     @property
