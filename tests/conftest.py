@@ -9,6 +9,7 @@ import pytest
 from s3_server import each_s3_server, radosgw, s3_server, s3_store
 
 from hkrun import code_identity
+from hkrun.report import picturing
 
 # Code in the middle of a change counts as of its epoch: one test of tests/test_code_identity.py says that it
 # is to be checked, not every test with a store.
@@ -29,6 +30,8 @@ def pytest_runtest_setup():
 
 def pytest_collection_finish():
     """Lets the garbage collector leave alone what stays: six thousand tests, torch, Ray, MLflow."""
+    # A second process would load Matplotlib for every report of the tests; tests/test_picturing.py has one.
+    picturing.count_cores = lambda: 1
     gc.collect()
     gc.freeze()
 
@@ -57,7 +60,8 @@ def leave_figures_undrawn():
     """Builds figures without drawing them, which takes most of a report's time."""
     svg = b'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 9 9"><g id="figure_1" /></svg>'
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("hkrun.figures.encode", lambda figure, kind: svg if kind == "svg" else b"a figure")
+        for place in ("hkrun.figures.encode", "hkrun.figures.pictures.encode"):
+            patch.setattr(place, lambda figure, kind: svg if kind == "svg" else b"a figure")
         yield
 
 

@@ -582,7 +582,7 @@ def test_every_figure_over_axes_explains_its_cells_and_fits_a_page(store):
         for narrow in (False, True):
             with figures.narrow_page() if narrow else contextlib.nullcontext():
                 figure = draw_figures(summary)[0]
-            assert figure.drawn.get_figwidth() <= (figures.NARROW_PAGE if narrow else figures.PAGE)
+                assert figure.drawn.get_figwidth() <= (figures.NARROW_PAGE if narrow else figures.PAGE)
             page = figures.InlineFigures()
             text = page.add("x", figure.svg, notes=figure.drawn.notes, attributes={})
             for cell in summary.cells:

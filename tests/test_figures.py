@@ -1,4 +1,5 @@
 import contextlib
+import dataclasses
 import functools
 import subprocess
 import sys
@@ -27,7 +28,7 @@ NAMES = [
 def make_cells(number: int, *, runs: int = 5, epochs: int = 40) -> list[CellCurves]:
     epoch = np.arange(1, epochs + 1)
     return [
-        CellCurves(
+        CellCurves.of_runs(
             name=NAMES[index],
             error_pct=3
             + 0.02 * index
@@ -108,7 +109,7 @@ def test_labels_lie_within_the_figure_and_overlap_neither_each_other_nor_the_pan
 
 def test_labels_are_ordered_as_the_curves_end():
     cells = [
-        CellCurves(name=name, error_pct=np.full((2, 8), level))
+        CellCurves.of_runs(name=name, error_pct=np.full((2, 8), level))
         for name, level in (("low", 1.0), ("high", 3.0), ("middle", 2.0))
     ]
     texts = figures.draw_errors(cells, window=4).axes[-1].texts
@@ -119,10 +120,28 @@ def test_labels_are_ordered_as_the_curves_end():
     ]
 
 
+@pytest.mark.parametrize("epochs", [1, 64, 130])
+def test_curves_are_mean_standard_deviation_and_range_over_runs(epochs):
+    errors = np.random.default_rng(epochs).uniform(2, 9, (5, epochs))
+    curves = CellCurves.of_runs(errors, name="L_b")
+    assert curves.runs == 5
+    np.testing.assert_allclose(curves.mean, [np.mean(each) for each in errors.T])
+    np.testing.assert_allclose(curves.sd, [np.std(each, ddof=1) for each in errors.T])
+    np.testing.assert_array_equal(curves.spread, [max(each) - min(each) for each in errors.T.tolist()])
+
+
+def test_a_single_run_has_no_standard_deviation_and_no_run_no_curve():
+    single = CellCurves.of_runs(np.array([[3.0, 2.0]]), name="one")
+    assert single.mean.tolist() == [3.0, 2.0]
+    assert np.isnan(single.sd).tolist() == [True, True]
+    none = CellCurves.of_runs(np.empty((0, 40)), name="none")
+    assert (none.runs, len(none.mean), len(none.sd), len(none.spread)) == (0, 0, 0, 0)
+
+
 def test_lines_are_means_and_bands_one_standard_deviation_over_seeds():
     (cell,) = make_cells(1, runs=6)
     whole, late = figures.draw_errors([cell], window=10).axes
-    mean, sd = cell.error_pct.mean(axis=0), cell.error_pct.std(axis=0, ddof=1)
+    mean, sd = cell.mean, cell.sd
     np.testing.assert_allclose(whole.lines[0].get_xydata(), np.column_stack([np.arange(1, 41), mean]))
     np.testing.assert_allclose(late.lines[0].get_xydata(), np.column_stack([np.arange(31, 41), mean[30:]]))
     edges = [line.get_ydata() for line in late.lines[1:3]]
@@ -144,7 +163,7 @@ def test_bands_are_left_out_where_they_would_hide_each_other():
 
 
 def test_a_cell_has_its_colour_wherever_it_stands():
-    cells = [CellCurves(name=cell.name, error_pct=cell.error_pct, look=7) for cell in make_cells(1)]
+    cells = [dataclasses.replace(cell, look=7) for cell in make_cells(1)]
     color = style.COLORS[7]
     for axes in (
         figures.draw_errors(cells, window=10).axes[0],
@@ -156,7 +175,7 @@ def test_a_cell_has_its_colour_wherever_it_stands():
 
 def test_a_line_says_what_its_cell_came_to():
     (cell,) = make_cells(1)
-    noted = CellCurves(name=cell.name, error_pct=cell.error_pct, note="L_b: 3.02 %")
+    noted = dataclasses.replace(cell, note="L_b: 3.02 %")
     drawings = (
         figures.draw_errors([noted], window=10),
         figures.draw_error_panels([noted], window=10, reference=None),
@@ -205,18 +224,18 @@ def test_a_panel_holds_its_own_mean_and_spread_and_the_mean_of_the_reference_das
     assert len(own.lines) == len(late.lines) == 1
     dashed, line = late_other.lines
     assert dashed.get_linestyle() == "--"
-    np.testing.assert_allclose(dashed.get_ydata(), first.error_pct.mean(axis=0)[30:])
+    np.testing.assert_allclose(dashed.get_ydata(), first.mean[30:])
     np.testing.assert_allclose(line.get_xydata()[:, 0], np.arange(31, 41))
-    np.testing.assert_allclose(line.get_ydata(), second.error_pct.mean(axis=0)[30:])
+    np.testing.assert_allclose(line.get_ydata(), second.mean[30:])
     (band,) = other.collections
     edges = band.get_paths()[0].vertices
-    mean, sd = second.error_pct.mean(axis=0), second.error_pct.std(axis=0, ddof=1)
+    mean, sd = second.mean, second.sd
     at_20 = sorted(set(edges[edges[:, 0] == 20][:, 1]))
     np.testing.assert_allclose(at_20, [mean[19] - sd[19], mean[19] + sd[19]])
 
 
 def test_a_cell_without_a_finished_run_has_panels_that_say_so():
-    lost = CellCurves(name="lost", error_pct=np.empty((0, 40)), diverged=(np.array([90.0, 95.0]),))
+    lost = CellCurves.of_runs(name="lost", error_pct=np.empty((0, 40)), diverged=(np.array([90.0, 95.0]),))
     figure = figures.draw_error_panels([*make_cells(1), lost], window=10, reference=None)
     whole, late = figure.axes[2:4]
     assert [text.get_text() for text in late.texts] == ["no run finished"]
@@ -249,13 +268,13 @@ def test_a_narrow_page_has_the_parts_of_a_figure_below_each_other_and_its_labels
 
 def test_no_word_of_a_name_is_broken():
     name = "student.learning_rate=0.316 and-more-of-it"
-    figure = figures.draw_errors([CellCurves(name=name, error_pct=np.full((2, 8), 3.0))], window=4)
+    figure = figures.draw_errors([CellCurves.of_runs(name=name, error_pct=np.full((2, 8), 3.0))], window=4)
     (text,) = figure.axes[-1].texts
     assert "student.learning_rate=0.316" in text.get_text().split("\n")
 
 
 def test_late_errors_that_span_much_are_on_a_logarithmic_axis_too():
-    cells = [CellCurves(name=str(level), error_pct=np.full((2, 20), level)) for level in (4.0, 90.0)]
+    cells = [CellCurves.of_runs(name=str(level), error_pct=np.full((2, 20), level)) for level in (4.0, 90.0)]
     late = figures.draw_errors(cells, window=5).axes[1]
     assert late.get_yscale() == "log"
     assert "enlarged" in late.get_title(loc="left")
@@ -276,9 +295,9 @@ def test_the_window_is_not_enlarged_where_it_is_all_there_is():
 def test_a_diverged_run_is_drawn_but_not_averaged():
     (cell,) = make_cells(1)
     curve = np.array([80.0, 60.0, 90.0, np.nan])
-    with_run = CellCurves(name=cell.name, error_pct=cell.error_pct, diverged=(curve,))
+    with_run = dataclasses.replace(cell, diverged=(curve,))
     whole = figures.draw_errors([with_run], window=10).axes[0]
-    np.testing.assert_allclose(whole.lines[0].get_ydata(), cell.error_pct.mean(axis=0))
+    np.testing.assert_allclose(whole.lines[0].get_ydata(), cell.mean)
     thin, cross = whole.lines[1:]
     np.testing.assert_allclose(thin.get_xydata(), [[1, 80], [2, 60], [3, 90]])
     np.testing.assert_allclose(cross.get_xydata(), [[3, 90]])
@@ -286,8 +305,8 @@ def test_a_diverged_run_is_drawn_but_not_averaged():
 
 
 def test_a_cell_without_a_finished_run_is_named_where_something_is_drawn_of_it():
-    lost = CellCurves(name="lost", error_pct=np.empty((0, 40)), diverged=(np.array([90.0]),))
-    never = CellCurves(name="never", error_pct=np.empty((0, 40)))
+    lost = CellCurves.of_runs(name="lost", error_pct=np.empty((0, 40)), diverged=(np.array([90.0]),))
+    never = CellCurves.of_runs(name="never", error_pct=np.empty((0, 40)))
     texts = [
         text.get_text()
         for text in figures.draw_errors([*make_cells(1), lost, never], window=10).axes[-1].texts
@@ -295,14 +314,14 @@ def test_a_cell_without_a_finished_run_is_named_where_something_is_drawn_of_it()
     assert texts == ["supervised learning", "lost (no run finished)"]
 
 
-@pytest.mark.parametrize("cells", [[], [CellCurves(name="never", error_pct=np.empty((0, 5)))]])
+@pytest.mark.parametrize("cells", [[], [CellCurves.of_runs(name="never", error_pct=np.empty((0, 5)))]])
 def test_a_sweep_without_runs_can_be_drawn(cells):
     assert figures.encode(figures.draw_errors(cells, window=20), "png").startswith(b"\x89PNG")
 
 
 def test_the_axis_is_logarithmic_only_where_errors_span_much_and_none_is_zero():
     def scale(*levels: float) -> str:
-        cell = CellCurves(name="x", error_pct=np.array([levels, levels]))
+        cell = CellCurves.of_runs(name="x", error_pct=np.array([levels, levels]))
         return str(figures.draw_errors([cell], window=20).axes[0].get_yscale())
 
     assert scale(90, 20, 3) == "log"
@@ -346,7 +365,7 @@ def test_only_losses_are_typeset(name, drawn):
     "name", ["a$b$c_{", "\\frac{1", "{}^_%&#~", "L_b $ L_is", "$", "a\nb", "é", "x" * 200]
 )
 def test_any_name_can_be_drawn(name):
-    cells = [CellCurves(name=name, error_pct=np.array([[5.0, 4.0, 3.0], [5.0, 4.5, 3.0]]))]
+    cells = [CellCurves.of_runs(name=name, error_pct=np.array([[5.0, 4.0, 3.0], [5.0, 4.5, 3.0]]))]
     for figure in (figures.draw_errors(cells, window=2), figures.draw_ranges(cells, window=2, ddof=0)):
         draw(figure)
 
@@ -367,7 +386,7 @@ def test_labels_move_apart_as_little_as_possible(centres, places):
 
 def test_ranges_are_the_largest_minus_the_smallest_error_of_the_window():
     errors = np.array([[9.0, 3.0, 2.0, 4.0], [9.0, 1.0, 2.5, 3.0], [9.0, 2.0, 2.0, 1.0]])
-    (panel,) = figures.draw_ranges([CellCurves(name="x", error_pct=errors)], window=3, ddof=0).axes
+    (panel,) = figures.draw_ranges([CellCurves.of_runs(name="x", error_pct=errors)], window=3, ddof=0).axes
     mean_line, ranges = panel.lines
     np.testing.assert_allclose(ranges.get_xydata(), [[2, 2.0], [3, 0.5], [4, 3.0]])
     assert mean_line.get_ydata()[0] == pytest.approx(5.5 / 3)
@@ -472,7 +491,7 @@ def test_what_the_discriminator_did_has_the_colour_of_its_cell_and_scales_of_its
 
 def test_a_logarithmic_axis_says_so():
     errors = np.geomspace(90, 2, 20)[None].repeat(2, axis=0)
-    figure = figures.draw_errors([CellCurves(name="x", error_pct=errors)], window=5)
+    figure = figures.draw_errors([CellCurves.of_runs(name="x", error_pct=errors)], window=5)
     assert figure.axes[0].get_ylabel() == "Test error (%, log scale)"
     assert "linear scale" in figure.axes[1].get_title(loc="left")
 

@@ -77,7 +77,8 @@ def test_a_light_colour_has_one_name():
 
 def draw_all():
     cells = [
-        CellCurves(name=name, error_pct=np.array([[9.0, 5.0, 4.0], [9.0, 4.0, 3.0]])) for name in ("a", "b")
+        CellCurves.of_runs(name=name, error_pct=np.array([[9.0, 5.0, 4.0], [9.0, 4.0, 3.0]]))
+        for name in ("a", "b")
     ]
     pair = PairedDifferences(name="b", by_seed=(-1.0, 0.5), mean=-0.25, ci95=(-2.0, 1.0))
     return {
@@ -186,7 +187,10 @@ def test_a_name_stands_for_one_figure():
 
 
 def test_a_narrow_page_has_narrow_figures_of_two_panels_in_a_row():
-    cells = [CellCurves(name=str(index), error_pct=np.array([[3.0, 2.0], [3.0, 1.0]])) for index in range(4)]
+    cells = [
+        CellCurves.of_runs(name=str(index), error_pct=np.array([[3.0, 2.0], [3.0, 1.0]]))
+        for index in range(4)
+    ]
     with figures.narrow_page():
         narrow = figures.draw_ranges(cells, window=2, ddof=0)
     wide = figures.draw_ranges(cells, window=2, ddof=0)

@@ -1,6 +1,7 @@
 """The figures of a report. Drawing the same data twice gives the same bytes.
 
 style.py          what all share: palettes, dashes, names of losses, files, what a mark says
+pictures.py       one as the files of a report, in a process beside others: start_serving.py
 inline.py         figures as elements of a page
 errors.py         test error over epochs, and its range over runs, which S measures
 error_panels.py   the same for many cells: small panels for each
@@ -24,6 +25,7 @@ from hkrun.figures.error_panels import draw_error_panels
 from hkrun.figures.errors import MOST_BANDS, CellCurves, draw_errors, draw_ranges
 from hkrun.figures.heat_maps import HeatMap, draw_maps
 from hkrun.figures.inline import InlineFigures
+from hkrun.figures.pictures import Order, Picture
 from hkrun.figures.points import CellPoint, Factor
 from hkrun.figures.sequences import MOST_PANELS, SeedSequence, draw_sequences
 from hkrun.figures.sorted_cells import PlacedPoint, draw_sorted

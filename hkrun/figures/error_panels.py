@@ -35,7 +35,7 @@ def draw_error_panels(cells: Sequence[CellCurves], *, window: int, reference: st
     across = (4 if wide else 2) // parts
     rows = -(-len(cells) // across)
     base = next(
-        (cell.error_pct.mean(axis=0) for cell in cells if cell.name == reference and cell.error_pct.size),
+        (cell.mean for cell in cells if cell.name == reference and cell.runs),
         None,
     )
     with styled():
@@ -58,7 +58,7 @@ def draw_error_panels(cells: Sequence[CellCurves], *, window: int, reference: st
                 if place < across:
                     axes[1].set_title(f"last {window} epochs", loc="right", color=MUTED, fontsize=8)
             axes[0].set_title(wrap(cell.name, 44 if zoomed else 30))
-            if not cell.error_pct.size:
+            if not cell.runs:
                 axes[-1].text(
                     0.5, 0.5, "no run finished", transform=axes[-1].transAxes, ha="center", color=MUTED
                 )
@@ -75,9 +75,7 @@ def draw_error_panels(cells: Sequence[CellCurves], *, window: int, reference: st
             start = 0 if part == 0 else epochs - window
             for panel in panels:
                 panel.set_ylim(lowest, highest)
-                scale_to_errors(
-                    panel, [cell.error_pct[:, start:] for cell in cells], room=0.6 if part == 0 else 0.8
-                )
+                scale_to_errors(panel, [cell.mean[start:] for cell in cells], room=0.6 if part == 0 else 0.8)
         figure.supylabel("Test error (%)", fontsize=9)
         return figure
 
@@ -91,13 +89,13 @@ def _plot_cell(axes: Axes, cell: CellCurves, look: int, *, first: int, base: np.
             linewidth=0.9,
             linestyle=(0, (4, 2)),
         )
-    runs = cell.error_pct[:, first - 1 :]
-    if not runs.size:
+    mean = cell.mean[first - 1 :]
+    if not len(mean):
         return
     color = stroke_of(look)["color"]
-    epoch, mean = np.arange(first, first + runs.shape[1]), runs.mean(axis=0)
-    if len(runs) > 1:
-        sd = runs.std(axis=0, ddof=1)
+    epoch = np.arange(first, first + len(mean))
+    if cell.runs > 1:
+        sd = cell.sd[first - 1 :]
         axes.fill_between(epoch, mean - sd, mean + sd, color=color, alpha=0.22, linewidth=0)
     (line,) = axes.plot(epoch, mean, color=color, linewidth=1.4, zorder=3)
     explain(line, cell.note or cell.name)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -27,24 +28,50 @@ from hkrun.figures.style import (
 )
 
 MOST_BANDS = 6
+_EPOCHS_AT_ONCE = 64
 
 
 @dataclass(frozen=True, kw_only=True)
 class CellCurves:
-    """The test error of one cell's runs.
+    """The test error of one cell's runs, in percent and percentage points.
 
     Attributes:
-        error_pct: Test error in percent of the finished runs, shape [runs, epochs]; runs may be 0.
+        runs: How many finished.
+        mean: Over these at each epoch, shape [epochs]; of no epoch where none finished.
+        sd: Their standard deviation, ddof 1, likewise; NaN of a single run.
+        spread: The largest minus the smallest, likewise.
         diverged: The curves of the diverged runs, each up to where it ended. Drawn, never averaged.
         look: Place of its colour, see `stroke_of`; None: its place in the figure.
         note: What there is to say of it, for a tooltip.
     """
 
     name: str
-    error_pct: Curve
+    runs: int
+    mean: Curve
+    sd: Curve
+    spread: Curve
     diverged: tuple[Curve, ...] = ()
     look: int | None = None
     note: str = ""
+
+    @classmethod
+    def of_runs(cls, error_pct: Curve, **others: Any) -> "CellCurves":
+        """From the errors of the finished runs, shape [runs, epochs]; runs may be 0. `others` are fields."""
+        runs, epochs = error_pct.shape if error_pct.size else (0, 0)
+        if runs > 1:  # a few epochs at a time: of all at once there would be two copies
+            parts = [
+                error_pct[:, first : first + _EPOCHS_AT_ONCE] for first in range(0, epochs, _EPOCHS_AT_ONCE)
+            ]
+            sd = np.concatenate([part.std(axis=0, ddof=1) for part in parts])
+        else:
+            sd = np.full(epochs, np.nan)
+        return cls(
+            runs=runs,
+            mean=error_pct.mean(axis=0) if runs else np.empty(0),
+            sd=sd,
+            spread=error_pct.max(axis=0) - error_pct.min(axis=0) if runs else np.empty(0),
+            **others,
+        )
 
 
 def draw_errors(cells: Sequence[CellCurves], *, window: int) -> Drawing:
@@ -54,7 +81,7 @@ def draw_errors(cells: Sequence[CellCurves], *, window: int) -> Drawing:
     deviation to either side: filled bands would merge into one. Beyond `MOST_BANDS` cells there are none. A
     diverged run is a thin line ending in a cross. On a narrow page the parts stand below each other.
     """
-    shown = {look: cell for look, cell in looks_of(cells).items() if cell.error_pct.size or cell.diverged}
+    shown = {look: cell for look, cell in looks_of(cells).items() if cell.runs or cell.diverged}
     epochs = count_epochs(cells)
     zoomed = 2 <= window < epochs
     wide = page_width() == PAGE
@@ -73,11 +100,11 @@ def draw_errors(cells: Sequence[CellCurves], *, window: int) -> Drawing:
                 left=0.6 / width, right=right, top=1 - 0.35 / height, bottom=0.5 / height, wspace=0.17
             )
         whole, late = panels[0], panels[-1]
-        banded = len(shown) <= MOST_BANDS and any(len(cell.error_pct) > 1 for cell in cells)
+        banded = len(shown) <= MOST_BANDS and any(cell.runs > 1 for cell in cells)
         _plot_means(whole, shown, first=1, banded=banded and not zoomed)
         plot_diverged(whole, shown)
-        scale_to_errors(whole, [cell.error_pct for cell in cells])
-        averaged = "mean over seeds" if any(len(cell.error_pct) > 1 for cell in cells) else "one seed"
+        scale_to_errors(whole, [cell.mean for cell in cells])
+        averaged = "mean over seeds" if any(cell.runs > 1 for cell in cells) else "one seed"
         spread = f"{averaged}; thin: ± 1 sd" if banded else averaged
         whole.set_title(f"Test error: {averaged if zoomed else spread}")
         whole.set_xlim(*((1, epochs) if epochs > 1 else (0.5, 1.5)))
@@ -86,7 +113,7 @@ def draw_errors(cells: Sequence[CellCurves], *, window: int) -> Drawing:
             whole.axvspan(first, epochs, color=BAND, zorder=0, linewidth=0)
             _plot_means(late, shown, first=first, banded=banded)
             late.set_xlim(first, epochs)
-            scale_to_errors(late, [cell.error_pct[:, first - 1 :] for cell in cells], room=0.8)
+            scale_to_errors(late, [cell.mean[first - 1 :] for cell in cells], room=0.8)
             linear = whole.get_yscale() == "log" and late.get_yscale() == "linear"
             scale = ", linear scale" if linear else ", enlarged"
             late.set_title(f"The last {window} epochs{scale}{'; thin: ± 1 sd' if banded else ''}")
@@ -119,24 +146,23 @@ def looks_of(cells: Sequence[CellCurves]) -> dict[int, CellCurves]:
 
 def count_epochs(cells: Sequence[CellCurves]) -> int:
     """Of the longest curve of a finished run; 1 where none finished."""
-    return max((cell.error_pct.shape[1] for cell in cells if cell.error_pct.size), default=1)
+    return max((len(cell.mean) for cell in cells if cell.runs), default=1)
 
 
 def _plot_means(axes: Axes, cells: Mapping[int, CellCurves], *, first: int, banded: bool) -> None:
     for index, cell in cells.items():
-        runs = cell.error_pct[:, first - 1 :]
-        if runs.size == 0:
+        mean = cell.mean[first - 1 :]
+        if not len(mean):
             continue
         stroke = stroke_of(index)
-        epoch = np.arange(first, first + runs.shape[1])
-        mean = runs.mean(axis=0)
+        epoch = np.arange(first, first + len(mean))
         # Markers of different cells stand at different epochs, else the later ones would hide the earlier.
         every = max(1, len(epoch) // 8)
         stroke["marker"] = stroke["marker"] or ("." if len(epoch) <= 8 else "")
         (line,) = axes.plot(epoch, mean, **stroke, markevery=(index * every // len(COLORS), every), zorder=3)
         explain(line, cell.note or cell.name)
-        if banded and len(runs) > 1:
-            sd = runs.std(axis=0, ddof=1)
+        if banded and cell.runs > 1:
+            sd = cell.sd[first - 1 :]
             for edge in (mean - sd, mean + sd):
                 axes.plot(epoch, edge, color=stroke["color"], linestyle=stroke["linestyle"], linewidth=0.7)
 
@@ -155,15 +181,15 @@ def plot_diverged(axes: Axes, cells: Mapping[int, CellCurves]) -> None:
                 explain(cross, f"{cell.name}: a run diverged after epoch {seen[-1] + 1}")
 
 
-def scale_to_errors(axes: Axes, errors: Sequence[Curve], *, room: float = 0.6) -> None:
+def scale_to_errors(axes: Axes, means: Sequence[Curve], *, room: float = 0.6) -> None:
     """A logarithmic axis where the mean errors span more than a factor of six and none is zero.
 
     Args:
         axes: To be scaled.
-        errors: Of each cell, [runs, epochs].
+        means: Of the runs of each cell, [epochs].
         room: Where a logarithmic axis begins, as a part of the lowest mean.
     """
-    means = [runs.mean(axis=0) for runs in errors if runs.size]
+    means = [mean for mean in means if mean.size]
     lowest = min((float(mean.min()) for mean in means), default=0.0)
     if lowest <= 0 or max(mean.max() for mean in means) / lowest <= 6:
         axes.set_ylim(bottom=max(0.0, axes.get_ylim()[0]))
@@ -176,7 +202,7 @@ def scale_to_errors(axes: Axes, errors: Sequence[Curve], *, room: float = 0.6) -
 
 
 def _wrapped(cell: CellCurves) -> list[str]:
-    name = cell.name if cell.error_pct.size else f"{cell.name} (no run finished)"
+    name = cell.name if cell.runs else f"{cell.name} (no run finished)"
     return split_lines(name, 22) or [""]
 
 
@@ -194,9 +220,9 @@ def _label_lines(
     """
     to_fraction = (axes.transData + axes.transAxes.inverted()).transform
     ends = {
-        index: float(to_fraction((cell.error_pct.shape[1], cell.error_pct[:, -1].mean()))[1])
+        index: float(to_fraction((len(cell.mean), cell.mean[-1]))[1])
         for index, cell in cells.items()
-        if cell.error_pct.size
+        if cell.runs
     }
     sizes = [(0.1 + 0.145 * len(labels[index])) / panel_height for index in cells]
     places = _spread([ends.get(index, 1.0) for index in cells], sizes)
@@ -236,7 +262,7 @@ def draw_ranges(cells: Sequence[CellCurves], *, window: int, ddof: int) -> Drawi
     Raises:
         ValueError: A cell has fewer than two runs or fewer epochs than the window.
     """
-    if any(len(cell.error_pct) < 2 or cell.error_pct.shape[1] < window for cell in cells):
+    if any(cell.runs < 2 or len(cell.mean) < window for cell in cells):
         raise ValueError("the range needs two runs and the whole window in every cell")
     with styled():
         figure, grid = new_panels(len(cells), least_width=4.2, row_height=2.6)
@@ -254,10 +280,9 @@ def draw_ranges(cells: Sequence[CellCurves], *, window: int, ddof: int) -> Drawi
 
 def _plot_range(axes: Axes, cell: CellCurves, *, window: int, ddof: int, color: str) -> str:
     """Draws the range of one cell; returns its S and mean in words."""
-    late = cell.error_pct[:, -window:]
-    spread = late.max(axis=0) - late.min(axis=0)
+    spread = cell.spread[-window:]
     mean, deviation = float(spread.mean()), float(spread.std(ddof=ddof))
-    epochs = cell.error_pct.shape[1]
+    epochs = len(cell.mean)
     axes.axhspan(mean - deviation, mean + deviation, color=color, alpha=0.13, linewidth=0)
     axes.axhline(mean, color=color, linewidth=0.8, linestyle=(0, (4, 2)))
     epoch = np.arange(epochs - window + 1, epochs + 1)

@@ -17,7 +17,7 @@ wording.py        numbers as people read them; findings
 cautions.py       what to know before believing the numbers
 code_warnings.py  where runs are of different code
 table.py          a table as rows of text; result_tables.py, paper_tables.py, run_tables.py fill them
-drawing.py        the figures
+drawing.py        the figures; picturing.py takes their pictures, in a second process too
 documents.py      the files, from the templates, written only where they would say something else
 kept_statistics.py  what the statistics of a large study gave, for its next report
 latex.py          escapes

@@ -1,7 +1,8 @@
 """Which figures show the cells that axes of a search space vary, and what is in them."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -87,11 +88,11 @@ def _factor(name: str, column: Iterable[Value]) -> Factor:
 
 @dataclass(frozen=True, kw_only=True)
 class AxisFigure:
-    """A figure over axes: its kind, which names its file, what it shows, and whose cells."""
+    """A figure over axes: its kind, which names its file, what it shows, what draws it, and whose cells."""
 
     kind: str
     caption: str
-    drawn: figures.Drawing
+    draw: Callable[[], figures.Drawing]
     crossings: tuple[Crossing, ...]
 
 
@@ -203,7 +204,7 @@ def _lines(
     return AxisFigure(
         kind="sensitivity",
         caption=" ".join(parts),
-        drawn=figures.draw_lines(panels, legend=legend, margin=summary.sweep.margin),
+        draw=partial(figures.draw_lines, panels, legend=legend, margin=summary.sweep.margin),
         crossings=tuple(crossings),
     )
 
@@ -235,7 +236,7 @@ def _maps(crossing: Crossing, points: Points, summary: Summary) -> AxisFigure:
             "selected by its outcome."
         )
     return AxisFigure(
-        kind="grid", caption=" ".join(parts), drawn=figures.draw_maps(maps), crossings=(crossing,)
+        kind="grid", caption=" ".join(parts), draw=partial(figures.draw_maps, maps), crossings=(crossing,)
     )
 
 
@@ -276,8 +277,8 @@ def _dots(crossing: Crossing, points: Points, summary: Summary) -> AxisFigure:
         kind="categories",
         caption=f"Test error of the last epoch by {keys}: each seed a circle, the mean a diamond in its 95 % "
         f"interval.{few}{beside}{lost}",
-        drawn=figures.draw_dots(
-            rows, title=", ".join(factor.name for factor in factors), reference=reference
+        draw=partial(
+            figures.draw_dots, rows, title=", ".join(factor.name for factor in factors), reference=reference
         ),
         crossings=(crossing,),
     )
@@ -310,6 +311,6 @@ def _sorted(crossing: Crossing, points: Points) -> AxisFigure:
         kind="sorted",
         caption=f"Test error of the last epoch over {keys}: configurations sorted by their mean over seeds, "
         f"in its 95 % interval, and below each the values that it has.{lost}{left_out}",
-        drawn=figures.draw_sorted(crossing.factors, made),
+        draw=partial(figures.draw_sorted, crossing.factors, made),
         crossings=(crossing,),
     )

@@ -18,6 +18,7 @@ from hkrun.report.answers import write_answer
 from hkrun.report.commands import describe_command, describe_next
 from hkrun.report.kept_statistics import describe_makers
 from hkrun.report.look_wording import explain_looks
+from hkrun.report.picturing import taking_pictures
 from hkrun.report.seed_table import tabulate_seeds
 from hkrun.report.summary import CellSummary, PaperTable, Summary
 from hkrun.report.table import Table
@@ -82,18 +83,22 @@ def render_report(summary: Summary) -> dict[str, bytes]:
     All forms hold the same tables; that of single runs is in HTML and CSV alone. The same summary gives
     the same bytes.
     """
-    # Only here: what draws takes long to load, and a report that is there already needs none of it.
-    from hkrun.report import drawing
-    from hkrun.report.page import PAGE, render_page
-    from hkrun.report.rendering import render_template
+    with taking_pictures() as pictures:
+        # Only here: what draws takes long to load, and a report that is there already needs none of it.
+        from hkrun.report import drawing
+        from hkrun.report.page import PAGE, render_page
+        from hkrun.report.rendering import render_template
 
-    drawn = drawing.draw_figures(summary)
-    content = _gather(summary)
-    files = {PAGE: render_page(summary, content, drawn)}
-    files |= {name: render_template(name, {**content, "figures": drawn}) for name in _TEMPLATES}
-    files["report.csv"] = _write_csv(content, summary.columns)
-    for figure in drawn:
-        files |= {f"{figure.name}.png": figure.png, f"{figure.name}.svg": figure.svg}
+        drawn = drawing.draw_figures(summary)
+        pictures.order(drawing.order_pictures(drawn))
+        content = _gather(summary)
+        files = {"report.csv": _write_csv(content, summary.columns)}
+        taken = pictures.collect()
+    content["figures"] = figures = drawing.place_pictures(drawn, taken)
+    files |= {name: render_template(name, content) for name in _TEMPLATES}
+    files[PAGE] = render_page(summary, content, figures)
+    for figure in figures:
+        files |= {f"{figure.name}.png": figure.wide.png, f"{figure.name}.svg": figure.wide.svg}
     return files
 
 

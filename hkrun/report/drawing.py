@@ -1,7 +1,7 @@
 """Draws the figures of a summary, each with what it shows."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,39 +32,51 @@ class Figure:
         caption: What it shows.
         section: Where it stands: "lead", above all tables, "errors", "stability" or "discriminator", by the
             tables of these.
-        drawn: Itself; what its marks say is in its `notes`.
+        draw: Draws it, for a page of the width that `figures.narrow_page` sets; see `figures.Order`.
     """
 
     name: str
     caption: str
     section: str
-    drawn: figures.Drawing
+    draw: Callable[[], figures.Drawing]
+
+    @functools.cached_property
+    def drawn(self) -> figures.Drawing:
+        """Itself; what its marks say is in its `notes`."""
+        return self.draw()
 
     @functools.cached_property
     def svg(self) -> bytes:
         """The figure as SVG."""
         return figures.encode(self.drawn, "svg")
 
-    @functools.cached_property
-    def png(self) -> bytes:
-        """The figure as PNG."""
-        return figures.encode(self.drawn, "png")
+
+@dataclass(frozen=True, kw_only=True)
+class TakenFigure:
+    """A figure of the report with its pictures, for a wide page and for a narrow one; else as `Figure`."""
+
+    name: str
+    caption: str
+    section: str
+    wide: figures.Picture
+    narrow: figures.Picture
 
     @property
     def width_pct(self) -> int:
-        """Its share of the page's width."""
-        return min(100, round(100 * self.drawn.get_figwidth() / figures.PAGE))
+        """Its share of the width of a wide page."""
+        return self.wide.share_pct(figures.PAGE)
 
 
 def draw_figures(summary: Summary) -> list[Figure]:
     """The figures, those that lead the report first; what the runs give no data for is not drawn."""
     over_axes = draw_axes(summary)
+    curves = _summarise_curves(summary)
     return [
         *_name_axes(over_axes),
-        _draw_errors(summary, over_axes),
+        _draw_errors(summary, over_axes, curves),
         *_draw_differences(summary, over_axes),
         *_draw_sequences(summary),
-        *_draw_ranges(summary),
+        *_draw_ranges(summary, curves),
         *_draw_health(summary),
     ]
 
@@ -76,35 +88,53 @@ def _name_axes(drawn: Sequence[AxisFigure]) -> list[Figure]:
     for place, figure in enumerate(drawn):
         number = f"-{kinds[: place + 1].count(figure.kind)}" if kinds.count(figure.kind) > 1 else ""
         named.append(
-            Figure(name=f"{figure.kind}{number}", caption=figure.caption, section="lead", drawn=figure.drawn)
+            Figure(name=f"{figure.kind}{number}", caption=figure.caption, section="lead", draw=figure.draw)
         )
     return named
 
 
-def _curves(cells: Sequence[CellSummary], summary: Summary) -> list[figures.CellCurves]:
-    names, looks = name_shortly(summary), choose_looks(summary)
+def order_pictures(drawn: Sequence[Figure]) -> list[figures.Order]:
+    """All pictures of a report: those for a narrow page, then those for a wide one, which take longer."""
+    return [figures.Order(draw=figure.draw, narrow=narrow) for narrow in (True, False) for figure in drawn]
+
+
+def place_pictures(drawn: Sequence[Figure], taken: Sequence[figures.Picture]) -> list[TakenFigure]:
+    """The figures with their pictures, which are those of `order_pictures`."""
     return [
-        figures.CellCurves(
+        TakenFigure(
+            name=figure.name, caption=figure.caption, section=figure.section, narrow=narrow, wide=wide
+        )
+        for figure, narrow, wide in zip(drawn, taken[: len(drawn)], taken[len(drawn) :], strict=True)
+    ]
+
+
+def _summarise_curves(summary: Summary) -> dict[str, figures.CellCurves]:
+    """The curves of the cells that have some in figures, by their ids."""
+    names, looks = name_shortly(summary), choose_looks(summary)
+    return {
+        cell.cell_id: figures.CellCurves.of_runs(
+            cell.error_pct,
             name=names[cell.name],
-            error_pct=cell.error_pct,
             diverged=cell.diverged_curves,
             look=looks[cell.cell_id],
             note=describe_cell(cell, names[cell.name]),
         )
-        for cell in cells
-    ]
+        for cell in choose_cells(summary)
+    }
 
 
-def _draw_errors(summary: Summary, over_axes: Sequence[AxisFigure]) -> Figure:
+def _draw_errors(
+    summary: Summary, over_axes: Sequence[AxisFigure], by_id: Mapping[str, figures.CellCurves]
+) -> Figure:
     window, cells = summary.sweep.window, choose_cells(summary)
-    curves = _curves(cells, summary)
+    curves = [by_id[cell.cell_id] for cell in cells]
     if len(curves) > figures.MOST_BANDS:
         reference = name_shortly(summary).get(summary.sweep.reference or "", "")
-        drawn = figures.draw_error_panels(curves, window=window, reference=reference)
+        draw = functools.partial(figures.draw_error_panels, curves, window=window, reference=reference)
         lines = "Bands are one standard deviation to either side"
         lines += f", the dashed line is {reference}." if reference else "."
     else:
-        drawn = figures.draw_errors(curves, window=window)
+        draw = functools.partial(figures.draw_errors, curves, window=window)
         lines = "Thin lines in pairs, where there are any, are one standard deviation to either side."
     longest = max((cell.error_pct.shape[1] for cell in cells if cell.seeds), default=0)
     enlarged = (
@@ -120,7 +150,7 @@ def _draw_errors(summary: Summary, over_axes: Sequence[AxisFigure]) -> Figure:
         caption=f"Test error over training, mean over the finished runs{enlarged}. {lines}{diverged}"
         + _describe_left_out(summary, cells, over_axes),
         section="lead",
-        drawn=drawn,
+        draw=draw,
     )
 
 
@@ -188,7 +218,7 @@ def _draw_differences(summary: Summary, over_axes: Sequence[AxisFigure]) -> list
             caption=f"Error of the last epoch minus that of {reference}, paired by seed: each seed a circle, "
             f"the mean a diamond in its 95 % interval.{few}{more}",
             section="errors",
-            drawn=figures.draw_differences(differences, reference=reference),
+            draw=functools.partial(figures.draw_differences, differences, reference=reference),
         )
     ]
 
@@ -228,7 +258,8 @@ def _draw_sequences(summary: Summary) -> list[Figure]:
             "far, and its 95 % confidence sequence, which holds at every number of seeds at once. A dotted "
             f"line is where a difference was decided.{margin}{more}",
             section="errors",
-            drawn=figures.draw_sequences(
+            draw=functools.partial(
+                figures.draw_sequences,
                 sequences,
                 reference=reference,
                 most=monitoring.looks[-1],
@@ -238,7 +269,7 @@ def _draw_sequences(summary: Summary) -> list[Figure]:
     ]
 
 
-def _draw_ranges(summary: Summary) -> list[Figure]:
+def _draw_ranges(summary: Summary, by_id: Mapping[str, figures.CellCurves]) -> list[Figure]:
     cells = choose_cells(summary)
     defined = [cell for cell in cells if cell.stability]
     if not defined:
@@ -256,8 +287,11 @@ def _draw_ranges(summary: Summary) -> list[Figure]:
             "is the variance of this line; the band reaches the square root of S to either side of its mean "
             f"(dashed). A line that is high but flat has a small S.{more}",
             section="stability",
-            drawn=figures.draw_ranges(
-                _curves(defined, summary), window=summary.sweep.window, ddof=summary.sweep.ddof
+            draw=functools.partial(
+                figures.draw_ranges,
+                [by_id[cell.cell_id] for cell in defined],
+                window=summary.sweep.window,
+                ddof=summary.sweep.ddof,
             ),
         )
     ]
@@ -283,13 +317,14 @@ def _draw_health(summary: Summary) -> list[Figure]:
             "that it is never wrong. At balance it says (1 + mu) / (2 + mu) to both, but for the norms of "
             f"L_reg.{rest}",
             section="discriminator",
-            drawn=figures.draw_health(
+            draw=functools.partial(
+                figures.draw_health,
                 [
                     figures.CellHealth(
                         name=names[cell.name], curves=cell.health, look=looks.get(cell.cell_id, 1)
                     )
                     for cell in chosen
-                ]
+                ],
             ),
         )
     ]

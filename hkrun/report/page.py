@@ -17,7 +17,9 @@ PAGE = "report.html"
 _SIGNS = {"reproduced": "✓", "contradicted": "✗", "undecided": "?"}
 
 
-def render_page(summary: Summary, content: Mapping[str, object], drawn: Sequence[drawing.Figure]) -> bytes:
+def render_page(
+    summary: Summary, content: Mapping[str, object], drawn: Sequence[drawing.TakenFigure]
+) -> bytes:
     """The page.
 
     Every figure stands in it twice, drawn for a wide page and for a phone's, of which a reader sees one.
@@ -25,17 +27,15 @@ def render_page(summary: Summary, content: Mapping[str, object], drawn: Sequence
     Args:
         summary: Whose report it is.
         content: What all forms of the report hold.
-        drawn: The figures, as drawn for a wide page.
+        drawn: The figures, with both pictures.
     """
-    with figures.narrow_page():
-        narrow = drawing.draw_figures(summary)
     page = figures.InlineFigures()
     inlined = {
         figure.name: Markup(  # noqa: S704
-            _inline(page, figure, of_page=figures.PAGE, kind="wide")
-            + _inline(page, again, of_page=figures.NARROW_PAGE, kind="narrow")
+            _inline(page, figure.name, figure.wide, of_page=figures.PAGE, kind="wide")
+            + _inline(page, figure.name, figure.narrow, of_page=figures.NARROW_PAGE, kind="narrow")
         )
-        for figure, again in zip(drawn, narrow, strict=True)
+        for figure in drawn
     }
     style, script = _write_style(), read_template("report.js")
     outcomes = {
@@ -60,17 +60,19 @@ def render_page(summary: Summary, content: Mapping[str, object], drawn: Sequence
     return render_template(PAGE, {**content, **own})
 
 
-def _inline(page: figures.InlineFigures, figure: drawing.Figure, *, of_page: float, kind: str) -> str:
+def _inline(
+    page: figures.InlineFigures, name: str, picture: figures.Picture, *, of_page: float, kind: str
+) -> str:
     """A figure as an element, as wide as it fills a page of so many inches."""
     attributes = {
         "class": f"figure {kind}",
-        "width": f"{min(100, round(100 * figure.drawn.get_figwidth() / of_page))}%",
+        "width": f"{picture.share_pct(of_page)}%",
         "role": "img",
-        "aria-labelledby": f"caption-{figure.name}",
+        "aria-labelledby": f"caption-{name}",
     }
-    if figure.drawn.notes:
+    if picture.notes:
         attributes["tabindex"] = "0"
-    return page.add(f"{kind}-{figure.name}", figure.svg, notes=figure.drawn.notes, attributes=attributes)
+    return page.add(f"{kind}-{name}", picture.svg, notes=picture.notes, attributes=attributes)
 
 
 def _write_style() -> str:

@@ -1,0 +1,191 @@
+"""Pictures of a report from two processes: the same as from one, whatever becomes of the second."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+import warnings
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hkrun import figures
+from hkrun.figures import CellCurves, Order, style
+from hkrun.report import picturing
+from hkrun.report.picturing import taking_pictures
+
+SOON_S = 60  # a busy machine takes so long to start Python
+
+
+@pytest.fixture(autouse=True)
+def _two_cores(monkeypatch):
+    monkeypatch.setattr(picturing, "count_cores", lambda: 2)
+
+
+def wait_for(condition):
+    end = time.monotonic() + SOON_S
+    while not condition():
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.01)
+
+
+def is_there(pid):
+    """Whether a process runs: one that has ended and waits for its parent does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def draw(title="a figure", width=3):
+    with style.styled():
+        figure = style.new_figure(width, 2)
+        figure.subplots().set_title(title)
+    return figure
+
+
+def draw_where_two_draw(folder):
+    """Comes back once it was called in two processes at a time."""
+    (folder / str(os.getpid())).touch()
+    wait_for(lambda: len(list(folder.iterdir())) == 2)
+    return draw()
+
+
+def draw_here_alone(here, elsewhere):
+    """Does something else in any other process than `here`."""
+    if os.getpid() != here:
+        elsewhere()
+    return draw()
+
+
+def end_at_once():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def stay(folder):
+    (folder / str(os.getpid())).touch()
+    time.sleep(SOON_S)
+
+
+def fail():
+    raise ValueError("cannot be drawn here")
+
+
+def take(*draws):
+    with taking_pictures() as pictures:
+        pictures.order([Order(draw=each, narrow=False) for each in draws])
+        return pictures.collect()
+
+
+def test_two_processes_draw_at_a_time(tmp_path):
+    assert len(take(*[partial(draw_where_two_draw, tmp_path)] * 2)) == 2
+    assert str(os.getpid()) in {path.name for path in tmp_path.iterdir()}
+
+
+def test_pictures_are_in_order_and_those_of_one_process(monkeypatch):
+    curves = [
+        CellCurves.of_runs(np.random.default_rng(seed).uniform(3, 4, (4, 30)), name=f"L_b + L_is {seed}")
+        for seed in range(2)
+    ]
+    orders = [
+        Order(draw=draws, narrow=narrow)
+        for narrow in (True, False)
+        for draws in (
+            partial(figures.draw_errors, curves, window=10),
+            partial(figures.draw_ranges, curves, window=10, ddof=0),
+            *(partial(draw, f"number {number}") for number in range(2)),
+        )
+    ]
+
+    def take_all():
+        with taking_pictures() as pictures:
+            pictures.order(orders)
+            return pictures.collect()
+
+    both = take_all()
+    monkeypatch.setattr(picturing, "count_cores", lambda: 1)
+    monkeypatch.setattr(subprocess, "Popen", None)
+    assert both == take_all() == [order.take() for order in orders]
+
+
+def test_a_narrow_page_has_a_narrow_picture_and_no_png():
+    wide, narrow = (Order(draw=partial(draw, width=9), narrow=narrow).take() for narrow in (False, True))
+    assert (wide.width, narrow.width) == (9, figures.NARROW_PAGE)
+    assert wide.png.startswith(b"\x89PNG")
+    assert narrow.png == b""
+    assert narrow.share_pct(figures.NARROW_PAGE) == 100
+    assert narrow.share_pct(figures.PAGE) == 50
+
+
+@pytest.mark.parametrize(
+    "elsewhere", [end_at_once, fail, partial(os._exit, 0)], ids=["killed", "fails", "ends"]
+)
+def test_what_the_second_process_does_not_give_is_drawn_here(elsewhere):
+    draws = partial(draw_here_alone, os.getpid(), elsewhere)
+    assert take(draws, draws, draws) == [Order(draw=draw, narrow=False).take()] * 3
+
+
+def test_what_cannot_be_sent_is_drawn_here():
+    assert len(take(lambda: draw(), lambda: draw())) == 2
+
+
+def test_a_second_process_that_cannot_be_started_costs_nothing(monkeypatch):
+    monkeypatch.setattr(sys, "executable", "/no/such/python")
+    assert len(take(draw)) == 1
+
+
+def test_a_second_process_that_hangs_is_not_waited_for(monkeypatch, tmp_path):
+    monkeypatch.setattr(picturing, "_PATIENCE_S", 0.1)
+    draws = partial(draw_here_alone, os.getpid(), partial(stay, tmp_path))
+    assert len(take(draws, draws)) == 2
+
+
+def test_an_error_of_a_figure_is_raised_here():
+    with pytest.raises(ValueError, match="cannot be drawn here"):
+        take(fail, fail)
+
+
+def draw_and_warn():
+    warnings.warn("a letter is missing", stacklevel=2)
+    return draw()
+
+
+def test_a_warning_is_told_here_and_once():
+    with pytest.warns(UserWarning, match="a letter is missing") as told:
+        take(draw_and_warn, draw)
+    assert len(told) == 1
+
+
+def draw_until_interrupted(folder):
+    with taking_pictures() as pictures:
+        pictures.order([Order(draw=partial(stay, folder), narrow=False)])
+        wait_for(lambda: list(folder.iterdir()))
+        raise KeyboardInterrupt
+
+
+def test_ctrl_c_ends_both(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        draw_until_interrupted(tmp_path)
+    (pid,) = [int(path.name) for path in tmp_path.iterdir()]
+    assert pid != os.getpid()
+    assert not is_there(pid)
+
+
+KILLED = """
+import os, signal, sys
+from hkrun.report import picturing
+picturing.count_cores = lambda: 2
+with picturing.taking_pictures() as pictures:
+    print(pictures._second._process.pid, flush=True)
+    pictures.order([])
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_kill_9_leaves_no_process_behind():
+    done = subprocess.run([sys.executable, "-c", KILLED], capture_output=True, text=True, check=False)
+    assert done.returncode == -signal.SIGKILL
+    wait_for(lambda: not is_there(int(done.stdout)))
