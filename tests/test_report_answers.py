@@ -15,6 +15,7 @@ from hkrun.errors import InputError
 from hkrun.report import describe_next, print_summary, render_report, summarise, summary_document
 from hkrun.report.answers import write_answer
 from hkrun.report.comparing import cell_side, compare_equivalence
+from hkrun.report.open_comparisons import explain_table
 from hkrun.report.verdict import PowerForecast
 from hkrun.spaces import NamedCell, load_sweep
 from hkrun.store import open_store
@@ -146,6 +147,62 @@ def test_a_comparison_with_the_reference_is_no_pair_of_the_others(store):
     put_errors(store, sweep, {"ref": [9.0] * 5, "low": [1.0] * 5})
     (answer,) = write_answer(summarise(sweep, store))
     assert "however large" not in answer  # the warning of the comparisons says it
+
+
+@pytest.mark.parametrize(("num_seeds", "by_warning"), [(5, True), (7, False)])
+def test_that_seeds_are_too_few_is_said_once(store, num_seeds, by_warning):
+    """Seven seeds can tell a cell from the reference, and no two others apart: 7 > log2(2 * 3 / 0.05)."""
+    names = ("ref", "a", "b", "c")
+    sweep = make_cells(*names, num_seeds=num_seeds, reference="ref")
+    put_errors(store, sweep, dict(zip(names, draw(5, 6, 7, 4, num_seeds=num_seeds), strict=True)))
+    summary = summarise(sweep, store)
+    said = [text for text in (*write_answer(summary), *summary.warnings) if "however large" in text]
+    assert len(said) == by_warning
+    assert all(text in summary.warnings for text in said)
+
+
+# Of eight pairs, one against the others: p = 4 / 256 by itself, and four times that after Holm's correction.
+UNEQUAL = [-0.6, -0.5, -0.4, -0.7, -0.3, -0.5, -0.6, 0.2]
+
+
+def test_an_interval_without_0_beside_no_difference_is_explained_by_the_correction(store):
+    names = ("ref", "low", "a", "b", "c")
+    sweep = make_cells(*names, num_seeds=8, reference="ref")
+    errors = {name: [5.0 + 0.01 * seed * place for seed in range(8)] for place, name in enumerate(names)}
+    errors |= {"ref": [5.0] * 8, "low": [5.0 + difference for difference in UNEQUAL]}
+    put_errors(store, sweep, errors)
+    summary = summarise(sweep, store)
+    comparison = summary.find_comparison("low")
+    assert comparison.ci95[1] < 0
+    assert comparison.p <= stats.LEVEL < comparison.p_holm
+    answer = next(iter(write_answer(summary)))
+    assert "no difference is shown" in answer
+    assert "; the interval is of one comparison alone, and p is corrected over 4." in answer
+
+
+def test_an_interval_without_0_beside_no_difference_is_explained_by_the_test(store):
+    """Of four pairs the smallest p is 2 / 16, whatever the t interval says."""
+    sweep = make_cells("ref", "high", "low", num_seeds=4, reference="ref")
+    put_errors(store, sweep, dict(zip(("ref", "high", "low"), draw(5, 9, 1, num_seeds=4), strict=True)))
+    summary = summarise(sweep, store)
+    why = "the interval is of a t test, and the permutation test has p = 0.12"
+    assert f"; {why}." in next(iter(write_answer(summary)))
+    # The table's other rows have it below the table: of the best the answer says it.
+    assert explain_table(summary) == [
+        f"high: no difference is shown though the interval excludes 0, for {why}."
+    ]
+    assert explain_table(summary)[0] in render_report(summary)["report.md"].decode()
+
+
+def test_a_question_that_is_the_title_is_not_said_twice(store):
+    sweep = make_cells("a", "b", num_seeds=2, title="How much does it matter?")
+    put_errors(store, sweep, dict(zip(("a", "b"), draw(1, 2, num_seeds=2), strict=True)))
+    for question, number in (("how much does it matter?", 1), ("Does it?", 2)):
+        shown = io.StringIO()
+        asked = dataclasses.replace(sweep, question=question)
+        print_summary(summarise(asked, store), Console(file=shown, width=100))
+        head = shown.getvalue().partition("Best:")[0]
+        assert len(head.strip().splitlines()) == number
 
 
 def test_a_cell_with_lost_runs_is_not_in_the_running(store):

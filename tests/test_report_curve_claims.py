@@ -1,16 +1,26 @@
 """Claims of figure 4, judged on means over epochs, and claims that compare two data sets."""
 
+import io
 import itertools
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from report_example import EPOCHS, TEST_IMAGES, WEIGHTS, make_cell, make_sweep, put_run, put_teacher
+from rich.console import Console
 
 from hkrun import stats
 from hkrun.config import cell_from_values
 from hkrun.plans import save_plan, stored_plans
-from hkrun.report import load_published, publish_study, render_report, summarise, summary_document
+from hkrun.report import (
+    load_published,
+    print_summary,
+    publish_study,
+    render_report,
+    summarise,
+    summary_document,
+)
+from hkrun.report.comparing import curve_side
 from hkrun.report.documents import render_markdown
 from hkrun.report.table import MINUS, NONE
 from hkrun.spaces import NamedCell
@@ -128,9 +138,30 @@ def test_the_report_names_the_epochs_of_each_comparison(store):
     text = render_report(summary)["report.md"].decode()
     assert "| lower-curve-after-drop | L_b + L_adv + L_is | L_b, mean of epochs 5-8 | 10 |" in text
     assert (
-        "is lower after epoch 240, the first drop of the learning rate | figure 4 | reproduced on digits"
-        in text
-    )
+        "is lower after the first drop of the learning rate (the paper's epoch 240 of 600); here the mean of "
+        "epochs 5-8 | figure 4 | reproduced on digits"
+    ) in text
+    assert "than before; here the mean of epochs 5-8 minus mean of epochs 1-4 | figure 4" in text
+
+
+def test_a_claim_names_the_one_epoch_that_is_left_after_the_drop(store):
+    """A mean of epochs 4-4 is no mean."""
+    sweep = with_students(make_study(names=("L_b",)), **{"student.epochs": 4, "student.drops": (0.75,)})
+    (side,) = sweep.cells
+    put_run(store, side, 0, errors=[4.0, 3.0, 2.0, 1.0])
+    (cell,) = summarise(sweep, store).cells
+    assert curve_side(cell, "after drop").epochs == "error of epoch 4"
+    assert curve_side(cell, "after drop, minus before").epochs == "error of epoch 4 minus mean of epochs 1-3"
+
+
+def test_claims_whose_forecasts_are_one_say_it_once(store):
+    sweep = make_study(num_seeds=3)
+    put_curves(store, sweep, draw_curves(sweep, (0, 0)))
+    shown = io.StringIO()
+    print_summary(summarise(sweep, store), Console(file=shown, width=100))
+    told = " ".join(shown.getvalue().split())
+    assert told.count("too few seeds to say") == 1
+    assert "3 undecided (each: too few seeds to say)" in told
 
 
 def with_students(sweep, **values):

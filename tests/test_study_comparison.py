@@ -146,6 +146,17 @@ def test_what_has_not_enough_in_common_is_compared_by_welch_over_all_runs(store,
     assert f"* Not paired: {reason}. All runs of each, Welch's t test." in show(found)
 
 
+def test_a_study_without_a_finished_run_is_named_as_the_reason_and_no_mark_is_without_its_note(store):
+    sweep = put_study(store)
+    empty = dataclasses.replace(sweep, name="begun", seeds=(10, 11, 12))
+    found = compare_studies(read(empty, store), read(sweep, store))
+    assert {pair.why_unpaired for pair in found.pairs} == {"no finished run in A"}
+    told = show(found)
+    assert "No test of S: no finished run in A." in told
+    assert "*" not in told
+    assert "no finished run in B" in show(compare_studies(read(sweep, store), read(empty, store)))
+
+
 def test_half_of_the_seeds_in_common_are_enough_to_pair(store):
     first = read(put_study(store), store)
     second = read(put_study(store, seeds=range(3, 9), name="second", **{"student.momentum": 0.8}), store)

@@ -324,7 +324,7 @@ def test_children_lie_under_their_cell_with_seed_status_and_every_key(store: Sto
         form = {k: v if isinstance(v, str) else json.dumps(v) for k, v in canonical(cell.cell).items()}
         assert written == {k: v for k, v in form.items() if v} | {"seed": "1", "cell.name": cell.name}
     assert query(store, f"select name from experiments where experiment_id = {links.experiment_id}") == [
-        ("stability (digits)",)
+        ("stability on digits",)
     ]
 
 

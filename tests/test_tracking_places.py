@@ -2,6 +2,8 @@
 
 import contextlib
 import dataclasses
+import http.server
+import json
 import logging
 import re
 import shutil
@@ -22,7 +24,17 @@ from hkrun.errors import InputError, StoreError
 from hkrun.spaces import Sweep
 from hkrun.store import Store, open_store
 from hkrun.sweep import running
-from hkrun.tracking import Links, Mirror, connection, find_mirror, resolve_uri, serve, sync
+from hkrun.tracking import (
+    Links,
+    Mirror,
+    connection,
+    find_mirror,
+    find_ui,
+    resolve_uri,
+    serve,
+    server,
+    sync,
+)
 from hkrun.tracking.connection import connect
 from hkrun.tracking.database import (
     check_opens,
@@ -34,6 +46,7 @@ from hkrun.tracking.database import (
     make_database,
     put_aside,
 )
+from hkrun.tracking.experiments import read_identity
 from hkrun.tracking.view import find_links
 
 REPORT = {"report.md": b"# Report\n"}
@@ -604,3 +617,42 @@ def wait_for_answers() -> None:
     for thread in threading.enumerate():
         if thread.name == "hkrun-mlflow-answer":
             thread.join(60)
+
+
+class _Answers(http.server.BaseHTTPRequestHandler):
+    """A server that says of every experiment that it is of the store of this mark."""
+
+    mark = ""
+
+    def do_GET(self) -> None:
+        asked = urlsplit(self.path)
+        known = asked.path == "/api/2.0/mlflow/experiments/get" and asked.query == "experiment_id=7"
+        tags = [{"key": "hkrun.sweep", "value": "x"}, {"key": "hkrun.store", "value": self.mark}]
+        self.send_response(200 if known else 404)
+        self.end_headers()
+        self.wfile.write(json.dumps({"experiment": {"tags": tags}} if known else {}).encode())
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_the_ui_of_this_very_store_is_found_beside_those_of_others(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`hkrun ui` takes the next port where another store's has the usual one."""
+    store.commit("mlflow", {"identity.txt": b"ours"})
+    assert read_identity(store) == "ours"
+    with contextlib.ExitStack() as servers:
+        first = next(
+            port for port in range(20_000, 30_000) if all(map(server._is_free, range(port, port + 3)))
+        )
+        for port, mark in zip((first, first + 1), ("theirs", "ours"), strict=True):
+            handler = type("Handler", (_Answers,), {"mark": mark})
+            served = servers.enter_context(http.server.ThreadingHTTPServer(("127.0.0.1", port), handler))
+            threading.Thread(target=served.serve_forever, daemon=True).start()
+            servers.callback(served.shutdown)
+        monkeypatch.setattr(server, "DEFAULT_PORT", first)
+        assert find_ui(store, "7") == f"http://127.0.0.1:{first + 1}"
+        assert find_ui(store, "8") is None  # of an experiment that is not there
+        monkeypatch.setattr(server, "DEFAULT_PORT", first + 2)
+        assert find_ui(store, "7") is None

@@ -12,9 +12,7 @@ from hkrun.cli.verbs import verb
 from hkrun.errors import EXIT_DONE, InputError
 
 if TYPE_CHECKING:
-    from hkrun.plans import StoredPlan
     from hkrun.report import ComparedStudy
-    from hkrun.store import Store
 
 
 @verb(
@@ -89,16 +87,6 @@ def _read_study(invocation: Invocation, text: str, dataset: str | None) -> "Comp
         place, _, name = text.rpartition(":")
         elsewhere = bool(place) and is_study_name(name)
         store = open_store(place, create=False) if elsewhere else invocation.open_store()
-        stored = _find_stored(store, name if elsewhere else text, dataset)
+        stored = find_plan(store, name if elsewhere else text, dataset)
         summary = summarise(stored.sweep, store, world_size=stored.workers.world_size)
     return ComparedStudy(label=text, summary=summary, world_size=stored.workers.world_size)
-
-
-def _find_stored(store: "Store", text: str, dataset: str | None) -> "StoredPlan":
-    """A study by its name, or by its name and data set as its folder is called."""
-    from hkrun.plans import stored_plans
-
-    for stored in stored_plans(store)[0]:
-        if store.sweep_folder(stored.sweep.name, stored.sweep.dataset) == f"sweeps/{text}":
-            return stored
-    return find_plan(store, text, dataset)

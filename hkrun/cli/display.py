@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from hkrun.spaces import name_cells, shorten_names
-from hkrun.sweep import Phase, Progress
+from hkrun.sweep import Phase, Progress, describe_waiting
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -42,6 +42,8 @@ class Display:
         self._names: dict[str, str] = {}
         self._short: dict[int, dict[str, str]] = {}  # names by the columns that they may take
         self._answered: set[str] = set()
+        self._has_told_of_teachers = False
+        self._slots = 1
         self._started_at = clock()
         self._progress = Progress(phase_since=self._started_at)
         self._last_line_at = self._started_at
@@ -72,6 +74,7 @@ class Display:
         """What will run, and how many tasks at a time."""
         with self._turn:
             self._progress.plan_made(plan, slots=slots)
+        self._slots = slots
         labels = name_cells(plan.sweep.cells).labels
         self._names = {cell.cell_id: labels[cell.name] for cell in reversed(plan.cells)}
         self._short.clear()
@@ -93,6 +96,9 @@ class Display:
         """A task has got its process."""
         with self._turn:
             self._progress.start(task, now=self._clock())
+        if not task.seeds and not self._has_told_of_teachers:
+            self._has_told_of_teachers = True
+            self._say_who_waits(task)
 
     def progressed(self, task: "Task", progress: Mapping[str, object]) -> None:
         """A task is this far."""
@@ -162,6 +168,14 @@ class Display:
     def _say(self, line: str) -> None:
         self._console.print(line, soft_wrap=not self._console.is_terminal)
 
+    def _say_who_waits(self, task: "Task") -> None:
+        """Once: how many runs wait for teachers and how long, and why fewer train until then than later."""
+        number, seconds = self._progress.runs_without_teacher(self._clock())
+        if number:
+            how_long = "" if seconds is None else f", for about {describe_roughly(seconds)}"
+            meanwhile = f"; it has 1 of {self._slots} slots meanwhile" if self._slots > 1 else ""
+            self._say(f"{describe_waiting(number)} for the {self._label(task)}{how_long}{meanwhile}")
+
     def _say_phase(self) -> None:
         """Without a terminal: a line for each phase, which says why nothing else may happen for a while."""
         if not self._is_live:
@@ -203,7 +217,7 @@ class Display:
         state = self._progress
         if state.phase == Phase.TEACHER and not state.num_training and state.running:
             waiting = state.num_runs - state.num_done - state.num_failed
-            return f"{waiting} run{'s wait' if waiting > 1 else ' waits'} for it" if waiting else ""
+            return f"{describe_waiting(waiting)} for it" if waiting else ""
         parts = [f"{state.num_done}/{state.num_runs} runs done"] if state.num_runs else []
         parts += [f"{state.num_training} training"] if state.num_training else []
         parts += [f"{state.num_failed} failed"] if state.num_failed else []
@@ -227,7 +241,8 @@ class Display:
         title = self._console.render_str(self._title, style="bold")
         lines: list[RenderableType] = [_spread(title, Text(describe_duration(self._elapsed_s()), "dim"))]
         left = self._describe_left("{} left")
-        detail = f"  {progress.detail()}" if progress.detail() and progress.phase == Phase.TABLE else ""
+        at_table = progress.phase == Phase.TABLE
+        detail = f"  {100 * (progress.phase_share or 0.0):.0f} %" if at_table else ""
         phase = Text.assemble(self._describe_phase(), (f"  {self._describe_since()}{detail}", "dim"))
         lines.append(_spread(phase, Text(left)))
         share = progress.phase_share
@@ -235,7 +250,8 @@ class Display:
         table = Table.grid(expand=True)  # the bar alone does not end its line
         table.add_row(bar)
         lines.append(table)
-        counts = filter(None, [progress.questions, self._count_runs(), *self._count_epochs()])
+        waiting = "" if progress.phase == Phase.TEACHER else progress.waiting
+        counts = filter(None, [progress.questions, waiting, self._count_runs(), *self._count_epochs()])
         lines += [Text(line, no_wrap=True, overflow="ellipsis") for line in counts]
         return [*lines, *self._render_tasks()]
 

@@ -1,5 +1,7 @@
 """The verbs about MLflow: sync, ui."""
 
+import os
+import signal
 from typing import TYPE_CHECKING
 
 import click
@@ -47,7 +49,8 @@ def sync(invocation: Invocation, *, name: str | None, dataset: str | None, every
 
     Sweeps do this while they run; this catches up after a server was away, or fills another one. Running it
     again adds nothing. Test errors are there at every epoch, whatever --every says. Runs that lack points of
-    it get them; none loses any.
+    it get them; none loses any. Links are printed where a server shows this store: the one that
+    MLFLOW_TRACKING_URI names, or a `hkrun ui` that runs.
     """
     from hkrun.sweep import mirror_sweep
 
@@ -55,10 +58,12 @@ def sync(invocation: Invocation, *, name: str | None, dataset: str | None, every
     synced = []
     for stored in find_plans(store, name, dataset):
         mirrored = mirror_sweep(stored.sweep, store, workers=stored.workers, every=every)
+        links, served = _find_served(mirrored.links, store)
         key = {"sweep": stored.sweep.name, "dataset": stored.sweep.dataset}
         numbers = {"runs": mirrored.runs, "runs_with_more_points": mirrored.denser}
-        synced.append({**key, **links_document(mirrored.links), **numbers})
-        invocation.messages.print(f"{stored.sweep.name} on {stored.sweep.dataset}: {mirrored.links.view}")
+        synced.append({**key, **links_document(links), "served": served, **numbers})
+        where = links.view if served else count(mirrored.runs, "run")
+        invocation.messages.print(f"{stored.sweep.name} on {stored.sweep.dataset}: {where}")
         if mirrored.denser and every is None:
             invocation.messages.print(
                 f"  {mirrored.denser} of {count(mirrored.runs, 'run')} keep the points of more curves that "
@@ -67,8 +72,20 @@ def sync(invocation: Invocation, *, name: str | None, dataset: str | None, every
     if invocation.as_json:
         invocation.print_document({"store": store.place, "sweeps": synced})
     else:
-        invocation.say("MLflow has everything. `hkrun ui` opens it.")
+        all_served = all(study["served"] for study in synced)
+        ways = "opens it" if all_served else "starts its server and prints the links"
+        invocation.say(f"MLflow has everything. `hkrun ui{store_option(invocation, store)}` {ways}.")
     return EXIT_DONE
+
+
+def _find_served(links: "Links", store: "Store") -> "tuple[Links, bool]":
+    """The links where a server shows them by now; else those of `hkrun ui`'s usual port, and False."""
+    from hkrun.tracking import find_ui, is_server
+
+    if is_server(links.uri):
+        return links, True
+    address = find_ui(store, links.experiment_id)
+    return (links, False) if address is None else (links.at(address), True)
 
 
 @verb(
@@ -112,8 +129,12 @@ def ui(invocation: Invocation, *, port: int | None, no_browser: bool) -> int:
 
 def _print_site(invocation: Invocation, site: "Site", store: "Store") -> None:
     invocation.say(f"MLflow answers on {site.address}")
+    names = {
+        f"{stored.sweep.name}-{stored.sweep.dataset}": f"{stored.sweep.name} on {stored.sweep.dataset}"
+        for stored in find_plans(store, None, None)
+    }
     for key, links in site.sweeps.items():
-        invocation.say(f"\n{key}")
+        invocation.say(f"\n{names.get(key, key)}")
         if not links.outdated:
             invocation.say(f"  cells, best first       {links.comparison}")
         invocation.say(f"  test error over epochs  {links.view}")
@@ -124,7 +145,9 @@ def _print_site(invocation: Invocation, site: "Site", store: "Store") -> None:
     if not site.sweeps:
         invocation.say("It holds no sweep of this store yet: `hkrun sync NAME` puts one there.")
     if site.is_ours:
-        invocation.say("\nCtrl-C stops it.")
+        # A shell that runs a script starts what ends in & with Ctrl-C ignored.
+        deaf = signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+        invocation.say(f"\n{f'kill {os.getpid()}' if deaf else 'Ctrl-C'} stops it.")
 
 
 def _site_document(site: "Site", store: "Store") -> dict[str, object]:

@@ -27,6 +27,7 @@ def print_ways_on(invocation: Invocation, outcome: "Outcome", store: "Store") ->
         invocation.say("")
         invocation.say(outcome.rounds.describe())
     invocation.say("")
+    invocation.say(f"Study    {sweep.name} on {sweep.dataset}")
     invocation.say(f"Report   {outcome.report['report.html']}")
     invocation.say(f"MLflow   hkrun ui{store_option(invocation, store)}")
     if resumed:

@@ -33,8 +33,7 @@ def list_cells(plan: Plan) -> dict[str, tuple[str, tuple[str, ...]]]:
 def print_cells(console: Console, study: Study) -> None:
     """The table of the cells."""
     sweep = study.sweep
-    title = f"{sweep.title}, {sweep.dataset}"
-    print_cell_table(console, title, name_cells(sweep.cells), FIGURES, list_cells(study.plan))
+    print_cell_table(console, sweep.heading, name_cells(sweep.cells), FIGURES, list_cells(study.plan))
 
 
 def plan_lines(study: Study) -> Iterator[str]:
@@ -42,7 +41,8 @@ def plan_lines(study: Study) -> Iterator[str]:
     plan = study.plan
     tasks = "1 task" if plan.num_trials == 1 else f"{plan.num_trials} tasks"
     at_most = "at most " if plan.rounds and plan.num_to_run else ""
-    yield f"{at_most}{plan.num_to_run} of {plan.num_runs} runs to train, in {tasks}"
+    name = f"Study {study.sweep.name} on {study.sweep.dataset}"
+    yield f"{name}: {at_most}{plan.num_to_run} of {plan.num_runs} runs to train, in {tasks}"
     yield from plan.notes
     yield from filter(None, (study.coming_back, study.other_code))
     yield from _describe_teachers(plan)

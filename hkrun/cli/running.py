@@ -146,7 +146,7 @@ def teacher(invocation: Invocation, *, changes: Changes, wishes: Wishes) -> int:
     if study.plan.teachers:
         study = make_ready(study)
         invocation.resumable = "the same command"
-        with Display(invocation.messages, title=f"Teacher for {loaded.title}") as display:
+        with Display(invocation.messages, title=f"Teacher for {loaded.heading}") as display:
             train_teacher(study, display)
         invocation.resumable = None
     bring_back(study)
@@ -284,7 +284,7 @@ def _rehearse(invocation: Invocation, study: "Study") -> "Study":
     study = make_ready(study)
     if study.plan.num_to_run:
         invocation.resumable = "the same command"
-        with Display(invocation.messages, title=f"Rehearsal of {study.sweep.title}") as display:
+        with Display(invocation.messages, title=f"Rehearsal of {study.sweep.heading}") as display:
             rehearse_study(study, display)
         invocation.resumable = None
     return resolve(plan_study(study.sweep, study.store, study.options))
@@ -295,7 +295,7 @@ def _train(invocation: Invocation, study: "Study", stopwatch: "Stopwatch | None"
     from hkrun.cli.display import Display
     from hkrun.sweep import Phase, make_ready, run_study
 
-    with Display(invocation.messages, title=f"{study.sweep.title}, {study.sweep.dataset}") as display:
+    with Display(invocation.messages, title=study.sweep.heading) as display:
         if study.machine is not None:
             display.entered(Phase.CHECKING)
         study = make_ready(study)

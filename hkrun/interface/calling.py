@@ -126,9 +126,8 @@ def run(
     settings["fail_fast"] = fail_fast
     study = resolve(_plan(space, changes, _locate(store, data), settings))
     notes = [study.note, study.coming_back, study.other_code, *(warning.sentence for warning in study.limits)]
-    title = f"{study.sweep.title}, {study.sweep.dataset}"
     try:
-        with watch(progress, title=title, notes=[note for note in notes if note]) as observer:
+        with watch(progress, title=study.sweep.heading, notes=[note for note in notes if note]) as observer:
             if study.machine is not None:
                 observer.entered(Phase.CHECKING)
             study = make_ready(study)

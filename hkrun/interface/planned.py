@@ -52,5 +52,5 @@ class Plan:
         ]
         cells = table(("id", *names.headings, *FIGURES), rows, words=1 + len(names.headings))
         lines = [*filter(None, [names.explanation]), *plan_lines(self._study)]
-        title = f"{self._study.sweep.title}, {self.dataset}"
-        return f"<p><b>{escape(title)}</b></p>{cells}<p>{'<br>'.join(map(escape, lines))}</p>"
+        heading = self._study.sweep.heading
+        return f"<p><b>{escape(heading)}</b></p>{cells}<p>{'<br>'.join(map(escape, lines))}</p>"

@@ -296,8 +296,9 @@ class Study:
     def _repr_html_(self) -> str:
         from hkrun.report.wording import write_findings
 
-        heading = f"<p><b>{escape(self.title)}</b>, {escape(self.dataset)}: {self.progress} runs done"
-        question = f"<br><i>{escape(self.question)}</i>" if self.question else ""
+        sweep = self._stored.sweep
+        heading = f"<p><b>{escape(sweep.heading)}</b>: {self.progress} runs done"
+        question = f"<br><i>{escape(sweep.subtitle)}</i>" if sweep.subtitle else ""
         findings = "".join(f"<p>{escape(sentence)}</p>" for sentence in write_findings(self.summary))
         figures = "".join(map(picture, self.figures()[:FEW_FIGURES]))
         return f"{heading}{question}</p>{findings}{self.results()._repr_html_()}{figures}"

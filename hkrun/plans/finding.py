@@ -14,7 +14,8 @@ _log = logging.getLogger("hkrun")
 def find_plans(store: Store, name: str | None = None, dataset: str | None = None) -> list[StoredPlan]:
     """The studies of a name, on a data set, that were started in a store.
 
-    Without a name or a data set, those of any. The log names those whose plan cannot be read.
+    Without a name or a data set, those of any. A name is also NAME-DATASET, as the study's folder is called,
+    where no study has that name. The log names those whose plan cannot be read.
 
     Raises:
         NotFoundError: There is none of that name or on that data set.
@@ -29,6 +30,10 @@ def find_plans(store: Store, name: str | None = None, dataset: str | None = None
         _log.warning("%s", problem)
     names = sorted({stored.sweep.name for stored in plans})
     if name is not None and name not in names:
+        for stored in plans:
+            folder = store.sweep_folder(stored.sweep.name, stored.sweep.dataset)
+            if folder == f"sweeps/{name}" and dataset in (None, stored.sweep.dataset):
+                return [stored]
         there = ", ".join(names) or "none"
         stem = Path(name).stem  # a study is called like the file of its search space
         hint = (

@@ -10,6 +10,7 @@ from hkrun.report.divergence import tell_rates
 from hkrun.report.families import Families
 from hkrun.report.look_wording import describe_looks, describe_seeds
 from hkrun.report.monitoring import MORE_SEEDS
+from hkrun.report.open_comparisons import explain_interval, find_seeds_lacking
 from hkrun.report.steadiness import write_steadiness
 from hkrun.report.summary import Best, CellSummary, Summary
 from hkrun.report.verdict import Verdict
@@ -142,6 +143,9 @@ def _describe_best(best: Best, summary: Summary) -> str:
     shown = "" if comparison.significant else ": no difference is shown"
     if shown and comparison.within_pp is not None:
         shown += f", within {comparison.within_pp:.2f} pp (90 %)"
+    tests = family_size(summary, len(take_once(summary.comparisons, summary)))
+    if why := explain_interval(comparison, tests=tests):
+        shown += f"; {why}"
     when = f", {describe_seeds(comparison)}" if comparison.decided_after else ""
     return f"{start}, p {equals(comparison.p_holm)} against {against} ({size}{when}){shown}."
 
@@ -176,8 +180,11 @@ def _describe_others(best: Best, summary: Summary) -> str:
 
 
 def _explain_untold(best: Best, summary: Summary) -> str:
-    """Says where no test could have told the best from the others; empty where one could."""
-    if summary.monitoring.sequential:
+    """Says where no test could have told the best from the others; empty where one could.
+
+    Where none could tell any cell from the reference, a warning says that, and more.
+    """
+    if summary.monitoring.sequential or find_seeds_lacking(summary) is not None:
         return ""
     seeds = next(len(cell.seeds) for cell in summary.cells if cell.name == best.cell)
     needed = stats.smallest_runs(stats.LEVEL / best.num_pairs) if best.num_pairs else 0

@@ -9,8 +9,9 @@ from hkrun.config import teachers_id
 from hkrun.counting import list_names, name_seeds
 from hkrun.plans import find_weight_key, stability_limit
 from hkrun.report.comparing import drop_epochs, write_window
+from hkrun.report.open_comparisons import find_seeds_lacking
 from hkrun.report.summary import CellSummary, Summary, Teacher
-from hkrun.report.wording import MOST_NAMES, count, digits, equals, family_size, join, take_once
+from hkrun.report.wording import MOST_NAMES, count, digits, equals, join
 
 # Above this error on its own training images, a teacher is taken not to have converged.
 UNCONVERGED_PCT = 10.0
@@ -48,13 +49,9 @@ def _warn_of_looks(summary: Summary) -> Iterator[str]:
 
 def _warn_of_seeds(summary: Summary) -> Iterator[str]:
     """Says where no difference could be significant, however large."""
-    if summary.monitoring.sequential:
-        return  # its tests are of t values
-    compared = take_once(summary.comparisons, summary)
-    most = max((comparison.n for comparison in compared), default=0)
-    tests = family_size(summary, len(compared))
-    needed = stats.smallest_runs(compared[0].looks.level(level=stats.LEVEL / tests)) if compared else 0
-    if 0 < most < needed:
+    lacking = find_seeds_lacking(summary)
+    if lacking is not None:
+        most, tests, needed = lacking
         yield (
             f"With {count(most, 'seed')} no difference in error can be significant, however large, after "
             f"Holm's correction over {count(tests, 'comparison')}: a permutation test needs {needed} seeds."

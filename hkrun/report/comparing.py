@@ -73,10 +73,7 @@ def cell_side(cell: CellSummary) -> Side:
 
 
 def curve_side(cell: CellSummary, epochs: str) -> Side | None:
-    """The mean errors of a cell's finished runs over some of their epochs; None where the rate never drops.
-
-    `epochs` is that of a `Claim`.
-    """
+    """Mean errors of a cell's finished runs over `epochs` of a `Claim`; None where the rate never drops."""
     if epochs == "last":
         return cell_side(cell)
     if epochs == "all":
@@ -94,7 +91,8 @@ def curve_side(cell: CellSummary, epochs: str) -> Side | None:
 
 def _mean_side(cell: CellSummary, first: int, last: int) -> Side:
     """The mean errors over the epochs after the `first` up to the `last`."""
-    side, epochs = cell_side(cell), f"mean of epochs {first + 1}-{last}"
+    side = cell_side(cell)
+    epochs = f"mean of epochs {first + 1}-{last}" if last - first > 1 else f"error of epoch {last}"
     means = dict(zip(cell.seeds, cell.error_pct[:, first:last].mean(axis=1).tolist(), strict=True))
     return replace(
         side,

@@ -10,6 +10,7 @@ from rich.text import Text
 
 from hkrun.counting import list_names
 from hkrun.report.comparison import Comparison
+from hkrun.report.open_comparisons import explain_intervals
 from hkrun.report.study_comparison import CellPair, StudyComparison
 from hkrun.report.study_pairing import ComparedStudy
 from hkrun.report.summary import CellSummary
@@ -118,6 +119,8 @@ def write_comparison_findings(found: StudyComparison) -> Iterator[str]:
     ]
     if open_:
         yield f"No difference in error is shown for {join(open_)}."
+    tested = [(pair.match.name, pair.error) for pair in found.pairs if pair.error is not None]
+    yield from explain_intervals(tested, tests=len(tested))
     same = [pair.match.name for pair in found.pairs if pair.same_runs and pair.seeds]
     if same:
         yield f"One configuration with the same errors: {join(same)}."
@@ -205,7 +208,8 @@ def _numbers(pair: CellPair) -> str:
     """The seeds of both, or the runs of each where they are not paired."""
     if pair.paired:
         return str(len(pair.seeds))
-    return f"{len(pair.match.first.seeds)}, {len(pair.match.second.seeds)} *"
+    mark = "" if pair.error is None else " *"  # which a note explains
+    return f"{len(pair.match.first.seeds)}, {len(pair.match.second.seeds)}{mark}"
 
 
 def _stability_rows(pairs: Sequence[CellPair], *, intervals: bool) -> list[list[str]]:

@@ -18,6 +18,7 @@ from hkrun.report.answers import write_answer
 from hkrun.report.commands import describe_command, describe_next
 from hkrun.report.kept_statistics import describe_makers
 from hkrun.report.look_wording import explain_looks
+from hkrun.report.open_comparisons import explain_table
 from hkrun.report.picturing import taking_pictures
 from hkrun.report.seed_table import tabulate_seeds
 from hkrun.report.summary import CellSummary, PaperTable, Summary
@@ -167,9 +168,10 @@ def _gather(summary: Summary) -> dict[str, object]:
     quantum = summary.quantum_pct
     return {
         "title": sweep.title,
-        "question": sweep.question,
+        "question": sweep.subtitle,
         "facts": [
             f"data set {sweep.dataset}",
+            *sweep.changes,
             *_shared_facts(summary),
             count(len(configurations), "configuration"),
             count(len(sweep.seeds), "seed"),
@@ -205,6 +207,7 @@ def _gather(summary: Summary) -> dict[str, object]:
         "executions": run_tables.tabulate_executions(summary),
         "time_spent": describe_time(summary) if summary.executions else "",
         "conditions": run_tables.tabulate_conditions(summary),
+        "intervals": explain_table(summary),
         "scope": describe_scope(summary),
         "looks": explain_looks(summary),
         "sequential": summary.monitoring.sequential,

@@ -242,7 +242,7 @@ def _within_document(ratio: Ratio) -> dict[str, object]:
 def _verdict_document(verdict: Verdict) -> dict[str, object]:
     return {
         "id": verdict.claim.id,
-        "statement": verdict.claim.statement,
+        "statement": verdict.statement,
         "table": verdict.claim.table,
         "judged_on": verdict.claim.judged_on,
         "outcome": verdict.outcome,

@@ -175,7 +175,7 @@ def tabulate_claims(summary: Summary) -> Table | None:
         return None
     rows = [
         [
-            verdict.claim.statement,
+            verdict.statement,
             re.sub(r"(?<=[a-z])(?=\d)", " ", verdict.claim.table),
             _describe_outcome(verdict, summary),
             str(min(item.n for item in verdict.comparisons)) if verdict.comparisons else NONE,

@@ -113,6 +113,8 @@ def _compare(match: Match, first: ComparedStudy, second: ComparedStudy) -> CellP
     why_unpaired = _find_unlike(match, seeds)
     if match.first.selection or match.second.selection:
         why_no_test, error = "selected on test error", None
+    elif not (ours.seeds and theirs.seeds):
+        why_no_test, error = why_unpaired, None
     elif same_runs:
         why_no_test, error = "the same configuration", None
     elif why_unpaired:
@@ -148,6 +150,9 @@ def _find_unlike(match: Match, seeds: Sequence[int]) -> str:
     if any(key in match.keys for key in DATA_KEYS):
         names = [cell.cell.dataset for cell in (match.first, match.second)]
         return "other data" if names[0] != names[1] else f"other content of {names[0]}"
+    without = [side for side, cell in zip("AB", (match.first, match.second), strict=True) if not cell.seeds]
+    if without:
+        return f"no finished run in {' and '.join(without)}"
     teachers = [
         {record.seed: record.teacher_hash for record in cell.records if record.teacher_hash is not None}
         for cell in (match.first, match.second)

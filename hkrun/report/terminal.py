@@ -12,6 +12,7 @@ from rich.text import Text
 
 from hkrun.report.answers import write_answer
 from hkrun.report.look_wording import explain_looks
+from hkrun.report.open_comparisons import explain_table
 from hkrun.report.paper_tables import describe_forecast
 from hkrun.report.result_tables import describe_scan
 from hkrun.report.summary import CellSummary, Summary
@@ -97,9 +98,9 @@ def print_summary(summary: Summary, console: Console) -> None:
 def _head(summary: Summary) -> Iterator[Text]:
     """Title, question and answer, which stand before all figures."""
     sweep = summary.sweep
-    yield Text(f"{sweep.title}, {sweep.dataset}, {count(len(sweep.seeds), 'seed')}")
-    if sweep.question:
-        yield Text(sweep.question, style="dim")
+    yield Text(f"{sweep.heading}, {count(len(sweep.seeds), 'seed')}")
+    if sweep.subtitle:
+        yield Text(sweep.subtitle, style="dim")
     answer = list(write_answer(summary))
     if answer:
         yield Text("")
@@ -128,13 +129,19 @@ def _claim_verdicts(summary: Summary) -> Iterator[RenderableType]:
     grid.add_column(no_wrap=True)
     grid.add_column()
     outcomes = count_outcomes([verdict.outcome for verdict in judged])
-    for verdict in (*ordered[:_MOST_CLAIMS], *on_s2):
-        open_ = verdict.outcome == "undecided"
-        forecast = f" ({describe_forecast(verdict)})" if open_ else ""
+    shown = (*ordered[:_MOST_CLAIMS], *on_s2)
+    forecasts = [describe_forecast(verdict) if verdict.outcome == "undecided" else "" for verdict in shown]
+    of_all = forecasts[0] if len(forecasts) > 1 and len({*forecasts}) == 1 else ""
+    for verdict, forecast in zip(shown, forecasts, strict=True):
         outcome = f"{verdict.outcome}{verdict.condition}"
         about = {"S": "on S, as published: ", "S2": "on S2: "}.get(verdict.claim.judged_on, "")
-        grid.add_row(Text(outcome), Text(f"{about}{verdict.claim.statement}{forecast}"))
-    yield Text(f"The paper's claims on {summary.sweep.dataset}: {outcomes}. {count_on_s2(summary)}".strip())
+        own = f" ({forecast})" if forecast and not of_all else ""
+        grid.add_row(Text(outcome), Text(f"{about}{verdict.statement}{own}"))
+    all_of_them = f" (each: {of_all})" if of_all else ""
+    yield Text(
+        f"The paper's claims on {summary.sweep.dataset}: {outcomes}{all_of_them}. "
+        f"{count_on_s2(summary)}".strip()
+    )
     yield grid
     if len(ordered) > _MOST_CLAIMS:
         rest = count_outcomes([verdict.outcome for verdict in ordered[_MOST_CLAIMS:]])
@@ -298,6 +305,7 @@ def _notes(summary: Summary, names: FittedColumns, *, without: tuple[str, ...]) 
         f"Error: mean over seeds ± half of its 95 % interval.{best}",
         *(["S2 over that of the reference [95 %]: the steadier cell is below 1."] if s2 else []),
         f"S: eq. (10), variance of the range over seeds, last {window} epochs, ddof {ddof}{quantum}.",
+        *(explain_table(summary) if DIFFERENCE not in without else []),
         *([scope] if scope else []),
         *([family] if family else []),
         *([explain_looks(summary)] if summary.monitoring.sequential else []),

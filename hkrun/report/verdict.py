@@ -48,3 +48,10 @@ class Verdict:
     reservation: str = ""
     condition: str = ""
     divergence: str = ""
+
+    @property
+    def statement(self) -> str:
+        """What the claim says, and over which epochs of this study it is judged, but for the last alone."""
+        epochs = dict.fromkeys(item.epochs for item in self.comparisons if item.epochs)
+        here = f"; here the {' or the '.join(epochs)}" if epochs else ""
+        return f"{self.claim.statement}{here}"

@@ -164,7 +164,7 @@ def load_cell(
         _log.warning("%s", line)
     return Sweep(
         name=f"run-{cell_id(cells[0].cell)}",
-        title=name,
+        title="One configuration",
         question="",
         dataset=chosen,
         seeds=arguments.seeds or (0,),

@@ -35,7 +35,7 @@ def natural_name(sweep: Sweep) -> str:
     That is its search space, followed by the keys that the command line changed, in the order of the
     alphabet: `stability` with `student.epochs=2` is `stability-epochs-2`.
     """
-    changes = sweep.command[3:] if sweep.command[1:2] == ("sweep",) else ()
+    changes = sweep.changes if sweep.command[1:2] == ("sweep",) else ()
     short = sorted(change.removeprefix("student.").removeprefix("loss.") for change in changes)
     if not short:
         return space_name(sweep)

@@ -100,6 +100,22 @@ class Sweep:
     family: str = TABLE_FAMILY
     command: tuple[str, ...] = ()
 
+    @property
+    def changes(self) -> tuple[str, ...]:
+        """What the command line changed of the search space or the recipe: `student.epochs=3` each."""
+        return self.command[3:] if self.command[1:2] == ("sweep",) else self.command[2:]
+
+    @property
+    def heading(self) -> str:
+        """What stands above its tables: title, data set, and the keys that the command line changed."""
+        changed = f", {', '.join(self.changes)}" if self.changes else ""
+        return f"{self.title}, {self.dataset}{changed}"
+
+    @property
+    def subtitle(self) -> str:
+        """Its question, where that says more than the title; else empty."""
+        return "" if self.question.casefold() == self.title.casefold() else self.question
+
 
 def with_content(sweep: Sweep, dataset_sha256: str) -> Sweep:
     """The sweep with the content of its data set fixed in every cell; needed for `folder` and `imagenet`."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from hkrun.plans import Look, Plan, Startup, estimate_costs
 from hkrun.sweep.pace import Pace, makespan
+from hkrun.sweep.task_progress import TaskProgress, describe_waiting
 
 if TYPE_CHECKING:
     from hkrun.trial import Task
@@ -35,55 +36,6 @@ class Phase(StrEnum):
     ENDING = "stopping Ray"
     REPORT = "writing the report"
     MLFLOW = "bringing MLflow up to date"
-
-
-@dataclass
-class TaskProgress:
-    """How far a task is, or will be once it has begun.
-
-    Attributes:
-        key: Of its pace: the cell_id, or the first teacher's id.
-        num_runs: How many train together; for a task of teachers, how many teachers.
-        done: Their epochs that are trained, with those of checkpoints.
-        total: Their epochs in all; one that diverged has no more than it trained.
-        teachers: The ids of the teachers that its runs learn from.
-        epoch: The last one; of runs that stand at different ones, that of those that train.
-        epochs: How many each trains; None before the first.
-        error_pct: Mean test error after the last one.
-        filled: The share of the teacher table that it has filled, before the first epoch; None without.
-        started_at: When it got its process.
-        told_at: When it last told of an epoch.
-        heard_at: When it last told of anything.
-    """
-
-    key: str
-    is_teacher: bool
-    num_runs: int
-    done: int
-    total: int
-    teachers: tuple[str, ...] = ()
-    task: "Task | None" = None
-    epoch: int = 0
-    epochs: int | None = None
-    error_pct: float | None = None
-    filled: float | None = None
-    started_at: float = 0.0
-    told_at: float | None = None
-    heard_at: float = 0.0
-
-    @property
-    def state(self) -> str:
-        """In words."""
-        if self.epochs and self.epoch == self.epochs:
-            return "writing its results"
-        if self.epochs:
-            return f"epoch {self.epoch} of {self.epochs}"
-        return "loading" if self.filled is None else f"teacher table, {100 * self.filled:.0f} %"
-
-    @property
-    def error(self) -> str:
-        """Its error in words; empty before the first epoch."""
-        return "" if self.error_pct is None else f"{self.error_pct:.2f} % error"
 
 
 @dataclass
@@ -142,6 +94,7 @@ class Progress:
                 num_runs=len(teachers),
                 done=0,
                 total=len(teachers) * first.cell.teacher.epochs,
+                teachers=tuple(teacher.teacher_id for teacher in teachers),
             )
         for pack in plan.packs:
             epochs = sum(pack.cell.stage_epochs)
@@ -243,7 +196,7 @@ class Progress:
     def _leave_out(self, lost: Sequence[str]) -> None:
         """Forgets the tasks that wait for teachers that will not come; the others' untaught runs end."""
         for place, waiting in list(self._waiting.items()):
-            if waiting.teachers and set(waiting.teachers) <= set(lost):
+            if not waiting.is_teacher and waiting.teachers and set(waiting.teachers) <= set(lost):
                 del self._waiting[place]
                 self.num_runs -= waiting.num_runs
 
@@ -259,6 +212,29 @@ class Progress:
     def num_training(self) -> int:
         """Runs that have a process; a teacher is no run."""
         return sum(each.num_runs for each in self.running.values() if not each.is_teacher)
+
+    def runs_without_teacher(self, now: float) -> tuple[int, float | None]:
+        """How many runs wait for teachers that train or are to train, and for about how many seconds.
+
+        None where the pace of a teacher is not known. Their slots may stand idle or be the teachers', so that
+        fewer epochs of runs are trained than later.
+        """
+        number = self._count_untaught()
+        running, later = (
+            [self._left_s(each, now) for each in tasks.values() if each.is_teacher]
+            for tasks in (self.running, self._waiting)
+        )
+        left = [seconds for seconds in (*running, *later) if seconds is not None]
+        if len(left) < len(running) + len(later):
+            return number, None
+        return number, makespan(left[: len(running)], left[len(running) :], slots=self._slots)
+
+    def _count_untaught(self) -> int:
+        """Runs whose teacher is not trained yet."""
+        tasks = [*self.running.values(), *self._waiting.values()]
+        untrained = {identity for each in tasks if each.is_teacher for identity in each.teachers}
+        waiting = (each for each in self._waiting.values() if not each.is_teacher)
+        return sum(each.num_runs for each in waiting if untrained & {*each.teachers})
 
     @property
     def epochs(self) -> tuple[int, int]:
@@ -384,15 +360,33 @@ class Progress:
         return min(1.0, max(0, self._runs_to_begin) / waiting) if waiting else 1.0
 
     def detail(self) -> str:
-        """What the phase is at, in words; empty where its name says all."""
-        if self.phase == Phase.TABLE:
-            return f"{100 * (self.phase_share or 0.0):.0f} %"
-        if self.phase == Phase.TRAINING:
-            return self.questions
-        teachers = [each for each in self.running.values() if each.is_teacher]
-        if self.phase != Phase.TEACHER or not teachers:
-            return ""
-        return ", ".join(filter(None, (teachers[0].state, teachers[0].error)))
+        """What the phase is at, in words; empty where its name says all.
+
+        While some runs train and others wait for a teacher, that is part of it.
+        """
+        match self.phase:
+            case Phase.TEACHER:
+                return self._describe_teacher()
+            case Phase.TABLE:
+                parts = [f"{100 * (self.phase_share or 0.0):.0f} %", self.waiting]
+            case Phase.TRAINING:
+                parts = [self.questions, self.waiting]
+            case Phase.LOADING:
+                parts = [self.waiting]
+            case _:
+                parts = []
+        return "; ".join(filter(None, parts))
+
+    def _describe_teacher(self) -> str:
+        """How far the first teacher is that trains; empty where none does."""
+        teacher = next((each for each in self.running.values() if each.is_teacher), None)
+        return "" if teacher is None else ", ".join(filter(None, (teacher.state, teacher.error)))
+
+    @property
+    def waiting(self) -> str:
+        """How many runs wait for a teacher that trains, and how far that is; empty where none do."""
+        number, teacher = self._count_untaught(), self._describe_teacher()
+        return f"{describe_waiting(number)} for the teacher, {teacher}" if number and teacher else ""
 
     def document(self, now: float) -> dict[str, object]:
         """What the driver tells others of it."""

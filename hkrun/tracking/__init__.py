@@ -21,9 +21,9 @@ MLflow takes seconds to import, so only the functions that talk to it do.
 """
 
 from hkrun.tracking.background import Mirror
-from hkrun.tracking.connection import check_listens, given_uri, resolve_uri
+from hkrun.tracking.connection import check_listens, given_uri, is_server, resolve_uri
 from hkrun.tracking.metric_curves import read_metric_curves
 from hkrun.tracking.mirror import Mirrored, sync
 from hkrun.tracking.removing import MirroredStudy, experiment_key, find_mirrored, remove_mirrored
-from hkrun.tracking.server import Site, serve, ui
+from hkrun.tracking.server import Site, find_ui, serve, ui
 from hkrun.tracking.view import Links, find_mirror

@@ -110,7 +110,8 @@ def _recognise(
 
     Looked at are the experiments of the sweep, and those of its name that have lost their tags.
     """
-    named = _search(client, f"name LIKE '{_name(sweep)}%'")
+    # Earlier versions called it "NAME (DATASET)".
+    named = _search(client, f"name LIKE '{sweep.name} %{sweep.dataset}%'")
     found = [
         *_search(client, f"tags.`{SWEEP_TAG}` = '{key}'"),
         *(x for x in named if SWEEP_TAG not in x.tags),
@@ -133,7 +134,7 @@ def _recognise(
 
 
 def _name(sweep: Sweep) -> str:
-    return f"{sweep.name} ({sweep.dataset})"
+    return f"{sweep.name} on {sweep.dataset}"
 
 
 def _keep_identity(store: Store, identity: str | None) -> str:

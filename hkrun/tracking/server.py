@@ -2,6 +2,7 @@
 
 import contextlib
 import http.client
+import json
 import os
 import signal
 import socket
@@ -14,6 +15,7 @@ import webbrowser
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 from hkrun.errors import InputError, StoreError
 from hkrun.redaction import redact
@@ -21,12 +23,18 @@ from hkrun.store import Store
 from hkrun.tracking import supervisor
 from hkrun.tracking.connection import connect, explained, is_server, resolve_uri
 from hkrun.tracking.database import advised
-from hkrun.tracking.experiments import artifact_root, find_experiments, renew_locations
-from hkrun.tracking.view import DEFAULT_PORT, Links, find_links
+from hkrun.tracking.experiments import (
+    STORE_TAG,
+    artifact_root,
+    find_experiments,
+    read_identity,
+    renew_locations,
+)
+from hkrun.tracking.view import DEFAULT_PORT, HOST, Links, find_links
 
-HOST = "127.0.0.1"
 _PORTS_TRIED = 50
 _START_S, _STOP_S = 180.0, 10.0  # it imports a lot: seconds on an idle machine, more on a busy one
+_ANSWER_S = 2.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +92,33 @@ def ui(
         server.wait()
 
 
+def find_ui(store: Store, experiment_id: str) -> str | None:
+    """Where `hkrun ui` answers for this very store, on the ports that it takes by itself; None where nowhere.
+
+    Several stores may be looked at, each on the next port: an experiment is asked whose it is.
+    """
+    identity = read_identity(store)
+    for port in range(DEFAULT_PORT, DEFAULT_PORT + _PORTS_TRIED):
+        if _is_free(port):
+            return None
+        if identity is not None and _find_owner(port, experiment_id) == identity:
+            return f"http://{HOST}:{port}"
+    return None
+
+
+def _find_owner(port: int, experiment_id: str) -> str | None:
+    """The mark of the store of an experiment, as the server of a port says; None where it says none."""
+    connection = http.client.HTTPConnection(HOST, port, timeout=_ANSWER_S)
+    try:
+        connection.request("GET", f"/api/2.0/mlflow/experiments/get?experiment_id={quote(experiment_id)}")
+        tags = json.loads(connection.getresponse().read())["experiment"]["tags"]
+        return next((tag["value"] for tag in tags if tag["key"] == STORE_TAG), None)
+    except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError):
+        return None  # nothing, or something else than MLflow
+    finally:
+        connection.close()
+
+
 def _look_around(store: Store, uri: str, address: str, *, is_ours: bool) -> Site:
     with advised(), explained(uri):
         client = connect(uri)
@@ -126,7 +161,7 @@ class Server:
         )
 
     def _is_healthy(self) -> bool:
-        connection = http.client.HTTPConnection(self.address.removeprefix("http://"), timeout=2)
+        connection = http.client.HTTPConnection(self.address.removeprefix("http://"), timeout=_ANSWER_S)
         try:
             connection.request("GET", "/health")
             return connection.getresponse().status == http.HTTPStatus.OK

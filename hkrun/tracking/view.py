@@ -5,6 +5,7 @@ MLflow documents no format; this is what the UI of 3.17 reads, and the browser t
 """
 
 import base64
+import dataclasses
 import json
 import zlib
 from collections.abc import Mapping, Sequence
@@ -23,7 +24,8 @@ from hkrun.tracking.points import ERROR_METRIC
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
-DEFAULT_PORT = 5000
+HOST, DEFAULT_PORT = "127.0.0.1", 5000  # of `hkrun ui`
+USUAL_ADDRESS = f"http://{HOST}:{DEFAULT_PORT}"
 RUNS_PER_PAGE = 100  # the UI loads and averages no more than these without being asked
 # The views: curves of the test error, a row per cell, a row per run.
 _CURVES, _CELLS, _RUNS = "hkrun-comparison", "hkrun-cells", "hkrun-runs"
@@ -81,6 +83,14 @@ class Links:
     comparison: str
     outdated: bool = False
 
+    def at(self, address: str) -> "Links":
+        """The same links where the UI answers elsewhere than on `hkrun ui`'s usual port."""
+        places = {
+            name: getattr(self, name).replace(USUAL_ADDRESS, address, 1)
+            for name in ("experiment", "view", "comparison")
+        }
+        return dataclasses.replace(self, **places)
+
 
 def find_links(client: "MlflowClient", uri: str, experiment_id: str, *, address: str | None = None) -> Links:
     """The links to an experiment that was mirrored before, by what views are saved in it.
@@ -89,7 +99,7 @@ def find_links(client: "MlflowClient", uri: str, experiment_id: str, *, address:
     an earlier version did not save stands the experiment, as MLflow shows it by itself.
     """
     saved = client.get_experiment(experiment_id).tags
-    base = address or (redact(uri).rstrip("/") if is_server(uri) else f"http://127.0.0.1:{DEFAULT_PORT}")
+    base = address or (redact(uri).rstrip("/") if is_server(uri) else USUAL_ADDRESS)
     # Without the type the UI puts its menus for language models around the runs.
     experiment = f"{base}/#/experiments/{experiment_id}/runs?workflowType=machine_learning"
 
@@ -154,7 +164,7 @@ def save_views(
     by_seed = 0 < len(finished) <= RUNS_PER_PAGE
     _mark_shown(client, experiment_id, {run_id for _, run_id in finished} if by_seed else set(parents))
     records = [record for record, _ in finished]
-    where = f"{sweep.name} ({sweep.dataset})"
+    where = f"{sweep.name} on {sweep.dataset}"
     axes = [f"params.`{short}`" for short in name_cells(sweep.cells).short.values()]
     last, best = "metrics.`error_last`", "metrics.`error_best`"
     spread = [f"metrics.`{name}`" for name in ("stability", "s2", "mean_range")]

@@ -150,12 +150,13 @@ def test_without_a_terminal_every_phase_is_a_line_and_one_now_and_then_tells_how
     with screen.display:
         play(screen)
     lines = screen.lines
-    assert lines[:8] == [
+    assert lines[:9] == [
         # 8 s for Ray and a process, 30 s for the teacher, 24 s for the runs, 3 s for report and MLflow
         "Study: 4 of 4 runs to train, 2 at a time, about 1:05 min",
         "Starting Ray ... about 1:05 min left",
         "Starting processes ... about 1:00 min left",
         "Training the teacher ... about 57 s left",
+        "4 runs wait for the teacher preact-164, for about 30 s; it has 1 of 2 slots meanwhile",
         "Training the teacher, 10 s: epoch 500 of 600, 2.80 % error; 4 runs wait for it; about 29 s left",
         "Loading data ... about 27 s left",
         "Filling the teacher table ... about 27 s left",
@@ -173,6 +174,30 @@ def test_without_a_terminal_every_phase_is_a_line_and_one_now_and_then_tells_how
         "Writing the report",
     ]
     assert lines[-1] == "3/4 runs done, 1 failed, 1 diverged, after 1:12 min"
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_runs_that_wait_for_a_teacher_beside_others_that_train_are_told_of_until_it_is_trained(
+    store, terminal
+):
+    screen = Screen(store, terminal=terminal)
+    display = screen.display
+    display.plan_made(screen.plan, slots=2)
+    display.entered(Phase.TRAINING)
+    display.started(screen.tasks[0])  # as one that needs no teacher
+    display.started(screen.teacher)
+    once = "3 runs wait for the teacher preact-164, for about 30 s; it has 1 of 2 slots meanwhile"
+    assert screen.written.getvalue().count(once) == 1
+    screen.clock.now += 10.0
+    screen.tell(screen.teacher, 300, epochs=600, error_pct=2.8)
+    waits = "3 runs wait for the teacher, epoch 300 of 600, 2.80 % error"
+    told = "\n".join(screen.look()) if terminal else screen.lines[-1]
+    assert waits in told
+    display.ended(screen.teacher, [outcome(seed=None, epochs=600)])
+    screen.clock.now += 10.0
+    screen.tell(screen.tasks[0], 3)
+    told = "\n".join(screen.look()) if terminal else screen.lines[-1]
+    assert "wait" not in told
 
 
 def test_lines_become_rarer_the_longer_a_study_takes(store):

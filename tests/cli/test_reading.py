@@ -1,5 +1,7 @@
 import dataclasses
 import json
+import os
+import signal
 
 import pytest
 from sweep_example import make_sweep, put_run
@@ -167,6 +169,56 @@ def test_the_ui_links_to_no_list_that_an_earlier_version_did_not_save(store, mon
         if outdated
         else ["  cells, best first       C", "  test error over epochs  V", "  all runs, best first    E"]
     )
+
+
+@pytest.mark.parametrize("address", [None, "http://127.0.0.1:5003"])
+def test_sync_prints_a_link_only_where_a_server_answers_for_the_store(store, monkeypatch, capsys, address):
+    usual = "http://127.0.0.1:5000/#/experiments/7/runs"
+    links = Links(uri="sqlite:///x", experiment_id="7", experiment=usual, view=usual, comparison=usual)
+    monkeypatch.setattr(hkrun.tracking, "sync", lambda *_, **__: Mirrored(links=links, runs=12, denser=0))
+    monkeypatch.setattr(
+        hkrun.tracking, "find_ui", lambda _, experiment_id: address if experiment_id == "7" else ""
+    )
+    assert call(["sync"]) == 0
+    output = capsys.readouterr()
+    if address is None:
+        assert "http://" not in output.out + output.err
+        assert output.err == "stability on digits: 12 runs\n"
+        assert "`hkrun ui` starts its server and prints the links." in output.out
+    else:
+        assert output.err == "stability on digits: http://127.0.0.1:5003/#/experiments/7/runs\n"
+        assert "`hkrun ui` opens it." in output.out
+    assert call(["sync", "--json"]) == 0
+    (told,) = json.loads(capsys.readouterr().out)["sweeps"]
+    assert (told["served"], told["view"]) == (
+        address is not None,
+        usual.replace(":5000", f":{5003 if address else 5000}"),
+    )
+
+
+def test_the_links_of_a_server_are_served(store, monkeypatch, capsys):
+    place = "http://server:5000/#/experiments/7/runs"
+    links = Links(uri="http://server:5000", experiment_id="7", experiment=place, view=place, comparison=place)
+    monkeypatch.setattr(hkrun.tracking, "sync", lambda *_, **__: Mirrored(links=links, runs=12, denser=0))
+    assert call(["sync"]) == 0
+    assert capsys.readouterr().err == f"stability on digits: {place}\n"
+
+
+@pytest.mark.parametrize(
+    ("deaf", "how"), [(False, "Ctrl-C stops it."), (True, f"kill {os.getpid()} stops it.")]
+)
+def test_the_ui_names_what_stops_it_also_where_the_shell_keeps_ctrl_c_from_it(
+    store, monkeypatch, capsys, deaf, how
+):
+    site = Site(uri="sqlite:///x", address="http://127.0.0.1:5001", sweeps={}, is_ours=True)
+    monkeypatch.setattr(hkrun.tracking, "ui", lambda *_, announce, **__: announce(site))
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN) if deaf else None
+    try:
+        assert call(["ui"]) == 0
+    finally:
+        if deaf:
+            signal.signal(signal.SIGINT, before)
+    assert capsys.readouterr().out.splitlines()[-1] == how
 
 
 def test_sync_passes_every_on_and_says_how_many_runs_keep_more_points(store, monkeypatch, capsys):

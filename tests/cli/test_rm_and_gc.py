@@ -153,16 +153,16 @@ def test_its_experiment_in_mlflow_goes_with_a_study_after_the_question_and_comes
     given += [False, True]
     assert call(["rm", "second"]) == 75
     assert (
-        "MLflow's experiment 'second (digits)' goes into the trash of sqlite:///" in capsys.readouterr().out
+        "MLflow's experiment 'second on digits' goes into the trash of sqlite:///" in capsys.readouterr().out
     )
-    assert names_in_mlflow(store) == ["second (digits)", "stability (digits)"]
-    assert document("rm", "second", "--dry-run")[1]["mlflow"]["experiments"][0]["name"] == "second (digits)"
-    assert names_in_mlflow(store) == ["second (digits)", "stability (digits)"]
+    assert names_in_mlflow(store) == ["second on digits", "stability on digits"]
+    assert document("rm", "second", "--dry-run")[1]["mlflow"]["experiments"][0]["name"] == "second on digits"
+    assert names_in_mlflow(store) == ["second on digits", "stability on digits"]
     assert call(["rm", "second"]) == 0
-    assert names_in_mlflow(store) == ["stability (digits)"]
+    assert names_in_mlflow(store) == ["stability on digits"]
     save_plan(store, mirrored)
     sync(mirrored, store, summaries=make_summaries(store, mirrored), files={})
-    assert names_in_mlflow(store) == ["second (digits)", "stability (digits)"]
+    assert names_in_mlflow(store) == ["second on digits", "stability on digits"]
 
 
 def test_a_dead_server_holds_no_removal_up_and_gc_does_the_rest_later(
@@ -177,10 +177,10 @@ def test_a_dead_server_holds_no_removal_up_and_gc_does_the_rest_later(
     assert "Removed, " in printed.out
     assert [plan.sweep.name for plan in stored_plans(store)[0]] == ["stability"]
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
-    assert names_in_mlflow(store) == ["second (digits)", "stability (digits)"]
+    assert names_in_mlflow(store) == ["second on digits", "stability on digits"]
     code, told = document("gc", "--dry-run")
-    assert (code, [each["name"] for each in told["mlflow"]["experiments"]]) == (0, ["second (digits)"])
+    assert (code, [each["name"] for each in told["mlflow"]["experiments"]]) == (0, ["second on digits"])
     assert call(["gc", "--yes"]) == 0
-    assert names_in_mlflow(store) == ["stability (digits)"]
+    assert names_in_mlflow(store) == ["stability on digits"]
     capsys.readouterr()
     assert document("gc")[1]["mlflow"] == {"experiments": []}
