@@ -51,7 +51,8 @@ class Verdict:
 
     @property
     def statement(self) -> str:
-        """What the claim says, and over which epochs of this study it is judged, but for the last alone."""
-        epochs = dict.fromkeys(item.epochs for item in self.comparisons if item.epochs)
+        """What the claim says, and over which epochs it is judged here, but for all and for the last."""
+        some = () if self.claim.epochs == "all" else self.comparisons
+        epochs = dict.fromkeys(item.epochs for item in some if item.epochs)
         here = f"; here the {' or the '.join(epochs)}" if epochs else ""
         return f"{self.claim.statement}{here}"
