@@ -10,7 +10,9 @@
         start_driver.py          the program of the driver's process
         process.py               does one call in a cluster and sends its result
         runtime.py               starts a cluster of this machine, or joins one
-        preload.py               what workers import before their first task
+        worker.py                how a process for tasks begins; a program of its own
+        preload.py               what it imports before its first task
+        agent.py                 stands in for an agent of Ray's; a program of its own
         core_processes.py        sees when the raylet or the GCS has ended
         cleanup.py               kills what a dead driver leaves; a program of its own
     nodes/                       the machines
@@ -43,12 +45,36 @@ What decides (`axes`, `reports`, `resources`, `rounds`, `schedule`, `slots`) imp
 the supervisor: a plan is made without it.
 """
 
-from hkrun.cluster.nodes.address import find_address
-from hkrun.cluster.nodes.checks import check_joined, find_nodes
-from hkrun.cluster.nodes.reports import Needs
-from hkrun.cluster.nodes.resources import Node, Request
-from hkrun.cluster.tasks import do_task, run_tasks
-from hkrun.cluster.trials.axes import EarlyStopping, Point, Search, make_search
-from hkrun.cluster.trials.rounds import Rounds
-from hkrun.cluster.trials.schedule import TaskResult
-from hkrun.cluster.trials.task_list import TaskList
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from hkrun.cluster.nodes.address import find_address
+    from hkrun.cluster.nodes.checks import check_joined, find_nodes
+    from hkrun.cluster.nodes.reports import Needs
+    from hkrun.cluster.nodes.resources import Node, Request
+    from hkrun.cluster.tasks import do_task, run_tasks
+    from hkrun.cluster.trials.axes import EarlyStopping, Point, Search, make_search
+    from hkrun.cluster.trials.rounds import Rounds
+    from hkrun.cluster.trials.schedule import TaskResult
+    from hkrun.cluster.trials.task_list import TaskList
+
+_PLACES = {
+    "nodes.address": ["find_address"],
+    "nodes.checks": ["check_joined", "find_nodes"],
+    "nodes.reports": ["Needs"],
+    "nodes.resources": ["Node", "Request"],
+    "tasks": ["do_task", "run_tasks"],
+    "trials.axes": ["EarlyStopping", "Point", "Search", "make_search"],
+    "trials.rounds": ["Rounds"],
+    "trials.schedule": ["TaskResult"],
+    "trials.task_list": ["TaskList"],
+}
+
+
+def __getattr__(name: str) -> object:
+    """Loads a part when it is first used: a sweep waits for its driver, which starts Ray with few of them."""
+    for place, names in _PLACES.items():
+        if name in names:
+            return getattr(importlib.import_module(f"{__name__}.{place}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

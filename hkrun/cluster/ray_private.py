@@ -20,7 +20,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar
 
-from hkrun.cluster.driver import agent
+from hkrun.cluster.driver import agent, worker
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +48,8 @@ SETTINGS = {
 # For a cluster of this machine whose tasks are single processes. Ray starts a process per CPU, which imports
 # what tasks take while the driver still waits for Ray. It must not end one that is idle for a moment: its CPU
 # may be reserved, and its task on the way. Nor may the process give way to all else that imports beside it,
-# as tasks of Ray do by 15. Metrics would go to an agent that is not there (`skip_dashboard`).
+# as tasks of Ray do by 15. Metrics would go to an agent that is not there (`skip_dashboard`). See also
+# `start_workers_in_turn`.
 PRELOAD_SETTINGS = {
     "RAY_preload_python_modules": "hkrun.cluster.driver.preload",
     "RAY_kill_idle_workers_interval_ms": "0",
@@ -148,8 +149,17 @@ def skip_helper_processes() -> None:
         found.RayParams = functools.partial(found.RayParams, no_monitor=True, include_log_monitor=False)
 
 
-def give_agents_ports() -> None:
-    """Chooses the ports of the raylet's agents, and tells the raylet.
+def start_workers_in_turn() -> None:
+    """Lets processes for tasks come to the raylet one after the other, in the order in which they import."""
+    consequence = "the first task may wait for two processes to import"
+    name = "setup_worker_path"
+    found = _find("ray._private.parameter", "RayParams", parameters=(name,), consequence=consequence)
+    if found:
+        found.RayParams = functools.partial(found.RayParams, **{name: worker.__file__})
+
+
+def give_agents_ports() -> bool:
+    """Chooses the ports of the raylet's agents, and tells the raylet; returns whether that is possible.
 
     It starts no process for tasks before it knows them, and agents that choose theirs tell it after a second
     of imports; of the one port that has a default, a second cluster on this machine waits four.
@@ -161,9 +171,10 @@ def give_agents_ports() -> None:
     names = ("persist_port", "DASHBOARD_AGENT_LISTEN_PORT_NAME")
     raylet = _find("ray._raylet", *names, consequence=consequence)
     if not (parameter and services and raylet):
-        return
+        return False
     make, start = parameter.RayParams, services.start_raylet
 
+    @functools.wraps(make)
     def make_with_ports(**options: Any) -> Any:
         return make(**options | {name: _reserve_port() for name in AGENT_PORTS})
 
@@ -177,6 +188,7 @@ def give_agents_ports() -> None:
         return start(*args, **options)
 
     parameter.RayParams, services.start_raylet = make_with_ports, start_knowing_ports
+    return True
 
 
 def _reserve_port() -> int:
@@ -198,7 +210,8 @@ def skip_dashboard() -> None:
 
     Ray starts all three also where it is told to leave the dashboard out. The agents serve the dashboard,
     gather metrics and make environments for tasks that ask for one (`runtime_env`). The raylet ends with
-    either, so each has a stand-in. That tasks need neither is nothing that names could show.
+    either, so each has a stand-in; it tells no port, which the raylet must know (`give_agents_ports`). That
+    tasks need neither agent is nothing that names could show.
     """
     import ray
 

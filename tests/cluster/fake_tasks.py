@@ -82,7 +82,7 @@ def tell(task, context):
 
 
 def look_around(task, context):
-    """Writes down whether its process has imported ahead, how nice it is, how many there are, and what else."""
+    """Writes down whether its process has imported ahead, how nice it is, and which others there are."""
     processes = map(read_process, Path("/proc").glob("[0-9]*"))
     titles = [title for parent, title in processes if parent == os.getppid()]
     own = [title.startswith((b"ray::ImplicitFunc", b"ray::IDLE")) for title in titles]
@@ -106,12 +106,18 @@ def note_times(task, context):
     """Tells when its process was started, and when it was itself, in seconds since the machine was."""
     began_s = time.clock_gettime(time.CLOCK_BOOTTIME)
     lock = Path(tempfile.gettempdir(), "preload.lock")
+    others_import = False
     if lock.exists():
-        with lock.open("w") as file:  # until no process of the cluster imports
-            fcntl.flock(file, fcntl.LOCK_EX)
+        with lock.open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                others_import = True
+                fcntl.flock(file, fcntl.LOCK_EX)
     time.sleep(1)
     ticks = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
-    return outcome(began_s=began_s, process_began_s=ticks / os.sysconf("SC_CLK_TCK"))
+    process_began_s = ticks / os.sysconf("SC_CLK_TCK")
+    return outcome(began_s=began_s, process_began_s=process_began_s, others_import=others_import)
 
 
 def read_process(folder: Path) -> tuple[int, bytes]:

@@ -1,12 +1,13 @@
 """A Ray without private names that hkrun uses: `python hidden_names.py ARGUMENTS...` is hkrun with it.
 
-The driver imports this module with the work that it is to do, before it starts Ray.
+It is the driver's program, too, which hides the names before it starts Ray.
 """
 
+import runpy
 import sys
-from pathlib import Path
 
 from hkrun.cluster import tasks
+from hkrun.cluster.driver import start_driver
 
 GENUINE = tasks._tune
 
@@ -39,11 +40,14 @@ def hide() -> None:
 
 
 if __name__ == "__main__":
-    import hidden_names
+    if sys.argv[1].isdigit():  # the descriptor by which a driver hears from its command
+        hide()
+        runpy.run_path(start_driver.__file__, run_name="__main__")
+    else:
+        import hidden_names
 
-    from hkrun.cli import main
+        from hkrun.cli import main
 
-    tasks._tune = hidden_names.tune  # pickled by the name of this module, not of the program
-    main()
-elif Path(sys.argv[0]).name == "start_driver.py":
-    hide()
+        tasks._tune = hidden_names.tune  # pickled by the name of this module, not of the program
+        start_driver.__file__ = __file__
+        main()

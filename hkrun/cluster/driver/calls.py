@@ -3,16 +3,16 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from hkrun.cluster.nodes.resources import Node, Request
-from hkrun.plans import Look
-from hkrun.trial import Outcome, Task
 
 if TYPE_CHECKING:
+    from hkrun.plans import Look
     from hkrun.training import Context
+    from hkrun.trial import Outcome, Task
 
-Function = Callable[[Task, "Context"], list[Outcome]]
+Function = Callable[["Task", "Context"], list["Outcome"]]
 
 
 class Observer(Protocol):
@@ -31,13 +31,13 @@ class Observer(Protocol):
     def progress(self, index: int, progress: Mapping[str, object]) -> None:
         """A task's function has reported."""
 
-    def done(self, index: int, outcomes: list[Outcome]) -> None:
+    def done(self, index: int, outcomes: list["Outcome"]) -> None:
         """A task's function has returned."""
 
     def failed(self, index: int, message: str) -> None:
         """A task has no outcome: why, and which file tells more."""
 
-    def looked(self, look: Look) -> None:
+    def looked(self, look: "Look") -> None:
         """Where seeds come in rounds: what is known of the study's questions by now."""
 
 
@@ -60,7 +60,8 @@ class Call:
     """What the driver is to do.
 
     Attributes:
-        work: Called as `work(running, observer, **arguments)`.
+        work: A function and its arguments, pickled: called as `function(running, observer, **arguments)`. To
+            read them takes imports, for which there is time when Ray's processes have been started.
         own: The cluster to start; None to join another.
         address: Of that other one.
         requests: What the tasks need, each kind once; checked against a joined cluster.
@@ -68,8 +69,7 @@ class Call:
         log_level: The lowest level of log records that the supervisor wants.
     """
 
-    work: Callable[..., Any]
-    arguments: Mapping[str, Any]
+    work: bytes
     own: OwnCluster | None
     address: str | None
     requests: tuple[Request, ...]

@@ -19,31 +19,33 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import hkrun
-from hkrun.cluster.nodes.resources import local_node
+from hkrun.cluster.driver.worker import TURN_VARIABLE
 from hkrun.cluster.ray_private import PRELOAD_FROM_VARIABLE
 
 
 @contextmanager
 def in_turn() -> Iterator[None]:
-    """Where the cores are two, waits until no other process of this cluster imports."""
-    if local_node(gpus=False).cpus > 2:
+    """Where processes come in turn, waits until those before have imported, and lets the next one come."""
+    turn = os.environ.pop(TURN_VARIABLE, None)
+    if turn is None:
         yield
         return
-    # The folder is the cluster's own. The lock ends with the file, and with the process.
+    # The folder is the cluster's own. The locks end with their files, and with the process.
     with Path(tempfile.gettempdir(), "preload.lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
+        os.close(int(turn))
         yield
 
 
 gc.disable()
 try:
-    if os.environ.get(PRELOAD_FROM_VARIABLE) != str(Path(hkrun.__file__).parent):
-        for name in [name for name in sys.modules if name.partition(".")[0] == "hkrun"]:
-            del sys.modules[name]
-        raise ImportError(
-            f"the driver's hkrun is at {os.environ.get(PRELOAD_FROM_VARIABLE)}, not at {hkrun.__file__}"
-        )
     with in_turn():
+        if os.environ.get(PRELOAD_FROM_VARIABLE) != str(Path(hkrun.__file__).parent):
+            for name in [name for name in sys.modules if name.partition(".")[0] == "hkrun"]:
+                del sys.modules[name]
+            raise ImportError(
+                f"the driver's hkrun is at {os.environ.get(PRELOAD_FROM_VARIABLE)}, not at {hkrun.__file__}"
+            )
         import hkrun.cluster.trials.tune
         import hkrun.trial.run
         import hkrun.trial.teacher_task

@@ -6,6 +6,7 @@ The supervisor starts it and reads its messages; its stdout and stderr are `ray.
 import faulthandler
 import logging
 import os
+import pickle
 import signal
 import sys
 import threading
@@ -46,7 +47,8 @@ def serve(connection: Connection) -> None:
             signals.raise_interrupt()  # again: ray.init takes SIGTERM for itself
             try:
                 # Before the cluster is left: nothing that happens then can take the result away.
-                send("done", call.work(running, RemoteObserver(send), **call.arguments))
+                function, arguments = pickle.loads(call.work)  # noqa: S301 - the supervisor's
+                send("done", function(running, RemoteObserver(send), **arguments))
             finally:
                 signals.ignore()
     except BaseException as error:  # the supervisor must know of any

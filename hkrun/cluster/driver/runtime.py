@@ -95,9 +95,11 @@ def _start(own: "OwnCluster", folder: Path, fail: Fail) -> None:
     import ray
 
     ray_private.skip_helper_processes()
-    ray_private.give_agents_ports()
-    if not own.in_groups:
+    knows_ports = ray_private.give_agents_ports()
+    if knows_ports and not own.in_groups:
         ray_private.skip_dashboard()
+    if own.node.cpus <= 2 and not own.in_groups:
+        ray_private.start_workers_in_turn()
     ray_private.see_raylet_at_once()
     for tries_left in reversed(range(START_TRIES)):
         try:

@@ -8,6 +8,7 @@ imports Ray. `cleanup` ends the child and all that it started, however the call 
 
 import logging
 import os
+import pickle
 import queue
 import shutil
 import signal
@@ -95,8 +96,7 @@ def call_driver(
         own = OwnCluster(node=node, cpus=cpus, in_groups=in_groups)
     with _interruptible() as ignore_signals, _cluster_folder() as folder:
         call = Call(
-            work=work,
-            arguments=arguments,
+            work=pickle.dumps((work, arguments)),
             own=own,
             address=address,
             requests=tuple(requests),
