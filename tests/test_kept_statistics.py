@@ -14,6 +14,7 @@ from hkrun import stats
 from hkrun.errors import StoreError
 from hkrun.plans import save_plan
 from hkrun.report import kept_statistics, renew_report, summarise, summary_document
+from hkrun.report.documents import RECEIPT_FILE
 from hkrun.report.kept_statistics import STATISTICS_FILE
 from hkrun.store import open_store
 
@@ -276,3 +277,32 @@ def test_a_report_that_is_there_is_not_made_again_and_one_of_other_code_is(study
     monkeypatch.setattr("hkrun.report.documents.describe_makers", lambda: "other code")
     renew_report(summary, store)
     assert drawn
+
+
+def change_record(cell):
+    *others, last = cell.records
+    return dataclasses.replace(cell, records=(*others, dataclasses.replace(last, resumed=1)))
+
+
+def change_order(cell):
+    return dataclasses.replace(cell, records=cell.records[::-1])
+
+
+def change_error(cell):
+    errors = cell.error_pct.copy()
+    errors[3, 0] += 0.1
+    return dataclasses.replace(cell, error_pct=errors)
+
+
+@pytest.mark.parametrize("change", [change_record, change_order, change_error])
+def test_a_report_is_of_other_content_when_any_run_of_a_cell_is_another(study, change):
+    sweep, store = study
+    summary, folder = summarise(sweep, store), store.sweep_folder(sweep.name, sweep.dataset)
+
+    def digest(of):
+        renew_report(of, store)
+        return json.loads(store.read(folder, RECEIPT_FILE))["content"]
+
+    first, *others = summary.cells
+    changed = dataclasses.replace(summary, cells=(change(first), *others))
+    assert digest(changed) != digest(summary) == digest(summarise(sweep, store))

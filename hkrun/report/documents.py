@@ -8,6 +8,7 @@ import itertools
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -271,18 +272,28 @@ def renew_report(summary: Summary, store: Store, *, with_closing: bool = False) 
 
 def _digest(content: object) -> str:
     """SHA-256 of what a report is made from, such as its numbers and the code that makes it."""
-    return hashlib.sha256(json.dumps(content, default=_plain).encode()).hexdigest()
+    cells: dict[int, str] = {}  # a summary names each several times
+
+    def write(value: object) -> object:
+        """What JSON has no form for: dataclasses by their fields, curves by their bytes, else its words."""
+        if isinstance(value, CellSummary):
+            if id(value) not in cells:
+                fields = _fields(value) | {"records": _by_field(value.records)}
+                cells[id(value)] = _hash(json.dumps(fields, default=write).encode())
+            return cells[id(value)]
+        if isinstance(value, np.ndarray):
+            return [str(value.dtype), value.shape, _hash(np.ascontiguousarray(value).data)]
+        return _fields(value) if dataclasses.is_dataclass(value) else str(value)
+
+    return _hash(json.dumps(content, default=write).encode())
 
 
-def _plain(value: object) -> object:
-    """What JSON has no form for: dataclasses by their fields, curves by their bytes, the rest in words."""
-    if isinstance(value, np.ndarray):
-        content = np.ascontiguousarray(value).data
-        return [str(value.dtype), value.shape, hashlib.sha256(content).hexdigest()]
-    if dataclasses.is_dataclass(value):
-        fields = {spec.name: getattr(value, spec.name) for spec in dataclasses.fields(value)}
-        return fields | {"records": _by_field(value.records)} if isinstance(value, CellSummary) else fields
-    return str(value)
+def _hash(content: bytes | memoryview) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _fields(value: Any) -> dict[str, object]:
+    return {spec.name: getattr(value, spec.name) for spec in dataclasses.fields(value)}
 
 
 def _by_field(records: Sequence[Record]) -> dict[str, list[tuple[object, int]]]:

@@ -35,10 +35,11 @@ def _read_teacher(
     identity: str, cells: Sequence[CellSummary], sweep: Sweep, store: Store, *, world_size: int
 ) -> Teacher:
     cell = cells[0].cell
+    several = cell.has_teachers
     ids: dict[int, str] = {}  # an id takes 0.6 ms: once per teacher
     seeds: dict[str, list[int]] = {}
     for seed in sweep.seeds:
-        own = cell.with_teacher_of(seed)
+        own = cell.with_teacher_of(seed) if several else cell
         if own.teacher.seed not in ids:
             ids[own.teacher.seed] = config.teacher_id(own)
         seeds.setdefault(ids[own.teacher.seed], []).append(seed)
