@@ -96,7 +96,7 @@ def test_a_page_of_figures_has_unique_ids_variables_for_colours_and_no_style():
         page.add(name, figures.encode(figure, "svg"), notes=figure.notes, attributes={"class": "figure"})
         for name, figure in draw_all().items()
     ]
-    text = page.glyphs + "".join(elements)
+    text = figures.write_letters(page.letters) + "".join(elements)
     assert "style" not in text
     assert "&#10;" not in text
     assert not re.search(r'"#[0-9a-f]{6}', text)
@@ -113,7 +113,9 @@ def test_the_same_figures_give_the_same_page():
     def render():
         page = InlineFigures()
         figure = draw_all()["errors"]
-        return page.add("errors", figures.encode(figure, "svg"), notes={}, attributes={}) + page.glyphs
+        return page.add(
+            "errors", figures.encode(figure, "svg"), notes={}, attributes={}
+        ) + figures.write_letters(page.letters)
 
     assert render() == render()
 

@@ -76,7 +76,7 @@ def fail():
 
 def take(*draws):
     with taking_pictures() as pictures:
-        pictures.order([Order(draw=each, narrow=False) for each in draws])
+        pictures.order([Order(name="x", draw=each, narrow=False) for each in draws])
         return pictures.collect()
 
 
@@ -91,7 +91,7 @@ def test_pictures_are_in_order_and_those_of_one_process(monkeypatch):
         for seed in range(2)
     ]
     orders = [
-        Order(draw=draws, narrow=narrow)
+        Order(name="x", draw=draws, narrow=narrow)
         for narrow in (True, False)
         for draws in (
             partial(figures.draw_errors, curves, window=10),
@@ -112,12 +112,15 @@ def test_pictures_are_in_order_and_those_of_one_process(monkeypatch):
 
 
 def test_a_narrow_page_has_a_narrow_picture_and_no_png():
-    wide, narrow = (Order(draw=partial(draw, width=9), narrow=narrow).take() for narrow in (False, True))
-    assert (wide.width, narrow.width) == (9, figures.NARROW_PAGE)
-    assert wide.png.startswith(b"\x89PNG")
-    assert narrow.png == b""
-    assert narrow.share_pct(figures.NARROW_PAGE) == 100
-    assert narrow.share_pct(figures.PAGE) == 50
+    wide, narrow = (
+        Order(name="x", draw=partial(draw, width=9), narrow=narrow).take() for narrow in (False, True)
+    )
+    assert (wide.width_pct, narrow.width_pct) == (94, 100)
+    assert wide.files["png"].startswith(b"\x89PNG")
+    assert wide.files["svg"].startswith(b"<?xml")
+    assert not narrow.files
+    assert wide.element.startswith('<svg viewBox="0 0 648 144"')
+    assert narrow.element.startswith('<svg viewBox="0 0 345.6 144"')
 
 
 @pytest.mark.parametrize(
@@ -125,7 +128,7 @@ def test_a_narrow_page_has_a_narrow_picture_and_no_png():
 )
 def test_what_the_second_process_does_not_give_is_drawn_here(elsewhere):
     draws = partial(draw_here_alone, os.getpid(), elsewhere)
-    assert take(draws, draws, draws) == [Order(draw=draw, narrow=False).take()] * 3
+    assert take(draws, draws, draws) == [Order(name="x", draw=draw, narrow=False).take()] * 3
 
 
 def test_what_cannot_be_sent_is_drawn_here():
@@ -161,7 +164,7 @@ def test_a_warning_is_told_here_and_once():
 
 def draw_until_interrupted(folder):
     with taking_pictures() as pictures:
-        pictures.order([Order(draw=partial(stay, folder), narrow=False)])
+        pictures.order([Order(name="x", draw=partial(stay, folder), narrow=False)])
         wait_for(lambda: list(folder.iterdir()))
         raise KeyboardInterrupt
 

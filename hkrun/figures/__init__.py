@@ -24,7 +24,7 @@ from hkrun.figures.dots import DotRow, draw_dots
 from hkrun.figures.error_panels import draw_error_panels
 from hkrun.figures.errors import MOST_BANDS, CellCurves, draw_errors, draw_ranges
 from hkrun.figures.heat_maps import HeatMap, draw_maps
-from hkrun.figures.inline import InlineFigures
+from hkrun.figures.inline import InlineFigures, write_letters
 from hkrun.figures.pictures import Order, Picture
 from hkrun.figures.points import CellPoint, Factor
 from hkrun.figures.sequences import MOST_PANELS, SeedSequence, draw_sequences

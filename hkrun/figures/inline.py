@@ -26,12 +26,15 @@ _ROOT_STYLE = {"stroke-linejoin": "round", "stroke-linecap": "butt"}
 class InlineFigures:
     """The figures of one page.
 
+    Attributes:
+        letters: Elements of the letters that they are written with, by their ids.
+
     Their letters are shared, no id occurs twice, and colours are the variables of `PALETTE`, which the page's
     style defines. There is no `style` attribute or element, so that a page may forbid both.
     """
 
     def __init__(self) -> None:
-        self._glyphs: dict[str, ElementTree.Element] = {}
+        self.letters: dict[str, str] = {}
         self._names: set[str] = set()
 
     def add(
@@ -67,15 +70,6 @@ class InlineFigures:
         _rename(root, name)
         return _write(root)
 
-    @property
-    def glyphs(self) -> str:
-        """The element that holds the letters of all figures; it must stand on the page, but shows nothing."""
-        root = ElementTree.Element(
-            "svg", {"width": "0", "height": "0", "aria-hidden": "true", "class": "glyphs"}
-        )
-        root.extend(self._glyphs[key] for key in sorted(self._glyphs))
-        return _write(root)
-
     def _take_definitions(self, figure: ElementTree.Element) -> None:
         """Takes the letters out, and the style that would reach all of the page."""
         for parent in list(figure.iter()):
@@ -84,11 +78,17 @@ class InlineFigures:
                     if glyph.get("id", "").startswith(_GLYPH):
                         definitions.remove(glyph)
                         _convert(glyph)
-                        self._glyphs.setdefault(glyph.attrib["id"], glyph)
+                        self.letters.setdefault(glyph.attrib["id"], _write(glyph))
                 for style in definitions.findall(f"{_SVG}style"):
                     definitions.remove(style)
                 if not len(definitions):
                     parent.remove(definitions)
+
+
+def write_letters(letters: Mapping[str, str]) -> str:
+    """The element that holds the letters of figures; it must stand on their page, but shows nothing."""
+    start = '<svg width="0" height="0" aria-hidden="true" class="glyphs">'
+    return f"{start}{''.join(letters[key] for key in sorted(letters))}</svg>"
 
 
 def _explain(group: ElementTree.Element, notes: Sequence[str]) -> None:

@@ -3,32 +3,29 @@
 import contextlib
 import gc
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 
-from hkrun.figures.style import Drawing, encode, narrow_page
+from hkrun.figures.inline import InlineFigures
+from hkrun.figures.style import NARROW_PAGE, PAGE, Drawing, encode, narrow_page
 
 
 @dataclass(frozen=True, kw_only=True)
 class Picture:
-    """A figure as files, and what a page says of it.
+    """A figure as it stands in a report.
 
     Attributes:
-        svg: The figure as SVG.
-        png: The same as PNG; empty for a narrow page, which has none.
-        notes: What its marks say, see `Drawing`.
-        width: In inches.
+        files: As "svg" and as "png"; none for a narrow page, which is of HTML alone.
+        element: As an element of the HTML page.
+        letters: The elements of the letters that this one refers to, see `InlineFigures`.
+        width_pct: Its share of the page's width.
     """
 
-    svg: bytes
-    png: bytes
-    notes: Mapping[str, Sequence[str]]
-    width: float
-
-    def share_pct(self, page: float) -> int:
-        """Its share of the width of a page of so many inches."""
-        return min(100, round(100 * self.width / page))
+    files: Mapping[str, bytes]
+    element: str
+    letters: Mapping[str, str]
+    width_pct: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,22 +33,37 @@ class Order:
     """A picture that is wanted.
 
     Attributes:
-        draw: Draws the figure; to go to another process, a `functools.partial` of what modules hold.
+        name: Of the figure.
+        draw: Draws it; to go to another process, a `functools.partial` of what modules hold.
         narrow: Whether for a narrow page.
     """
 
+    name: str
     draw: Callable[[], Drawing]
     narrow: bool
 
     def take(self) -> Picture:
         """Draws the figure and encodes it."""
+        kind, page = ("narrow", NARROW_PAGE) if self.narrow else ("wide", PAGE)
         with narrow_page() if self.narrow else contextlib.nullcontext():
             drawn = self.draw()
+        svg = encode(drawn, "svg")
+        width_pct = min(100, round(100 * drawn.get_figwidth() / page))
+        attributes = {
+            "class": f"figure {kind}",
+            "width": f"{width_pct}%",
+            "role": "img",
+            "aria-labelledby": f"caption-{self.name}",
+        }
+        if drawn.notes:
+            attributes["tabindex"] = "0"
+        inline = InlineFigures()
+        element = inline.add(f"{kind}-{self.name}", svg, notes=drawn.notes, attributes=attributes)
         return Picture(
-            svg=encode(drawn, "svg"),
-            png=b"" if self.narrow else encode(drawn, "png"),
-            notes=drawn.notes,
-            width=drawn.get_figwidth(),
+            files={} if self.narrow else {"svg": svg, "png": encode(drawn, "png")},
+            element=element,
+            letters=inline.letters,
+            width_pct=width_pct,
         )
 
 

@@ -100,7 +100,7 @@ def render_report(summary: Summary) -> dict[str, bytes]:
     files |= {name: render_template(name, content) for name in _TEMPLATES}
     files[PAGE] = render_page(summary, content, figures)
     for figure in figures:
-        files |= {f"{figure.name}.png": figure.wide.png, f"{figure.name}.svg": figure.wide.svg}
+        files |= {f"{figure.name}.{kind}": content for kind, content in figure.wide.files.items()}
     return files
 
 

@@ -61,11 +61,6 @@ class TakenFigure:
     wide: figures.Picture
     narrow: figures.Picture
 
-    @property
-    def width_pct(self) -> int:
-        """Its share of the width of a wide page."""
-        return self.wide.share_pct(figures.PAGE)
-
 
 def draw_figures(summary: Summary) -> list[Figure]:
     """The figures, those that lead the report first; what the runs give no data for is not drawn."""
@@ -95,7 +90,11 @@ def _name_axes(drawn: Sequence[AxisFigure]) -> list[Figure]:
 
 def order_pictures(drawn: Sequence[Figure]) -> list[figures.Order]:
     """All pictures of a report: those for a narrow page, then those for a wide one, which take longer."""
-    return [figures.Order(draw=figure.draw, narrow=narrow) for narrow in (True, False) for figure in drawn]
+    return [
+        figures.Order(name=figure.name, draw=figure.draw, narrow=narrow)
+        for narrow in (True, False)
+        for figure in drawn
+    ]
 
 
 def place_pictures(drawn: Sequence[Figure], taken: Sequence[figures.Picture]) -> list[TakenFigure]:

@@ -29,13 +29,12 @@ def render_page(
         content: What all forms of the report hold.
         drawn: The figures, with both pictures.
     """
-    page = figures.InlineFigures()
-    inlined = {
-        figure.name: Markup(  # noqa: S704
-            _inline(page, figure.name, figure.wide, of_page=figures.PAGE, kind="wide")
-            + _inline(page, figure.name, figure.narrow, of_page=figures.NARROW_PAGE, kind="narrow")
-        )
-        for figure in drawn
+    pictures = {figure.name: (figure.wide, figure.narrow) for figure in drawn}
+    letters = {
+        key: letter
+        for pair in pictures.values()
+        for picture in pair
+        for key, letter in picture.letters.items()
     }
     style, script = _write_style(), read_template("report.js")
     outcomes = {
@@ -44,8 +43,11 @@ def render_page(
     }
     own = {
         "figures": drawn,
-        "inlined": inlined,
-        "glyphs": Markup(page.glyphs),  # noqa: S704
+        "inlined": {
+            name: Markup("".join(picture.element for picture in pair))  # noqa: S704
+            for name, pair in pictures.items()
+        },
+        "glyphs": Markup(figures.write_letters(letters)),  # noqa: S704
         "outcomes": [
             (_SIGNS[outcome], found.count(outcome), outcome, on)
             for on, found in outcomes.items()
@@ -58,21 +60,6 @@ def render_page(
         "base-uri 'none'; form-action 'none'",
     }
     return render_template(PAGE, {**content, **own})
-
-
-def _inline(
-    page: figures.InlineFigures, name: str, picture: figures.Picture, *, of_page: float, kind: str
-) -> str:
-    """A figure as an element, as wide as it fills a page of so many inches."""
-    attributes = {
-        "class": f"figure {kind}",
-        "width": f"{picture.share_pct(of_page)}%",
-        "role": "img",
-        "aria-labelledby": f"caption-{name}",
-    }
-    if picture.notes:
-        attributes["tabindex"] = "0"
-    return page.add(f"{kind}-{name}", picture.svg, notes=picture.notes, attributes=attributes)
 
 
 def _write_style() -> str:
