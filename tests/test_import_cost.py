@@ -60,6 +60,19 @@ def test_help_and_mistakes_load_nothing_heavy():
     assert not loaded_by(statement) & HEAVY
 
 
+def find_threshold(statement):
+    """Of how many new objects a process looks for cycles, after a statement."""
+    code = f"import gc, sys\nsys.argv = ['hkrun', '--version']\n{statement}\nprint(gc.get_threshold()[0])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return int(done.stdout.splitlines()[-1])
+
+
+def test_a_command_looks_for_cycles_seldom_and_leaves_that_of_others_alone():
+    command = "try: hkrun.cli.main()\nexcept SystemExit: pass"
+    assert find_threshold(f"import hkrun.cli\n{command}") > 10_000
+    assert find_threshold("import hkrun.cli, hkrun\nhkrun.open_store") == find_threshold("")
+
+
 def test_the_package_offers_the_store_without_loading_it_first():
     loaded = loaded_by("import hkrun")
     assert "pyarrow" not in loaded
