@@ -11,11 +11,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from report_example import fill, make_sweep
 
 from hkrun import figures
 from hkrun.figures import CellCurves, Order, style
-from hkrun.report import picturing
-from hkrun.report.picturing import taking_pictures
+from hkrun.plans import save_plan
+from hkrun.report import drawing_ahead, picturing, render_report, renew_report, summarise
+from hkrun.report.picturing import second_process, taking_pictures
+from hkrun.store import open_store
 
 SOON_S = 60  # a busy machine takes so long to start Python
 
@@ -192,3 +195,68 @@ def test_kill_9_leaves_no_process_behind():
     done = subprocess.run([sys.executable, "-c", KILLED], capture_output=True, text=True, check=False)
     assert done.returncode == -signal.SIGKILL
     wait_for(lambda: not is_there(int(done.stdout)))
+
+
+@pytest.fixture
+def store(tmp_path):
+    return open_store(tmp_path / "store")
+
+
+@pytest.fixture
+def started(monkeypatch):
+    """The processes that were started."""
+    processes, start = [], subprocess.Popen
+    monkeypatch.setattr(
+        subprocess, "Popen", lambda *of, **how: processes.append(start(*of, **how)) or processes[-1]
+    )
+    return processes
+
+
+def test_a_second_process_serves_all_reports_of_a_block_and_ends_with_it(tmp_path, started):
+    folders = [tmp_path / "first", tmp_path / "second"]
+    with second_process():
+        (process,) = started
+        for folder in folders:
+            folder.mkdir()
+            assert len(take(*[partial(draw_where_two_draw, folder)] * 2)) == 2
+        assert process.poll() is None
+    assert started == [process]
+    assert {path.name for folder in folders for path in folder.iterdir()} == {
+        str(os.getpid()),
+        str(process.pid),
+    }
+    assert not is_there(process.pid)
+
+
+def test_after_a_picture_that_hangs_all_are_drawn_here(monkeypatch, tmp_path, started):
+    monkeypatch.setattr(picturing, "_PATIENCE_S", 0.1)
+    draws = partial(draw_here_alone, os.getpid(), partial(stay, tmp_path))
+    with second_process():
+        assert len(take(draws, draws)) == 2
+        assert take(draw, draw) == [Order(name="x", draw=draw, narrow=False).take()] * 2
+    assert len(started) == 1
+
+
+def test_a_study_without_a_report_starts_a_second_process_before_it_is_read(store, started):
+    sweep = make_sweep(published=(), num_seeds=2)
+    fill(store, sweep)
+    save_plan(store, sweep)
+    with drawing_ahead(sweep, store):
+        assert len(started) == 1
+        first = renew_report(summarise(sweep, store), store)
+    assert len(started) == 1
+    with drawing_ahead(sweep, store):
+        assert renew_report(summarise(sweep, store), store) == first
+    assert len(started) == 1
+
+
+def test_a_report_of_two_processes_is_that_of_one(store, monkeypatch, started):
+    sweep = make_sweep(published=(), num_seeds=3)
+    fill(store, sweep)
+    save_plan(store, sweep)
+    summary = summarise(sweep, store)
+    both = render_report(summary)
+    assert len(started) == 1
+    monkeypatch.setattr(picturing, "count_cores", lambda: 1)
+    assert render_report(summary) == both
+    assert len(started) == 1

@@ -96,6 +96,7 @@ def report(
     DIR is a published study or a folder of several: their reports are written from the numbers beside them.
     """
     from hkrun.report import (
+        drawing_ahead,
         find_studies,
         publish_study,
         remembering_statistics,
@@ -119,7 +120,7 @@ def report(
         _show(invocation, summary, f"{summary.store}/report.md", store, mlflow=None)
         return _exit_code([summary])
     sweep = stored.sweep if family is None else dataclasses.replace(stored.sweep, family=family)
-    with remembering_statistics(sweep, store):
+    with drawing_ahead(sweep, store), remembering_statistics(sweep, store):
         summary = summarise(sweep, store, world_size=stored.workers.world_size)
         place = renew_report(summary, store, with_closing=True)["report.html"]
         # Only here: to ask MLflow takes as long as all else that is done for a report that is there already.

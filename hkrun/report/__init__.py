@@ -32,7 +32,7 @@ terminal.py       answer, table, verdicts and warnings in the terminal
 from hkrun.report.aggregation import summarise
 from hkrun.report.commands import describe_next, describe_price
 from hkrun.report.comparison_forms import comparison_document, print_comparison
-from hkrun.report.documents import render_report, renew_report, write_report
+from hkrun.report.documents import drawing_ahead, render_report, renew_report, write_report
 from hkrun.report.json_document import summary_document
 from hkrun.report.kept_statistics import remembering_statistics
 from hkrun.report.published import load_published

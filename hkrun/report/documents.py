@@ -1,5 +1,6 @@
 """The report as files: HTML that needs nothing beside it, Markdown, LaTeX, CSV, and the figures."""
 
+import contextlib
 import csv
 import dataclasses
 import hashlib
@@ -20,7 +21,7 @@ from hkrun.report.commands import describe_command, describe_next
 from hkrun.report.kept_statistics import describe_makers
 from hkrun.report.look_wording import explain_looks
 from hkrun.report.open_comparisons import explain_table
-from hkrun.report.picturing import taking_pictures
+from hkrun.report.picturing import second_process, taking_pictures
 from hkrun.report.seed_table import tabulate_seeds
 from hkrun.report.summary import CellSummary, PaperTable, Summary
 from hkrun.report.table import Table
@@ -33,7 +34,7 @@ from hkrun.report.wording import (
     duration,
     write_findings,
 )
-from hkrun.spaces import CellColumns
+from hkrun.spaces import CellColumns, Sweep
 from hkrun.store import DamagedError, NotCommittedError, Record, Store
 
 # What a spreadsheet takes for the start of a formula (OWASP, "CSV Injection"), with the full-width forms; and
@@ -268,6 +269,18 @@ def renew_report(summary: Summary, store: Store, *, with_closing: bool = False) 
     note = {**content, **closing, "files": _sums(store, folder, list(paths))}
     store.commit(folder, {RECEIPT_FILE: json.dumps(note, indent=1).encode()}, keep=None)
     return paths
+
+
+@contextlib.contextmanager
+def drawing_ahead(sweep: Sweep, store: Store) -> Iterator[None]:
+    """Within the block what draws is loaded beside all else, where a study has no report yet.
+
+    A report that is there may be current, and then nothing is drawn.
+    """
+    with contextlib.ExitStack() as block:
+        if _read_file(store, store.sweep_folder(sweep.name, sweep.dataset), RECEIPT_FILE) is None:
+            block.enter_context(second_process())
+        yield
 
 
 def _digest(content: object) -> str:

@@ -8,6 +8,7 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
+from contextvars import ContextVar
 from multiprocessing.connection import Pipe
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,6 +22,7 @@ _PROGRAM = Path(hkrun.__file__).parent / "figures" / "start_serving.py"
 _PATIENCE_S = 20  # for a picture, which takes a second
 
 log = logging.getLogger("hkrun")
+_second: ContextVar["_SecondProcess | None"] = ContextVar("second", default=None)
 
 
 class Pictures:
@@ -56,16 +58,31 @@ class Pictures:
 
 @contextlib.contextmanager
 def taking_pictures() -> Iterator[Pictures]:
-    """Pictures that a second process helps to take, where there is a second core; it ends with the block."""
+    """Pictures that a second process helps to take, where there is a second core; it ends with the block.
+
+    Within `second_process` it is that one.
+    """
+    with second_process():
+        yield Pictures(_second.get())
+
+
+@contextlib.contextmanager
+def second_process() -> Iterator[None]:
+    """Starts the second process now, so that it is ready for `taking_pictures` within the block."""
+    if _second.get() is not None:
+        yield
+        return
     second = None
     if count_cores() > 1:
         try:
             second = _SecondProcess()
         except OSError as error:
             log.info("figures are drawn without a second process: %s", error)
+    token = _second.set(second)
     try:
-        yield Pictures(second)
+        yield
     finally:
+        _second.reset(token)
         if second is not None:
             second.end()
 
@@ -96,6 +113,9 @@ class _SecondProcess:
             raise
         finally:
             theirs.close()
+        with contextlib.suppress(OSError):  # it has ended already; who orders pictures sees it
+            # `python -m` and notebooks have more paths than the environment says.
+            self._connection.send(sys.path)
         self._thread: threading.Thread | None = None
 
     def begin(self, orders: "Sequence[Order]", waiting: deque[int], taken: "dict[int, Picture]") -> None:
@@ -105,7 +125,6 @@ class _SecondProcess:
 
     def _pass_on(self, orders: "Sequence[Order]", waiting: deque[int], taken: "dict[int, Picture]") -> None:
         try:
-            self._connection.send(sys.path)  # `python -m` and notebooks have more than the environment says
             while True:
                 place = waiting.pop()
                 self._connection.send(orders[place])
@@ -118,9 +137,11 @@ class _SecondProcess:
             log.info("the second process that draws figures is gone: %r", error)
 
     def wait(self) -> None:
-        """Waits for the picture that it is at, if any."""
+        """Waits for the picture that it is at, if any; ends it where that takes too long."""
         if self._thread is not None:
             self._thread.join(_PATIENCE_S)
+            if self._thread.is_alive():
+                self._process.kill()
 
     def end(self) -> None:
         """Ends it, whatever it does."""

@@ -246,11 +246,12 @@ def _renew_report(
 
 def _write_report(sweep: Sweep, store: Store, workers: Workers) -> "tuple[Summary, dict[str, str]]":
     """Reads the results and renews the report's files; see `preload_report`."""
-    from hkrun.report import summarise
+    from hkrun.report import drawing_ahead, summarise
     from hkrun.report.documents import renew_report
 
-    summary = summarise(sweep, store, world_size=workers.world_size)
-    return summary, renew_report(summary, store)
+    with drawing_ahead(sweep, store):
+        summary = summarise(sweep, store, world_size=workers.world_size)
+        return summary, renew_report(summary, store)
 
 
 def _describe_left_out(study: Study, training: Training) -> str:
