@@ -1,7 +1,7 @@
 """Tasks on Ray: Tune schedules them, Train runs those that span several processes.
 
     tasks.py                     `run_tasks`: a list of tasks, from Ray's start to its end
-    ray_private.py               every private name of Ray
+    ray_private/                 every private name of Ray
     redirect.py                  stdout and stderr of a process go to a file
     token.py                     the token of Ray's clusters, readable by its user alone
     driver/                      the process that joins Ray

@@ -24,6 +24,7 @@ from hkrun.cluster import TaskList, ray_private, run_tasks
 from hkrun.cluster.driver import cleanup, runtime, supervisor
 from hkrun.cluster.driver.calls import OwnCluster
 from hkrun.cluster.nodes.resources import Node, Request
+from hkrun.cluster.ray_private import starting
 from hkrun.cluster.redirect import output_to
 from hkrun.cluster.token import ensure_token
 from hkrun.errors import HkrunError, ResourceError
@@ -186,14 +187,14 @@ class Nodes:
 )
 def test_a_node_is_waited_for_until_it_is_there(monkeypatch, nodes, node_id, calls):
     monkeypatch.setattr("ray._raylet.GcsClient", lambda address: nodes)
-    ray_private.wait_for_raylet("127.0.0.1:1", node_id, within_s=60)
+    starting.wait_for_raylet("127.0.0.1:1", node_id, within_s=60)
     assert nodes.calls == calls
 
 
 @pytest.mark.parametrize("nodes", [Nodes(calls_until=math.inf), Nodes()], ids=["none", "another"])
 def test_a_node_that_never_comes_is_not_waited_for_for_ever(monkeypatch, nodes):
     monkeypatch.setattr("ray._raylet.GcsClient", lambda address: nodes)
-    ray_private.wait_for_raylet("127.0.0.1:1", "cd" * 28, within_s=0.1)
+    starting.wait_for_raylet("127.0.0.1:1", "cd" * 28, within_s=0.1)
     assert 1 < nodes.calls < 20
 
 
