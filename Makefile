@@ -37,7 +37,7 @@ BUILD_LOCK := echo 'hatchling>=1.27' | $(BIN)/uv pip compile -q - --universal --
 unexport PYTHONDONTWRITEBYTECODE
 
 # A process per core, four at most. The tests of a file share what is made for them, and one process starts Ray
-# (tests/conftest.py). In the order of the files, for those with the fewest tests, which take longest, would come last.
+# (tests/conftest.py). In the order that is given there, long files first, and not that of how many tests are in them.
 PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 .PHONY: setup stability test test-all check docs keys lock audit sbom crds bench bench-gpu digits-recipe findings results numbers statistics statistics-of-runs

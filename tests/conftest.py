@@ -1,11 +1,14 @@
 """Fixtures that any test may take."""
 
+import functools
 import gc
+import logging
 import os
 import sys
 from pathlib import Path
 
 import pytest
+from _pytest.logging import catching_logs
 from s3_server import each_s3_server, radosgw, s3_server, s3_store
 
 from hkrun import code_identity
@@ -18,6 +21,24 @@ code_identity.EPOCH_SOURCE = code_identity.hash_source(Path(code_identity.__file
 # It is for a loss of power, which no test has, and takes milliseconds: a third of what tests of reports take.
 os.fsync = lambda _descriptor: None
 
+
+def catch_at_root(catching):
+    """Catches logs as pytest does, but for those of loggers that pass nothing on to the root.
+
+    Six times per test it looks for these among the thousands of all libraries; no test asks what they say.
+    """
+    root = logging.getLogger()
+    if catching.level is not None:
+        catching.handler.setLevel(catching.level)
+        catching.orig_level = root.level
+        root.setLevel(min(root.level, catching.level))
+    root.addHandler(catching.handler)
+    catching.attached_loggers.append(root)
+    return catching.handler
+
+
+catching_logs.__enter__ = catch_at_root
+
 __all__ = ["each_s3_server", "radosgw", "s3_server", "s3_store"]
 
 
@@ -29,9 +50,13 @@ def pytest_runtest_setup():
 
 
 def pytest_collection_finish():
-    """Lets the garbage collector leave alone what stays: six thousand tests, torch, Ray, MLflow."""
+    """Lets the garbage collector leave alone what stays: six thousand tests, torch, Ray, MLflow.
+
+    It looks every 10,000 objects for cycles, not every 700, which took a twentieth of the time.
+    """
     # A second process would load Matplotlib for every report of the tests; tests/test_picturing.py has one.
     picturing.count_cores = lambda: 1
+    gc.set_threshold(10_000, 20, 20)
     gc.collect()
     gc.freeze()
 
@@ -42,6 +67,14 @@ WITH_RAY = (
     "tests/interface/test_python_runs.py",
     "tests/interface/test_python_until_decided.py",
 )
+
+# Files of a quarter of a minute and more, by the beginnings of their names.
+LONG = (*WITH_RAY, "tests/test_tracking", "tests/test_results.py", "tests/test_report", "tests/test_stats_s")
+
+
+def pytest_collection_modifyitems(items):
+    """Begins with the long files: one of them at the end would have the other processes wait for it."""
+    items.sort(key=lambda item: not item.nodeid.startswith(LONG))
 
 
 @pytest.hookimpl(optionalhook=True)  # where pytest-xdist is installed
@@ -74,8 +107,12 @@ undrawn_figures_of_module = pytest.fixture(
 @pytest.fixture(scope="session")
 def empty_database(tmp_path_factory):
     """A database with MLflow's schema: making one takes seconds."""
+    from mlflow.store.db import utils
+
     from hkrun.tracking.connection import connect
 
+    # It reads 60 files to say which schema is the newest, whenever a database is opened.
+    utils._get_latest_schema_revision = functools.cache(utils._get_latest_schema_revision)
     path = tmp_path_factory.mktemp("schema") / "mlflow.db"
     connect(f"sqlite:///{path}")
     return path
