@@ -89,6 +89,15 @@ def pytest_xdist_make_scheduler(config, log):
     return Scheduling(config, log) if config.getoption("dist") == "loadfile" else None
 
 
+@pytest.fixture(scope="module")
+def few_digits():
+    """Has the tasks of this process train and test on few digits, for tests of what is kept of a run."""
+    from few_digits import few_for_tasks
+
+    with few_for_tasks():
+        yield
+
+
 def leave_figures_undrawn():
     """Builds figures without drawing them, which takes most of a report's time."""
     svg = b'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 9 9"><g id="figure_1" /></svg>'

@@ -36,6 +36,8 @@ from hkrun.training import SingleProcess
 from hkrun.trial import environment, inputs, progress
 from hkrun.trial.run import run_task
 
+pytestmark = pytest.mark.usefixtures("few_digits")
+
 SPACE = """
 title = "Small"
 dataset = "digits"

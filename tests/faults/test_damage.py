@@ -42,7 +42,7 @@ def forgetful():
 
 
 @pytest.fixture(scope="module")
-def stores(tmp_path_factory):
+def stores(few_digits, tmp_path_factory):
     """A run that broke off after its third epoch, with two checkpoints; and the same one undisturbed."""
     broken, undisturbed = (open_store(tmp_path_factory.mktemp(name)) for name in ("broken", "undisturbed"))
     run_task(make_task(undisturbed, CELL), SingleProcess())

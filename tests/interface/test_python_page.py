@@ -27,7 +27,7 @@ def execute(code: str, names: dict[str, object]) -> object:
     return eval(compile(ast.Expression(last.value), "block", "eval"), names) if last is not None else None
 
 
-def test_the_page_can_be_executed_from_top_to_bottom(folder, quick_mirror, capsys, monkeypatch):
+def test_the_page_can_be_executed_from_top_to_bottom(folder, quick_mirror, few_digits, capsys, monkeypatch):
     """With tasks in this process: test_python_runs.py has them on Ray, a notebook executes the page there."""
     monkeypatch.setattr(hkrun.cluster, "run_tasks", in_process.run_tasks)
     quick_mirror("hkrun-store")

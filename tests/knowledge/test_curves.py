@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from few_digits import NUM_TRAIN
 from task_example import make_task
 
 from hkrun.config import Cell, cell_from_values, cell_id
@@ -28,6 +29,8 @@ VALUES = {
     "student.epochs": 3,
     "augment.padding": 1,
     "augment.flip": False,
+    "teacher.batch_size": 64,
+    "student.batch_size": 64,
 }
 METHODS = [
     {"loss.lambda_3": 0.0},
@@ -42,6 +45,7 @@ METHODS = [
     {"method": "crd", "crd.negatives": 64},  # the default is for 50,000 images
     {"knowledge.form": "pkt"},
 ]
+pytestmark = pytest.mark.usefixtures("few_digits")
 
 
 @pytest.fixture(autouse=True)
@@ -70,7 +74,7 @@ def train(store: Store, cell: Cell, *seeds: int, table: str = "first_use") -> No
 
 
 @pytest.fixture(scope="module")
-def taught(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def taught(few_digits: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store with the teachers of both precisions."""
     store = open_store(tmp_path_factory.mktemp("taught") / "store")
     for precision in ("float32", "float64"):
@@ -153,12 +157,15 @@ def test_a_damaged_table_is_mended_and_the_record_says_so(store: Store) -> None:
 
 KILLED = """
 import sys
+import few_digits
 from knowledge.test_curves import make_cell, make_task
 from hkrun.knowledge import TableTeacher
 from hkrun.store import open_store
 from hkrun.training import SingleProcess
+from hkrun.trial import inputs
 from hkrun.trial.run import run_task
 
+inputs.load_dataset = few_digits.load
 compute, calls = TableTeacher._compute_block, 0
 
 def stall(self, block):
@@ -197,7 +204,9 @@ def test_a_run_that_is_killed_while_it_fills_the_table_goes_on_with_what_there_i
 
     monkeypatch.setattr(teacher_answers.TableTeacher, "_compute_block", note)
     train(store, cell, 0, table="ahead")
-    assert len(blocks) == len(set(blocks)) == 43 - 10  # 300 images of nine views, 64 to a block
+    assert (
+        len(blocks) == len(set(blocks)) == NUM_TRAIN * 9 // 64 - 10
+    )  # nine views of each image, 64 to a block
     found = curves(store, cell)
     shutil.rmtree(Path(store.uri) / "tables")
     store.delete(store.run_folder(cell_id(cell), 0))

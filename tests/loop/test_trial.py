@@ -19,6 +19,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from few_digits import load
 from stopped_clock import StoppedClock
 from task_example import make_task
 
@@ -44,7 +45,10 @@ VALUES = {
     "student.epochs": 3,
     "augment.padding": 1,
     "augment.flip": False,
+    "teacher.batch_size": 64,
+    "student.batch_size": 64,
 }
+pytestmark = pytest.mark.usefixtures("few_digits")
 
 
 @pytest.fixture(autouse=True)
@@ -70,7 +74,7 @@ def store(tmp_path: Path) -> Store:
 
 
 @pytest.fixture(scope="module")
-def taught_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def taught_once(few_digits: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a store with the teacher, to be copied."""
     store = open_store(tmp_path_factory.mktemp("taught") / "store")
     (outcome,) = run_task(make_task(store, make_cell()), SingleProcess())
@@ -132,13 +136,12 @@ def test_run_leaves_record_curves_and_student(taught: Store) -> None:
 def test_a_students_weights_are_those_that_were_evaluated(taught: Store) -> None:
     import io
 
-    from hkrun.data import load_dataset
     from hkrun.data.views import normalise
     from hkrun.models import build_network
 
     cell = make_cell()
     run_task(make_task(taught, cell, 0), SingleProcess())
-    data = load_dataset("digits")
+    data = load("digits", data_dir=None)
     backbone = build_network(cell.student.network, num_classes=10, in_channels=1).eval()
     backbone.load_state_dict(torch.load(io.BytesIO(taught.student(cell_id(cell), 0)), weights_only=True))
     with torch.no_grad():
@@ -375,7 +378,7 @@ def test_a_run_whose_very_last_step_breaks_it_has_diverged(
     def step(optimizer: SGD, *args: object) -> None:
         original(optimizer, *args)  # type: ignore[arg-type]
         steps.append(optimizer)
-        if len(steps) == 2 * 3 * 4:  # both optimisers, three epochs, four batches: the student steps last
+        if len(steps) == 2 * 3 * 2:  # both optimisers, three epochs, two batches: the student steps last
             with torch.no_grad():
                 optimizer.param_groups[0]["params"][0].fill_(float("nan"))
 
@@ -471,7 +474,7 @@ def test_alarms_name_a_discriminator_that_teaches_nothing(
 
 def test_summed_weight_norms_make_a_constant_discriminator_and_the_run_says_so(taught: Store) -> None:
     cell = make_cell(
-        loss__reg_reduction="sum", discriminator__learning_rate=0.1, student__epochs=8, student__drops=()
+        loss__reg_reduction="sum", discriminator__learning_rate=0.1, student__epochs=16, student__drops=()
     )
     run_task(make_task(taught, cell, 0), SingleProcess())
     record = taught.record(cell_id(cell), 0)
@@ -483,7 +486,9 @@ def test_summed_weight_norms_make_a_constant_discriminator_and_the_run_says_so(t
 
 WORKER = """
 import pickle, sys
-from hkrun.trial import progress
+import few_digits
+from hkrun.trial import inputs, progress
+inputs.load_dataset = few_digits.load
 from hkrun.trial.run import run_task
 from hkrun.training import SingleProcess
 progress.CHECKPOINT_EVERY_S = 0.0
@@ -499,7 +504,11 @@ run_task(task, Loud())
 def start_process(task: Task) -> "subprocess.Popen[str]":
     import pickle
 
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+    }
     command = [sys.executable, "-c", WORKER, pickle.dumps(task).hex()]
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
 
@@ -532,7 +541,7 @@ def finish(task: Task) -> None:
 def test_killed_runs_end_as_if_undisturbed(
     taught_once: Path, tmp_path: Path, seeds: tuple[int, ...], kills: int
 ) -> None:
-    cell = make_cell(student__epochs=12)
+    cell = make_cell(student__epochs=24)
     for name in ("undisturbed", "killed"):
         shutil.copytree(taught_once, tmp_path / name)
     undisturbed, killed = open_store(tmp_path / "undisturbed"), open_store(tmp_path / "killed")
@@ -726,7 +735,7 @@ def test_runs_that_train_together_are_charged_with_their_share_of_the_time(taugh
 
 @pytest.mark.slow
 def test_a_killed_teacher_ends_as_if_undisturbed(tmp_path: Path) -> None:
-    cell = make_cell(teacher__epochs=8, teacher__backbone="shared")
+    cell = make_cell(teacher__epochs=30, teacher__backbone="shared")
     undisturbed, killed = open_store(tmp_path / "undisturbed"), open_store(tmp_path / "killed")
     finish(make_task(undisturbed, cell))
     kill_after(make_task(killed, cell), 2, 0.0)
@@ -744,9 +753,9 @@ def test_a_killed_teacher_ends_as_if_undisturbed(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_two_drivers_with_the_same_work_leave_one_teacher_and_one_run_of_it(tmp_path: Path) -> None:
-    store, cell = open_store(tmp_path / "store"), make_cell(teacher__epochs=4, student__epochs=8)
+    store, cell = open_store(tmp_path / "store"), make_cell(teacher__epochs=16, student__epochs=30)
     # As on two machines, where the same teacher comes out differently.
-    elsewhere = make_cell(teacher__epochs=4, student__epochs=8, teacher__seed=9)
+    elsewhere = make_cell(teacher__epochs=16, student__epochs=30, teacher__seed=9)
     for task, twin in (
         (make_task(store, cell), dataclasses.replace(make_task(store, cell), cell=elsewhere)),
         (make_task(store, cell, 3), make_task(store, cell, 3)),
@@ -823,7 +832,7 @@ def of_own_teachers(table: str, **values: object) -> Cell:
 
 
 @pytest.fixture(scope="module")
-def taught_own(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def taught_own(few_digits: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a store with a teacher for each of OWN_SEEDS, to be copied."""
     store = open_store(tmp_path_factory.mktemp("own") / "store")
     teach(store, of_own_teachers("off", teacher__seeds="paired"), *OWN_SEEDS)

@@ -236,8 +236,8 @@ def forget() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def taught(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store with a teacher."""
+def taught(few_digits: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with a teacher of few digits."""
     store = open_store(tmp_path_factory.mktemp("taught") / "store")
     train_in_store(store, make_cell({}, precision="float64", **{"student.epochs": 1}))
     return Path(store.uri)
