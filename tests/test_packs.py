@@ -7,6 +7,7 @@ import pytest
 from study_example import make_study, plan_on
 from test_plan import ALONE, L_B, L_IS, MEASURED, make_sweep, put
 
+from hkrun.cli.planned import list_cells
 from hkrun.cli.program import call
 from hkrun.cluster.nodes.resources import Node, Share, check_pack
 from hkrun.config import cell_from_values, cell_id
@@ -69,6 +70,19 @@ def test_which_seeds_go_together_does_not_depend_on_those_that_are_done(tmp_path
         put(store, L_B, seed, status)
     plan = plan_on(make_sweep([("L_b", L_B)], seeds=range(6)), store, sizes={cell_id(L_B): 3})
     assert packs_of(plan) == [("L_b", (1, 2)), ("L_b", (4, 5))]
+
+
+def test_what_trains_together_is_counted_of_the_runs_that_are_left(tmp_path):
+    """A pack of seven of which four have a result trains the other three."""
+    store = open_store(tmp_path / "store")
+    sweep = make_sweep(seeds=range(7))
+    for seed in range(4):
+        put(store, L_B, seed)
+    for seed in range(7):
+        put(store, L_IS, seed)
+    plan = plan_on(sweep, store, sizes={cell_id(L_B): 7, cell_id(L_IS): 7})
+    assert [plan.together(cell_id(cell)) for cell in (L_B, L_IS)] == [3, 1]
+    assert [figures[3] for _, figures in list_cells(plan).values()] == ["3", "-"]
 
 
 def test_the_longest_pack_bounds_the_estimate():

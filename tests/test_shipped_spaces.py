@@ -9,7 +9,7 @@ import pytest
 
 from hkrun.config import cell_id, teacher_id
 from hkrun.errors import InputError
-from hkrun.plans import make_plan
+from hkrun.plans import estimate_time, make_plan
 from hkrun.spaces import load_sweep as load_anew
 
 REPOSITORY = Path(__file__).parents[1]
@@ -244,6 +244,18 @@ def test_every_space_opens_with_question_command_cost_and_expected_result_all_la
 def test_the_cost_in_a_header_is_that_of_the_runs_that_the_space_plans(space):
     num_runs = make_plan(load_sweep(space), None).num_runs
     assert header(space)["Cost"].startswith(f"{num_runs} runs")
+
+
+ESTIMATED = re.compile(r"(\d+):(\d\d) minutes on 2 CPU cores, estimated \(by its dry run")
+
+
+@pytest.mark.parametrize("space", [space for space in SPACES if ESTIMATED.search(header(space)["Cost"])])
+def test_a_cost_in_a_header_that_is_estimated_is_what_the_dry_run_says(space):
+    sweep = load_sweep(space)
+    pack = int(sweep.recipe.evidence["pack_cpu"]["value"])
+    plan = make_plan(sweep, None).in_packs({cell_id(named.cell): pack for named in sweep.cells}, slots=2)
+    minutes, seconds = map(int, ESTIMATED.search(header(space)["Cost"]).groups())
+    assert 60 * minutes + seconds == pytest.approx(estimate_time(plan).seconds, abs=1.0)
 
 
 def test_the_search_space_in_the_docs_is_one(tmp_path):

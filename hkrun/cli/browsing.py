@@ -10,6 +10,7 @@ import click
 
 from hkrun.cli import candidates
 from hkrun.cli.invocation import Invocation
+from hkrun.cli.onward import print_stopped
 from hkrun.cli.stored import find_plans
 from hkrun.cli.verbs import verb
 from hkrun.counting import count
@@ -51,7 +52,11 @@ def spaces(invocation: Invocation) -> int:
             for part in parts:
                 invocation.say(f"{space.pop('name', ''):{width}}{part}")
         invocation.say("")
-    invocation.say("hkrun sweep NAME runs one; hkrun new FILE --from NAME makes one of your own of it.")
+    invocation.say(
+        "A measured cost is of the day and the machine that it names, an estimated one of 2 CPU cores.\n"
+        "hkrun sweep NAME --dry-run estimates what remains here, by your store's timings where it has some.\n"
+        "hkrun sweep NAME runs one; hkrun new FILE --from NAME makes one of your own of it."
+    )
     return EXIT_DONE
 
 
@@ -166,7 +171,8 @@ def ls(invocation: Invocation, *, dataset: str | None) -> int:
     report NAME` shows one, `hkrun status NAME` what it lacks, `hkrun rm NAME` removes it.
     """
     store = invocation.open_store()
-    found = [_describe_study(stored, store) for stored in find_plans(store, None, dataset)]
+    plans = find_plans(store, None, dataset)
+    found = [_describe_study(stored, store) for stored in plans]
     if invocation.as_json:
         invocation.print_document({"store": store.place, "studies": found})
         return EXIT_DONE
@@ -191,14 +197,21 @@ def ls(invocation: Invocation, *, dataset: str | None) -> int:
         rows.append((study["name"], list(map(str, figures))))
     headings = ("data set", "cells", "seeds", "runs", "last run" if narrow else "last activity")
     print_named_table(invocation.results, headings, rows, dispensable=("cells", "seeds"))
+    for stored, study in zip(plans, found, strict=True):
+        if study["state"] == "running":
+            invocation.say(f"{study['name']} on {study['dataset']}: a driver works on it")
+        if study["state"] == "stopped":
+            print_stopped(invocation, stored.sweep, store, study["kept"])
     return EXIT_DONE
 
 
 def _describe_study(stored: "StoredPlan", store: "Store") -> dict[str, Any]:
     """What `ls --json` says of a study; `last_activity` is when the newest of its runs ended, in UTC."""
-    from hkrun.plans import make_plan
+    from hkrun.plans import find_begun, make_plan
 
     plan = make_plan(stored.sweep, store, workers=stored.workers, shortcuts=stored.shortcuts)
+    missing = bool(plan.num_to_run)
+    works = missing and store.holder(store.sweep_folder(stored.sweep.name, stored.sweep.dataset)) is not None
     records = [record for cell in plan.cells for record in cell.records.values()]
     ended = max((record.started_at + record.timings.get("total", 0.0) for record in records), default=None)
     return {
@@ -209,6 +222,8 @@ def _describe_study(stored: "StoredPlan", store: "Store") -> dict[str, Any]:
         "seeds": len(stored.sweep.seeds),
         "runs": plan.num_runs,
         "done": plan.num_done,
+        "state": "running" if works else "stopped" if missing else "done",
+        "kept": str(find_begun(plan, store)) if missing else None,
         "last_activity": None
         if ended is None
         else datetime.fromtimestamp(ended, tz=UTC).isoformat(timespec="seconds"),

@@ -37,6 +37,7 @@ class Invocation:
         data_dir: Where data sets lie that are not embedded: a directory, or a URI.
         as_json: One JSON document on stdout; what people read goes to stderr.
         resumable: How to go on after an interruption, once there is something to go on with.
+        kept: What an interruption has left in the store, in words; empty where that is not known.
     """
 
     store_uri: str = field(default_factory=lambda: os.environ.get(STORE_VARIABLE) or DEFAULT_STORE)
@@ -44,6 +45,7 @@ class Invocation:
     as_json: bool = False
     yes: bool = False
     resumable: str | None = None
+    kept: str = ""
 
     @property
     def uris(self) -> tuple[str, ...]:
@@ -109,9 +111,10 @@ class Invocation:
         """Where what a person asked for goes: stdout, which belongs to the document with `--json`."""
         from hkrun.cli.console import PlainConsole
 
-        # Tables are laid out for 100 columns where there is no terminal with a width of its own.
+        # Rich takes COLUMNS or the terminal's width; where there is neither, tables have 100 columns.
         is_terminal = (sys.stderr if self.as_json else sys.stdout).isatty()
-        return PlainConsole(stderr=self.as_json, width=None if is_terminal else 100)
+        has_width = is_terminal or os.environ.get("COLUMNS", "").isdigit()
+        return PlainConsole(stderr=self.as_json, width=None if has_width else 100)
 
     def say(self, line: str) -> None:
         """Prints a line of what a person asked for, whole: a path that is cut in two cannot be copied."""

@@ -2,6 +2,7 @@
 
 import os
 import shlex
+import textwrap
 from typing import TYPE_CHECKING
 
 from hkrun.cli.invocation import DEFAULT_STORE, STORE_VARIABLE, Invocation
@@ -11,6 +12,8 @@ if TYPE_CHECKING:
     from hkrun.spaces import Sweep
     from hkrun.store import Store
     from hkrun.sweep import Outcome
+
+_INDENT, _LEAST_TEXT = 9, 40  # columns: before a command, and that text below it takes at least
 
 
 def print_ways_on(invocation: Invocation, outcome: "Outcome", store: "Store") -> None:
@@ -47,12 +50,26 @@ def print_next(invocation: Invocation, summary: "Summary", store: "Store") -> No
     _print_next(invocation, f"{command}{where}", reason)
     price = describe_price(summary, load_looks(store, summary.sweep))
     if price:
-        invocation.say(f"         {price}")
+        _say_below(invocation, price)
 
 
 def _print_next(invocation: Invocation, command: str, reason: str) -> None:
     invocation.say(f"Go on    {command}")
-    invocation.say(f"         {reason}")
+    _say_below(invocation, reason)
+
+
+def _say_below(invocation: Invocation, text: str) -> None:
+    """A text under a command, in lines that begin where that does, also on a narrow terminal."""
+    width = max(_LEAST_TEXT, invocation.results.width - _INDENT)
+    for line in textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False):
+        invocation.say(f"{'':{_INDENT}}{line}")
+
+
+def print_stopped(invocation: Invocation, sweep: "Sweep", store: "Store", kept: str) -> None:
+    """Of a study that no driver works on and that lacks runs: what of it is kept, and how to go on."""
+    again = resume_command(invocation, sweep, store) or f"hkrun resume {shlex.quote(sweep.name)}"
+    invocation.say(f"{sweep.name} on {sweep.dataset}: stopped before its end; kept: {kept}")
+    invocation.say(f"Go on    {again}")
 
 
 def resume_command(invocation: Invocation, sweep: "Sweep", store: "Store") -> str | None:

@@ -22,7 +22,7 @@ def list_cells(plan: Plan) -> dict[str, tuple[str, tuple[str, ...]]]:
                 str(cell.num_runs),
                 str(cell.num_done),
                 str(len(cell.to_run)),
-                str(plan.together(cell.cell_id)),
+                str(plan.together(cell.cell_id)) if cell.to_run else "-",
                 str(cell.workers),
             ),
         )

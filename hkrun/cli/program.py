@@ -173,8 +173,9 @@ def _name_command(arguments: Sequence[str]) -> str:
 
 
 def _say_interrupted(invocation: Invocation, why: str) -> int:
+    kept = f": {invocation.kept}" if invocation.kept else ""
     advice = f"; go on with: {invocation.resumable}" if invocation.resumable else ""
-    return _refuse(invocation, EXIT_INTERRUPTED, [f"{why}; what is finished is kept{advice}"])
+    return _refuse(invocation, EXIT_INTERRUPTED, [f"{why}; what is finished is kept{kept}{advice}"])
 
 
 def _refuse(invocation: Invocation, code: int, problems: Sequence[str]) -> int:

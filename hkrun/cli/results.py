@@ -13,7 +13,7 @@ from hkrun.cli import candidates
 from hkrun.cli.invocation import Invocation
 from hkrun.cli.jobs import Cluster, cluster_options, show_jobs
 from hkrun.cli.mirroring import links_document
-from hkrun.cli.onward import print_next
+from hkrun.cli.onward import print_next, print_stopped
 from hkrun.cli.options import gather
 from hkrun.cli.stored import find_plan, find_plans
 from hkrun.cli.verbs import OptionalNumber, verb
@@ -21,7 +21,7 @@ from hkrun.counting import name_seeds
 from hkrun.errors import EXIT_DONE, EXIT_RUNS_FAILED, InputError, StoreError
 
 if TYPE_CHECKING:
-    from hkrun.plans import Plan, PlannedCell, StoredPlan
+    from hkrun.plans import Begun, Plan, PlannedCell, StoredPlan
     from hkrun.report import Summary
     from hkrun.spaces import Sweep
     from hkrun.store import Store
@@ -243,6 +243,8 @@ def status(
             invocation.say(found["questions"]["about"])
         if doubt := found["other_code"]["about"]:
             invocation.say(doubt)
+        if found["driver"] is None and found["to_run"]:
+            print_stopped(invocation, stored.sweep, store, found["kept"])
     return EXIT_DONE
 
 
@@ -268,10 +270,11 @@ def _print_status(invocation: Invocation, sweep: "Sweep", found: Mapping[str, An
 
 def _sweep_status(stored: "StoredPlan", store: "Store", *, questions: bool = True) -> dict[str, Any]:
     """What is known of a study; its `questions` where they are wanted and its seeds come in rounds."""
-    from hkrun.plans import make_plan
+    from hkrun.plans import find_begun, make_plan
 
     plan = make_plan(stored.sweep, store, workers=stored.workers, shortcuts=stored.shortcuts)
-    cells = [_cell_status(cell, store) for cell in plan.cells]
+    begun = find_begun(plan, store)
+    cells = [_cell_status(cell, begun) for cell in plan.cells]
     return {
         "sweep": stored.sweep.name,
         "dataset": stored.sweep.dataset,
@@ -285,6 +288,8 @@ def _sweep_status(stored: "StoredPlan", store: "Store", *, questions: bool = Tru
         },
         "cells": cells,
         "teachers_missing": [teacher.teacher_id for teacher in plan.teachers],
+        "teachers_begun": [dataclasses.asdict(teacher) for teacher in begun.teachers],
+        "kept": str(begun),
         "questions": _question_status(stored, store)
         if questions and stored.shortcuts.until_decided
         else None,
@@ -328,10 +333,8 @@ def _driver_status(plan: "Plan", cells: Sequence[Mapping[str, Any]], store: "Sto
     }
 
 
-def _cell_status(cell: "PlannedCell", store: "Store") -> dict[str, Any]:
-    from hkrun.plans import checkpoint_epoch
-
-    reached = {seed: checkpoint_epoch(store, cell.cell_id, seed) for seed in cell.to_run}
+def _cell_status(cell: "PlannedCell", begun: "Begun") -> dict[str, Any]:
+    reached = {seed: begun.runs.get((cell.cell_id, seed)) for seed in cell.to_run}
     return {
         "cell_id": cell.cell_id,
         "name": cell.name,

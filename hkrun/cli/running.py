@@ -136,6 +136,7 @@ def teacher(invocation: Invocation, *, changes: Changes, wishes: Wishes) -> int:
     for. With teacher.seeds = paired, each of the seeds has a teacher; else --seeds changes nothing.
     """
     from hkrun.cli.display import Display
+    from hkrun.plans import find_begun
     from hkrun.spaces import load_cell
     from hkrun.sweep import bring_back, make_ready, resolve_teacher, train_teacher
 
@@ -147,7 +148,11 @@ def teacher(invocation: Invocation, *, changes: Changes, wishes: Wishes) -> int:
         study = make_ready(study)
         invocation.resumable = "the same command"
         with Display(invocation.messages, title=f"Teacher for {loaded.heading}") as display:
-            train_teacher(study, display)
+            try:
+                train_teacher(study, display)
+            except (KeyboardInterrupt, Interrupted):
+                invocation.kept = find_begun(study.plan, study.opened).checkpoints
+                raise
         invocation.resumable = None
     bring_back(study)
     store = study.opened
@@ -303,7 +308,11 @@ def _train(invocation: Invocation, study: "Study", stopwatch: "Stopwatch | None"
         again = resume_command(invocation, study.sweep, study.opened)
         whole = not study.options.shortcuts.select
         invocation.resumable = again if again is not None and whole else "the same command"
-        outcome = run_study(study, display, stopwatch)
+        try:
+            outcome = run_study(study, display, stopwatch)
+        except (KeyboardInterrupt, Interrupted):
+            invocation.kept = _describe_kept(study)
+            raise
     invocation.resumable = None
 
     from hkrun.report import print_summary  # seconds of imports that training need not wait for
@@ -311,6 +320,17 @@ def _train(invocation: Invocation, study: "Study", stopwatch: "Stopwatch | None"
     print_summary(outcome.summary, invocation.results)
     print_ways_on(invocation, outcome, study.opened)
     return outcome
+
+
+def _describe_kept(study: "Study") -> str:
+    """What is kept of an interrupted study, in words; empty where the store does not say."""
+    from hkrun.plans import find_begun, make_plan
+
+    try:
+        plan = make_plan(study.sweep, study.store, workers=study.options.workers)
+        return str(find_begun(plan, study.opened))
+    except HkrunError:
+        return ""
 
 
 def print_plan(invocation: Invocation, study: "Study") -> None:

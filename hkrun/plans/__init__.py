@@ -9,6 +9,7 @@ estimate.py  how long it will take
 workers.py   how many processes train one task together
 kept.py      what the store keeps of a sweep that was started
 finding.py   the same, by what the user calls it
+begun.py     how far what has not come to its end is kept
 executions.py  and of where its time went
 looks.py     and of when its verdicts were read
 startup.py   what comes on top of training, by those
@@ -18,6 +19,7 @@ round_power.py  what rounds of them can, and how many it takes
 precision.py  whether bfloat16 would be quicker
 """
 
+from hkrun.plans.begun import Begun, find_begun
 from hkrun.plans.estimate import Estimate, estimate_costs, estimate_time
 from hkrun.plans.executions import EXECUTIONS_FILE, OVERHEADS, Execution, load_executions, save_executions
 from hkrun.plans.finding import find_plan, find_plans

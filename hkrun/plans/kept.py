@@ -156,8 +156,17 @@ def load_stopped(store: Store, sweep: Sweep) -> list[StoppedRun]:
 
 def checkpoint_epoch(store: Store, identity: str, seed: int) -> int | None:
     """The epoch of a run's newest checkpoint, which is there until the run has a result; None without one."""
-    names = store.names(f"{store.run_folder(identity, seed)}/checkpoints")
-    return max((epoch for name in names if (epoch := read_epoch(name)) is not None), default=None)
+    return _newest_epoch(store, f"{store.run_folder(identity, seed)}/checkpoints")
+
+
+def teacher_checkpoint_epoch(store: Store, identity: str) -> int | None:
+    """The same of a teacher's."""
+    return _newest_epoch(store, f"{store.teacher_folder(identity)}/checkpoints")
+
+
+def _newest_epoch(store: Store, folder: str) -> int | None:
+    found = map(read_epoch, store.names(folder))
+    return max((epoch for epoch in found if epoch is not None), default=None)
 
 
 def reached_epochs(store: Store, identity: str, seeds: Collection[int]) -> dict[int, int]:

@@ -222,9 +222,8 @@ class Plan:
         return tuple(map(tuple, packs.values()))
 
     def together(self, identity: str) -> int:
-        """How many runs of a cell train together at most."""
-        size = self.sizes.get(identity, 1)
-        return min(size, len(self.rounds[0])) if self.rounds else size
+        """How many runs of a cell that are to train do so together at most; 1 where none is."""
+        return max((len(pack.seeds) for pack in self.packs if pack.cell_id == identity), default=1)
 
     @property
     def distinct_cells(self) -> tuple[PlannedCell, ...]:

@@ -64,22 +64,21 @@ class _Column:
 
 
 def print_summary(summary: Summary, console: Console) -> None:
-    """Prints what a sweep says, in 100 columns where the console is no terminal.
+    """Prints what a sweep says in the console's columns, prose in 100 at most.
 
     No figure is cut and no name is broken: a terminal that is too narrow for the table goes without the
     columns that matter least, names lose their middle, and lines below say so. Where that is not enough, the
     table is wider than the terminal.
     """
     found = console.width
-    limit = found if console.is_terminal else WIDTH
-    without, names = _fit(summary, console, limit)
+    without, names = _fit(summary, console, found)
     table = _build_table(summary, console, names, without=without)
-    prose = min(WIDTH, limit)
+    prose = min(WIDTH, found)
     try:
         console.width = prose
         for text in _head(summary):
             console.print(Padding(Text(wrap_words(text.plain, prose), style=text.style), 0))
-        console.width = max(limit, _measure(table, console))
+        console.width = max(found, _measure(table, console))
         console.print(table)
         console.width = prose
         for line in (*_scan_verdicts(summary), *_claim_verdicts(summary)):

@@ -25,7 +25,7 @@ def test_every_search_space_is_listed_with_question_size_and_cost(folder, docume
     assert (len(found["cells"]), found["configurations"], found["runs"]) == (15, 12, 240)
     assert found["command"].startswith("hkrun sweep tables")
     assert found["cost"].startswith(
-        "240 runs and two teachers on digits: 27 minutes on 2 CPU cores, estimated ("
+        "240 runs and two teachers on digits: 3:36 minutes on 2 CPU cores, estimated ("
     )
     assert found["cost"].endswith("not run here")
     assert not any(space["problems"] or space["own"] or not space["cost"] for space in spaces.values())
@@ -114,14 +114,25 @@ def test_the_studies_of_a_store_are_listed(store, document, capsys, monkeypatch)
         "seeds": 4,
         "runs": 8,
         "done": 1,
+        "state": "stopped",
+        "kept": "1 of 8 runs, 1 failed; no checkpoint yet",
         "last_activity": "",
+    }
+    assert {name: study["state"] for name, study in studies.items()} == {
+        "stability": "done",
+        "stability-epochs-20": "stopped",
+        "empty": "stopped",
     }
     assert studies["empty"]["last_activity"] is None
     assert STARTED_AT + 300 + 1.5 * 20 + 0.5 == 1_760_000_330.5
     assert studies["stability-epochs-20"]["last_activity"] == "2025-10-09T08:58:50+00:00"
     assert call(["ls", "--dataset", "mnist5k"]) == 0
-    (row,) = [line for line in capsys.readouterr().out.splitlines() if "mnist5k" in line]
-    assert row.split() == ["empty", "mnist5k", "4", "2", "0/8", "-"]
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.strip()]
+    assert lines[2].split() == ["empty", "mnist5k", "4", "2", "0/8", "-"]
+    assert lines[3:] == [
+        "empty on mnist5k: stopped before its end; kept: 0 of 8 runs; no checkpoint yet",
+        "Go on    hkrun resume empty --dataset mnist5k",
+    ]
 
 
 def test_dates_have_no_time_on_a_narrow_terminal(store, capsys, monkeypatch):

@@ -289,8 +289,8 @@ def test_a_lost_cluster_exits_with_75_and_says_why_and_how_to_go_on(folder, star
     monkeypatch.setattr(hkrun.sweep, "run_study", lose)
     code, told = document("sweep", "stability")
     message = (
-        "Ray's raylet on this machine has ended (killed by SIGKILL); what is finished is kept; "
-        "go on with: hkrun resume stability --dataset digits"
+        "Ray's raylet on this machine has ended (killed by SIGKILL); what is finished is kept: 0 of 80 runs; "
+        "no checkpoint yet; go on with: hkrun resume stability --dataset digits"
     )
     assert (code, told) == (75, {"error": {"code": 75, "message": message, "problems": [message]}})
 

@@ -83,6 +83,41 @@ def test_status_tells_of_each_cell_what_is_done_failed_diverged_and_unfinished(s
     assert "2/5 1 (seed 0) 1 (seed 1) 3 (4/12)" in told
     assert "unfinished" in told
     assert "running" not in told
+    assert told.endswith(
+        "stability on digits: stopped before its end; kept: 11 of 20 runs, 1 failed; checkpoints of 1 run "
+        "(up to epoch 4 of 12) Go on hkrun resume stability --dataset digits"
+    )
+
+
+def test_every_verb_takes_a_study_by_the_name_of_its_folder_too(store, document):
+    for name in ("stability", "stability-digits"):
+        assert document("status", name)[1]["sweeps"][0]["sweep"] == "stability"
+    code, told = document("status", "stability-digits", "--dataset", "mnist5k")
+    assert code == 2
+    assert "no such study" in told["error"]["message"]
+
+
+def test_without_a_terminal_columns_says_how_wide_it_is(store, capsys, monkeypatch):
+    widths = {}
+    for columns in (80, 100, None):
+        monkeypatch.delenv("COLUMNS", raising=False)
+        if columns is not None:
+            monkeypatch.setenv("COLUMNS", str(columns))
+        assert call(["report", "stability"]) == 0
+        table, _, _ = capsys.readouterr().out.partition("\nReport ")
+        widths[columns] = max(map(len, table.splitlines()))
+    assert widths == {80: 80, 100: 100, None: 100}
+
+
+def test_a_reason_to_go_on_begins_below_its_command_in_every_line(store, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "50")
+    assert call(["report", "stability"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    place = next(number for number, line in enumerate(lines) if line.startswith("Go on    "))
+    reason = lines[place + 1 :]
+    assert " ".join(line.strip() for line in reason) == "7 seeds are the fewest that can show a difference"
+    assert len(reason) == 2
+    assert all(len(line) <= 50 and line.startswith(" " * 9) and line[9] != " " for line in reason)
 
 
 def test_status_names_consecutive_seeds_that_are_equally_far_as_one(store, document, capsys):

@@ -84,6 +84,21 @@ def test_a_space_with_axes_may_be_taken_by_a_shortcut(folder, started, arguments
     assert study.options.shortcuts == shortcuts
 
 
+def test_what_the_command_line_changes_stands_in_the_heading_beside_the_one_name_of_the_study(folder, capsys):
+    assert call(["sweep", "stability", "loss.mu=2.0", "--epochs", "60", "--dry-run"]) == 0
+    lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    assert lines[0] == "Convergence stability, digits, loss.mu=2.0, student.epochs=60"
+    assert any(
+        line.startswith("Study stability-epochs-60-mu-2.0 on digits: 80 of 80 runs to train")
+        for line in lines
+    )
+    assert call(["run", "method=supervised", "--dry-run"]) == 0
+    assert (
+        capsys.readouterr().out.strip().splitlines()[0].strip()
+        == "One configuration, digits, method=supervised"
+    )
+
+
 def test_a_shortcut_that_does_not_suit_is_refused_in_a_line_each(folder, started, capsys):
     arguments = ["--search", "optuna", "--scheduler", "asha", "--workers", "2"]
     assert call(["sweep", "stability", *arguments]) == 2
