@@ -132,6 +132,7 @@ def test_a_study_says_the_same_on_two_cores_as_on_one(study, monkeypatch):
     monkeypatch.setattr(kept_statistics, "_load", lambda *_: None)
     fork, forks = os.fork, []
     monkeypatch.setattr(os, "fork", lambda: forks.append(1) or fork())
+    monkeypatch.setattr(os, "getloadavg", lambda: (0.0, 0.0, 0.0))
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0})
     alone = document(*study)
     assert not forks
@@ -143,6 +144,7 @@ def test_a_study_says_the_same_on_two_cores_as_on_one(study, monkeypatch):
 def test_a_report_with_kept_statistics_starts_no_process(study, monkeypatch):
     first = document(*study)
     monkeypatch.setattr(os, "fork", lambda: pytest.fail("a process was started"))
+    monkeypatch.setattr(os, "getloadavg", lambda: (0.0, 0.0, 0.0))
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
     assert document(*study) == first
 

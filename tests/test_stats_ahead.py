@@ -21,8 +21,9 @@ def compare(seed):
 
 @pytest.fixture
 def memory(monkeypatch):
-    """One that asks ahead, on a machine of two cores."""
+    """One that asks ahead, on an idle machine of two cores."""
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
+    monkeypatch.setattr(os, "getloadavg", lambda: (1.9, 9.0, 9.0))
     memory = stats.Memory()
     memory.asks_ahead = True
     with stats.remembering(memory):
@@ -105,12 +106,14 @@ def test_without_a_second_process_nothing_is_lost(memory, monkeypatch):
     assert compare(0) == compare_without(0)
 
 
-@pytest.mark.parametrize("reason", ["one core", "a thread", "a small study", "one question"])
+@pytest.mark.parametrize("reason", ["one core", "no free core", "a thread", "a small study", "one question"])
 def test_no_process_is_started(memory, monkeypatch, reason):
     monkeypatch.setattr(os, "fork", lambda: pytest.fail("a process was started"))
     end, questions = threading.Event(), [functools.partial(compare, seed) for seed in range(2)]
     if reason == "one core":
         monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0})
+    if reason == "no free core":
+        monkeypatch.setattr(os, "getloadavg", lambda: (2.0, 0.0, 0.0))
     if reason == "a thread":
         threading.Thread(target=end.wait, daemon=True).start()
     if reason == "a small study":

@@ -24,16 +24,19 @@ _PATIENCE_S = 60.0  # for the last question of the second process, which takes a
 def ask_ahead(questions: Sequence[Callable[[], object]]) -> None:
     """Calls these, some of them in a second process, for what they ask of statistics.
 
-    Nothing is done but within `remembering` a memory that wants it, on one core, and where other threads run:
-    a lock that one of them holds would be closed in the second process for ever. Where that process fails or
-    takes too long, what it was to tell is computed when it is asked for.
+    Nothing is done but within `remembering` a memory that wants it, nor where no core is free, for then two
+    would wait for each other, nor where other threads run: a lock that one of them holds would be closed in
+    the second process for ever. Where that process fails or takes too long, what it was to tell is computed
+    when it is asked for.
 
     Args:
         questions: They compute and nothing else: no file, no store. Those that take longest come first.
     """
     memory = find_memory()
-    alone = len(os.sched_getaffinity(0)) < 2 or threading.active_count() > 1
-    if memory is None or not memory.asks_ahead or alone or len(questions) < 2:
+    if memory is None or not memory.asks_ahead or len(questions) < 2:
+        return
+    cores = len(os.sched_getaffinity(0))
+    if cores < 2 or os.getloadavg()[0] >= cores or threading.active_count() > 1:
         return
     tickets, filled = os.pipe()
     for place in range(min(len(questions), _MOST_QUESTIONS)):  # who reads the ticket of a question calls it
