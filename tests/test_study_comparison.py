@@ -152,7 +152,7 @@ def test_a_study_without_a_finished_run_is_named_as_the_reason_and_no_mark_is_wi
     found = compare_studies(read(empty, store), read(sweep, store))
     assert {pair.why_unpaired for pair in found.pairs} == {"no finished run in A"}
     told = show(found)
-    assert "No test of S: no finished run in A." in told
+    assert "No test: no finished run in A." in told
     assert "*" not in told
     assert "no finished run in B" in show(compare_studies(read(sweep, store), read(empty, store)))
 

@@ -243,13 +243,14 @@ def _notes(pairs: Sequence[CellPair]) -> Iterator[str]:
     for reason, names in reasons.items():
         whose = "" if len(names) == len(pairs) else f" ({join(names)})"
         yield f"* Not paired{whose}: {reason}. All runs of each, Welch's t test."
-    untested: dict[str, list[str]] = {}
+    untested: dict[tuple[str, str], list[str]] = {}
     for pair in pairs:
         if pair.why_no_test:
-            untested.setdefault(pair.why_no_test, []).append(pair.match.name)
-    for reason, names in untested.items():
+            what = "No test" if pair.error is None else "No test of S"
+            untested.setdefault((what, pair.why_no_test), []).append(pair.match.name)
+    for (what, reason), names in untested.items():
         whose = "" if len(names) == len(pairs) else f" for {join(names)}"
-        yield f"No test of S{whose}: {reason}."
+        yield f"{what}{whose}: {reason}."
 
 
 # --- keys ---------------------------------------------------------------------------------------------------
