@@ -8,7 +8,7 @@ import pytest
 
 from hkrun.data.dataset import Dataset, Split
 from hkrun.data.digits import split_digits
-from hkrun.trial import inputs
+from hkrun.trial import inputs, teacher_answers
 
 NUM_TRAIN, NUM_TEST = 128, 90
 
@@ -32,6 +32,13 @@ def few_for_tasks() -> Iterator[None]:
 
 
 def _forget() -> None:
-    """Forgets what a process keeps of a data set between its trials."""
-    inputs.load_images.cache_clear()
-    inputs._sets.cache_clear()
+    """Forgets what a process keeps between its trials of a data set and of what follows from it."""
+    for kept in (
+        inputs.load_images,
+        inputs._sets,
+        inputs.load_teacher,
+        teacher_answers._load_images,
+        teacher_answers._make_reader,
+        teacher_answers._open,
+    ):
+        kept.cache_clear()

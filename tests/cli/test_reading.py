@@ -239,9 +239,7 @@ def test_the_links_of_a_server_are_served(store, monkeypatch, capsys):
     assert capsys.readouterr().err == f"stability on digits: {place}\n"
 
 
-@pytest.mark.parametrize(
-    ("deaf", "how"), [(False, "Ctrl-C stops it."), (True, f"kill {os.getpid()} stops it.")]
-)
+@pytest.mark.parametrize(("deaf", "how"), [(False, "Ctrl-C stops it."), (True, "kill {pid} stops it.")])
 def test_the_ui_names_what_stops_it_also_where_the_shell_keeps_ctrl_c_from_it(
     store, monkeypatch, capsys, deaf, how
 ):
@@ -253,7 +251,7 @@ def test_the_ui_names_what_stops_it_also_where_the_shell_keeps_ctrl_c_from_it(
     finally:
         if deaf:
             signal.signal(signal.SIGINT, before)
-    assert capsys.readouterr().out.splitlines()[-1] == how
+    assert capsys.readouterr().out.splitlines()[-1] == how.format(pid=os.getpid())
 
 
 def test_sync_passes_every_on_and_says_how_many_runs_keep_more_points(store, monkeypatch, capsys):
