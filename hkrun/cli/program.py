@@ -120,7 +120,11 @@ def main() -> NoReturn:
     if shell := os.environ.get(ASKED_BY):
         answer(program, cast("Shell", shell), sys.argv[1:])
         sys.exit(EXIT_DONE)
-    sys.exit(call(sys.argv[1:]))
+    code = call(sys.argv[1:])
+    # An interrupt within a text that Python executes, such as `dataclass` makes for each class, counts for
+    # `python -m` as not handled, and the process ends by SIGINT whatever its code; the next text undoes that.
+    exec("")  # noqa: S102
+    sys.exit(code)
 
 
 def call(arguments: Sequence[str]) -> int:

@@ -323,6 +323,25 @@ def test_signals_interrupt(folder, number):
     assert "Traceback" not in err
 
 
+INTERRUPTED = """
+from hkrun.cli import program
+
+def interrupt(*_):
+    exec("raise KeyboardInterrupt")
+
+program._invoke = interrupt
+program.main()
+"""
+
+
+def test_python_m_exits_with_75_too_where_ctrl_c_comes_as_a_class_is_made(tmp_path):
+    (tmp_path / "interrupted.py").write_text(INTERRUPTED, encoding="utf-8")
+    command = [sys.executable, "-m", "interrupted"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 75
+    assert done.stderr == "hkrun: interrupted; what is finished is kept\n"
+
+
 def test_a_reader_that_goes_away_is_no_error(folder):
     read_end, write_end = os.pipe()
     os.close(read_end)
