@@ -1,9 +1,14 @@
 """Tasks on Ray: Tune schedules them, Train runs those that span several processes.
 
     tasks.py                     `run_tasks`: a list of tasks, from Ray's start to its end
-    ray_private/                 every private name of Ray
     redirect.py                  stdout and stderr of a process go to a file
     token.py                     the token of Ray's clusters, readable by its user alone
+    ray_private/                 every private name of Ray
+        finding.py               finds them, and says once of each that is not there what follows
+        settings.py              variables and loggers of Ray's, each with its reason
+        starting.py              how Ray starts on this machine: sooner, and with fewer processes
+        trials.py                how Tune's trials use processes, and what their failures say
+        values.py                bytes by key for all processes of a job
     driver/                      the process that joins Ray
         supervisor.py            starts it, passes on what it says, tells how it ended
         calls.py                 what supervisor and driver tell each other
