@@ -81,7 +81,7 @@ def _meet(faults: str, learners: list) -> None:
     for fault in sorted(FOLDER.glob(faults)):
         what, whose, epoch, often = fault.name.split("-")
         for run in learners:
-            at = (str(getattr(run, "seed", "teacher")), len(run.history))
+            at = (str(run.seed) if hasattr(run, "student") else "teacher", len(run.history))
             if at == (whose, int(epoch)) and _happens(fault, often=often):
                 globals()[what](run)
 
