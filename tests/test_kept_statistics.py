@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import os
 import sys
 
 import numpy as np
@@ -123,30 +122,8 @@ def test_the_next_report_of_a_study_says_the_same_without_the_parts_of_scipy_tha
         f"call(['report', 'stability', '--store', {store.place!r}])"
     )
     first, again = modules_loaded_by(report), modules_loaded_by(report)
-    parts = {"scipy.special", "matplotlib", "jinja2"}
-    by_forecasts = {"scipy.optimize", "scipy.interpolate"}  # or in the second process
-    assert (first & parts, again & (parts | by_forecasts)) == (parts, set())
-
-
-def test_a_study_says_the_same_on_two_cores_as_on_one(study, monkeypatch):
-    monkeypatch.setattr(kept_statistics, "_load", lambda *_: None)
-    fork, forks = os.fork, []
-    monkeypatch.setattr(os, "fork", lambda: forks.append(1) or fork())
-    monkeypatch.setattr(os, "getloadavg", lambda: (0.0, 0.0, 0.0))
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0})
-    alone = document(*study)
-    assert not forks
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
-    assert document(*study) == alone
-    assert len(forks) == 2, "for cells, and for tests"
-
-
-def test_a_report_with_kept_statistics_starts_no_process(study, monkeypatch):
-    first = document(*study)
-    monkeypatch.setattr(os, "fork", lambda: pytest.fail("a process was started"))
-    monkeypatch.setattr(os, "getloadavg", lambda: (0.0, 0.0, 0.0))
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
-    assert document(*study) == first
+    parts = {"scipy.special", "scipy.optimize", "scipy.interpolate", "matplotlib", "jinja2"}
+    assert (first & parts, again & parts) == (parts, set())
 
 
 def test_a_block_within_one_of_the_same_study_is_part_of_it(study):

@@ -1,6 +1,5 @@
 """Aggregates the runs of a sweep into a summary: which of them are data, and how they compare."""
 
-import functools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
@@ -87,19 +86,6 @@ def _summarise_cells(
     for run in load_stopped(store, sweep):
         stopped.setdefault(run.cell_id, []).append(run.seed)
     labels = name_cells(sweep.cells).labels
-    curves = {
-        cell_id: _read_curves(cell, cell_id, store, runs[cell_id], records[cell_id])
-        for cell_id, cell in {
-            cell_id: named.cell for named, cell_id in zip(sweep.cells, ids, strict=True)
-        }.items()
-    }
-    stats.ask_ahead(
-        [
-            functools.partial(_analyse, cell_id, read.errors, sweep, quantum)
-            for cell_id, read in curves.items()
-            if not _undefined(read.errors, sweep.window)
-        ]
-    )
     cells = tuple(
         _summarise_cell(
             named,
@@ -107,8 +93,8 @@ def _summarise_cells(
             sweep,
             store,
             label=labels[named.name],
+            runs=runs[cell_id],
             records=records[cell_id],
-            curves=curves[cell_id],
             stopped=stopped.get(cell_id, ()),
             looks=looks,
             quantum_pct=quantum,
@@ -162,15 +148,28 @@ def _summarise_cell(
     store: Store,
     *,
     label: str,
+    runs: CellRuns,
     records: tuple[Record, ...],
-    curves: "_Curves",
     stopped: Sequence[int],
     looks: Looks,
     quantum_pct: float | None,
 ) -> CellSummary:
     finished = [record for record in records if record.status == "finished"]
+    epochs, first = named.cell.student.epochs, sum(named.cell.stage_epochs[:-1])
     top5 = [record.error_top5_last_pct for record in finished if record.error_top5_last_pct is not None]
     diverged = [record for record in records if record.status == "diverged"]
+    curves = _read_curves(
+        runs,
+        [record.seed for record in finished],
+        [record.seed for record in diverged if record.epochs > first],
+        first=first,
+        epochs=epochs,
+    )
+    if curves.incomplete is not None:
+        raise StoreError(
+            f"{store.place}/{store.run_folder(cell_id, curves.incomplete)}: the run is finished, but its "
+            f"curves do not have {first + epochs} epochs of errors; remove the folder and run the sweep again"
+        )
     errors, health = curves.errors, curves.health
     results = {record.seed for record in records if record.status != "failed"}
     missing = sorted(set(sweep.seeds) - {record.seed for record in records})
@@ -204,17 +203,9 @@ def _summarise_cell(
     )
     if summary.selection:
         return _without_inference(summary)
-    undefined = _undefined(errors, sweep.window)
+    undefined = _undefined(len(finished), epochs, sweep.window)
     if undefined:
         return replace(summary, undefined=undefined)
-    stability, pairs = _analyse(cell_id, errors, sweep, quantum_pct)
-    return replace(summary, stability=stability, pair_stability=pairs)
-
-
-def _analyse(
-    cell_id: str, errors: Curve, sweep: Sweep, quantum_pct: float | None
-) -> tuple[stats.Stability, stats.PairStability]:
-    """S and S2 of a cell's finished runs."""
     stability = stats.analyse_stability(
         errors,
         window=sweep.window,
@@ -222,7 +213,8 @@ def _analyse(
         generator=make_generator("interval of S", cell_id),
         quantum_pct=quantum_pct,
     )
-    return stability, stats.analyse_pair_stability(errors, window=sweep.window, ddof=sweep.ddof)
+    pairs = stats.analyse_pair_stability(errors, window=sweep.window, ddof=sweep.ddof)
+    return replace(summary, stability=stability, pair_stability=pairs)
 
 
 def _find_untaught(cell: Cell, missing: Sequence[int], store: Store) -> tuple[int, ...]:
@@ -257,24 +249,22 @@ class _Curves:
         errors: Of the finished runs, shape [runs, epochs].
         health: The discriminator's figures where all finished runs have them.
         diverged: The errors of the diverged runs.
+        incomplete: The seed of a finished run that does not have all errors.
     """
 
     errors: Curve
     health: dict[str, stats.Spread]
     diverged: tuple[Curve, ...]
+    incomplete: int | None
 
 
 def _read_curves(
-    cell: Cell, cell_id: str, store: Store, runs: CellRuns, records: Sequence[Record]
+    runs: CellRuns, finished: Sequence[int], diverged: Sequence[int], *, first: int, epochs: int
 ) -> _Curves:
-    """The curves of a cell's runs. No more is held than the errors, and what some hundred runs have besides.
+    """The curves from the epoch after the `first` on.
 
-    Raises:
-        StoreError: A finished run does not have all errors.
+    No more is held than the errors, and what some hundred runs have besides.
     """
-    epochs, first = cell.student.epochs, sum(cell.stage_epochs[:-1])
-    finished = [record.seed for record in records if record.status == "finished"]
-    diverged = [record.seed for record in records if record.status == "diverged" and record.epochs > first]
     rows = {seed: row for row, seed in enumerate(finished)}
     errors = np.empty((len(rows), epochs))
     health = {name: stats.SpreadSum(epochs) for name in DISCRIMINATOR_COLUMNS} if rows else {}
@@ -295,10 +285,7 @@ def _read_curves(
             lost.append(error_pct[first:].copy())
             continue
         if run.epochs != first + epochs or not np.isfinite(error_pct).all():
-            raise StoreError(
-                f"{store.place}/{store.run_folder(cell_id, seed)}: the run is finished, but its curves do "
-                f"not have {first + epochs} epochs of errors; remove the folder and run the sweep again"
-            )
+            return _Curves(errors=errors, health={}, diverged=(), incomplete=seed)
         errors[rows[seed]] = error_pct[first:]
         waiting.append(run)
         if len(waiting) == _RUNS_AT_ONCE:
@@ -308,11 +295,11 @@ def _read_curves(
         errors=errors,
         health={name: spread.read() for name, spread in health.items()},
         diverged=tuple(lost),
+        incomplete=None,
     )
 
 
-def _undefined(errors: Curve, window: int) -> str | None:
-    runs, epochs = errors.shape
+def _undefined(runs: int, epochs: int, window: int) -> str | None:
     if runs < 2:
         return f"S is the variance of a range over runs: it needs two finished runs, not {runs}"
     if epochs < window:

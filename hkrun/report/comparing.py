@@ -358,8 +358,6 @@ def lost_in_common(cell: CellSummary, other: CellSummary) -> bool:
 
 def _bound_pairs(side: Side, other: Side) -> Curve:
     """Lowest and highest difference of each seed that both ran, [seeds, 2]; of none where none was lost."""
-    if not side.lost and not other.lost:
-        return np.empty((0, 2))
     ran = [{*one.errors, *one.lost} for one in (side, other) if one.constant is None]
     monitoring = side.monitoring if side.monitoring.looks else other.monitoring
     seeds = monitoring.order(set.intersection(*ran)) if ran else []

@@ -1,10 +1,8 @@
 """From the cells of a study to what its tests say: comparisons, curves, tables of the paper, verdicts."""
 
-import functools
 from collections.abc import Mapping
 from dataclasses import replace
 
-from hkrun import stats
 from hkrun.report.answers import find_best
 from hkrun.report.claims import judge_claims
 from hkrun.report.comparing import compare_with_reference
@@ -23,28 +21,11 @@ def conclude(summary: Summary, elsewhere: Mapping[str, CellSummary], published: 
 
     `elsewhere` are the cells of other data sets that its claims need, by their names.
     """
-    _ask_ahead(summary, elsewhere, published)
     families = Families()
     concluded = _conclude(summary, elsewhere, published, families)
     if summary.sweep.family == STUDY_FAMILY:
         concluded = _conclude(summary, elsewhere, published, Families(families.tests))
     return replace(concluded, num_tables=families.num_tables, num_tests=len(families.tests))
-
-
-def _ask_ahead(summary: Summary, elsewhere: Mapping[str, CellSummary], published: Published) -> None:
-    """Has the tests computed that take longest in a large study, as `_conclude` asks for them."""
-    sweep, cells = summary.sweep, summary.cells
-    by_name = {cell.name: cell for cell in cells}
-    reference = by_name.get(sweep.reference or "")
-
-    def compare(measure: str) -> None:
-        found = compare_with_reference(measure, cells, reference, sweep, Families())
-        find_best(measure, cells, found, sweep, Families())
-
-    def judge() -> None:
-        judge_claims(published, sweep, by_name | dict(elsewhere), summary.teachers, (), Families())
-
-    stats.ask_ahead([functools.partial(compare, "stability"), judge, functools.partial(compare, "error")])
 
 
 def _conclude(

@@ -46,15 +46,14 @@ def remembering_statistics(sweep: Sweep, store: Store) -> Iterator[None]:
     or a reader of its output that is gone, keeps what it had computed, and what it had not come to stays.
     Such a block within one of the same study is part of it.
     """
-    large = len(sweep.cells) * len(sweep.seeds) >= LEAST_RUNS
     memory, folder = stats.Memory(), store.sweep_folder(sweep.name, sweep.dataset)
     if _study.get() == (store.place, folder):
         yield
         return
+    large = len(sweep.cells) * len(sweep.seeds) >= LEAST_RUNS
     if large:
         _load(memory, store, folder)
     known = set(memory.given)
-    memory.asks_ahead = large and not known
     token = _study.set((store.place, folder))
     try:
         with stats.remembering(memory):

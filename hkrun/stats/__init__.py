@@ -4,18 +4,15 @@ errors.py         means with intervals; differences, paired by seed or of unlike
 effects.py        the size of a paired difference; equivalence within a margin
 stability.py      S of eq. (10), its interval, and when two S may be ranked
 pair_stability.py S2, eq. (10) for two runs, averaged over all pairs of runs
-pair_sums.py      what it is made of: exact sums over pairs
 deviation.py      the standard deviation over runs
 jackknife.py      intervals and ratios of such figures, from what they are without each run
 power.py          power analysis: how many runs would decide what these left open
 looks.py          how often chance alone shows a difference at any of several looks
 sequential.py     tests and intervals that hold at every look at runs that still come in
 memory.py         what statistics gave, for when the same is asked again
-ahead.py          statistics that will be asked for, computed on a second core
 permutations.py   permutation tests and Holm's correction
 distributions.py  Student's t
 noncentral.py     the noncentral t, for power
-roots.py          where a function is zero
 rates.py          how often something happens to runs of two configurations
 spread.py         mean and range of curves, run by run
 components.py     how much of a spread is that of teachers, of students, of epochs
@@ -26,7 +23,6 @@ alone, which loads its parts when they are used: `scipy.stats` takes half a seco
 do without.
 """
 
-from hkrun.stats.ahead import ask_ahead
 from hkrun.stats.components import Component, VarianceComponents, decompose
 from hkrun.stats.deviation import DEVIATION_OF_FEW, Deviation, analyse_deviation, compare_deviation
 from hkrun.stats.effects import EffectSize, effect_size, equivalence

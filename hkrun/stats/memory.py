@@ -12,7 +12,7 @@ import functools
 import hashlib
 import inspect
 import json
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from typing import Any, ParamSpec, TypeVar, cast
 
@@ -29,17 +29,15 @@ class Memory:
     Attributes:
         given: Each as JSON can hold it.
         used: The digests of those that were asked for and had an answer.
-        asks_ahead: Whether they take so long that a second core is worth a process, see `ask_ahead`.
     """
 
     def __init__(self) -> None:
         self.given: dict[str, Any] = {}
         self.used: set[str] = set()
-        self.asks_ahead = False
 
-    def dump(self, *, besides: Collection[str] = ()) -> str:
-        """Those that were asked for, as text, without these."""
-        return json.dumps({key: self.given[key] for key in sorted(self.used.difference(besides))})
+    def dump(self) -> str:
+        """Those that were asked for, as text."""
+        return json.dumps({key: self.given[key] for key in sorted(self.used)})
 
     def load(self, text: str) -> None:
         """Adds those of a text.
@@ -54,11 +52,6 @@ class Memory:
 
 
 _memory: ContextVar[Memory | None] = ContextVar("memory", default=None)
-
-
-def find_memory() -> Memory | None:
-    """That of the block that this is in."""
-    return _memory.get()
 
 
 @contextlib.contextmanager
