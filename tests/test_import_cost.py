@@ -52,7 +52,7 @@ def test_ray_need_not_wait_for_scipy():
 
 def test_ray_is_started_and_its_processes_come_in_order_before_anything_heavy_is_imported():
     assert not loaded_by("import hkrun.cluster.driver.process") & HEAVY
-    assert not loaded_by("import hkrun.cluster.driver.worker") & HEAVY
+    assert not loaded_by("import hkrun.cluster.ray_private.worker") & HEAVY
 
 
 def test_the_command_line_loads_nothing_heavy():

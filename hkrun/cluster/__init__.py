@@ -7,6 +7,8 @@
         finding.py               finds them, and says once of each that is not there what follows
         settings.py              variables and loggers of Ray's, each with its reason
         starting.py              how Ray starts on this machine: sooner, and with fewer processes
+        worker.py                how a process for tasks begins; a program of its own
+        agent.py                 stands in for an agent of Ray's; a program of its own
         trials.py                how Tune's trials use processes, and what their failures say
         values.py                bytes by key for all processes of a job
     driver/                      the process that joins Ray
@@ -15,9 +17,7 @@
         start_driver.py          the program of the driver's process
         process.py               does one call in a cluster and sends its result
         runtime.py               starts a cluster of this machine, or joins one
-        worker.py                how a process for tasks begins; a program of its own
-        preload.py               what it imports before its first task
-        agent.py                 stands in for an agent of Ray's; a program of its own
+        preload.py               what a process for tasks imports before its first
         core_processes.py        sees when the raylet or the GCS has ended
         cleanup.py               kills what a dead driver leaves; a program of its own
     nodes/                       the machines

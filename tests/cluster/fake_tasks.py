@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import hkrun
-from hkrun.cluster.driver import agent
+from hkrun.cluster.ray_private import agent
 from hkrun.errors import DataError
 
 if TYPE_CHECKING:
@@ -106,18 +106,13 @@ def note_times(task, context):
     """Tells when its process was started, and when it was itself, in seconds since the machine was."""
     began_s = time.clock_gettime(time.CLOCK_BOOTTIME)
     lock = Path(tempfile.gettempdir(), "preload.lock")
-    others_import = False
     if lock.exists():
-        with lock.open("w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                others_import = True
-                fcntl.flock(file, fcntl.LOCK_EX)
+        with lock.open("w") as file:  # until no process of the cluster imports
+            fcntl.flock(file, fcntl.LOCK_EX)
     time.sleep(1)
     ticks = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
     process_began_s = ticks / os.sysconf("SC_CLK_TCK")
-    return outcome(began_s=began_s, process_began_s=process_began_s, others_import=others_import)
+    return outcome(began_s=began_s, process_began_s=process_began_s)
 
 
 def read_process(folder: Path) -> tuple[int, bytes]:

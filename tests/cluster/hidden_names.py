@@ -28,7 +28,7 @@ def hide() -> None:
     start_raylet, start_api_server = services.start_raylet, services.start_api_server
 
     def init_without(**options):
-        if unknown := {"_memory", "_temp_dir"} & set(options):
+        if unknown := {"_memory", "_temp_dir", "_skip_env_hook"} & set(options):
             raise RuntimeError(f"Unknown keyword argument(s): {', '.join(unknown)}")
         return init(**options)
 

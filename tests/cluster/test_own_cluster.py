@@ -18,6 +18,7 @@ from driver_process import Driver
 from fake_tasks import FakeTask, run
 from ray import NodeID
 from ray.exceptions import GetTimeoutError
+from started_cluster import clean_environment
 
 import hkrun
 from hkrun.cluster import TaskList, ray_private, run_tasks
@@ -93,9 +94,31 @@ def test_what_needs_a_task_begins_in_processes_that_were_ready_before_it(observe
     work = TaskList(tasks=tasks, needs={1: [0], 2: [0]}, log_folder=tmp_path / "logs", function=run)
     first, *others = [result.outcomes[0] for result in run_tasks(work, observer)]
     assert len({each["pid"] for each in others}) == 2
-    if len(os.sched_getaffinity(0)) == 2:
-        assert first["others_import"]  # it had not to wait for those
     assert all(each["process_began_s"] < first["began_s"] for each in others)
+
+
+@pytest.mark.slow
+@pytest.mark.cluster
+@pytest.mark.timeout(300)
+def test_tasks_below_uv_run_begin_in_processes_that_are_there(tmp_path):
+    """Ray would give them an environment, for which it asks an agent, and other processes."""
+    (tmp_path / "run").write_text('"$@"\nexit $?\n')
+    command = [sys.executable, "-m", "hkrun", "run", "--seeds", "2", "--epochs", "2", "--store", "store"]
+    (tmp_path / "hook.py").write_text("def hook(environment): return {'env_vars': {'HOOKED': '1'}}\n")
+    environment = clean_environment(
+        PYTHONPATH=f"{Path(CODE).parent}{os.pathsep}{tmp_path}", RAY_RUNTIME_ENV_HOOK="hook.hook"
+    )
+    done = subprocess.run(
+        ["bash", "-c", 'exec -a uv sh run "$@"', "bash", *command],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=250,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "2/2 runs done" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -27,8 +27,7 @@ from started_cluster import clean_environment
 
 import hkrun
 from hkrun.cluster import ray_private
-from hkrun.cluster.driver import agent, worker
-from hkrun.cluster.ray_private import finding, starting, values
+from hkrun.cluster.ray_private import agent, finding, starting, values, worker
 
 PACKAGE = Path(hkrun.__file__).parent
 # Documented for users: where a cluster is, who may use it, where a job's files are.
@@ -242,6 +241,18 @@ def test_ray_starts_without_its_dashboards_process_and_its_agents(genuine, caplo
     assert saw(caplog) == []
 
 
+@pytest.fixture(autouse=True)
+def _preloading(monkeypatch):
+    for name, value in ray_private.PRELOAD_SETTINGS.items():
+        monkeypatch.setenv(name, value)
+
+
+def test_processes_come_in_no_turn_where_what_they_import_ahead_is_the_users(genuine):
+    genuine.setenv("RAY_preload_python_modules", "mine")
+    ray_private.start_workers_in_turn()
+    assert parameter.RayParams(num_cpus=1).setup_worker_path is None
+
+
 def test_processes_for_tasks_begin_with_a_program_of_hkruns_in_any_order_of_what_else_is_changed(
     genuine, caplog
 ):
@@ -301,7 +312,8 @@ def test_a_cluster_starts_where_ray_init_knows_no_private_argument(monkeypatch, 
     monkeypatch.setenv("RAY_TMPDIR", "elsewhere")
     monkeypatch.setattr(ray, "init", init)
     ray_private.start_ray(memory_bytes=1 << 30, folder=tmp_path, num_cpus=2)
-    assert calls == [{"_memory": 1 << 30, "_temp_dir": str(tmp_path), "num_cpus": 2}, {"num_cpus": 2}]
+    private = {"_memory": 1 << 30, "_temp_dir": str(tmp_path), "_skip_env_hook": True}
+    assert calls == [private | {"num_cpus": 2}, {"num_cpus": 2}]
     assert os.environ["RAY_TMPDIR"] == str(tmp_path)
     (line,) = saw(caplog)
     assert "_memory" in line

@@ -14,7 +14,7 @@ import pytest
 
 import hkrun
 from hkrun.cluster import ray_private
-from hkrun.cluster.driver import worker
+from hkrun.cluster.ray_private import worker
 
 CODE = Path(hkrun.__file__).parent
 # In the place of Ray's programs: says what it was given, and keeps its turn until it hears a line.
@@ -53,6 +53,13 @@ def test_a_process_becomes_the_workers_program_without_what_is_meant_for_another
         told, _ = process.communicate(timeout=60)
     own = [str(programs / "default_worker.py"), "--node-id=ab", "--session-name", "s", "--runtime-env-hash=0"]
     assert json.loads(told) == {"program": own, "turn": True}
+
+
+def test_a_process_that_gets_no_tasks_takes_no_turn_that_nothing_would_end(programs):
+    arguments = ["--worker-type=SPILL_WORKER", "--object-spilling-config=e30="]
+    with start(programs, *arguments, "--language=PYTHON") as process:
+        told, _ = process.communicate(timeout=60)
+    assert json.loads(told) == {"program": [str(programs / "default_worker.py"), *arguments], "turn": False}
 
 
 @pytest.mark.parametrize(
@@ -98,9 +105,9 @@ def test_a_process_whose_turn_never_ends_is_not_waited_for_for_ever(tmp_path, mo
 
 def test_who_finds_another_hkrun_takes_no_turn_that_nothing_would_end(programs, tmp_path):
     other = tmp_path / "other"
-    shutil.copytree(CODE / "cluster" / "driver", other / "hkrun" / "cluster" / "driver")
+    shutil.copytree(CODE / "cluster" / "ray_private", other / "hkrun" / "cluster" / "ray_private")
     (other / "hkrun" / "__init__.py").touch()
-    its_own = str(other / "hkrun" / "cluster" / "driver" / "worker.py")
+    its_own = str(other / "hkrun" / "cluster" / "ray_private" / "worker.py")
     for file, path in ((worker.__file__, other), (its_own, CODE.parent)):
         with start(programs, "--language=PYTHON", file=file, path=path) as process:
             told, _ = process.communicate(timeout=60)

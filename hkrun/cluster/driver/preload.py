@@ -19,8 +19,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import hkrun
-from hkrun.cluster.driver.worker import TURN_VARIABLE
 from hkrun.cluster.ray_private import PRELOAD_FROM_VARIABLE
+from hkrun.cluster.ray_private.worker import TURN_VARIABLE
 
 
 @contextmanager

@@ -31,7 +31,7 @@ from hkrun.cluster.driver.runtime import worker_variables
 from hkrun.cluster.nodes.address import find_address
 from hkrun.cluster.nodes.resources import Node, Request, check_fit, count_processes, local_node
 from hkrun.cluster.ray_private import (
-    LOOPBACK_SETTINGS,
+    OWN_SETTINGS,
     PRELOAD_FROM_VARIABLE,
     PRELOAD_SETTINGS,
     SETTINGS,
@@ -207,7 +207,7 @@ def _driver_environment(call: Call) -> dict[str, str]:
     named = {cleanup.VARIABLE: call.folder.name, "TMPDIR": str(call.folder), **worker_variables()}
     defaults = SETTINGS | MEMORY_SETTINGS
     if call.own is not None:
-        named |= LOOPBACK_SETTINGS | {PRELOAD_FROM_VARIABLE: str(Path(hkrun.__file__).parent)}
+        named |= OWN_SETTINGS | {PRELOAD_FROM_VARIABLE: str(Path(hkrun.__file__).parent)}
         defaults |= {} if call.own.in_groups else PRELOAD_SETTINGS
     return defaults | dict(os.environ) | named | {"OMP_NUM_THREADS": str(threads)}
 

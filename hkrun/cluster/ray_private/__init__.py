@@ -10,13 +10,15 @@ The functions import Ray themselves: the supervisor, which never imports it, nee
     settings.py  variables of the environment
     finding.py   finds a name, or says what follows where it is not there
     starting.py  Ray's start on this machine
+    worker.py    how a process for tasks begins
+    agent.py     what stands in for an agent of the raylet
     trials.py    Tune's use of processes, and what failures say
     values.py    what the processes of a job share
 """
 
 from hkrun.cluster.ray_private.settings import (
     JOB_SETTINGS,
-    LOOPBACK_SETTINGS,
+    OWN_SETTINGS,
     PRELOAD_FROM_VARIABLE,
     PRELOAD_SETTINGS,
     SETTINGS,

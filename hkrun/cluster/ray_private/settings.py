@@ -34,11 +34,13 @@ PRELOAD_SETTINGS = {
 }
 PRELOAD_FROM_VARIABLE = "HKRUN_PRELOAD_FROM"  # tells `preload` where the driver's hkrun lies
 
-# For a cluster of this machine. Ray takes the loopback address for the machine's, as it does by itself on
-# macOS and Windows, so that no other machine reaches it. Else it listens on all addresses.
-LOOPBACK_SETTINGS = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+# For a cluster of this machine, whatever else is set. Ray takes the loopback address for the machine's, as it
+# does by itself on macOS and Windows, so that no other machine reaches it. Else it listens on all addresses.
+# Below `uv run` it would give all tasks an environment, which theirs is already, and which an agent would
+# have to make (`skip_dashboard`).
+OWN_SETTINGS = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0"}
 if Path("/sys/class/net/lo").exists():
-    LOOPBACK_SETTINGS["GLOO_SOCKET_IFNAME"] = "lo"  # workers of a group
+    OWN_SETTINGS["GLOO_SOCKET_IFNAME"] = "lo"  # workers of a group
 
 # For a job: the seconds between SIGTERM and SIGKILL, else three; and the driver may add variables of its own.
 STOP_WAIT_VARIABLE = "RAY_JOB_STOP_WAIT_TIME_S"

@@ -11,8 +11,9 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from hkrun.cluster.driver import agent, worker
+from hkrun.cluster.ray_private import agent, worker
 from hkrun.cluster.ray_private.finding import TESTED, do_without, find
+from hkrun.cluster.ray_private.settings import PRELOAD_SETTINGS
 
 logger = logging.getLogger(__name__)
 
@@ -29,17 +30,18 @@ _reserved: list[socket.socket] = []
 def start_ray(*, memory_bytes: int, folder: Path, **options: Any) -> None:
     """`ray.init` for a cluster of this machine.
 
-    Ray is told the memory as hkrun counts it, and where its sockets and logs lie. Without these names it
-    counts the memory that is free, and RAY_TMPDIR says where.
+    Ray is told the memory as hkrun counts it, where its sockets and logs lie, and to give tasks no
+    environment of a hook of the user's. Without these names it counts the memory that is free, and RAY_TMPDIR
+    says where.
     """
     import ray
 
     try:
-        ray.init(_memory=memory_bytes, _temp_dir=str(folder), **options)
+        ray.init(_memory=memory_bytes, _temp_dir=str(folder), _skip_env_hook=True, **options)
     except RuntimeError as error:
         if "Unknown keyword" not in str(error):
             raise
-        do_without("ray.init(_memory, _temp_dir)", "fewer tasks may run at once")
+        do_without("ray.init(_memory, _temp_dir, _skip_env_hook)", "fewer tasks may run at once")
         os.environ["RAY_TMPDIR"] = str(folder)
         ray.init(**options)
 
@@ -60,7 +62,12 @@ def skip_helper_processes() -> None:
 
 
 def start_workers_in_turn() -> None:
-    """Lets processes for tasks come to the raylet one after the other, in the order in which they import."""
+    """Lets processes for tasks come to the raylet one after the other, in the order in which they import.
+
+    Where the user has them import something else ahead, nothing would end their turns.
+    """
+    if any(os.environ.get(name) != value for name, value in PRELOAD_SETTINGS.items() if "preload" in name):
+        return
     consequence = "the first task may wait for two processes to import"
     name = "setup_worker_path"
     found = find("ray._private.parameter", "RayParams", parameters=(name,), consequence=consequence)

@@ -1,6 +1,6 @@
 """Stands in for an agent of Ray's raylet: does nothing until the raylet ends. A program of its own.
 
-See `hkrun.cluster.ray_private.skip_dashboard`; the arguments are the agent's.
+See `skip_dashboard` in `starting`; the arguments are the agent's.
 """
 
 import os
@@ -8,5 +8,5 @@ import time
 
 if __name__ == "__main__":
     raylet = os.getppid()
-    while os.getppid() == raylet:
+    while raylet != 1 and os.getppid() == raylet:  # 1: it has ended already
         time.sleep(1)
