@@ -18,6 +18,9 @@ from hkrun.report import picturing
 # is to be checked, not every test with a store.
 code_identity.EPOCH_SOURCE = code_identity.hash_source(Path(code_identity.__file__).parent)
 
+# What hkrun prints without a terminal is as wide as COLUMNS, of whoever runs the tests too.
+os.environ.pop("COLUMNS", None)
+
 # It is for a loss of power, which no test has, and takes milliseconds: a third of what tests of reports take.
 os.fsync = lambda _descriptor: None
 

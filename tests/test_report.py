@@ -854,12 +854,16 @@ def test_results_without_a_teacher_say_nothing_of_one(store):
 
 
 @pytest.mark.parametrize("terminal", [False, True])
+@pytest.mark.parametrize("width", [100, 140])
 @pytest.mark.parametrize("num_seeds", [3, 20])
-def test_nothing_is_wider_than_the_terminal_or_100_columns_without_one(store, terminal, num_seeds):
+def test_nothing_is_wider_than_the_console_and_no_prose_than_100_columns(store, num_seeds, width, terminal):
     sweep = make_sweep(num_seeds=num_seeds, reference="L_b + L_adv + L_is", measure="error")
     fill(store, sweep, without={("L_b", 1)})
-    text = re.sub(r"\x1b\[[0-9;]*m", "", print_plainly(summarise(sweep, store), terminal=terminal, width=140))
-    assert max(map(len, text.splitlines())) <= (140 if terminal else 100)
+    printed = print_plainly(summarise(sweep, store), terminal=terminal, width=width)
+    text = re.sub(r"\x1b\[[0-9;]*m", "", printed)
+    assert max(map(len, text.splitlines())) <= width
+    _, prose = text.split("The paper's claims")
+    assert max(map(len, prose.splitlines())) <= 100
     assert "…" not in text
 
 
@@ -905,13 +909,14 @@ def test_a_terminal_of_any_width_shows_every_figure_of_its_columns_whole(store, 
         assert len(line) <= width
 
 
-def test_away_from_a_terminal_the_text_is_plain_and_100_columns_wide(store):
+@pytest.mark.parametrize(("width", "best"), [(80, False), (100, True)])
+def test_away_from_a_terminal_the_text_is_plain_and_as_wide_as_the_console(store, width, best):
     sweep = make_sweep(["L_b", "L_b + L_is"], measure="error")
     fill(store, sweep)
-    text = print_plainly(summarise(sweep, store), width=40)
+    text = print_plainly(summarise(sweep, store), width=width)
     assert "\x1b" not in text
-    assert max(map(len, text.splitlines())) == 100
-    assert "* The best epoch is selected on the test set." in text
+    assert max(map(len, text.splitlines())) == width
+    assert ("* The best epoch is selected on the test set." in text) == best
 
 
 @pytest.mark.parametrize(("gap", "bold"), [(10, True), (0, False)])
