@@ -1,5 +1,6 @@
 """The console that hkrun prints to, and its tables."""
 
+import os
 from typing import Any
 
 from rich import box
@@ -10,14 +11,32 @@ from rich.text import Text
 from hkrun.cli.streams import printable
 
 _NAMES = ("cell", "name", "data set", "job", "state", "exit", "begun", "command")
+_LEAST_COLUMNS = 10  # a narrower console has no room for an indent and a word
+
+
+def given_columns() -> int | None:
+    """The width that COLUMNS asks for; None where it has none, or one too narrow for a word, such as 0."""
+    columns = os.environ.get("COLUMNS", "")
+    return int(columns) if columns.isdecimal() and int(columns) >= _LEAST_COLUMNS else None
 
 
 class PlainConsole(Console):
     """Rich's console without its guesses: text stays as it is, and a closed pipe is an exception."""
 
-    def __init__(self, **kwargs: Any) -> None:
+    def __init__(self, *, width: int | None = None, **kwargs: Any) -> None:
+        # Rich would take every COLUMNS, also 0, at which it fails, as it does at digits that are no number.
+        others = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
+        columns = given_columns() if width is None else width
         # In the kernel of a notebook Rich would show each line as an output, wherever the file leads.
-        super().__init__(markup=False, highlight=False, emoji=False, force_jupyter=False, **kwargs)
+        super().__init__(
+            markup=False,
+            highlight=False,
+            emoji=False,
+            force_jupyter=False,
+            width=columns,
+            _environ=others,
+            **kwargs,
+        )
 
     def render_str(self, text: str, **kwargs: Any) -> Text:
         """The text as its stream will show it: a table must know how wide that is."""

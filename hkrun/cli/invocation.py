@@ -109,11 +109,11 @@ class Invocation:
     @functools.cached_property
     def results(self) -> "Console":
         """Where what a person asked for goes: stdout, which belongs to the document with `--json`."""
-        from hkrun.cli.console import PlainConsole
+        from hkrun.cli.console import PlainConsole, given_columns
 
-        # Rich takes COLUMNS or the terminal's width; where there is neither, tables have 100 columns.
+        # It takes COLUMNS or the terminal's width; where there is neither, tables have 100 columns.
         is_terminal = (sys.stderr if self.as_json else sys.stdout).isatty()
-        has_width = is_terminal or os.environ.get("COLUMNS", "").isdigit()
+        has_width = is_terminal or given_columns() is not None
         return PlainConsole(stderr=self.as_json, width=None if has_width else 100)
 
     def say(self, line: str) -> None:

@@ -109,6 +109,26 @@ def test_without_a_terminal_columns_says_how_wide_it_is(store, capsys, monkeypat
     assert widths == {80: 80, 100: 100, None: 100}
 
 
+@pytest.mark.parametrize("columns", ["", "0", "9", "-80", "\N{SUPERSCRIPT TWO}", "wide"])
+def test_columns_that_are_no_width_or_hold_no_word_count_as_none(store, capsys, monkeypatch, columns):
+    monkeypatch.delenv("COLUMNS", raising=False)
+    assert call(["report", "stability"]) == 0
+    shown = capsys.readouterr().out
+    monkeypatch.setenv("COLUMNS", columns)
+    assert call(["report", "stability"]) == 0
+    assert capsys.readouterr().out == shown
+
+
+@pytest.mark.parametrize("arguments", [["ls"], ["status"], ["report", "stability"]])
+def test_the_narrowest_columns_are_heeded(store, capsys, monkeypatch, arguments):
+    lines = {}
+    for columns in ("10", "100"):
+        monkeypatch.setenv("COLUMNS", columns)
+        assert call(arguments) == 0
+        lines[columns] = capsys.readouterr().out.splitlines()
+    assert len(lines["10"]) > len(lines["100"])
+
+
 def test_a_reason_to_go_on_begins_below_its_command_in_every_line(store, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "50")
     assert call(["report", "stability"]) == 0
