@@ -5,6 +5,7 @@ import math
 import pytest
 import scipy.optimize
 
+from hkrun.stats import roots
 from hkrun.stats.roots import find_root
 
 
@@ -24,9 +25,39 @@ def test_a_root_is_found_to_twelve_digits_whatever_the_shape(function, ends, roo
     assert find_root(function, *ends) == pytest.approx(root, rel=1e-12, abs=1e-12)
 
 
-def test_a_root_at_an_end_is_found():
-    assert find_root(lambda x: x - 1, 1.0, 4.0) == pytest.approx(1, abs=1e-12)
-    assert find_root(lambda x: x - 4, 1.0, 4.0) == pytest.approx(4, abs=1e-12)
+@pytest.mark.parametrize("sign", [1, -1], ids=["rises", "falls"])
+@pytest.mark.parametrize("ends", [(1.0, 4.0), (4.0, 1.0), (1.0, 1.0)], ids=str)
+@pytest.mark.parametrize("root", [1.0, 4.0])
+def test_a_root_at_an_end_is_that_end_and_nothing_else_is_asked(root, ends, sign):
+    asked = []
+    if root in ends:
+        assert find_root(lambda x: asked.append(x) or sign * (x - root), *ends) == root
+        assert set(asked) <= set(ends)
+    else:
+        with pytest.raises(ValueError, match="no root between 1 and 1"):
+            find_root(lambda x: sign * (x - root), *ends)
+
+
+@pytest.mark.parametrize("sign", [1, -1], ids=["rises", "falls"])
+def test_ends_of_all_of_float64_take_less_than_the_most_steps(sign):
+    assert find_root(lambda x: sign * (1.0 if x > 1 / 3 else -1.0), -1e308, 0.7e308) == pytest.approx(1 / 3)
+
+
+@pytest.mark.parametrize("place", [0.0, 0.5, 1.0])
+def test_a_value_that_is_no_number_ends_the_search(place):
+    with pytest.raises(ValueError, match=r"no root between 0 and 1: .* (is NaN|nan)"):
+        find_root(lambda x: math.nan if x == place else x - 0.4, 0.0, 1.0)
+
+
+def test_the_search_ends_after_its_most_steps(monkeypatch):
+    monkeypatch.setattr(roots, "_MOST_STEPS", 3)
+    with pytest.raises(ValueError, match="no root between 0 and 1 after 3 steps"):
+        find_root(lambda x: 1.0 if x > 1 / 3 else -1.0, 0.0, 1.0)
+
+
+def test_two_ends_of_one_sign_whose_product_underflows_are_refused():
+    with pytest.raises(ValueError, match="no root between"):
+        find_root(lambda x: 1e-200, 0.0, 1.0)
 
 
 def test_a_smooth_function_is_asked_about_as_often_as_scipy_asks():
