@@ -639,20 +639,20 @@ class _Answers(http.server.BaseHTTPRequestHandler):
 def test_the_ui_of_this_very_store_is_found_beside_those_of_others(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`hkrun ui` takes the next port where another store's has the usual one."""
+    """`hkrun ui` takes the next port where another store's has the usual one, which may end before it."""
     store.commit("mlflow", {"identity.txt": b"ours"})
     assert read_identity(store) == "ours"
     with contextlib.ExitStack() as servers:
         first = next(
-            port for port in range(20_000, 30_000) if all(map(server._is_free, range(port, port + 3)))
+            port for port in range(20_000, 30_000) if all(map(server._is_free, range(port, port + 5)))
         )
-        for port, mark in zip((first, first + 1), ("theirs", "ours"), strict=True):
+        for port, mark in zip((first, first + 3), ("theirs", "ours"), strict=True):
             handler = type("Handler", (_Answers,), {"mark": mark})
             served = servers.enter_context(http.server.ThreadingHTTPServer(("127.0.0.1", port), handler))
             threading.Thread(target=served.serve_forever, daemon=True).start()
             servers.callback(served.shutdown)
         monkeypatch.setattr(server, "DEFAULT_PORT", first)
-        assert find_ui(store, "7") == f"http://127.0.0.1:{first + 1}"
+        assert find_ui(store, "7") == f"http://127.0.0.1:{first + 3}"
         assert find_ui(store, "8") is None  # of an experiment that is not there
-        monkeypatch.setattr(server, "DEFAULT_PORT", first + 2)
+        monkeypatch.setattr(server, "DEFAULT_PORT", first + 4)
         assert find_ui(store, "7") is None

@@ -95,13 +95,14 @@ def ui(
 def find_ui(store: Store, experiment_id: str) -> str | None:
     """Where `hkrun ui` answers for this very store, on the ports that it takes by itself; None where nowhere.
 
-    Several stores may be looked at, each on the next port: an experiment is asked whose it is.
+    Several stores may be looked at, each on the next port that was free when its server began: an
+    experiment is asked whose it is, and a free port says nothing of those after it.
     """
     identity = read_identity(store)
+    if identity is None:
+        return None
     for port in range(DEFAULT_PORT, DEFAULT_PORT + _PORTS_TRIED):
-        if _is_free(port):
-            return None
-        if identity is not None and _find_owner(port, experiment_id) == identity:
+        if not _is_free(port) and _find_owner(port, experiment_id) == identity:
             return f"http://{HOST}:{port}"
     return None
 
