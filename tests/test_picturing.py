@@ -154,6 +154,14 @@ def test_an_error_of_a_figure_is_raised_here():
         take(fail, fail)
 
 
+def test_an_index_error_of_a_figure_is_no_sign_that_none_waits(monkeypatch):
+    monkeypatch.setattr(picturing, "count_cores", lambda: 1)
+    drawn = []
+    with pytest.raises(IndexError, match="pop from empty list"):
+        take(draw, lambda: drawn.append(1) or [].pop())
+    assert drawn == [1], "it was drawn again"
+
+
 def draw_and_warn():
     warnings.warn("a letter is missing", stacklevel=2)
     return draw()
@@ -226,6 +234,69 @@ def test_a_second_process_serves_all_reports_of_a_block_and_ends_with_it(tmp_pat
         str(process.pid),
     }
     assert not is_there(process.pid)
+
+
+class Counting:
+    """A connection that counts the orders without an answer."""
+
+    def __init__(self, connection):
+        self._connection = connection
+        self.unanswered = []
+
+    def send(self, what):
+        if isinstance(what, Order):
+            self.unanswered.append((self.unanswered or [0])[-1] + 1)
+        self._connection.send(what)
+
+    def recv(self):
+        answer = self._connection.recv()
+        self.unanswered.append(self.unanswered[-1] - 1)
+        return answer
+
+    def close(self):
+        self._connection.close()
+
+
+def draw_slowly(folder):
+    (folder / "slow").touch()
+    time.sleep(1)
+    return draw("of the first report")
+
+
+def draw_too_late(folder):
+    (folder / "too late").touch()
+    return draw("of the first report")
+
+
+def fail_once_the_second_draws(folder):
+    with taking_pictures() as pictures:
+        draws = (partial(draw_too_late, folder), fail, partial(draw_slowly, folder))
+        pictures.order([Order(name="x", draw=each, narrow=False) for each in draws])
+        wait_for((folder / "slow").exists)
+        pictures.collect()
+
+
+def test_a_report_that_fails_leaves_nothing_to_the_next_of_its_block(tmp_path, monkeypatch):
+    connections, make = [], picturing.Pipe
+
+    def make_counting():
+        ours, theirs = make()
+        connections.append(Counting(ours))
+        return connections[-1], theirs
+
+    monkeypatch.setattr(picturing, "Pipe", make_counting)
+    failing, working = tmp_path / "failing", tmp_path / "working"
+    failing.mkdir()
+    working.mkdir()
+    with second_process():
+        with pytest.raises(ValueError, match="cannot be drawn here"):
+            fail_once_the_second_draws(failing)
+        assert (
+            take(*[partial(draw_where_two_draw, working)] * 2)
+            == [Order(name="x", draw=draw, narrow=False).take()] * 2
+        )
+    assert connections[0].unanswered == [1, 0, 1, 0], "two were asked for at a time, or one too many"
+    assert [path.name for path in failing.iterdir()] == ["slow"]
 
 
 def test_after_a_picture_that_hangs_all_are_drawn_here(monkeypatch, tmp_path, started):

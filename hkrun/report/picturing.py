@@ -43,10 +43,12 @@ class Pictures:
 
     def collect(self) -> "list[Picture]":
         """The pictures in the order of their orders; takes those that the second process has not come to."""
-        while self._waiting:
-            with contextlib.suppress(IndexError):  # the second process has taken the last one
+        while True:
+            try:
                 place = self._waiting.pop()
-                self._taken[place] = self._orders[place].take()
+            except IndexError:  # the second process may have taken the last one
+                break
+            self._taken[place] = self._orders[place].take()
         if self._second is not None:
             self._second.wait()
         # What fails in the second process or brings a warning there does so here, where it is told.
@@ -54,6 +56,10 @@ class Pictures:
             self._taken[place] if place in self._taken else order.take()
             for place, order in enumerate(self._orders)
         ]
+
+    def drop(self) -> None:
+        """Leaves those untaken that wait: the second process ends with the one that it is at."""
+        self._waiting.clear()
 
 
 @contextlib.contextmanager
@@ -63,7 +69,11 @@ def taking_pictures() -> Iterator[Pictures]:
     Within `second_process` it is that one.
     """
     with second_process():
-        yield Pictures(_second.get())
+        pictures = Pictures(_second.get())
+        try:
+            yield pictures
+        finally:
+            pictures.drop()
 
 
 @contextlib.contextmanager
@@ -120,6 +130,9 @@ class _SecondProcess:
 
     def begin(self, orders: "Sequence[Order]", waiting: deque[int], taken: "dict[int, Picture]") -> None:
         """Has it take what is waiting, the last first, until nothing is."""
+        # A report that failed has left it at a picture: of two threads on the connection each could read the
+        # other's. It is waited for here and not where that report ends, which may be by Ctrl-C.
+        self.wait()
         self._thread = threading.Thread(target=self._pass_on, args=(orders, waiting, taken), daemon=True)
         self._thread.start()
 
@@ -142,6 +155,7 @@ class _SecondProcess:
             self._thread.join(_PATIENCE_S)
             if self._thread.is_alive():
                 self._process.kill()
+                self._thread.join()  # which reads the end of the stream
 
     def end(self) -> None:
         """Ends it, whatever it does."""
