@@ -4,11 +4,13 @@ import errno
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -1003,3 +1005,18 @@ def test_a_folder_is_not_deleted_under_a_writer(local: Store) -> None:
     assert not Path(str(local.local_path), folder).exists()
     local.commit(folder, {"epoch-2.pt": b"state"})  # as one that saves on after another has finished
     assert local.read(folder, "epoch-2.pt") == b"state"
+
+
+def test_a_folder_that_two_delete_at_a_time_is_gone_for_both(local: Store) -> None:
+    """Two drivers that finish the same run both delete its checkpoints."""
+    folder = f"{FOLDER}/checkpoints"
+    local.commit(folder, {"epoch-1.pt": b"state"})
+    place = Path(str(local.local_path), folder)
+    with ThreadPoolExecutor() as pool:
+        with LocalFiles(Path(str(local.local_path))).exclusive(folder):
+            deletion = pool.submit(local.delete, folder)
+            with pytest.raises(TimeoutError):
+                deletion.result(0.5)
+            shutil.rmtree(place)
+        deletion.result()
+    assert not place.exists()

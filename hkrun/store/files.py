@@ -214,7 +214,8 @@ class LocalFiles:
         place = self._root / folder
         if place.is_dir() or place.is_symlink():
             with self.exclusive(folder), explained("remove", place):
-                shutil.rmtree(place)
+                if place.is_dir():  # else the writer that was waited for has removed it
+                    shutil.rmtree(place)
 
     @contextlib.contextmanager
     def exclusive(self, folder: str) -> Iterator[None]:
