@@ -1,14 +1,11 @@
 """Fixtures that any test may take."""
 
-import functools
 import gc
-import logging
 import os
 import sys
 from pathlib import Path
 
 import pytest
-from _pytest.logging import catching_logs
 from s3_server import each_s3_server, radosgw, s3_server, s3_store
 
 from hkrun import code_identity
@@ -24,23 +21,6 @@ os.environ.pop("COLUMNS", None)
 # It is for a loss of power, which no test has, and takes milliseconds: a third of what tests of reports take.
 os.fsync = lambda _descriptor: None
 
-
-def catch_at_root(catching):
-    """Catches logs as pytest does, but for those of loggers that pass nothing on to the root.
-
-    Six times per test it looks for these among the thousands of all libraries; no test asks what they say.
-    """
-    root = logging.getLogger()
-    if catching.level is not None:
-        catching.handler.setLevel(catching.level)
-        catching.orig_level = root.level
-        root.setLevel(min(root.level, catching.level))
-    root.addHandler(catching.handler)
-    catching.attached_loggers.append(root)
-    return catching.handler
-
-
-catching_logs.__enter__ = catch_at_root
 
 __all__ = ["each_s3_server", "radosgw", "s3_server", "s3_store"]
 
@@ -119,12 +99,8 @@ undrawn_figures_of_module = pytest.fixture(
 @pytest.fixture(scope="session")
 def empty_database(tmp_path_factory):
     """A database with MLflow's schema: making one takes seconds."""
-    from mlflow.store.db import utils
-
     from hkrun.tracking.connection import connect
 
-    # It reads 60 files to say which schema is the newest, whenever a database is opened.
-    utils._get_latest_schema_revision = functools.cache(utils._get_latest_schema_revision)
     path = tmp_path_factory.mktemp("schema") / "mlflow.db"
     connect(f"sqlite:///{path}")
     return path
