@@ -100,12 +100,18 @@ def test_the_search_for_unsafe_loads_finds_them(source, found):
     assert len(list(find_unsafe(source))) == found
 
 
+# What comes from nobody else: from the command that has started the driver, by a pipe; an empty text.
+TRUSTED = ["cli/program.py: exec", "cluster/driver/process.py: pickle.loads"]
+
+
 def test_nothing_that_is_loaded_can_run_code():
-    unsafe = {
-        str(path.relative_to(PACKAGE)): list(find_unsafe(path.read_text(encoding="utf-8")))
+    unsafe = [
+        f"{path.relative_to(PACKAGE)}: {found.partition(': ')[2]}"
         for path in PACKAGE.rglob("*.py")
-    }
-    assert {name: found for name, found in unsafe.items() if found} == {}
+        for found in find_unsafe(path.read_text(encoding="utf-8"))
+    ]
+    assert sorted(unsafe) == TRUSTED
+    assert 'exec("")' in (PACKAGE / "cli" / "program.py").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("name", ["../outside", "..", "a/../../b", "/etc/passwd", "a\\b", "a\nb", ".hidden"])
