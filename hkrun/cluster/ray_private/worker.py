@@ -28,8 +28,8 @@ def main() -> None:
     own, others = parser.parse_known_args(arguments)
     if own.language != "PYTHON" or any(json.loads(own.environment).values()):
         become(str(Path(worker).with_name("setup_worker.py")), worker, *arguments)
-    takes_tasks = not any(word.startswith("--worker-type=") and word[14:] != "WORKER" for word in others)
-    if takes_tasks and finds_own_hkrun():  # other kinds of workers import nothing ahead
+    kinds = {word.partition("=")[2] for word in others if word.startswith("--worker-type=")}
+    if kinds <= {"WORKER"} and finds_own_hkrun():  # other kinds of workers import nothing ahead
         os.environ[TURN_VARIABLE] = str(take_turn())
     become(worker, *others)
 
