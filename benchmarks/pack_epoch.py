@@ -8,8 +8,14 @@ are the processor's, which other work on the machine disturbs least.
     python benchmarks/pack_epoch.py --precision float64 --epochs 4    # the curves alone are of interest
     python benchmarks/against.py REVISION epoch                       # beside another revision
 
-The last line is JSON for against.py: medians over the epochs, and the error curves, which two revisions of
-one numbers epoch share in float64.
+The last line is JSON for against.py: medians over the epochs, the evaluation beside its floor, and the error
+curves, which two revisions of one numbers epoch share in float64. The floor is what the networks' convolutions
+and linear layers would take at the speed of one large matrix product, measured just before.
+
+A sweep gives its processes memory settings (`hkrun.cluster.driver.supervisor`), with which the evaluation takes
+half the time:
+
+    MALLOC_TRIM_THRESHOLD_=1000000000 MALLOC_MMAP_THRESHOLD_=1000000000 python benchmarks/pack_epoch.py
 """
 
 import argparse
@@ -22,8 +28,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from floor import measure_machine
+from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
+from torch.utils.flop_counter import FlopCounterMode
 
 from hkrun.config import Cell
 from hkrun.data.digits import load_digits
@@ -91,6 +99,7 @@ def measure(cell: Cell, number: int) -> dict[str, object]:
     views = Views(cell.augment.padding, cell.augment.flip)
     training = ResidentTrainingSet(dataset, views, **settings)
     runs = [start_run(cell, dataset, seed, context=SingleProcess(), device=CPU) for seed in range(number)]
+    floor_s = number * count_flops(runs[0].student, dataset.test.images.to(dtype)) / measure_machine(CPU).flops_per_s
     ends = [time.process_time()]
     table = make_table(cell, len(dataset.train), dataset.num_classes, dtype)
     teach = dict.fromkeys((run.seed for run in runs), lambda batch: look_up(table, batch))
@@ -102,12 +111,23 @@ def measure(cell: Cell, number: int) -> dict[str, object]:
     whole = [end - begin for begin, end in itertools.pairwise(ends)]
     trained = [all_of - own for all_of, own in zip(whole, test.seconds, strict=True)]
     counted = slice(min(2, len(whole) - 1), None)
+    evaluation_s = statistics.median(test.seconds[counted])
     return {
         "training, ms": 1e3 * statistics.median(trained[counted]),
-        "evaluation, ms": 1e3 * statistics.median(test.seconds[counted]),
+        "evaluation, ms": 1e3 * evaluation_s,
+        "evaluation, times its floor": evaluation_s / floor_s,
         "epoch, ms": 1e3 * statistics.median(whole[counted]),
         "error curves": [[row["error_pct"] for row in run.history] for run in runs],
     }
+
+
+def count_flops(network: nn.Module, images: Tensor) -> int:
+    """FLOPs of a network's convolutions and linear layers on images [N, C, H, W]."""
+    network.eval()
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        network(images)
+    network.train()
+    return int(counter.get_total_flops())
 
 
 def make_table(cell: Cell, num_images: int, num_classes: int, dtype: torch.dtype) -> Output:

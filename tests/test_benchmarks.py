@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 from loop.test_graphs import CpuRecorder
 
 from hkrun.config import cell_id
@@ -327,6 +328,15 @@ def test_an_epoch_of_a_pack_is_measured_and_its_curves_are_told(load):
     assert [len(curve) for curve in first["error curves"]] == [3, 3]
     assert all(first[f"{what}, ms"] > 0 for what in ("training", "evaluation", "epoch"))
     assert first["epoch, ms"] >= first["evaluation, ms"]
+    assert first["evaluation, times its floor"] > 1
+
+
+def test_the_floor_of_an_evaluation_counts_each_multiplication_and_addition_once(load):
+    script = load("pack_epoch")
+    network = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(256, 10))
+    convolution, linear = 2 * (3 * 9) * 4 * 64, 2 * 256 * 10
+    assert script.count_flops(network, torch.zeros(5, 3, 8, 8)) == 5 * (convolution + linear)
+    assert network.training
 
 
 # --- bookkeeping --------------------------------------------------------------------------------------------
