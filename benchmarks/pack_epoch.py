@@ -9,11 +9,11 @@ are the processor's, which other work on the machine disturbs least.
     python benchmarks/against.py REVISION epoch                       # beside another revision
 
 The last line is JSON for against.py: medians over the epochs, the evaluation beside its floor, and the error
-curves, which two revisions of one numbers epoch share in float64. The floor is what the networks' convolutions
-and linear layers would take at the speed of one large matrix product, measured just before.
+curves, which two revisions of one numbers epoch share in float64. The floor is what the convolutions and
+linear layers of the networks would take at the speed of one large matrix product, measured just before.
 
-A sweep gives its processes memory settings (`hkrun.cluster.driver.supervisor`), with which the evaluation takes
-half the time:
+A sweep gives its processes memory settings (`hkrun.cluster.driver.supervisor`), without which the evaluation
+takes longer:
 
     MALLOC_TRIM_THRESHOLD_=1000000000 MALLOC_MMAP_THRESHOLD_=1000000000 python benchmarks/pack_epoch.py
 """
@@ -99,7 +99,8 @@ def measure(cell: Cell, number: int) -> dict[str, object]:
     views = Views(cell.augment.padding, cell.augment.flip)
     training = ResidentTrainingSet(dataset, views, **settings)
     runs = [start_run(cell, dataset, seed, context=SingleProcess(), device=CPU) for seed in range(number)]
-    floor_s = number * count_flops(runs[0].student, dataset.test.images.to(dtype)) / measure_machine(CPU).flops_per_s
+    flops = number * count_flops(runs[0].student, dataset.test.images.to(dtype))
+    floor_s = flops / measure_machine(CPU).flops_per_s
     ends = [time.process_time()]
     table = make_table(cell, len(dataset.train), dataset.num_classes, dtype)
     teach = dict.fromkeys((run.seed for run in runs), lambda batch: look_up(table, batch))

@@ -21,8 +21,10 @@ from hkrun.data.encoded import StreamedDataset
 from hkrun.data.weights import load_weights
 from hkrun.losses.response import cross_entropy
 from hkrun.models import DistilledNetwork, build_attention, build_network, initialise, synchronise
-from hkrun.models.packed import PackedNetwork, Stacked, copy_tensor, each_of, join_optimizers
+from hkrun.models.joining import copy_tensor, join_optimizers
+from hkrun.models.packed import PackedNetwork
 from hkrun.models.sgd import SGD
+from hkrun.models.stacked import Stacked, each_of
 from hkrun.seeding import Purpose, derive
 from hkrun.training import (
     TEACHER_DRAWS,

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
 from loop.test_graphs import CpuRecorder
+from torch import nn
 
 from hkrun.config import cell_id
 from hkrun.data.views import Views
@@ -333,7 +333,8 @@ def test_an_epoch_of_a_pack_is_measured_and_its_curves_are_told(load):
 
 def test_the_floor_of_an_evaluation_counts_each_multiplication_and_addition_once(load):
     script = load("pack_epoch")
-    network = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(256, 10))
+    layers = (nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(256, 10))
+    network = nn.Sequential(*layers)
     convolution, linear = 2 * (3 * 9) * 4 * 64, 2 * 256 * 10
     assert script.count_flops(network, torch.zeros(5, 3, 8, 8)) == 5 * (convolution + linear)
     assert network.training

@@ -7,9 +7,11 @@ from torch import Tensor, nn
 
 from hkrun.distill.run import Run
 from hkrun.models import DistilledNetwork, Output
-from hkrun.models.packed import PackedNetwork, Stacked, each_of, join_optimizers, lead
+from hkrun.models.joining import join_optimizers
+from hkrun.models.packed import PackedNetwork
 from hkrun.models.quantized import quantized_layers
 from hkrun.models.sgd import SGD
+from hkrun.models.stacked import Stacked, each_of, lead
 
 
 class Pack:
@@ -124,10 +126,10 @@ class Pack:
         return logits[None]
 
     def each_objective(self, function: Callable[..., Any], *args: Any) -> Any:
-        """`function(objective, *args)` of every run; see `hkrun.models.packed.Stacked.each`."""
+        """`function(objective, *args)` of every run; see `hkrun.models.stacked.Stacked.each`."""
         return each_of(self._objectives, function, *args)
 
     def each_discriminator(self, function: Callable[..., Any], *args: Any) -> Any:
-        """`function(discriminator, *args)` of every run; see `hkrun.models.packed.Stacked.each`."""
+        """`function(discriminator, *args)` of every run; see `hkrun.models.stacked.Stacked.each`."""
         assert self._discriminators is not None
         return each_of(self._discriminators, function, *args)

@@ -20,7 +20,7 @@ from hkrun.models import (
     initialise,
     synchronise,
 )
-from hkrun.models.packed import copy_tensor
+from hkrun.models.joining import copy_tensor
 from hkrun.models.quantized import quantize, start_uniform
 from hkrun.models.sgd import SGD
 from hkrun.objective import DataSizes, Objective

@@ -16,7 +16,7 @@ from torch.utils._pytree import tree_map
 from hkrun.config import Cell, get_value
 from hkrun.errors import InputError
 from hkrun.models import DistilledNetwork, Output, build_attention, build_network, initialise
-from hkrun.models.packed import Stacked
+from hkrun.models.stacked import Stacked
 from hkrun.objective import DataSizes, Objective
 from hkrun.terms import TAP, TERMS, Term
 from hkrun.user_parts import load_part

@@ -119,6 +119,67 @@ def _add_three(rows: Four, weights: Four, column: int, a: Floats, b: Floats, c: 
 
 
 @_compiled
+def _convolve_one(
+    maps: Floats,
+    weight: Floats,
+    outputs: Floats,
+    batch: int,
+    stride: tuple[int, int],
+    padding: tuple[int, int],
+) -> None:
+    """`convolve` for one member: [C, H, W B], [C', C, *kernel] and [C', H', W' B]."""
+    channels, height, width = maps.shape
+    out_channels, out_height, out_width = outputs.shape
+    width, out_width = width // batch, out_width // batch
+    kernel_height, kernel_width = weight.shape[2:]
+    sums = np.empty((4, max(_CHUNK, batch)), outputs.dtype)
+    for c0 in range(0, out_channels, 4):
+        c1, c2, c3 = _next_three(c0, out_channels)
+        for y in range(out_height):
+            top = y * stride[0] - padding[0]
+            kernel_rows = range(max(0, -top), min(kernel_height, height - top))
+            x = 0
+            while x < out_width:
+                # From x on, so many positions see the same columns of the kernel.
+                left, positions = x * stride[1] - padding[1], 1
+                first, after = max(0, -left), min(kernel_width, width - left)
+                if stride[1] == 1 and after - first == kernel_width:
+                    positions = min(width - left - kernel_width + 1, out_width - x, _CHUNK // batch)
+                    positions = max(1, positions)
+                length = positions * batch
+                rows = _begin(sums, length)
+                for c in range(channels):
+                    for row in kernel_rows:
+                        line = maps[c, top + row]
+                        weights = (
+                            *(weight[c0, c, row], weight[c1, c, row]),
+                            *(weight[c2, c, row], weight[c3, c, row]),
+                        )
+                        column = first
+                        while column < after:
+                            at = (left + column) * batch
+                            if column + 3 <= after:
+                                _add_three(
+                                    rows,
+                                    weights,
+                                    column,
+                                    line[at : at + length],
+                                    line[at + batch : at + batch + length],
+                                    line[at + 2 * batch : at + 2 * batch + length],
+                                )
+                                column += 3
+                            elif column + 2 == after:
+                                a, b = line[at : at + length], line[at + batch : at + batch + length]
+                                _add_two(rows, weights, column, a, b)
+                                column += 2
+                            else:
+                                _add_one(rows, weights, column, line[at : at + length])
+                                column += 1
+                _write(rows, outputs, c0, y, x * batch)
+                x += positions
+
+
+@_compiled
 def convolve(
     maps: Floats,
     weight: Floats,
@@ -137,57 +198,67 @@ def convolve(
         stride: Of the output's positions in the input, [height, width].
         padding: Zeros at each edge, [height, width].
     """
-    members, channels, height, width = maps.shape
-    out_channels, out_height, out_width = outputs.shape[1:]
-    width, out_width = width // batch, out_width // batch
-    kernel_height, kernel_width = weight.shape[3:]
-    sums = np.empty((4, max(_CHUNK, batch)), outputs.dtype)
-    for k in range(members):
-        wanted = outputs[k]
-        for c0 in range(0, out_channels, 4):
-            c1, c2, c3 = _next_three(c0, out_channels)
-            for y in range(out_height):
-                top = y * stride[0] - padding[0]
-                kernel_rows = range(max(0, -top), min(kernel_height, height - top))
-                x = 0
-                while x < out_width:
-                    # From x on, so many positions see the same columns of the kernel.
-                    left, positions = x * stride[1] - padding[1], 1
-                    first, after = max(0, -left), min(kernel_width, width - left)
-                    if stride[1] == 1 and after - first == kernel_width:
-                        positions = min(width - left - kernel_width + 1, out_width - x, _CHUNK // batch)
-                        positions = max(1, positions)
-                    length = positions * batch
-                    rows = _begin(sums, length)
-                    for c in range(channels):
-                        for row in kernel_rows:
-                            line = maps[k, c, top + row]
-                            weights = (
-                                *(weight[k, c0, c, row], weight[k, c1, c, row]),
-                                *(weight[k, c2, c, row], weight[k, c3, c, row]),
-                            )
-                            column = first
-                            while column < after:
-                                at = (left + column) * batch
-                                if column + 3 <= after:
-                                    _add_three(
-                                        rows,
-                                        weights,
-                                        column,
-                                        line[at : at + length],
-                                        line[at + batch : at + batch + length],
-                                        line[at + 2 * batch : at + 2 * batch + length],
-                                    )
-                                    column += 3
-                                elif column + 2 == after:
-                                    a, b = line[at : at + length], line[at + batch : at + batch + length]
-                                    _add_two(rows, weights, column, a, b)
-                                    column += 2
-                                else:
-                                    _add_one(rows, weights, column, line[at : at + length])
-                                    column += 1
-                    _write(rows, wanted, c0, y, x * batch)
-                    x += positions
+    for k in range(len(maps)):
+        _convolve_one(maps[k], weight[k], outputs[k], batch, stride, padding)
+
+
+@_compiled
+def residual_block(
+    maps: Floats,
+    norms: tuple[Floats, Floats, Floats, Floats],
+    weights: tuple[Floats, Floats, Floats],
+    outputs: Floats,
+    batch: int,
+    stride: tuple[int, int],
+) -> None:
+    """Writes what a block of BN-ReLU-conv3x3-BN-ReLU-conv3x3 adds to its shortcut, without a gradient.
+
+    One member after the other, so that what lies between the layers stays in the second cache.
+
+    Args:
+        maps: Shape [k, C, H, W B].
+        norms: Scale and shift [k, C] that the first BatchNorm comes to, then those of the second, [k, C'].
+        weights: Those of the two convolutions, [k, C', C, 3, 3] and [k, C', C', 3, 3], and of the shortcut's,
+            [k, C', C, 1, 1]; [0, ...] where the shortcut is the maps themselves.
+        outputs: Shape [k, C', H', W' B].
+        batch: B.
+        stride: Of the first convolution and of the shortcut's.
+    """
+    first, second, projection = weights
+    active = np.empty(maps.shape[1:], maps.dtype)
+    hidden = np.empty(outputs.shape[1:], maps.dtype)
+    shortcut = np.empty(outputs.shape[1:], maps.dtype)
+    for k in range(len(maps)):
+        _activate(maps[k], norms[0][k], norms[1][k], active)
+        _convolve_one(active, first[k], hidden, batch, stride, (1, 1))
+        _activate(hidden, norms[2][k], norms[3][k], hidden)
+        _convolve_one(hidden, second[k], outputs[k], batch, (1, 1), (1, 1))
+        if len(projection):
+            _convolve_one(active, projection[k], shortcut, batch, stride, (0, 0))
+            _add(shortcut, outputs[k])
+        else:
+            _add(maps[k], outputs[k])
+
+
+@_compiled
+def _activate(maps: Floats, scale: Floats, shift: Floats, active: Floats) -> None:
+    """Writes each channel of [C, H, W B] scaled, shifted and cut off below zero; NaN stays."""
+    for c in range(len(maps)):
+        a, b = scale[c], shift[c]
+        for y in range(maps.shape[1]):
+            row, there = maps[c, y], active[c, y]
+            for n in range(len(row)):
+                value = a * row[n] + b
+                there[n] = row.dtype.type(0) if value < 0 else value
+
+
+@_compiled
+def _add(maps: Floats, sums: Floats) -> None:
+    for c in range(len(maps)):
+        for y in range(maps.shape[1]):
+            row, there = maps[c, y], sums[c, y]
+            for n in range(len(row)):
+                there[n] += row[n]
 
 
 @_compiled

@@ -8,21 +8,19 @@ members have.
 """
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import vmap
 from torch.nn import functional as F
-from torch.utils._pytree import tree_map
 
 from hkrun.models.attention import AttentionEstimator, BlockAttention
 from hkrun.models.backbone import Backbone, Features
 from hkrun.models.batchnorm import BatchNorm2d
 from hkrun.models.cifar import InvertedResidual, LargeMapPool, PostActivationBlock
 from hkrun.models.distilled import DistilledNetwork, Output
+from hkrun.models.joining import Join, join_buffers, join_parameters
 from hkrun.models.preact import BasicBlock, BottleneckBlock
 from hkrun.models.quantized import (
     QuantizedConv2d,
@@ -31,25 +29,19 @@ from hkrun.models.quantized import (
     TernaryWeights,
     ternary_weights,
 )
-from hkrun.models.sgd import SGD
 from hkrun.models.small_images import (
+    Activation,
+    BlockWeights,
     as_rows,
     batch_norm,
+    block_pays,
     convolve,
     find_geometry,
     lie_images_last,
     pays,
     repeat_images,
+    residual_block,
 )
-
-_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
-
-
-class Join(NamedTuple):
-    """A parameter of a pack, [k, ...], and the members' own that are views of it."""
-
-    packed: nn.Parameter
-    own: tuple[nn.Parameter, ...]
 
 
 class PackedNetwork(nn.Module):
@@ -118,155 +110,6 @@ class PackedNetwork(nn.Module):
         return _members(values, self._size).transpose(0, 1)
 
 
-class Stacked(nn.Module):
-    """k small modules of one architecture, on which any function of one of them is evaluated at once.
-
-    Args:
-        members: The modules. What they change in place of their buffers is each member's own.
-
-    Attributes:
-        joins: Its parameters, and what they are of each member.
-    """
-
-    def __init__(self, members: Sequence[nn.Module]) -> None:
-        super().__init__()
-        self.joins: list[Join] = []
-        self._first = (members[0],)  # in a tuple: its parameters are not to be found as this module's own
-        self._normalises = any(isinstance(layer, _NORMS) for layer in members[0].modules())
-        self._slots: list[tuple[dict[str, Any], str]] = []
-        for name, _ in members[0].named_parameters():
-            _join([member.get_parameter(name) for member in members], self.joins)
-            path, _, own_name = name.rpartition(".")
-            self._slots.append((members[0].get_submodule(path)._parameters, own_name))
-        self._values = nn.ParameterList(join.packed for join in self.joins)
-        for number, (name, _) in enumerate(members[0].named_buffers()):
-            path, _, own_name = name.rpartition(".")
-            joined = _join_buffer([member.get_submodule(path) for member in members], own_name)
-            self.register_buffer(f"state_{number}", joined)
-            self._slots.append((members[0].get_submodule(path)._buffers, own_name))
-
-    def each(self, function: Callable[..., Any], *args: Any) -> Any:
-        """`function(member, *args of its own)` of every member; what goes in and comes out has a leading k.
-
-        Args:
-            function: Takes a member, with any of its methods, and returns tensors.
-            args: Tensors with a leading k, None, and named tuples of them.
-
-        Raises:
-            RuntimeError: A buffer was replaced: what was to be kept would be lost.
-        """
-
-        def one(values: list[Tensor], *own: Any) -> Any:
-            with _replaced(self._slots, values):
-                return function(self._first[0], *own)
-
-        values = [*self._values, *self.buffers()]
-        dims = tree_map(lambda value: 0 if isinstance(value, Tensor) else None, (values, *args))
-        with _without_cudnn() if self._normalises else nullcontext():
-            return vmap(one, in_dims=dims)(values, *args)
-
-
-@contextmanager
-def _without_cudnn() -> Iterator[None]:
-    """Keeps out cuDNN's BatchNorm: it asks for a memory order that vmap refuses to tell (torch 2.11)."""
-    before = torch.backends.cudnn.enabled
-    torch.backends.cudnn.enabled = False
-    try:
-        yield
-    finally:
-        torch.backends.cudnn.enabled = before
-
-
-def each_of(members: nn.Module, function: Callable[..., Any], *args: Any) -> Any:
-    """`function(member, *args)` of a pack's members, or of one alone; what goes in and comes out has a lead.
-
-    See `Stacked.each`.
-    """
-    if isinstance(members, Stacked):
-        return members.each(function, *args)
-    own = tree_map(lambda value: value[0] if isinstance(value, Tensor) else value, args)
-    return lead(function(members, *own))
-
-
-def copy_tensor(value: object) -> object:
-    """A tensor in memory of its own, as a checkpoint holds it; anything else as it is."""
-    return value.clone(memory_format=torch.contiguous_format) if isinstance(value, Tensor) else value
-
-
-def lead(values: Any) -> Any:
-    """The same values with a leading dimension of 1."""
-    return tree_map(lambda value: value[None] if isinstance(value, Tensor) else value, values)
-
-
-@contextmanager
-def _replaced(slots: Sequence[tuple[dict[str, Any], str]], values: Sequence[Tensor]) -> Iterator[None]:
-    """Lets modules compute with other tensors than their parameters and buffers."""
-    own = [held[name] for held, name in slots]
-    try:
-        for (held, name), value in zip(slots, values, strict=True):
-            held[name] = value
-        yield
-        lost = [name for (held, name), value in zip(slots, values, strict=True) if held[name] is not value]
-        if lost:
-            raise RuntimeError(f"{', '.join(lost)}: was replaced; change a buffer in place, as copy_() does")
-    finally:
-        for (held, name), value in zip(slots, own, strict=True):
-            held[name] = value
-
-
-def join_optimizers(optimizers: Sequence[SGD], joins: Sequence[Join]) -> SGD:
-    """One optimiser of a pack's parameters that goes on where the members' own are; they stay up to date.
-
-    Args:
-        optimizers: One per member, of the same settings.
-        joins: The pack's parameters.
-    """
-    joined = SGD([join.packed for join in joins], **optimizers[0].defaults)
-    if not joined.defaults["momentum"]:
-        return joined
-    for packed, own in joins:
-        # A first step without a buffer is one with a buffer of zeros.
-        buffer = torch.zeros_like(packed)
-        for place, optimizer, parameter in zip(buffer, optimizers, own, strict=True):
-            before = optimizer.state[parameter].get("momentum_buffer")
-            if before is not None:
-                place.copy_(before)
-            optimizer.state[parameter]["momentum_buffer"] = place
-        joined.state[packed]["momentum_buffer"] = buffer
-    return joined
-
-
-@torch.no_grad()
-def _join(own: Sequence[Tensor], joins: list[Join]) -> nn.Parameter:
-    """Lays the members' values of one parameter together, and makes each member's own a view of them."""
-    values = _lay_together(own)
-    parameters = []
-    for parameter, view in zip(own, values, strict=True):
-        assert isinstance(parameter, nn.Parameter)
-        parameter.data = view
-        parameters.append(parameter)
-    packed = nn.Parameter(values)
-    joins.append(Join(packed, tuple(parameters)))
-    return packed
-
-
-def _join_buffer(members: Sequence[nn.Module], name: str) -> Tensor:
-    """The same of a buffer."""
-    values = _lay_together([member.get_buffer(name) for member in members])
-    for member, view in zip(members, values, strict=True):
-        setattr(member, name, view)
-    return values
-
-
-def _lay_together(tensors: Sequence[Tensor]) -> Tensor:
-    """The tensors in new memory, [k, ...]; a pack's weights of convolutions are channels_last."""
-    if tensors[0].dim() < 4:
-        return torch.stack([tensor.detach() for tensor in tensors])
-    joined = torch.cat([tensor.detach() for tensor in tensors])
-    joined = joined.contiguous(memory_format=torch.channels_last)
-    return joined.view(len(tensors), *tensors[0].shape)
-
-
 def _members(values: Tensor, number: int) -> Tensor:
     """[B, k, C, ...] of [B, k C, ...], without a copy."""
     batch, channels, *rest = values.shape
@@ -288,10 +131,15 @@ def _pack(members: Sequence[nn.Module], joins: list[Join]) -> nn.Module:
             return module
     if not isinstance(first, _COMPOSED):
         raise TypeError(f"a {type(first).__name__} cannot be packed")
-    composed = copy.copy(first)
+    return _compose(members, joins)
+
+
+def _compose(members: Sequence[nn.Module], joins: list[Join]) -> nn.Module:
+    """A module like the members, made of what theirs are packed to."""
+    composed = copy.copy(members[0])
     composed._modules = {
         name: None if child is None else _pack([member.get_submodule(name) for member in members], joins)
-        for name, child in first._modules.items()
+        for name, child in members[0]._modules.items()
     }
     return composed
 
@@ -299,7 +147,7 @@ def _pack(members: Sequence[nn.Module], joins: list[Join]) -> nn.Module:
 # What treats every channel alike, and what only calls the modules that it is made of.
 _CHANNELWISE = (nn.ReLU, nn.Identity, nn.MaxPool2d, LargeMapPool, SignActivation)
 _COMPOSED = (
-    *(Backbone, BasicBlock, BottleneckBlock),
+    *(Backbone, BottleneckBlock),
     *(PostActivationBlock, InvertedResidual),
     *(AttentionEstimator, nn.Sequential, nn.ModuleList),
 )
@@ -309,10 +157,12 @@ class _PackedConv2d(nn.Module):
     def __init__(self, members: Sequence[nn.Conv2d], joins: list[Join]) -> None:
         super().__init__()
         first = members[0]
-        self.weight = _join([member.weight for member in members], joins)
+        self.weight = join_parameters([member.weight for member in members], joins)
         self._bias = None
         if first.bias is not None:
-            self._bias = _join([member.bias for member in members if member.bias is not None], joins)
+            self._bias = join_parameters(
+                [member.bias for member in members if member.bias is not None], joins
+            )
         assert first.padding_mode == "zeros"
         self._options: dict[str, Any] = {
             "stride": first.stride,
@@ -320,7 +170,7 @@ class _PackedConv2d(nn.Module):
             "dilation": first.dilation,
             "groups": first.groups * len(members),
         }
-        self._geometry = find_geometry(first)
+        self.geometry = find_geometry(first)
         self.quantizer = _pack_quantizers(members, joins)
         self._first = None
         if isinstance(first, QuantizedConv2d) and first.first is not None:
@@ -330,21 +180,25 @@ class _PackedConv2d(nn.Module):
         """Maps [B, k in_channels, H, W]."""
         if self._first is not None:
             inputs = self._first(inputs)
-        weight = self.weight if self.quantizer is None else self.quantizer(self.weight)
-        if self._geometry is not None and pays(inputs, weight):
-            outputs = convolve(inputs, weight, self._geometry)
+        weight = self.find_weight()
+        if self.geometry is not None and pays(inputs, weight):
+            outputs = convolve(inputs, weight, self.geometry)
             return outputs if self._bias is None else outputs + self._bias.flatten()[:, None, None]
         bias = None if self._bias is None else self._bias.flatten()
         return F.conv2d(inputs, weight.flatten(0, 1), bias, **self._options)
+
+    def find_weight(self) -> Tensor:
+        """The weights that it convolves with, [k, out_channels, in_channels, *kernel]."""
+        return self.weight if self.quantizer is None else self.quantizer(self.weight)
 
 
 class _PackedLinear(nn.Module):
     def __init__(self, members: Sequence[nn.Linear], joins: list[Join]) -> None:
         super().__init__()
-        self.weight = _join([member.weight for member in members], joins)
+        self.weight = join_parameters([member.weight for member in members], joins)
         self._bias = None
         if members[0].bias is not None:
-            self._bias = _join([member.bias for member in members], joins)
+            self._bias = join_parameters([member.bias for member in members], joins)
         self.quantizer = _pack_quantizers(members, joins)
 
     def forward(self, inputs: Tensor) -> Tensor:
@@ -362,10 +216,10 @@ class _PackedBatchNorm2d(nn.Module):
     def __init__(self, members: Sequence[BatchNorm2d], joins: list[Join]) -> None:
         super().__init__()
         assert not members[0].synchronised
-        self._weight = _join([member.weight for member in members], joins)
-        self._bias = _join([member.bias for member in members], joins)
+        self._weight = join_parameters([member.weight for member in members], joins)
+        self._bias = join_parameters([member.bias for member in members], joins)
         for name in ("running_mean", "running_var", "num_batches_tracked"):
-            self.register_buffer(name, _join_buffer(members, name))
+            self.register_buffer(name, join_buffers(members, name))
         self._momentum, self._eps = members[0].momentum, members[0].eps
 
     def forward(self, inputs: Tensor) -> Tensor:
@@ -394,6 +248,34 @@ class _PackedBatchNorm2d(nn.Module):
         variance.lerp_(own_variance * (number / (number - 1)), self._momentum)
         return outputs
 
+    def find_activation(self) -> Activation:
+        """What it and the ReLU after it make of maps in eval mode."""
+        scale = self._weight.detach() * (self.get_buffer("running_var") + self._eps).rsqrt()
+        mean = self.get_buffer("running_mean")
+        return Activation(scale, torch.addcmul(self._bias.detach(), mean, scale, value=-1))
+
+
+class _PackedBasicBlock(nn.Module):
+    """`BasicBlock`; its layers are evaluated together where its convolutions are compiled."""
+
+    def __init__(self, members: Sequence[BasicBlock], joins: list[Join]) -> None:
+        super().__init__()
+        self._block = _compose(members, joins)
+        self._rectifies = isinstance(members[0].activation, nn.ReLU)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Maps [B, k in_channels, H, W]."""
+        block: Any = self._block
+        if self._rectifies and not self.training and not torch.is_grad_enabled():
+            projection = None if block.projection is None else block.projection.find_weight()
+            weights = BlockWeights(block.conv1.find_weight(), block.conv2.find_weight(), projection)
+            stride = block.conv1.geometry.stride
+            if block_pays(inputs, weights, stride):
+                activations = (block.norm1.find_activation(), block.norm2.find_activation())
+                return residual_block(inputs, activations, weights, stride)
+        outputs: Tensor = block(inputs)
+        return outputs
+
 
 class _PackedBlockAttention(nn.Module):
     """`BlockAttention`, with one more dimension for the members."""
@@ -401,8 +283,8 @@ class _PackedBlockAttention(nn.Module):
     def __init__(self, members: Sequence[BlockAttention], joins: list[Join]) -> None:
         super().__init__()
         self._tap = _pack([member.tap for member in members], joins)
-        self._align = _join([member.align.weight for member in members], joins)
-        self._score = _join([member.score.weight for member in members], joins)
+        self._align = join_parameters([member.align.weight for member in members], joins)
+        self._score = join_parameters([member.score.weight for member in members], joins)
         self._average = members[0].average
 
     def forward(self, stage: Tensor, guide: Tensor) -> tuple[Tensor, Tensor]:
@@ -433,8 +315,8 @@ class _PackedBlockAttention(nn.Module):
 class _PackedTernary(nn.Module):
     def __init__(self, members: Sequence[TernaryWeights], joins: list[Join]) -> None:
         super().__init__()
-        self._positive = _join([member.positive for member in members], joins)
-        self._negative = _join([member.negative for member in members], joins)
+        self._positive = join_parameters([member.positive for member in members], joins)
+        self._negative = join_parameters([member.negative for member in members], joins)
 
     def forward(self, weight: Tensor) -> Tensor:
         own = zip(weight.unbind(), self._positive.unbind(), self._negative.unbind(), strict=True)
@@ -466,5 +348,6 @@ _PACKED: dict[type[nn.Module], Any] = {
     nn.Conv2d: _PackedConv2d,
     nn.Linear: _PackedLinear,
     BatchNorm2d: _PackedBatchNorm2d,
+    BasicBlock: _PackedBasicBlock,
     BlockAttention: _PackedBlockAttention,
 }

@@ -64,6 +64,32 @@ def _can_compile() -> bool:
     return True
 
 
+class Activation(NamedTuple):
+    """What BatchNorm in eval mode and ReLU make of maps: `(maps * scale + shift)`, cut off below zero.
+
+    Attributes:
+        scale: Of each channel of each member, [k, C].
+        shift: The same.
+    """
+
+    scale: Tensor
+    shift: Tensor
+
+
+class BlockWeights(NamedTuple):
+    """The weights of a residual block's convolutions.
+
+    Attributes:
+        first: Shape [k, C', C, 3, 3].
+        second: Shape [k, C', C', 3, 3].
+        projection: Of the shortcut, [k, C', C, 1, 1]; None where the shortcut is the block's input itself.
+    """
+
+    first: Tensor
+    second: Tensor
+    projection: Tensor | None
+
+
 def pays(maps: Tensor, weight: Tensor) -> bool:
     """Whether `convolve` is faster than a grouped convolution; it depends on the shapes alone.
 
@@ -73,9 +99,17 @@ def pays(maps: Tensor, weight: Tensor) -> bool:
     """
     if maps.device.type != "cpu" or torch.is_autocast_enabled("cpu") or maps.dtype not in _DTYPES:
         return False
-    channels, height = weight.shape[2], maps.shape[2]
-    # Measured: benchmarks/pack_forms.py.
-    return height <= 16 and channels <= (32 if height <= 4 else 8) and _can_compile()
+    return _are_small(maps.shape[2], weight.shape[2]) and _can_compile()
+
+
+def block_pays(maps: Tensor, weights: BlockWeights, stride: tuple[int, int]) -> bool:
+    """Whether `residual_block` is faster than its layers one by one: where each convolution pays."""
+    out_height = -(-maps.shape[2] // stride[0])
+    return pays(maps, weights.first) and _are_small(out_height, weights.second.shape[2])
+
+
+def _are_small(height: int, channels: int) -> bool:
+    return height <= 16 and channels <= (32 if height <= 4 else 8)  # measured: benchmarks/pack_forms.py
 
 
 def _images_last(maps: Tensor) -> Tensor:
@@ -121,11 +155,67 @@ def convolve(maps: Tensor, weight: Tensor, geometry: Geometry) -> Tensor:
     return outputs
 
 
+def residual_block(
+    maps: Tensor, activations: tuple[Activation, Activation], weights: BlockWeights, stride: tuple[int, int]
+) -> Tensor:
+    """The output of a block of BN-ReLU-conv3x3-BN-ReLU-conv3x3 in eval mode, without a gradient.
+
+    The numbers are those of its layers one by one. Here they are a member's one after the other, so that what
+    is between two layers is still in the cache when the next one reads it.
+
+    Args:
+        maps: Shape [B, k C, H, W].
+        activations: What is before each of the two convolutions; the projection reads the first, too.
+        weights: Of the convolutions.
+        stride: Of the first convolution and of the projection.
+
+    Returns:
+        Shape [B, k C', H', W'], with the images last in memory.
+
+    Raises:
+        ValueError: Maps, activations and weights do not fit: the kernels would read beside them.
+    """
+    from hkrun.models import image_kernels
+
+    members, out_channels, channels = weights.first.shape[:3]
+    before, between = activations
+    projection = weights.projection
+    if projection is None:
+        projection = weights.first.new_empty(0, out_channels, channels, 1, 1)
+    wanted = [
+        *((value, (members, channels)) for value in before),
+        *((value, (members, out_channels)) for value in between),
+        (weights.first, (members, out_channels, channels, 3, 3)),
+        (weights.second, (members, out_channels, out_channels, 3, 3)),
+        (projection, (len(projection) and members, out_channels, channels, 1, 1)),
+        (maps, (len(maps), members * channels, *maps.shape[2:])),
+    ]
+    fit = all(value.shape == shape and value.dtype == maps.dtype for value, shape in wanted)
+    if weights.projection is None:
+        fit = fit and channels == out_channels and stride == (1, 1)
+    if not fit:
+        raise ValueError(f"maps of {list(maps.shape)} {maps.dtype} do not fit the block's weights")
+    height, width = (-(-side // step) for side, step in zip(maps.shape[2:], stride, strict=True))
+    outputs = _empty(maps, members * out_channels, height, width)
+    image_kernels.residual_block(
+        _lines(maps, members),
+        (before.scale.numpy(), before.shift.numpy(), between.scale.numpy(), between.shift.numpy()),
+        tuple(value.detach().contiguous().numpy() for value in (weights.first, weights.second, projection)),
+        _lines(outputs, members),
+        len(maps),
+        stride,
+    )
+    return outputs
+
+
 def compile_ahead() -> None:
     """Compiles what packs in float32 take, unless that is done; else the first of them waits for it."""
     maps, weight = torch.zeros(1, 1, 1, 1, requires_grad=True), torch.zeros(1, 1, 1, 1, 1, requires_grad=True)
     outputs = convolve(maps, weight, Geometry((1, 1), (1, 1), (0, 0)))
     torch.autograd.grad(outputs, (maps, weight), torch.ones_like(outputs))
+    kernels = torch.zeros(1, 1, 1, 3, 3)
+    activation = Activation(torch.zeros(1, 1), torch.zeros(1, 1))
+    residual_block(maps, (activation, activation), BlockWeights(kernels, kernels, None), (1, 1))
 
 
 def lie_images_last(maps: Tensor) -> bool:

@@ -15,7 +15,7 @@ from hkrun.config import Cell
 from hkrun.distill.term_checks import try_terms
 from hkrun.errors import InputError
 from hkrun.methods import SHIPPED
-from hkrun.models.packed import Stacked
+from hkrun.models.stacked import Stacked
 from hkrun.objective import DataSizes
 from hkrun.spaces import load_cell
 

@@ -7,17 +7,22 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hkrun.models import DistilledNetwork, build_network, initialise, small_images
+from hkrun.models import DistilledNetwork, build_network, image_kernels, initialise, small_images
 from hkrun.models.packed import PackedNetwork
+from hkrun.models.quantized import quantize
 from hkrun.models.small_images import (
+    Activation,
+    BlockWeights,
     Geometry,
     batch_norm,
+    block_pays,
     convolve,
     find_geometry,
     lie_images_last,
     pays,
     pool,
     repeat_images,
+    residual_block,
 )
 
 # Members, channels in and out, height and width; kernel, stride and padding, (height, width) each.
@@ -168,6 +173,83 @@ def test_pooling_is_the_mean_over_positions_with_all_derivatives(order: str) -> 
     assert torch.autograd.gradcheck(pool, maps)
 
 
+# Members, channels in and out, side, stride, batch.
+BLOCKS = {
+    "the same shape": (3, 4, 4, 5, 1, 7),
+    "more channels": (2, 3, 5, 4, 1, 6),
+    "half the side": (2, 4, 8, 6, 2, 5),
+    "half of an odd side": (2, 2, 3, 5, 2, 1),
+    "more than a row's part": (1, 4, 4, 2, 1, 900),
+}
+
+
+def draw_block(name: str) -> tuple[Tensor, tuple[Activation, Activation], BlockWeights, tuple[int, int]]:
+    """What a block computes with, in float64."""
+    members, channels, out_channels, side, stride, batch = BLOCKS[name]
+    generator = torch.Generator().manual_seed(0)
+
+    def draw(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+    activations = tuple(
+        Activation(draw(members, width), draw(members, width)) for width in (channels, out_channels)
+    )
+    projection = None
+    if (channels, stride) != (out_channels, 1):
+        projection = draw(members, out_channels, channels, 1, 1)
+    first = draw(members, out_channels, channels, 3, 3)
+    weights = BlockWeights(first, draw(members, out_channels, out_channels, 3, 3), projection)
+    maps = images_last(draw(batch, members * channels, side, side))
+    return maps, activations, weights, (stride, stride)  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize("name", BLOCKS)
+def test_a_block_evaluated_at_once_is_its_layers_one_by_one(name: str) -> None:
+    maps, activations, weights, stride = draw_block(name)
+
+    def activate(values: Tensor, activation: Activation) -> Tensor:
+        scale, shift = (each.flatten()[:, None, None] for each in activation)
+        return F.relu(values * scale + shift)
+
+    active = activate(maps, activations[0])
+    hidden = activate(grouped(active, weights.first, Geometry((3, 3), stride, (1, 1))), activations[1])
+    shortcut = maps
+    if weights.projection is not None:
+        shortcut = grouped(active, weights.projection, Geometry((1, 1), stride, (0, 0)))
+    expected = grouped(hidden, weights.second, Geometry((3, 3), (1, 1), (1, 1))) + shortcut
+    before = maps.clone()
+    outputs = residual_block(maps, activations, weights, stride)
+    torch.testing.assert_close(outputs, expected, rtol=1e-12, atol=1e-12)
+    assert lie_images_last(outputs)
+    assert torch.equal(maps, before)
+
+
+def test_a_block_that_does_not_fit_is_refused_before_a_kernel_reads_beside_it() -> None:
+    maps, (before, between), weights, stride = draw_block("half the side")
+    one_less = BlockWeights(weights.first, weights.second[:, :-1], weights.projection)
+    for arguments in (
+        (maps[:, :-1], (before, between), weights, stride),
+        (maps.float(), (before, between), weights, stride),
+        (maps, (between, before), weights, stride),
+        (maps, (before, between), one_less, stride),
+        (maps, (before, between), weights._replace(projection=None), stride),
+    ):
+        with pytest.raises(ValueError, match="do not fit the block's weights"):
+            residual_block(*arguments)
+    same = draw_block("the same shape")
+    with pytest.raises(ValueError, match="do not fit the block's weights"):
+        residual_block(*same[:3], (2, 2))
+
+
+def test_a_block_is_evaluated_at_once_where_all_of_its_convolutions_are_compiled() -> None:
+    maps, _, weights, stride = draw_block("half the side")
+    assert block_pays(maps, weights, stride)
+    wide = BlockWeights(weights.first, torch.randn(2, 16, 16, 3, 3), weights.projection)
+    assert not block_pays(images_last(torch.randn(2, 8, 16, 16)), wide, stride)
+    assert block_pays(images_last(torch.randn(2, 8, 8, 8)), wide, stride)
+    assert not block_pays(images_last(torch.randn(2, 8, 32, 32)), weights, stride)
+
+
 def test_images_are_repeated_for_each_member() -> None:
     images = torch.arange(24.0).view(2, 1, 3, 4)
     repeated = repeat_images(images, 5)
@@ -213,6 +295,54 @@ def test_a_member_that_is_not_a_number_touches_no_other_in_any_form(
     assert logits.isfinite().all()
     for ours, theirs in zip([broken, *broken_gradients], [logits, *gradients], strict=True):
         assert torch.equal(ours[[0, 2]], theirs[[0, 2]])
+
+
+def train_a_little(packed: PackedNetwork) -> None:
+    """Gives the members' BatchNorms statistics of their own."""
+    for _ in range(2):
+        packed.train()(torch.randn(packed._size, 6, 1, 8, 8))
+    packed.eval()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_evaluation_gives_the_numbers_of_the_layers_one_by_one(
+    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    members = build_members("preact-14-w4", 3)
+    packed = PackedNetwork(members)
+    train_a_little(packed)
+    with torch.no_grad():
+        for parameter in members[1].parameters():
+            parameter.fill_(float("nan"))
+    packed.to(dtype)
+    images = torch.randn(9, 1, 8, 8, dtype=dtype)
+    one_by_one = packed.classify(images).detach()
+    blocks: list[int] = []
+    kernel = image_kernels.residual_block
+    monkeypatch.setattr(image_kernels, "residual_block", lambda *args: (blocks.append(1), kernel(*args)))
+    with torch.no_grad():
+        at_once = packed.classify(images)
+    assert len(blocks) == 6
+    assert at_once[1].isnan().all()
+    assert at_once[[0, 2]].isfinite().all()
+    assert torch.equal(at_once[[0, 2]], one_by_one[[0, 2]])
+    for own, member in zip(at_once, members, strict=True):
+        alone = member.to(dtype).eval()(images).logits
+        torch.testing.assert_close(own, alone, rtol=1e-4, atol=1e-4, equal_nan=True)
+
+
+@pytest.mark.parametrize("scheme", ["binary_connect", "ttq", "bwn", "xnor"])
+def test_quantised_networks_are_evaluated_with_their_quantised_weights_and_activations(scheme: str) -> None:
+    members = build_members("preact-8-w4", 2)
+    for member in members:
+        quantize(member.backbone, scheme)
+    packed = PackedNetwork(members)
+    train_a_little(packed)
+    images = torch.randn(9, 1, 8, 8)
+    with torch.no_grad():
+        evaluated = packed.classify(images)
+        for own, member in zip(evaluated, members, strict=True):
+            torch.testing.assert_close(own, member.eval()(images).logits, rtol=1e-4, atol=1e-4)
 
 
 def test_the_networks_of_digits_compute_with_images_last_and_those_of_cifar_do_not() -> None:

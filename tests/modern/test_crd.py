@@ -9,7 +9,7 @@ from torch.nn.functional import normalize
 from torchdistill.losses.mid_level import CRDLoss
 
 from hkrun.models import initialise
-from hkrun.models.packed import Stacked
+from hkrun.models.stacked import Stacked
 from hkrun.modern.crd import ContrastiveLoss
 
 NUM_IMAGES, BATCH, NEGATIVES, WIDTH = 30, 6, 12, 8
