@@ -41,6 +41,7 @@ from hkrun.models.small_images import (
     pays,
     repeat_images,
     residual_block,
+    with_contiguous_gradient,
 )
 
 
@@ -300,7 +301,7 @@ class _PackedBlockAttention(nn.Module):
             columns = features.permute(1, 2, 3, 0)  # [k, C_i, H*W, B], as it lies
             scores = torch.bmm(self._score, columns.flatten(2)).view(len(columns), height * width, -1)
             weights = scores.softmax(dim=1)
-            pooled = (columns * weights[:, None]).sum(dim=2).permute(2, 0, 1)
+            pooled = with_contiguous_gradient((columns * weights[:, None]).sum(dim=2)).permute(2, 0, 1)
             attention = weights.permute(2, 0, 1)
         else:
             attention = (self._score @ features).softmax(dim=3)  # [B, k, 1, H*W]
