@@ -237,8 +237,12 @@ def with_contiguous_gradient(values: Tensor) -> Tensor:
     two orders of memory at once, which takes ten times as long.
     """
     if values.requires_grad:
-        values.register_hook(torch.Tensor.contiguous)
+        values.register_hook(_as_it_lies)  # type: ignore[no-untyped-call]
     return values
+
+
+def _as_it_lies(gradient: Tensor | None) -> Tensor | None:
+    return None if gradient is None else gradient.contiguous()
 
 
 def as_rows(maps: Tensor) -> Tensor:
@@ -384,12 +388,12 @@ class _BatchNorm(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor, Tensor]:
         rows = as_rows(maps)[0]
         mean = rows.mean(dim=1)
-        centred = rows - mean[:, None]
-        variance = torch.linalg.vector_norm(centred, dim=1).square() / rows.shape[1]
-        scale = (variance + eps).rsqrt()
         outputs = _empty(maps, *maps.shape[1:])
-        written = as_rows(outputs)[0]
-        torch.mul(centred, (weight * scale)[:, None], out=written)
+        written = as_rows(outputs)[0]  # in place: what is new has to come from the memory first
+        torch.sub(rows, mean[:, None], out=written)
+        variance = torch.linalg.vector_norm(written, dim=1).square() / rows.shape[1]
+        scale = (variance + eps).rsqrt()
+        written *= (weight * scale)[:, None]
         written += bias[:, None]
         ctx.save_for_backward(maps, weight, mean, scale)
         ctx.eps = eps

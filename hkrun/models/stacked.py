@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.func import vmap
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 from hkrun.models.joining import Join, join_buffers, join_parameters
 
@@ -51,15 +51,18 @@ class Stacked(nn.Module):
         Raises:
             RuntimeError: A buffer was replaced: what was to be kept would be lost.
         """
-
-        def one(values: list[Tensor], *own: Any) -> Any:
-            with _replaced(self._slots, values):
-                return function(self._first[0], *own)
-
+        # Taken apart here, once: vmap does it again and again, which takes long where tuples are nested.
+        leaves, tree = tree_flatten(args)
         values = [*self._values, *self.buffers()]
-        dims = tree_map(lambda value: 0 if isinstance(value, Tensor) else None, (values, *args))
+
+        def one(*tensors: Tensor) -> Any:
+            own = iter(tensors[len(values) :])
+            parts = [next(own) if isinstance(leaf, Tensor) else leaf for leaf in leaves]
+            with _replaced(self._slots, tensors[: len(values)]):
+                return function(self._first[0], *tree_unflatten(parts, tree))
+
         with _without_cudnn() if self._normalises else nullcontext():
-            return vmap(one, in_dims=dims)(values, *args)
+            return vmap(one)(*values, *(leaf for leaf in leaves if isinstance(leaf, Tensor)))
 
 
 @contextmanager

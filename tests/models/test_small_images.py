@@ -8,7 +8,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hkrun.models import DistilledNetwork, build_network, image_kernels, initialise, small_images
-from hkrun.models.packed import PackedNetwork
+from hkrun.models.attention import BlockAttention
+from hkrun.models.joining import Join
+from hkrun.models.packed import PackedNetwork, _PackedBlockAttention
 from hkrun.models.quantized import quantize
 from hkrun.models.small_images import (
     Activation,
@@ -248,6 +250,21 @@ def test_a_block_is_evaluated_at_once_where_all_of_its_convolutions_are_compiled
     assert not block_pays(images_last(torch.randn(2, 8, 16, 16)), wide, stride)
     assert block_pays(images_last(torch.randn(2, 8, 8, 8)), wide, stride)
     assert not block_pays(images_last(torch.randn(2, 8, 32, 32)), weights, stride)
+
+
+@pytest.mark.parametrize("reads", ["pool", "attention"])
+def test_the_gradient_of_maps_lies_in_memory_as_they_do(reads: str) -> None:
+    """Where it does not, all that goes back through the layers before reads two orders at once."""
+    maps = images_last(torch.randn(5, 12, 4, 4)).requires_grad_()
+    attention = [BlockAttention(4, guide_width=6, squeeze_width=4, pool="sum", tap="raw") for _ in range(3)]
+    joins: list[Join] = []
+    if reads == "pool":
+        values = pool(maps)
+    else:
+        values, _ = _PackedBlockAttention(attention, joins)(maps, torch.randn(5, 3, 6))
+    together = torch.cat([torch.zeros_like(values), values], dim=1)  # its gradient is part of a longer one
+    (gradient,) = torch.autograd.grad(together.square().sum(), maps)
+    assert lie_images_last(gradient)
 
 
 def test_images_are_repeated_for_each_member() -> None:
