@@ -144,7 +144,7 @@ $(STAMP): requirements.lock build.lock pyproject.toml $(BIN)/uv
 	$(BIN)/uv pip sync --quiet --compile-bytecode --python $(BIN)/python --require-hashes $(INDEX) $(LOCKED)
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --build-constraints build.lock --editable .
 	$(BIN)/python -m compileall -q hkrun
-	$(BIN)/python -c 'from hkrun.models.small_images import compile_ahead; compile_ahead()'
+	$(BIN)/python -c 'from hkrun.models.small_blocks import compile_ahead; compile_ahead()'
 	rm -f .venv/.synced .venv/.synced-cpu
 	touch $@
 

@@ -4,50 +4,42 @@ Maps are [k, C, H, W B]: each row of an image holds all images of the batch, one
 that the innermost loops run over images and are vectors whatever the number of channels. Four channels are
 computed at once, from up to three positions, so that what is loaded is used several times. They are summed up
 in memory of their own: rows of maps often begin at a multiple of 4 KiB from each other, and would then push
-each other out of the first cache. Sums are taken in any order; NaN and infinity are what they are.
-
-Compiling takes seconds, once: the machine code is kept beside this file, or in the user's cache folder.
+each other out of the first cache.
 """
 
-from collections.abc import Callable
-from typing import Any
-
-import numba
 import numpy as np
-from numpy.typing import NDArray
 
-Floats = NDArray[Any]  # all of float32, or all of float64
+from hkrun.models.compiling import Floats, compiled, inlined
+
 Four = tuple[Floats, Floats, Floats, Floats]
 
 # Numbers of a row at a time: seven rows of them in float32 stay in a cache of 32 KiB.
 _CHUNK = 768
-_OPTIONS: dict[str, Any] = {
-    "fastmath": {"arcp", "contract", "nsz", "reassoc"},  # but neither nnan nor ninf
-    "error_model": "numpy",
-}
 
 
-def _compiled(function: Callable[..., None]) -> Callable[..., None]:
-    try:
-        compiled: Callable[..., None] = numba.njit(function, cache=True, **_OPTIONS)
-    except RuntimeError:  # no folder can be written
-        compiled = numba.njit(function, **_OPTIONS)
-    return compiled
-
-
-def _inlined(function: Callable[..., Any]) -> Callable[..., Any]:
-    inlined: Callable[..., Any] = numba.njit(function, forceinline=True, **_OPTIONS)
-    return inlined
-
-
-@_inlined
+@inlined
 def _next_three(channel: int, channels: int) -> tuple[int, int, int]:
     """The channels after one; where there are no more, the last again."""
     last = channels - 1
     return min(channel + 1, last), min(channel + 2, last), min(channel + 3, last)
 
 
-@_inlined
+@inlined
+def _see(
+    x: int, out_width: int, width: int, kernel_width: int, stride: int, padding: int
+) -> tuple[int, int, int, int]:
+    """What the output's position x sees of a row: where the kernel begins, and its columns within the image.
+
+    And how many positions from x on see the same columns of the kernel, each one further on.
+    """
+    left, positions = x * stride - padding, 1
+    first, after = max(0, -left), min(kernel_width, width - left)
+    if stride == 1 and after - first == kernel_width:
+        positions = min(width - left - kernel_width + 1, out_width - x)
+    return left, first, after, positions
+
+
+@inlined
 def _begin(sums: Floats, length: int) -> Four:
     """The first numbers of four rows, set to zero."""
     rows = sums[0, :length], sums[1, :length], sums[2, :length], sums[3, :length]
@@ -56,18 +48,18 @@ def _begin(sums: Floats, length: int) -> Four:
     return rows
 
 
-@_inlined
+@inlined
 def _part(rows: Four, first: int, after: int) -> Four:
     return rows[0][first:after], rows[1][first:after], rows[2][first:after], rows[3][first:after]
 
 
-@_inlined
+@inlined
 def _copy(row: Floats, there: Floats) -> None:
     for n in range(len(row)):
         there[n] = row[n]
 
 
-@_inlined
+@inlined
 def _write(rows: Four, maps: Floats, channel: int, y: int, first: int) -> None:
     """Copies rows into those of four channels of [C, H, W B], or of as many as there are."""
     channels, after = len(maps), first + len(rows[0])
@@ -80,7 +72,7 @@ def _write(rows: Four, maps: Floats, channel: int, y: int, first: int) -> None:
         _copy(rows[3], maps[channel + 3, y, first:after])
 
 
-@_inlined
+@inlined
 def _add_one(rows: Four, weights: Four, column: int, a: Floats) -> None:
     p0, p1, p2, p3 = rows
     w0, w1, w2, w3 = weights[0][column], weights[1][column], weights[2][column], weights[3][column]
@@ -91,7 +83,7 @@ def _add_one(rows: Four, weights: Four, column: int, a: Floats) -> None:
         p3[n] += w3 * a[n]
 
 
-@_inlined
+@inlined
 def _add_two(rows: Four, weights: Four, column: int, a: Floats, b: Floats) -> None:
     p0, p1, p2, p3 = rows
     w0, w1, w2, w3 = weights[0][column], weights[1][column], weights[2][column], weights[3][column]
@@ -104,7 +96,7 @@ def _add_two(rows: Four, weights: Four, column: int, a: Floats, b: Floats) -> No
         p3[n] += w3 * a[n] + v3 * b[n]
 
 
-@_inlined
+@inlined
 def _add_three(rows: Four, weights: Four, column: int, a: Floats, b: Floats, c: Floats) -> None:
     p0, p1, p2, p3 = rows
     w0, w1, w2, w3 = weights[0][column], weights[1][column], weights[2][column], weights[3][column]
@@ -118,8 +110,8 @@ def _add_three(rows: Four, weights: Four, column: int, a: Floats, b: Floats, c: 
         p3[n] += w3 * a[n] + v3 * b[n] + u3 * c[n]
 
 
-@_compiled
-def _convolve_one(
+@compiled
+def convolve_one(
     maps: Floats,
     weight: Floats,
     outputs: Floats,
@@ -140,12 +132,8 @@ def _convolve_one(
             kernel_rows = range(max(0, -top), min(kernel_height, height - top))
             x = 0
             while x < out_width:
-                # From x on, so many positions see the same columns of the kernel.
-                left, positions = x * stride[1] - padding[1], 1
-                first, after = max(0, -left), min(kernel_width, width - left)
-                if stride[1] == 1 and after - first == kernel_width:
-                    positions = min(width - left - kernel_width + 1, out_width - x, _CHUNK // batch)
-                    positions = max(1, positions)
+                left, first, after, positions = _see(x, out_width, width, kernel_width, stride[1], padding[1])
+                positions = max(1, min(positions, _CHUNK // batch))
                 length = positions * batch
                 rows = _begin(sums, length)
                 for c in range(channels):
@@ -179,7 +167,7 @@ def _convolve_one(
                 x += positions
 
 
-@_compiled
+@compiled
 def convolve(
     maps: Floats,
     weight: Floats,
@@ -199,69 +187,10 @@ def convolve(
         padding: Zeros at each edge, [height, width].
     """
     for k in range(len(maps)):
-        _convolve_one(maps[k], weight[k], outputs[k], batch, stride, padding)
+        convolve_one(maps[k], weight[k], outputs[k], batch, stride, padding)
 
 
-@_compiled
-def residual_block(
-    maps: Floats,
-    norms: tuple[Floats, Floats, Floats, Floats],
-    weights: tuple[Floats, Floats, Floats],
-    outputs: Floats,
-    batch: int,
-    stride: tuple[int, int],
-) -> None:
-    """Writes what a block of BN-ReLU-conv3x3-BN-ReLU-conv3x3 adds to its shortcut, without a gradient.
-
-    One member after the other, so that what lies between the layers stays in the second cache.
-
-    Args:
-        maps: Shape [k, C, H, W B].
-        norms: Scale and shift [k, C] that the first BatchNorm comes to, then those of the second, [k, C'].
-        weights: Those of the two convolutions, [k, C', C, 3, 3] and [k, C', C', 3, 3], and of the shortcut's,
-            [k, C', C, 1, 1]; [0, ...] where the shortcut is the maps themselves.
-        outputs: Shape [k, C', H', W' B].
-        batch: B.
-        stride: Of the first convolution and of the shortcut's.
-    """
-    first, second, projection = weights
-    active = np.empty(maps.shape[1:], maps.dtype)
-    hidden = np.empty(outputs.shape[1:], maps.dtype)
-    shortcut = np.empty(outputs.shape[1:], maps.dtype)
-    for k in range(len(maps)):
-        _activate(maps[k], norms[0][k], norms[1][k], active)
-        _convolve_one(active, first[k], hidden, batch, stride, (1, 1))
-        _activate(hidden, norms[2][k], norms[3][k], hidden)
-        _convolve_one(hidden, second[k], outputs[k], batch, (1, 1), (1, 1))
-        if len(projection):
-            _convolve_one(active, projection[k], shortcut, batch, stride, (0, 0))
-            _add(shortcut, outputs[k])
-        else:
-            _add(maps[k], outputs[k])
-
-
-@_compiled
-def _activate(maps: Floats, scale: Floats, shift: Floats, active: Floats) -> None:
-    """Writes each channel of [C, H, W B] scaled, shifted and cut off below zero; NaN stays."""
-    for c in range(len(maps)):
-        a, b = scale[c], shift[c]
-        for y in range(maps.shape[1]):
-            row, there = maps[c, y], active[c, y]
-            for n in range(len(row)):
-                value = a * row[n] + b
-                there[n] = row.dtype.type(0) if value < 0 else value
-
-
-@_compiled
-def _add(maps: Floats, sums: Floats) -> None:
-    for c in range(len(maps)):
-        for y in range(maps.shape[1]):
-            row, there = maps[c, y], sums[c, y]
-            for n in range(len(row)):
-                there[n] += row[n]
-
-
-@_compiled
+@compiled
 def convolve_back(  # noqa: C901 - a function of its own for what is innermost takes a third longer
     gradient: Floats,
     weight: Floats,
@@ -332,7 +261,54 @@ def convolve_back(  # noqa: C901 - a function of its own for what is innermost t
                     _write(rows, wanted, c0, y, x * batch)
 
 
-@_compiled
+@inlined
+def _correlate_one(sums: Floats, column: int, gradients: Four, a: Floats) -> None:
+    g0, g1, g2, g3 = gradients
+    s0 = s1 = s2 = s3 = sums.dtype.type(0)
+    for n in range(len(a)):
+        s0 += a[n] * g0[n]
+        s1 += a[n] * g1[n]
+        s2 += a[n] * g2[n]
+        s3 += a[n] * g3[n]
+    sums[0, column] += s0
+    sums[1, column] += s1
+    sums[2, column] += s2
+    sums[3, column] += s3
+
+
+@inlined
+def _correlate_three(sums: Floats, column: int, gradients: Four, a: Floats, b: Floats, c: Floats) -> None:
+    g0, g1, g2, g3 = gradients
+    s0 = s1 = s2 = s3 = t0 = t1 = t2 = t3 = u0 = u1 = u2 = u3 = sums.dtype.type(0)
+    for n in range(len(a)):
+        s0 += a[n] * g0[n]
+        s1 += a[n] * g1[n]
+        s2 += a[n] * g2[n]
+        s3 += a[n] * g3[n]
+        t0 += b[n] * g0[n]
+        t1 += b[n] * g1[n]
+        t2 += b[n] * g2[n]
+        t3 += b[n] * g3[n]
+        u0 += c[n] * g0[n]
+        u1 += c[n] * g1[n]
+        u2 += c[n] * g2[n]
+        u3 += c[n] * g3[n]
+    then, last = column + 1, column + 2
+    sums[0, column] += s0
+    sums[1, column] += s1
+    sums[2, column] += s2
+    sums[3, column] += s3
+    sums[0, then] += t0
+    sums[1, then] += t1
+    sums[2, then] += t2
+    sums[3, then] += t3
+    sums[0, last] += u0
+    sums[1, last] += u1
+    sums[2, last] += u2
+    sums[3, last] += u3
+
+
+@compiled
 def correlate(
     maps: Floats,
     gradient: Floats,
@@ -346,36 +322,44 @@ def correlate(
     out_channels, out_height, out_width = gradient.shape[1:]
     width, out_width = width // batch, out_width // batch
     kernel_height, kernel_width = of_weight.shape[3:]
+    sums = np.empty((4, kernel_width), of_weight.dtype)
     for k in range(members):
         for c0 in range(0, out_channels, 4):
             c1, c2, c3 = _next_three(c0, out_channels)
             for c in range(channels):
                 for row in range(kernel_height):
-                    for column in range(kernel_width):
-                        # The output's positions that see this column of the kernel within the image.
-                        first = max(0, -((column - padding[1]) // stride[1]))
-                        after = min(out_width, (width - 1 + padding[1] - column) // stride[1] + 1)
-                        positions = after - first if stride[1] == 1 else 1
-                        s0 = s1 = s2 = s3 = of_weight.dtype.type(0)
-                        for y in range(out_height):
-                            line_number = y * stride[0] - padding[0] + row
-                            if not 0 <= line_number < height or after <= first:
-                                continue
-                            line = maps[k, c, line_number]
-                            g0, g1 = gradient[k, c0, y], gradient[k, c1, y]
-                            g2, g3 = gradient[k, c2, y], gradient[k, c3, y]
-                            for x in range(first, after, positions):
-                                at, here = (x * stride[1] - padding[1] + column) * batch, x * batch
-                                length = positions * batch
-                                a = line[at : at + length]
-                                p0, p1 = g0[here : here + length], g1[here : here + length]
-                                p2, p3 = g2[here : here + length], g3[here : here + length]
-                                for n in range(length):
-                                    s0 += a[n] * p0[n]
-                                    s1 += a[n] * p1[n]
-                                    s2 += a[n] * p2[n]
-                                    s3 += a[n] * p3[n]
-                        of_weight[k, c0, c, row, column] = s0
-                        of_weight[k, c1, c, row, column] = s1
-                        of_weight[k, c2, c, row, column] = s2
-                        of_weight[k, c3, c, row, column] = s3
+                    sums[:] = 0
+                    for y in range(out_height):
+                        line_number = y * stride[0] - padding[0] + row
+                        if not 0 <= line_number < height:
+                            continue
+                        line = maps[k, c, line_number]
+                        rows = gradient[k, c0, y], gradient[k, c1, y], gradient[k, c2, y], gradient[k, c3, y]
+                        x = 0
+                        while x < out_width:
+                            left, first, after, positions = _see(
+                                x, out_width, width, kernel_width, stride[1], padding[1]
+                            )
+                            length = positions * batch
+                            part = _part(rows, x * batch, x * batch + length)
+                            column = first
+                            while column < after:
+                                at = (left + column) * batch
+                                if column + 3 <= after:
+                                    _correlate_three(
+                                        sums,
+                                        column,
+                                        part,
+                                        line[at : at + length],
+                                        line[at + batch : at + batch + length],
+                                        line[at + 2 * batch : at + 2 * batch + length],
+                                    )
+                                    column += 3
+                                else:
+                                    _correlate_one(sums, column, part, line[at : at + length])
+                                    column += 1
+                            x += positions
+                    of_weight[k, c0, c, row] = sums[0]
+                    of_weight[k, c1, c, row] = sums[1]
+                    of_weight[k, c2, c, row] = sums[2]
+                    of_weight[k, c3, c, row] = sums[3]

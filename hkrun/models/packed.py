@@ -29,18 +29,21 @@ from hkrun.models.quantized import (
     TernaryWeights,
     ternary_weights,
 )
-from hkrun.models.small_images import (
+from hkrun.models.small_blocks import (
     Activation,
     BlockWeights,
-    as_rows,
     batch_norm,
     block_pays,
+    normalises,
+    residual_block,
+)
+from hkrun.models.small_images import (
+    as_rows,
     convolve,
     find_geometry,
     lie_images_last,
     pays,
     repeat_images,
-    residual_block,
     with_contiguous_gradient,
 )
 
@@ -230,8 +233,8 @@ class _PackedBatchNorm2d(nn.Module):
         assert self._momentum is not None
         weight, bias = self._weight.flatten(), self._bias.flatten()
         mean, variance = (self.get_buffer(name).flatten() for name in ("running_mean", "running_var"))
-        small = lie_images_last(inputs)
-        if not (small and self.training):
+        if not (self.training and normalises(inputs)):
+            small = lie_images_last(inputs)
             outputs = F.batch_norm(
                 as_rows(inputs) if small else inputs,
                 mean,

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
-    from hkrun.models.image_kernels import Floats
+    from hkrun.models.compiling import Floats
 
 logger = logging.getLogger("hkrun")
 
@@ -57,37 +57,11 @@ def find_geometry(layer: nn.Conv2d) -> Geometry | None:
 def _can_compile() -> bool:
     """Whether Numba is here and works with what else is; asked only where a kernel would be used."""
     try:
-        importlib.import_module("hkrun.models.image_kernels")
+        importlib.import_module("hkrun.models.compiling")
     except (ImportError, OSError) as error:
-        logger.warning("convolutions of packs are the library's, which take longer: Numba: %s", error)
+        logger.warning("layers of packs are the library's, which take longer: Numba: %s", error)
         return False
     return True
-
-
-class Activation(NamedTuple):
-    """What BatchNorm in eval mode and ReLU make of maps: `(maps * scale + shift)`, cut off below zero.
-
-    Attributes:
-        scale: Of each channel of each member, [k, C].
-        shift: The same.
-    """
-
-    scale: Tensor
-    shift: Tensor
-
-
-class BlockWeights(NamedTuple):
-    """The weights of a residual block's convolutions.
-
-    Attributes:
-        first: Shape [k, C', C, 3, 3].
-        second: Shape [k, C', C', 3, 3].
-        projection: Of the shortcut, [k, C', C, 1, 1]; None where the shortcut is the block's input itself.
-    """
-
-    first: Tensor
-    second: Tensor
-    projection: Tensor | None
 
 
 def pays(maps: Tensor, weight: Tensor) -> bool:
@@ -97,27 +71,27 @@ def pays(maps: Tensor, weight: Tensor) -> bool:
         maps: Shape [B, k C, H, W].
         weight: Shape [k, C', C, *kernel].
     """
-    if maps.device.type != "cpu" or torch.is_autocast_enabled("cpu") or maps.dtype not in _DTYPES:
-        return False
-    return _are_small(maps.shape[2], weight.shape[2]) and _can_compile()
+    return are_small(maps.shape[2], weight.shape[2]) and compiles(maps)
 
 
-def block_pays(maps: Tensor, weights: BlockWeights, stride: tuple[int, int]) -> bool:
-    """Whether `residual_block` is faster than its layers one by one: where each convolution pays."""
-    out_height = -(-maps.shape[2] // stride[0])
-    return pays(maps, weights.first) and _are_small(out_height, weights.second.shape[2])
-
-
-def _are_small(height: int, channels: int) -> bool:
+def are_small(height: int, channels: int) -> bool:
+    """Whether a convolution of images of so many rows, with so many input channels, is faster compiled."""
     return height <= 16 and channels <= (32 if height <= 4 else 8)  # measured: benchmarks/pack_forms.py
 
 
-def _images_last(maps: Tensor) -> Tensor:
+def compiles(maps: Tensor) -> bool:
+    """Whether there are kernels for such numbers on their device."""
+    if maps.device.type != "cpu" or torch.is_autocast_enabled("cpu") or maps.dtype not in _DTYPES:
+        return False
+    return _can_compile()
+
+
+def images_last(maps: Tensor) -> Tensor:
     """Maps [B, C, H, W] as [C, H, W, B] in this order of memory; they may lie so already."""
     return maps.permute(1, 2, 3, 0).contiguous()
 
 
-def _empty(like: Tensor, channels: int, height: int, width: int) -> Tensor:
+def new_maps(like: Tensor, channels: int, height: int, width: int) -> Tensor:
     """New maps [B, channels, height, width] that lie so.
 
     Not a view: a ReLU changes them in place, which costs autograd copies where it is one.
@@ -129,7 +103,7 @@ def _empty(like: Tensor, channels: int, height: int, width: int) -> Tensor:
 
 def repeat_images(images: Tensor, members: int) -> Tensor:
     """The same images for each member, [B, C, H, W] -> [B, k C, H, W], as `convolve` reads them."""
-    return _images_last(images).repeat(members, 1, 1, 1).permute(3, 0, 1, 2)
+    return images_last(images).repeat(members, 1, 1, 1).permute(3, 0, 1, 2)
 
 
 def convolve(maps: Tensor, weight: Tensor, geometry: Geometry) -> Tensor:
@@ -153,69 +127,6 @@ def convolve(maps: Tensor, weight: Tensor, geometry: Geometry) -> Tensor:
         return _convolve(maps, weight, geometry)
     outputs: Tensor = _Convolution.apply(maps, weight, geometry)
     return outputs
-
-
-def residual_block(
-    maps: Tensor, activations: tuple[Activation, Activation], weights: BlockWeights, stride: tuple[int, int]
-) -> Tensor:
-    """The output of a block of BN-ReLU-conv3x3-BN-ReLU-conv3x3 in eval mode, without a gradient.
-
-    The numbers are those of its layers one by one. Here they are a member's one after the other, so that what
-    is between two layers is still in the cache when the next one reads it.
-
-    Args:
-        maps: Shape [B, k C, H, W].
-        activations: What is before each of the two convolutions; the projection reads the first, too.
-        weights: Of the convolutions.
-        stride: Of the first convolution and of the projection.
-
-    Returns:
-        Shape [B, k C', H', W'], with the images last in memory.
-
-    Raises:
-        ValueError: Maps, activations and weights do not fit: the kernels would read beside them.
-    """
-    from hkrun.models import image_kernels
-
-    members, out_channels, channels = weights.first.shape[:3]
-    before, between = activations
-    projection = weights.projection
-    if projection is None:
-        projection = weights.first.new_empty(0, out_channels, channels, 1, 1)
-    wanted = [
-        *((value, (members, channels)) for value in before),
-        *((value, (members, out_channels)) for value in between),
-        (weights.first, (members, out_channels, channels, 3, 3)),
-        (weights.second, (members, out_channels, out_channels, 3, 3)),
-        (projection, (len(projection) and members, out_channels, channels, 1, 1)),
-        (maps, (len(maps), members * channels, *maps.shape[2:])),
-    ]
-    fit = all(value.shape == shape and value.dtype == maps.dtype for value, shape in wanted)
-    if weights.projection is None:
-        fit = fit and channels == out_channels and stride == (1, 1)
-    if not fit:
-        raise ValueError(f"maps of {list(maps.shape)} {maps.dtype} do not fit the block's weights")
-    height, width = (-(-side // step) for side, step in zip(maps.shape[2:], stride, strict=True))
-    outputs = _empty(maps, members * out_channels, height, width)
-    image_kernels.residual_block(
-        _lines(maps, members),
-        (before.scale.numpy(), before.shift.numpy(), between.scale.numpy(), between.shift.numpy()),
-        tuple(value.detach().contiguous().numpy() for value in (weights.first, weights.second, projection)),
-        _lines(outputs, members),
-        len(maps),
-        stride,
-    )
-    return outputs
-
-
-def compile_ahead() -> None:
-    """Compiles what packs in float32 take, unless that is done; else the first of them waits for it."""
-    maps, weight = torch.zeros(1, 1, 1, 1, requires_grad=True), torch.zeros(1, 1, 1, 1, 1, requires_grad=True)
-    outputs = convolve(maps, weight, Geometry((1, 1), (1, 1), (0, 0)))
-    torch.autograd.grad(outputs, (maps, weight), torch.ones_like(outputs))
-    kernels = torch.zeros(1, 1, 1, 3, 3)
-    activation = Activation(torch.zeros(1, 1), torch.zeros(1, 1))
-    residual_block(maps, (activation, activation), BlockWeights(kernels, kernels, None), (1, 1))
 
 
 def lie_images_last(maps: Tensor) -> bool:
@@ -247,17 +158,7 @@ def _as_it_lies(gradient: Tensor | None) -> Tensor | None:
 
 def as_rows(maps: Tensor) -> Tensor:
     """Maps [B, C, H, W] with all of a channel in a row, [1, C, H W B]."""
-    return _images_last(maps).flatten(1)[None]
-
-
-def batch_norm(maps: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Normalises maps [B, C, H, W] that lie with the images last by their own statistics.
-
-    Returns:
-        The maps, and each channel's mean and variance, [C], without gradients.
-    """
-    outputs: tuple[Tensor, Tensor, Tensor] = _BatchNorm.apply(maps, weight, bias, eps)
-    return outputs
+    return images_last(maps).flatten(1)[None]
 
 
 class _Convolution(torch.autograd.Function):
@@ -294,11 +195,11 @@ class _OfMaps(torch.autograd.Function):
 
         ctx.save_for_backward(gradient, weight)
         ctx.geometry = geometry
-        of_maps = _empty(gradient, *shape[1:])
+        of_maps = new_maps(gradient, *shape[1:])
         image_kernels.convolve_back(
-            _lines(gradient, len(weight)),
+            as_lines(gradient, len(weight)),
             weight.detach().contiguous().numpy(),
-            _lines(of_maps, len(weight)),
+            as_lines(of_maps, len(weight)),
             len(gradient),
             geometry.stride,
             geometry.padding,
@@ -329,8 +230,8 @@ class _OfWeight(torch.autograd.Function):
         ctx.geometry = geometry
         of_weight = maps.new_empty(shape)
         image_kernels.correlate(
-            _lines(maps, shape[0]),
-            _lines(gradient, shape[0]),
+            as_lines(maps, shape[0]),
+            as_lines(gradient, shape[0]),
             of_weight.numpy(),
             len(maps),
             geometry.stride,
@@ -355,11 +256,11 @@ def _convolve(maps: Tensor, weight: Tensor, geometry: Geometry) -> Tensor:
 
     members, out_channels = weight.shape[:2]
     height, width = geometry.output_size((maps.shape[2], maps.shape[3]))
-    outputs = _empty(maps, members * out_channels, height, width)
+    outputs = new_maps(maps, members * out_channels, height, width)
     image_kernels.convolve(
-        _lines(maps, members),
+        as_lines(maps, members),
         weight.detach().contiguous().numpy(),
-        _lines(outputs, members),
+        as_lines(outputs, members),
         len(maps),
         geometry.stride,
         geometry.padding,
@@ -367,45 +268,10 @@ def _convolve(maps: Tensor, weight: Tensor, geometry: Geometry) -> Tensor:
     return outputs
 
 
-def _lines(maps: Tensor, members: int) -> "Floats":
+def as_lines(maps: Tensor, members: int) -> "Floats":
     """Maps [B, k C, H, W] as the kernels take them, [k, C, H, W B]; a view where the images lie last."""
     batch, channels, height, width = maps.shape
     lines: Floats = (
-        _images_last(maps.detach()).view(members, channels // members, height, width * batch).numpy()
+        images_last(maps.detach()).view(members, channels // members, height, width * batch).numpy()
     )
     return lines
-
-
-class _BatchNorm(torch.autograd.Function):
-    """Maps that lie with the images last, normalised by their own statistics; and these, without gradients.
-
-    It is torch's with other sums: torch takes the mean and variance of long rows one number after another.
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any, maps: Tensor, weight: Tensor, bias: Tensor, eps: float
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        rows = as_rows(maps)[0]
-        mean = rows.mean(dim=1)
-        outputs = _empty(maps, *maps.shape[1:])
-        written = as_rows(outputs)[0]  # in place: what is new has to come from the memory first
-        torch.sub(rows, mean[:, None], out=written)
-        variance = torch.linalg.vector_norm(written, dim=1).square() / rows.shape[1]
-        scale = (variance + eps).rsqrt()
-        written *= (weight * scale)[:, None]
-        written += bias[:, None]
-        ctx.save_for_backward(maps, weight, mean, scale)
-        ctx.eps = eps
-        ctx.mark_non_differentiable(mean, variance)
-        return outputs, mean, variance
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor, *_: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
-        maps, weight, mean, scale = ctx.saved_tensors
-        of_rows, of_weight, of_bias = torch.ops.aten.native_batch_norm_backward(
-            as_rows(gradient), as_rows(maps), weight, None, None, mean, scale, True, ctx.eps, [True] * 3
-        )
-        batch, channels, height, width = maps.shape
-        of_maps = of_rows.view(channels, height, width, batch).permute(3, 0, 1, 2)
-        return of_maps, of_weight, of_bias, None

@@ -7,24 +7,27 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hkrun.models import DistilledNetwork, build_network, image_kernels, initialise, small_images
+from hkrun.models import DistilledNetwork, block_kernels, build_network, initialise, small_images
 from hkrun.models.attention import BlockAttention
 from hkrun.models.joining import Join
 from hkrun.models.packed import PackedNetwork, _PackedBlockAttention
 from hkrun.models.quantized import quantize
-from hkrun.models.small_images import (
+from hkrun.models.small_blocks import (
     Activation,
     BlockWeights,
-    Geometry,
     batch_norm,
     block_pays,
+    normalises,
+    residual_block,
+)
+from hkrun.models.small_images import (
+    Geometry,
     convolve,
     find_geometry,
     lie_images_last,
     pays,
     pool,
     repeat_images,
-    residual_block,
 )
 
 # Members, channels in and out, height and width; kernel, stride and padding, (height, width) each.
@@ -114,15 +117,15 @@ def test_in_float32_they_are_those_of_float64_but_for_rounding() -> None:
         torch.testing.assert_close(single.double(), double, rtol=1e-5, atol=1e-4)
 
 
-def test_without_a_numba_that_works_convolutions_are_grouped(
+def test_without_a_numba_that_works_layers_are_the_library_s(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     maps, weight = torch.randn(2, 8, 8, 8), torch.randn(2, 4, 4, 3, 3)
-    monkeypatch.setitem(sys.modules, "hkrun.models.image_kernels", None)
+    monkeypatch.setitem(sys.modules, "hkrun.models.compiling", None)
     small_images._can_compile.cache_clear()
     try:
         assert not pays(maps, weight)
-        assert not pays(maps, weight)
+        assert not normalises(images_last(maps))
     finally:
         small_images._can_compile.cache_clear()
     assert len(caplog.messages) == 1
@@ -160,6 +163,44 @@ def test_its_batchnorm_keeps_the_variance_of_values_far_from_zero() -> None:
     maps = images_last((10_000 + values).view(4, 1, 4, 4))
     _, _, variance = batch_norm(maps, torch.ones(1), torch.zeros(1), 1e-5)
     assert variance.item() == pytest.approx(1.0, rel=1e-6)
+
+
+def test_its_batchnorm_in_float32_is_that_of_float64_but_for_rounding() -> None:
+    generator = torch.Generator().manual_seed(0)
+    maps = images_last(torch.randn(64, 6, 8, 8, generator=generator, dtype=torch.float64) * 3 + 2)
+    weight, bias, along = (
+        torch.randn(*shape, generator=generator).double() for shape in ((6,), (6,), maps.shape)
+    )
+    found = []
+    for dtype in (torch.float32, torch.float64):
+        own = [value.to(dtype).requires_grad_() for value in (maps, weight, bias)]
+        outputs, mean, variance = batch_norm(*own, 1e-5)
+        found.append(
+            [outputs, mean, variance, *torch.autograd.grad(outputs, own, images_last(along.to(dtype)))]
+        )
+    for single, double in zip(*found, strict=True):
+        assert single.dtype == torch.float32
+        torch.testing.assert_close(single.double(), double, rtol=1e-5, atol=1e-4)
+
+
+def test_a_channel_that_is_not_a_number_touches_no_other_in_its_batchnorm() -> None:
+    maps = torch.randn(5, 3, 4, 4)
+    whole = [*batch_norm(images_last(maps), torch.ones(3), torch.zeros(3), 1e-5)]
+    maps[2, 1, 0, 0] = torch.nan
+    broken = [*batch_norm(images_last(maps), torch.ones(3), torch.zeros(3), 1e-5)]
+    assert broken[0][:, 1].isnan().all()
+    assert broken[1][1].isnan()
+    assert torch.equal(broken[0][:, [0, 2]], whole[0][:, [0, 2]])
+
+
+def test_its_batchnorm_is_of_cpus_and_full_precision_alone() -> None:
+    maps = images_last(torch.randn(5, 3, 4, 4))
+    assert normalises(maps)
+    assert not normalises(maps.contiguous())
+    assert not normalises(maps.bfloat16())
+    assert not normalises(maps.to("meta"))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert not normalises(maps)
 
 
 @pytest.mark.parametrize("order", ["images last", "channels last", "contiguous"])
@@ -335,8 +376,8 @@ def test_evaluation_gives_the_numbers_of_the_layers_one_by_one(
     images = torch.randn(9, 1, 8, 8, dtype=dtype)
     one_by_one = packed.classify(images).detach()
     blocks: list[int] = []
-    kernel = image_kernels.residual_block
-    monkeypatch.setattr(image_kernels, "residual_block", lambda *args: (blocks.append(1), kernel(*args)))
+    kernel = block_kernels.residual_block
+    monkeypatch.setattr(block_kernels, "residual_block", lambda *args: (blocks.append(1), kernel(*args)))
     with torch.no_grad():
         at_once = packed.classify(images)
     assert len(blocks) == 6
