@@ -85,8 +85,7 @@ def leave_figures_undrawn():
     """Builds figures without drawing them, which takes most of a report's time."""
     svg = b'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 9 9"><g id="figure_1" /></svg>'
     with pytest.MonkeyPatch.context() as patch:
-        for place in ("hkrun.figures.encode", "hkrun.figures.pictures.encode"):
-            patch.setattr(place, lambda figure, kind: svg if kind == "svg" else b"a figure")
+        patch.setattr("hkrun.figures.style.encode", lambda _, kind: svg if kind == "svg" else b"a figure")
         yield
 
 

@@ -20,8 +20,9 @@ from hkrun.figures import (
     LinePanel,
     PairedDifferences,
     PlacedPoint,
+    contents,
+    palette,
     points,
-    style,
 )
 from hkrun.report import render_report, summarise
 from hkrun.report.drawing import draw_figures
@@ -128,7 +129,7 @@ def test_a_point_that_lacks_runs_is_hollow_and_says_how_many_finished():
     part = make_point(5.0, finished=3, lost="2 diverged")
     error = draw_line(make_point(4.0), part, make_point(6.0)).axes[0]
     faces = [to_hex(mark.get_markerfacecolor()) for mark in find_marks(error, "o")]
-    assert faces == [points.ACCENT, style.PAPER, points.ACCENT]
+    assert faces == [contents.ACCENT, palette.PAPER, contents.ACCENT]
     assert texts_of(error) == ["3/5"]
 
 
@@ -162,7 +163,7 @@ def test_errors_that_span_much_have_a_logarithmic_scale():
 def test_points_of_one_line_have_the_colours_of_their_cells():
     error = draw_line(*(make_point(look=look) for look in (0, 5, 2))).axes[0]
     colors = [to_hex(mark.get_markeredgecolor()) for mark in find_marks(error, "o")]
-    assert colors == [style.COLORS[look] for look in (0, 5, 2)]
+    assert colors == [palette.COLORS[look] for look in (0, 5, 2)]
 
 
 def test_every_point_says_what_it_is():
@@ -247,10 +248,10 @@ def test_cells_that_lack_runs_are_hatched_and_out_of_the_scale_of_colours():
     patches = patches_of(error)
     assert {place for place, patch in patches.items() if patch.get_hatch()} == {(2, 0), (1, 1)}
     colors = {place: to_hex(patch.get_facecolor()) for place, patch in patches.items()}
-    assert colors[0, 0] == style.TONES[0]  # 4 %, the lowest
-    assert colors[1, 0] == style.TONES[-1]  # 6 %, the highest of a cell that is whole; 88 % is not
-    assert colors[0, 1] == style.TONES[4]
-    assert colors[2, 0] == colors[1, 1] == style.BAND
+    assert colors[0, 0] == palette.TONES[0]  # 4 %, the lowest
+    assert colors[1, 0] == palette.TONES[-1]  # 6 %, the highest of a cell that is whole; 88 % is not
+    assert colors[0, 1] == palette.TONES[4]
+    assert colors[2, 0] == colors[1, 1] == palette.BAND
     assert (2, 1) not in patches
 
 
@@ -259,7 +260,7 @@ def test_a_map_that_spans_magnitudes_has_a_logarithmic_scale_of_colours():
     rows = Factor(name="lr", values=(0.1,), labels=("0.1",), numeric=True)
     error = figures.draw_maps([make_map(rows=rows, points=cells)]).axes[0]
     colors = [to_hex(patch.get_facecolor()) for patch in patches_of(error).values()]
-    assert colors == [style.TONES[0], style.TONES[4], style.TONES[-1]]
+    assert colors == [palette.TONES[0], palette.TONES[4], palette.TONES[-1]]
 
 
 def test_an_interval_that_was_cut_where_errors_end_is_written_with_its_ends():
@@ -287,7 +288,7 @@ def test_maps_of_words_share_one_scale_of_colours():
         *("S (pp²) · at", "S (pp²) · fsp"),
     ]
     error = titles["Test error, last epoch (%) · fsp"]
-    assert to_hex(patches_of(error)[0, 0].get_facecolor()) == style.TONES[4]
+    assert to_hex(patches_of(error)[0, 0].get_facecolor()) == palette.TONES[4]
 
 
 def test_hatches_keep_their_pattern_in_a_page():
@@ -418,7 +419,7 @@ def test_a_cell_has_one_colour_in_all_figures(store):
     drawn = draw(sweep, store)
     points_ = find_marks(drawn["sensitivity"].drawn.axes[0], "o")
     colors = [to_hex(mark.get_markeredgecolor()) for mark in points_ if mark.get_markersize() < 8]
-    assert colors == list(style.COLORS[:3])
+    assert colors == list(palette.COLORS[:3])
     late = drawn["error-curves"].drawn.axes[-1]
     assert [line.get_color() for line in late.lines if line.get_linewidth() == 1.6][:3] == colors
     panels = drawn["ranges"].drawn.axes

@@ -14,7 +14,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.mathtext import MathTextParser
 
 from hkrun import figures
-from hkrun.figures import CellCurves, CellHealth, PairedDifferences, style
+from hkrun.figures import CellCurves, CellHealth, PairedDifferences, names, palette, style
 from hkrun.figures import errors as labels
 from hkrun.stats import spread_of
 
@@ -85,8 +85,8 @@ def test_the_users_matplotlib_settings_change_nothing_and_stay_as_they_are():
     assert styled == plain
 
 
-def test_importing_loads_no_pyplot():
-    code = "import sys, hkrun.figures; sys.exit('matplotlib.pyplot' in sys.modules)"
+def test_drawing_loads_no_pyplot():
+    code = "import sys, hkrun.figures.axis_lines; sys.exit('matplotlib.pyplot' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
@@ -164,7 +164,7 @@ def test_bands_are_left_out_where_they_would_hide_each_other():
 
 def test_a_cell_has_its_colour_wherever_it_stands():
     cells = [dataclasses.replace(cell, look=7) for cell in make_cells(1)]
-    color = style.COLORS[7]
+    color = palette.COLORS[7]
     for axes in (
         figures.draw_errors(cells, window=10).axes[0],
         figures.draw_error_panels(cells, window=10, reference=None).axes[0],
@@ -198,7 +198,7 @@ def test_a_line_says_what_its_cell_came_to():
     ],
 )
 def test_a_line_is_not_broken_between_a_key_and_its_value(name, lines):
-    assert style.split_lines(name, 22) == lines
+    assert names.split_lines(name, 22) == lines
 
 
 @pytest.mark.parametrize("number", [7, 12])
@@ -209,7 +209,7 @@ def test_many_cells_have_two_panels_each_on_two_scales(number):
     assert len(shown) == 2 * number
     whole, late = shown[::2], shown[1::2]
     for axes, cell in zip(whole, cells, strict=True):
-        assert axes.get_title(loc="left") == style.wrap(cell.name, 44)
+        assert axes.get_title(loc="left") == names.wrap(cell.name, 44)
         assert axes.get_xlim() == (1, 40)
     assert {axes.get_xlim() for axes in late} == {(31, 40)}
     for panels in (whole, late):
@@ -259,7 +259,7 @@ def test_a_narrow_page_has_the_parts_of_a_figure_below_each_other_and_its_labels
     assert whole.get_position().y0 > late.get_position().y1
     (legend,) = figure.legends
     assert [text.get_text() for text in legend.get_texts()] == [
-        "\n".join(style.wrap(name, 22).split("\n")) for name in NAMES[:3]
+        "\n".join(names.wrap(name, 22).split("\n")) for name in NAMES[:3]
     ]
 
 
@@ -341,9 +341,9 @@ def lightness(color):
 
 
 def test_the_first_four_cells_rise_in_lightness():
-    steps = np.diff([lightness(color) for color in style.COLORS[:4]])
+    steps = np.diff([lightness(color) for color in palette.COLORS[:4]])
     assert steps.min() > 9
-    assert lightness(style.COLORS[3]) < 70  # and still stands out from white
+    assert lightness(palette.COLORS[3]) < 70  # and still stands out from white
 
 
 @pytest.mark.parametrize(
@@ -479,7 +479,7 @@ def test_what_the_discriminator_did_has_the_colour_of_its_cell_and_scales_of_its
         assert len(figure.axes) == 8
         first, second = figure.axes[:4], figure.axes[4:]
         assert {line.get_color() for axes in second for line in axes.lines if len(axes.lines) == 1} == {
-            style.COLORS[5]
+            palette.COLORS[5]
         }
         for one, other in zip(first, second, strict=True):
             assert one.get_ylim() == other.get_ylim()
@@ -510,7 +510,7 @@ def test_pictures_share_what_is_read_of_names_and_leave_matplotlib_as_it_was(mon
     def draw():
         with style.styled():
             figure = style.new_figure(4, 3)
-            figure.subplots().set_title(style.typeset("L_adv + L_is"))
+            figure.subplots().set_title(names.typeset("L_adv + L_is"))
         return figures.encode(figure, "svg")
 
     first = draw()

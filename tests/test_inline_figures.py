@@ -11,7 +11,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.patches import Rectangle
 
 from hkrun import figures
-from hkrun.figures import CellCurves, InlineFigures, PairedDifferences, style
+from hkrun.figures import CellCurves, InlineFigures, PairedDifferences, palette, style
 
 ON_PAPER = [f"cell-{index}" for index in range(1, 12)] + ["ink", "muted", "seed", "alarm", "good", "bad"]
 TEXTS = [("ink", 7), ("muted", 4.5), ("link", 4.5), ("alarm", 4.5), ("good", 4.5), ("bad", 4.5)]
@@ -31,23 +31,23 @@ def contrast(first, second):
 
 @pytest.mark.parametrize("mode", ["light", "dark"])
 def test_marks_stand_out_from_the_paper_as_wcag_asks(mode):
-    paper = getattr(style.PALETTE["paper"], mode)
+    paper = getattr(palette.PALETTE["paper"], mode)
     for name in ON_PAPER:
-        assert contrast(getattr(style.PALETTE[name], mode), paper) >= 3, name
+        assert contrast(getattr(palette.PALETTE[name], mode), paper) >= 3, name
 
 
 @pytest.mark.parametrize("mode", ["light", "dark"])
 @pytest.mark.parametrize("ground", ["paper", "soft"])
 @pytest.mark.parametrize(("name", "least"), TEXTS)
 def test_text_is_readable_as_wcag_asks(mode, ground, name, least):
-    colors = (getattr(style.PALETTE[key], mode) for key in (name, ground))
+    colors = (getattr(palette.PALETTE[key], mode) for key in (name, ground))
     assert contrast(*colors) >= least
 
 
 @pytest.mark.parametrize("mode", ["light", "dark"])
 def test_figures_are_readable_on_every_tone_and_tones_rise_evenly(mode):
-    tones = [getattr(style.PALETTE[f"tone-{index}"], mode) for index in range(len(style.TONES))]
-    assert min(contrast(getattr(style.PALETTE["ink"], mode), tone) for tone in tones) >= 4.5
+    tones = [getattr(palette.PALETTE[f"tone-{index}"], mode) for index in range(len(palette.TONES))]
+    assert min(contrast(getattr(palette.PALETTE["ink"], mode), tone) for tone in tones) >= 4.5
     steps = np.diff([luminance(tone) for tone in tones])
     assert (steps < 0).all() if mode == "light" else (steps > 0).all()
 
@@ -56,7 +56,7 @@ def test_figures_are_readable_on_every_tone_and_tones_rise_evenly(mode):
 def test_the_colours_of_cells_are_told_apart(mode):
     """Distance in CIE L*a*b*, by Euclid: 2.3 is just seen, lines of a figure need much more."""
     names = ["ink", *(f"cell-{index}" for index in range(1, 12))]
-    colors = [_to_lab(getattr(style.PALETTE[name], mode)) for name in names]
+    colors = [_to_lab(getattr(palette.PALETTE[name], mode)) for name in names]
     assert min(float(np.linalg.norm(a - b)) for a, b in itertools.combinations(colors, 2)) > 20
 
 
@@ -68,7 +68,7 @@ def _to_lab(color):
 
 
 def test_a_light_colour_has_one_name():
-    lights = [paint.light for paint in style.PALETTE.values()]
+    lights = [paint.light for paint in palette.PALETTE.values()]
     assert len(set(lights)) == len(lights)
 
 
@@ -101,7 +101,7 @@ def test_a_page_of_figures_has_unique_ids_variables_for_colours_and_no_style():
     assert "&#10;" not in text
     assert not re.search(r'"#[0-9a-f]{6}', text)
     variables = set(re.findall(r"var\(--([\w-]+)\)", text))
-    assert {"paper", "ink", "grid", "cell-1"} <= variables <= set(style.PALETTE)
+    assert {"paper", "ink", "grid", "cell-1"} <= variables <= set(palette.PALETTE)
     ids = re.findall(r' id="([^"]*)"', text)
     assert len(ids) == len(set(ids))
     referred = set(re.findall(r'href="#([^"]*)"', text)) | set(re.findall(r"url\(#([^)]*)\)", text))
@@ -124,7 +124,7 @@ def draw_marks(*notes, line="none"):
     with style.styled():
         figure = style.new_figure(4, 3)
         axes = figure.subplots()
-        (points,) = axes.plot([1, 2, 3], [4, 5, 6], marker="o", linestyle=line, color=style.COLORS[1])
+        (points,) = axes.plot([1, 2, 3], [4, 5, 6], marker="o", linestyle=line, color=palette.COLORS[1])
         style.explain(points, *notes)
     return figure
 
@@ -152,7 +152,7 @@ def test_a_hatch_has_the_palettes_colours_and_its_own_id():
     with style.styled():
         figure = style.new_figure(4, 3)
         axes = figure.subplots()
-        axes.add_patch(Rectangle((0, 0), 1, 1, facecolor=style.BAND, edgecolor=style.MUTED, hatch="///"))
+        axes.add_patch(Rectangle((0, 0), 1, 1, facecolor=palette.BAND, edgecolor=palette.MUTED, hatch="///"))
     root = inline(figure)
     (pattern,) = root.findall(".//pattern")
     assert pattern.find("rect").get("fill") == "var(--band)"

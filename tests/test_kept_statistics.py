@@ -268,7 +268,7 @@ def change_order(cell):
 
 
 def change_error(cell):
-    errors = cell.error_pct.copy()
+    errors = cell.error_pct[:].copy()
     errors[3, 0] += 0.1
     return dataclasses.replace(cell, error_pct=errors)
 

@@ -10,7 +10,7 @@ from browsing import CHROMIUM, FLAGS
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 from report_example import fill, make_sweep, put_run
 
-from hkrun.figures.style import PALETTE
+from hkrun.figures.palette import PALETTE
 from hkrun.report import render_report, summarise
 from hkrun.store import open_store
 

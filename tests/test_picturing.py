@@ -17,7 +17,7 @@ from hkrun import figures
 from hkrun.figures import CellCurves, Order, style
 from hkrun.plans import save_plan
 from hkrun.report import drawing_ahead, picturing, render_report, renew_report, summarise
-from hkrun.report.picturing import second_process, taking_pictures
+from hkrun.report.picturing import order_ahead, second_process, taking_pictures
 from hkrun.store import open_store
 
 SOON_S = 60  # a busy machine takes so long to start Python
@@ -26,6 +26,12 @@ SOON_S = 60  # a busy machine takes so long to start Python
 @pytest.fixture(autouse=True)
 def _two_cores(monkeypatch):
     monkeypatch.setattr(picturing, "count_cores", lambda: 2)
+    monkeypatch.setattr(picturing, "_FEW", 0)  # both draw, however few pictures there are
+
+
+@pytest.fixture
+def _few_are_left(monkeypatch):
+    monkeypatch.setattr(picturing, "_FEW", 4)
 
 
 def wait_for(condition):
@@ -86,6 +92,64 @@ def take(*draws):
 def test_two_processes_draw_at_a_time(tmp_path):
     assert len(take(*[partial(draw_where_two_draw, tmp_path)] * 2)) == 2
     assert str(os.getpid()) in {path.name for path in tmp_path.iterdir()}
+
+
+def draw_and_tell(folder, number=0):
+    (folder / f"{number} in {os.getpid()}").touch()
+    return draw(f"number {number}")
+
+
+@pytest.mark.usefixtures("_few_are_left")
+def test_the_last_few_are_left_to_the_second_process(tmp_path):
+    assert len(take(*[partial(draw_and_tell, tmp_path, number) for number in range(2)])) == 2
+    assert len(list(tmp_path.iterdir())) == 2
+    assert not list(tmp_path.glob(f"* in {os.getpid()}"))
+
+
+@pytest.mark.usefixtures("_few_are_left")
+@pytest.mark.parametrize("cores", [1, 2])
+def test_the_last_few_are_drawn_here_where_no_second_process_does(cores, tmp_path, monkeypatch):
+    monkeypatch.setattr(picturing, "count_cores", lambda: cores)
+    draws = partial(draw_here_alone, os.getpid(), end_at_once)
+    assert take(draws, draws) == [Order(name="x", draw=draw, narrow=False).take()] * 2
+
+
+def order(folder, *numbers):
+    draws = [partial(draw_and_tell, folder, number) for number in numbers]
+    return [
+        Order(name=f"{number}", draw=each, narrow=False) for number, each in zip(numbers, draws, strict=True)
+    ]
+
+
+def test_what_was_ordered_ahead_is_taken_once_and_what_is_not_wanted_is_in_no_report(tmp_path):
+    with second_process():
+        order_ahead(lambda: order(tmp_path, 1, 2, 3))
+        wait_for(lambda: len(list(tmp_path.glob("* in *"))) == 3)
+        with taking_pictures() as pictures:
+            pictures.order(order(tmp_path, 4, 3, 1))
+            taken = pictures.collect()
+    told = sorted(path.name.split(" in ") for path in tmp_path.iterdir())
+    assert [number for number, _ in told] == ["1", "2", "3", "4"]
+    assert {pid for _, pid in told[:3]} != {str(os.getpid())}
+    assert taken == [one.take() for one in order(tmp_path, 4, 3, 1)]
+
+
+def test_what_was_ordered_ahead_and_is_not_wanted_is_not_waited_for(tmp_path):
+    slow = tmp_path / "slow"
+    slow.mkdir()
+    with second_process():
+        order_ahead(
+            lambda: [*order(tmp_path, 1, 2), Order(name="s", draw=partial(draw_slowly, slow), narrow=False)]
+        )
+        wait_for((slow / "slow").exists)  # it is at the last one, and the others wait
+        with taking_pictures() as pictures:
+            pictures.order(order(tmp_path, 3))
+            assert len(pictures.collect()) == 1
+    assert {path.name[0] for path in tmp_path.glob("* in *")} == {"3"}
+
+
+def test_nothing_is_ordered_ahead_where_there_is_no_second_process():
+    order_ahead(lambda: pytest.fail("it asked for orders"))
 
 
 def test_pictures_are_in_order_and_those_of_one_process(monkeypatch):
@@ -319,6 +383,24 @@ def test_a_study_without_a_report_starts_a_second_process_before_it_is_read(stor
     with drawing_ahead(sweep, store):
         assert renew_report(summarise(sweep, store), store) == first
     assert len(started) == 1
+
+
+def test_figures_without_tests_are_drawn_ahead_and_are_those_of_the_report(store, monkeypatch):
+    sweep = make_sweep(published=(), num_seeds=3)
+    fill(store, sweep)
+    save_plan(store, sweep)
+    ordered = []
+    begin = picturing.Pictures.order
+    monkeypatch.setattr(
+        picturing.Pictures, "order", lambda self, orders: ordered.append([begin(self, orders), self, orders])
+    )
+    with drawing_ahead(sweep, store):
+        renew_report(summarise(sweep, store), store)
+    (_, pictures, ahead), (_, same, all_orders) = ordered
+    assert pictures is same
+    named = [{(one.name, one.narrow) for one in orders} for orders in (ahead, all_orders)]
+    assert named[1] - named[0] == {("differences", True), ("differences", False)}
+    assert len(pictures._orders) == len(all_orders), "a picture was ordered twice"
 
 
 def test_a_report_of_two_processes_is_that_of_one(store, monkeypatch, started):

@@ -405,7 +405,7 @@ def whole(tmp_path_factory):
     put_teacher(store, sweep.cells[0].cell)
     save_plan(store, sweep)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("hkrun.figures.encode", lambda figure, kind: b"")
+        patch.setattr("hkrun.figures.style.encode", lambda figure, kind: b"")
         publish_study(publishing.stored_plans(store)[0][0], store, place / "results")
     return place / "results" / "stability-digits"
 

@@ -211,7 +211,7 @@ def test_of_a_method_in_two_stages_only_the_last_stages_errors_count(store):
     for seed in sweep.seeds:
         put_run(store, named, seed, errors=[1.0] * (EPOCHS // 2) + make_errors("L_b", seed))
     (found,) = summarise(sweep, store).cells
-    assert found.error_pct.tolist() == [make_errors("L_b", seed) for seed in sweep.seeds]
+    assert found.error_pct[:].tolist() == [make_errors("L_b", seed) for seed in sweep.seeds]
     assert found.error_best.mean == np.mean([min(make_errors("L_b", seed)) for seed in sweep.seeds])
 
 

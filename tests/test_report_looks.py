@@ -200,7 +200,7 @@ def test_a_sequential_study_tests_at_every_look_of_its_plan(store):
     assert error.within_pp == max(
         map(abs, stats.confidence_sequence(error.by_seed, looks, two_sided=False)[-1])
     )
-    cells = [cell.error_pct for cell in reversed(summary.cells)]
+    cells = [cell.error_pct[:] for cell in reversed(summary.cells)]
 
     def nominal(compare):
         return min(compare(look).p for look in (6, 7, 8, 9))
@@ -429,7 +429,7 @@ def test_equal_s2_decides_where_the_search_space_sets_a_factor(store):
     low, high = ratio.within.ci90
     assert 1 / 20 < low < ratio.ratio < high < 20
     # Each look's own p is smaller than what it comes to over all looks of the plan.
-    ours, theirs = (cell.error_pct for cell in reversed(summary.cells))
+    ours, theirs = (cell.error_pct[:] for cell in reversed(summary.cells))
     fixed = stats.equate_pair_stability(ours, theirs, factor=20.0, window=5)
     assert max(fixed.p_above, fixed.p_below) < ratio.within.p < 0.05
 

@@ -101,7 +101,7 @@ def test_a_report_is_written_again_where_it_is_gone_or_says_something_else(store
     assert (place / "report.md").read_bytes() != fresh
     written = contents(place)
     first, *rest = fewer.cells
-    early = first.error_pct.copy()
+    early = first.error_pct[:].copy()
     early[0, 0] += 1.0  # in a curve alone
     renew_report(
         dataclasses.replace(fewer, cells=(dataclasses.replace(first, error_pct=early), *rest)), store

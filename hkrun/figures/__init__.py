@@ -1,6 +1,10 @@
 """The figures of a report. Drawing the same data twice gives the same bytes.
 
-style.py          what all share: palettes, dashes, names of losses, files, what a mark says
+contents.py       what figures show, as data
+palette.py        colours, and the widths of pages
+names.py          the names of cells and losses
+drawing.py        draws each, with Matplotlib, which nothing before it loads
+style.py          what all drawings share: style, dashes, files, what a mark says
 pictures.py       one as the files of a report, in a process beside others: start_serving.py
 inline.py         figures as elements of a page
 errors.py         test error over epochs, and its range over runs, which S measures
@@ -17,25 +21,37 @@ discriminator.py  what the discriminator did
 Readable in grey: each cell has a line style, a lightness and, beyond four cells, a marker of its own.
 """
 
-from hkrun.figures.axis_lines import MOST_LINES, AxisLine, LinePanel, draw_lines
-from hkrun.figures.differences import MOST_DOTS, PairedDifferences, draw_differences
-from hkrun.figures.discriminator import CellHealth, draw_health
-from hkrun.figures.dots import DotRow, draw_dots
-from hkrun.figures.error_panels import draw_error_panels
-from hkrun.figures.errors import MOST_BANDS, CellCurves, draw_errors, draw_ranges
-from hkrun.figures.heat_maps import HeatMap, draw_maps
-from hkrun.figures.inline import InlineFigures, write_letters
-from hkrun.figures.pictures import Order, Picture
-from hkrun.figures.points import CellPoint, Factor
-from hkrun.figures.sequences import MOST_PANELS, SeedSequence, draw_sequences
-from hkrun.figures.sorted_cells import PlacedPoint, draw_sorted
-from hkrun.figures.style import (
-    NARROW_PAGE,
-    PAGE,
-    PALETTE,
-    SYMBOL,
-    Drawing,
-    encode,
-    narrow_page,
-    typeset,
+from hkrun.figures.contents import (
+    MOST_BANDS,
+    MOST_DOTS,
+    MOST_LINES,
+    MOST_PANELS,
+    AxisLine,
+    CellCurves,
+    CellHealth,
+    CellPoint,
+    DotRow,
+    Factor,
+    HeatMap,
+    LinePanel,
+    PairedDifferences,
+    PlacedPoint,
+    SeedSequence,
 )
+from hkrun.figures.drawing import (
+    draw_differences,
+    draw_dots,
+    draw_error_panels,
+    draw_errors,
+    draw_health,
+    draw_lines,
+    draw_maps,
+    draw_ranges,
+    draw_sequences,
+    draw_sorted,
+    encode,
+)
+from hkrun.figures.inline import InlineFigures, write_letters
+from hkrun.figures.names import SYMBOL, typeset
+from hkrun.figures.palette import NARROW_PAGE, PAGE, PALETTE, narrow_page
+from hkrun.figures.pictures import Order, Picture

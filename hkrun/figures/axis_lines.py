@@ -1,7 +1,6 @@
 """Error and S over a key of numbers, a line for each of what it is crossed with."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -9,11 +8,11 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.transforms import ScaledTranslation
 
+from hkrun.figures.contents import LinePanel, Measure
+from hkrun.figures.names import wrap
+from hkrun.figures.palette import BAND, MUTED, PAGE, PAPER, page_width
 from hkrun.figures.points import (
     TITLES,
-    CellPoint,
-    Factor,
-    Measure,
     flatten,
     is_readable,
     mark_point,
@@ -21,51 +20,10 @@ from hkrun.figures.points import (
     scale_measure,
     scale_values,
 )
-from hkrun.figures.style import (
-    BAND,
-    MUTED,
-    PAGE,
-    PAPER,
-    Drawing,
-    explain,
-    new_figure,
-    page_width,
-    stroke_of,
-    styled,
-    wrap,
-)
+from hkrun.figures.style import Drawing, explain, new_figure, stroke_of, styled
 
-MOST_LINES = 12  # in a panel: so many strokes differ
 _DODGE_PT = 3.0  # between the intervals of lines at one value
 _SHAPES = ("o", "s", "^", "D", "v", "P", "p", "h", "<", ">", "*", "d")  # of points, for their lines cross
-
-
-@dataclass(frozen=True, kw_only=True)
-class AxisLine:
-    """Cells that differ in the key of the axis alone.
-
-    Attributes:
-        name: What the line is of; empty where the panel has one alone.
-        points: At each value of the axis; None where the line has no cell there.
-    """
-
-    name: str
-    points: Sequence[CellPoint | None]
-
-
-@dataclass(frozen=True, kw_only=True)
-class LinePanel:
-    """Lines over one key.
-
-    Attributes:
-        title: What the panel is of; may be empty.
-        axis: The key.
-        lines: At most `MOST_LINES`.
-    """
-
-    title: str
-    axis: Factor
-    lines: Sequence[AxisLine]
 
 
 def draw_lines(panels: Sequence[LinePanel], *, legend: str, margin: float) -> Drawing:

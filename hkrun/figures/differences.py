@@ -1,27 +1,17 @@
 """Paired differences of the error, seed by seed."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from hkrun.figures.style import (
-    COLORS,
-    INK,
-    PAGE,
-    SEED,
-    Drawing,
-    explain,
-    new_figure,
-    styled,
-    typeset,
-    wrap,
-)
+from hkrun.figures.contents import MOST_DOTS, PairedDifferences
+from hkrun.figures.names import typeset, wrap
+from hkrun.figures.palette import COLORS, INK, PAGE, SEED
+from hkrun.figures.style import Drawing, explain, new_figure, styled
 
-MOST_DOTS = 400  # of one cell: more are a blot, and a megabyte of the page
 _LONGEST_SIDE = 24  # characters
 
 # One seed: open, so that equal values show, and dark enough to print.
@@ -33,25 +23,6 @@ DOT: dict[str, Any] = {
     "markeredgecolor": SEED,
     "markeredgewidth": 0.9,
 }
-
-
-@dataclass(frozen=True, kw_only=True)
-class PairedDifferences:
-    """The error of one cell minus the reference's in percentage points, by seed.
-
-    Attributes:
-        name: What the figure calls the cell.
-        by_seed: The differences.
-        seeds: Of which seeds they are; none where that is not known.
-        look: Place of the cell's colour, see `stroke_of`.
-    """
-
-    name: str
-    by_seed: Sequence[float]
-    mean: float
-    ci95: tuple[float, float] | None
-    seeds: Sequence[int] = ()
-    look: int = 1
 
 
 def draw_differences(differences: Sequence[PairedDifferences], *, reference: str) -> Drawing:

@@ -1,26 +1,16 @@
 """What the discriminator did over the epochs, in every cell that has one."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from hkrun.figures.style import (
-    DASHES,
-    MUTED,
-    PAGE,
-    Drawing,
-    explain,
-    new_figure,
-    page_width,
-    stroke_of,
-    styled,
-    wrap,
-)
+from hkrun.figures.contents import CellHealth
+from hkrun.figures.names import wrap
+from hkrun.figures.palette import MUTED, PAGE, page_width
+from hkrun.figures.style import DASHES, Drawing, explain, new_figure, stroke_of, styled
 from hkrun.records import ACCURACY, GRADIENT_RATIO, SPREAD, STUDENT_MEAN, TEACHER_MEAN
-from hkrun.stats import Spread
 
 _PANELS = (
     ("Share that D\ntells apart", (ACCURACY,)),
@@ -28,20 +18,6 @@ _PANELS = (
     ("Spread of\nwhat D says", (SPREAD,)),
     ("Gradient of adversarial\nover other terms", (GRADIENT_RATIO,)),
 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class CellHealth:
-    """What the discriminator did in the runs of one cell.
-
-    Attributes:
-        curves: By column.
-        look: Place of the cell's colour, see `stroke_of`.
-    """
-
-    name: str
-    curves: Mapping[str, Spread]
-    look: int
 
 
 def draw_health(cells: Sequence[CellHealth]) -> Drawing:

@@ -1,42 +1,17 @@
 """Error and paired differences of cells without an order: a row of dots each."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 
-from hkrun.figures.differences import PairedDifferences, name_side, plot_difference, plot_dots
-from hkrun.figures.points import TITLES, CellPoint, mark_point
-from hkrun.figures.style import (
-    INK,
-    MUTED,
-    PAGE,
-    Drawing,
-    explain,
-    new_figure,
-    page_width,
-    styled,
-    wrap,
-)
-
-
-@dataclass(frozen=True, kw_only=True)
-class DotRow:
-    """A cell, and its differences from the reference.
-
-    Attributes:
-        label: Its values of what varies.
-        point: The cell.
-        differences: Seed by seed; None where it is not compared.
-        reason: What stands in their place.
-    """
-
-    label: str
-    point: CellPoint
-    differences: PairedDifferences | None
-    reason: str
+from hkrun.figures.contents import CellPoint, DotRow
+from hkrun.figures.differences import name_side, plot_difference, plot_dots
+from hkrun.figures.names import wrap
+from hkrun.figures.palette import INK, MUTED, PAGE, page_width
+from hkrun.figures.points import TITLES, mark_point
+from hkrun.figures.style import Drawing, explain, new_figure, styled
 
 
 def draw_dots(rows: Sequence[DotRow], *, title: str, reference: str) -> Drawing:

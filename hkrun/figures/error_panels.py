@@ -6,19 +6,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from hkrun.figures.errors import CellCurves, count_epochs, looks_of, plot_diverged, scale_to_errors
-from hkrun.figures.style import (
-    BAND,
-    MUTED,
-    PAGE,
-    Drawing,
-    explain,
-    new_figure,
-    page_width,
-    stroke_of,
-    styled,
-    wrap,
-)
+from hkrun.figures.contents import CellCurves
+from hkrun.figures.errors import count_epochs, looks_of, plot_diverged, scale_to_errors
+from hkrun.figures.names import wrap
+from hkrun.figures.palette import BAND, MUTED, PAGE, page_width
+from hkrun.figures.style import Drawing, explain, new_figure, stroke_of, styled
 
 
 def draw_error_panels(cells: Sequence[CellCurves], *, window: int, reference: str | None) -> Drawing:

@@ -1,77 +1,16 @@
 """Test error over epochs, with the late epochs enlarged, and its range over runs: what S measures."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-from hkrun.figures.style import (
-    BAND,
-    COLORS,
-    MUTED,
-    PAGE,
-    Curve,
-    Drawing,
-    explain,
-    new_figure,
-    new_panels,
-    page_width,
-    split_lines,
-    stroke_of,
-    styled,
-    typeset,
-    wrap,
-)
-
-MOST_BANDS = 6
-_EPOCHS_AT_ONCE = 64
-
-
-@dataclass(frozen=True, kw_only=True)
-class CellCurves:
-    """The test error of one cell's runs, in percent and percentage points.
-
-    Attributes:
-        runs: How many finished.
-        mean: Over these at each epoch, shape [epochs]; of no epoch where none finished.
-        sd: Their standard deviation, ddof 1, likewise; NaN of a single run.
-        spread: The largest minus the smallest, likewise.
-        diverged: The curves of the diverged runs, each up to where it ended. Drawn, never averaged.
-        look: Place of its colour, see `stroke_of`; None: its place in the figure.
-        note: What there is to say of it, for a tooltip.
-    """
-
-    name: str
-    runs: int
-    mean: Curve
-    sd: Curve
-    spread: Curve
-    diverged: tuple[Curve, ...] = ()
-    look: int | None = None
-    note: str = ""
-
-    @classmethod
-    def of_runs(cls, error_pct: Curve, **others: Any) -> "CellCurves":
-        """From the errors of the finished runs, shape [runs, epochs]; runs may be 0. `others` are fields."""
-        runs, epochs = error_pct.shape if error_pct.size else (0, 0)
-        if runs > 1:  # a few epochs at a time: of all at once there would be two copies
-            parts = [
-                error_pct[:, first : first + _EPOCHS_AT_ONCE] for first in range(0, epochs, _EPOCHS_AT_ONCE)
-            ]
-            sd = np.concatenate([part.std(axis=0, ddof=1) for part in parts])
-        else:
-            sd = np.full(epochs, np.nan)
-        return cls(
-            runs=runs,
-            mean=error_pct.mean(axis=0) if runs else np.empty(0),
-            sd=sd,
-            spread=error_pct.max(axis=0) - error_pct.min(axis=0) if runs else np.empty(0),
-            **others,
-        )
+from hkrun.figures.contents import MOST_BANDS, CellCurves, Curve
+from hkrun.figures.names import split_lines, typeset, wrap
+from hkrun.figures.palette import BAND, COLORS, MUTED, PAGE, page_width
+from hkrun.figures.style import Drawing, explain, new_figure, new_panels, stroke_of, styled
 
 
 def draw_errors(cells: Sequence[CellCurves], *, window: int) -> Drawing:

@@ -1,7 +1,6 @@
 """Error and S over two keys of numbers: heat maps with the figures written into them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -10,49 +9,15 @@ from matplotlib.colors import ListedColormap, LogNorm, Normalize
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-from hkrun.figures.points import (
-    MOST_RATIO,
-    TITLES,
-    CellPoint,
-    Factor,
-    Measure,
-    find_lowest,
-    flatten,
-    is_readable,
-)
-from hkrun.figures.style import (
-    BAND,
-    INK,
-    MUTED,
-    TONES,
-    Drawing,
-    explain,
-    new_figure,
-    page_width,
-    styled,
-    wrap,
-)
+from hkrun.figures.contents import CellPoint, HeatMap, Measure
+from hkrun.figures.names import wrap
+from hkrun.figures.palette import BAND, INK, MUTED, TONES, page_width
+from hkrun.figures.points import MOST_RATIO, TITLES, find_lowest, flatten, is_readable
+from hkrun.figures.style import Drawing, explain, new_figure, styled
 
 _SCALE = ListedColormap(TONES)
 _CELL_IN, _SIDE_IN = 0.9, 1.0  # widths of a cell at most, and of what stands beside a map
 _LEAST_IN = 0.28  # of a cell with text
-
-
-@dataclass(frozen=True, kw_only=True)
-class HeatMap:
-    """Cells over two keys.
-
-    Attributes:
-        title: What the map is of; may be empty.
-        rows: The key that rises upward.
-        columns: The key that rises to the right.
-        points: The cell at each pair of values, [rows, columns]; None where there is none.
-    """
-
-    title: str
-    rows: Factor
-    columns: Factor
-    points: Sequence[Sequence[CellPoint | None]]
 
 
 def draw_maps(maps: Sequence[HeatMap]) -> Drawing:

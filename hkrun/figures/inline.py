@@ -5,7 +5,7 @@ import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 
-from hkrun.figures.style import PALETTE
+from hkrun.figures.palette import PALETTE
 
 _SVG = "{http://www.w3.org/2000/svg}"
 _HREF = "{http://www.w3.org/1999/xlink}href"
@@ -147,7 +147,7 @@ def _find_variable(color: re.Match[str]) -> str:
     try:
         return _VARIABLES[color[0]]
     except KeyError:
-        raise ValueError(f"the colour {color[0]} is not in the palette of hkrun/figures/style.py") from None
+        raise ValueError(f"the colour {color[0]} is not in the palette of hkrun/figures/palette.py") from None
 
 
 def _rename(figure: ElementTree.Element, name: str) -> None:

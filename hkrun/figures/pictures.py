@@ -6,9 +6,14 @@ import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
+from typing import TYPE_CHECKING
 
+from hkrun.figures.drawing import encode
 from hkrun.figures.inline import InlineFigures
-from hkrun.figures.style import NARROW_PAGE, PAGE, Drawing, encode, narrow_page
+from hkrun.figures.palette import NARROW_PAGE, PAGE, narrow_page
+
+if TYPE_CHECKING:
+    from hkrun.figures.style import Drawing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +44,7 @@ class Order:
     """
 
     name: str
-    draw: Callable[[], Drawing]
+    draw: "Callable[[], Drawing]"
     narrow: bool
 
     def take(self) -> Picture:

@@ -2,86 +2,19 @@
 
 import itertools
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
 
-from hkrun.figures.style import COLORS, INK, PAPER, Drawing, explain
+from hkrun.figures.contents import CellPoint, Factor, Measure
+from hkrun.figures.palette import INK, PAPER
+from hkrun.figures.style import Drawing, explain
 
-ACCENT = COLORS[1]
 MOST_RATIO = 6  # of the largest to the smallest figure, beyond which an axis of them is logarithmic
 
-Interval = tuple[float, float]
-Measure = Literal["error", "s"]
 TITLES: dict[Measure, str] = {"error": "Test error, last epoch (%)", "s": "S (pp²)"}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Factor:
-    """What varies between the points of a figure.
-
-    Attributes:
-        name: What axes and legends call it.
-        values: Its values; numbers in rising order where all are numbers.
-        labels: The values as text.
-        numeric: Whether all values are numbers.
-    """
-
-    name: str
-    values: tuple[Any, ...]
-    labels: tuple[str, ...]
-    numeric: bool
-
-
-@dataclass(frozen=True, kw_only=True)
-class CellPoint:
-    """One cell.
-
-    Attributes:
-        name: What the figure calls it.
-        error: Mean error of the last epoch in percent; NaN where no run finished.
-        ci95: Its interval; None where there is none.
-        by_seed: The errors of the finished runs.
-        s: S in squared percentage points; NaN where it is undefined.
-        s_ci95: Its interval; None where there is none.
-        finished: Number of finished runs.
-        planned: Number of runs that there are to be.
-        lost: What became of the others, such as "5 diverged"; empty where all finished.
-        reference: Whether the others are compared with it.
-        differs: Whether it is shown to lie outside the margin around the reference.
-        look: Place of its colour, see `stroke_of`; None where it has none of its own.
-        note: All that there is to say of it, for a tooltip.
-    """
-
-    name: str
-    error: float
-    ci95: Interval | None
-    by_seed: tuple[float, ...]
-    s: float
-    s_ci95: Interval | None
-    finished: int
-    planned: int
-    lost: str
-    reference: bool
-    differs: bool
-    look: int | None
-    note: str
-
-    def value(self, measure: Measure) -> float:
-        """The mean error, or S."""
-        return self.error if measure == "error" else self.s
-
-    def interval(self, measure: Measure) -> Interval | None:
-        """The interval of the mean error, or of S."""
-        return self.ci95 if measure == "error" else self.s_ci95
-
-    @property
-    def color(self) -> str:
-        """The colour that it has in all figures."""
-        return ACCENT if self.look is None else COLORS[self.look % len(COLORS)]
 
 
 def mark_point(axes: Axes, place: tuple[float, float], point: CellPoint, **look: Any) -> None:

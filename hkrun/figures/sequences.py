@@ -1,47 +1,15 @@
 """Confidence sequences: how a paired difference closes in while seeds come."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.axes import Axes
 
+from hkrun.figures.contents import SeedSequence
 from hkrun.figures.differences import name_side
-from hkrun.figures.style import (
-    BAND,
-    COLORS,
-    INK,
-    MUTED,
-    SEED,
-    Drawing,
-    explain,
-    new_panels,
-    styled,
-    wrap,
-)
-
-MOST_PANELS = 12
-
-
-@dataclass(frozen=True, kw_only=True)
-class SeedSequence:
-    """A difference of errors in percentage points after each seed.
-
-    Attributes:
-        name: What the figure calls the cell.
-        means: Of the first so many paired differences, shape [pairs].
-        looks: Numbers of pairs at which there is an interval.
-        intervals: At these; None where there is none.
-        decided_after: The number at which it was decided; None while it is open.
-        look: Place of the cell's colour, see `stroke_of`.
-    """
-
-    name: str
-    means: Sequence[float]
-    looks: Sequence[int]
-    intervals: Sequence[tuple[float, float] | None]
-    decided_after: int | None
-    look: int
+from hkrun.figures.names import wrap
+from hkrun.figures.palette import BAND, COLORS, INK, MUTED, SEED
+from hkrun.figures.style import Drawing, explain, new_panels, styled
 
 
 def draw_sequences(

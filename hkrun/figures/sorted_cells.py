@@ -4,21 +4,15 @@ Simonsohn, Simmons and Nelson, "Specification curve analysis", Nature Human Beha
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.ticker import MaxNLocator
 
-from hkrun.figures.points import ACCENT, TITLES, CellPoint, Factor, mark_point, scale_measure
-from hkrun.figures.style import GRID, INK, MUTED, PAGE, Drawing, explain, new_figure, page_width, styled, wrap
-
-
-@dataclass(frozen=True, kw_only=True)
-class PlacedPoint:
-    """A cell and the place of its value among those of each factor."""
-
-    point: CellPoint
-    at: Sequence[int]
+from hkrun.figures.contents import ACCENT, Factor, PlacedPoint
+from hkrun.figures.names import wrap
+from hkrun.figures.palette import GRID, INK, MUTED, PAGE, page_width
+from hkrun.figures.points import TITLES, mark_point, scale_measure
+from hkrun.figures.style import Drawing, explain, new_figure, styled
 
 
 def draw_sorted(factors: Sequence[Factor], placed: Sequence[PlacedPoint]) -> Drawing:

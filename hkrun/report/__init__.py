@@ -1,7 +1,7 @@
 """The report of a sweep: its results as numbers, in the terminal, as HTML, Markdown, LaTeX, CSV and JSON.
 
 published.py      what the paper published, and its claims
-summary.py        what a report says, as data
+summary.py        what a report says, as data; error_curves.py holds the errors of its runs
 aggregation.py    from the store to a summary
 monitoring.py     when verdicts are read, and tests over all those looks
 teaching.py       what the cells learned from

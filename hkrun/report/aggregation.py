@@ -1,7 +1,9 @@
 """Aggregates the runs of a sweep into a summary: which of them are data, and how they compare."""
 
+import functools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,14 +18,19 @@ from hkrun.report.code_warnings import write_code_warnings
 from hkrun.report.comparing import ON, OVER, make_generator
 from hkrun.report.concluding import conclude
 from hkrun.report.divergence import write_divergence
+from hkrun.report.error_curves import ErrorCurves
 from hkrun.report.kept_statistics import remembering_statistics
 from hkrun.report.monitoring import monitor
+from hkrun.report.picturing import order_ahead
 from hkrun.report.published import load_published
 from hkrun.report.summary import PERCENT, CellSummary, Curve, Summary
 from hkrun.report.teaching import read_teachers
 from hkrun.report.variance import split_variance
 from hkrun.spaces import NamedCell, Sweep, name_cells
 from hkrun.store import CellRuns, RunCurves, Store
+
+if TYPE_CHECKING:
+    from hkrun.figures import Order
 
 # The columns of the curves that a report is made from.
 _FIGURES = ("error_pct", *DISCRIMINATOR_COLUMNS)
@@ -59,10 +66,18 @@ def _summarise(sweep: Sweep, store: Store, *, world_size: int) -> Summary:
         measure=published.measure_of(sweep),
         monitoring=monitor(looks, sweep.seeds),
     )
+    order_ahead(functools.partial(_order_known, data))
     elsewhere = _summarise_elsewhere(sweep, store, looks, world_size=world_size)
     summary = conclude(data, elsewhere, published)
     warnings = (*write_divergence(summary), *write_warnings(summary), *write_code_warnings(summary))
     return replace(summary, warnings=warnings)
+
+
+def _order_known(data: Summary) -> "list[Order]":
+    """The pictures that no test changes: they are drawn while tests are computed."""
+    from hkrun.report import drawing
+
+    return drawing.order_pictures(drawing.draw_figures(data))
 
 
 # --- cells --------------------------------------------------------------------------------------------------
@@ -188,7 +203,7 @@ def _summarise_cell(
         missing=tuple(seed for seed in missing if seed not in {*untaught, *spared}),
         untaught=untaught,
         stopped=tuple(seed for seed in sweep.seeds if seed in stopped and seed not in results),
-        error_pct=errors,
+        error_pct=ErrorCurves.of(errors, num_images=round(100 / quantum_pct) if quantum_pct else None),
         diverged_curves=curves.diverged,
         error_last=stats.summarise_errors(errors[:, -1], bounds=PERCENT) if finished else None,
         error_best=stats.summarise_errors(errors.min(axis=1), bounds=PERCENT) if finished else None,
@@ -206,14 +221,15 @@ def _summarise_cell(
     undefined = _undefined(len(finished), epochs, sweep.window)
     if undefined:
         return replace(summary, undefined=undefined)
+    late = errors[:, -sweep.window :]
     stability = stats.analyse_stability(
-        errors,
+        late,
         window=sweep.window,
         ddof=sweep.ddof,
         generator=make_generator("interval of S", cell_id),
         quantum_pct=quantum_pct,
     )
-    pairs = stats.analyse_pair_stability(errors, window=sweep.window, ddof=sweep.ddof)
+    pairs = stats.analyse_pair_stability(late, window=sweep.window, ddof=sweep.ddof)
     return replace(summary, stability=stability, pair_stability=pairs)
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,6 +21,9 @@ from hkrun.figures import (
 from hkrun.report.figure_cells import NAME_WIDTH, Points, describe_dots, name_shortly
 from hkrun.report.summary import CellSummary, Summary
 from hkrun.spaces import NamedCell, shorten_names, write_value
+
+if TYPE_CHECKING:
+    from hkrun.figures.style import Drawing
 
 CELL = "cell"  # what the names of crossed cells are values of
 MOST_PANELS = 8
@@ -92,7 +95,7 @@ class AxisFigure:
 
     kind: str
     caption: str
-    draw: Callable[[], figures.Drawing]
+    draw: "Callable[[], Drawing]"
     crossings: tuple[Crossing, ...]
 
 

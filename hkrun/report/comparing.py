@@ -240,11 +240,11 @@ def compare_stability(cell: CellSummary, other: CellSummary, sweep: Sweep) -> Co
 
 def pair_windows(cell: CellSummary, other: CellSummary, sweep: Sweep) -> tuple[Curve, Curve] | None:
     """The last epochs of both cells on common seeds; None without S over them, or of a cell with itself."""
-    ours, theirs = pair_curves(cell, other)
-    too_short = len(ours) < 2 or min(ours.shape[1], theirs.shape[1]) < sweep.window
-    if too_short or cell.cell_id == other.cell_id:
+    epochs = min(item.error_pct.shape[1] for item in (cell, other))
+    if epochs < sweep.window or cell.cell_id == other.cell_id:
         return None
-    return ours[:, -sweep.window :], theirs[:, -sweep.window :]
+    ours, theirs = pair_curves(cell, other, last=sweep.window)
+    return (ours, theirs) if len(ours) > 1 else None
 
 
 def reserve_curves(figure: str, cell: CellSummary, other: CellSummary, sweep: Sweep) -> str:
@@ -305,21 +305,21 @@ def compare_with_reference(
     return tuple(families.correct_comparisons([comparison for comparison in found if comparison is not None]))
 
 
-def pair_curves(cell: CellSummary, other: CellSummary) -> tuple[Curve, Curve]:
-    """The errors of both cells, row for row with the same seeds: those that both finished.
+def pair_curves(cell: CellSummary, other: CellSummary, *, last: int) -> tuple[Curve, Curve]:
+    """The errors of both cells in the last epochs, row for row with the same seeds: those that both finished.
 
     None where the runs of either were selected on the test error.
     """
     common = common_seeds(cell, other)
-    ours, theirs = (_choose_rows(item, common) for item in (cell, other))
+    ours, theirs = (_choose_rows(item, common, last) for item in (cell, other))
     return ours, theirs
 
 
-def _choose_rows(cell: CellSummary, seeds: Sequence[int]) -> Curve:
-    if tuple(seeds) == cell.seeds:
-        return cell.error_pct
+def _choose_rows(cell: CellSummary, seeds: Sequence[int], last: int) -> Curve:
     rows = {seed: row for row, seed in enumerate(cell.seeds)}
-    return cell.error_pct[[rows[seed] for seed in seeds]]
+    chosen = slice(None) if tuple(seeds) == cell.seeds else [rows[seed] for seed in seeds]
+    errors: Curve = cell.error_pct[chosen, -last:]
+    return errors
 
 
 def common_seeds(cell: CellSummary, other: CellSummary) -> list[int]:
@@ -358,6 +358,8 @@ def lost_in_common(cell: CellSummary, other: CellSummary) -> bool:
 
 def _bound_pairs(side: Side, other: Side) -> Curve:
     """Lowest and highest difference of each seed that both ran, [seeds, 2]; of none where none was lost."""
+    if not side.lost and not other.lost:
+        return np.empty((0, 2))
     ran = [{*one.errors, *one.lost} for one in (side, other) if one.constant is None]
     monitoring = side.monitoring if side.monitoring.looks else other.monitoring
     seeds = monitoring.order(set.intersection(*ran)) if ran else []

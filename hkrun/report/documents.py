@@ -87,7 +87,7 @@ def render_report(summary: Summary) -> dict[str, bytes]:
     the same bytes.
     """
     with taking_pictures() as pictures:
-        # Only here: what draws takes long to load, and a report that is there already needs none of it.
+        # Only here: a report that is there already needs none of it.
         from hkrun.report import drawing
         from hkrun.report.page import PAGE, render_page
         from hkrun.report.rendering import render_template
@@ -273,7 +273,7 @@ def renew_report(summary: Summary, store: Store, *, with_closing: bool = False) 
 
 @contextlib.contextmanager
 def drawing_ahead(sweep: Sweep, store: Store) -> Iterator[None]:
-    """Within the block what draws is loaded beside all else, where a study has no report yet.
+    """Within the block a second process draws what is known by and by, where a study has no report yet.
 
     A report that is there may be current, and then nothing is drawn.
     """

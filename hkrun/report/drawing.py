@@ -3,6 +3,7 @@
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,6 +20,9 @@ from hkrun.report.figure_cells import (
 )
 from hkrun.report.summary import CellSummary, Summary
 from hkrun.report.wording import count, take_once
+
+if TYPE_CHECKING:
+    from hkrun.figures.style import Drawing
 
 MOST_HEALTH = 4  # cells that one figure shows
 
@@ -38,10 +42,10 @@ class Figure:
     name: str
     caption: str
     section: str
-    draw: Callable[[], figures.Drawing]
+    draw: "Callable[[], Drawing]"
 
     @functools.cached_property
-    def drawn(self) -> figures.Drawing:
+    def drawn(self) -> "Drawing":
         """Itself; what its marks say is in its `notes`."""
         return self.draw()
 
@@ -112,7 +116,7 @@ def _summarise_curves(summary: Summary) -> dict[str, figures.CellCurves]:
     names, looks = name_shortly(summary), choose_looks(summary)
     return {
         cell.cell_id: figures.CellCurves.of_runs(
-            cell.error_pct,
+            cell.error_pct[:],
             name=names[cell.name],
             diverged=cell.diverged_curves,
             look=looks[cell.cell_id],

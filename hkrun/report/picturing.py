@@ -1,13 +1,14 @@
-"""Takes the pictures of a report in two processes: this one, and a second that it starts beside it."""
+"""Takes the pictures of a report: a second process does while this one computes, and this one helps it."""
 
 import contextlib
 import logging
 import os
+import pickle
 import subprocess
 import sys
 import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
 from multiprocessing.connection import Pipe
 from pathlib import Path
@@ -15,11 +16,13 @@ from typing import TYPE_CHECKING
 
 import hkrun
 
-if TYPE_CHECKING:  # who starts the second process has not imported Matplotlib yet: both do it at a time
+if TYPE_CHECKING:
     from hkrun.figures import Order, Picture
 
 _PROGRAM = Path(hkrun.__file__).parent / "figures" / "start_serving.py"
-_PATIENCE_S = 20  # for a picture, which takes a second
+_PATIENCE_S = 30  # for the few last pictures, which take a second each
+# Pictures that are left to the second process: to load Matplotlib here takes as long, and 50 MB.
+_FEW = 4
 
 log = logging.getLogger("hkrun")
 _second: ContextVar["_SecondProcess | None"] = ContextVar("second", default=None)
@@ -30,36 +33,68 @@ class Pictures:
 
     def __init__(self, second: "_SecondProcess | None") -> None:
         self._second = second
-        self._orders: Sequence[Order] = ()
+        self._orders: list[Order] = []
+        self._places: list[int] = []  # of those that are wanted, among all orders
         self._waiting: deque[int] = deque()
         self._taken: dict[int, Picture] = {}
 
     def order(self, orders: "Sequence[Order]") -> None:
-        """Says which pictures are wanted; the second process begins with the last."""
-        self._orders = orders
-        self._waiting.extend(range(len(orders)))
+        """Says which pictures are wanted; the second process begins with the last.
+
+        Those that were wanted before and are wanted again are not taken anew, and the others are dropped.
+        """
+        before = {_describe(self._orders[place]): place for place in self._places}
+        self._places = []
+        for order in orders:
+            place = before.pop(_describe(order), None) if before else None
+            if place is None:
+                place = len(self._orders)
+                self._orders.append(order)
+                self._waiting.append(place)
+            self._places.append(place)
+        for place in before.values():
+            with contextlib.suppress(ValueError):  # the second process has come to it
+                self._waiting.remove(place)
         if self._second is not None:
-            self._second.begin(orders, self._waiting, self._taken)
+            self._second.begin(self._orders, self._waiting, self._taken)
 
     def collect(self) -> "list[Picture]":
-        """The pictures in the order of their orders; takes those that the second process has not come to."""
-        while True:
+        """The pictures in the order of their orders; helps the second process with all but a few."""
+        while len(self._waiting) > (_FEW if self._second is not None else 0):
             try:
                 place = self._waiting.pop()
-            except IndexError:  # the second process may have taken the last one
+            except IndexError:  # the second process has taken the last ones
                 break
             self._taken[place] = self._orders[place].take()
         if self._second is not None:
             self._second.wait()
         # What fails in the second process or brings a warning there does so here, where it is told.
         return [
-            self._taken[place] if place in self._taken else order.take()
-            for place, order in enumerate(self._orders)
+            self._taken[place] if place in self._taken else self._orders[place].take()
+            for place in self._places
         ]
 
     def drop(self) -> None:
         """Leaves those untaken that wait: the second process ends with the one that it is at."""
         self._waiting.clear()
+
+
+def _describe(order: "Order") -> object:
+    """What is equal for two orders of the same picture."""
+    try:
+        return pickle.dumps(order)
+    except (AttributeError, TypeError, pickle.PicklingError):  # it cannot be sent, and equals no other
+        return object()
+
+
+def order_ahead(orders: "Callable[[], Sequence[Order]]") -> None:
+    """Has the second process, where one is there, begin with pictures that the next report will likely want.
+
+    `taking_pictures` goes on with them.
+    """
+    if (second := _second.get()) is not None:
+        second.ahead = Pictures(second)
+        second.ahead.order(orders())
 
 
 @contextlib.contextmanager
@@ -69,7 +104,8 @@ def taking_pictures() -> Iterator[Pictures]:
     Within `second_process` it is that one.
     """
     with second_process():
-        pictures = Pictures(_second.get())
+        second = _second.get()
+        pictures = second.take_over() if second is not None else Pictures(None)
         try:
             yield pictures
         finally:
@@ -127,16 +163,30 @@ class _SecondProcess:
             # `python -m` and notebooks have more paths than the environment says.
             self._connection.send(sys.path)
         self._thread: threading.Thread | None = None
+        self.ahead: Pictures | None = None
+
+    def take_over(self) -> Pictures:
+        """Those that were ordered ahead; else new ones."""
+        pictures, self.ahead = self.ahead, None
+        return pictures or Pictures(self)
 
     def begin(self, orders: "Sequence[Order]", waiting: deque[int], taken: "dict[int, Picture]") -> None:
         """Has it take what is waiting, the last first, until nothing is."""
-        # A report that failed has left it at a picture: of two threads on the connection each could read the
-        # other's. It is waited for here and not where that report ends, which may be by Ctrl-C.
-        self.wait()
-        self._thread = threading.Thread(target=self._pass_on, args=(orders, waiting, taken), daemon=True)
+        arguments = (self._thread, orders, waiting, taken)
+        self._thread = threading.Thread(target=self._pass_on, args=arguments, daemon=True)
         self._thread.start()
 
-    def _pass_on(self, orders: "Sequence[Order]", waiting: deque[int], taken: "dict[int, Picture]") -> None:
+    def _pass_on(
+        self,
+        before: threading.Thread | None,
+        orders: "Sequence[Order]",
+        waiting: deque[int],
+        taken: "dict[int, Picture]",
+    ) -> None:
+        # What was ordered ahead, or a report that failed, may have it at a picture: of two threads on the
+        # connection each could read the other's.
+        if before is not None:
+            before.join()
         try:
             while True:
                 place = waiting.pop()

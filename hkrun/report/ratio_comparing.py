@@ -132,7 +132,7 @@ def _compare_windows(pair: tuple[Curve, Curve], cell: CellSummary, other: CellSu
 
 
 def _compare_deviations(cell: CellSummary, other: CellSummary, _: Sweep) -> Ratio | None:
-    ours, theirs = pair_curves(cell, other)
+    ours, theirs = pair_curves(cell, other, last=1)
     if len(ours) < 2 or cell.cell_id == other.cell_id:
         return None
 

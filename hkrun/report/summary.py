@@ -14,6 +14,7 @@ from hkrun import stats
 from hkrun.config import Cell, Value
 from hkrun.plans import Execution
 from hkrun.report.comparison import Comparison, RateComparison, Ratio
+from hkrun.report.error_curves import ErrorCurves
 from hkrun.report.monitoring import UNMONITORED, Monitoring
 from hkrun.report.published import PublishedRow, PublishedTable
 from hkrun.report.verdict import Verdict
@@ -65,7 +66,7 @@ class CellSummary:
     missing: tuple[int, ...]
     untaught: tuple[int, ...]
     stopped: tuple[int, ...]
-    error_pct: Curve
+    error_pct: ErrorCurves
     diverged_curves: tuple[Curve, ...]
     error_last: stats.ErrorSummary | None
     error_best: stats.ErrorSummary | None

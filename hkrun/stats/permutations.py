@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 
 PERMUTATIONS = 9_999
-_STEP = 1_000_000  # swaps at a time
+_STEP = 250_000  # swaps at a time, which as float64 stay in a core's cache
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
