@@ -38,6 +38,8 @@ class Cell:
     of knowledge that is not built in, and `teacher_file_sha256` and `student_file_sha256` what `teacher.file`
     and `student.file` held, or which file torchvision has for the network. `own_values` has the keys that
     methods and terms of the user's own bring along, with their values.
+
+    Which terms it computes is found once: the plan and the ids of thousands of runs ask for it over and over.
     """
 
     dataset: str = define_key(
@@ -106,7 +108,7 @@ class Cell:
         }
         return {key: file for key, file in files.items() if file}
 
-    @property
+    @functools.cached_property
     def stage_weights(self) -> tuple[dict[str, float], ...]:
         """For each stage of the method, the weights above zero by the term's name: what is computed."""
         return tuple(
@@ -119,7 +121,7 @@ class Cell:
         weights = self.stage_weights[stage]
         return {name: weights[name] * min((epoch + 1) / max(epochs[name], 1.0), 1.0) for name in weights}
 
-    @property
+    @functools.cached_property
     def stage_terms(self) -> tuple[dict[str, Term], ...]:
         """The same terms by that name, as `hkrun.terms` declares them."""
         return tuple(
@@ -185,7 +187,7 @@ class Cell:
         """Whether a term reads the squeezed vectors of attention sub-networks."""
         return any("knowledge" in term.student for term in self.terms)
 
-    @property
+    @functools.cached_property
     def term_keys(self) -> frozenset[str]:
         """The keys that weigh, name or change the terms of this cell."""
         found = {term.weight for stage in self._stages for term in stage if isinstance(term.weight, str)}
