@@ -20,7 +20,7 @@ from hkrun.store.cell_runs import CellRuns
 from hkrun.store.collected import collected_folder
 from hkrun.store.columns import from_parquet, tabulate, to_parquet
 from hkrun.store.earlier import bring_back, find_own, read_earlier, stands
-from hkrun.store.files import ConditionalFiles, Files
+from hkrun.store.files import Files
 from hkrun.store.holder import Holder, read_holder
 from hkrun.store.lock import LOCK_FILE, Hold, hold_folder, hold_object
 from hkrun.store.transactions import (
@@ -429,8 +429,8 @@ class Store(CommittedFolders):
         with contextlib.ExitStack() as stack:
             if self.local_path is not None:
                 hold = stack.enter_context(hold_folder(self.local_path / folder))
-            elif isinstance(self._files, ConditionalFiles):
-                hold = stack.enter_context(hold_object(self._files, folder, place=self.place))
+            elif self._conditional is not None:
+                hold = stack.enter_context(hold_object(self._conditional, folder, place=self.place))
             else:
                 with self._files.exclusive(folder):
                     pass  # a published study refuses every writer

@@ -243,6 +243,7 @@ class CommittedFolders:
 
     def __init__(self, files: Files, *, place: str) -> None:
         self._files = files
+        self._conditional = files if isinstance(files, ConditionalFiles) else None
         self.place = place
 
     def commit(
@@ -275,8 +276,8 @@ class CommittedFolders:
         if MANIFEST in files:
             raise ValueError(f"{MANIFEST} is the store's own name")
         sums = {check_name(name): sum_of(content) for name, content in files.items()}
-        if isinstance(self._files, ConditionalFiles):
-            commit = ConditionalCommit(self._files, folder, files, sums, keep=keep)
+        if self._conditional is not None:
+            commit = ConditionalCommit(self._conditional, folder, files, sums, keep=keep)
             make = commit.make_in_place if folder.startswith(IN_PLACE) else commit.make
             made = make(unless=unless)
             if tidy:
@@ -366,7 +367,7 @@ class CommittedFolders:
         written = self._files.written(check_folder(folder))
         newest = max(written.values(), default=0.0)
         old = [PurePosixPath(path) for path, when in written.items() if newest - when > LEFTOVER_S]
-        if not isinstance(self._files, ConditionalFiles):
+        if self._conditional is None:
             return sorted(str(path) for path in old if _TEMPORARY.fullmatch(path.name))
         named = {parent: self._named(f"{folder}/{parent}") for parent in {path.parent for path in old}}
         return sorted(str(path) for path in old if path.name not in named[path.parent])
