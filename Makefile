@@ -36,8 +36,8 @@ BUILD_LOCK := echo 'hatchling>=1.27' | $(BIN)/uv pip compile -q - --universal --
 # In containers it is often set, for images that hold no bytecode. Here each of many short processes would compile hkrun anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-# A process per core, four at most. The tests of a file share what is made for them, and one process starts Ray
-# (tests/conftest.py). In the order that is given there, long files first, and not that of how many tests are in them.
+# A process per core and one more, four at most. The tests of a file share what is made for them, and one process starts
+# Ray (tests/conftest.py). In the order that is given there, long files first, and not that of how many tests are in them.
 PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 .PHONY: setup stability test test-all check docs keys lock audit sbom crds bench bench-gpu digits-recipe findings results numbers statistics statistics-of-runs

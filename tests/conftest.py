@@ -60,7 +60,13 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: not item.nodeid.startswith(LONG))
 
 
-@pytest.hookimpl(optionalhook=True)  # where pytest-xdist is installed
+@pytest.hookimpl(optionalhook=True, wrapper=True)  # where pytest-xdist is installed
+def pytest_xdist_auto_num_workers():
+    """One process more than there are cores: that which starts Ray waits for Ray's most of its time."""
+    return (yield) + 1
+
+
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
     """Gives all that starts Ray to one process: they share a cluster, and two would be in their way."""
     from xdist.scheduler import LoadFileScheduling
