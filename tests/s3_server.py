@@ -372,11 +372,11 @@ def serve_moto(port: int, log: str, *, deaf: bool) -> None:
             environ.pop("HTTP_IF_MATCH", None)
             environ.pop("HTTP_IF_NONE_MATCH", None)
         with turn:
-            with Path(log).open("a") as file:
-                file.write(line)
+            file.write(line)
             return list(application(environ, start_response))
 
-    run_simple("127.0.0.1", port, handle, threaded=True, request_handler=Quiet)
+    with Path(log).open("w", buffering=1) as file:
+        run_simple("127.0.0.1", port, handle, threaded=True, request_handler=Quiet)
 
 
 if __name__ == "__main__":

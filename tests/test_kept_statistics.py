@@ -273,6 +273,7 @@ def change_error(cell):
     return dataclasses.replace(cell, error_pct=errors)
 
 
+@pytest.mark.usefixtures("undrawn_figures")
 @pytest.mark.parametrize("change", [change_record, change_order, change_error])
 def test_a_report_is_of_other_content_when_any_run_of_a_cell_is_another(study, change):
     sweep, store = study

@@ -711,6 +711,7 @@ def test_what_a_process_has_frozen_itself_stays_frozen(store: Store) -> None:
     assert gc.get_freeze_count() > 0
 
 
+@pytest.mark.usefixtures("undrawn_figures")
 def test_the_runs_that_the_report_is_of_are_mirrored_without_another_look_at_their_folders(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -27,6 +27,7 @@ def cluster() -> Iterator[str]:
         head = {
             "num_cpus": 2,
             "object_store_memory": 100 << 20,
+            "include_log_monitor": False,  # as a cluster of hkrun's own: nobody asks for the tasks' output
             "include_dashboard": True,
             "dashboard_port": free_port(),  # its default may be taken, and it would not look further
         }
