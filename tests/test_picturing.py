@@ -213,6 +213,30 @@ def test_a_second_process_that_hangs_is_not_waited_for(monkeypatch, tmp_path):
     assert len(take(draws, draws)) == 2
 
 
+class GivingThread:
+    """One that gives a picture each time that it is waited for."""
+
+    def __init__(self, second, number):
+        self._second, self.left = second, number
+
+    def join(self, patience):
+        self.left -= 1
+        self._second._given += 1
+
+    def is_alive(self):
+        return self.left > 0
+
+
+def test_a_second_process_is_waited_for_as_long_as_pictures_come():
+    with second_process():
+        second = picturing._second.get()
+        end, second._thread = second._thread, GivingThread(second, 4)
+        second.wait()
+        assert second._thread.left == 0
+        assert second._process.poll() is None
+        second._thread = end
+
+
 def test_an_error_of_a_figure_is_raised_here():
     with pytest.raises(ValueError, match="cannot be drawn here"):
         take(fail, fail)

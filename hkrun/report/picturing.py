@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from hkrun.figures import Order, Picture
 
 _PROGRAM = Path(hkrun.__file__).parent / "figures" / "start_serving.py"
-_PATIENCE_S = 30  # for the few last pictures, which take a second each
+_PATIENCE_S = 20  # for a picture, which takes a second
 # Pictures that are left to the second process: to load Matplotlib here takes as long, and 50 MB.
 _FEW = 4
 
@@ -163,6 +163,7 @@ class _SecondProcess:
             # `python -m` and notebooks have more paths than the environment says.
             self._connection.send(sys.path)
         self._thread: threading.Thread | None = None
+        self._given = 0  # answers
         self.ahead: Pictures | None = None
 
     def take_over(self) -> Pictures:
@@ -192,6 +193,7 @@ class _SecondProcess:
                 place = waiting.pop()
                 self._connection.send(orders[place])
                 picture = self._connection.recv()
+                self._given += 1
                 if picture is not None:
                     taken[place] = picture
         except IndexError:
@@ -200,10 +202,11 @@ class _SecondProcess:
             log.info("the second process that draws figures is gone: %r", error)
 
     def wait(self) -> None:
-        """Waits for the picture that it is at, if any; ends it where that takes too long."""
-        if self._thread is not None:
+        """Waits for the pictures that are left to it, if any; ends it where one takes too long."""
+        while self._thread is not None and self._thread.is_alive():
+            given = self._given
             self._thread.join(_PATIENCE_S)
-            if self._thread.is_alive():
+            if self._thread.is_alive() and self._given == given:
                 self._process.kill()
                 self._thread.join()  # which reads the end of the stream
 
