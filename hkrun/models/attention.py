@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from hkrun.config import Cell
 from hkrun.models.backbone import Backbone
 from hkrun.models.batchnorm import BatchNorm2d
+from hkrun.models.layout import lay_gradient
 
 
 class BlockAttention(nn.Module):
@@ -47,7 +48,7 @@ class BlockAttention(nn.Module):
             The squeezed vector g~_i, shape [B, C_i], and the attention map M_i, shape [B, H, W].
         """
         height, width = stage.shape[2:]
-        features = self.tap(stage).flatten(2)  # L_i, [B, C_i, H*W]
+        features = lay_gradient(self.tap(stage)).flatten(2)  # L_i, [B, C_i, H*W]
         # W_i as a batched product: a convolution with one output channel is several times slower.
         scores = torch.bmm(self.score.weight.expand(len(features), 1, -1), features)
         attention = scores.softmax(dim=2)

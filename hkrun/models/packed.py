@@ -21,6 +21,7 @@ from hkrun.models.batchnorm import BatchNorm2d
 from hkrun.models.cifar import InvertedResidual, LargeMapPool, PostActivationBlock
 from hkrun.models.distilled import DistilledNetwork, Output
 from hkrun.models.joining import Join, join_buffers, join_parameters
+from hkrun.models.layout import lay_gradient
 from hkrun.models.preact import BasicBlock, BottleneckBlock
 from hkrun.models.quantized import (
     QuantizedConv2d,
@@ -44,7 +45,6 @@ from hkrun.models.small_images import (
     lie_images_last,
     pays,
     repeat_images,
-    with_contiguous_gradient,
 )
 
 
@@ -298,13 +298,13 @@ class _PackedBlockAttention(nn.Module):
             The squeezed vectors [B, k, C_i] and the attention maps [B, k, H, W].
         """
         height, width = stage.shape[2:]
-        maps = self._tap(stage)
+        maps = lay_gradient(self._tap(stage))
         features = _members(maps.flatten(2), len(self._score))
         if lie_images_last(maps):
             columns = features.permute(1, 2, 3, 0)  # [k, C_i, H*W, B], as it lies
             scores = torch.bmm(self._score, columns.flatten(2)).view(len(columns), height * width, -1)
             weights = scores.softmax(dim=1)
-            pooled = with_contiguous_gradient((columns * weights[:, None]).sum(dim=2)).permute(2, 0, 1)
+            pooled = lay_gradient((columns * weights[:, None]).sum(dim=2)).permute(2, 0, 1)
             attention = weights.permute(2, 0, 1)
         else:
             attention = (self._score @ features).softmax(dim=3)  # [B, k, 1, H*W]

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from hkrun.models.layout import lay_gradient
+
 if TYPE_CHECKING:
     from hkrun.models.compiling import Floats
 
@@ -137,23 +139,8 @@ def lie_images_last(maps: Tensor) -> bool:
 def pool(maps: Tensor) -> Tensor:
     """The mean over the positions of maps [B, C, H, W], shape [B, C], read in the order in which they lie."""
     if lie_images_last(maps):
-        return with_contiguous_gradient(maps.permute(1, 2, 3, 0).mean(dim=(1, 2))).t().contiguous()
-    return maps.mean(dim=(2, 3))
-
-
-def with_contiguous_gradient(values: Tensor) -> Tensor:
-    """The values, [..., B], whose gradient is laid out as they are whatever it is computed from.
-
-    What is spread over positions is else laid out as a transposed gradient is, and all before it goes through
-    two orders of memory at once, which takes ten times as long.
-    """
-    if values.requires_grad:
-        values.register_hook(_as_it_lies)  # type: ignore[no-untyped-call]
-    return values
-
-
-def _as_it_lies(gradient: Tensor | None) -> Tensor | None:
-    return None if gradient is None else gradient.contiguous()
+        return lay_gradient(maps.permute(1, 2, 3, 0).mean(dim=(1, 2))).t().contiguous()
+    return lay_gradient(maps).mean(dim=(2, 3))
 
 
 def as_rows(maps: Tensor) -> Tensor:

@@ -8,9 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hkrun.models import DistilledNetwork, block_kernels, build_network, initialise, small_images
-from hkrun.models.attention import BlockAttention
-from hkrun.models.joining import Join
-from hkrun.models.packed import PackedNetwork, _PackedBlockAttention
+from hkrun.models.packed import PackedNetwork
 from hkrun.models.quantized import quantize
 from hkrun.models.small_blocks import (
     Activation,
@@ -293,21 +291,6 @@ def test_a_block_is_evaluated_at_once_where_all_of_its_convolutions_are_compiled
     assert not block_pays(images_last(torch.randn(2, 8, 32, 32)), weights, stride)
 
 
-@pytest.mark.parametrize("reads", ["pool", "attention"])
-def test_the_gradient_of_maps_lies_in_memory_as_they_do(reads: str) -> None:
-    """Where it does not, all that goes back through the layers before reads two orders at once."""
-    maps = images_last(torch.randn(5, 12, 4, 4)).requires_grad_()
-    attention = [BlockAttention(4, guide_width=6, squeeze_width=4, pool="sum", tap="raw") for _ in range(3)]
-    joins: list[Join] = []
-    if reads == "pool":
-        values = pool(maps)
-    else:
-        values, _ = _PackedBlockAttention(attention, joins)(maps, torch.randn(5, 3, 6))
-    together = torch.cat([torch.zeros_like(values), values], dim=1)  # its gradient is part of a longer one
-    (gradient,) = torch.autograd.grad(together.square().sum(), maps)
-    assert lie_images_last(gradient)
-
-
 def test_images_are_repeated_for_each_member() -> None:
     images = torch.arange(24.0).view(2, 1, 3, 4)
     repeated = repeat_images(images, 5)
@@ -358,7 +341,7 @@ def test_a_member_that_is_not_a_number_touches_no_other_in_any_form(
 def train_a_little(packed: PackedNetwork) -> None:
     """Gives the members' BatchNorms statistics of their own."""
     for _ in range(2):
-        packed.train()(torch.randn(packed._size, 6, 1, 8, 8))
+        packed.train()(torch.randn(packed._size, 6, 1, 8, 8, generator=torch.Generator().manual_seed(0)))
     packed.eval()
 
 
@@ -396,11 +379,12 @@ def test_quantised_networks_are_evaluated_with_their_quantised_weights_and_activ
         quantize(member.backbone, scheme)
     packed = PackedNetwork(members)
     train_a_little(packed)
-    images = torch.randn(9, 1, 8, 8)
+    packed.double()  # in float32, rounding turns signs of what is about 0
+    images = torch.randn(9, 1, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         evaluated = packed.classify(images)
         for own, member in zip(evaluated, members, strict=True):
-            torch.testing.assert_close(own, member.eval()(images).logits, rtol=1e-4, atol=1e-4)
+            torch.testing.assert_close(own, member.double().eval()(images).logits, rtol=1e-9, atol=1e-9)
 
 
 def test_the_networks_of_digits_compute_with_images_last_and_those_of_cifar_do_not() -> None:
