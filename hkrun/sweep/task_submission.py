@@ -28,7 +28,7 @@ logger = logging.getLogger("hkrun")
 # What a report imports by itself where it is needed, which takes it a second.
 REPORT_MODULES = (
     *("hkrun.report.documents", "hkrun.report.drawing", "hkrun.report.page"),
-    *("scipy.stats", "matplotlib.backends.backend_svg", "PIL.PngImagePlugin"),
+    *("scipy.stats", "hkrun.figures.errors", "PIL.PngImagePlugin"),
 )
 
 
