@@ -24,6 +24,7 @@ def cluster() -> Iterator[str]:
     os.environ["RAY_enable_open_telemetry"] = "0"  # noqa: SIM112
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("PYTHONPATH", python_path())
+        environment.setenv("RAY_worker_niceness", "0")  # else its tasks starve beside the other tests
         head = {
             "num_cpus": 2,
             "object_store_memory": 100 << 20,

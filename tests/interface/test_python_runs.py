@@ -96,7 +96,8 @@ def test_a_study_is_stopped_in_a_thread_goes_on_grows_and_is_read_again(folder, 
 
 def test_a_process_that_is_in_ray_stays_there_and_the_tasks_go_to_its_cluster(folder):
     script = """
-        import ray
+        import os, ray
+        os.environ["RAY_worker_niceness"] = "0"  # else its tasks starve beside the other tests
         quiet = {"include_dashboard": False, "log_to_driver": False, "configure_logging": False}
         ray.init(address="local", num_cpus=1, **quiet)
         address = ray.get_runtime_context().gcs_address
