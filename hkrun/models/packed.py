@@ -1,10 +1,10 @@
 """k networks of one architecture as one network, numerically each as it is alone.
 
-Their channels lie side by side, [B, k C, H, W]: convolutions are grouped (of few channels on small images,
-compiled: small_images.py), BatchNorm normalises k C channels (so each member's own), and linear layers are
-batched products. Nothing mixes two members. A layer's k weights are one parameter [k, ...], of which each
-member's own parameter is a view: members are read, saved and exported as ever, and what one step changes, the
-members have.
+Their channels lie side by side, [B, k C, H, W]: convolutions are grouped, BatchNorm normalises k C channels
+(so each member's own), and linear layers are batched products. Nothing mixes two members. On small images
+convolutions and BatchNorm are compiled (small_images.py, small_blocks.py). A layer's k weights are one
+parameter [k, ...], of which each member's own parameter is a view: members are read, saved and exported as
+ever, and what one step changes, the members have.
 """
 
 import copy

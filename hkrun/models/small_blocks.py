@@ -54,7 +54,17 @@ def batch_norm(maps: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[
 
     Returns:
         The maps, and each channel's mean and variance, [C], without gradients.
+
+    Raises:
+        ValueError: Maps, weight and bias do not fit: the kernels would read beside them. Or a channel has
+            fewer than two numbers.
     """
+    channels = maps.shape[1]
+    if any(value.shape != (channels,) or value.dtype != maps.dtype for value in (weight, bias)):
+        found, *own = (f"{list(value.shape)} {value.dtype}" for value in (maps, weight, bias))
+        raise ValueError(f"maps of {found} do not fit BatchNorm's weight and bias of {' and '.join(own)}")
+    if maps.numel() < 2 * channels:
+        raise ValueError(f"BatchNorm needs two numbers of each channel, not maps of {list(maps.shape)}")
     outputs: tuple[Tensor, Tensor, Tensor] = _BatchNorm.apply(maps, weight, bias, eps)
     return outputs
 
@@ -121,13 +131,13 @@ def residual_block(
 
 def compile_ahead() -> None:
     """Compiles what packs in float32 take, unless that is done; else the first of them waits for it."""
-    maps, weight = torch.zeros(1, 1, 1, 1, requires_grad=True), torch.zeros(1, 1, 1, 1, 1, requires_grad=True)
+    maps, weight = torch.zeros(2, 1, 1, 1, requires_grad=True), torch.zeros(1, 1, 1, 1, 1, requires_grad=True)
     outputs = convolve(maps, weight, Geometry((1, 1), (1, 1), (0, 0)))
     torch.autograd.grad(outputs, (maps, weight), torch.ones_like(outputs))
     kernels = torch.zeros(1, 1, 1, 3, 3)
     activation = Activation(torch.zeros(1, 1), torch.zeros(1, 1))
     residual_block(maps.detach(), (activation, activation), BlockWeights(kernels, kernels, None), (1, 1))
-    normalised, _, _ = batch_norm(maps, maps.flatten(), maps.flatten(), 1e-5)
+    normalised, _, _ = batch_norm(maps, torch.ones(1), torch.zeros(1), 1e-5)
     torch.autograd.grad(normalised, maps, torch.ones_like(maps))
 
 

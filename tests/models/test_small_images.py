@@ -191,6 +191,20 @@ def test_a_channel_that_is_not_a_number_touches_no_other_in_its_batchnorm() -> N
     assert torch.equal(broken[0][:, [0, 2]], whole[0][:, [0, 2]])
 
 
+def test_what_does_not_fit_its_batchnorm_is_refused_before_a_kernel_reads_beside_it() -> None:
+    maps = images_last(torch.randn(5, 3, 4, 4))
+    three, two = torch.ones(3), torch.ones(2)
+    for weight, bias in ((two, three), (three, two), (three.double(), three), (three, three.double())):
+        with pytest.raises(ValueError, match="do not fit BatchNorm's weight and bias"):
+            batch_norm(maps, weight, bias, 1e-5)
+
+
+def test_its_batchnorm_refuses_one_number_of_a_channel_as_torch_s_does() -> None:
+    packed = PackedNetwork(build_members("preact-8-w4", 2))
+    with pytest.raises(ValueError, match=r"two numbers of each channel, not maps of \[1, 16, 1, 1\]"):
+        packed.train()(torch.randn(2, 1, 1, 2, 2))
+
+
 def test_its_batchnorm_is_of_cpus_and_full_precision_alone() -> None:
     maps = images_last(torch.randn(5, 3, 4, 4))
     assert normalises(maps)
