@@ -41,26 +41,29 @@ class Work:
     floor_s: float
 
 
-def measure_machine(device: torch.device, *, repeats: int = 7) -> Machine:
+Clock = Callable[[], float]  # seconds
+
+
+def measure_machine(device: torch.device, *, repeats: int = 7, clock: Clock = time.perf_counter) -> Machine:
     """Times a matrix product and a copy; the medians."""
     side, size = SIDE[device.type], COPIED_BYTES[device.type]
     one, other = (torch.randn(side, side, device=device) for _ in range(2))
     source = torch.ones(size // 4, device=device)
     target = torch.empty_like(source)
-    product_s = time_median(lambda: one @ other, device, repeats)
-    copy_s = time_median(lambda: target.copy_(source), device, repeats)
+    product_s = time_median(lambda: one @ other, device, repeats, clock)
+    copy_s = time_median(lambda: target.copy_(source), device, repeats, clock)
     return Machine(flops_per_s=2 * side**3 / product_s, bytes_per_s=2 * size / copy_s)
 
 
-def time_median(function: Callable[[], object], device: torch.device, repeats: int) -> float:
+def time_median(function: Callable[[], object], device: torch.device, repeats: int, clock: Clock) -> float:
     """Median seconds of a call, after one that is not counted."""
     seconds = []
     for _ in range(repeats + 1):
         synchronise(device)
-        started = time.perf_counter()
+        started = clock()
         function()
         synchronise(device)
-        seconds.append(time.perf_counter() - started)
+        seconds.append(clock() - started)
     return statistics.median(seconds[1:])
 
 

@@ -9,8 +9,10 @@ are the processor's, which other work on the machine disturbs least.
     python benchmarks/against.py REVISION epoch                       # beside another revision
 
 The last line is JSON for against.py: medians over the epochs, the evaluation beside its floor, and the error
-curves, which two revisions of one numbers epoch share in float64. The floor is what the convolutions and
-linear layers of the networks would take at the speed of one large matrix product, measured just before.
+curves, which two revisions of one numbers epoch share in float64. The floor is what the linear layers and
+convolutions of the networks would take at the speed of one large matrix product in float32, measured just
+before. Products with the zeros around an image count, though the compiled convolutions leave them out: on
+digits they are a quarter.
 
 A sweep gives its processes memory settings (`hkrun.cluster.driver.supervisor`), without which the evaluation
 takes longer:
@@ -99,8 +101,8 @@ def measure(cell: Cell, number: int) -> dict[str, object]:
     views = Views(cell.augment.padding, cell.augment.flip)
     training = ResidentTrainingSet(dataset, views, **settings)
     runs = [start_run(cell, dataset, seed, context=SingleProcess(), device=CPU) for seed in range(number)]
-    flops = number * count_flops(runs[0].student, dataset.test.images.to(dtype))
-    floor_s = flops / measure_machine(CPU).flops_per_s
+    flops = number * count_flops(runs[0].student.backbone, dataset.test.images.to(dtype))
+    floor_s = flops / measure_machine(CPU, clock=time.process_time).flops_per_s
     ends = [time.process_time()]
     table = make_table(cell, len(dataset.train), dataset.num_classes, dtype)
     teach = dict.fromkeys((run.seed for run in runs), lambda batch: look_up(table, batch))
