@@ -1,15 +1,11 @@
-"""Tables and figures as HTML in which no name can do harm."""
+"""Tables as HTML in which no name can do harm."""
 
-import base64
 import html
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from hkrun.report.drawing import Figure
     from hkrun.report.table import Table
-
-FEW_FIGURES = 2  # of a study among other output; `study.figures()` has all
 
 
 def escape(text: object) -> str:
@@ -35,14 +31,3 @@ def report_table(found: "Table") -> str:
     """A table of the report."""
     rows = [[entry.text for entry in row] for row in found.rows]
     return table(found.columns, rows, words=found.words)
-
-
-def picture(figure: "Figure") -> str:
-    """A figure with its caption. An image, in which no script can run."""
-    source = base64.b64encode(figure.svg).decode()
-    image = (
-        f'<img style="max-width:100%;background:#fff" alt="{escape(figure.name)}" '
-        f'src="data:image/svg+xml;base64,{source}">'
-    )
-    caption = f"<figcaption>{escape(figure.caption)}</figcaption>"
-    return f'<figure style="margin:1em 0">{image}{caption}</figure>'

@@ -11,7 +11,7 @@ import pyarrow as pa
 from hkrun import store as records
 from hkrun.config import nearest
 from hkrun.errors import NotFoundError
-from hkrun.interface.html import FEW_FIGURES, escape, picture, report_table, table
+from hkrun.interface.html import escape, report_table, table
 from hkrun.records import Record
 
 if TYPE_CHECKING:
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from hkrun.report.drawing import Figure
     from hkrun.report.study_pairing import ComparedStudy
     from hkrun.report.summary import Summary
+
+FEW_FIGURES = 2  # of a study among other output; `Study.figures` has all
 
 
 def open_store(place: str | PathLike[str]) -> "Store":
@@ -247,11 +249,11 @@ class Study:
         ratios = compare_ratios("s2", cells, cell, sweep, Families())
         return columns.comparisons_table(sweep, name, errors, stabilities, ratios)
 
-    def figures(self) -> list["Figure"]:
+    def figures(self) -> "Figures":
         """The figures of the report, those that lead it first; a notebook shows each with its caption."""
         from hkrun.report.drawing import draw_figures
 
-        return list(draw_figures(self.summary))
+        return Figures(draw_figures(self.summary))
 
     def report(self) -> Path | str:
         """Writes the report where it is not up to date; returns the place of report.html.
@@ -300,8 +302,15 @@ class Study:
         heading = f"<p><b>{escape(sweep.heading)}</b>: {self.progress} runs done"
         question = f"<br><i>{escape(sweep.subtitle)}</i>" if sweep.subtitle else ""
         findings = "".join(f"<p>{escape(sentence)}</p>" for sentence in write_findings(self.summary))
-        figures = "".join(map(picture, self.figures()[:FEW_FIGURES]))
+        figures = Figures(self.figures()[:FEW_FIGURES])._repr_html_()
         return f"{heading}{question}</p>{findings}{self.results()._repr_html_()}{figures}"
+
+
+class Figures(list["Figure"]):
+    """The figures of a study; a notebook shows each with its caption."""
+
+    def _repr_html_(self) -> str:
+        return "".join(figure._repr_html_() for figure in self)
 
 
 class Results:

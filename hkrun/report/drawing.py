@@ -1,6 +1,8 @@
 """Draws the figures of a summary, each with what it shows."""
 
+import base64
 import functools
+import html
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
 MOST_HEALTH = 4  # cells that one figure shows
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Figure:
     """A figure, encoded when it is asked for.
 
@@ -53,6 +55,18 @@ class Figure:
     def svg(self) -> bytes:
         """The figure as SVG."""
         return figures.encode(self.drawn, "svg")
+
+    def __repr__(self) -> str:
+        return f"<Figure {self.name}>"
+
+    def _repr_html_(self) -> str:
+        """With its caption. An image, in which no script can run, whatever names are in it."""
+        image = (
+            f'<img style="max-width:100%;background:#fff" alt="{html.escape(self.name)}" '
+            f'src="data:image/svg+xml;base64,{base64.b64encode(self.svg).decode()}">'
+        )
+        caption = f"<figcaption>{html.escape(self.caption)}</figcaption>"
+        return f'<figure style="margin:1em 0">{image}{caption}</figure>'
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -197,6 +197,10 @@ def test_hostile_names_are_text_in_html(folder):
         assert "<img src=x" not in html
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in study._repr_html_()
     assert study._repr_html_().count("data:image/svg+xml;base64,") == 2
+    figures = study.figures()
+    assert figures._repr_html_() == "".join(figure._repr_html_() for figure in figures)
+    assert all("<figcaption>" in figure._repr_html_() for figure in figures)
+    assert repr(figures).startswith("[<Figure error-curves>, ")
     space = {"title": HOSTILE, "dataset": "digits", "seeds": 1, "cells": [{"name": HOSTILE, "method": "kd"}]}
     shown = hkrun.plan(space)._repr_html_()
     assert "<script" not in shown
