@@ -136,8 +136,8 @@ def test_a_rehearsal_comes_before_the_recipe():
     (warning,) = foresee(sweep, {identity: REHEARSED})
     assert not warning.certain
     assert warning.sentence == (
-        f"May not train: {sweep.cells[0].name}: loss.lambda_3 = 10 has curvature 100 and passes the "
-        "stability limit 38 of the step, 2 (1 + momentum) / learning rate; loss.lambda_3 = 5 holds "
+        f"May diverge or collapse: {sweep.cells[0].name}: loss.lambda_3 = 10 has curvature 100 and passes "
+        "the stability limit 38 of the step, 2 (1 + momentum) / learning rate; loss.lambda_3 = 5 holds "
         "(rehearsed: 1 of 3 students diverged, the first at step 25)"
     )
 

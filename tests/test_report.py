@@ -902,8 +902,8 @@ def test_a_terminal_of_any_width_shows_every_figure_of_its_columns_whole(store, 
         shown = re.search(rf"\b{heading}\b", table.partition("─")[0]) is not None
         assert shown == (column not in (left_out or ""))
     joined = " ".join(text.split())
-    assert ("Left out, for the terminal is narrow" in joined) == (left_out is not None)
-    assert left_out is None or f"is narrow: {left_out}; report.html and a wider one have them." in joined
+    assert ("Left out because the terminal is narrow" in joined) == (left_out is not None)
+    assert left_out is None or f"is narrow: {left_out}; report.html has them." in joined
     assert ("* The best epoch is selected" in joined) == (left_out is None)
     for line in text[len(table) :].splitlines():
         assert len(line) <= width

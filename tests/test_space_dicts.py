@@ -56,6 +56,11 @@ def problems_of(space, **changes):
     return caught.value.problems
 
 
+def test_a_title_that_ends_as_a_sentence_takes_no_comma_in_headings():
+    assert load_sweep(SPACE, overrides={}).heading == "How much does lambda_3 matter? digits"
+    assert load_sweep({**SPACE, "title": "lambda_3"}, overrides={}).heading == "lambda_3, digits"
+
+
 @pytest.mark.parametrize("space", [SPACE, tomllib.loads(TOML)], ids=["Python's", "as TOML reads it"])
 def test_a_dict_is_the_search_space_that_a_file_with_its_keys_is(space, tmp_path):
     (tmp_path / "how-much-does-lambda_3-matter.toml").write_text(TOML)

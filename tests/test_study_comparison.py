@@ -426,7 +426,7 @@ def test_no_figure_is_cut_where_the_terminal_is_narrow(store, width):
         half = error["difference"] - error["ci95"][0]
         assert f"{abs(error['difference']):.2f} ± {half:.2f}" in text
     whole = f"{document['cells'][0]['a']['error_last']['mean']:.2f} ± "
-    left_out = text.partition("Left out, for the terminal is narrow: ")[2].partition(";")[0]
+    left_out = text.partition("Left out because the terminal is narrow: ")[2].partition(";")[0]
     assert (whole in text) == ("A's error %" not in left_out) == (width == 100)
     assert (left_out == "") == (width == 100)
     assert ("intervals of S" in left_out) == ("[95 % approx.]" not in text)

@@ -195,7 +195,7 @@ def ls(invocation: Invocation, *, dataset: str | None) -> int:
             shown,
         )
         rows.append((study["name"], list(map(str, figures))))
-    headings = ("data set", "cells", "seeds", "runs", "last run" if narrow else "last activity")
+    headings = ("data set", "cells", "seeds", "runs", "last run")
     print_named_table(invocation.results, headings, rows, dispensable=("cells", "seeds"))
     for stored, study in zip(plans, found, strict=True):
         if study["state"] == "running":

@@ -123,7 +123,7 @@ def print_named_table(
     _print_notes(console, [f"{shown}: {name}" for name, shown in short.items() if shown != name])
     if number:
         gone = ", ".join(dispensable[:number])
-        _print_notes(console, [f"Left out, for the terminal is narrow: {gone}; --json has all"])
+        _print_notes(console, [f"Left out because the terminal is narrow: {gone}; --json has all"])
 
 
 def _add_names(table: "Table", heading: str, names: Iterable[str]) -> None:

@@ -190,7 +190,9 @@ def teacher(invocation: Invocation, *, changes: Changes, wishes: Wishes) -> int:
     ),
 )
 @click.argument("name", required=False, shell_complete=candidates.studies)
-@options.dataset
+@click.option(
+    "--dataset", metavar="NAME", shell_complete=candidates.datasets, help="Only sweeps on this data set."
+)
 @gather("wishes", ResumeWishes, options.fail_fast, options.again, options.trust)
 def resume(invocation: Invocation, *, name: str | None, dataset: str | None, wishes: ResumeWishes) -> int:
     """Go on with sweeps that were interrupted.

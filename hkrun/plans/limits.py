@@ -95,7 +95,7 @@ class LimitWarning:
         onward = f"{self.key} = {self.holds:g} holds" if self.holds is not None else "lower the learning rate"
         modal = "Will" if self.certain else "May"
         return (
-            f"{modal} not train: {list_names(self.cells, 3)}: "
+            f"{modal} diverge or collapse: {list_names(self.cells, 3)}: "
             f"{self.key} = {self.value:g}{curvature} passes the stability limit "
             f"{self.limit:.3g} of the step, 2 (1 + momentum) / learning rate; {onward} ({self.basis})"
         )

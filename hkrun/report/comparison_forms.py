@@ -59,7 +59,7 @@ def print_comparison(found: StudyComparison, console: Console) -> None:
                 if short != name:
                     _print_line(console, f"{short}: {name}", style="dim")
             if gone:
-                left = f"Left out, for the terminal is narrow: {join(gone)}; --json has all"
+                left = f"Left out because the terminal is narrow: {join(gone)}; --json has all"
                 _print_line(console, left, style="dim")
             for line in _notes(found.pairs):
                 _print_line(console, line, style="dim")

@@ -61,8 +61,8 @@ def explain_looks(summary: Summary) -> str:
             "p is of t values at all these looks (Pocock 1977), and intervals of differences and ratios "
             "are 95 % confidence sequences, which hold at every look at once. What stops early leans away "
             "from no effect: differences and ratios of such comparisons are likely too large. Intervals of "
-            "single cells (mean, S, S2, standard deviation) are of one look at a number of seeds fixed "
-            "ahead, which here the data set: they cover less often than they say."
+            "single cells (mean, S, S2, standard deviation) assume a number of seeds that was fixed ahead. "
+            "Here the data decided it, so they cover less often than they say."
         )
     were = "may have been" if summary.monitoring.lost else "were"
     return (

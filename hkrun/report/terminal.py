@@ -293,7 +293,7 @@ def _notes(summary: Summary, names: FittedColumns, *, without: tuple[str, ...]) 
     shown = summary.measure == "error" and BEST not in without
     best = " * The best epoch is selected on the test set." if shown else ""
     gone = [what for what in without if what != INTERVAL or S not in without]
-    missing = f"Left out, for the terminal is narrow: {', '.join(gone)}; report.html and a wider one have "
+    missing = f"Left out because the terminal is narrow: {', '.join(gone)}; report.html has "
     scope, family = describe_scope(summary), describe_family(summary)
     keys = summary.columns.explanation
     s2 = summary.measure == "stability" and summary.s2_ratios

@@ -109,7 +109,8 @@ class Sweep:
     def heading(self) -> str:
         """What stands above its tables: title, data set, and the keys that the command line changed."""
         changed = f", {', '.join(self.changes)}" if self.changes else ""
-        return f"{self.title}, {self.dataset}{changed}"
+        comma = "" if self.title.endswith(("?", "!", ".")) else ","
+        return f"{self.title}{comma} {self.dataset}{changed}"
 
     @property
     def subtitle(self) -> str:

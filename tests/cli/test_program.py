@@ -67,6 +67,11 @@ def test_the_first_word_of_several_verbs_explains_them_all(capsys):
     assert call(["data"]) == 2
 
 
+def test_resume_promises_no_other_data_set(capsys):
+    assert call(["resume", "--help"]) == 0
+    assert "--dataset NAME  Only sweeps on this data set." in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("verb", VERBS)
 def test_help_fits_a_terminal_of_eighty_columns(verb, capsys):
     assert call([verb, "--help"]) == 0
