@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 NUMBERS_EPOCH = 1
-EPOCH_SOURCE = "15d1070cc08b"
+EPOCH_SOURCE = "a2af1b585547"
 
 # What a run's numbers follow from, below hkrun/: all that `hkrun.trial.run` imports, but for what can change
 # no number. tests/test_code_identity.py compares this with the imports, so that no module is forgotten.

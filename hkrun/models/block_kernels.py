@@ -34,13 +34,19 @@ def normalise(
         total = row.dtype.type(0)
         for n in range(number):
             total += row[n]
-        mean = row.dtype.type(total / number)
-        squares = row.dtype.type(0)
+        first = row.dtype.type(total / number)
+        rest = squares = row.dtype.type(0)
         for n in range(number):
-            centred = row[n] - mean
+            centred = row[n] - first
+            rest += centred
             squares += centred * centred
-        means[c], variances[c] = mean, squares / number
-        scales[c] = 1 / np.sqrt(squares / number + eps)
+        # What rounding left of the mean: much, beside the deviations of a channel that is almost constant.
+        left = rest / number
+        mean, variance = row.dtype.type(first + left), squares / number - left * left
+        if variance < 0:
+            variance = 0.0
+        means[c], variances[c] = mean, variance
+        scales[c] = 1 / np.sqrt(variance + eps)
         factor, shift = weight[c] * scales[c], bias[c]
         for n in range(number):
             there[n] = (row[n] - mean) * factor + shift

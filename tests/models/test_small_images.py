@@ -1,5 +1,6 @@
 """Compiled convolutions of small images are the library's, member by member."""
 
+import math
 import sys
 
 import pytest
@@ -181,6 +182,27 @@ def test_its_batchnorm_in_float32_is_that_of_float64_but_for_rounding() -> None:
         torch.testing.assert_close(single.double(), double, rtol=1e-5, atol=1e-4)
 
 
+@pytest.mark.parametrize("value", [3.3, 1000.1, -54321.7])
+def test_its_batchnorm_makes_a_constant_channel_its_bias(value: float) -> None:
+    """The sum of its 65,536 numbers in float32 is rounded, by far more than eps lets be."""
+    maps = images_last(torch.full((256, 2, 16, 16), value))
+    outputs, mean, variance = batch_norm(maps, torch.ones(2), torch.tensor([0.5, -2.0]), 1e-5)
+    assert torch.equal(outputs[:, 0], torch.full((256, 16, 16), 0.5))
+    assert torch.equal(outputs[:, 1], torch.full((256, 16, 16), -2.0))
+    assert torch.equal(mean, maps[0, :, 0, 0])
+    assert torch.equal(variance, torch.zeros(2))
+
+
+@pytest.mark.parametrize("mean", [0.0, 30.0, 3000.0])
+def test_its_batchnorm_of_long_rows_in_float32_is_as_exact_as_the_mean_can_be(mean: float) -> None:
+    generator = torch.Generator().manual_seed(0)
+    maps = images_last(torch.randn(1024, 1, 16, 16, generator=generator) + mean)
+    outputs, _, _ = batch_norm(maps, torch.ones(1), torch.zeros(1), 1e-5)
+    exact = F.batch_norm(maps.double(), None, None, training=True, eps=1e-5)
+    half_ulp = 0.5 * torch.finfo(torch.float32).eps * 2.0 ** math.floor(math.log2(max(mean, 1.0)))
+    torch.testing.assert_close(outputs.double(), exact, rtol=2e-6, atol=1.5 * half_ulp + 1e-6)
+
+
 def test_a_channel_that_is_not_a_number_touches_no_other_in_its_batchnorm() -> None:
     maps = torch.randn(5, 3, 4, 4)
     whole = [*batch_norm(images_last(maps), torch.ones(3), torch.zeros(3), 1e-5)]
@@ -188,6 +210,7 @@ def test_a_channel_that_is_not_a_number_touches_no_other_in_its_batchnorm() -> N
     broken = [*batch_norm(images_last(maps), torch.ones(3), torch.zeros(3), 1e-5)]
     assert broken[0][:, 1].isnan().all()
     assert broken[1][1].isnan()
+    assert broken[2][1].isnan()
     assert torch.equal(broken[0][:, [0, 2]], whole[0][:, [0, 2]])
 
 
