@@ -308,7 +308,12 @@ def read_times(folder):
     return {path.name: path.stat().st_mtime_ns for path in folder.iterdir() if path.name != "driver.lock"}
 
 
-def test_a_sweep_that_trained_and_is_asked_for_again_writes_nothing(sweep, store, ray, clock):
+def test_a_sweep_that_trained_and_is_asked_for_again_writes_nothing(sweep, store, ray, clock, monkeypatch):
+    def save_slowly(*arguments):
+        save_executions(*arguments)
+        clock.advance(0.02)
+
+    monkeypatch.setattr(time_accounting, "save_executions", save_slowly)
     run(sweep, store, clock)
     folder = store.local_path / "sweeps" / "stability-digits"
     before = read_times(folder)

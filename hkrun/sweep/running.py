@@ -115,8 +115,7 @@ def run_study(study: Study, observer: Observer, stopwatch: Stopwatch | None = No
         accounting.enter("ray")
         if study.plan.num_to_run:
             training = _train(study, observer, mirror, accounting)
-        accounting.save()
-        accounting.enter("report")
+        accounting.begin_report()
         observer.entered(Phase.REPORT)
         rounds = end_rounds(study) if until_decided else None
         summary, report = _write_report(sweep, store, options.workers)

@@ -90,9 +90,16 @@ class TimeAccounting:
         Raises:
             StoreError: The store cannot be written.
         """
-        if self._trained:
-            self._saved_s = self._stopwatch.elapsed_s
-            save_executions(self._store, self._sweep, [*self._earlier, self.read()])
+        self._keep(self.read())
+
+    def begin_report(self) -> None:
+        """From now on the driver reports. What it reports of this execution is kept, and changes no more.
+
+        Raises:
+            StoreError: The store cannot be written.
+        """
+        self._stopwatch.enter("report")
+        self._keep(self.read().before_report())
 
     def read(self) -> Execution:
         """What is known by now."""
@@ -106,6 +113,11 @@ class TimeAccounting:
             teachers=teachers,
             runs=runs,
         )
+
+    def _keep(self, execution: Execution) -> None:
+        if self._trained:
+            self._saved_s = self._stopwatch.elapsed_s
+            save_executions(self._store, self._sweep, [*self._earlier, execution])
 
     def _leave(self, task: "Task") -> None:
         if (stay := self._in_slots.pop(task.name, None)) is not None:

@@ -98,7 +98,9 @@ def test_a_list_of_studies_says_which_columns_a_narrow_terminal_goes_without():
     narrow, wide = show(60, print_it), show(100, print_it)
     assert max(map(len, narrow)) <= 60
     assert not any("cells" in line for line in narrow[:4])
-    assert "Left out because the terminal is narrow: cells; --json has all" in " ".join(" ".join(narrow).split())
+    assert "Left out because the terminal is narrow: cells; --json has all" in " ".join(
+        " ".join(narrow).split()
+    )
     assert any("120000/240000   2026-11-29" in line for line in narrow)
     assert not any("Left out" in line for line in wide)
 
