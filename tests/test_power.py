@@ -1,5 +1,6 @@
 """What a dry run says that a study's seeds can decide."""
 
+import dataclasses
 import itertools
 import math
 import statistics
@@ -50,6 +51,9 @@ def test_without_runs_the_recipe_tells_what_the_shipped_study_decides(store):
         "Power (80 %): 20 seeds and 3 comparisons find a difference of 0.76 points and an S2 1.9"
     )
     assert "recipe digits, measured (2026-11-29" in told
+    of_few_seeds = describe_power(dataclasses.replace(power, s2_ratio=12_345.6, s2_factor=2512.3))
+    assert "an S2 12,000 times the reference's" in of_few_seeds
+    assert "equal S2 within a factor of 2,500" in of_few_seeds
 
 
 def test_another_student_than_the_recipes_has_no_known_spread(store):

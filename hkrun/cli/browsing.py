@@ -137,6 +137,8 @@ def new(invocation: Invocation, *, file: Path, origin: str) -> int:
             target.write(text)
     except FileExistsError:
         raise InputError(f"{file}: is there already, and is not overwritten; give another name") from None
+    except FileNotFoundError:
+        raise InputError(f"{file}: there is no folder {file.parent}; make it first") from None
     except OSError as error:
         raise InputError(f"{file}: cannot be written: {error.strerror}") from error
     command = f"hkrun sweep {shlex.quote(str(file))}"

@@ -6,6 +6,7 @@ from pathlib import Path
 from hkrun.config import nearest
 from hkrun.errors import InputError, NotFoundError, StoreError
 from hkrun.plans.kept import StoredPlan, stored_plans
+from hkrun.spaces import sweep_names
 from hkrun.store import Store
 
 _log = logging.getLogger("hkrun")
@@ -39,6 +40,8 @@ def find_plans(store: Store, name: str | None = None, dataset: str | None = None
         hint = (
             f"; did you mean {stem!r}?" if name.endswith(".toml") and stem in names else nearest(name, names)
         )
+        if not hint and name in sweep_names():
+            hint = f"; `hkrun sweep {name}` makes it"
         raise NotFoundError(f"{name}: no such study in {store.place}; there are: {there}{hint}")
     named = [stored for stored in plans if name is None or stored.sweep.name == name]
     found = [stored for stored in named if dataset is None or stored.sweep.dataset == dataset]

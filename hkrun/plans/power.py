@@ -97,7 +97,7 @@ def describe_power(power: Power) -> str:
         found = f"no difference of errors, however large (that needs {power.needed_seeds} seeds)"
     else:
         found = f"a difference of {power.difference_pp:.2f} points"
-    s2 = "" if power.s2_ratio is None else f" and an S2 {power.s2_ratio:.2g} times the reference's"
+    s2 = "" if power.s2_ratio is None else f" and an S2 {_round(power.s2_ratio)} times the reference's"
     asked = ""
     if power.asked_margin_pp is not None and power.margin_pp > power.asked_margin_pp:
         number = power.asked_margin_seeds
@@ -105,12 +105,16 @@ def describe_power(power: Power) -> str:
         asked = f"; its margin of {power.asked_margin_pp:g} points needs {needs}"
     shown = "equal errors to be so" if power.asked_margin_pp is None else "errors that are all equal to be so"
     if power.s2_factor is not None and power.asked_margin_pp is None:
-        asked = f" and equal S2 within a factor of {power.s2_factor:.2g}"
+        asked = f" and equal S2 within a factor of {_round(power.s2_factor)}"
     seeds, comparisons = count(power.seeds, "seed"), count(power.comparisons, "comparison")
     return (
         f"Power (80 %): {seeds} and {comparisons} find {found}{s2}, and show {shown} within "
         f"{power.margin_pp:.2f} points{asked} (sd of paired differences {power.sd_pp:.2f}: {power.basis})"
     )
+
+
+def _round(ratio: float) -> str:
+    return f"{float(f'{ratio:.2g}'):,g}"
 
 
 def _find_spread(

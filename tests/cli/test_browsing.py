@@ -79,7 +79,7 @@ def test_a_new_search_space_says_how_to_go_on_and_overwrites_nothing(folder, doc
         (["mine.toml"], "mine.toml: is there already, and is not overwritten"),
         (["mine"], "mine: a search space is a .toml file"),
         (["a b.toml"], "a b.toml: a search space is a .toml file"),
-        (["no/mine.toml"], "no/mine.toml: cannot be written: No such file or directory"),
+        (["no/mine.toml"], "no/mine.toml: there is no folder no; make it first"),
         (["x.toml", "--from", "stabilty"], "did you mean 'stability'?"),
         (["x.toml", "--from", "mine.toml"], "mine.toml:1: not valid TOML"),
     ):

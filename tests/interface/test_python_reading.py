@@ -69,6 +69,7 @@ def test_opening_makes_no_store_and_names_the_one_that_was_meant(files, place):
     ("ask", "told"),
     [
         (lambda store: store.study("stabilty"), "stabilty: no such study in .*did you mean 'stability'"),
+        (lambda store: store.study("losses"), "losses: no such study in .*; `hkrun sweep losses` makes it$"),
         (lambda store: store.study("spaces/empty.toml"), "no such study in .*; did you mean 'empty'"),
         (lambda store: store.study("stability", dataset="mnist5k"), "no such study on 'mnist5k'.*: digits"),
         (lambda store: store.studies(dataset="mnist5k"), "no such study on 'mnist5k'"),
