@@ -92,12 +92,14 @@ def report(
     """Write a sweep's report again from the store, and print its table.
 
     Nothing is trained: what is missing is named. Works while the sweep is running, and without its file. A
-    report that is there is left as it is where it would say the same.
+    report that is there is left as it is where it would say the same. Of a store that can only be read, the
+    table is printed and the report not written.
     DIR is a published study or a folder of several: their reports are written from the numbers beside them.
     """
     from hkrun.report import (
         drawing_ahead,
         find_studies,
+        print_summary,
         publish_study,
         remembering_statistics,
         renew_report,
@@ -122,7 +124,12 @@ def report(
     sweep = stored.sweep if family is None else dataclasses.replace(stored.sweep, family=family)
     with drawing_ahead(sweep, store), remembering_statistics(sweep, store):
         summary = summarise(sweep, store, world_size=stored.workers.world_size)
-        place = renew_report(summary, store, with_closing=True)["report.html"]
+        try:
+            place = renew_report(summary, store, with_closing=True)["report.html"]
+        except StoreError:  # of a store that can only be read, the table all the same
+            if not invocation.as_json:
+                print_summary(summary, invocation.results)
+            raise
         # Only here: to ask MLflow takes as long as all else that is done for a report that is there already.
         mlflow = _find_in_mlflow(stored.sweep, store) if invocation.as_json else None
         _show(invocation, summary, place, store, mlflow=mlflow)

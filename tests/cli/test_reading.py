@@ -30,6 +30,20 @@ def test_a_report_is_written_from_the_store_alone(store, document, capsys):
     assert html.is_file()
 
 
+def test_a_store_that_can_only_be_read_shows_the_table_and_says_that_no_report_is_written(
+    store, document, capsys, monkeypatch
+):
+    def refuse(*_, **__):
+        raise StoreError("cannot write here: the file system is read-only")
+
+    monkeypatch.setattr(type(store), "commit", refuse)
+    assert call(["report", "stability"]) == 6
+    shown = capsys.readouterr()
+    assert "last epoch" in shown.out
+    assert "the file system is read-only" in shown.err
+    assert document("report", "stability")[0] == 6
+
+
 def test_a_report_corrects_over_all_tables_where_asked_and_over_each_again_where_not(store, document):
     html = store.local_path / "sweeps" / "stability-digits" / "report.html"
     for options, corrected in (([], "table"), (["--family", "all"], "all"), ([], "table")):
