@@ -146,6 +146,7 @@ $(STAMP): requirements.lock build.lock pyproject.toml $(BIN)/uv
 	$(BIN)/python -m compileall -q hkrun
 	$(BIN)/python -c 'from hkrun.models.small_blocks import compile_ahead; compile_ahead()'
 	rm -f .venv/.synced .venv/.synced-cpu
+	@echo "hkrun is set up: $(BIN)/hkrun --help"
 	touch $@
 
 $(BIN)/uv:

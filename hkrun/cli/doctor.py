@@ -225,5 +225,5 @@ def _check_dataset(name: str, invocation: Invocation) -> Check:
             what, advice = "not here yet; a sweep downloads it", f"without a network: {advice}"
             return Check(label, "ok", what, advice)
         return Check(label, "warn", what, advice)
-    detail = f"{len(dataset.train.labels)} training and {len(dataset.test.labels)} test images"
+    detail = f"{len(dataset.train.labels):,} training and {len(dataset.test.labels):,} test images"
     return Check(label, "ok", detail)
