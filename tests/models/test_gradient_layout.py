@@ -1,9 +1,12 @@
 """Gradients lie in memory as what they are of, whatever is done with it afterwards."""
 
+from typing import Any
+
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from hkrun.models import build_network, initialise
+from hkrun.models import AttentionEstimator, DistilledNetwork, build_network, initialise
 from hkrun.models.attention import BlockAttention
 from hkrun.models.joining import Join
 from hkrun.models.layout import lay_gradient
@@ -59,13 +62,33 @@ def test_only_the_order_changes_and_derivatives_of_any_degree_pass() -> None:
     assert lay_gradient(constant) is constant
 
 
-def test_networks_of_cifar_have_gradients_in_the_order_of_their_maps_throughout() -> None:
-    network = build_network("preact-8-w16", num_classes=10, in_channels=3)
+class Orders(TorchDispatchMode):
+    """Notes in which order of memory each ReLU's output and its gradient meet in the backward pass."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.met: list[tuple[tuple[int, ...], tuple[int, ...]]] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.aten.threshold_backward.default:
+            self.met.append((args[0].stride(), args[1].stride()))
+        return func(*args, **kwargs or {})
+
+
+def test_a_network_with_attention_goes_back_through_its_relus_in_one_order_of_memory() -> None:
+    backbone = build_network("preact-8-w16", num_classes=10, in_channels=3)
+    attention = AttentionEstimator(
+        backbone.widths,
+        descriptor_width=backbone.descriptor_width,
+        connection="hierarchical",
+        pool="sum",
+        tap="bn_relu",
+    )
+    network = DistilledNetwork(backbone, attention)
     initialise(network, torch.Generator().manual_seed(0))
-    network.to(memory_format=torch.channels_last)
-    found: list[torch.Tensor] = []
-    for stage in network.stages:
-        stage.register_full_backward_hook(lambda _module, _of_inputs, of_outputs: found.extend(of_outputs))
-    network(torch.randn(2, 3, 8, 8).requires_grad_()).logits.square().sum().backward()
-    assert len(found) == 3
-    assert all(lies_as(gradient, "channels last") for gradient in found)
+    network.lay_out()
+    output = network(torch.randn(2, 3, 8, 8))
+    with Orders() as orders:
+        (output.logits.square().sum() + output.knowledge.square().sum()).backward()
+    assert len(orders.met) == 10  # two of each of three blocks, the last one, and three taps
+    assert all(of_gradient == of_output for of_gradient, of_output in orders.met)
